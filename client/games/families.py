@@ -1,0 +1,138 @@
+"""The families of games by name: which settings they have and how an instance of them is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from ...protocol.errors import ConfigError
+from ...protocol.play import GameSpec, Setting
+from .game import Engine, Game, RuledGame
+from .settings import Flag, Number, Rule, Word, checked
+
+FOOD_SPLITS = ("all", "train", "valid", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One family of games.
+
+    Parameters
+    ----------
+    rules
+        Name and allowed values of each setting.
+    engine
+        Builds the engine from the checked settings and the cache folder, without doing any work yet.
+    check
+        Refuses combinations of settings that are fine one by one, by returning why.
+    ready
+        Tells whether one instance is ready to be started, without doing any work.
+    prepare
+        Makes one instance ready to be started and returns whether there was something to do.
+    """
+
+    rules: Mapping[str, Rule]
+    engine: Callable[[str, Mapping[str, Setting], Path], Engine]
+    check: Callable[[Mapping[str, Setting]], str]
+    ready: Callable[[str, Mapping[str, Setting], int, Path], bool]
+    prepare: Callable[[str, Mapping[str, Setting], int, Path], bool]
+
+
+def build_game(spec: GameSpec, cache: Path) -> Game:
+    """Build the game that a specification describes; its instances are made when they are started.
+
+    Parameters
+    ----------
+    spec
+        Family, settings and turn limit.
+    cache
+        Folder for compiled games, shared by processes.
+
+    Raises
+    ------
+    ConfigError
+        If the family or a setting is unknown or out of range.
+    """
+    settings = settings_of(spec)
+    return RuledGame(FAMILIES[spec.family].engine(spec.family, settings, cache), spec.max_turns)
+
+
+def settings_of(spec: GameSpec) -> dict[str, Setting]:
+    """Return every setting of a game in canonical form, after checking them."""
+    family = FAMILIES.get(spec.family)
+    if family is None:
+        raise ConfigError(f"unknown game family {spec.family!r}; known are {sorted(FAMILIES)}")
+    settings = checked(spec, family.rules)
+    if problem := family.check(settings):
+        raise ConfigError(f"game {str(spec)!r}: {problem}")
+    return settings
+
+
+def is_prepared(spec: GameSpec, seed: int, cache: Path) -> bool:
+    """Return whether one instance is ready to be started."""
+    return FAMILIES[spec.family].ready(spec.family, settings_of(spec), seed, cache)
+
+
+def prepare_game(spec: GameSpec, seed: int, cache: Path) -> bool:
+    """Make one instance ready to be started; return whether there was something to do."""
+    return FAMILIES[spec.family].prepare(spec.family, settings_of(spec), seed, cache)
+
+
+def _textworld_engine(family: str, settings: Mapping[str, Setting], cache: Path) -> Engine:
+    from .textworld_engine import TextWorldEngine
+
+    return TextWorldEngine(family, settings, cache)
+
+
+def _textworld_ready(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> bool:
+    from .store import is_ready
+
+    return is_ready(family, settings, seed, cache)
+
+
+def _textworld_prepare(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> bool:
+    from .store import game_file, is_ready
+
+    if is_ready(family, settings, seed, cache):
+        return False
+    game_file(family, settings, seed, cache)
+    return True
+
+
+def _coin_problem(settings: Mapping[str, Setting]) -> str:
+    level = int(settings["level"])
+    rooms = ((level - 1) // 100 + 1) * ((level - 1) % 100 + 1)
+    return f"level={level} has {rooms} rooms, TextWorld 1.7 can do 100" if rooms > 100 else ""
+
+
+def _cooking_problem(settings: Mapping[str, Setting]) -> str:
+    take, recipe = int(settings["take"]), int(settings["recipe"])
+    return f"take={take} is more than the {recipe} ingredients of the recipe" if take > recipe else ""
+
+
+def _no_problem(settings: Mapping[str, Setting]) -> str:
+    return ""
+
+
+_COOKING: Mapping[str, Rule] = {
+    "recipe": Number(1, 5, default=1),
+    "take": Number(0, 5, default=0),
+    "go": Number(1, 12, default=1, choices=(1, 6, 9, 12)),
+    "open": Flag(),
+    "cook": Flag(),
+    "cut": Flag(),
+    "drop": Flag(),
+    "split": Word(FOOD_SPLITS, default="all"),
+}
+
+_TEXTWORLD = (_textworld_ready, _textworld_prepare)
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "coin-collector": Family({"level": Number(1, 300)}, _textworld_engine, _coin_problem, *_TEXTWORLD),
+        "treasure-hunter": Family({"level": Number(1, 30)}, _textworld_engine, _no_problem, *_TEXTWORLD),
+        "cooking": Family(_COOKING, _textworld_engine, _cooking_problem, *_TEXTWORLD),
+    }
+)

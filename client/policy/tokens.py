@@ -1,0 +1,80 @@
+"""From situations to tokens: prompt segments, and the action tree behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...protocol.actions import ROOT, ActionTree
+from ...protocol.prompts import SYSTEM, render
+from ...protocol.situation import Situation
+from .segments import Span, causal
+
+MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
+Ids = tuple[int, ...]
+TEXTS_KEPT = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tokenised situation. The model reads the moment and then the tree's nodes."""
+
+    scene: Ids
+    moment: Ids
+    tree: ActionTree
+
+    @property
+    def tokens(self) -> list[int]:
+        return [*self.moment, *self.tree.tokens.tolist()]
+
+    @property
+    def choice_offsets(self) -> NDArray[np.int64]:
+        """Which of `tokens` decides each choice, shape (C,)."""
+        return np.where(self.tree.choice_node == ROOT, -1, self.tree.choice_node) + len(self.moment)
+
+    def span(self, start: int, context: NDArray[np.int64]) -> Span:
+        """Lay the row out behind `start` tokens of head and scene, whose keys are `context`."""
+        moment, nodes = len(self.moment), len(self.tree.tokens)
+        sees = np.zeros((moment + nodes, moment + nodes), dtype=bool)
+        sees[:moment, :moment] = causal(moment)
+        sees[moment:, :moment] = True
+        sees[moment:, moment:] = self.tree.ancestors()
+        positions = np.concatenate([np.arange(moment), moment - 1 + self.tree.depths]) + start
+        return Span(moment + nodes, positions, context, sees)
+
+
+class Encoder:
+    """Tokenises situations with one model's tokenizer and chat template."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": MARK}]
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        head, _, self._tail = text.partition(MARK)
+        self._ids = lru_cache(maxsize=TEXTS_KEPT)(self._tokenise)
+        self.head = self._ids(head)
+
+    def encode(self, situations: Sequence[Situation]) -> list[Row]:
+        """Tokenise every situation: scene, moment and action tree."""
+        return [self._row(situation) for situation in situations]
+
+    def prompt_tokens(self, situation: Situation) -> int:
+        """Length of the whole prompt, head included."""
+        prompt = render(situation)
+        return len(self.head) + len(self._ids(prompt.scene)) + len(self._ids(prompt.moment + self._tail))
+
+    def _row(self, situation: Situation) -> Row:
+        prompt = render(situation)
+        tree = ActionTree.build([self._command_ids(command) for command in situation.admissible])
+        return Row(self._ids(prompt.scene), self._ids(prompt.moment + self._tail), tree)
+
+    def _command_ids(self, command: str) -> Ids:
+        return (*self._ids(command), int(self._tokenizer.eos_token_id))
+
+    def _tokenise(self, text: str) -> Ids:
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])

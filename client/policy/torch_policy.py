@@ -1,0 +1,139 @@
+"""The torch backend: a language model that scores all admissible commands exactly, many situations at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+from ...protocol.config import PolicyConfig
+from ...protocol.errors import ModelError
+from ...protocol.situation import Situation
+from ...protocol.versions import policy_version
+from .base import Base, load_base
+from .policy import LogProbs
+from .scenes import SceneCache
+from .segments import Attended
+from .tokens import Encoder, Row
+from .trunk import Trunk
+
+Adapter = Mapping[str, NDArray[np.float32]]
+
+
+class TorchModel:
+    """One base model in memory, with the adapter of one version at a time."""
+
+    def __init__(self, base: Base, batch_tokens: int) -> None:
+        self.base, self.batch_tokens = base, batch_tokens
+        self.encoder = Encoder(base.tokenizer)
+        self.trunk = Trunk(base)
+        self.scenes = SceneCache(self.trunk, self.encoder.head)
+        self.fresh = self.adapter()
+        self.version = ""
+
+    def adapter(self) -> dict[str, NDArray[np.float32]]:
+        """A copy of the LoRA weights, by PEFT's names."""
+        state = get_peft_model_state_dict(self.base.model)
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in sorted(state.items())}
+
+    def load(self, adapter: Adapter) -> str:
+        """Put an adapter in place; an empty one stands for fresh LoRA layers. Returns the policy version.
+
+        Raises
+        ------
+        ModelError
+            If names or shapes are not those of this model's LoRA layers.
+        """
+        chosen = adapter or self.fresh
+        if {name: array.shape for name, array in chosen.items()} != {n: a.shape for n, a in self.fresh.items()}:
+            raise ModelError("the adapter does not fit: its LoRA rank, layers or base model differ from policy.lora-*")
+        version = policy_version(self.base.digest, chosen)
+        if version != self.version:
+            set_peft_model_state_dict(self.base.model, {n: torch.from_numpy(np.array(a)) for n, a in chosen.items()})
+            self.version = version
+        return version
+
+    def changed(self) -> None:
+        """Say that the LoRA weights were changed in place, by training."""
+        self.version = ""
+
+    @torch.inference_mode()
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        """Log-probabilities of each situation's admissible commands under the loaded adapter."""
+        answers: list[LogProbs] = []
+        for rows in self.chunks(self.encoder.encode(situations)):
+            self.scenes.prepare([row.scene for row in rows], self.version)
+            hidden, starts = self.run(rows, self.trunk.layers)
+            answers += [part.cpu().numpy() for part in self.trunk.log_probs(hidden, rows, starts)]
+        return answers
+
+    def run(self, rows: Sequence[Row], stop: int) -> tuple[torch.Tensor, list[int]]:
+        """Run rows behind their cached scenes through the layers before `stop`; also say where each row starts."""
+        pool = self.scenes.pool([row.scene for row in rows], tops=stop > self.trunk.first)
+        head = len(self.encoder.head)
+        spans = [
+            row.span(head + len(row.scene), np.concatenate([np.arange(head), pool.places[row.scene]])) for row in rows
+        ]
+        starts = np.cumsum([0, *(span.length for span in spans)])[:-1].tolist()
+        attended = Attended(self.trunk.layout(spans, pool.keys), pool.cached)
+        hidden = self.trunk.embed([token for row in rows for token in row.tokens])
+        return self.trunk.run(hidden, 0, stop, attended), starts
+
+    def chunks(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+        """Cut rows into batches of about `batch_tokens` tokens."""
+        batch: list[Row] = []
+        used = 0
+        for row in rows:
+            if batch and used + len(row.tokens) > self.batch_tokens:
+                yield batch
+                batch, used = [], 0
+            batch.append(row)
+            used += len(row.tokens)
+        if batch:
+            yield batch
+
+
+class TorchPolicy:
+    """One policy version: the shared model, and the adapter it needs."""
+
+    def __init__(self, model: TorchModel, adapter: Adapter) -> None:
+        self._model = model
+        self._adapter = adapter or model.fresh
+        self._version = policy_version(model.base.digest, self._adapter)
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        self._model.load(self._adapter)
+        return self._model.score(situations)
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        """Prompt tokens of each situation."""
+        return [self._model.encoder.prompt_tokens(situation) for situation in situations]
+
+
+@lru_cache(maxsize=1)
+def load_model(config: PolicyConfig, cache: Path) -> TorchModel:
+    """Load the base model, once per process."""
+    return TorchModel(load_base(config, cache), config.batch_tokens)
+
+
+def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> TorchPolicy:
+    """Build a policy and check that it is the version that was meant.
+
+    Raises
+    ------
+    ModelError
+        If base, prompt or adapter differ from those of `version`.
+    """
+    policy = TorchPolicy(load_model(config, cache), adapter)
+    if version and policy.version != version:
+        raise ModelError(f"asked for policy {version}, but base, prompt and adapter here make {policy.version}")
+    return policy

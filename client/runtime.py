@@ -1,0 +1,77 @@
+"""Where a device's policy and files come from, apart from what it does with them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from ..protocol.config import PolicyConfig, RunConfig
+from ..protocol.errors import ConfigError
+from .games.store import default_cache
+from .policy.policy import Policy
+
+BACKENDS = ("torch", "tactics")
+Adapter = Mapping[str, NDArray[Any]]
+
+
+class Runtime(Protocol):
+    """What a ClientApp needs from where it runs."""
+
+    def policy(self, config: RunConfig, version: str, adapter: Adapter) -> Policy:
+        """Return the policy of one version."""
+        ...
+
+    def cache(self, config: RunConfig) -> Path:
+        """Return the folder for compiled games and converted models."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRuntime:
+    """A device, or a worker process of a simulation. It holds nothing: Ray sends it to a worker with every message."""
+
+    def policy(self, config: RunConfig, version: str, adapter: Adapter) -> Policy:
+        """Load a policy version with the backend that the run asks for.
+
+        Raises
+        ------
+        ConfigError
+            If the backend is unknown.
+        ModelError
+            If base and adapter do not make this version.
+        """
+        if config.policy.backend == "tactics":
+            from .policy.tactics_policy import TacticsPolicy
+
+            return TacticsPolicy.from_adapter(adapter, version)
+        if config.policy.backend == "torch":
+            return _torch_policy(_Wanted(config.policy, version, self.cache(config), adapter))
+        raise ConfigError(f"unknown policy.backend {config.policy.backend!r}; known are {', '.join(BACKENDS)}")
+
+    def cache(self, config: RunConfig) -> Path:
+        """Return the run's cache folder, or the user's."""
+        return Path(config.cache).expanduser() if config.cache else default_cache()
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A policy to load. Its version is a hash of base, prompt and adapter, so the adapter need not be compared."""
+
+    config: PolicyConfig
+    version: str
+    cache: Path
+    adapter: Adapter = field(compare=False)
+
+
+@functools.lru_cache(maxsize=1)
+def _torch_policy(wanted: _Wanted) -> Policy:
+    """Keep the last policy of a process: a simulation's worker plays for one client after the other."""
+    # Devices that play without a model have no torch.
+    from .policy.torch_policy import load_policy
+
+    return load_policy(wanted.config, wanted.adapter, wanted.version, wanted.cache)

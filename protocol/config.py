@@ -1,0 +1,194 @@
+"""Every setting of a run, typed, with its default: read from a scenario file or from Flower's run config.
+
+Flower's run config is flat and holds scalars only, so ``games.per-client`` there is ``per-client`` under ``[games]``
+in a scenario file. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, get_type_hints
+
+from .errors import ConfigError
+
+Scalar = int | float | str | bool
+
+
+@dataclass(frozen=True, slots=True)
+class GamesConfig:
+    """Which games, how many, and how they are spread over clients.
+
+    The teacher is measured on the first `held_out_teacher` held-out games; 0 stands for all of them.
+    """
+
+    families: str = "coin-collector level=102 turns=7"
+    partition: str = "iid"
+    per_client: int = 6
+    rehearsal: int = 24
+    gate: int = 24
+    held_out: int = 100
+    held_out_teacher: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    """The model that plays. `base` is empty for the packaged SmolLM2, or a folder or GGUF file."""
+
+    backend: str = "torch"
+    base: str = ""
+    device: str = "auto"
+    threads: int = 0
+    batch_tokens: int = 4096
+    lora_rank: int = 8
+    lora_layers: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class CodecConfig:
+    """How trajectories become a vector."""
+
+    name: str = "tactics"
+    clipping_norm: float = 50.0
+    fisher_norm: float = 200.0
+    discount: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class ContextConfig:
+    """How an aggregate becomes the teacher's context: w = step * g / (F + damping), shortened to `max_kl` nats."""
+
+    step: float = 4.0
+    damping: float = 3.0
+    max_kl: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class DistilConfig:
+    """On-policy context distillation into the adapter."""
+
+    steps: int = 40
+    batch: int = 16
+    learning_rate: float = 5e-4
+    retention: float = 0.0
+    gradient_norm: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStartConfig:
+    """The first adapter: uniform play over the admissible commands."""
+
+    steps: int = 30
+    batch: int = 16
+    learning_rate: float = 5e-4
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyConfig:
+    """How vectors become an aggregate; `name` is an entry point or ``module:Class``."""
+
+    name: str = "mean"
+    fraction_train: float = 1.0
+    min_available_nodes: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """One run."""
+
+    name: str = "quick"
+    seed: int = 0
+    clients: int = 8
+    cycles: int = 2
+    out: str = ""
+    cache: str = ""
+    resume: bool = False
+    games: GamesConfig = field(default_factory=GamesConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    context: ContextConfig = field(default_factory=ContextConfig)
+    distil: DistilConfig = field(default_factory=DistilConfig)
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Scalar]) -> RunConfig:
+        """Read Flower's run config: ``{"seed": 1, "games.per-client": 6}``.
+
+        Raises
+        ------
+        ConfigError
+            For an unknown key, a value of the wrong type, or a number out of range.
+        """
+        nested: dict[str, Any] = {}
+        for key, value in values.items():
+            *path, name = key.split(".")
+            table = nested
+            for part in path:
+                table = table.setdefault(part, {})
+            table[name] = value
+        return cls.from_nested(nested)
+
+    @classmethod
+    def from_nested(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Read a parsed scenario file; raises as `from_flat` does."""
+        config: RunConfig = _build(cls, values, "")
+        _check_ranges(config)
+        return config
+
+    def to_flat(self) -> dict[str, Scalar]:
+        """Write what `from_flat` reads."""
+        return dict(_flatten(self, ""))
+
+
+def _build(kind: Any, values: Any, where: str) -> Any:
+    """Build one dataclass from a table, converting ``per-client`` to ``per_client``."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or 'the configuration'} must be a table of settings, not {values!r}")
+    hints = get_type_hints(kind)
+    known = {name.replace("_", "-"): name for name in hints}
+    chosen: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"unknown setting {where}{key!s}; known here: {', '.join(sorted(known))}")
+        expected = hints[known[key]]
+        chosen[known[key]] = (
+            _build(expected, value, f"{where}{key}.") if is_dataclass(expected) else _typed(expected, value, where + key)
+        )
+    return kind(**chosen)
+
+
+def _typed(expected: type, value: Any, where: str) -> Scalar:
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not expected:
+        raise ConfigError(f"{where} must be {expected.__name__}, not {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+def _flatten(config: Any, where: str) -> list[tuple[str, Scalar]]:
+    pairs: list[tuple[str, Scalar]] = []
+    for item in fields(config):
+        key, value = where + item.name.replace("_", "-"), getattr(config, item.name)
+        pairs += _flatten(value, key + ".") if is_dataclass(value) else [(key, value)]
+    return pairs
+
+
+def _check_ranges(config: RunConfig) -> None:
+    """Refuse numbers that no run can use, before any work starts."""
+    positive = [
+        "clients", "cycles", "games.per-client", "games.rehearsal", "games.gate", "games.held-out", "policy.lora-rank",
+        "policy.lora-layers", "policy.batch-tokens", "codec.clipping-norm", "codec.fisher-norm", "context.step",
+        "context.damping", "context.max-kl", "distil.steps", "distil.batch", "distil.learning-rate", "warm-start.steps",
+        "warm-start.batch", "warm-start.learning-rate", "distil.gradient-norm", "strategy.min-available-nodes",
+    ]  # fmt: skip
+    flat = config.to_flat()
+    for key in positive:
+        if not float(flat[key]) > 0:
+            raise ConfigError(f"{key} must be more than zero, not {flat[key]!r}")
+    for key, low, high in (
+        ("seed", 0, 2**31 - 1), ("distil.retention", 0, 1e6), ("policy.threads", 0, 1024), ("games.held-out-teacher", 0, 1e9),
+        ("strategy.fraction-train", 1e-9, 1), ("codec.discount", 0, 1),
+    ):  # fmt: skip
+        if not low <= float(flat[key]) <= high:
+            raise ConfigError(f"{key} must lie between {low} and {high}, not {flat[key]!r}")

@@ -1,0 +1,25 @@
+"""The exceptions that fedoel raises on purpose: each also inherits the built-in that fits."""
+
+
+class FedoelError(Exception):
+    """Base of every error raised on purpose; its message says what was wrong and what to do."""
+
+
+class ConfigError(FedoelError, ValueError):
+    """A scenario, option or run-config value that cannot be used."""
+
+
+class GameError(FedoelError, RuntimeError):
+    """A game that cannot be built or played."""
+
+
+class ModelError(FedoelError, RuntimeError):
+    """A base model or adapter that cannot be loaded or used."""
+
+
+class VectorError(FedoelError, ValueError):
+    """An experience vector that is malformed, mis-sized, non-finite or out of date."""
+
+
+class VersionError(FedoelError, ValueError):
+    """A policy version whose manifest, adapter or signature does not hold together."""

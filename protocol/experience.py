@@ -1,0 +1,260 @@
+"""The experience vector: what a device sends instead of its trajectories.
+
+    E_i = [ g_i ; F_i ; counters ]
+
+g_i is the policy gradient of the client's return with respect to the teacher's context, F_i the diagonal of the Fisher
+information beside it (natural policy gradient, Kakade 2001). Everything in it is a sum over turns, so vectors add up
+over trajectories and over clients. The counters ride along, so that no metric leaves a device in the clear.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import VectorError
+
+Vector = NDArray[np.float32]
+BASE_COUNTERS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSpec:
+    """What both sides must agree on before a vector means anything.
+
+    Parameters
+    ----------
+    codec
+        Name of the codec.
+    dimension
+        Length of the context parameter w, and so of g and of F.
+    vocabulary
+        Hash of whatever gives the coordinates their meaning.
+    policy_version
+        The policy whose trajectories the vector is about.
+    families
+        Names of the game families, in the order of the counters.
+    horizon
+        Steps for which returns are counted.
+    clipping_norm, fisher_norm
+        Largest L2 norms of g and of F that a device may send.
+    """
+
+    codec: str
+    dimension: int
+    vocabulary: str
+    policy_version: str
+    families: tuple[str, ...]
+    horizon: int
+    clipping_norm: float
+    fisher_norm: float
+
+    @property
+    def counters_shape(self) -> tuple[int, int]:
+        """Families, and counters for each: five totals, then return sums and visit counts by step."""
+        return len(self.families), BASE_COUNTERS + 2 * self.horizon
+
+    @property
+    def size(self) -> int:
+        """Length of the flat vector."""
+        families, counters = self.counters_shape
+        return 2 * self.dimension + families * counters
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that name this specification."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> VectorSpec:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        VectorError
+            If fields are missing, unknown or of the wrong type.
+        """
+        try:
+            fields = json.loads(text)
+            spec = cls(**{**fields, "families": tuple(fields["families"])})
+            spec._check_types()
+        except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
+            raise VectorError(f"this vector specification cannot be read: {error}") from error
+        if spec.dimension < 1 or spec.horizon < 1 or not spec.families:
+            raise VectorError(f"vector specification {spec.codec!r} has no coordinates, steps or families")
+        return spec
+
+    def _check_types(self) -> None:
+        words = (self.codec, self.vocabulary, self.policy_version, *self.families)
+        sizes, norms = (self.dimension, self.horizon), (self.clipping_norm, self.fisher_norm)
+        if not (
+            all(isinstance(word, str) for word in words)
+            and all(type(size) is int for size in sizes)
+            and all(type(norm) is float and 0 < norm < math.inf for norm in norms)
+        ):
+            raise TypeError("a field has the wrong type or is out of range")
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Totals by family and by step; `values` has shape ``VectorSpec.counters_shape``."""
+
+    values: Vector
+
+    @property
+    def episodes(self) -> Vector:
+        return self.values[:, 0]
+
+    @property
+    def wins(self) -> Vector:
+        return self.values[:, 1]
+
+    @property
+    def turns(self) -> Vector:
+        return self.values[:, 2]
+
+    @property
+    def tokens(self) -> Vector:
+        return self.values[:, 3]
+
+    @property
+    def score(self) -> Vector:
+        return self.values[:, 4]
+
+    @property
+    def returns(self) -> Vector:
+        """Sums of returns-to-go, shape (families, horizon)."""
+        return self.values[:, BASE_COUNTERS : BASE_COUNTERS + self.horizon]
+
+    @property
+    def visits(self) -> Vector:
+        """How many episodes reached each step, shape (families, horizon)."""
+        return self.values[:, BASE_COUNTERS + self.horizon :]
+
+    @property
+    def horizon(self) -> int:
+        return (self.values.shape[1] - BASE_COUNTERS) // 2
+
+    def baseline(self) -> Vector:
+        """Mean return-to-go by family and step; zero where nothing was seen."""
+        return np.divide(self.returns, self.visits, out=np.zeros_like(self.returns), where=self.visits > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ExperienceVector:
+    """One client's experience, or a sum of several."""
+
+    spec: VectorSpec
+    gradient: Vector
+    fisher: Vector
+    counters: Counters
+
+    def __post_init__(self) -> None:
+        parts = (
+            (self.gradient.shape, (self.spec.dimension,)),
+            (self.fisher.shape, (self.spec.dimension,)),
+            (self.counters.values.shape, self.spec.counters_shape),
+        )
+        for shape, expected in parts:
+            if shape != expected:
+                raise VectorError(f"a part of an experience vector has shape {shape}, not {expected}")
+
+    def to_array(self) -> Vector:
+        """Flatten to shape ``(spec.size,)``."""
+        return np.concatenate([self.gradient, self.fisher, self.counters.values.ravel()]).astype(np.float32)
+
+    @classmethod
+    def from_array(cls, spec: VectorSpec, array: NDArray[np.generic]) -> ExperienceVector:
+        """Rebuild a vector that came from outside.
+
+        Raises
+        ------
+        VectorError
+            If it is mis-sized, not float32, not finite, or has a negative Fisher diagonal or counter, or norms
+            above the clipping norms.
+        """
+        if array.shape != (spec.size,) or array.dtype != np.float32:
+            raise VectorError(f"expected {spec.size} float32 numbers, got {array.dtype} of shape {array.shape}")
+        values = np.asarray(array, dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise VectorError("an experience vector holds numbers that are not finite")
+        vector = cls.unchecked(spec, values)
+        vector._check_bounds()
+        return vector
+
+    @classmethod
+    def unchecked(cls, spec: VectorSpec, values: Vector) -> ExperienceVector:
+        """Rebuild a vector of our own, such as a sum, which the clipping norms do not bound."""
+        d = spec.dimension
+        return cls(spec, values[:d], values[d : 2 * d], Counters(values[2 * d :].reshape(spec.counters_shape)))
+
+    def _check_bounds(self) -> None:
+        for name, part, bound in (
+            ("gradient", self.gradient, self.spec.clipping_norm),
+            ("Fisher diagonal", self.fisher, self.spec.fisher_norm),
+        ):
+            norm = float(np.linalg.norm(part))
+            if norm > bound * (1 + 1e-4):
+                raise VectorError(f"{name} has norm {norm:.3g}, above the clipping norm {bound:.3g}")
+        if (self.fisher < 0).any() or (self.counters.visits < 0).any() or (self.counters.values[:, :4] < 0).any():
+            raise VectorError("a Fisher diagonal or a counter is negative")
+
+    def clipped(self) -> ExperienceVector:
+        """Scale g and F down to the clipping norms where they are longer."""
+        return ExperienceVector(
+            self.spec,
+            clip(self.gradient, self.spec.clipping_norm),
+            clip(self.fisher, self.spec.fisher_norm),
+            self.counters,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One accepted vector and the node that sent it."""
+
+    node_id: int
+    vector: ExperienceVector
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """What a strategy makes of a cohort's contributions: one vector, on the scale of a sum over `cohort` clients."""
+
+    vector: ExperienceVector
+    cohort: int
+
+
+def clip(values: Vector, norm: float) -> Vector:
+    """Scale to an L2 norm of at most `norm`."""
+    length = float(np.linalg.norm(values))
+    return values if length <= norm else (values * np.float32(norm / length)).astype(np.float32)
+
+
+def total(vectors: Iterable[ExperienceVector]) -> ExperienceVector:
+    """Sum vectors of one specification, exactly rounded, so that the order in which they came does not matter.
+
+    Raises
+    ------
+    VectorError
+        If there are none, or their specifications differ.
+    """
+    chosen = list(vectors)
+    if not chosen:
+        raise VectorError("there is no experience vector to add up: no client sent one that could be used")
+    spec = chosen[0].spec
+    if any(vector.spec != spec for vector in chosen):
+        raise VectorError("experience vectors of different specifications cannot be added")
+    stacked = np.stack([vector.to_array() for vector in chosen])
+    flat = np.array([math.fsum(column) for column in stacked.T.tolist()]).astype(np.float32)
+    d = spec.dimension
+    return ExperienceVector(spec, flat[:d], flat[d : 2 * d], Counters(flat[2 * d :].reshape(spec.counters_shape)))

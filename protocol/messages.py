@@ -1,0 +1,165 @@
+"""What travels between server and device: Flower records on one side, checked plain data on the other.
+
+Nothing that arrives is trusted. Arrays are read from numpy's own format with their declared size compared with the
+bytes that are there, so that a few bytes cannot ask for terabytes; whatever does not fit raises a `FedoelError`.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+from .errors import VectorError, VersionError
+from .experience import ExperienceVector, Vector, VectorSpec
+
+ACTION = "train.experience"
+ADAPTER_TYPES = (np.dtype(np.float16), np.dtype(np.float32))
+NUMPY_STYPE = "numpy.ndarray"
+
+Adapter = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class PlayRequest:
+    """What a device is asked to do in one cycle: play with this adapter, answer with a vector of this kind.
+
+    Parameters
+    ----------
+    cycle
+        Number of the cycle; picks the games.
+    spec
+        The vector that is wanted.
+    baseline
+        Mean return-to-go by family and step, shape ``(families, horizon)``.
+    adapter
+        Weights of the policy version that plays, float16 or float32.
+    """
+
+    cycle: int
+    spec: VectorSpec
+    baseline: Vector
+    adapter: Adapter
+
+    def __post_init__(self) -> None:
+        if type(self.cycle) is not int or self.cycle < 0:
+            raise VectorError(f"a request needs the number of its cycle, not {self.cycle!r}")
+        expected = (len(self.spec.families), self.spec.horizon)
+        if self.baseline.shape != expected or self.baseline.dtype != np.float32:
+            raise VectorError(f"a baseline must be float32 of shape {expected}, not {self.baseline.shape}")
+        if not np.isfinite(self.baseline).all():
+            raise VectorError("a baseline holds numbers that are not finite")
+        for name, weights in self.adapter.items():
+            if weights.dtype not in ADAPTER_TYPES or not np.isfinite(weights).all():
+                raise VersionError(f"adapter weights {name!r} must be finite float16 or float32, not {weights.dtype}")
+
+
+def request_to_records(request: PlayRequest) -> RecordDict:
+    """Write what `request_from_records` reads."""
+    return RecordDict(
+        {
+            "request": ConfigRecord({"cycle": request.cycle, "spec": request.spec.to_json()}),
+            "baseline": ArrayRecord({"baseline": _to_array(request.baseline)}),
+            "adapter": ArrayRecord({name: _to_array(weights) for name, weights in request.adapter.items()}),
+        }
+    )
+
+
+def request_from_records(records: RecordDict) -> PlayRequest:
+    """Read a request.
+
+    Raises
+    ------
+    VectorError
+        If a part is missing, unreadable or of the wrong size.
+    VersionError
+        If adapter weights are not finite float16 or float32.
+    """
+    _only(records, {"request": ConfigRecord, "baseline": ArrayRecord, "adapter": ArrayRecord})
+    settings, baseline = records.config_records["request"], records.array_records["baseline"]
+    cycle, spec = settings.get("cycle"), settings.get("spec")
+    if type(cycle) is not int or not isinstance(spec, str) or set(baseline) != {"baseline"}:
+        raise VectorError("a request needs a cycle, a vector specification and a baseline")
+    adapter = {str(name): _from_array(array) for name, array in records.array_records["adapter"].items()}
+    return PlayRequest(cycle, VectorSpec.from_json(spec), _from_array(baseline["baseline"]), adapter)
+
+
+def reply_to_records(vector: ExperienceVector) -> RecordDict:
+    """Write the only thing that leaves a device: the vector, and the digest of its specification."""
+    return RecordDict(
+        {
+            "experience": ArrayRecord({"vector": _to_array(vector.to_array())}),
+            "spec": ConfigRecord({"digest": vector.spec.digest}),
+        }
+    )
+
+
+def vector_from_reply(records: RecordDict, spec: VectorSpec) -> ExperienceVector:
+    """Read a reply.
+
+    Raises
+    ------
+    VectorError
+        If the vector is missing, mis-sized or not finite, was made for another specification or policy version, or
+        if there is anything beside it.
+    """
+    _only(records, {"experience": ArrayRecord, "spec": ConfigRecord})
+    arrays, settings = records.array_records["experience"], records.config_records["spec"]
+    if set(arrays) != {"vector"} or set(settings) != {"digest"}:
+        raise VectorError("a reply must hold one vector and the digest of its specification")
+    if settings["digest"] != spec.digest:
+        raise VectorError(f"a vector was made for another specification or policy version than {spec.digest}")
+    return ExperienceVector.from_array(spec, _from_array(arrays["vector"]))
+
+
+def records_bytes(records: RecordDict) -> int:
+    """Serialised size of records, with everything in them, as Flower sends it."""
+    # Of a copy: serialising caches memory views in the arrays, which can then be neither copied nor pickled.
+    return _tree_bytes(copy_of(records))
+
+
+def copy_of(records: RecordDict) -> RecordDict:
+    """Copy records deeply, without what Flower caches in them."""
+    copied = RecordDict()
+    for name, record in records.items():
+        if isinstance(record, ArrayRecord):
+            arrays = {key: Array(a.dtype, tuple(a.shape), a.stype, a.data) for key, a in record.items()}
+            copied[name] = ArrayRecord(arrays)
+        else:
+            copied[name] = copy.deepcopy(record)
+    return copied
+
+
+def _tree_bytes(item: Any) -> int:
+    return len(item.deflate()) + sum(_tree_bytes(child) for child in (item.children or {}).values())
+
+
+def _only(records: RecordDict, kinds: Mapping[str, type]) -> None:
+    if set(records) != set(kinds) or any(type(records[name]) is not kind for name, kind in kinds.items()):
+        raise VectorError(f"expected exactly the records {sorted(kinds)}, got {len(records)} records that differ")
+
+
+def _to_array(values: NDArray[Any]) -> Array:
+    return Array.from_numpy_ndarray(np.ascontiguousarray(values) if values.ndim else values)
+
+
+def _from_array(array: Array) -> NDArray[Any]:
+    """Read an array without allocating more than its bytes."""
+    stream = io.BytesIO(array.data)
+    try:
+        if array.stype != NUMPY_STYPE or np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("not the numpy format, version 1.0")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        body = stream.read()
+        if fortran or dtype.hasobject or len(body) != math.prod(shape) * dtype.itemsize:
+            raise ValueError("size and shape disagree")
+        return np.frombuffer(body, dtype=dtype).reshape(shape)
+    except Exception as error:  # numpy's header parser fails in many ways, and all of them mean the same here
+        raise VectorError(f"an array of {len(array.data)} bytes cannot be read") from error

@@ -1,0 +1,93 @@
+"""Policy versions: named by the hash of everything that decides how they play, described by a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import VersionError
+from .prompts import PROMPT_VERSION
+
+Adapter = Mapping[str, NDArray[Any]]
+
+
+def policy_version(base: str, adapter: Adapter) -> str:
+    """Content hash of base model, prompt and adapter: 16 hexadecimal digits."""
+    digest = hashlib.sha256(f"{base} {PROMPT_VERSION}".encode())
+    for name, array in sorted(adapter.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a version is, where it comes from and why it was promoted.
+
+    Parameters
+    ----------
+    version, parent
+        Content hashes of this policy and of the one it was distilled from; the first version has no parent.
+    base
+        Digest of the base model.
+    cycle
+        The cycle that made it; 0 for the warm start.
+    codec
+        Codec of the context that was distilled.
+    lessons
+        That context in words: tactic, weight and support.
+    cohort
+        Clients whose vectors were in the aggregate.
+    gate
+        Results on the gate's games.
+    """
+
+    version: str
+    parent: str
+    base: str
+    cycle: int
+    codec: str
+    lessons: tuple[Mapping[str, Any], ...]
+    cohort: int
+    gate: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        VersionError
+            If fields are missing, unknown or of the wrong kind.
+        """
+        try:
+            fields = json.loads(text)
+            manifest = cls(**{**fields, "lessons": tuple(fields["lessons"])})
+        except (TypeError, KeyError, ValueError) as error:
+            raise VersionError(f"this manifest cannot be read: {error}; export the version again") from error
+        if not isinstance(manifest.cycle, int) or not isinstance(manifest.version, str):
+            raise VersionError("this manifest names no version and cycle; export the version again")
+        return manifest
+
+    def check(self, adapter: Adapter) -> None:
+        """Refuse weights that are not this version's.
+
+        Raises
+        ------
+        VersionError
+            If base, prompt and weights do not hash to `version`.
+        """
+        made = policy_version(self.base, adapter)
+        if made != self.version:
+            raise VersionError(
+                f"the manifest says version {self.version}, but base, prompt and weights here make {made}: "
+                "the adapter was changed, or it was made for another prompt; fetch it again"
+            )

@@ -1,0 +1,67 @@
+"""The server's Flower app: builds the parts of a run and lets the strategy turn its cycles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from ..client.runtime import LocalRuntime, Runtime
+from ..protocol.config import RunConfig
+from ..protocol.errors import ConfigError
+from ..strategies.registry import load_strategy
+from .cycle import Cycles
+from .events import EventLog
+from .learner import make_learner
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | None = None, engine: str = "") -> None:
+    """Run every cycle of a run.
+
+    Parameters
+    ----------
+    grid
+        Where the clients are.
+    config
+        The run; `config.out` must be an absolute path.
+    runtime
+        Where the cache is.
+    listener
+        Called with every event as it happens.
+    engine
+        What the summary says about where the clients ran; by default the name of the grid's class.
+
+    Raises
+    ------
+    ConfigError
+        If the run cannot be what its configuration says.
+    """
+    out = Path(config.out)
+    if not config.out or not out.is_absolute():
+        raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
+    strategy_class = load_strategy(config.strategy.name)
+    cache = runtime.cache(config)
+    with EventLog(out / "events.jsonl", listener) as log:
+        cycles = Cycles(config, make_learner(config, cache), log, cache, engine or type(grid).__name__)
+        strategy = strategy_class(
+            cycles,
+            fraction_train=config.strategy.fraction_train,
+            min_available_nodes=config.strategy.min_available_nodes,
+            seed=config.seed,
+        )
+        strategy.start(grid, num_rounds=config.cycles)
+        log.emit("run_finished", summary="summary.json")
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run what the run config says."""
+    run(grid, RunConfig.from_flat(context.run_config), LocalRuntime(), engine="flower")

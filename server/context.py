@@ -1,0 +1,86 @@
+"""From an aggregate to the teacher's context, inside a trust region.
+
+    w = eta g / (F + lambda)
+
+with eta as large as `context.step` allows, and no larger than keeps the mean KL between teacher and policy on rehearsal
+turns under `context.max_kl`: without the bound, one noisy cycle can undo three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..protocol.config import ContextConfig
+from ..protocol.experience import Aggregate, Vector
+from ..protocol.play import Turn
+from ..protocol.tactics import features, tactic_name
+
+HALVINGS = 24
+SMALLEST_LESSON = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The weights of the tactics, how they were bounded, and what they say in words."""
+
+    weights: Vector
+    kl: float
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One tactic as a person reads it; `support` is its Fisher information: how much play speaks for it."""
+
+    tactic: str
+    weight: float
+    support: float
+
+
+def solve(aggregate: Aggregate, turns: Sequence[Turn], config: ContextConfig) -> Context:
+    """Take the natural gradient step and shorten it to the trust region by bisection."""
+    vector = aggregate.vector
+    full = config.step * vector.gradient / (vector.fisher + config.damping)
+    scorer = _Divergence(turns, full.astype(np.float32))
+    low, high = 0.0, 1.0
+    if scorer.mean_kl(1.0) > config.max_kl:
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if scorer.mean_kl(middle) <= config.max_kl else (low, middle)
+        scale = low
+    else:
+        scale = 1.0
+    return Context((scale * full).astype(np.float32), scorer.mean_kl(scale), scale)
+
+
+def lessons(context: Context, aggregate: Aggregate) -> list[Lesson]:
+    """What was learned, in words, strongest first."""
+    order = np.argsort(-np.abs(context.weights))
+    return [
+        Lesson(tactic_name(int(i)), float(context.weights[i]), float(aggregate.vector.fisher[i]))
+        for i in order
+        if abs(context.weights[i]) >= SMALLEST_LESSON
+    ]
+
+
+class _Divergence:
+    """KL(teacher || policy) as a function of the step's scale, with w . phi computed once."""
+
+    def __init__(self, turns: Sequence[Turn], full: Vector) -> None:
+        self._log_probs = [turn.log_probs.astype(np.float64) for turn in turns]
+        self._tilts = [features(turn.situation).astype(np.float64) @ full.astype(np.float64) for turn in turns]
+
+    def mean_kl(self, scale: float) -> float:
+        return float(np.mean([_kl(p, scale * t) for p, t in zip(self._log_probs, self._tilts, strict=True)]))
+
+
+def _kl(log_probs: NDArray[np.float64], tilts: NDArray[np.float64]) -> float:
+    scores = log_probs + tilts
+    top = scores.max()
+    log_normaliser = top + np.log(np.exp(scores - top).sum())
+    tilted = np.exp(scores - log_normaliser)
+    return float((tilted * (tilts - log_normaliser)).sum())

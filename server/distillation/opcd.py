@@ -1,0 +1,81 @@
+"""On-policy context distillation (arXiv 2602.12275) into the adapter, with an exact loss over the action tree.
+
+The student answers rehearsal states without the context; the frozen teacher, the policy at the start of the cycle, sees
+the context. Where the paper samples the student's tokens, the action tree gives the student's whole distribution over
+commands, so the expectation in the reverse KL
+
+    KL(student || teacher) = sum_a pi_s(a | x) (log pi_s(a | x) - log pi_t(a | E, x))
+
+is taken exactly, and the gradient flows through the student only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ...client.policy.policy import LogProbs
+from .rehearsal import Rehearsal
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how hard to train."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    gradient_norm: float = 1.0
+
+
+def reverse_kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """KL(student || teacher) of two log-distributions over the same commands, in nats."""
+    return (student.exp() * (student - teacher)).sum()
+
+
+def forward_kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """KL(teacher || student), in nats."""
+    return (teacher.exp() * (teacher - student)).sum()
+
+
+def train(
+    rehearsal: Rehearsal,
+    targets: Sequence[LogProbs],
+    loss: Loss,
+    schedule: Schedule,
+    seed: int,
+    advance: Advance = lambda steps: None,
+) -> list[float]:
+    """Fit the adapter in place to the targets; returns the mean loss of every step.
+
+    Parameters
+    ----------
+    targets
+        Log-probabilities of the teacher for each state's commands.
+    loss
+        `reverse_kl` for distillation, `forward_kl` for the warm start.
+    """
+    model = rehearsal.model.base.model
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=schedule.learning_rate, weight_decay=0.0)
+    device = rehearsal.model.base.device
+    batches = rehearsal.batches(schedule.batch, np.random.default_rng(seed))
+    losses: list[float] = []
+    for _, batch in zip(range(schedule.steps), batches, strict=False):
+        students = rehearsal.log_probs(batch)
+        teachers = [torch.from_numpy(targets[index]).to(device) for index in batch]
+        mean = torch.stack([loss(s, t) for s, t in zip(students, teachers, strict=True)]).mean()
+        optimiser.zero_grad(set_to_none=True)
+        mean.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(weights, schedule.gradient_norm)
+        optimiser.step()
+        losses.append(mean.item())
+        advance(1)
+    rehearsal.model.changed()
+    return losses

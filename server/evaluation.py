@@ -1,0 +1,71 @@
+"""Measuring a policy: win rates with intervals, and what a win costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from ..client.player import Advance, play_episodes
+from ..client.policy.policy import Policy
+from ..protocol.play import GameSpec, Trajectory
+
+Z95 = 1.959964
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Results over some episodes. Rates and scores are fractions; `low` and `high` bound the win rate at 95 %.
+
+    `turns_per_win` and `tokens_per_win` are all turns and all prompt and command tokens of the episodes, lost ones
+    included, over the number of wins; None when nothing was won.
+    """
+
+    win_rate: float
+    low: float
+    high: float
+    episodes: int
+    score: float
+    turns_per_win: float | None
+    tokens_per_win: float | None
+
+
+def summarise(trajectories: Sequence[Trajectory]) -> Stats:
+    """Sum up at least one episode."""
+    wins, episodes = sum(t.won for t in trajectories), len(trajectories)
+    low, high = wilson(wins, episodes)
+    turns = sum(len(t.turns) for t in trajectories)
+    tokens = sum(t.prompt_tokens for t in trajectories)
+    return Stats(
+        win_rate=wins / episodes,
+        low=low,
+        high=high,
+        episodes=episodes,
+        score=fmean(t.score for t in trajectories),
+        turns_per_win=turns / wins if wins else None,
+        tokens_per_win=tokens / wins if wins else None,
+    )
+
+
+def by_family(trajectories: Sequence[Trajectory]) -> dict[str, Stats]:
+    """Sum up each family by itself, in the order in which they first appear."""
+    families = dict.fromkeys(t.spec.family for t in trajectories)
+    return {name: summarise([t for t in trajectories if t.spec.family == name]) for name in families}
+
+
+def evaluate(
+    policy: Policy, games: Sequence[tuple[GameSpec, int]], streams: Sequence[int], cache: Path, advance: Advance
+) -> Mapping[str, Stats]:
+    """Play games and sum them up by family."""
+    return by_family(play_episodes(policy, games, streams, cache, advance))
+
+
+def wilson(wins: int, episodes: int) -> tuple[float, float]:
+    """95 % score interval of a proportion (Wilson 1927): stays inside 0 and 1, and is not empty at either end."""
+    p, z2 = wins / episodes, Z95**2
+    centre = p + z2 / (2 * episodes)
+    spread = Z95 * math.sqrt(p * (1 - p) / episodes + z2 / (4 * episodes**2))
+    scale = 1 + z2 / episodes
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)

@@ -1,0 +1,172 @@
+"""The log of a run: one JSON object a line in ``events.jsonl``, and a listener that hears the same while it runs.
+
+Only the events and fields in `FIELDS` can be written, so that no text of any game finds its way into a log.
+Imports the standard library only: views and reports read logs without loading a model.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike, fspath
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+from ..protocol.errors import ConfigError
+
+Event = dict[str, Any]
+Listener = Callable[[Event], None]
+Advance = Callable[..., None]
+
+PROGRESS_EVERY = 0.3
+FIELDS = MappingProxyType(
+    {
+        "run_started": {"scenario", "seed", "engine", "clients", "cycles", "config"},
+        "phase_started": {"cycle", "phase", "total"},
+        "phase_progress": {"cycle", "phase", "done", "total"},
+        "phase_finished": {"cycle", "phase", "seconds"},
+        "traffic": {"cycle", "uplink_bytes", "downlink_bytes", "accepted", "refused"},
+        "lessons": {"cycle", "lessons"},
+        "decision": {"cycle", "decision", "reason", "version"},
+        "cycle_finished": {"cycle", "entry"},
+        "run_finished": {"summary"},
+    }
+)
+FIRST_PHASES = ("model", "games", "warm-start", "floors", "evaluate")
+CYCLE_PHASES = ("collect", "context", "teacher", "distil", "gate", "evaluate")
+
+
+class EventLog:
+    """Appends events to a file and tells a listener; opened on an older log, it goes on where that one stopped.
+
+    Parameters
+    ----------
+    path
+        The file to append to; its folder is made.
+    listener
+        Called with every event, after it was written.
+    clock
+        Seconds that never go backwards.
+    """
+
+    def __init__(
+        self, path: Path, listener: Listener | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        earlier = _mend(path)
+        # One unbuffered write a line: a killed process loses at most the line that it was writing.
+        self._file = path.open("ab", buffering=0)
+        self._listener = listener
+        self._clock = clock
+        self._zero = clock() - (earlier[-1]["t"] if earlier else 0.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; nothing can be written any more."""
+        self._file.close()
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Write one event, with the seconds `t` that the run has taken so far.
+
+        Raises
+        ------
+        ValueError
+            If the event or one of its fields is not in `FIELDS`, or one is missing, or a number is not finite.
+        """
+        if set(fields) != FIELDS.get(event):
+            raise ValueError(f"event {event!r} with fields {sorted(fields)}: not one of {dict(FIELDS)}")
+        line = json.dumps(
+            {"event": event, "t": round(self._clock() - self._zero, 3), **fields}, default=_plain, allow_nan=False
+        )
+        self._file.write(line.encode() + b"\n")
+        if self._listener is not None:
+            # The listener hears what a reader of the file would read, not the caller's own objects.
+            self._listener(json.loads(line))
+
+    @contextmanager
+    def phase(self, cycle: int, name: str, total: int | None = None) -> Iterator[Advance]:
+        """Log one phase around a ``with`` block; a block that raises leaves the phase unfinished.
+
+        Yields
+        ------
+        callable
+            ``advance(n=1)``, to be called when `n` more of `total` are done; it logs a few times a second.
+        """
+        self.emit("phase_started", cycle=cycle, phase=name, total=total)
+        began = said = self._clock()
+        done = 0
+
+        def advance(n: int = 1) -> None:
+            nonlocal done, said
+            done += n
+            if (now := self._clock()) - said >= PROGRESS_EVERY:
+                said = now
+                self.emit("phase_progress", cycle=cycle, phase=name, done=done, total=total)
+
+        yield advance
+        self.emit("phase_finished", cycle=cycle, phase=name, seconds=round(self._clock() - began, 3))
+
+
+def read_events(path: Path) -> list[Event]:
+    """Read a log; a last line that was torn by the end of the process is left out.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file, or a line other than the last is not an event.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ConfigError(f"cannot read the event log {path}: {error.strerror}; give the folder of a run") from error
+    events = []
+    for number, line in enumerate(lines, 1):
+        event = _parse(line)
+        if event is not None:
+            events.append(event)
+        elif line and number < len(lines):
+            raise ConfigError(f"{path}, line {number} is not an event; restore the file or run the scenario again")
+    return events
+
+
+def seconds_by_phase(events: Iterable[Mapping[str, Any]], cycle: int) -> dict[str, float]:
+    """Return how long each finished phase of a cycle took; of a phase that was repeated, the last time counts."""
+    return {e["phase"]: e["seconds"] for e in events if e["event"] == "phase_finished" and e["cycle"] == cycle}
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and {"event", "t"} <= event.keys() else None
+
+
+def _mend(path: Path) -> list[Event]:
+    """Cut a torn last line off, so that the next event starts a line of its own; return what is there."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole, newline, tail = content.rpartition(b"\n")
+    if tail:
+        path.write_bytes(content + b"\n") if _parse(tail) else path.write_bytes(whole + newline)
+    return read_events(path)
+
+
+def _plain(value: Any) -> Any:
+    """Say a numpy scalar or a path in JSON."""
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if callable(item := getattr(value, "item", None)):
+        return item()
+    raise TypeError(f"{type(value).__name__} cannot be logged: give numbers, text, lists and dictionaries")

@@ -1,0 +1,80 @@
+"""The gate: distil only a context that helps, promote only a candidate that does not lose.
+
+Both decisions compare two policies on the same public games with the same random streams, episode by episode. What is
+compared is the *merit* of an episode: the score it reached, plus one for a win, minus one for a loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..protocol.play import Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How a policy did on the gate's games; every array has shape (episodes,)."""
+
+    merits: NDArray[np.float64]
+    won: NDArray[np.bool_]
+    families: NDArray[np.str_]
+
+    @classmethod
+    def of(cls, trajectories: Sequence[Trajectory]) -> Trial:
+        """Take what the gate looks at from some episodes."""
+        return cls(
+            np.array([t.score + float(t.won) - float(t.lost) for t in trajectories], dtype=np.float64),
+            np.array([t.won for t in trajectories], dtype=bool),
+            np.array([t.spec.family for t in trajectories]),
+        )
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Trial:
+        """Rebuild what `to_arrays` gave."""
+        return cls(arrays["merits"], arrays["won"], arrays["families"])
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        return {"merits": self.merits, "won": self.won, "families": self.families}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether to go on, and why."""
+
+    passed: bool
+    reason: str
+
+
+def context_helps(current: Trial, teacher: Trial) -> Verdict:
+    """Whether the context raises the mean merit at all."""
+    gain = float((teacher.merits - current.merits).mean())
+    return Verdict(gain > 0, f"with the context {_wins(current, teacher)}, merit {gain:+.3f}")
+
+
+def candidate_holds(current: Trial, candidate: Trial) -> Verdict:
+    """Whether the candidate is not worse than the current version, overall or in any family.
+
+    A difference of up to one standard error counts as noise.
+    """
+    difference = candidate.merits - current.merits
+    wins = f"without the context {_wins(current, candidate)}"
+    for name in ("", *dict.fromkeys(current.families.tolist())):
+        part = difference[current.families == name] if name else difference
+        if part.mean() < -_standard_error(part):
+            where = f" in {name}" if name else ""
+            return Verdict(False, f"{wins}, but merit {part.mean():+.3f}{where}")
+    return Verdict(True, f"{wins}, merit {difference.mean():+.3f}")
+
+
+def _wins(before: Trial, after: Trial) -> str:
+    return f"{before.won.mean():.0%} -> {after.won.mean():.0%} of the gate's games are won"
+
+
+def _standard_error(values: NDArray[np.float64]) -> float:
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0

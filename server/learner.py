@@ -1,0 +1,170 @@
+"""Learners: where versions come from. One trains a language model's adapter, one only adds up tactics."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..client.player import Advance
+from ..client.policy.policy import LogProbs, Policy
+from ..client.policy.tactics_policy import TacticsPolicy
+from ..protocol.config import RunConfig
+from ..protocol.play import Turn
+from ..protocol.tactics import DIMENSION, VOCABULARY
+from ..protocol.versions import policy_version
+from .context import Context
+
+Adapter = Mapping[str, NDArray[Any]]
+
+
+class Learner(Protocol):
+    """What a run needs from the model it improves."""
+
+    def load(self) -> None:
+        """Get ready: load what is heavy."""
+        ...
+
+    @property
+    def base(self) -> str:
+        """Digest of what adapters are put on."""
+        ...
+
+    def policy(self, adapter: Adapter) -> Policy:
+        """Return the player with this adapter."""
+        ...
+
+    def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
+        """Make the first version from turns of uniform play."""
+        ...
+
+    def distil(
+        self, adapter: Adapter, context: Context, turns: Sequence[Turn], targets: Sequence[LogProbs], seed: int,
+        advance: Advance,
+    ) -> Adapter:  # fmt: skip
+        """Fold a context into the adapter: afterwards it plays without the context as the teacher does with it."""
+        ...
+
+    def describe(self, folder: Path) -> None:
+        """Write what a reader of the adapter's folder needs beside the weights."""
+        ...
+
+
+class TacticsLearner:
+    """The baseline without a language model: contexts are added up."""
+
+    base = VOCABULARY
+
+    def load(self) -> None:
+        """Have nothing to load."""
+
+    def policy(self, adapter: Adapter) -> Policy:
+        """Return uniform play tilted by the adapter's weights."""
+        return TacticsPolicy.from_adapter(adapter, policy_version(self.base, adapter))
+
+    def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
+        """Start from uniform play."""
+        return {"weights": np.zeros(DIMENSION, dtype=np.float32)}
+
+    def distil(
+        self, adapter: Adapter, context: Context, turns: Sequence[Turn], targets: Sequence[LogProbs], seed: int,
+        advance: Advance,
+    ) -> Adapter:  # fmt: skip
+        """Add the context to the weights: for this player that is exact."""
+        return {"weights": adapter["weights"] + context.weights}
+
+    def describe(self, folder: Path) -> None:
+        """Say nothing more: the manifest has the vocabulary's hash."""
+
+
+class TorchLearner:
+    """A language model with LoRA layers, improved by on-policy context distillation."""
+
+    def __init__(self, config: RunConfig, cache: Path) -> None:
+        self._config, self._cache = config, cache
+
+    def load(self) -> None:
+        """Load the base model, dequantising it first if that was never done."""
+        self._model()
+
+    @property
+    def base(self) -> str:
+        """Digest of the base model's file."""
+        return self._model().base.digest
+
+    def policy(self, adapter: Adapter) -> Policy:
+        """Return the model with this adapter."""
+        from ..client.policy.torch_policy import TorchPolicy
+
+        return TorchPolicy(self._model(), adapter)
+
+    def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
+        """Train fresh LoRA layers towards uniform play, or read the result of the same training from the cache."""
+        path = self._cache / "warm-starts" / f"{self._warm_key(turns)}.npz"
+        if path.exists():
+            with np.load(path, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        adapter = self._train({}, turns, [turn.log_probs for turn in turns], "warm-start", 0, advance)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.stem}.part.npz")
+        np.savez(part, **adapter)
+        part.replace(path)
+        return adapter
+
+    def distil(
+        self, adapter: Adapter, context: Context, turns: Sequence[Turn], targets: Sequence[LogProbs], seed: int,
+        advance: Advance,
+    ) -> Adapter:  # fmt: skip
+        """Train the adapter towards the teacher's answers on rehearsal turns."""
+        return self._train(adapter, turns, targets, "distil", seed, advance)
+
+    def describe(self, folder: Path) -> None:
+        """Write PEFT's own configuration, so that plain peft can load the folder."""
+        self._model().base.model.peft_config["default"].save_pretrained(str(folder))
+
+    def _model(self) -> Any:
+        from ..client.policy.torch_policy import load_model
+
+        return load_model(self._config.policy, self._cache)
+
+    def _train(
+        self, adapter: Adapter, turns: Sequence[Turn], targets: Sequence[LogProbs], kind: str, seed: int,
+        advance: Advance,
+    ) -> Adapter:  # fmt: skip
+        from .distillation.opcd import Schedule, forward_kl, reverse_kl, train
+        from .distillation.rehearsal import Rehearsal
+
+        warm, distil = self._config.warm_start, self._config.distil
+        if kind == "warm-start":
+            schedule, loss = Schedule(warm.steps, warm.batch, warm.learning_rate), forward_kl
+        else:
+            schedule = Schedule(distil.steps, distil.batch, distil.learning_rate, distil.gradient_norm)
+            loss = reverse_kl
+        model = self._model()
+        rehearsal = Rehearsal.prepare(model, [turn.situation for turn in turns])
+        model.load(adapter)
+        train(rehearsal, targets, loss, schedule, seed, advance)
+        return model.adapter()  # type: ignore[no-any-return]
+
+    def _warm_key(self, turns: Sequence[Turn]) -> str:
+        """Hash of all that decides the warm start: base, prompt, LoRA shape, schedule and states."""
+        from ..protocol.prompts import render
+
+        policy = self._config.policy
+        digest = hashlib.sha256(policy_version(self.base, {}).encode())
+        digest.update(json.dumps([asdict(self._config.warm_start), policy.lora_rank, policy.lora_layers]).encode())
+        for turn in turns:
+            prompt = render(turn.situation)
+            digest.update(repr((prompt, turn.situation.admissible)).encode())
+        return digest.hexdigest()[:24]
+
+
+def make_learner(config: RunConfig, cache: Path) -> Learner:
+    """Return the learner for a run's policy backend."""
+    return TacticsLearner() if config.policy.backend == "tactics" else TorchLearner(config, cache)

@@ -1,0 +1,89 @@
+"""Phases of a run that are kept on disk when they end, so that a run killed at any moment goes on from there."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..protocol.errors import FedoelError
+from .events import Advance, EventLog
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a phase leaves: values that JSON can say, and arrays."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Runs each phase once. A phase that finished in an earlier process is read back instead."""
+
+    folder: Path
+    log: EventLog
+
+    def run(
+        self, cycle: int, name: str, work: Callable[[Advance], Outcome], total: int | None = None
+    ) -> Outcome:
+        """Do a phase, or read what it left."""
+        if self.finished(cycle, name):
+            return self.load(cycle, name)
+        with self.log.phase(cycle, name, total) as advance:
+            outcome = work(advance)
+            self.keep(cycle, name, outcome)
+        return outcome
+
+    def finished(self, cycle: int, name: str) -> bool:
+        """Whether the phase has left its outcome."""
+        return self._path(cycle, name).exists()
+
+    def keep(self, cycle: int, name: str, outcome: Outcome) -> None:
+        """Write an outcome so that it is there whole or not at all.
+
+        Raises
+        ------
+        FedoelError
+            If the disk refuses it.
+        """
+        path = self._path(cycle, name)
+        buffer = io.BytesIO()
+        np.savez(buffer, **{"values": np.frombuffer(json.dumps(outcome.values).encode(), np.uint8)}, **outcome.arrays)
+        part = path.with_suffix(".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError as error:
+            raise FedoelError(f"{path} cannot be written: {error.strerror}; make room and go on with --resume") from error
+
+    def load(self, cycle: int, name: str) -> Outcome:
+        """Read a finished phase.
+
+        Raises
+        ------
+        FedoelError
+            If the file is damaged.
+        """
+        path = self._path(cycle, name)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {key: stored[key] for key in stored.files}
+            return Outcome(json.loads(arrays.pop("values").tobytes()), arrays)
+        except (OSError, ValueError, KeyError) as error:
+            raise FedoelError(f"{path} is damaged ({error}); delete it and go on with --resume") from error
+
+    def _path(self, cycle: int, name: str) -> Path:
+        return self.folder / f"cycle-{cycle:03d}" / f"{name}.npz"

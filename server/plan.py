@@ -1,0 +1,77 @@
+"""Which public games a run plays for what, and with which random streams: all derived from its configuration."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..client.games.splits import Split, assert_disjoint, for_split, game_seed
+from ..protocol.config import RunConfig
+from ..protocol.errors import ConfigError
+from ..protocol.play import GameSpec, specs_from_text
+
+GameId = tuple[GameSpec, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The public games of a run, every family in equal shares."""
+
+    specs: tuple[GameSpec, ...]
+    rehearsal: tuple[GameId, ...]
+    gate: tuple[GameId, ...]
+    held_out: tuple[GameId, ...]
+    seed: int
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Plan:
+        """Derive the games.
+
+        Raises
+        ------
+        ConfigError
+            If the configuration names no games, or the same family twice.
+        """
+        specs = specs_from_text(config.games.families)
+        families = [spec.family for spec in specs]
+        if not specs or len(set(families)) < len(families):
+            raise ConfigError(f"games.families must name at least one game, each family once, not {families}")
+        games = config.games
+        plan = cls(
+            specs,
+            _games(specs, Split.REHEARSAL, games.rehearsal),
+            _games(specs, Split.GATE, games.gate),
+            _games(specs, Split.HELD_OUT, games.held_out),
+            config.seed,
+        )
+        assert_disjoint((*plan.rehearsal, *plan.gate), plan.held_out)
+        return plan
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return tuple(spec.family for spec in self.specs)
+
+    @property
+    def horizon(self) -> int:
+        return max(spec.max_turns for spec in self.specs)
+
+    def streams(self, purpose: str, count: int, cycle: int = 0) -> list[int]:
+        """One seed of a random stream an episode. Policies that are compared share purpose and cycle, so the streams."""
+        return [
+            int(np.random.SeedSequence([self.seed, _number(purpose), cycle, i]).generate_state(1, np.uint64)[0])
+            for i in range(count)
+        ]
+
+    def training_seed(self, cycle: int) -> int:
+        """Seed of the order in which a cycle's rehearsal states are trained on."""
+        return int(np.random.SeedSequence([self.seed, _number("distil"), cycle]).generate_state(1)[0])
+
+
+def _games(specs: tuple[GameSpec, ...], split: Split, count: int) -> tuple[GameId, ...]:
+    return tuple((for_split(specs[i % len(specs)], split), game_seed(split, i)) for i in range(count))
+
+
+def _number(purpose: str) -> int:
+    return int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:4], "big")

@@ -1,0 +1,37 @@
+"""The teacher of the tactics codec: a frozen policy with the aggregate as its context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..client.policy.policy import LogProbs, Policy
+from ..protocol.experience import Vector
+from ..protocol.play import Turn
+from ..protocol.situation import Situation
+from ..protocol.tactics import tilt
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TiltedPolicy:
+    """pi(a | x) exp(w . phi(x, a)) / Z(x); with w = 0 the policy itself."""
+
+    policy: Policy
+    weights: Vector
+
+    @property
+    def version(self) -> str:
+        return f"{self.policy.version}+context"
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        """Log-probabilities of each situation's admissible commands."""
+        answers = zip(self.policy.score(situations), situations, strict=True)
+        return [tilt(log_probs, situation, self.weights) for log_probs, situation in answers]
+
+    def tilt_logged(self, turns: Sequence[Turn]) -> list[LogProbs]:
+        """Answers on turns that the bare policy played, from its logged log-probabilities."""
+        return [tilt(turn.log_probs, turn.situation, self.weights) for turn in turns]
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        """Prompt tokens of each situation: this context costs none."""
+        return self.policy.tokens(situations)

@@ -1,0 +1,130 @@
+"""One model for many clients: their calls wait for each other and are answered as one batch.
+
+A barrier, not a queue with a time limit: a batch goes to the model when every live client waits or has finished, and
+its requests are ordered by client. What is in a batch therefore never depends on how fast a thread ran, and a run can
+be repeated to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from threading import Condition
+
+from ..client.policy.policy import LogProbs, Policy
+from ..protocol.errors import FedoelError
+from ..protocol.situation import Situation
+
+_client: ContextVar[int | None] = ContextVar("client", default=None)
+
+
+@dataclass(eq=False)
+class _Request:
+    """One client's waiting call, and what came of it."""
+
+    policy: Policy
+    situations: Sequence[Situation]
+    answer: list[LogProbs] | None = None
+    failure: BaseException | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.answer is not None or self.failure is not None
+
+
+@dataclass
+class Batcher:
+    """The barrier of one process. The grid says which clients play; wrapped policies say when they wait."""
+
+    _live: set[int] = field(default_factory=set)
+    _waiting: dict[int, _Request] = field(default_factory=dict)
+    _changed: Condition = field(default_factory=Condition)
+
+    def admit(self, clients: Sequence[int]) -> None:
+        """Expect these clients. All of them, before the first starts, so that no batch goes without the last."""
+        with self._changed:
+            self._live.update(clients)
+
+    @contextmanager
+    def playing(self, client: int) -> Iterator[None]:
+        """Be this client in the current thread; leave the barrier at the end, whatever happened."""
+        token = _client.set(client)
+        try:
+            yield
+        finally:
+            _client.reset(token)
+            self.leave(client)
+
+    def leave(self, client: int) -> None:
+        """Expect nothing more from a client that finished or died."""
+        with self._changed:
+            self._live.discard(client)
+            self._answer_if_complete()
+
+    def wrap(self, policy: Policy) -> BatchingPolicy:
+        """Return a policy whose calls are batched with those of the other clients."""
+        return BatchingPolicy(policy, self)
+
+    def score(self, policy: Policy, situations: Sequence[Situation]) -> list[LogProbs]:
+        """Wait until every live client waits too, and return this call's part of the batch."""
+        client = _client.get()
+        if client is None:
+            # The server's own calls are not part of any cohort.
+            return policy.score(situations)
+        request = _Request(policy, situations)
+        with self._changed:
+            if client not in self._live:
+                raise FedoelError(f"client {client} plays without having been admitted")
+            self._waiting[client] = request
+            self._answer_if_complete()
+            self._changed.wait_for(lambda: request.done)
+        if request.failure is not None:
+            raise request.failure
+        return request.answer or []
+
+    def _answer_if_complete(self) -> None:
+        """Answer everybody, in whichever thread made the batch complete. The lock is held: nobody else can run."""
+        if not self._waiting or self._live - self._waiting.keys():
+            return
+        requests = [self._waiting[client] for client in sorted(self._waiting)]
+        self._waiting.clear()
+        for policy in {id(request.policy): request.policy for request in requests}.values():
+            _answer(policy, [request for request in requests if request.policy is policy])
+        self._changed.notify_all()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchingPolicy:
+    """A policy whose calls are answered together with those of all other clients."""
+
+    inner: Policy
+    batcher: Batcher
+
+    @property
+    def version(self) -> str:
+        """The inner policy's version."""
+        return self.inner.version
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        """Log-probabilities of each situation's admissible commands."""
+        return self.batcher.score(self.inner, situations)
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        """Prompt tokens of each situation; counting needs no batch."""
+        return self.inner.tokens(situations)
+
+
+def _answer(policy: Policy, requests: Sequence[_Request]) -> None:
+    """Call the policy once, and give each request its part, or the exception."""
+    try:
+        scores = policy.score([situation for request in requests for situation in request.situations])
+    except BaseException as failure:  # even an interrupt: a client that is never woken would hang the run
+        for request in requests:
+            request.failure = failure
+        return
+    start = 0
+    for request in requests:
+        request.answer = scores[start : start + len(request.situations)]
+        start += len(request.situations)

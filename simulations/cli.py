@@ -1,0 +1,110 @@
+"""The command ``fedoel``: arguments in, exit code out.
+
+The modules that do the work are imported when their verb is run, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from ..protocol.errors import FedoelError
+
+SCALES = ("quick", "standard", "full")
+ENGINES = ("inprocess", "ray")
+REFUSED, INTERRUPTED = 2, 130
+# Waiting threads of torch must sleep, or they take the cores of everybody else; nothing is downloaded at run time.
+ENVIRONMENT = (("OMP_WAIT_POLICY", "PASSIVE"), ("TOKENIZERS_PARALLELISM", "false"), ("HF_HUB_OFFLINE", "1"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        0 if all went well, 2 if fedoel refused with a reason, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser().parse_args(words)
+    for name, value in ENVIRONMENT:
+        os.environ.setdefault(name, value)
+    try:
+        verb: Callable[[argparse.Namespace], int] = import_module(arguments.module, __package__).run_verb
+        return verb(arguments)
+    except FedoelError as error:
+        print(f"fedoel: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print(_interrupted(arguments.verb, words), file=sys.stderr)
+        return INTERRUPTED
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs; each verb names the module whose `run_verb` does it."""
+    root = argparse.ArgumentParser(prog="fedoel", description="Federated online experiential learning.")
+    verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _simulate(verbs.add_parser("simulate", help="run a federation on this machine, and report on it"))
+    _evaluate(verbs.add_parser("evaluate", help="measure an adapter on held-out games"))
+    _report(verbs.add_parser("report", help="write the report of a run again"))
+    _play(verbs.add_parser("play", help="watch a policy play one game"))
+    return root
+
+
+def _simulate(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(module=".simulate")
+    verb.description = "Run a federation on this machine, and report on it."
+    _add_scenario(verb.add_mutually_exclusive_group())
+    verb.add_argument("--engine", choices=ENGINES, default="inprocess", help="where clients run (default: %(default)s)")
+    verb.add_argument("--clients", type=int, metavar="N", help="number of clients")
+    verb.add_argument("--cycles", type=int, metavar="N", help="number of cycles after the warm start")
+    verb.add_argument("--seed", type=int, metavar="N", help="picks games, mixes and draws")
+    verb.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/NAME-SEED)")
+    verb.add_argument("--resume", action="store_true", help="continue the run in that folder")
+    _add_settings(verb)
+
+
+def _evaluate(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(module=".evaluate")
+    verb.description = "Measure an adapter on held-out games."
+    verb.add_argument("adapter", metavar="ADAPTER", help="folder of the adapter")
+    verb.add_argument("--scenario", default="quick", help="TOML file or built-in name (default: %(default)s)")
+    verb.add_argument("--games", type=int, metavar="N", help="number of held-out games (default: the scenario's)")
+    _add_settings(verb)
+
+
+def _report(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(module=".report")
+    verb.description = "Write report.html and the figures of a run again."
+    verb.add_argument("run", metavar="RUN", help="folder of the run")
+
+
+def _play(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(module=".play")
+    verb.description = "Watch a policy play one game, turn by turn. Nothing is stored."
+    which = verb.add_mutually_exclusive_group()
+    which.add_argument("--run", metavar="RUN", help="folder of a run: its last version plays")
+    which.add_argument("--adapter", metavar="DIR", help="folder of an adapter")
+    verb.add_argument("--game", metavar="GAME", help="e.g. 'coin-collector level=102 turns=7'")
+    verb.add_argument("--seed", type=int, default=0, metavar="N", help="picks the game's instance and the draws")
+
+
+def _add_scenario(group: argparse._MutuallyExclusiveGroup) -> None:
+    group.add_argument("scenario", nargs="?", metavar="SCENARIO", help="TOML file or built-in name (default: quick)")
+    group.add_argument("--scale", choices=SCALES, help="built-in scenario by size")
+
+
+def _add_settings(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="e.g. games.per-client=4"
+    )
+
+
+def _interrupted(verb: str, words: Sequence[str]) -> str:
+    if verb != "simulate":
+        return "interrupted"
+    return f"interrupted; continue with: {shlex.join(['fedoel', *(w for w in words if w != '--resume'), '--resume'])}"

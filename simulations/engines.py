@@ -1,0 +1,24 @@
+"""The engines by name; each is imported when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..protocol.config import RunConfig
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+def run_inprocess(config: RunConfig, listener: Listener | None = None) -> None:
+    """Run all clients in this process, their games batched through one model."""
+    from .inprocess import run_inprocess as run
+
+    run(config, listener)
+
+
+def run_ray(config: RunConfig, listener: Listener | None = None) -> None:
+    """Run all clients on Flower's simulation runtime."""
+    from .ray_engine import run_ray as run
+
+    run(config, listener)

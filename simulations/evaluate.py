@@ -1,0 +1,70 @@
+"""The verb ``evaluate``: an adapter on held-out games, as a table with 95 % intervals."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..protocol.config import RunConfig
+from ..protocol.errors import ConfigError
+from .scenario import load_scenario, parse_setting
+from .summary import percent
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """Measure an adapter and print the table."""
+    overrides = dict(parse_setting(text) for text in arguments.settings)
+    if arguments.games is not None:
+        overrides["games.held-out"] = arguments.games
+    config = load_scenario(arguments.scenario, overrides)
+    print(rates_table(measure(config, existing(arguments.adapter))))
+    return 0
+
+
+def existing(adapter: str) -> Path:
+    """Return the path of an adapter.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing.
+    """
+    path = Path(adapter).expanduser()
+    if not path.exists():
+        raise ConfigError(f"no adapter at {path}: give a folder from the versions of a run")
+    return path
+
+
+def measure(config: RunConfig, adapter: Path) -> dict[str, Mapping[str, Any]]:
+    """Play the held-out games of a scenario with an adapter, and return the results by family."""
+    from ..client.games.splits import Split, for_split, game_seed
+    from ..client.policy.torch_policy import load_policy
+    from ..client.runtime import LocalRuntime
+    from ..protocol.play import specs_from_text
+    from ..server.evaluation import evaluate
+    from ..server.registry import load_adapter
+
+    cache = LocalRuntime().cache(config)
+    version, arrays = load_adapter(adapter)
+    specs = specs_from_text(config.games.families)
+    games = [
+        (for_split(specs[i % len(specs)], Split.HELD_OUT), game_seed(Split.HELD_OUT, i))
+        for i in range(config.games.held_out)
+    ]
+    policy = load_policy(config.policy, arrays, version, cache)
+    results = evaluate(policy, games, range(len(games)), cache)
+    return {family: asdict(stats) for family, stats in results.items()}
+
+
+def rates_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return results by family as aligned text."""
+    rows: list[tuple[str, ...]] = [("family", "won", "games", "turns per win", "tokens per win")]
+    for family, stats in results.items():
+        efficiency = ("-" if stats[key] is None else f"{stats[key]:.1f}" for key in ("turns_per_win", "tokens_per_win"))
+        rows.append((family, percent(stats), str(stats["episodes"]), *efficiency))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,208 @@
+"""The learning curve: held-out win rate by cycle with its 95 % band, the teacher, and the floors, labelled directly.
+
+matplotlib is imported when something is drawn; figures are made without pyplot, so nothing global changes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from .summary import FLOORS, Summary, families
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's blue, vermilion and green, dark enough for text: told apart with any colour vision. Line styles
+# and labels say the same again.
+LEARNED, TEACHER, TACTICS = "#0072b2", "#b84f00", "#00795a"
+INK, MUTED, GRID = "#1b2530", "#5f6b76", "#dfe4e8"
+THEMED = MappingProxyType(
+    {LEARNED: "learned", TEACHER: "teacher", TACTICS: "tactics", INK: "ink", MUTED: "muted", GRID: "grid"}
+)
+NAMES = MappingProxyType(
+    {"random": "random play", "heuristic": "heuristic", "walkthrough": "walkthrough", "tactics_only": "tactics only"}
+)
+DASHES: Mapping[str, Any] = MappingProxyType(
+    {"random": (0, (1, 2)), "heuristic": (0, (5, 2)), "walkthrough": "-", "tactics_only": (0, (3, 1, 1, 1))}
+)
+STYLE: Mapping[str, Any] = MappingProxyType({
+    "font.family": ["DejaVu Sans"], "font.size": 9.5, "text.color": INK, "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID, "xtick.color": MUTED, "ytick.color": MUTED, "svg.hashsalt": "fedoel",
+    "svg.fonttype": "path",
+})  # fmt: skip
+LABEL_GAP = 0.062
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What one panel shows: rates by cycle, and floors that do not change."""
+
+    title: str
+    cycles: tuple[int, ...]
+    learned: tuple[Mapping[str, Any], ...]
+    teacher: tuple[tuple[int, float], ...]
+    tactics: tuple[float, ...]
+    floors: tuple[tuple[str, float], ...]
+
+
+def draw_learning_curve(summary: Summary, folder: Path) -> tuple[Path, Path]:
+    """Write ``learning-curve.png`` and ``learning-curve.svg`` into `folder`, and return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    png, svg = folder / "learning-curve.png", folder / "learning-curve.svg"
+    _save(summary, png, "png", "white")
+    _save(summary, svg, "svg", "white")
+    return png, svg
+
+
+def inline_svg(summary: Summary) -> str:
+    """Return the learning curve as an ``<svg>`` element whose colours follow the page: ``var(--ink)`` and so on."""
+    buffer = io.BytesIO()
+    _save(summary, buffer, "svg", "none")
+    text = buffer.getvalue().decode()
+    for colour, name in THEMED.items():
+        text = text.replace(colour, f"var(--{name})")
+    return text[text.index("<svg") :]
+
+
+def curves(summary: Summary) -> list[Curve]:
+    """Return the overall curve, and one a family when there is more than one."""
+    entries, floors = summary["cycles"], summary["floors"]
+    names = families(summary)
+    cycles = tuple(entry["cycle"] for entry in entries)
+    tactics = floors["tactics_only"].get("cycles", ())[: len(cycles)]
+    overall = Curve(
+        title="All games",
+        cycles=cycles,
+        learned=tuple(entry["held_out"] for entry in entries),
+        teacher=tuple((e["cycle"], e["teacher"]["win_rate"]) for e in entries if e["teacher"]),
+        tactics=tuple(stats["win_rate"] for stats in tactics),
+        floors=tuple((name, floors[name]["win_rate"]) for name in _flat_floors(summary)),
+    )
+    if len(names) < 2:
+        return [overall]
+    return [overall] + [
+        Curve(
+            title=name,
+            cycles=cycles,
+            learned=tuple(entry["families"][name] for entry in entries),
+            teacher=(),
+            tactics=tuple(stats["families"][name]["win_rate"] for stats in tactics),
+            floors=tuple((f, floors[f]["families"][name]["win_rate"]) for f in _flat_floors(summary)),
+        )
+        for name in names
+    ]
+
+
+def apart(heights: Sequence[float], gap: float, top: float = 1.04) -> list[float]:
+    """Move labels so that each is at least `gap` from the next and none above `top`, keeping their order."""
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    placed = list(heights)
+    for below, above in pairwise(order):
+        placed[above] = max(placed[above], placed[below] + gap)
+    ceiling = top
+    for index in reversed(order):
+        placed[index] = min(placed[index], ceiling)
+        ceiling = placed[index] - gap
+    return placed
+
+
+def _flat_floors(summary: Summary) -> list[str]:
+    """Tactics-only play is a curve where it was measured by cycle, and a floor where it was not."""
+    by_cycle = bool(summary["floors"]["tactics_only"].get("cycles"))
+    return [name for name in FLOORS if not (by_cycle and name == "tactics_only")]
+
+
+def _save(summary: Summary, target: Path | io.BytesIO, kind: str, background: str) -> None:
+    import matplotlib as mpl
+
+    settings: Any = dict(STYLE)
+    with mpl.rc_context(settings):
+        figure = _figure(curves(summary), f"{summary['scenario']}, seed {summary['seed']}")
+        # No date: the same summary gives the same file.
+        metadata = {"Date": None} if kind == "svg" else None
+        figure.savefig(target, format=kind, dpi=200, facecolor=background, metadata=metadata)
+
+
+def _figure(panels: Sequence[Curve], subtitle: str) -> Figure:
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    small = panels[1:]
+    columns = min(len(small), 4) or 1
+    rows = -(-len(small) // columns)
+    figure = Figure(figsize=(7.6, 4.2 + 2.2 * rows), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08))
+    grid = figure.add_gridspec(1 + rows, columns, height_ratios=[3.9, *[2.0] * rows])
+    main = figure.add_subplot(grid[0, :])
+    _draw(main, panels[0])
+    _label_lines(main, panels[0])
+    _titles(main, subtitle)
+    for number, curve in enumerate(small):
+        axes = figure.add_subplot(grid[1 + number // columns, number % columns])
+        _draw(axes, curve)
+        axes.set_title(curve.title, loc="left", fontsize=9.5, color=INK)
+        axes.tick_params(labelleft=number % columns == 0)
+    return figure
+
+
+def _titles(axes: Axes, subtitle: str) -> None:
+    axes.set_title("Held-out games won", loc="left", fontsize=12.5, fontweight="bold", color=INK, pad=22)
+    axes.text(0, 1.035, f"{subtitle}; band: 95 % interval", transform=axes.transAxes, color=MUTED)
+    axes.set_xlabel("cycle")
+
+
+def _draw(axes: Axes, curve: Curve) -> None:
+    for name, rate in curve.floors:
+        axes.axhline(rate, color=MUTED, linewidth=0.9, linestyle=DASHES[name], zorder=1)
+    rates, low, high = ([stats[key] for stats in curve.learned] for key in ("win_rate", "low", "high"))
+    axes.fill_between(curve.cycles, low, high, color=LEARNED, alpha=0.16, linewidth=0, zorder=2)
+    axes.plot(curve.cycles[: len(curve.tactics)], curve.tactics, color=TACTICS, linestyle="--", linewidth=1.5, zorder=3)
+    axes.plot(curve.cycles, rates, color=LEARNED, linewidth=2.2, marker="o", markersize=5.5, zorder=5)
+    if len(rates) == 1:
+        axes.vlines(curve.cycles, low, high, color=LEARNED, linewidth=2, zorder=4)
+    if curve.teacher:
+        cycles, teacher = zip(*curve.teacher, strict=True)
+        axes.plot(cycles, teacher, "D", color=TEACHER, markersize=5.5, zorder=4)
+    _frame(axes, curve)
+
+
+def _frame(axes: Axes, curve: Curve) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axes.set_ylim(-0.02, 1.05)
+    axes.set_xlim(curve.cycles[0] - 0.12, max(curve.cycles[-1], 1) + 0.12)
+    axes.set_xticks(curve.cycles)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _label_lines(axes: Axes, curve: Curve) -> None:
+    """Write each line's name and last value beside its end, moved apart where they would touch."""
+    lines = [(NAMES[name], rate, MUTED) for name, rate in curve.floors]
+    lines.append(("learned", curve.learned[-1]["win_rate"], LEARNED))
+    if curve.tactics:
+        lines.append((NAMES["tactics_only"], curve.tactics[-1], TACTICS))
+    if curve.teacher:
+        lines.append(("teacher", curve.teacher[-1][1], TEACHER))
+    for (name, rate, colour), height in zip(lines, apart([rate for _, rate, _ in lines], LABEL_GAP), strict=True):
+        axes.annotate(
+            f"{name} {100 * rate:.0f} %",
+            (1, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            fontweight="bold" if name == "learned" else "normal",
+            annotation_clip=False,
+        )

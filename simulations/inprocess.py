@@ -1,0 +1,63 @@
+"""The default engine: server and clients in this process, and all games of all clients through one policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..client.app import make_app
+from ..client.policy.policy import Policy
+from ..client.runtime import LocalRuntime, Runtime
+from ..protocol.config import RunConfig
+from ..server.app import run
+from .batching import Batcher
+from .grid import InProcessGrid
+from .identity import server_identity
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchingRuntime:
+    """A runtime whose policies answer all clients together. Calls from outside of a client go straight through."""
+
+    inner: Runtime
+    batcher: Batcher
+    _loading: Lock = field(default_factory=Lock)
+
+    def policy(self, config: RunConfig, version: str, adapter: Mapping[str, NDArray[Any]]) -> Policy:
+        """Return the policy of one version, behind the barrier."""
+        with self._loading:  # clients ask all at once, and one batch needs one and the same policy
+            return self.batcher.wrap(self.inner.policy(config, version, adapter))
+
+    def cache(self, config: RunConfig) -> Path:
+        """Return the folder for compiled games and converted models."""
+        return self.inner.cache(config)
+
+
+def run_inprocess(config: RunConfig, listener: Listener | None = None, runtime: Runtime | None = None) -> None:
+    """Run every cycle of a run in this process.
+
+    Parameters
+    ----------
+    config
+        The run; `config.clients` nodes take part.
+    listener
+        Called with every event of the run as it happens.
+    runtime
+        Where policies come from; by default they are loaded here.
+    """
+    config, inner, batcher = whole_fleet(config), runtime or LocalRuntime(), Batcher()
+    grid = InProcessGrid(make_app(BatchingRuntime(inner, batcher)), config.clients, config.to_flat(), batcher)
+    with server_identity():
+        run(grid, config, inner, listener, engine="inprocess")
+
+
+def whole_fleet(config: RunConfig) -> RunConfig:
+    """Make the run wait for all of its clients: engines differ in how fast nodes appear, results must not."""
+    return replace(config, strategy=replace(config.strategy, min_available_nodes=config.clients))

@@ -1,0 +1,97 @@
+"""The verb ``play``: one game, turn by turn, with how likely each command was; shown on the terminal, not stored."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..protocol.config import RunConfig
+from ..protocol.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..protocol.play import Trajectory, Turn
+
+BAR_WIDTH = 24
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """Play one game and show it."""
+    config, adapter = _player(arguments)
+    print(show(play(config, adapter, arguments.game or _first_game(config), arguments.seed)))
+    return 0
+
+
+def play(config: RunConfig, adapter: Path | None, game: str, seed: int) -> Trajectory:
+    """Play one held-out instance of a game; without an adapter the base model plays."""
+    from ..client.games.splits import Split, for_split, game_seed
+    from ..client.player import play_episodes
+    from ..client.policy.torch_policy import load_policy
+    from ..client.runtime import LocalRuntime
+    from ..protocol.play import GameSpec
+    from ..server.registry import load_adapter
+
+    spec = for_split(GameSpec.parse(game), Split.HELD_OUT)
+    cache = LocalRuntime().cache(config)
+    version: str = ""
+    arrays: Mapping[str, NDArray[Any]] = {}
+    if adapter is not None:
+        version, arrays = load_adapter(adapter)
+    policy = load_policy(config.policy, arrays, version, cache)
+    return play_episodes(policy, [(spec, game_seed(Split.HELD_OUT, seed))], [seed], cache)[0]
+
+
+def show(trajectory: Trajectory) -> str:
+    """Return an episode as text: what the player read, how likely each command was, and how it ended."""
+    head = f"{trajectory.spec}, seed {trajectory.seed}, played by {trajectory.policy_version}"
+    goal = trajectory.turns[0].situation.goal if trajectory.turns else ""
+    turns = [show_turn(number, turn) for number, turn in enumerate(trajectory.turns, 1)]
+    return "\n\n".join([head, f"Goal: {goal}", *turns, outcome(trajectory)])
+
+
+def show_turn(number: int, turn: Turn) -> str:
+    """Return one turn: the observation, and a bar for each command with the chosen one marked."""
+    situation = turn.situation
+    text = situation.reply or situation.place_text
+    order = sorted(range(len(situation.admissible)), key=lambda i: -turn.log_probs[i])
+    width = max(len(command) for command in situation.admissible)
+    bars = [
+        f"{'>' if i == turn.action else ' '} {situation.admissible[i].ljust(width)} {_bar(math.exp(turn.log_probs[i]))}"
+        for i in order
+    ]
+    return "\n".join([f"--- turn {number} of {situation.max_turns}", text.strip(), "", *bars])
+
+
+def outcome(trajectory: Trajectory) -> str:
+    """Say how an episode ended."""
+    end = "won" if trajectory.won else "lost" if trajectory.lost else "out of turns"
+    turns = len(trajectory.turns)
+    return f"=== {end} after {turns} {'turn' if turns == 1 else 'turns'}, score {trajectory.score:.0%}"
+
+
+def _bar(probability: float) -> str:
+    return f"{'█' * round(BAR_WIDTH * probability):<{BAR_WIDTH}} {probability:6.1%}"
+
+
+def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Path | None]:
+    """Say which configuration and adapter play: those of a run, the adapter given, or the bare base model."""
+    from .evaluate import existing
+    from .scenario import load_scenario
+    from .simulate import stored_config
+    from .summary import load_summary
+
+    if arguments.run:
+        run = Path(arguments.run).expanduser()
+        return stored_config(run), run / "versions" / load_summary(run)["cycles"][-1]["version"]
+    return load_scenario(), existing(arguments.adapter) if arguments.adapter else None
+
+
+def _first_game(config: RunConfig) -> str:
+    games = [part.strip() for part in config.games.families.split(";") if part.strip()]
+    if not games:
+        raise ConfigError("the scenario names no game; give one with --game 'coin-collector level=102 turns=7'")
+    return games[0]

@@ -1,0 +1,176 @@
+"""The verb ``report``: everything about a run in one HTML file that needs nothing else, read with any browser."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..protocol.errors import ConfigError
+from ..server.events import Event, read_events, seconds_by_phase
+from .figures import draw_learning_curve, inline_svg
+from .report_page import PAGE
+from .summary import FLOORS, Summary, families, headline, lesson_words, load_summary, percent, refused_words, size
+
+Row = Sequence[object]
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """Write report and figures of a run again, and print their paths."""
+    run = Path(arguments.run).expanduser()
+    report = write_report(run)
+    for path in (report, *draw_learning_curve(load_summary(run), run)):
+        print(path)
+    return 0
+
+
+def write_report(run: Path) -> Path:
+    """Write ``report.html`` into the folder of a run.
+
+    Parameters
+    ----------
+    run
+        A folder with ``summary.json`` and ``events.jsonl``.
+
+    Returns
+    -------
+    Path
+        The report.
+
+    Raises
+    ------
+    ConfigError
+        If one of the two is missing or damaged, or the report cannot be written.
+    """
+    summary = load_summary(run)
+    events = read_events(run / "events.jsonl")
+    try:
+        page = _page(summary, events)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"summary.json or events.jsonl in {run} is damaged ({type(error).__name__}: {error}); "
+            "continue the run with: fedoel simulate ... --resume"
+        ) from error
+    path = run / "report.html"
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}; make the folder writable") from error
+    return path
+
+
+def _page(summary: Summary, events: Sequence[Event]) -> str:
+    title = f"{summary['scenario']}, seed {summary['seed']}"
+    private = "Vectors were aggregated privately." if summary["private"] else "Vectors were not made private."
+    parts = {
+        "title": escape(title),
+        "headline": escape(headline(summary)),
+        "setting": escape(f"{title}, engine {summary['engine']}, {_clients(summary)}. {private}"),
+        "curve": inline_svg(summary),
+        "cycles": _cycles(summary),
+        "families": _families(summary),
+        "lessons": _lessons(summary),
+        "gate": _gate(summary),
+        "traffic": _traffic(summary),
+        "seconds": _seconds(summary, events),
+        "floors": _floors(summary),
+        "config": html_table(("setting", "value"), sorted(summary["config"].items())),
+    }
+    head, *pieces = PAGE.split("{{")
+    # One pass over the page, so that nothing in a value is taken for a place.
+    return head + "".join(parts[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces))
+
+
+def html_table(head: Sequence[str], rows: Iterable[Row]) -> str:
+    """Return an HTML table; every cell is escaped, and a number is set to the right."""
+    top = "".join(f"<th scope=col>{escape(name)}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
+    return f"<div class=scroll><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _cell(value: object) -> str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"<td{' class=number' if number else ''}>{escape(text)}</td>"
+
+
+def _cycles(summary: Summary) -> str:
+    head = ("cycle", "version", "decision", "held-out wins", "teacher", "turns per win", "tokens per win", "KL")
+    return html_table(head, ([*_what(e), *_efficiency(e["held_out"]), round(e["kl"], 3)] for e in summary["cycles"]))
+
+
+def _what(entry: Mapping[str, Any]) -> list[object]:
+    return [entry["cycle"], entry["version"], entry["decision"], percent(entry["held_out"]), _rate(entry["teacher"])]
+
+
+def _efficiency(stats: Mapping[str, Any]) -> list[object]:
+    return ["-" if stats[key] is None else round(stats[key], 1) for key in ("turns_per_win", "tokens_per_win")]
+
+
+def _families(summary: Summary) -> str:
+    names = families(summary)
+    entries = summary["cycles"]
+    return html_table(("cycle", *names), ([e["cycle"], *(percent(e["families"][n]) for n in names)] for e in entries))
+
+
+def _lessons(summary: Summary) -> str:
+    rows = [
+        (e["cycle"], lesson_words(lesson), f"{lesson['weight']:+.2f}", round(lesson["support"]))
+        for e in summary["cycles"]
+        for lesson in sorted(e["lessons"], key=lambda lesson: -abs(lesson["weight"]))
+    ]
+    return html_table(("cycle", "lesson", "weight", "support"), rows) if rows else "<p>No lessons were learned.</p>"
+
+
+def _gate(summary: Summary) -> str:
+    head = ("cycle", "decision", "reason", "current", "teacher", "candidate")
+    sides = ("current", "teacher", "candidate")
+    return html_table(
+        head,
+        (
+            [e["cycle"], e["decision"], e["reason"], *(_rate((e["gate"] or {}).get(side)) for side in sides)]
+            for e in summary["cycles"]
+        ),
+    )
+
+
+def _traffic(summary: Summary) -> str:
+    head = ("cycle", "accepted", "refused", "up, all clients", "down, all clients", "adapter")
+    return html_table(
+        head,
+        (
+            [e["cycle"], e["accepted"], refused_words(e["refused"])]
+            + [size(e[key]) for key in ("uplink_bytes", "downlink_bytes", "adapter_bytes")]
+            for e in summary["cycles"]
+        ),
+    )
+
+
+def _seconds(summary: Summary, events: Sequence[Event]) -> str:
+    """Say the times of the log, and of the summary where the log has none."""
+    rows = [
+        (e["cycle"], phase, round(float(seconds), 1))
+        for e in summary["cycles"]
+        for phase, seconds in {**e["seconds"], **seconds_by_phase(events, e["cycle"])}.items()
+    ]
+    total = f"<p>{events[-1]['t']:.0f} seconds in all.</p>" if events else ""
+    return total + html_table(("cycle", "phase", "seconds"), rows)
+
+
+def _floors(summary: Summary) -> str:
+    names = families(summary)
+    rows = []
+    for name in FLOORS:
+        floor = summary["floors"][name]
+        rows.append([name.replace("_", " "), percent(floor), *(_rate(floor["families"].get(n)) for n in names)])
+    return html_table(("play", "all games", *names), rows)
+
+
+def _rate(stats: Mapping[str, Any] | None) -> str:
+    return percent(stats) if stats else "-"
+
+
+def _clients(summary: Summary) -> str:
+    return f"{summary['config'].get('clients', 'unknown number of')} clients"

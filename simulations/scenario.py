@@ -1,0 +1,102 @@
+"""Scenario files: TOML tables of settings, built in by name or given by path, with overrides from the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..protocol.config import RunConfig, Scalar
+from ..protocol.errors import ConfigError
+
+BUILT_IN = ("quick", "standard", "full")
+FOLDER = Path(__file__).parent / "scenarios"
+
+
+def load_scenario(scenario: str = "quick", overrides: Mapping[str, Scalar] | None = None) -> RunConfig:
+    """Read a scenario and make its paths absolute.
+
+    Parameters
+    ----------
+    scenario
+        Path of a TOML file, or the name of a built-in scenario.
+    overrides
+        Flat settings that win over the file, e.g. ``{"clients": 20, "games.per-client": 4}``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such scenario, it is not TOML, or it holds an unknown or unusable setting.
+    """
+    path = _find(scenario)
+    settings = {"name": path.stem, **_read(path)}
+    for key, value in (overrides or {}).items():
+        _override(settings, key, value)
+    try:
+        return _with_absolute_paths(RunConfig.from_nested(settings))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_setting(text: str) -> tuple[str, Scalar]:
+    """Read ``key=value`` as in the option ``--set``: the value is TOML, or else text.
+
+    Raises
+    ------
+    ConfigError
+        If there is no key, or the value is neither a number, text nor true or false.
+    """
+    key, equals, written = (part.strip() for part in text.partition("="))
+    if not key or not equals:
+        raise ConfigError(f"--set {text!r}: write key=value, e.g. games.per-client=4")
+    try:
+        value = tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, written
+    if not isinstance(value, int | float | str | bool):
+        raise ConfigError(f"--set {text!r}: the value must be a number, text, true or false")
+    return key, value
+
+
+def _find(scenario: str) -> Path:
+    path = FOLDER / f"{scenario}.toml" if scenario in BUILT_IN else Path(scenario)
+    if not path.is_file():
+        raise ConfigError(
+            f"no scenario {scenario!r}: give the path of a TOML file, or a built-in name: {', '.join(BUILT_IN)}"
+        )
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}; a scenario is a text file in UTF-8") from error
+
+
+def _override(settings: dict[str, Any], key: str, value: Scalar) -> None:
+    *tables, name = key.split(".")
+    for table in tables:
+        settings = settings.setdefault(table, {})
+        if not isinstance(settings, dict):
+            raise ConfigError(f"cannot set {key}: {table} is a setting and not a table")
+    settings[name] = value
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Make paths independent of the working folder: the engines run clients elsewhere."""
+    out = config.out or f"runs/{config.name}-{config.seed}"
+    return replace(
+        config,
+        out=_absolute(out),
+        cache=_absolute(config.cache),
+        policy=replace(config.policy, base=_absolute(config.policy.base)),
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""

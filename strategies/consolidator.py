@@ -1,0 +1,48 @@
+"""What a strategy hands an aggregate to: the server's half of a cycle, injected so that strategies stay federated logic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..protocol.experience import Aggregate
+from ..protocol.messages import PlayRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What one exchange with the cohort cost, and what was refused.
+
+    `uplink_bytes` and `downlink_bytes` are means per client over serialised message contents. `refused` counts the
+    replies that were not used, by reason.
+    """
+
+    uplink_bytes: float
+    downlink_bytes: float
+    accepted: int
+    refused: Mapping[str, int]
+
+
+class Consolidator(Protocol):
+    """The server's half of a cycle. Each step is kept on disk when it ends, so that a run can be resumed."""
+
+    def start(self) -> None:
+        """Make or load version 1 (the warm start) and evaluate it: cycle 0."""
+        ...
+
+    def request(self, cycle: int) -> PlayRequest:
+        """What the cohort is asked to do in this cycle."""
+        ...
+
+    def collected(self, cycle: int) -> bool:
+        """Whether this cycle's aggregate is already on disk, from a run that was interrupted."""
+        ...
+
+    def collect(self, cycle: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
+        """Keep what the cohort sent; None when nothing could be used."""
+        ...
+
+    def consolidate(self, cycle: int) -> None:
+        """Context, distillation, gate, promotion and evaluation for what was collected."""
+        ...

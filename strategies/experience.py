@@ -1,0 +1,199 @@
+"""The strategy that a run follows: ask a cohort for experience vectors, aggregate them, hand the result on.
+
+The server's half of a cycle is injected as a `Consolidator`, so what is left here is federated logic. A custom
+strategy is a subclass with one method, `aggregate`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from logging import INFO, WARNING, getLogger
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from ..protocol.errors import ConfigError, FedoelError, VectorError
+from ..protocol.experience import Aggregate, Contribution
+from ..protocol.messages import ACTION, PlayRequest, records_bytes, request_to_records
+from .cohort import sample, wait_for_nodes
+from .consolidator import Consolidator, Traffic
+from .replies import Sorted, sort_replies
+
+log = getLogger("flwr").log
+UNUSABLE = "aggregate refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request under way: what was asked, and the messages that asked it."""
+
+    request: PlayRequest
+    messages: tuple[Message, ...]
+    downlink_bytes: float = field(default=0.0)
+
+    @property
+    def asked(self) -> Mapping[str, int]:
+        """Node by message id; Flower gives messages their ids when it sends them."""
+        return {message.metadata.message_id: message.metadata.dst_node_id for message in self.messages}
+
+
+class ExperienceStrategy(Strategy):
+    """Collect experience vectors and turn them into one aggregate.
+
+    Parameters
+    ----------
+    consolidator
+        The server's half of a cycle.
+    fraction_train
+        Share of the available nodes that is asked in each cycle; at least one is.
+    min_available_nodes
+        Nodes to wait for before a cycle starts.
+    seed
+        Picks the cohorts.
+    timeout
+        Seconds to wait for replies; those that come later are not used.
+    node_timeout
+        Seconds to wait for `min_available_nodes`.
+    """
+
+    def __init__(
+        self,
+        consolidator: Consolidator,
+        *,
+        fraction_train: float = 1.0,
+        min_available_nodes: int = 2,
+        seed: int = 0,
+        timeout: float = 3600.0,
+        node_timeout: float = 120.0,
+    ) -> None:
+        if not 0 < fraction_train <= 1 or min_available_nodes < 1:
+            raise ConfigError(
+                f"strategy.fraction-train must be in (0, 1] and min-available-nodes at least 1, "
+                f"not {fraction_train} and {min_available_nodes}"
+            )
+        self.consolidator = consolidator
+        self.fraction_train = fraction_train
+        self.min_available_nodes = min_available_nodes
+        self.seed = seed
+        self.timeout = timeout
+        self.node_timeout = node_timeout
+        self._exchange: Exchange | None = None
+
+    @abstractmethod
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Turn what arrived into one aggregate: the method to override.
+
+        Parameters
+        ----------
+        contributions
+            At least one, checked, in an order that does not depend on who answered first.
+
+        Returns
+        -------
+        Aggregate
+            One vector on the scale of a sum over `cohort` clients.
+
+        Raises
+        ------
+        VectorError
+            If these contributions should not be used; the cycle then goes on without an aggregate.
+        """
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask a cohort to play this cycle. What it is sent comes from the consolidator, not from `arrays`."""
+        nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
+        cohort = sample(nodes, self.fraction_train, self.seed, server_round)
+        request = self.consolidator.request(server_round)
+        records = request_to_records(request)
+        log(INFO, "configure_train: asked %d of %d nodes", len(cohort), len(nodes))
+        messages = tuple(Message(records, dst_node_id=node, message_type=ACTION) for node in cohort)
+        self._exchange = Exchange(request, messages, float(records_bytes(records)))
+        return list(messages)
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[None, MetricRecord]:
+        """Check and aggregate the replies, and hand the aggregate to the consolidator."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            raise FedoelError(f"cycle {server_round} was not asked for: call configure_train first")
+        arrived = sort_replies(replies, exchange.asked, exchange.request.spec)
+        aggregate, refused = self._aggregate(arrived)
+        for reason, count in refused.items():
+            log(WARNING, "aggregate_train: %d refused: %s", count, reason)
+        accepted = len(arrived.contributions) if aggregate else 0
+        traffic = Traffic(_mean(arrived.uplink), exchange.downlink_bytes, accepted, refused)
+        self.consolidator.collect(server_round, aggregate, traffic)
+        return None, MetricRecord({"accepted": accepted, "refused": sum(refused.values())})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask nobody: a policy is evaluated on public games, by the server."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> None:
+        """Have nothing to aggregate, since nobody was asked."""
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int = 3,
+        timeout: float | None = None,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the cycles that are not on disk yet.
+
+        Parameters
+        ----------
+        num_rounds
+            Cycles.
+        timeout
+            Seconds to wait for replies, instead of the strategy's.
+        initial_arrays, train_config, evaluate_config, evaluate_fn
+            Part of Flower's interface and not used: adapters and evaluation are the consolidator's.
+        """
+        log(INFO, "Starting %s strategy:", type(self).__name__)
+        self.summary()
+        self.consolidator.start()
+        result = Result()
+        for cycle in range(1, num_rounds + 1):
+            log(INFO, "[CYCLE %s/%s]", cycle, num_rounds)
+            if not self.consolidator.collected(cycle):
+                messages = self.configure_train(cycle, ArrayRecord(), ConfigRecord(), grid)
+                replies = grid.send_and_receive(messages, timeout=self.timeout if timeout is None else timeout)
+                result.train_metrics_clientapp[cycle] = self.aggregate_train(cycle, replies)[1]
+            self.consolidator.consolidate(cycle)
+        return result
+
+    def summary(self) -> None:
+        """Log the settings of the strategy."""
+        log(INFO, "\t├──> Sampling:")
+        log(INFO, "\t│\t├── Fraction: train (%.2f)", self.fraction_train)
+        log(INFO, "\t│\t├── Minimum available nodes: %d", self.min_available_nodes)
+        log(INFO, "\t│\t└── Seed: %d", self.seed)
+        log(INFO, "\t└──> Waiting:")
+        log(INFO, "\t\t├── For nodes: %.0f s", self.node_timeout)
+        log(INFO, "\t\t└── For replies: %.0f s", self.timeout)
+
+    def _aggregate(self, arrived: Sorted) -> tuple[Aggregate | None, dict[str, int]]:
+        """Aggregate what can be used; None when there is nothing, or the strategy refuses all of it."""
+        refused = dict(arrived.refused)
+        if not arrived.contributions:
+            return None, refused
+        try:
+            return self.aggregate(arrived.contributions), refused
+        except VectorError:
+            refused[UNUSABLE] = len(arrived.contributions)
+            return None, refused
+
+
+def _mean(sizes: Sequence[Any]) -> float:
+    return sum(sizes) / len(sizes) if sizes else 0.0

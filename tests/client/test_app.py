@@ -1,0 +1,159 @@
+"""The device's app: what it answers, what it refuses, and that its failures say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message, RecordDict
+
+from fedoel.client.app import make_app, partition, streams
+from fedoel.client.policy.policy import LogProbs, Policy
+from fedoel.client.policy.tactics_policy import TacticsPolicy
+from fedoel.client.runtime import LocalRuntime
+from fedoel.protocol import tactics
+from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
+from fedoel.protocol.errors import ConfigError, FedoelError, ModelError
+from fedoel.protocol.experience import VectorSpec
+from fedoel.protocol.messages import PlayRequest, records_bytes, request_to_records, vector_from_reply
+from fedoel.protocol.situation import Situation
+from fedoel.simulations.identity import server_identity
+
+CONFIG = RunConfig(
+    games=GamesConfig(families="coin-collector level=1 turns=4", per_client=2), policy=PolicyConfig(backend="tactics")
+)
+SPEC = VectorSpec("tactics", tactics.DIMENSION, tactics.VOCABULARY, "v1", ("coin-collector",), 10, 50.0, 200.0)
+SECRET = "the safe opens with 4711"
+
+
+@dataclass(frozen=True)
+class FakeRuntime:
+    """A runtime that hands out one policy, and the session's cache."""
+
+    folder: Path
+    given: Policy
+
+    def policy(self, config: RunConfig, version: str, adapter: Mapping[str, Any]) -> Policy:
+        return self.given
+
+    def cache(self, config: RunConfig) -> Path:
+        return self.folder
+
+
+class Leaky:
+    """A policy that fails by quoting what it read."""
+
+    version = "v1"
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        raise RuntimeError(f"{SECRET}: {situations}")
+
+
+@pytest.fixture(autouse=True)
+def identity() -> Iterator[None]:
+    with server_identity():
+        yield
+
+
+def request(spec: VectorSpec = SPEC) -> PlayRequest:
+    baseline = np.zeros((len(spec.families), spec.horizon), np.float32)
+    return PlayRequest(1, spec, baseline, {"weights": np.zeros(tactics.DIMENSION, np.float32)})
+
+
+def context(config: RunConfig = CONFIG, client: Any = 0) -> Context:
+    return Context(1, 1, {"partition-id": client, "num-partitions": 2}, RecordDict(), dict(config.to_flat()))
+
+
+def call(runtime: Any, records: RecordDict, where: Context | None = None) -> Message:
+    message = Message(records, dst_node_id=2, message_type="train.experience")
+    return make_app(runtime)(message, where or context())
+
+
+def failure(runtime: Any, records: RecordDict, where: Context | None = None) -> str:
+    with pytest.raises(FedoelError) as caught:
+        call(runtime, records, where)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    return str(caught.value)
+
+
+@pytest.fixture
+def runtime(cache: Path) -> FakeRuntime:
+    return FakeRuntime(cache, TacticsPolicy("v1", np.zeros(tactics.DIMENSION, np.float32)))
+
+
+def test_a_reply_counts_what_was_played_and_quotes_nothing(runtime: FakeRuntime) -> None:
+    reply = call(runtime, request_to_records(request()))
+    vector = vector_from_reply(reply.content, SPEC)
+    assert vector.counters.episodes.tolist() == [2]
+    assert records_bytes(reply.content) <= 4096
+    assert not reply.content.metric_records
+    bytes_sent = b"".join(array.data for record in reply.content.array_records.values() for array in record.values())
+    everything = bytes_sent + repr(reply.content.config_records).encode() + repr(reply.metadata).encode()
+    for words in (b"coin", b"take", b"go ", b"-=", b"You "):
+        assert words not in everything
+
+
+def test_the_same_request_gets_the_same_answer(runtime: FakeRuntime) -> None:
+    first, second = (call(runtime, request_to_records(request())).content for _ in range(2))
+    assert first["experience"]["vector"].data == second["experience"]["vector"].data
+
+
+def test_a_failure_is_a_class_name_and_no_more(cache: Path) -> None:
+    assert failure(FakeRuntime(cache, Leaky()), request_to_records(request())) == "code: RuntimeError"
+
+
+@pytest.mark.parametrize(
+    "change", [{"codec": "prefix"}, {"vocabulary": SECRET}, {"dimension": 7}, {"families": (SECRET,)}]
+)
+def test_requests_it_cannot_serve_are_refused(runtime: FakeRuntime, change: dict[str, Any]) -> None:
+    said = failure(runtime, request_to_records(request(replace(SPEC, **change))))
+    assert said.startswith("code: ")
+    assert SECRET not in said
+
+
+def test_malformed_requests_are_refused(runtime: FakeRuntime) -> None:
+    assert failure(runtime, RecordDict()) == "code: VectorError"
+
+
+def test_a_node_without_a_partition_is_refused(runtime: FakeRuntime) -> None:
+    assert failure(runtime, request_to_records(request()), context(client="0")) == "code: ConfigError"
+    with pytest.raises(ConfigError, match="partition-id"):
+        partition(context(client="0"))
+
+
+def test_an_unknown_setting_is_refused(runtime: FakeRuntime) -> None:
+    where = context()
+    where.run_config["secret"] = SECRET
+    assert failure(runtime, request_to_records(request()), where) == "code: ConfigError"
+
+
+def test_streams_differ_by_everything_and_repeat() -> None:
+    everything = [*streams(0, 1, 0, 3), *streams(1, 1, 0, 3), *streams(0, 2, 0, 3), *streams(0, 1, 1, 3)]
+    assert len(set(everything)) == 12
+    assert streams(0, 1, 0, 3) == streams(0, 1, 0, 5)[:3]
+
+
+def test_the_local_runtime_loads_tactics_and_refuses_other_backends() -> None:
+    local, weights = LocalRuntime(), np.ones(tactics.DIMENSION, np.float32)
+    assert local.policy(CONFIG, "v1", {"weights": weights}).version == "v1"
+    with pytest.raises(ModelError, match="weights"):
+        local.policy(CONFIG, "v1", {"weights": weights[:3]})
+    with pytest.raises(ConfigError, match="known are torch, tactics"):
+        local.policy(replace(CONFIG, policy=PolicyConfig(backend="magic")), "v1", {})
+    assert local.cache(replace(CONFIG, cache="/somewhere")) == Path("/somewhere")
+
+
+def test_tactics_tilt_uniform_play() -> None:
+    situation = Situation("find the coin", "", "", "", "", (), "", (), frozenset(), (), "", ("take coin", "look"), 0, 5)
+    uniform = TacticsPolicy("v", np.zeros(tactics.DIMENSION, np.float32)).score([situation])[0]
+    assert np.allclose(uniform, np.log(0.5))
+    weights = np.zeros(tactics.DIMENSION, np.float32)
+    weights[tactics.features(situation)[0] > 0] = 1.0
+    tilted = TacticsPolicy("v", weights).score([situation])[0]
+    assert tilted[0] > tilted[1]
+    assert np.isclose(np.exp(tilted).sum(), 1, atol=1e-6)

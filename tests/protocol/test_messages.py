@@ -1,0 +1,225 @@
+"""Requests and replies survive the trip, and whatever is malformed is refused by an error of ours."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from fedoel.protocol.errors import FedoelError, VectorError, VersionError
+from fedoel.protocol.experience import Counters, ExperienceVector, VectorSpec, total
+from fedoel.protocol.messages import (
+    PlayRequest,
+    records_bytes,
+    reply_to_records,
+    request_from_records,
+    request_to_records,
+    vector_from_reply,
+)
+
+SPEC = VectorSpec("tactics", 4, "vocabulary", "v1", ("coin", "cook"), 3, 50.0, 200.0)
+FLOATS = st.floats(-5, 5, width=16)
+
+
+def vector(flat: NDArray[Any], spec: VectorSpec = SPEC) -> ExperienceVector:
+    d = spec.dimension
+    return ExperienceVector(spec, flat[:d], flat[d : 2 * d], Counters(flat[2 * d :].reshape(spec.counters_shape)))
+
+
+def ones(spec: VectorSpec = SPEC) -> ExperienceVector:
+    return vector(np.ones(spec.size, np.float32), spec)
+
+
+def request(**changes: Any) -> PlayRequest:
+    whole = PlayRequest(1, SPEC, np.zeros((2, 3), np.float32), {"w": np.ones(3, np.float32)})
+    return replace(whole, **changes)
+
+
+ADAPTERS = st.dictionaries(
+    st.text(min_size=1, max_size=8),
+    hnp.arrays(
+        st.sampled_from([np.float16, np.float32]),
+        hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+        elements=FLOATS,
+    ),
+    max_size=3,
+)
+
+
+@given(st.integers(0, 2**31), hnp.arrays(np.float32, (2, 3), elements=FLOATS), ADAPTERS)
+@settings(deadline=None, max_examples=50)
+def test_request_round_trip(cycle: int, baseline: NDArray[Any], adapter: dict[str, NDArray[Any]]) -> None:
+    sent = PlayRequest(cycle, SPEC, baseline, adapter)
+    got = request_from_records(request_to_records(sent))
+    assert (got.cycle, got.spec, set(got.adapter)) == (cycle, SPEC, set(adapter))
+    assert np.array_equal(got.baseline, baseline)
+    for name, weights in adapter.items():
+        assert got.adapter[name].dtype == weights.dtype
+        assert np.array_equal(got.adapter[name], weights)
+
+
+@given(hnp.arrays(np.float32, SPEC.size, elements=st.floats(0, 5, width=32)))
+@settings(deadline=None, max_examples=50)
+def test_reply_round_trip(flat: NDArray[Any]) -> None:
+    got = vector_from_reply(reply_to_records(vector(flat)), SPEC)
+    assert np.array_equal(got.to_array(), flat)
+
+
+@given(
+    st.permutations(range(5)), hnp.arrays(np.float32, (5, SPEC.size), elements=st.floats(-(2.0**60), 2.0**60, width=32))
+)
+@settings(deadline=None, max_examples=50)
+def test_a_sum_does_not_depend_on_the_order(order: list[int], rows: NDArray[Any]) -> None:
+    forward = total(vector(row) for row in rows).to_array()
+    shuffled = total(vector(rows[index]) for index in order).to_array()
+    assert forward.tobytes() == shuffled.tobytes()
+
+
+def test_fortran_ordered_adapters_travel() -> None:
+    weights = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+    got = request_from_records(request_to_records(request(adapter={"w": weights})))
+    assert np.array_equal(got.adapter["w"], weights)
+
+
+def test_a_reply_holds_the_vector_and_a_digest_and_is_small() -> None:
+    spec = replace(SPEC, dimension=256, horizon=28)
+    assert spec.size * 4 == 2536
+    records = reply_to_records(ones(spec))
+    assert set(records) == {"experience", "spec"}
+    assert dict(records["spec"]) == {"digest": spec.digest}
+    assert records_bytes(records) <= 4096
+
+
+def test_measuring_leaves_records_that_can_be_copied() -> None:
+    records = reply_to_records(ones())
+    assert records_bytes(records) == records_bytes(copy.deepcopy(records))
+
+
+def _with_vector(array: NDArray[Any]) -> RecordDict:
+    records = reply_to_records(ones())
+    records["experience"] = ArrayRecord({"vector": Array.from_numpy_ndarray(array)})
+    return records
+
+
+def _without(name: str) -> RecordDict:
+    records = reply_to_records(ones())
+    del records[name]
+    return records
+
+
+def _with_extra() -> RecordDict:
+    records = reply_to_records(ones())
+    records["more"] = ConfigRecord({"text": "take the coin"})
+    return records
+
+
+def _with_setting() -> RecordDict:
+    records = reply_to_records(ones())
+    records["spec"] = ConfigRecord({"digest": SPEC.digest, "text": "take the coin"})
+    return records
+
+
+BAD_REPLIES = {
+    "empty": RecordDict(),
+    "no vector": _without("experience"),
+    "no digest": _without("spec"),
+    "more than a vector": _with_extra(),
+    "more than a digest": _with_setting(),
+    "too long": _with_vector(np.ones(SPEC.size + 1, np.float32)),
+    "too short": _with_vector(np.ones(0, np.float32)),
+    "two-dimensional": _with_vector(np.ones((1, SPEC.size), np.float32)),
+    "float64": _with_vector(np.ones(SPEC.size)),
+    "NaN": _with_vector(np.full(SPEC.size, np.nan, np.float32)),
+    "infinite": _with_vector(np.full(SPEC.size, np.inf, np.float32)),
+    "negative counters": _with_vector(-np.ones(SPEC.size, np.float32)),
+    "old version": reply_to_records(ones(replace(SPEC, policy_version="v0"))),
+    "other vocabulary": reply_to_records(ones(replace(SPEC, vocabulary="other"))),
+}
+
+
+@pytest.mark.parametrize("name", BAD_REPLIES)
+def test_bad_replies_are_refused(name: str) -> None:
+    with pytest.raises(VectorError):
+        vector_from_reply(BAD_REPLIES[name], SPEC)
+
+
+@given(st.binary(max_size=300))
+@settings(deadline=None)
+def test_bytes_that_are_no_array_are_refused(data: bytes) -> None:
+    records = reply_to_records(ones())
+    records["experience"] = ArrayRecord({"vector": Array("float32", (SPEC.size,), "numpy.ndarray", data)})
+    with pytest.raises(VectorError):
+        vector_from_reply(records, SPEC)
+
+
+def test_a_header_cannot_ask_for_more_than_its_bytes() -> None:
+    data = bytearray(Array.from_numpy_ndarray(np.ones(8, np.float32)).data).replace(b"(8,)", b"(8000000000000,)")
+    records = reply_to_records(ones())
+    records["experience"] = ArrayRecord({"vector": Array("float32", (8,), "numpy.ndarray", bytes(data))})
+    with pytest.raises(VectorError):
+        vector_from_reply(records, SPEC)
+
+
+def _spec_json(**changes: Any) -> str:
+    return json.dumps({**json.loads(SPEC.to_json()), **changes})
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "", "null", "[]", "{}", _spec_json(dimension="4"), _spec_json(horizon=2.5), _spec_json(families=[]),
+        _spec_json(families=[1]), _spec_json(policy_version=None), _spec_json(clipping_norm=float("nan")),
+        _spec_json(fisher_norm=-1.0), _spec_json(more=1), "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_bad_specifications_are_refused(spec: str) -> None:
+    records = request_to_records(request())
+    records["request"] = ConfigRecord({"cycle": 1, "spec": spec})
+    with pytest.raises(VectorError):
+        request_from_records(records)
+
+
+@given(st.text(max_size=100))
+@settings(deadline=None)
+def test_no_specification_text_gets_past_our_errors(text: str) -> None:
+    with pytest.raises(FedoelError):
+        VectorSpec.from_json(text)
+
+
+@pytest.mark.parametrize("name", ["request", "baseline", "adapter"])
+def test_requests_with_a_missing_record_are_refused(name: str) -> None:
+    records = request_to_records(request())
+    del records[name]
+    with pytest.raises(VectorError):
+        request_from_records(records)
+
+
+@pytest.mark.parametrize("cycle", [-1, 1.5, "1", True])
+def test_requests_with_a_bad_cycle_are_refused(cycle: Any) -> None:
+    records = request_to_records(request())
+    records["request"] = ConfigRecord({"cycle": cycle, "spec": SPEC.to_json()})
+    with pytest.raises(VectorError):
+        request_from_records(records)
+
+
+@pytest.mark.parametrize(
+    "baseline", [np.zeros((3, 2), np.float32), np.full((2, 3), np.nan, np.float32), np.zeros((2, 3))]
+)
+def test_bad_baselines_are_refused(baseline: NDArray[Any]) -> None:
+    with pytest.raises(VectorError):
+        request(baseline=baseline)
+
+
+@pytest.mark.parametrize("weights", [np.ones(3), np.ones(3, np.int32), np.full(3, np.nan, np.float16)])
+def test_bad_adapters_are_refused(weights: NDArray[Any]) -> None:
+    with pytest.raises(VersionError):
+        request(adapter={"w": weights})

@@ -1,0 +1,94 @@
+"""Both engines run the same apps, and come to the same numbers to the last bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
+from fedoel.protocol.errors import ConfigError, FedoelError
+from fedoel.simulations.inprocess import run_inprocess, whole_fleet
+from fedoel.simulations.ray_engine import follow, run_ray, write_app
+
+CONFIG = RunConfig(
+    clients=3,
+    cycles=2,
+    games=GamesConfig(families="coin-collector level=2 turns=5", per_client=2, rehearsal=2, gate=2, held_out=2),
+    policy=PolicyConfig(backend="tactics"),
+)
+
+
+def arrays(out: Path) -> dict[str, bytes]:
+    """Every array that a run left on disk, by name; a phase's "values" are a record, with its clock."""
+    found = {str(file.relative_to(out)): np.load(file).tobytes() for file in out.rglob("*.npy")}
+    for file in out.rglob("*.npz"):
+        with np.load(file) as archive:
+            found |= {
+                f"{file.relative_to(out)}/{name}": archive[name].tobytes() for name in archive.files if name != "values"
+            }
+    return found
+
+
+def traffic(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each cohort sent, without clocks."""
+    keys = ("cycle", "uplink_bytes", "downlink_bytes", "accepted", "refused")
+    return [{key: event[key] for key in keys} for event in events if "uplink_bytes" in event]
+
+
+@pytest.mark.slow
+def test_ray_and_one_process_agree_to_the_bit(tmp_path: Path, cache: Path) -> None:
+    here, there = [], []
+    config = replace(CONFIG, cache=str(cache))
+    run_inprocess(replace(config, out=str(tmp_path / "here")), here.append)
+    run_ray(replace(config, out=str(tmp_path / "there")), there.append)
+    assert arrays(tmp_path / "here")
+    assert arrays(tmp_path / "here") == arrays(tmp_path / "there")
+    assert len(traffic(here)) == CONFIG.cycles
+    assert traffic(here) == traffic(there)
+    assert all(cohort["accepted"] == CONFIG.clients for cohort in traffic(here))
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_under_ray_says_so(tmp_path: Path, cache: Path) -> None:
+    config = replace(CONFIG, cache=str(cache), out=str(tmp_path / "out"))
+    broken = replace(config, strategy=replace(config.strategy, name="nowhere:Strategy"))
+    with pytest.raises(FedoelError, match="finished:failed"):
+        run_ray(broken)
+
+
+def test_ray_needs_a_place_for_results() -> None:
+    with pytest.raises(ConfigError, match="'out'"):
+        run_ray(CONFIG)
+
+
+def test_a_run_waits_for_its_whole_fleet() -> None:
+    assert whole_fleet(CONFIG).strategy.min_available_nodes == CONFIG.clients
+
+
+def test_the_app_carries_the_run_and_no_dependencies(tmp_path: Path) -> None:
+    config = replace(CONFIG, out='/tmp/a "quoted" \\ path', codec=replace(CONFIG.codec, discount=1e-05))
+    write_app(tmp_path / "app", config)
+    app = tomllib.loads((tmp_path / "app" / "pyproject.toml").read_text())
+    assert RunConfig.from_nested(app["tool"]["flwr"]["app"]["config"]) == config
+    assert app["project"]["dependencies"] == []
+    assert os.listdir(tmp_path / "app") == ["pyproject.toml"]
+
+
+def test_events_are_followed_from_now_on_in_whole_lines(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text(json.dumps({"old": 1}) + "\n")
+    events = follow(file)
+    assert next(events) is None
+    with file.open("a") as log:
+        log.write('{"new": 1}\n{"new"')
+        log.flush()
+        assert [next(events), next(events)] == [{"new": 1}, None]
+        log.write(": 2}\n")
+    assert [next(events), next(events), next(events)] == [{"new": 2}, None, None]

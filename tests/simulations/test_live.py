@@ -1,0 +1,88 @@
+"""The live view: driven by events alone, as a panel or as lines."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fedoel.server.events import read_events
+from fedoel.simulations.live import live_view, panel, panel_view
+from fedoel.simulations.progress import Progress, after, remaining, sparkline, traffic_words
+
+
+@pytest.fixture
+def events(run: Path) -> list[dict[str, Any]]:
+    return read_events(run / "events.jsonl")
+
+
+def follow(events: list[dict[str, Any]]) -> Progress:
+    progress = Progress()
+    for event in events:
+        progress = after(progress, event)
+    return progress
+
+
+def test_lines_are_written_where_there_is_no_terminal(events: list[dict[str, Any]]) -> None:
+    stream = io.StringIO()
+    progress = {"event": "phase_progress", "t": 1.0, "cycle": 1, "phase": "collect", "done": 1, "total": 9}
+    with live_view(stream) as listen:
+        for event in [*events, *[progress] * 50]:
+            listen(event)
+    lines = stream.getvalue().splitlines()
+    quiet = ("phase_started", "phase_progress")
+    assert len(lines) == len([event for event in events if event["event"] not in quiet])
+    assert "\x1b" not in stream.getvalue()
+    assert "20 clients" in lines[0]
+    assert any("avoid: repeat a command" in line for line in lines)
+
+
+def test_the_panel_shows_where_a_run_stands(events: list[dict[str, Any]]) -> None:
+    until = next(i for i, e in enumerate(events) if e["event"] == "phase_started" and e["cycle"] == 3)
+    progress = follow([*events[: until + 1]])
+    progress = after(progress, {**events[until], "event": "phase_progress", "done": 1, "t": progress.now + 10})
+    console = Console(file=io.StringIO(), width=110, force_terminal=True, record=True)
+    console.print(panel(progress))
+    text = console.export_text()
+    for part in ("3 of 3", "collect", "1/3", "0:20 left", "▂▃▃", "36 % (29-43 %) of 200", "1.9 kB up", "do: take"):
+        assert part in text
+    assert "<here> & now" in text
+
+
+def test_the_panel_draws_before_anything_is_known_and_after_the_end(events: list[dict[str, Any]]) -> None:
+    for progress in (Progress(), Progress(phase="model"), follow(events)):
+        console = Console(file=io.StringIO(), width=80, record=True)
+        console.print(panel(progress))
+        assert "not measured yet" in console.export_text() or progress.finished
+
+
+def test_a_panel_follows_its_events(events: list[dict[str, Any]]) -> None:
+    stream = io.StringIO()
+    with panel_view(Console(file=stream, force_terminal=True, width=100)) as listen:
+        for event in events:
+            listen(event)
+    assert "finished after" in stream.getvalue()
+
+
+def test_a_cycle_told_twice_counts_once(events: list[dict[str, Any]]) -> None:
+    told = [event for event in events if event["event"] == "cycle_finished"]
+    assert follow([*events, told[-1]]).rates == (0.21, 0.36, 0.36, 0.52)
+    assert follow([*events, told[1]]).rates == (0.21, 0.36)
+
+
+def test_time_left_is_said_only_when_it_can_be_known() -> None:
+    assert remaining(Progress(total=None, done=3)) is None
+    assert remaining(Progress(total=10, done=0)) is None
+    assert remaining(Progress(total=10, done=5, zero=2.0, now=6.0)) == 4.0
+
+
+def test_sparkline_reaches_from_none_to_all() -> None:
+    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+
+
+def test_traffic_is_said_per_client() -> None:
+    event = {"uplink_bytes": 4000, "downlink_bytes": 8_000_000, "accepted": 3, "refused": {"stale": 1}}
+    assert traffic_words(event) == "1.0 kB up, 2.0 MB down per client; 3 accepted, refused: 1 stale"

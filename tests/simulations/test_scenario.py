@@ -1,0 +1,76 @@
+"""Scenario files: built in and one's own, with overrides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.play import specs_from_text
+from fedoel.simulations.cli import SCALES
+from fedoel.simulations.scenario import BUILT_IN, load_scenario, parse_setting
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_scenarios_load_and_name_games(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_scenario(name, {"seed": 5})
+    assert config.name == name
+    assert config.out == str(tmp_path / "runs" / f"{name}-5")
+    assert specs_from_text(config.games.families)
+    # Run configs travel as command-line arguments of the Flower CLI.
+    assert "\n" not in config.games.families
+
+
+def test_scales_are_the_built_in_scenarios() -> None:
+    assert SCALES == BUILT_IN
+
+
+def test_a_file_gives_its_name_and_its_settings_and_overrides_win(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('clients = 4\nout = "~/x"\n[games]\nper-client = 9\n')
+    config = load_scenario(str(path), {"clients": 5, "distil.steps": 7, "games.per-client": 2})
+    assert (config.name, config.clients, config.distil.steps, config.games.per_client) == ("mine", 5, 7, 2)
+    assert config.out == str(Path.home() / "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("clients = \n", "line 1"),
+        ("clinets = 3\n", "unknown setting clinets"),
+        ("clients = 0\n", "clients must be more than zero"),
+        ("games = 3\n", "table"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=says) as refusal:
+        load_scenario(str(path))
+    assert "wrong.toml" in str(refusal.value)
+
+
+def test_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_bytes(b'name = "\xff"\n')
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_scenario(str(path))
+
+
+def test_a_missing_scenario_lists_the_built_in_ones() -> None:
+    with pytest.raises(ConfigError, match="quick, standard, full"):
+        load_scenario("nowhere.toml")
+
+
+def test_settings_are_toml_or_text() -> None:
+    assert parse_setting("games.per-client=4") == ("games.per-client", 4)
+    assert parse_setting("distil.learning-rate = 1e-4") == ("distil.learning-rate", 1e-4)
+    assert parse_setting("strategy.name=krum") == ("strategy.name", "krum")
+    assert parse_setting("games.families=coin-collector level=1 turns=3")[1] == "coin-collector level=1 turns=3"
+    for wrong in ("games", "=4", "clients=[1]"):
+        with pytest.raises(ConfigError, match="--set"):
+            parse_setting(wrong)
+    with pytest.raises(ConfigError, match="seed is a setting"):
+        load_scenario("quick", {"seed": 1, "seed.more": 2})

@@ -1,0 +1,255 @@
+"""The strategy: whom it asks, what it accepts, and that one bad client does not stop a cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
+from flwr.clientapp import ClientApp
+
+from fedoel.protocol.errors import ConfigError, FedoelError, VectorError
+from fedoel.protocol.experience import Aggregate, Contribution, Counters, ExperienceVector, VectorSpec
+from fedoel.protocol.messages import PlayRequest, records_bytes, reply_to_records, request_from_records
+from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
+from fedoel.simulations.identity import server_identity
+from fedoel.strategies.cohort import sample, wait_for_nodes
+from fedoel.strategies.consolidator import Traffic
+from fedoel.strategies.experience import ExperienceStrategy
+from fedoel.strategies.mean import Mean
+from fedoel.strategies.registry import known, load_strategy
+from fedoel.strategies.replies import sort_replies
+
+SPEC = VectorSpec("tactics", 4, "vocabulary", "v1", ("coin",), 2, 50.0, 200.0)
+SECRET = "the safe opens with 4711"
+CLIENTS = 5
+Behaviour = Callable[[int, VectorSpec], ExperienceVector]
+
+
+@pytest.fixture(autouse=True)
+def identity() -> Iterator[None]:
+    with server_identity():
+        yield
+
+
+@dataclass
+class Ledger:
+    """A consolidator that writes down what it is told."""
+
+    done: set[int] = field(default_factory=set)
+    steps: list[str] = field(default_factory=list)
+    aggregates: dict[int, Aggregate | None] = field(default_factory=dict)
+    traffic: dict[int, Traffic] = field(default_factory=dict)
+
+    def start(self) -> None:
+        self.steps.append("start")
+
+    def request(self, cycle: int) -> PlayRequest:
+        self.steps.append(f"request {cycle}")
+        return PlayRequest(cycle, SPEC, np.zeros((1, 2), np.float32), {})
+
+    def collected(self, cycle: int) -> bool:
+        return cycle in self.done
+
+    def collect(self, cycle: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
+        self.steps.append(f"collect {cycle}")
+        self.aggregates[cycle], self.traffic[cycle] = aggregate, traffic
+
+    def consolidate(self, cycle: int) -> None:
+        self.steps.append(f"consolidate {cycle}")
+
+
+def vector(scale: float, spec: VectorSpec = SPEC) -> ExperienceVector:
+    d = np.full(spec.dimension, scale, np.float32)
+    return ExperienceVector(spec, d, d, Counters(np.full(spec.counters_shape, scale, np.float32)))
+
+
+def good(client: int, spec: VectorSpec) -> ExperienceVector:
+    return vector(0.1 * (client + 1), spec)
+
+
+def make_app(behaviour: Behaviour) -> ClientApp:
+    app = ClientApp()
+
+    @app.train("experience")
+    def experience(message: Message, context: Context) -> Message:
+        request = request_from_records(message.content)
+        answer = behaviour(int(context.node_config["partition-id"]), request.spec)
+        return Message(reply_to_records(answer), reply_to=message)
+
+    return app
+
+
+def run(behaviour: Behaviour = good, cycles: int = 1, done: Sequence[int] = (), **settings: Any) -> Ledger:
+    ledger = Ledger(done=set(done))
+    Mean(ledger, **settings).start(InProcessGrid(make_app(behaviour), CLIENTS, {}), num_rounds=cycles)
+    return ledger
+
+
+def aggregate_of(ledger: Ledger, cycle: int = 1) -> Aggregate:
+    aggregate = ledger.aggregates[cycle]
+    assert aggregate is not None
+    return aggregate
+
+
+def test_a_cycle_adds_up_every_client() -> None:
+    ledger = run()
+    aggregate, traffic = aggregate_of(ledger), ledger.traffic[1]
+    assert aggregate.cohort == CLIENTS
+    assert np.allclose(aggregate.vector.gradient, 1.5)
+    assert (traffic.accepted, traffic.refused) == (CLIENTS, {})
+    assert traffic.uplink_bytes == records_bytes(reply_to_records(vector(0.1)))
+    assert traffic.downlink_bytes > 0
+
+
+def test_cycles_go_through_their_steps_and_skip_what_is_on_disk() -> None:
+    assert run(cycles=3, done=[1, 2]).steps == [
+        "start", "consolidate 1", "consolidate 2", "request 3", "collect 3", "consolidate 3",
+    ]  # fmt: skip
+
+
+def test_bad_clients_are_counted_and_left_out() -> None:
+    def behaviour(client: int, spec: VectorSpec) -> ExperienceVector:
+        if client == 0:
+            raise FedoelError("code: GameError")
+        bad = {1: float("nan"), 2: 1e6}.get(client, 1.0)
+        return vector(bad, replace(spec, policy_version="v0") if client == 3 else spec)
+
+    ledger = run(behaviour)
+    assert aggregate_of(ledger).cohort == 1
+    assert ledger.traffic[1].refused == {"bad vector": 3, "client GameError": 1}
+
+
+def test_text_of_a_failing_client_goes_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    def behaviour(client: int, spec: VectorSpec) -> ExperienceVector:
+        raise RuntimeError(SECRET)
+
+    ledger = run(behaviour)
+    assert ledger.aggregates == {1: None}
+    assert ledger.traffic[1].refused == {"error code 2": CLIENTS}
+    assert SECRET not in caplog.text
+    assert "consolidate 1" in ledger.steps
+
+
+def test_a_strategy_may_refuse_everything() -> None:
+    class Never(ExperienceStrategy):
+        def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+            raise VectorError("too few")
+
+    ledger = Ledger()
+    Never(ledger).start(InProcessGrid(make_app(good), CLIENTS, {}), num_rounds=1)
+    assert ledger.aggregates == {1: None}
+    assert ledger.traffic[1].refused == {"aggregate refused": CLIENTS}
+    assert ledger.traffic[1].accepted == 0
+
+
+def test_a_share_of_the_nodes_is_asked_and_the_seed_decides_which() -> None:
+    assert aggregate_of(run(fraction_train=0.5)).cohort == 2
+    nodes = list(range(100))
+    assert sample(nodes, 0.1, seed=1, cycle=2) == sample(nodes, 0.1, seed=1, cycle=2)
+    assert sample(nodes, 0.1, seed=1, cycle=2) != sample(nodes, 0.1, seed=1, cycle=3)
+    assert sample(nodes, 0.001, seed=1, cycle=1) != []
+    assert sample(nodes, 1.0, seed=1, cycle=1) == nodes
+
+
+class LateGrid(InProcessGrid):
+    """A grid whose nodes register one by one."""
+
+    def __init__(self) -> None:
+        super().__init__(make_app(good), CLIENTS, {})
+        self.asked = 0
+
+    def get_node_ids(self) -> list[int]:
+        self.asked += 1
+        return [FIRST_NODE_ID + node for node in reversed(range(min(self.asked - 1, CLIENTS)))]
+
+
+def test_it_waits_for_nodes_and_says_when_they_do_not_come() -> None:
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    assert wait_for_nodes(LateGrid(), 3, 60, lambda: now[0], sleep) == [FIRST_NODE_ID + n for n in range(3)]
+    with pytest.raises(FedoelError, match="5 of at least 6 nodes are there after 30 s"):
+        wait_for_nodes(LateGrid(), 6, 30, lambda: now[0], sleep)
+
+
+def exchanged(strategy: ExperienceStrategy) -> tuple[list[Message], list[Message]]:
+    grid = InProcessGrid(make_app(good), CLIENTS, {})
+    messages = list(strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid))
+    return messages, list(grid.send_and_receive(messages))
+
+
+def test_aggregates_are_the_same_to_the_bit_in_any_order() -> None:
+    results = set()
+    for turn in range(CLIENTS):
+        ledger = Ledger()
+        strategy = Mean(ledger)
+        _, replies = exchanged(strategy)
+        strategy.aggregate_train(1, replies[turn:] + replies[:turn][::-1])
+        results.add(aggregate_of(ledger).vector.to_array().tobytes())
+    assert len(results) == 1
+
+
+def test_duplicates_strangers_and_silence_are_counted() -> None:
+    messages, replies = exchanged(Mean(Ledger()))
+    asked = {m.metadata.message_id: m.metadata.dst_node_id for m in messages}
+    strangers = exchanged(Mean(Ledger()))[1]
+    for number, stranger in enumerate(strangers):
+        stranger.metadata.__dict__["_reply_to_message_id"] = f"other-{number}"
+    arrived = sort_replies([replies[0], replies[0], replies[1], *strangers], asked, SPEC)
+    assert len(arrived.contributions) == 2
+    assert arrived.refused == {"duplicate": 1, "no reply": CLIENTS - 2, "not asked for": CLIENTS}
+
+
+def test_contributions_are_ordered_by_content_and_keep_their_node() -> None:
+    messages, replies = exchanged(Mean(Ledger()))
+    asked: Mapping[str, int] = {m.metadata.message_id: m.metadata.dst_node_id for m in messages}
+    orders = [
+        [(c.node_id, c.vector.to_array().tobytes()) for c in sort_replies(order, asked, SPEC).contributions]
+        for order in (replies, replies[::-1])
+    ]
+    assert orders[0] == orders[1]
+    assert {node for node, _ in orders[0]} == {FIRST_NODE_ID + n for n in range(CLIENTS)}
+
+
+def test_errors_made_on_the_way_are_matched_by_message() -> None:
+    messages, replies = exchanged(Mean(Ledger()))
+    asked = {m.metadata.message_id: m.metadata.dst_node_id for m in messages}
+    lost = Message(Error(5, "node unavailable"), reply_to=messages[0])
+    lost.metadata.__dict__["_src_node_id"] = 1
+    assert sort_replies([lost, *replies[1:]], asked, SPEC).refused == {"error code 5": 1}
+
+
+def test_replies_need_a_request() -> None:
+    with pytest.raises(FedoelError, match="configure_train"):
+        Mean(Ledger()).aggregate_train(1, [])
+
+
+def test_nobody_is_asked_to_evaluate() -> None:
+    strategy = Mean(Ledger())
+    grid = InProcessGrid(make_app(good), 1, {})
+    assert list(strategy.configure_evaluate(1, ArrayRecord(), ConfigRecord(), grid)) == []
+    strategy.aggregate_evaluate(1, [])
+
+
+@pytest.mark.parametrize("settings", [{"fraction_train": 0.0}, {"fraction_train": 1.5}, {"min_available_nodes": 0}])
+def test_settings_that_ask_nobody_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="fraction-train"):
+        Mean(Ledger(), **settings)
+
+
+def test_strategies_are_found_by_name() -> None:
+    assert load_strategy("mean") is Mean
+    assert load_strategy("fedoel.strategies.mean:Mean") is Mean
+    assert "mean" in known()
+
+
+@pytest.mark.parametrize("name", ["median?", "nowhere:Mean", "fedoel.strategies.mean:Other", ":Mean", "json:dumps"])
+def test_strategies_that_are_none_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"strategy\.name"):
+        load_strategy(name)

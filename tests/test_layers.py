@@ -1,0 +1,190 @@
+"""Who may import whom, read from the source of every module; and how long files and functions may get."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAY_IMPORT = {
+    "protocol": {"protocol"},
+    "client": {"protocol", "client"},
+    "strategies": {"protocol", "strategies"},
+    "server": {"protocol", "client", "strategies", "server"},
+    "simulations": {"protocol", "client", "strategies", "server", "simulations"},
+}
+HEAVY = {"llama_cpp", "peft", "textworld", "torch", "transformers"}
+# Started for every message, every command, or on devices that have no torch.
+LIGHT = ("fedoel.protocol", "fedoel.client.app", "fedoel.simulations.cli")
+LONGEST_FILE = 500
+LONGEST_FUNCTION = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One imported name. `at_load` is false inside functions and under TYPE_CHECKING."""
+
+    target: str
+    at_load: bool
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the five packages, by import name."""
+    found = {}
+    for package in MAY_IMPORT:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(("fedoel", *parts)).removesuffix(".__init__")] = path
+    return found
+
+
+@cache
+def imports(module: str) -> tuple[Import, ...]:
+    """What a module imports; ``from x import y`` is x.y where that is a module, and x otherwise."""
+    path = modules()[module]
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    return tuple(_imports(ast.parse(path.read_text(encoding="utf-8")).body, package, at_load=True))
+
+
+def _imports(body: list[ast.stmt], package: list[str], at_load: bool) -> Iterator[Import]:
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, at_load) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join(base + ([node.module] if node.module else []))
+            for alias in node.names:
+                full = f"{source}.{alias.name}"
+                yield Import(full if full in modules() else source, at_load)
+        else:
+            later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _only_for_types(node)
+            for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+                nested: list[ast.stmt] = []
+                for child in getattr(node, field, []):
+                    nested += [child] if isinstance(child, ast.stmt) else child.body
+                yield from _imports(nested, package, at_load and not later)
+
+
+def _only_for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def loaded_by(module: str) -> set[str]:
+    """Every module of ours that importing `module` runs, parent packages included."""
+    reached: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in modules() and name not in reached:
+            reached.add(name)
+            waiting.append(name.rpartition(".")[0])
+            waiting += [item.target for item in imports(name) if item.at_load]
+    return reached
+
+
+def external(module: str) -> set[str]:
+    """The third-party packages that loading a module imports."""
+    tops = {item.target.partition(".")[0] for item in imports(module) if item.at_load}
+    return tops - set(sys.stdlib_module_names) - {"fedoel"}
+
+
+def test_layers_point_one_way() -> None:
+    wrong = [
+        f"{module} imports {item.target}"
+        for module in modules()
+        for item in imports(module)
+        if item.target.startswith("fedoel.")
+        if item.target.split(".")[1] not in MAY_IMPORT[module.split(".")[1]]
+    ]
+    assert not wrong
+
+
+def test_our_own_packages_are_imported_relatively() -> None:
+    wrong = []
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and not node.level and f"{node.module}.".startswith("fedoel."):
+                wrong.append(f"{module}:{node.lineno}")
+    assert not wrong
+
+
+def test_no_cycles() -> None:
+    graph = {
+        module: {item.target for item in imports(module) if item.at_load and item.target in modules()} - {module}
+        for module in modules()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules import each other: {' -> '.join(error.args[1])}")
+
+
+def test_protocol_needs_numpy_and_cryptography_only() -> None:
+    # `messages` turns Flower records into typed messages and back: the one place where the protocol meets Flower.
+    more = {"fedoel.protocol.messages": {"flwr"}}
+    wrong = {
+        module: extra
+        for module in modules()
+        if module.startswith("fedoel.protocol")
+        if (extra := external(module) - {"numpy", "cryptography"} - more.get(module, set()))
+    }
+    assert not wrong
+
+
+def test_strategies_are_federated_logic_only() -> None:
+    wrong = {
+        module: extra
+        for module in modules()
+        if module.startswith("fedoel.strategies")
+        if (extra := external(module) - {"numpy", "flwr"})
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("root", LIGHT)
+def test_light_modules_load_nothing_heavy(root: str) -> None:
+    assert root in modules()
+    wrong = {module: heavy for module in loaded_by(root) if (heavy := external(module) & HEAVY)}
+    assert not wrong
+
+
+def test_importing_the_protocol_is_light() -> None:
+    probe = "import sys, fedoel.protocol; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-I", "-c", probe], capture_output=True, text=True, check=True)
+    assert not (HEAVY | {"flwr", "ray"}) & set(done.stdout.split())
+
+
+def sources() -> list[Path]:
+    """Every Python file that people maintain here."""
+    folders = [*MAY_IMPORT, "tests", "examples", "benchmarks"]
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_files_are_short() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in sources()}
+    assert not {name: length for name, length in lengths.items() if length > LONGEST_FILE}
+
+
+def test_functions_are_short() -> None:
+    wrong = {}
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = 1 + (node.end_lineno or node.lineno) - node.lineno - _docstring_length(node)
+                if length > LONGEST_FUNCTION:
+                    wrong[f"{path.relative_to(ROOT)}:{node.name}"] = length
+    assert not wrong
+
+
+def _docstring_length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = node.body[0]
+    return 1 + (first.end_lineno or first.lineno) - first.lineno if ast.get_docstring(node) is not None else 0

@@ -1,0 +1,138 @@
+"""What is installed, bundled and said about it: pyproject.toml, Makefile, README and the Flower bundle agree."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedoel.protocol.config import RunConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGES = ("client", "protocol", "server", "simulations", "strategies")
+MADE_BY_COMMANDS = {"build", "dist", "runs", "__pycache__"}
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Every text file of the repository, by its path; what commands made is left out."""
+    for folder, folders, files in os.walk(ROOT):
+        here = Path(folder)
+        folders[:] = [
+            name
+            for name in folders
+            if name not in MADE_BY_COMMANDS and not name.endswith(".egg-info")
+            if not name.startswith(".") or name in {".ci", ".github"}
+            if not (here / name / "pyvenv.cfg").exists()
+        ]
+        for name in files:
+            try:
+                yield str((here / name).relative_to(ROOT)), (here / name).read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                continue
+
+
+def flat(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Join nested keys with dots, as Flower does."""
+    pairs: dict[str, Any] = {}
+    for key, value in table.items():
+        pairs |= flat(value, f"{where}{key}.") if isinstance(value, Mapping) else {where + key: value}
+    return pairs
+
+
+def test_run_config_defaults_are_those_of_the_code() -> None:
+    written = flat(PYPROJECT["tool"]["flwr"]["app"]["config"])
+    expected = RunConfig().to_flat()
+    assert written == expected
+    assert {key: type(value) for key, value in written.items()} == {key: type(expected[key]) for key in expected}
+
+
+def test_every_package_is_listed() -> None:
+    folders = {path.parent for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    folders.add(ROOT / "simulations" / "scenarios")
+    names = {".".join(("fedoel", *folder.relative_to(ROOT).parts)) for folder in folders}
+    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == names
+
+
+def test_scenarios_are_found_by_import_name() -> None:
+    folder = "importlib.resources.files('fedoel.simulations.scenarios')"
+    probe = f"import importlib.resources; print(*[path.name for path in {folder}.iterdir()])"
+    done = subprocess.run([sys.executable, "-I", "-c", probe], capture_output=True, text=True, check=True)
+    assert {"quick.toml", "standard.toml", "full.toml"} <= set(done.stdout.split())
+
+
+def test_constraints_cover_the_direct_dependencies() -> None:
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    wanted = [*PYPROJECT["project"]["dependencies"], *(item for extra in extras.values() for item in extra)]
+    names = {re.split(r"[\[<>=; ]", item)[0] for item in wanted} - {"fedoel"}
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.partition("==")[0] for line in lines if "==" in line}
+    assert names <= pinned
+
+
+def test_no_text_names_a_package_registry() -> None:
+    # Which index packages come from is for each user to configure. In pieces, so that this file passes its own test.
+    hosts = (
+        "py" + r"pi\.(org|python)", "python" + r"hosted\.org", "download" + r"\.pytorch\.org", "npm" + r"js\.(org|com)",
+        "conda" + r"\.anaconda\.org", "docker" + r"\.io", "ghcr" + r"\.io", "quay" + r"\.io", "crates" + r"\.io",
+        "proxy" + r"\.golang\.org",
+    )  # fmt: skip
+    needle = re.compile("|".join(hosts))
+    found = [f"{name}: {match[0]}" for name, text in texts() if (match := needle.search(text))]
+    assert not found
+
+
+def test_readme_commands_exist() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", readme, flags=re.DOTALL))
+    named = set(re.findall(r"^[`$ ]*make ([a-z][\w-]*)", code, flags=re.MULTILINE))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][\w-]*):(?!=)", makefile, flags=re.MULTILINE))
+    assert named, "README shows no make command"
+    assert named <= targets
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is packaged, so that building leaves the repository as it is."""
+    folder = tmp_path_factory.mktemp("build") / "fedoel"
+    for name in (*PACKAGES, "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def test_flower_bundle_carries_the_system_only(copy: Path) -> None:
+    flwr = Path(sys.executable).with_name("flwr")
+    quiet = {"FLWR_HOME": str(copy.parent / "flwr"), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    done = subprocess.run([flwr, "build"], cwd=copy, env=os.environ | quiet, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [bundle] = copy.glob("*.fab")
+    with zipfile.ZipFile(bundle) as archive:
+        names = set(archive.namelist())
+    scenarios = {f"simulations/scenarios/{scale}.toml" for scale in ("quick", "standard", "full")}
+    assert {"pyproject.toml", "LICENSE", "client/app.py", "server/app.py"} | scenarios <= names
+    assert {name.partition("/")[0] for name in names} == {*PACKAGES, "pyproject.toml", "LICENSE", "README.md", ".info"}
+
+
+def test_wheel_holds_every_module_and_scenario(copy: Path) -> None:
+    out = copy.parent / "wheel"
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
+    done = subprocess.run([*pip, "--wheel-dir", out, copy], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [wheel] = out.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    sources = [path for name in PACKAGES for path in (copy / name).rglob("*") if path.suffix in {".py", ".toml"}]
+    wanted = {f"fedoel/{path.relative_to(copy).as_posix()}" for path in sources}
+    assert wanted == {name for name in names if name.startswith("fedoel/")}
