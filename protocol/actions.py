@@ -64,9 +64,13 @@ class ActionTree:
         _check(paths)
         children = _children(paths)
         branching = {prefix for prefix, tokens in children.items() if len(tokens) > 1}
-        read = sorted({prefix[:n] for prefix in branching for n in range(1, len(prefix) + 1)}, key=lambda p: (len(p), p))
+        read = sorted(
+            {prefix[:n] for prefix in branching for n in range(1, len(prefix) + 1)}, key=lambda p: (len(p), p)
+        )
         index = {prefix: row for row, prefix in enumerate(read)} | {(): ROOT}
-        choices = [(prefix, token) for prefix in sorted(branching, key=lambda p: index[p]) for token in children[prefix]]
+        choices = [
+            (prefix, token) for prefix in sorted(branching, key=lambda p: index[p]) for token in children[prefix]
+        ]
         column = {choice: c for c, choice in enumerate(choices)}
         uses = np.zeros((len(paths), len(choices)), dtype=np.float32)
         for row, path in enumerate(paths):

@@ -56,10 +56,14 @@ class CodecConfig:
 
 @dataclass(frozen=True, slots=True)
 class ContextConfig:
-    """How an aggregate becomes the teacher's context: w = step * g / (F + damping), shortened to `max_kl` nats."""
+    """How an aggregate becomes the teacher's context: see `fedoel.server.context`.
 
-    step: float = 4.0
+    `noise` is the variance of an advantage that is taken for chance; `max_kl` is in nats.
+    """
+
+    step: float = 20.0
     damping: float = 3.0
+    noise: float = 0.05
     max_kl: float = 0.5
 
 
@@ -153,7 +157,9 @@ def _build(kind: Any, values: Any, where: str) -> Any:
             raise ConfigError(f"unknown setting {where}{key!s}; known here: {', '.join(sorted(known))}")
         expected = hints[known[key]]
         chosen[known[key]] = (
-            _build(expected, value, f"{where}{key}.") if is_dataclass(expected) else _typed(expected, value, where + key)
+            _build(expected, value, f"{where}{key}.")
+            if is_dataclass(expected)
+            else _typed(expected, value, where + key)
         )
     return kind(**chosen)
 
@@ -188,7 +194,7 @@ def _check_ranges(config: RunConfig) -> None:
             raise ConfigError(f"{key} must be more than zero, not {flat[key]!r}")
     for key, low, high in (
         ("seed", 0, 2**31 - 1), ("distil.retention", 0, 1e6), ("policy.threads", 0, 1024), ("games.held-out-teacher", 0, 1e9),
-        ("strategy.fraction-train", 1e-9, 1), ("codec.discount", 0, 1),
+        ("strategy.fraction-train", 1e-9, 1), ("codec.discount", 0, 1), ("context.noise", 0, 1e6),
     ):  # fmt: skip
         if not low <= float(flat[key]) <= high:
             raise ConfigError(f"{key} must lie between {low} and {high}, not {flat[key]!r}")

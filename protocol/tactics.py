@@ -1,20 +1,20 @@
 """The public vocabulary of tactics: what the default codec's context weights mean.
 
-A tactic is a *move* (a command template: verb and preposition) together with a *cue* (a relation between the command
-and what the player saw). ``take · named in the goal`` is one coordinate of the context w; the teacher plays
+Every command in a situation is an instance of exactly one *tactic*: a move (a command template: verb and preposition)
+under three facets of how it relates to what the player saw: whether it is named, how new it is, and whether it
+returns. ``take · named in the goal · not yet tried here`` is one coordinate of the context w, and the teacher plays
 
-    pi(a | x) * exp(w . phi(x, a)) / Z(x)
+    pi(a | x) * exp(w[tactic(x, a)]) / Z(x)
 
-Moves and cues hold for text games at large: nothing here knows one family. A verb outside the vocabulary is hashed
-into one of a few spare rows, so that every command has coordinates and the dimension is fixed.
+One tactic a command keeps the coordinates apart: what is learned of eating raw food does not speak about eating the
+meal, and the diagonal of the Fisher information is nearly all of it. Moves and facets hold for text games at large:
+nothing here knows one family. All verbs outside of the vocabulary share one more row.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,62 +23,46 @@ from .situation import Situation
 
 MOVES = (
     "go", "look", "inventory", "examine", "take", "take from", "drop", "put on", "insert into", "open", "close",
-    "unlock with", "lock with", "eat", "drink", "cook with", "cut with", "prepare", "push", "use",
+    "unlock with", "eat", "drink", "cook with", "cut with", "prepare",
 )  # fmt: skip
-SPARE_MOVES = 4
-SAME_MOVE = {"chop": "cut", "slice": "cut", "dice": "cut", "read": "examine", "x": "examine", "get": "take", "pull": "push"}
+SAME_MOVE = {"chop": "cut", "slice": "cut", "dice": "cut", "read": "examine", "get": "take"}
 PREPOSITIONS = ("from", "on", "into", "with")
 TRIFLES = frozenset(
-    "the and you your this that with from into onto for are has have then all any its not but out who was his her them "
-    "there here room take pick place put open find get look going goes good some one two".split()
-)
+    ("the and you your this that with from into onto for are has have then all any its not but out who was his her "
+     "them there here room take pick place put open find get look going goes good some one two").split()
+)  # fmt: skip
 
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the cues look at: one command in one situation, with the words of both ready."""
-
-    situation: Situation
-    command: str
-    objects: frozenset[str]
-    goal: frozenset[str]
-    note: frozenset[str]
-
-
-Cue = Callable[[View], bool]
-
-CUES: tuple[tuple[str, Cue], ...] = (
-    ("", lambda view: True),
-    ("named in the goal", lambda view: bool(view.objects & view.goal)),
-    ("named in what was read", lambda view: bool(view.objects & view.note)),
-    ("newly possible", lambda view: view.command in view.situation.fresh),
-    ("of something carried", lambda view: any(item in view.command for item in view.situation.carried)),
-    ("not yet tried here", lambda view: view.command not in view.situation.done_here),
-    ("going straight back", lambda view: view.command == view.situation.back),
-)
-ROWS = len(MOVES) + SPARE_MOVES
-DIMENSION = ROWS * len(CUES)
+NAMED = ("", "named in what was read", "named in the goal")
+NEWNESS = ("tried here", "not yet tried here", "newly possible")
+RETURNS = ("", "of what is carried, or straight back")
+FACETS = len(NAMED) * len(NEWNESS) * len(RETURNS)
+ROWS = len(MOVES) + 1
+DIMENSION = ROWS * FACETS
 VOCABULARY = hashlib.sha256(
-    repr((MOVES, SPARE_MOVES, sorted(SAME_MOVE.items()), sorted(TRIFLES), [name for name, _ in CUES], 1)).encode()
+    repr((MOVES, sorted(SAME_MOVE.items()), PREPOSITIONS, sorted(TRIFLES), NAMED, NEWNESS, RETURNS)).encode()
 ).hexdigest()[:16]
 
+Cells = NDArray[np.int64]
 
-def features(situation: Situation) -> NDArray[np.float32]:
-    """Compute phi(x, a) for every admissible command.
+
+def cells(situation: Situation) -> Cells:
+    """Find the tactic of every admissible command.
 
     Returns
     -------
     array
-        Zeros and ones of shape ``(len(situation.admissible), DIMENSION)``.
+        Coordinates between 0 and `DIMENSION`, shape ``(len(situation.admissible),)``.
     """
     goal, note = words(situation.goal), words(situation.note)
-    phi = np.zeros((len(situation.admissible), DIMENSION), dtype=np.float32)
+    fresh, tried = frozenset(situation.fresh), frozenset(situation.done_here)
+    found = np.empty(len(situation.admissible), dtype=np.int64)
     for row, command in enumerate(situation.admissible):
-        start = move_of(command) * len(CUES)
-        view = View(situation, command, words(command.partition(" ")[2]), goal, note)
-        for column, (_, cue) in enumerate(CUES):
-            phi[row, start + column] = cue(view)
-    return phi
+        objects = words(command.partition(" ")[2])
+        named = 2 if objects & goal else 1 if objects & note else 0
+        newness = 0 if command in tried else 2 if command in fresh else 1
+        returns = command == situation.back or any(item in command for item in situation.carried)
+        found[row] = ((move_of(command) * len(NAMED) + named) * len(NEWNESS) + newness) * len(RETURNS) + returns
+    return found
 
 
 def move_of(command: str) -> int:
@@ -88,8 +72,7 @@ def move_of(command: str) -> int:
     for name in (*(f"{verb} {word}" for word in rest if word in PREPOSITIONS), verb):
         if name in MOVES:
             return MOVES.index(name)
-    spare = int.from_bytes(hashlib.sha256(verb.encode()).digest()[:4], "big") % SPARE_MOVES
-    return len(MOVES) + spare
+    return len(MOVES)
 
 
 def words(text: str) -> frozenset[str]:
@@ -97,17 +80,18 @@ def words(text: str) -> frozenset[str]:
     return frozenset(w for w in re.findall(r"[a-z]{3,}", text.lower()) if w not in TRIFLES)
 
 
-def tactic_name(index: int) -> str:
-    """What one coordinate means, in words."""
-    row, column = divmod(index, len(CUES))
-    move = MOVES[row] if row < len(MOVES) else f"other verb {row - len(MOVES) + 1}"
-    cue = CUES[column][0]
-    return f"{move} · {cue}" if cue else move
+def tactic_name(cell: int) -> str:
+    """Say what one coordinate means."""
+    rest, returns = divmod(cell, len(RETURNS))
+    rest, newness = divmod(rest, len(NEWNESS))
+    move, named = divmod(rest, len(NAMED))
+    name = MOVES[move] if move < len(MOVES) else "other verb"
+    return " · ".join(part for part in (name, NAMED[named], NEWNESS[newness], RETURNS[returns]) if part)
 
 
 def tilt(log_probs: NDArray[np.float32], situation: Situation, weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Log-probabilities of the teacher: the policy's, tilted by w . phi and normalised again."""
-    scores = log_probs.astype(np.float64) + features(situation).astype(np.float64) @ weights.astype(np.float64)
+    """Log-probabilities of the teacher: the policy's, tilted by the weights of the tactics and normalised again."""
+    scores = log_probs.astype(np.float64) + weights.astype(np.float64)[cells(situation)]
     top = scores.max()
     normalised: NDArray[np.float32] = (scores - top - np.log(np.exp(scores - top).sum())).astype(np.float32)
     return normalised

@@ -13,7 +13,7 @@ from ..client.player import Advance
 from ..protocol.play import GameSpec, Trajectory
 
 Games = Sequence[tuple[GameSpec, int]]
-RANDOM_REPEATS = 5
+RANDOM_REPEATS = 3
 
 
 def play_floors(games: Games, streams: Sequence[int], cache: Path, advance: Advance) -> dict[str, list[Trajectory]]:

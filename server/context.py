@@ -1,9 +1,11 @@
 """From an aggregate to the teacher's context, inside a trust region.
 
-    w = eta g / (F + lambda)
+    w = eta s g / (F + lambda)        s = g^2 / (g^2 + sigma^2 F)
 
-with eta as large as `context.step` allows, and no larger than keeps the mean KL between teacher and policy on rehearsal
-turns under `context.max_kl`: without the bound, one noisy cycle can undo three.
+g sums advantages times centred features, so chance alone gives it a variance of sigma^2 F: the Wiener factor s shrinks
+what could be chance, and leaves alone what stands out. eta is as large as `context.step` allows, and no larger than
+keeps the mean KL between teacher and policy on rehearsal turns under `context.max_kl`: without that bound, one noisy
+cycle can undo three.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from numpy.typing import NDArray
 from ..protocol.config import ContextConfig
 from ..protocol.experience import Aggregate, Vector
 from ..protocol.play import Turn
-from ..protocol.tactics import features, tactic_name
+from ..protocol.tactics import cells, tactic_name
 
 HALVINGS = 24
-SMALLEST_LESSON = 0.02
+SMALLEST_LESSON = 0.05
+LARGEST_WEIGHT = 6.0  # a command made 400 times as likely, or as unlikely: beyond that only rounding changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,10 @@ class Lesson:
 def solve(aggregate: Aggregate, turns: Sequence[Turn], config: ContextConfig) -> Context:
     """Take the natural gradient step and shorten it to the trust region by bisection."""
     vector = aggregate.vector
-    full = config.step * vector.gradient / (vector.fisher + config.damping)
+    g2 = vector.gradient**2
+    shrink = g2 / np.maximum(g2 + config.noise * vector.fisher, np.finfo(np.float32).tiny)
+    full = config.step * shrink * vector.gradient / (vector.fisher + config.damping)
+    full = np.clip(full, -LARGEST_WEIGHT, LARGEST_WEIGHT)
     scorer = _Divergence(turns, full.astype(np.float32))
     low, high = 0.0, 1.0
     if scorer.mean_kl(1.0) > config.max_kl:
@@ -68,11 +74,11 @@ def lessons(context: Context, aggregate: Aggregate) -> list[Lesson]:
 
 
 class _Divergence:
-    """KL(teacher || policy) as a function of the step's scale, with w . phi computed once."""
+    """KL(teacher || policy) as a function of the step's scale, with the tilts computed once."""
 
     def __init__(self, turns: Sequence[Turn], full: Vector) -> None:
         self._log_probs = [turn.log_probs.astype(np.float64) for turn in turns]
-        self._tilts = [features(turn.situation).astype(np.float64) @ full.astype(np.float64) for turn in turns]
+        self._tilts = [full.astype(np.float64)[cells(turn.situation)] for turn in turns]
 
     def mean_kl(self, scale: float) -> float:
         return float(np.mean([_kl(p, scale * t) for p, t in zip(self._log_probs, self._tilts, strict=True)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -37,8 +38,8 @@ from .tilted import TiltedPolicy
 class Cycles:
     """Implements `fedoel.strategies.consolidator.Consolidator`.
 
-    Between cycles it carries the current adapter, its version and trial, and the baseline of returns; all of them are
-    rebuilt from the phases on disk when a run is resumed.
+    Between cycles it carries the current adapter, its version and its trial on the gate's games; all of them are rebuilt
+    from the phases on disk when a run is resumed.
     """
 
     def __init__(self, config: RunConfig, learner: Learner, log: EventLog, cache: Path, engine: str) -> None:
@@ -52,26 +53,28 @@ class Cycles:
         self.adapter: Adapter = {}
         self.version = ""
         self._collecting = ExitStack()
-        self._rehearsed: dict[int, list[Turn]] = {}
+        self._rehearsed: dict[int, list[Trajectory]] = {}
 
     # Cycle 0
 
     def start(self) -> None:
         """Make the warm start, the floors, and the first evaluation."""
         self._emit_start()
-        with self.log.phase(0, "model"):
-            self.learner.load()
         games = (*self.plan.rehearsal, *self.plan.gate, *self.plan.held_out)
-        with self.log.phase(0, "games", len(games)) as advance:
-            prepare(games, self.cache, progress=lambda done, total: advance(1))
+        # Other processes make the games while this one loads the model.
+        with ThreadPoolExecutor(1) as pool:
+            made = pool.submit(prepare, games, self.cache)
+            with self.log.phase(0, "model"):
+                self.learner.load()
+            with self.log.phase(0, "games"):
+                made.result()
         first = self.phases.run(0, "warm-start", self._warm_start, self.config.warm_start.steps)
-        self.baseline: Vector = first.arrays["baseline"]
         self._promote(_part(first.arrays, "adapter"), self._manifest(first.values["version"], 0, [], 0, {}))
         self.summary["floors"] = self.phases.run(0, "floors", self._floors, len(self.plan.held_out)).values
         result = self.phases.run(0, "evaluate", self._evaluate_first, len(self.plan.held_out) + len(self.plan.gate))
-        self.trial = Trial.from_arrays(result.arrays)
+        self.trial, self.gate_stats = Trial.from_arrays(result.arrays), result.values["gate"]
         self._finish(0, {
-            "decision": "warm-start", "reason": "uniform play over the admissible commands", **result.values,
+            "decision": "warm-start", "reason": "uniform play over the admissible commands", "held_out": result.values["held_out"],
             "teacher": without_families(result.values["held_out"]), "gate": None, "lessons": [], "kl": 0.0,
             "uplink_bytes": 0.0, "downlink_bytes": 0.0, "accepted": 0, "refused": {},
         })  # fmt: skip
@@ -81,9 +84,7 @@ class Cycles:
         played = self._play(uniform, self.plan.rehearsal, "uniform")
         adapter = self.learner.warm_start(_turns(played), advance)
         version = self.learner.policy(adapter).version
-        zero = np.zeros((len(self.plan.families), self.plan.horizon), dtype=np.float32)
-        baseline = encode(played, self._spec(version), zero, self.config.codec.discount).counters.baseline()
-        return Outcome({"version": version}, {**_named(adapter, "adapter"), "baseline": baseline})
+        return Outcome({"version": version}, _named(adapter, "adapter"))
 
     def _floors(self, advance: Advance) -> Outcome:
         streams = self.plan.streams("held-out", len(self.plan.held_out))
@@ -92,15 +93,20 @@ class Cycles:
 
     def _evaluate_first(self, advance: Advance) -> Outcome:
         policy = self.learner.policy(self.adapter)
-        trial = Trial.of(self._play(policy, self.plan.gate, "gate", advance=advance))
-        return Outcome({"held_out": self._held_out(policy, advance)}, trial.to_arrays())
+        played = self._play(policy, self.plan.gate, "gate", advance=advance)
+        values = {"held_out": self._held_out(policy, advance), "gate": without_families(stats_of(played))}
+        return Outcome(values, Trial.of(played).to_arrays())
 
     # The exchange with the cohort
 
     def request(self, cycle: int) -> PlayRequest:
-        """Ask for the experience of the current version."""
+        """Ask for the experience of the current version.
+
+        The baseline is what this version earns on public games: the aggregate before speaks of a worse player, and a
+        baseline that lags behind blames and praises at random.
+        """
         self._collecting.enter_context(self.log.phase(cycle, "collect"))
-        return PlayRequest(cycle, self._spec(self.version), self.baseline, self.adapter)
+        return PlayRequest(cycle, self._spec(self.version), self._baseline(self._rehearse(cycle)), self.adapter)
 
     def collected(self, cycle: int) -> bool:
         """Whether this cycle's aggregate is on disk already."""
@@ -125,8 +131,9 @@ class Cycles:
             reason = "no client sent a vector that could be used"
             self._finish(cycle, {**entry, **self._as_before(), "decision": "no-experience", "reason": reason})
             return
-        aggregate = Aggregate(ExperienceVector.unchecked(self._spec(self.version), collected.arrays["vector"]), collected.values["cohort"])
-        self.baseline = _next_baseline(aggregate, self.baseline)
+        aggregate = Aggregate(
+            ExperienceVector.unchecked(self._spec(self.version), collected.arrays["vector"]), collected.values["cohort"]
+        )
         self._finish(cycle, {**entry, **self._learn(cycle, aggregate)})
 
     def _learn(self, cycle: int, aggregate: Aggregate) -> Entry:
@@ -153,12 +160,12 @@ class Cycles:
         gate = {**entry["gate"], "reason": holds.reason}
         manifest = self._manifest(made.values["version"], cycle, entry["lessons"], aggregate.cohort, gate)
         self._promote(candidate, manifest)
-        self.trial = trial
+        self.trial, self.gate_stats = trial, entry["gate"]["candidate"]
         result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.held_out))
         return {**entry, **result.values, "decision": "promoted", "reason": f"{helps.reason}; {holds.reason}"}
 
     def _context(self, cycle: int, aggregate: Aggregate) -> Outcome:
-        context = solve(aggregate, self._rehearse(cycle), self.config.context)
+        context = solve(aggregate, _turns(self._rehearse(cycle)), self.config.context)
         learned = [asdict(lesson) for lesson in lessons(context, aggregate)]
         return Outcome({"kl": context.kl, "scale": context.scale, "lessons": learned}, {"weights": context.weights})
 
@@ -166,14 +173,13 @@ class Cycles:
         teacher = TiltedPolicy(self.learner.policy(self.adapter), context.weights)
         played = self._play(teacher, self.plan.gate, "gate", advance=advance)
         held_out = self._play(teacher, self._teacher_games(), "held-out", advance=advance)
-        current = {"win_rate": float(self.trial.won.mean()), "episodes": len(self.trial.won)}
-        gate = {"current": current, "teacher": without_families(stats_of(played))}
+        gate = {"current": self.gate_stats, "teacher": without_families(stats_of(played))}
         return Outcome({"held_out": stats_of(held_out), "gate": gate}, Trial.of(played).to_arrays())
 
     def _distil(self, cycle: int, context: Context, advance: Advance) -> Outcome:
         """Train on states that the student visits without the context, and on those that the teacher leads to."""
         teacher = TiltedPolicy(self.learner.policy(self.adapter), context.weights)
-        own = self._rehearse(cycle)
+        own = _turns(self._rehearse(cycle))
         led = _turns(self._play(teacher, self.plan.rehearsal, "rehearsal-teacher", cycle))
         targets: list[LogProbs] = [*teacher.tilt_logged(own), *(turn.log_probs for turn in led)]
         seed = self.plan.training_seed(cycle)
@@ -194,12 +200,17 @@ class Cycles:
     ) -> list[Trajectory]:
         return play_episodes(policy, games, self.plan.streams(purpose, len(games), cycle), self.cache, advance)
 
-    def _rehearse(self, cycle: int) -> list[Turn]:
-        """Turns of the current version on the rehearsal games; played once a cycle, and again after a resume."""
+    def _rehearse(self, cycle: int) -> list[Trajectory]:
+        """Episodes of the current version on the rehearsal games; played once a cycle, and again after a resume."""
         if cycle not in self._rehearsed:
             policy = self.learner.policy(self.adapter)
-            self._rehearsed = {cycle: _turns(self._play(policy, self.plan.rehearsal, "rehearsal", cycle))}
+            self._rehearsed = {cycle: self._play(policy, self.plan.rehearsal, "rehearsal", cycle)}
         return self._rehearsed[cycle]
+
+    def _baseline(self, played: Sequence[Trajectory]) -> Vector:
+        """Mean return-to-go by family and step, shape (families, horizon)."""
+        zero = np.zeros((len(self.plan.families), self.plan.horizon), dtype=np.float32)
+        return encode(played, self._spec(self.version), zero, self.config.codec.discount).counters.baseline()
 
     def _held_out(self, policy: Policy, advance: Advance) -> Entry:
         return stats_of(self._play(policy, self.plan.held_out, "held-out", advance=advance))
@@ -239,9 +250,7 @@ class Cycles:
             "families": families, "adapter_bytes": sum(array.nbytes for array in self.adapter.values()),
             "seconds": seconds_by_phase(read_events(self.out / "events.jsonl"), cycle),
         }  # fmt: skip
-        self.log.emit(
-            "decision", cycle=cycle, decision=entry["decision"], reason=entry["reason"], version=self.version
-        )
+        self.log.emit("decision", cycle=cycle, decision=entry["decision"], reason=entry["reason"], version=self.version)
         self.log.emit("cycle_finished", cycle=cycle, entry=entry)
         self.summary["cycles"].append(entry)
         write_summary(self.out, self.summary)
@@ -265,9 +274,3 @@ def _named(arrays: Adapter, prefix: str) -> dict[str, Any]:
 def _part(arrays: Adapter, prefix: str) -> dict[str, Any]:
     start = f"{prefix}/"
     return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
-
-
-def _next_baseline(aggregate: Aggregate, before: Vector) -> Vector:
-    """Mean return-to-go of this cycle's cohort; what nobody reached keeps the value it had."""
-    counters = aggregate.vector.counters
-    return np.where(counters.visits > 0, counters.baseline(), before).astype(np.float32)

@@ -56,7 +56,11 @@ def by_family(trajectories: Sequence[Trajectory]) -> dict[str, Stats]:
 
 
 def evaluate(
-    policy: Policy, games: Sequence[tuple[GameSpec, int]], streams: Sequence[int], cache: Path, advance: Advance
+    policy: Policy,
+    games: Sequence[tuple[GameSpec, int]],
+    streams: Sequence[int],
+    cache: Path,
+    advance: Advance = lambda n: None,
 ) -> Mapping[str, Stats]:
     """Play games and sum them up by family."""
     return by_family(play_episodes(policy, games, streams, cache, advance))

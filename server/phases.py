@@ -32,9 +32,7 @@ class Phases:
     folder: Path
     log: EventLog
 
-    def run(
-        self, cycle: int, name: str, work: Callable[[Advance], Outcome], total: int | None = None
-    ) -> Outcome:
+    def run(self, cycle: int, name: str, work: Callable[[Advance], Outcome], total: int | None = None) -> Outcome:
         """Do a phase, or read what it left."""
         if self.finished(cycle, name):
             return self.load(cycle, name)
@@ -67,7 +65,9 @@ class Phases:
                 os.fsync(file.fileno())
             os.replace(part, path)
         except OSError as error:
-            raise FedoelError(f"{path} cannot be written: {error.strerror}; make room and go on with --resume") from error
+            raise FedoelError(
+                f"{path} cannot be written: {error.strerror}; make room and go on with --resume"
+            ) from error
 
     def load(self, cycle: int, name: str) -> Outcome:
         """Read a finished phase.

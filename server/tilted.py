@@ -14,7 +14,7 @@ from ..protocol.tactics import tilt
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiltedPolicy:
-    """pi(a | x) exp(w . phi(x, a)) / Z(x); with w = 0 the policy itself."""
+    """pi(a | x) exp(w[tactic(x, a)]) / Z(x); with w = 0 the policy itself."""
 
     policy: Policy
     weights: Vector

@@ -22,3 +22,10 @@ def run_ray(config: RunConfig, listener: Listener | None = None) -> None:
     from .ray_engine import run_ray as run
 
     run(config, listener)
+
+
+def add_tactics_floor(config: RunConfig) -> None:
+    """Play the baseline without a language model, and put it into the run's summary."""
+    from .floor import add_tactics_floor as add
+
+    add(config)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -11,9 +13,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..client.app import make_app
+from ..client.games.assignment import client_games
+from ..client.games.prepare import GameId, prepare
 from ..client.policy.policy import Policy
 from ..client.runtime import LocalRuntime, Runtime
 from ..protocol.config import RunConfig
+from ..protocol.play import specs_from_text
 from ..server.app import run
 from .batching import Batcher
 from .grid import InProcessGrid
@@ -54,10 +59,42 @@ def run_inprocess(config: RunConfig, listener: Listener | None = None, runtime: 
     """
     config, inner, batcher = whole_fleet(config), runtime or LocalRuntime(), Batcher()
     grid = InProcessGrid(make_app(BatchingRuntime(inner, batcher)), config.clients, config.to_flat(), batcher)
-    with server_identity():
+    with server_identity(), made_ahead(private_games(config), inner.cache(config)):
         run(grid, config, inner, listener, engine="inprocess")
 
 
 def whole_fleet(config: RunConfig) -> RunConfig:
     """Make the run wait for all of its clients: engines differ in how fast nodes appear, results must not."""
     return replace(config, strategy=replace(config.strategy, min_available_nodes=config.clients))
+
+
+def private_games(config: RunConfig) -> list[GameId]:
+    """Return every client's games of every cycle, those of the first cycle first."""
+    specs, games = specs_from_text(config.games.families), config.games
+    return [
+        game
+        for cycle in range(1, config.cycles + 1)
+        for client in range(config.clients)
+        for game in client_games(specs, client, config.clients, games.per_client, cycle, games.partition, config.seed)
+    ]
+
+
+@contextmanager
+def made_ahead(games: list[GameId], cache: Path) -> Iterator[None]:
+    """Make the clients' games beside the server's work, so that a client finds its own ready when it plays.
+
+    Clients make what is missing themselves, so an error here is theirs to report.
+    """
+    pool = ThreadPoolExecutor(1)
+    stop: list[bool] = []
+
+    def check(done: int, total: int) -> None:
+        if stop:
+            raise InterruptedError("the run has ended")
+
+    pool.submit(prepare, games, cache, 1, check)
+    try:
+        yield
+    finally:
+        stop.append(True)
+        pool.shutdown()

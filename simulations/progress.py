@@ -79,8 +79,7 @@ def sparkline(rates: Sequence[float]) -> str:
 def traffic_words(event: Event) -> str:
     """Say what one client sent and received on average, and how many vectors counted."""
     refused = event["refused"] if isinstance(event["refused"], Mapping) else {"refused": event["refused"]}
-    clients = max(event["accepted"] + sum(refused.values()), 1)
-    up, down = (size(event[way] / clients) for way in ("uplink_bytes", "downlink_bytes"))
+    up, down = size(event["uplink_bytes"]), size(event["downlink_bytes"])
     return f"{up} up, {down} down per client; {event['accepted']} accepted, refused: {refused_words(refused)}"
 
 

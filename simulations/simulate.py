@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
+from .engines import add_tactics_floor
 from .figures import draw_learning_curve
 from .live import live_view
 from .report import write_report
@@ -26,6 +27,7 @@ def run_verb(arguments: argparse.Namespace) -> int:
     config = load_scenario(arguments.scenario or arguments.scale or "quick", _overrides(arguments))
     prepare_folder(config)
     _engine(config, arguments.engine)
+    add_tactics_floor(config)
     out = Path(config.out)
     summary = load_summary(out)
     png, svg = draw_learning_curve(summary, out)

@@ -2,6 +2,7 @@
 
     g = sum_t A_t (phi(x_t, a_t) - E_pi phi(x_t, .))        F = sum_t Var_pi phi(x_t, .)
 
+where phi(x, a) is the unit vector of a's tactic in x,
 which is the policy gradient at w = 0 of the tilted policy, and the exact expectation of its squared score function
 under the policy that played (DESIGN section 3).
 """
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...protocol.experience import BASE_COUNTERS, Counters, ExperienceVector, Vector, VectorSpec
 from ...protocol.play import Trajectory, Turn
-from ...protocol.tactics import features
+from ...protocol.tactics import DIMENSION, cells
 
 Floats = NDArray[np.float64]
 
@@ -58,10 +59,11 @@ def returns_to_go(rewards: Sequence[float], discount: float) -> Floats:
 
 def moments(turn: Turn) -> tuple[Floats, Floats]:
     """Score function of the command that was given, and variance of the features under the policy, each shape (d,)."""
-    phi = features(turn.situation).astype(np.float64)
-    probs = np.exp(turn.log_probs.astype(np.float64))
-    mean = probs @ phi
-    return phi[turn.action] - mean, np.maximum(probs @ phi**2 - mean**2, 0.0)
+    own = cells(turn.situation)
+    mean = np.bincount(own, weights=np.exp(turn.log_probs.astype(np.float64)), minlength=DIMENSION)
+    score = -mean
+    score[own[turn.action]] += 1.0
+    return score, np.maximum(mean - mean**2, 0.0)
 
 
 def _count(row: Floats, trajectory: Trajectory, returns: Floats) -> None:

@@ -81,7 +81,9 @@ class SceneCache:
         made: dict[int, KeyValues] = {}
         hidden = self._trunk.embed([token for scene in scenes for token in scene])
         hidden = self._trunk.run(hidden, 0, self._trunk.first, self._attended(scenes, made))
-        stacked = stack(made, range(self._trunk.first)) if self._trunk.first else hidden.new_zeros(0, 2, 1, len(hidden), 1)
+        stacked = (
+            stack(made, range(self._trunk.first)) if self._trunk.first else hidden.new_zeros(0, 2, 1, len(hidden), 1)
+        )
         lengths = [len(scene) for scene in scenes]
         for scene, part, kv in zip(scenes, hidden.split(lengths), stacked.split(lengths, dim=3), strict=True):
             self._scenes[scene] = Scene(part.clone(), kv.clone())
@@ -99,7 +101,8 @@ class SceneCache:
         head = self._scenes.get(self._head) if scenes != [self._head] else None
         known = len(self._head) if head is not None else 0
         spans = [
-            Span(len(scene), np.arange(known, known + len(scene)), np.arange(known), causal(len(scene))) for scene in scenes
+            Span(len(scene), np.arange(known, known + len(scene)), np.arange(known), causal(len(scene)))
+            for scene in scenes
         ]
         cached: dict[int, KeyValues] = {}
         if head is not None:

@@ -1,6 +1,6 @@
 """A player without a language model: uniform play over the admissible commands, tilted by the tactics.
 
-    pi(a | x) = exp(w . phi(x, a)) / Z(x)
+    pi(a | x) = exp(w[tactic(x, a)]) / Z(x)
 
 It is the baseline in every table, and it lets everything around the model be tested in milliseconds.
 """
@@ -22,7 +22,7 @@ from .policy import LogProbs
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TacticsPolicy:
-    """Uniform play times exp(w . phi).
+    """Uniform play, tilted by the weights of the tactics.
 
     Parameters
     ----------

@@ -65,6 +65,8 @@ def train(
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=schedule.learning_rate, weight_decay=0.0)
     device = rehearsal.model.base.device
+    # A linear decay to zero: in a few dozen steps a constant rate would end on the noise of its last batches.
+    decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / schedule.steps)
     batches = rehearsal.batches(schedule.batch, np.random.default_rng(seed))
     losses: list[float] = []
     for _, batch in zip(range(schedule.steps), batches, strict=False):
@@ -75,6 +77,7 @@ def train(
         mean.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, schedule.gradient_norm)
         optimiser.step()
+        decay.step()
         losses.append(mean.item())
         advance(1)
     rehearsal.model.changed()

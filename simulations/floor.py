@@ -1,0 +1,51 @@
+"""The baseline without a language model, from the same federated loop: tactics on uniform play."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..protocol.config import RunConfig
+from ..server.summary import write_summary
+from .inprocess import run_inprocess
+
+FOLDER = "tactics-only"
+
+
+def add_tactics_floor(config: RunConfig) -> None:
+    """Run the baseline with the same clients, games and seeds, and put its results into the run's summary."""
+    out = Path(config.out)
+    summary = _read(out)
+    baseline = summary
+    if config.policy.backend != "tactics":
+        _lend_floors(out)
+        run_inprocess(tactics_only(config))
+        baseline = _read(out / FOLDER)
+    cycles = [{**entry["held_out"], "families": entry["families"]} for entry in baseline["cycles"]]
+    summary["floors"]["tactics_only"] = {**cycles[-1], "cycles": cycles}
+    write_summary(out, summary)
+
+
+def tactics_only(config: RunConfig) -> RunConfig:
+    """Return the same run without a language model. Its teacher is what its student becomes: measured only once."""
+    return replace(
+        config,
+        name=f"{config.name}, tactics only",
+        out=str(Path(config.out) / FOLDER),
+        policy=replace(config.policy, backend="tactics"),
+        games=replace(config.games, held_out_teacher=1),
+    )
+
+
+def _lend_floors(out: Path) -> None:
+    """Let the baseline take the floors as played: they are the same games, with the same random streams."""
+    played, wanted = (folder / "checkpoints" / "cycle-000" / "floors.npz" for folder in (out, out / FOLDER))
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(played, wanted)
+
+
+def _read(run: Path) -> dict[str, Any]:
+    return dict(json.loads((run / "summary.json").read_bytes()))

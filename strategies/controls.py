@@ -1,0 +1,35 @@
+"""Experimental controls: experience that says nothing, and experience that says the wrong thing. Neither may help.
+
+Use them by path: ``--set strategy.name=fedoel.strategies.controls:Shuffled``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..protocol.experience import Aggregate, Contribution
+from .mean import Mean
+
+
+class Empty(Mean):
+    """An aggregate whose gradient is zero: the teacher's context is empty, and must change nothing."""
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Keep the counters only."""
+        whole = super().aggregate(contributions)
+        return replace(whole, vector=replace(whole.vector, gradient=np.zeros_like(whole.vector.gradient)))
+
+
+class Shuffled(Mean):
+    """An aggregate whose gradient belongs to other tactics: as strong as the real one, but about something else."""
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Give every gradient that was seen to another tactic that was seen, at random under the seed."""
+        whole = super().aggregate(contributions)
+        gradient = whole.vector.gradient.copy()
+        seen = np.flatnonzero(whole.vector.fisher)
+        gradient[seen] = gradient[np.random.default_rng(self.seed).permutation(seen)]
+        return replace(whole, vector=replace(whole.vector, gradient=gradient))
