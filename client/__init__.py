@@ -1,0 +1,1 @@
+"""What runs on a device: games, policies, encoders and the Flower ClientApp."""

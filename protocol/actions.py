@@ -32,7 +32,7 @@ class ActionTree:
     tokens, parents, depths
         Of the nodes to read, parents first, shape (N,). A parent of -1 is the end of the prompt; depths start at 1.
     choice_node
-        The node whose logits decide a choice, -1 for the end of the prompt, shape (C,). Choices of one node are adjacent.
+        The node whose logits decide a choice, -1 for the end of the prompt, shape (C,); a node's choices are adjacent.
     choice_token
         The token that a choice appends, shape (C,).
     uses

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from .errors import ConfigError
 
@@ -74,7 +74,6 @@ class DistilConfig:
     steps: int = 40
     batch: int = 16
     learning_rate: float = 5e-4
-    retention: float = 0.0
     gradient_norm: float = 1.0
 
 
@@ -169,7 +168,7 @@ def _typed(expected: type, value: Any, where: str) -> Scalar:
         return float(value)
     if type(value) is not expected:
         raise ConfigError(f"{where} must be {expected.__name__}, not {value!r}")
-    return value  # type: ignore[no-any-return]
+    return cast(Scalar, value)
 
 
 def _flatten(config: Any, where: str) -> list[tuple[str, Scalar]]:
@@ -193,7 +192,7 @@ def _check_ranges(config: RunConfig) -> None:
         if not float(flat[key]) > 0:
             raise ConfigError(f"{key} must be more than zero, not {flat[key]!r}")
     for key, low, high in (
-        ("seed", 0, 2**31 - 1), ("distil.retention", 0, 1e6), ("policy.threads", 0, 1024), ("games.held-out-teacher", 0, 1e9),
+        ("seed", 0, 2**31 - 1), ("policy.threads", 0, 1024), ("games.held-out-teacher", 0, 1e9),
         ("strategy.fraction-train", 1e-9, 1), ("codec.discount", 0, 1), ("context.noise", 0, 1e6),
     ):  # fmt: skip
         if not low <= float(flat[key]) <= high:

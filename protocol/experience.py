@@ -142,7 +142,7 @@ class Counters:
 
     @property
     def horizon(self) -> int:
-        return (self.values.shape[1] - BASE_COUNTERS) // 2
+        return int(self.values.shape[1] - BASE_COUNTERS) // 2
 
     def baseline(self) -> Vector:
         """Mean return-to-go by family and step; zero where nothing was seen."""

@@ -1,0 +1,1 @@
+"""What runs at the aggregator: contexts, distillation, gate, registry and evaluation."""

@@ -1,4 +1,4 @@
-"""The server's half of a cycle: context, distillation, gate, promotion, evaluation; every phase is kept when it ends."""
+"""The server's half of a cycle: context, distillation, gate, promotion, evaluation; every phase is kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..strategies.consolidator import Traffic
 from .baselines import play_floors
 from .context import Context, lessons, solve
 from .events import EventLog, read_events, seconds_by_phase
-from .gate import Trial, Verdict, candidate_holds, context_helps
+from .gate import Trial, candidate_holds, context_helps
 from .learner import Adapter, Learner
 from .phases import Outcome, Phases
 from .plan import GameId, Plan
@@ -38,8 +38,8 @@ from .tilted import TiltedPolicy
 class Cycles:
     """Implements `fedoel.strategies.consolidator.Consolidator`.
 
-    Between cycles it carries the current adapter, its version and its trial on the gate's games; all of them are rebuilt
-    from the phases on disk when a run is resumed.
+    Between cycles it carries the current adapter, its version and its trial on the gate's games; all are
+    rebuilt from the phases on disk when a run is resumed.
     """
 
     def __init__(self, config: RunConfig, learner: Learner, log: EventLog, cache: Path, engine: str) -> None:
@@ -74,7 +74,9 @@ class Cycles:
         result = self.phases.run(0, "evaluate", self._evaluate_first, len(self.plan.held_out) + len(self.plan.gate))
         self.trial, self.gate_stats = Trial.from_arrays(result.arrays), result.values["gate"]
         self._finish(0, {
-            "decision": "warm-start", "reason": "uniform play over the admissible commands", "held_out": result.values["held_out"],
+            "decision": "warm-start",
+            "reason": "uniform play over the admissible commands",
+            "held_out": result.values["held_out"],
             "teacher": without_families(result.values["held_out"]), "gate": None, "lessons": [], "kl": 0.0,
             "uplink_bytes": 0.0, "downlink_bytes": 0.0, "accepted": 0, "refused": {},
         })  # fmt: skip

@@ -96,7 +96,7 @@ class TorchLearner:
     @property
     def base(self) -> str:
         """Digest of the base model's file."""
-        return self._model().base.digest
+        return str(self._model().base.digest)
 
     def policy(self, adapter: Adapter) -> Policy:
         """Return the model with this adapter."""
@@ -113,7 +113,7 @@ class TorchLearner:
         adapter = self._train({}, turns, [turn.log_probs for turn in turns], "warm-start", 0, advance)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.stem}.part.npz")
-        np.savez(part, **adapter)
+        np.savez(part, allow_pickle=False, **adapter)
         part.replace(path)
         return adapter
 

@@ -55,7 +55,8 @@ class Phases:
         """
         path = self._path(cycle, name)
         buffer = io.BytesIO()
-        np.savez(buffer, **{"values": np.frombuffer(json.dumps(outcome.values).encode(), np.uint8)}, **outcome.arrays)
+        values = np.frombuffer(json.dumps(outcome.values).encode(), np.uint8)
+        np.savez(buffer, allow_pickle=False, values=values, **outcome.arrays)
         part = path.with_suffix(".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

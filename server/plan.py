@@ -58,7 +58,7 @@ class Plan:
         return max(spec.max_turns for spec in self.specs)
 
     def streams(self, purpose: str, count: int, cycle: int = 0) -> list[int]:
-        """One seed of a random stream an episode. Policies that are compared share purpose and cycle, so the streams."""
+        """One seed of a random stream an episode; policies that are compared share purpose and cycle."""
         return [
             int(np.random.SeedSequence([self.seed, _number(purpose), cycle, i]).generate_state(1, np.uint64)[0])
             for i in range(count)

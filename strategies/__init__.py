@@ -1,0 +1,1 @@
+"""Federated logic: whom to ask, and what to make of what arrives."""

@@ -1,4 +1,4 @@
-"""What a strategy hands an aggregate to: the server's half of a cycle, injected so that strategies stay federated logic."""
+"""What a strategy hands an aggregate to: the server's half of a cycle, injected into it."""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ def returns_to_go(rewards: Sequence[float], discount: float) -> Floats:
 def moments(turn: Turn) -> tuple[Floats, Floats]:
     """Score function of the command that was given, and variance of the features under the policy, each shape (d,)."""
     own = cells(turn.situation)
-    mean = np.bincount(own, weights=np.exp(turn.log_probs.astype(np.float64)), minlength=DIMENSION)
+    probs = np.exp(turn.log_probs.astype(np.float64))
+    mean: Floats = np.bincount(own, weights=probs, minlength=DIMENSION).astype(np.float64)
     score = -mean
     score[own[turn.action]] += 1.0
     return score, np.maximum(mean - mean**2, 0.0)

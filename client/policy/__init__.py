@@ -1,0 +1,1 @@
+"""Policies: whatever says how likely each admissible command is."""

@@ -43,7 +43,7 @@ class Base:
     @property
     def head(self) -> torch.Tensor:
         """Rows of the language-model head, shape (vocabulary, hidden)."""
-        return self.model.base_model.model.get_output_embeddings().weight  # type: ignore[no-any-return, operator]
+        return self.model.base_model.model.get_output_embeddings().weight  # type: ignore[no-any-return]
 
     @property
     def device(self) -> torch.device:
@@ -91,7 +91,7 @@ def _with_lora(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, diges
     with torch.random.fork_rng():
         torch.manual_seed(0)
         wrapped = get_peft_model(model, lora)
-    return Base(wrapped, tokenizer, digest, first)  # type: ignore[arg-type]
+    return Base(wrapped, tokenizer, digest, first)
 
 
 def _linear_names(model: Any) -> list[str]:
@@ -148,6 +148,7 @@ def _convert(file: Path, folder: Path) -> None:
 
 
 def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -35,7 +35,7 @@ class Pool:
 
     cached: dict[int, KeyValues]
     keys: int
-    places: dict[Ids, np.ndarray]  # type: ignore[type-arg]
+    places: dict[Ids, np.ndarray]
 
 
 class SceneCache:

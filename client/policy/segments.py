@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -92,8 +93,12 @@ def build_layout(spans: Sequence[Span], cached_keys: int, device: torch.device) 
         start += span.length
     positions = np.concatenate([span.positions for span in spans])
     bias = np.where(mask, np.float32(0), np.finfo(np.float32).min)[:, None, None]
-    tensors = (torch.from_numpy(array).to(device) for array in (positions, queries, keys, bias))
-    return Layout(*tensors, torch.from_numpy(np.concatenate(back)).to(device))
+    to = partial(_tensor, device=device)
+    return Layout(to(positions), to(queries), to(keys), to(bias), to(np.concatenate(back)))
+
+
+def _tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(array).to(device)
 
 
 def attend(

@@ -67,7 +67,7 @@ class Trunk:
         return build_layout(spans, cached_keys, self.base.device)  # type: ignore[arg-type]
 
 
-def _log_softmax_by_group(logits_C: torch.Tensor, groups: np.ndarray) -> torch.Tensor:  # type: ignore[type-arg]
+def _log_softmax_by_group(logits_C: torch.Tensor, groups: np.ndarray) -> torch.Tensor:
     """Log-softmax within runs of equal `groups`: one run is the choices at one branching node."""
     edges = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1))
     sizes = np.diff(edges, append=len(groups))

@@ -1,0 +1,1 @@
+"""Folding a context into an adapter."""

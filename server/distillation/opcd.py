@@ -74,7 +74,7 @@ def train(
         teachers = [torch.from_numpy(targets[index]).to(device) for index in batch]
         mean = torch.stack([loss(s, t) for s, t in zip(students, teachers, strict=True)]).mean()
         optimiser.zero_grad(set_to_none=True)
-        mean.backward()  # type: ignore[no-untyped-call]
+        mean.backward()
         torch.nn.utils.clip_grad_norm_(weights, schedule.gradient_norm)
         optimiser.step()
         decay.step()

@@ -56,7 +56,7 @@ class Rehearsal:
         """Head, scenes and rows one after the other: the keys of each are its own place in the packed row."""
         head = np.arange(len(self.model.encoder.head))
         spans = [Span(len(head), head, head[:0], causal(len(head)))]
-        places: dict[Ids, np.ndarray] = {}  # type: ignore[type-arg]
+        places: dict[Ids, np.ndarray] = {}
         start = len(head)
         for scene in scenes:
             places[scene] = np.arange(start, start + len(scene))
