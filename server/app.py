@@ -16,6 +16,7 @@ from ..strategies.registry import load_strategy
 from .cycle import Cycles
 from .events import EventLog
 from .learner import make_learner
+from .plan import Plan
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -46,8 +47,9 @@ def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | No
         raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
     strategy_class = load_strategy(config.strategy.name)
     cache = runtime.cache(config)
+    plan, learner = Plan.of(config), make_learner(config, cache)
     with EventLog(out / "events.jsonl", listener) as log:
-        cycles = Cycles(config, make_learner(config, cache), log, cache, engine or type(grid).__name__)
+        cycles = Cycles(config, plan, learner, log, cache, engine or type(grid).__name__)
         strategy = strategy_class(
             cycles,
             fraction_train=config.strategy.fraction_train,

@@ -42,9 +42,11 @@ class Cycles:
     rebuilt from the phases on disk when a run is resumed.
     """
 
-    def __init__(self, config: RunConfig, learner: Learner, log: EventLog, cache: Path, engine: str) -> None:
+    def __init__(
+        self, config: RunConfig, plan: Plan, learner: Learner, log: EventLog, cache: Path, engine: str
+    ) -> None:
         self.config, self.learner, self.log, self.cache = config, learner, log, cache
-        self.plan, self.out = Plan.of(config), Path(config.out)
+        self.plan, self.out = plan, Path(config.out)
         self.phases = Phases(self.out / "checkpoints", log)
         self.summary: Entry = {
             "scenario": config.name, "seed": config.seed, "engine": engine, "private": False,

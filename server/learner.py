@@ -16,6 +16,7 @@ from ..client.player import Advance
 from ..client.policy.policy import LogProbs, Policy
 from ..client.policy.tactics_policy import TacticsPolicy
 from ..protocol.config import RunConfig
+from ..protocol.errors import ConfigError
 from ..protocol.play import Turn
 from ..protocol.tactics import DIMENSION, VOCABULARY
 from ..protocol.versions import policy_version
@@ -166,5 +167,20 @@ class TorchLearner:
 
 
 def make_learner(config: RunConfig, cache: Path) -> Learner:
-    """Return the learner for a run's policy backend."""
-    return TacticsLearner() if config.policy.backend == "tactics" else TorchLearner(config, cache)
+    """Return the learner for a run's policy backend.
+
+    Raises
+    ------
+    ConfigError
+        If the backend is unknown.
+    ModelError
+        If the base model is not there.
+    """
+    if config.policy.backend == "tactics":
+        return TacticsLearner()
+    if config.policy.backend == "torch":
+        from ..client.policy.base import find_model
+
+        find_model(config.policy.base)
+        return TorchLearner(config, cache)
+    raise ConfigError(f"unknown policy.backend {config.policy.backend!r}; known are torch, tactics")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..client.games.assignment import mixes
 from ..client.games.splits import Split, assert_disjoint, for_split, game_seed
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
@@ -32,13 +33,16 @@ class Plan:
         Raises
         ------
         ConfigError
-            If the configuration names no games, or the same family twice.
+            If the configuration names no games, the same family twice, an unknown family or setting, or more clients
+            or games than there are seeds.
         """
         specs = specs_from_text(config.games.families)
         families = [spec.family for spec in specs]
         if not specs or len(set(families)) < len(families):
             raise ConfigError(f"games.families must name at least one game, each family once, not {families}")
         games = config.games
+        game_seed(Split.PRIVATE, (config.cycles + 1) * games.per_client - 1, config.clients - 1)
+        mixes(specs, config.clients, games.partition, config.seed)
         plan = cls(
             specs,
             _games(specs, Split.REHEARSAL, games.rehearsal),

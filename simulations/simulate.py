@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
-from .engines import add_tactics_floor
 from .figures import draw_learning_curve
 from .live import live_view
 from .report import write_report
@@ -27,7 +26,6 @@ def run_verb(arguments: argparse.Namespace) -> int:
     config = load_scenario(arguments.scenario or arguments.scale or "quick", _overrides(arguments))
     prepare_folder(config)
     _engine(config, arguments.engine)
-    add_tactics_floor(config)
     out = Path(config.out)
     summary = load_summary(out)
     png, svg = draw_learning_curve(summary, out)
@@ -96,7 +94,8 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Scalar]:
 
 
 def _engine(config: RunConfig, name: str) -> None:
-    from .engines import run_inprocess, run_ray
+    from .engines import add_tactics_floor, run_inprocess, run_ray
 
     with live_view() as listener:
         (run_ray if name == "ray" else run_inprocess)(config, listener)
+    add_tactics_floor(config)

@@ -62,7 +62,7 @@ class SceneCache:
                 self._compute_tops(stale, version)
         for scene in (*wanted, self._head):
             self._scenes.move_to_end(scene)
-        self._forget()
+        self._forget(len(wanted) + 1)
 
     @torch.inference_mode()
     def pool(self, scenes: Iterable[Ids], tops: bool = True) -> Pool:
@@ -110,9 +110,9 @@ class SceneCache:
             cached |= unstack(head.top, self._trunk.first) if head.top is not None else {}
         return Attended(self._trunk.layout(spans, known), cached, made)
 
-    def _forget(self) -> None:
-        """Drop what was used longest ago."""
+    def _forget(self, needed: int) -> None:
+        """Drop what was used longest ago, but nothing that was asked for just now."""
         kept = sum(len(scene) for scene in self._scenes)
-        while kept > TOKENS_KEPT and len(self._scenes) > 1:
+        while kept > TOKENS_KEPT and len(self._scenes) > needed:
             dropped, _ = self._scenes.popitem(last=False)
             kept -= len(dropped)

@@ -52,6 +52,9 @@ class Leaky:
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         raise RuntimeError(f"{SECRET}: {situations}")
 
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        return [0] * len(situations)
+
 
 @pytest.fixture(autouse=True)
 def identity() -> Iterator[None]:
@@ -92,7 +95,8 @@ def test_a_reply_counts_what_was_played_and_quotes_nothing(runtime: FakeRuntime)
     assert vector.counters.episodes.tolist() == [2]
     assert records_bytes(reply.content) <= 4096
     assert not reply.content.metric_records
-    bytes_sent = b"".join(array.data for record in reply.content.array_records.values() for array in record.values())
+    arrays = [array for record in reply.content.array_records.values() for array in record.values()]
+    bytes_sent = b"".join(array.data for array in arrays)
     everything = bytes_sent + repr(reply.content.config_records).encode() + repr(reply.metadata).encode()
     for words in (b"coin", b"take", b"go ", b"-=", b"You "):
         assert words not in everything
@@ -100,7 +104,7 @@ def test_a_reply_counts_what_was_played_and_quotes_nothing(runtime: FakeRuntime)
 
 def test_the_same_request_gets_the_same_answer(runtime: FakeRuntime) -> None:
     first, second = (call(runtime, request_to_records(request())).content for _ in range(2))
-    assert first["experience"]["vector"].data == second["experience"]["vector"].data
+    assert first.array_records["experience"] == second.array_records["experience"]
 
 
 def test_a_failure_is_a_class_name_and_no_more(cache: Path) -> None:
@@ -153,7 +157,7 @@ def test_tactics_tilt_uniform_play() -> None:
     uniform = TacticsPolicy("v", np.zeros(tactics.DIMENSION, np.float32)).score([situation])[0]
     assert np.allclose(uniform, np.log(0.5))
     weights = np.zeros(tactics.DIMENSION, np.float32)
-    weights[tactics.features(situation)[0] > 0] = 1.0
+    weights[tactics.cells(situation)[0]] = 1.0
     tilted = TacticsPolicy("v", weights).score([situation])[0]
     assert tilted[0] > tilted[1]
     assert np.isclose(np.exp(tilted).sum(), 1, atol=1e-6)

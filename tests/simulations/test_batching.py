@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,9 @@ class Recorder:
             raise ValueError("broken")
         self.batches.append([int(s.goal) for s in situations])
         return [np.array([float(s.goal)], np.float32) for s in situations]
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        return [0] * len(situations)
 
 
 def situation(number: int) -> Situation:
@@ -84,14 +88,14 @@ def test_a_client_that_dies_leaves_the_barrier() -> None:
 def test_an_exception_of_the_model_reaches_every_client() -> None:
     inner, batcher = Recorder(fails_at=1), Batcher()
     policy = batcher.wrap(inner)
-    futures = together(batcher, {c: lambda c=c: play(batcher, policy, c, 3, fast=True) for c in range(4)})
+    futures = together(batcher, {c: partial(play, batcher, policy, c, 3, fast=True) for c in range(4)})
     assert [str(future.exception(WAIT)) for future in futures.values()] == ["broken"] * 4
 
 
 def test_policies_are_not_mixed() -> None:
     first, second, batcher = Recorder("v1"), Recorder("v2"), Batcher()
     policies = [batcher.wrap(first), batcher.wrap(second)]
-    together(batcher, {c: lambda c=c: play(batcher, policies[c % 2], c, 1, fast=True) for c in range(4)})
+    together(batcher, {c: partial(play, batcher, policies[c % 2], c, 1, fast=True) for c in range(4)})
     assert first.batches == [[0, 1000, 20, 1002]]
     assert second.batches == [[10, 1001, 30, 1003]]
 

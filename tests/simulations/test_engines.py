@@ -44,7 +44,8 @@ def traffic(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_ray_and_one_process_agree_to_the_bit(tmp_path: Path, cache: Path) -> None:
-    here, there = [], []
+    here: list[dict[str, Any]] = []
+    there: list[dict[str, Any]] = []
     config = replace(CONFIG, cache=str(cache))
     run_inprocess(replace(config, out=str(tmp_path / "here")), here.append)
     run_ray(replace(config, out=str(tmp_path / "there")), there.append)

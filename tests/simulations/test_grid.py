@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Barrier, get_ident
@@ -31,10 +31,13 @@ def make_app(barrier: Barrier | None = None) -> ClientApp:
         if barrier:
             barrier.wait(10)
         client = int(context.node_config["partition-id"])
-        if message.content["in"]["fail"] == client:
+        asked = message.content.config_records["in"]
+        if asked["fail"] == client:
             raise ValueError("refused")
-        message.content["in"]["fail"] = 99
-        calls = int(context.state["calls"]["n"]) + 1 if "calls" in context.state else 1
+        asked["fail"] = 99
+        before = context.state.config_records.get("calls", ConfigRecord({"n": 0}))["n"]
+        assert isinstance(before, int)
+        calls = before + 1
         context.state["calls"] = ConfigRecord({"n": calls})
         out = ConfigRecord({"client": client, "calls": calls, "seed": context.run_config["seed"], "t": get_ident()})
         return Message(RecordDict({"out": out}), reply_to=message)
@@ -94,7 +97,7 @@ class Watch:
     admitted: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
 
-    def admit(self, clients: list[int]) -> None:
+    def admit(self, clients: Sequence[int]) -> None:
         self.admitted += clients
 
     @contextmanager

@@ -47,7 +47,7 @@ def test_the_panel_shows_where_a_run_stands(events: list[dict[str, Any]]) -> Non
     console = Console(file=io.StringIO(), width=110, force_terminal=True, record=True)
     console.print(panel(progress))
     text = console.export_text()
-    for part in ("3 of 3", "collect", "1/3", "0:20 left", "▂▃▃", "36 % (29-43 %) of 200", "1.9 kB up", "do: take"):
+    for part in ("3 of 3", "collect", "1/3", "0:20 left", "▂▃▃", "36 % (29-43 %) of 200", "38.0 kB up", "do: take"):
         assert part in text
     assert "<here> & now" in text
 
@@ -85,4 +85,4 @@ def test_sparkline_reaches_from_none_to_all() -> None:
 
 def test_traffic_is_said_per_client() -> None:
     event = {"uplink_bytes": 4000, "downlink_bytes": 8_000_000, "accepted": 3, "refused": {"stale": 1}}
-    assert traffic_words(event) == "1.0 kB up, 2.0 MB down per client; 3 accepted, refused: 1 stale"
+    assert traffic_words(event) == "4.0 kB up, 8.0 MB down per client; 3 accepted, refused: 1 stale"

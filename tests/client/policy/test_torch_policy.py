@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from fedoel.client.policy import scenes
+from fedoel.client.policy.base import load_base
+from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy, load_policy
+from fedoel.protocol.config import PolicyConfig
+from fedoel.protocol.errors import ModelError
+from fedoel.protocol.situation import Memory, Situation
+from fedoel.protocol.versions import Manifest
+from fedoel.server.learner import TorchLearner
+from fedoel.server.registry import load_adapter, save_version
+
+HALL = "-= Hall =-\nYou are in a hall. There is a coin."
+CELLAR = "-= Cellar =-\nA dark cellar."
+
+
+def situations() -> list[Situation]:
+    memory = Memory("Take the coin.", 5)
+    first = memory.see(HALL, ("go east", "take coin", "take coin from shelf", "look"), 0)
+    memory.do("look")
+    second = memory.see(HALL, ("go east", "take coin", "take coin from shelf", "look"), 1)
+    memory.do("go east")
+    third = memory.see(CELLAR, ("go west", "look"), 2)
+    alone = Memory("Leave.", 5).see(CELLAR, ("go west",), 0)
+    return [first, second, third, alone]
+
+
+def config(base: Path) -> PolicyConfig:
+    return PolicyConfig(base=str(base), device="cpu", threads=1, lora_layers=2, lora_rank=4, batch_tokens=64)
+
+
+@pytest.fixture
+def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
+    return TorchModel(load_base(config(tiny_base), tmp_path), 64)
+
+
+@pytest.fixture
+def adapters(model: TorchModel) -> Iterator[list[dict[str, Any]]]:
+    rng = np.random.default_rng(0)
+    yield [
+        {name: rng.normal(0, 0.2, array.shape).astype(np.float32) for name, array in model.fresh.items()}
+        for _ in range(2)
+    ]
+
+
+def by_hand(folder: Path, model: TorchModel, situation: Situation) -> np.ndarray:
+    """Score every command by itself with plain transformers, renormalising over what the commands allow."""
+    reference = AutoModelForCausalLM.from_pretrained(folder)
+    row = model.encoder.encode([situation])[0]
+    prompt = [*model.encoder.head, *row.scene, *row.moment]
+    ids = [model.encoder._command_ids(command) for command in situation.admissible]
+    scores = []
+    for command in ids:
+        with torch.no_grad():
+            logits = reference(torch.tensor([prompt + list(command)])).logits[0, len(prompt) - 1 : -1]
+        parts = [
+            logits[n, token] - logits[n, sorted({c[n] for c in ids if c[:n] == command[:n]})].logsumexp(0)
+            for n, token in enumerate(command)
+        ]
+        scores.append(float(sum(parts)))
+    return np.array(scores)
+
+
+def test_commands_are_as_likely_as_plain_transformers_says(tiny_base: Path, model: TorchModel) -> None:
+    model.load({})
+    for situation, scored in zip(situations(), model.score(situations()), strict=True):
+        assert np.allclose(scored, by_hand(tiny_base, model, situation), atol=1e-4)
+        assert np.isclose(np.exp(scored).sum(), 1.0, atol=1e-5)
+
+
+def test_an_answer_does_not_depend_on_the_rest_of_the_batch(model: TorchModel, adapters: list[dict[str, Any]]) -> None:
+    model.load(adapters[0])
+    together = model.score(situations() * 3)
+    for situation, scored in zip(situations() * 3, together, strict=True):
+        assert np.allclose(model.score([situation])[0], scored, atol=1e-5)
+
+
+def test_versions_share_scenes_but_not_answers(
+    tiny_base: Path, tmp_path: Path, model: TorchModel, adapters: list[dict[str, Any]]
+) -> None:
+    first, second = (TorchPolicy(model, adapter) for adapter in adapters)
+    before = first.score(situations())
+    other = second.score(situations())
+    again = first.score(situations())
+    fresh = TorchPolicy(TorchModel(load_base(config(tiny_base), tmp_path), 64), adapters[1]).score(situations())
+    assert all(np.array_equal(a, b) for a, b in zip(before, again, strict=True))
+    assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(other, fresh, strict=True))
+    assert not np.allclose(before[0], other[0], atol=1e-3)
+    assert first.version != second.version
+
+
+def test_forgetting_scenes_changes_nothing(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.load({})
+    before = model.score(situations())
+    monkeypatch.setattr(scenes, "TOKENS_KEPT", 1)
+    for _ in range(2):
+        after = [model.score([situation])[0] for situation in situations()]
+        assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(before, after, strict=True))
+
+
+def test_prompt_tokens_are_head_scene_and_moment(model: TorchModel) -> None:
+    policy = TorchPolicy(model, {})
+    rows = model.encoder.encode(situations())
+    expected = [len(model.encoder.head) + len(row.scene) + len(row.moment) for row in rows]
+    assert policy.tokens(situations()) == expected
+
+
+def test_an_adapter_of_another_shape_is_refused(model: TorchModel) -> None:
+    with pytest.raises(ModelError, match="does not fit"):
+        model.load({"weights": np.zeros(3, dtype=np.float32)})
+
+
+def test_a_version_that_is_not_what_it_says_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="asked for policy"):
+        load_policy(config(tiny_base), {}, "another", tmp_path)
+
+
+def test_models_that_are_not_there_or_not_models_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF but not really" * 10)
+    (tmp_path / "empty").mkdir()
+    for base, says in (
+        (tmp_path / "none", "no model at"),
+        (tmp_path / "bad.gguf", "cannot be"),
+        (tmp_path / "empty", "holds no model"),
+    ):
+        with pytest.raises(ModelError, match=says):
+            load_base(config(base), tmp_path)
+
+
+def test_a_saved_version_loads_with_plain_peft(
+    tiny_base: Path, tmp_path: Path, model: TorchModel, adapters: list[dict[str, Any]]
+) -> None:
+    from dataclasses import replace
+
+    from fedoel.protocol.config import RunConfig
+    from peft import PeftModel
+
+    policy = TorchPolicy(model, adapters[0])
+    manifest = Manifest(policy.version, "", model.base.digest, 0, "tactics", (), 0, {})
+    learner = TorchLearner(replace(RunConfig(), policy=config(tiny_base)), tmp_path)
+    folder = save_version(tmp_path / "versions", manifest, adapters[0], learner)
+    assert load_adapter(folder)[0] == policy.version
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base), str(folder))
+    situation = situations()[0]
+    row = model.encoder.encode([situation])[0]
+    ids = [model.encoder._command_ids(command) for command in ("go east", "look")]
+    prompt = torch.tensor([[*model.encoder.head, *row.scene, *row.moment]])
+    with torch.no_grad():
+        logits = plain(prompt).logits[0, -1]
+    scored = policy.score([situation])[0]
+    gap = float(logits[ids[0][0]] - logits[ids[1][0]])
+    assert np.isclose(scored[0] - scored[3], gap, atol=1e-3)

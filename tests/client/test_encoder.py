@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedoel.client.encoders.tactics import encode, moments, returns_to_go
+from fedoel.protocol.experience import VectorSpec
+from fedoel.protocol.play import GameSpec, Trajectory, Turn
+from fedoel.protocol.situation import Memory
+from fedoel.protocol.tactics import DIMENSION, VOCABULARY, cells
+
+SPEC = VectorSpec("tactics", DIMENSION, VOCABULARY, "v", ("coin",), 4, 1e9, 1e9)
+COMMANDS = ("take coin", "take lamp", "go east", "go north", "look")
+
+
+def turn(action: int, reward: float, seed: int = 0) -> Turn:
+    situation = Memory("Take the coin.", 5).see("-= Hall =-\nA hall.", COMMANDS, 0)
+    logits = np.random.default_rng(seed).normal(size=len(COMMANDS))
+    log_probs = (logits - np.log(np.exp(logits).sum())).astype(np.float32)
+    return Turn(situation, log_probs, action, reward)
+
+
+def episode(*turns: Turn, won: bool = True) -> Trajectory:
+    return Trajectory(GameSpec("coin", (), 4), 0, "v", turns, won, False, float(won), 30)
+
+
+def test_returns_are_discounted_sums_of_what_comes() -> None:
+    assert returns_to_go([0.0, 1.0, -1.0], 0.5).tolist() == [0.25, 0.5, -1.0]
+
+
+@given(st.integers(0, 1000))
+def test_the_score_function_has_mean_zero_and_the_fisher_diagonal_as_variance(seed: int) -> None:
+    probs = np.exp(turn(0, 0.0, seed).log_probs.astype(np.float64))
+    scores = np.stack([moments(turn(action, 0.0, seed))[0] for action in range(len(COMMANDS))])
+    assert np.allclose(probs @ scores, 0.0, atol=1e-6)
+    assert np.allclose(probs @ scores**2, moments(turn(0, 0.0, seed))[1], atol=1e-6)
+
+
+def test_what_led_to_reward_is_pushed_up_and_what_lost_is_pushed_down() -> None:
+    zero = np.zeros((1, 4), dtype=np.float32)
+    cell = int(cells(turn(0, 0.0).situation)[0])
+    assert encode([episode(turn(0, 1.0))], SPEC, zero, 0.9).gradient[cell] > 0
+    assert encode([episode(turn(0, -1.0), won=False)], SPEC, zero, 0.9).gradient[cell] < 0
+
+
+def test_what_was_expected_teaches_nothing() -> None:
+    expected = np.full((1, 4), 1.0, dtype=np.float32)
+    assert not encode([episode(turn(0, 1.0))], SPEC, expected, 0.9).gradient.any()
+
+
+def test_vectors_add_up_over_episodes_and_count_them() -> None:
+    zero = np.zeros((1, 4), dtype=np.float32)
+    one, two = episode(turn(0, 0.0), turn(2, 1.0)), episode(turn(4, 0.0), won=False)
+    both = encode([one, two], SPEC, zero, 0.9).to_array()
+    apart = [encode([t], SPEC, zero, 0.9).to_array() for t in (one, two)]
+    assert np.allclose(both, sum(apart), atol=1e-5)
+    counters = encode([one, two], SPEC, zero, 0.9).counters
+    assert (counters.episodes[0], counters.wins[0], counters.turns[0], counters.tokens[0]) == (2, 1, 3, 60)
+    assert counters.visits[0].tolist() == [2, 1, 0, 0]

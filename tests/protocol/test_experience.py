@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedoel.protocol.errors import VectorError
+from fedoel.protocol.experience import ExperienceVector, VectorSpec, clip, total
+
+SPEC = VectorSpec("tactics", 6, "words", "v1", ("coin", "cooking"), 3, 2.0, 4.0)
+
+
+def vector(seed: int) -> ExperienceVector:
+    values = np.abs(np.random.default_rng(seed).normal(size=SPEC.size)).astype(np.float32)
+    return ExperienceVector.unchecked(SPEC, values).clipped()
+
+
+@given(st.integers(0, 10_000))
+def test_a_vector_survives_the_wire(seed: int) -> None:
+    sent = vector(seed)
+    back = ExperienceVector.from_array(SPEC, sent.to_array())
+    assert np.array_equal(back.to_array(), sent.to_array())
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.randoms())
+def test_a_sum_does_not_depend_on_the_order(seeds: list[int], random: object) -> None:
+    vectors = [vector(seed) for seed in seeds]
+    shuffled = list(vectors)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert np.array_equal(total(vectors).to_array(), total(shuffled).to_array())
+
+
+def broken(change: str) -> np.ndarray:
+    array = vector(1).to_array()
+    changes: dict[str, np.ndarray] = {
+        "short": array[:-1],
+        "double": array.astype(np.float64),
+        "nan": np.where(np.arange(len(array)) == 3, np.nan, array).astype(np.float32),
+        "infinite": np.where(np.arange(len(array)) == 3, np.inf, array).astype(np.float32),
+        "loud": np.where(np.arange(len(array)) == 3, 1e6, array).astype(np.float32),
+        "negative": np.where(np.arange(len(array)) == 7, -1, array).astype(np.float32),
+    }
+    return changes[change]
+
+
+@pytest.mark.parametrize("change", ["short", "double", "nan", "infinite", "loud", "negative"])
+def test_what_does_not_fit_is_refused(change: str) -> None:
+    with pytest.raises(VectorError):
+        ExperienceVector.from_array(SPEC, broken(change))
+
+
+def test_vectors_of_two_versions_do_not_add() -> None:
+    other = ExperienceVector.unchecked(replace(SPEC, policy_version="v2"), vector(1).to_array())
+    with pytest.raises(VectorError, match="different specifications"):
+        total([vector(1), other])
+    with pytest.raises(VectorError, match="no client"):
+        total([])
+
+
+def test_a_specification_is_named_by_all_of_its_fields() -> None:
+    assert VectorSpec.from_json(SPEC.to_json()) == SPEC
+    assert replace(SPEC, horizon=4).digest != SPEC.digest
+    with pytest.raises(VectorError):
+        VectorSpec.from_json("{}")
+
+
+def test_clipping_keeps_the_direction() -> None:
+    long = np.array([3.0, 4.0], dtype=np.float32)
+    assert np.allclose(clip(long, 1.0), [0.6, 0.8])
+    assert clip(long, 5.0) is long
+
+
+def test_the_baseline_is_the_mean_return_of_those_who_got_there() -> None:
+    values = np.zeros(SPEC.counters_shape, dtype=np.float32)
+    values[0, 5:8], values[0, 8:] = (2.0, 1.0, 0.0), (4.0, 2.0, 0.0)
+    flat = np.concatenate([np.zeros(12, np.float32), values.ravel()])
+    baseline = ExperienceVector.unchecked(SPEC, flat).counters.baseline()
+    assert baseline.tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from fedoel.protocol.situation import Memory
+
+KITCHEN = "-= Kitchen =-\nYou are in a kitchen. There is a door."
+HALL = "-= Hall =-\nYou are in a hall."
+RECIPE = "You open the cookbook and read: Recipe: take one red apple, prepare it well, and then eat the meal."
+
+
+def test_a_room_is_announced_by_its_line() -> None:
+    memory = Memory("Find the coin.", 5)
+    situation = memory.see(KITCHEN, ("go east", "look"), 0)
+    assert (situation.place, situation.place_text, situation.reply) == ("Kitchen", KITCHEN, "")
+
+
+def test_moving_remembers_the_way_back_and_what_was_tried_in_each_room() -> None:
+    memory = Memory("Find the coin.", 5)
+    memory.see(KITCHEN, ("go east", "look"), 0)
+    memory.do("go east")
+    hall = memory.see(HALL, ("go west", "look"), 1)
+    assert (hall.back, hall.done_here, hall.fresh) == ("go west", (), ())
+    memory.do("go west")
+    again = memory.see(KITCHEN, ("go east", "look"), 2)
+    assert again.done_here == ("go east",)
+    assert again.done == {"go east", "go west"}
+
+
+def test_commands_that_appear_without_moving_are_fresh() -> None:
+    memory = Memory("Eat.", 5)
+    memory.see(KITCHEN, ("take apple", "look"), 0)
+    memory.do("take apple")
+    situation = memory.see("You take the apple.", ("drop apple", "eat apple", "look"), 1)
+    assert situation.fresh == ("drop apple", "eat apple")
+    assert situation.carried == ("apple",)
+    assert situation.reply == "You take the apple."
+
+
+def test_the_longest_thing_read_is_noted() -> None:
+    memory = Memory("Cook.", 5)
+    memory.see(KITCHEN, ("examine cookbook", "look"), 0)
+    memory.do("examine cookbook")
+    assert memory.see(RECIPE, ("look",), 1).note == RECIPE
+    memory.do("look")
+    assert memory.see("Nothing here.", ("look",), 2).note == RECIPE

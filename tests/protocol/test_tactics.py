@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedoel.protocol.situation import Memory, Situation
+from fedoel.protocol.tactics import DIMENSION, cells, tactic_name, tilt
+
+
+def situation(*commands: str, goal: str = "Take the coin.", last: str = "") -> Situation:
+    memory = Memory(goal, 9)
+    first = memory.see("-= Hall =-\nA hall.", commands, 0)
+    if not last:
+        return first
+    memory.do(last)
+    return memory.see("Done.", commands, 1)
+
+
+def name(commands: tuple[str, ...], index: int = 0, **options: str) -> str:
+    return tactic_name(int(cells(situation(*commands, **options))[index]))
+
+
+def test_names_say_move_and_facets() -> None:
+    assert name(("take coin", "look")) == "take · named in the goal · not yet tried here"
+    assert name(("take lamp from table", "look")) == "take from · not yet tried here"
+    assert name(("look", "go east"), last="look") == "look · tried here"
+    assert name(("read book", "look")) == "examine · not yet tried here"
+    assert name(("dance", "look")) == "other verb · not yet tried here"
+
+
+def test_every_coordinate_has_a_name_of_its_own() -> None:
+    assert len({tactic_name(cell) for cell in range(DIMENSION)}) == DIMENSION
+
+
+@given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=8, unique=True))
+def test_any_command_has_exactly_one_tactic(commands: list[str]) -> None:
+    found = cells(situation(*commands))
+    assert found.shape == (len(commands),)
+    assert ((found >= 0) & (found < DIMENSION)).all()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_tilt_is_a_distribution_and_no_tilt_changes_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    here = situation("take coin", "go east", "look", "drop lamp")
+    logits = rng.normal(size=4)
+    log_probs = (logits - np.log(np.exp(logits).sum())).astype(np.float32)
+    weights = rng.normal(size=DIMENSION).astype(np.float32)
+    assert np.isclose(np.exp(tilt(log_probs, here, weights)).sum(), 1.0, atol=1e-5)
+    assert np.allclose(tilt(log_probs, here, np.zeros_like(weights)), log_probs, atol=1e-6)
+    expected = log_probs + weights[cells(here)]
+    assert np.allclose(np.diff(tilt(log_probs, here, weights)), np.diff(expected), atol=1e-5)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedoel.protocol.errors import VersionError
+from fedoel.protocol.versions import Manifest, policy_version
+
+ADAPTER = {"a": np.arange(4, dtype=np.float32), "b": np.ones((2, 2), dtype=np.float32)}
+VERSION = policy_version("base", ADAPTER)
+MANIFEST = Manifest(VERSION, "", "base", 0, "tactics", ({"tactic": "take", "weight": 1.0, "support": 3.0},), 8, {})
+
+
+def test_a_manifest_is_written_as_it_is_read() -> None:
+    assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
+    MANIFEST.check(ADAPTER)
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_changed_weights_are_refused(name: str) -> None:
+    changed = {**ADAPTER, name: ADAPTER[name] + np.float32(1e-6)}
+    with pytest.raises(VersionError, match="the adapter was changed"):
+        MANIFEST.check(changed)
+
+
+def test_a_version_depends_on_base_names_types_and_shapes() -> None:
+    others = [
+        policy_version("other", ADAPTER),
+        policy_version("base", {"a": ADAPTER["a"]}),
+        policy_version("base", {**ADAPTER, "a": ADAPTER["a"].astype(np.float16)}),
+        policy_version("base", {**ADAPTER, "b": ADAPTER["b"].reshape(4)}),
+    ]
+    assert len({VERSION, *others}) == 5
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 1}'])
+def test_a_broken_manifest_is_refused(text: str) -> None:
+    with pytest.raises(VersionError):
+        Manifest.from_json(text)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedoel.server.evaluation import wilson
+from fedoel.server.gate import Trial, candidate_holds, context_helps
+
+
+def trial(coin: list[float], cooking: list[float]) -> Trial:
+    merits = np.array([*coin, *cooking])
+    return Trial(merits, merits > 1, np.array(["coin"] * len(coin) + ["cooking"] * len(cooking)))
+
+
+BEFORE = trial([2, 0, 2, 0], [0, 0, 0, 0])
+
+
+def test_a_context_without_gain_is_refused() -> None:
+    assert not context_helps(BEFORE, BEFORE).passed
+    assert not context_helps(BEFORE, trial([0, 0, 0, 0], [0, 0, 0, 1])).passed
+    assert context_helps(BEFORE, trial([2, 0, 2, 0], [0, 0, 0, 0.5])).passed
+
+
+def test_a_candidate_that_loses_is_refused_and_the_reason_says_where() -> None:
+    assert candidate_holds(BEFORE, BEFORE).passed
+    assert not candidate_holds(BEFORE, trial([0, 0, 0, 0], [0, 0, 0, 0])).passed
+    better_and_worse = candidate_holds(trial([2] * 6, [0] * 6), trial([0.5] * 6, [2] * 6))
+    assert not better_and_worse.passed
+    assert "in coin" in better_and_worse.reason
+
+
+def test_a_difference_within_its_standard_error_is_tolerated() -> None:
+    assert candidate_holds(BEFORE, trial([2, 2, 0, 0], [0, 0, 0, 0])).passed
+
+
+def test_a_trial_is_kept_as_arrays() -> None:
+    back = Trial.from_arrays(BEFORE.to_arrays())
+    assert np.array_equal(back.merits, BEFORE.merits)
+    assert back.families.tolist() == BEFORE.families.tolist()
+
+
+@pytest.mark.parametrize(
+    ("wins", "episodes", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0)]
+)
+def test_the_interval_is_wilsons(wins: int, episodes: int, low: float, high: float) -> None:
+    assert wilson(wins, episodes) == pytest.approx((low, high), abs=1e-4)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedoel.client.policy.base import load_base
+from fedoel.client.policy.torch_policy import TorchModel
+from fedoel.protocol.config import PolicyConfig
+from fedoel.protocol.situation import Memory, Situation
+from fedoel.protocol.tactics import DIMENSION, cells, tilt
+from fedoel.server.distillation.opcd import Schedule, forward_kl, reverse_kl, train
+from fedoel.server.distillation.rehearsal import Rehearsal
+
+
+def situations(count: int = 12) -> list[Situation]:
+    found = []
+    for n in range(count):
+        memory = Memory(f"Take the {'coin' if n % 2 else 'lamp'}.", 5)
+        commands = ("go east", "go north", "take coin", "take lamp", "look")
+        found.append(memory.see(f"-= Room {n % 4} =-\nA room with number {n % 4}.", commands, 0))
+    return found
+
+
+@pytest.fixture
+def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
+    config = PolicyConfig(base=str(tiny_base), device="cpu", threads=1, lora_layers=2, lora_rank=4)
+    model = TorchModel(load_base(config, tmp_path), 512)
+    rng = np.random.default_rng(1)
+    model.load({name: rng.normal(0, 0.1, array.shape).astype(np.float32) for name, array in model.fresh.items()})
+    return model
+
+
+def mean_kl(model: TorchModel, targets: list[np.ndarray], states: list[Situation]) -> float:
+    model.load(model.adapter())
+    scored = model.score(states)
+    return float(np.mean([(np.exp(s) * (s - t)).sum() for s, t in zip(scored, targets, strict=True)]))
+
+
+def teacher(model: TorchModel, states: list[Situation]) -> list[np.ndarray]:
+    weights = np.zeros(DIMENSION, dtype=np.float32)
+    weights[cells(states[0])[2]] = 2.0
+    return [tilt(log_probs, state, weights) for log_probs, state in zip(model.score(states), states, strict=True)]
+
+
+def test_training_sees_what_playing_sees(model: TorchModel) -> None:
+    states = situations()
+    scored = model.score(states)
+    rehearsal = Rehearsal.prepare(model, states)
+    for batch in ([0, 1, 2, 3], [5], list(range(12))):
+        for index, log_probs in zip(batch, rehearsal.log_probs(batch), strict=True):
+            assert np.allclose(log_probs.detach().numpy(), scored[index], atol=1e-5)
+
+
+def test_an_empty_context_costs_nothing_and_teaches_nothing(model: TorchModel) -> None:
+    states = situations()
+    before = model.adapter()
+    losses = train(Rehearsal.prepare(model, states), model.score(states), reverse_kl, Schedule(2, 12, 1e-6), 0)
+    assert max(abs(loss) for loss in losses) < 1e-6
+    after = model.adapter()
+    assert all(np.allclose(before[name], after[name], atol=1e-5) for name in before)
+
+
+def test_distillation_brings_the_student_to_the_teacher_also_where_it_did_not_train(model: TorchModel) -> None:
+    states = situations(24)
+    targets = teacher(model, states)
+    start = mean_kl(model, targets, states)
+    train(Rehearsal.prepare(model, states[:12]), targets[:12], reverse_kl, Schedule(60, 6, 2e-2), 0)
+    assert mean_kl(model, targets, states) < 0.25 * start
+
+
+def test_training_is_repeatable_and_leaves_the_base_alone(model: TorchModel) -> None:
+    states = situations()
+    targets, start = teacher(model, states), model.adapter()
+    frozen = {n: p.clone() for n, p in model.base.model.named_parameters() if not p.requires_grad}
+    made = []
+    for _ in range(2):
+        model.load(start)
+        train(Rehearsal.prepare(model, states), targets, reverse_kl, Schedule(3, 4, 1e-3), 5)
+        made.append(model.adapter())
+    assert all(np.array_equal(made[0][name], made[1][name]) for name in start)
+    assert any(not np.array_equal(made[0][name], start[name]) for name in start)
+    assert all(torch.equal(p, frozen[n]) for n, p in model.base.model.named_parameters() if n in frozen)
+
+
+def test_the_divergences_are_those_of_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, other = (torch.randn(5, generator=generator).log_softmax(-1) for _ in range(2))
+    student.requires_grad_()
+    p, q = (torch.distributions.Categorical(logits=x) for x in (student, other))
+    assert torch.isclose(reverse_kl(student, other), torch.distributions.kl_divergence(p, q))
+    assert torch.isclose(forward_kl(student, other), torch.distributions.kl_divergence(q, p))
