@@ -12,13 +12,15 @@ from flwr.serverapp import Grid, ServerApp
 from ..client.runtime import LocalRuntime, Runtime
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
+from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import load_strategy
 from .cycle import Cycles
 from .events import EventLog
-from .learner import make_learner
+from .learner import Learner, make_learner
 from .plan import Plan
 
 Listener = Callable[[dict[str, Any]], None]
+CODECS = ("tactics",)
 
 
 def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | None = None, engine: str = "") -> None:
@@ -42,13 +44,9 @@ def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | No
     ConfigError
         If the run cannot be what its configuration says.
     """
-    out = Path(config.out)
-    if not config.out or not out.is_absolute():
-        raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
-    strategy_class = load_strategy(config.strategy.name)
+    strategy_class, plan, learner = check(config, runtime)
     cache = runtime.cache(config)
-    plan, learner = Plan.of(config), make_learner(config, cache)
-    with EventLog(out / "events.jsonl", listener) as log:
+    with EventLog(Path(config.out) / "events.jsonl", listener) as log:
         cycles = Cycles(config, plan, learner, log, cache, engine or type(grid).__name__)
         strategy = strategy_class(
             cycles,
@@ -58,6 +56,24 @@ def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | No
         )
         strategy.start(grid, num_rounds=config.cycles)
         log.emit("run_finished", summary="summary.json")
+
+
+def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy], Plan, Learner]:
+    """Build what a run needs without doing any of its work, or refuse.
+
+    Raises
+    ------
+    ConfigError
+        If the run cannot be what its configuration says.
+    ModelError
+        If the base model is not there.
+    """
+    if not config.out or not Path(config.out).is_absolute():
+        raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
+    if config.codec.name not in CODECS:
+        raise ConfigError(f"unknown codec.name {config.codec.name!r}; known are {', '.join(CODECS)}")
+    strategy = load_strategy(config.strategy.name)
+    return strategy, Plan.of(config), make_learner(config, runtime.cache(config))
 
 
 app = ServerApp()

@@ -6,7 +6,9 @@ Imports the standard library only: views and reports read logs without loading a
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
-from ..protocol.errors import ConfigError
+from ..protocol.errors import ConfigError, FedoelError
 
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
@@ -55,10 +57,13 @@ class EventLog:
     def __init__(
         self, path: Path, listener: Listener | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        earlier = _mend(path)
-        # One unbuffered write a line: a killed process loses at most the line that it was writing.
-        self._file = path.open("ab", buffering=0)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            earlier = _mend(path)
+            # One unbuffered write a line: a killed process loses at most the line that it was writing.
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise FedoelError(f"cannot write to {path}: {error.strerror}; choose another folder") from error
         self._listener = listener
         self._clock = clock
         self._zero = clock() - (earlier[-1]["t"] if earlier else 0.0)
@@ -82,16 +87,27 @@ class EventLog:
         ------
         ValueError
             If the event or one of its fields is not in `FIELDS`, or one is missing, or a number is not finite.
+        FedoelError
+            If the disk refuses it. A line that is there in part is cut off when the log is opened again.
         """
         if set(fields) != FIELDS.get(event):
             raise ValueError(f"event {event!r} with fields {sorted(fields)}: not one of {dict(FIELDS)}")
         line = json.dumps(
             {"event": event, "t": round(self._clock() - self._zero, 3), **fields}, default=_plain, allow_nan=False
         )
-        self._file.write(line.encode() + b"\n")
+        self._write(line.encode() + b"\n")
         if self._listener is not None:
             # The listener hears what a reader of the file would read, not the caller's own objects.
             self._listener(json.loads(line))
+
+    def _write(self, line: bytes) -> None:
+        try:
+            if self._file.write(line) == len(line):
+                return
+            problem = os.strerror(errno.ENOSPC)  # what a disk that fills up within a line does not say
+        except OSError as error:
+            problem = str(error.strerror)
+        raise FedoelError(f"cannot write to {self._file.name}: {problem}; make room and go on with --resume")
 
     @contextmanager
     def phase(self, cycle: int, name: str, total: int | None = None) -> Iterator[Advance]:
@@ -159,7 +175,12 @@ def _mend(path: Path) -> list[Event]:
     content = path.read_bytes()
     whole, newline, tail = content.rpartition(b"\n")
     if tail:
-        path.write_bytes(content + b"\n") if _parse(tail) else path.write_bytes(whole + newline)
+        # In place, without a copy: this has to work on a full disk too.
+        if _parse(tail):
+            with path.open("ab") as file:
+                file.write(b"\n")
+        else:
+            os.truncate(path, len(whole) + len(newline))
     return read_events(path)
 
 

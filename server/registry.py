@@ -26,6 +26,7 @@ def save_version(versions: Path, manifest: Manifest, adapter: Adapter, learner: 
     FedoelError
         If the disk refuses it.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     folder = versions / manifest.version
@@ -41,8 +42,10 @@ def save_version(versions: Path, manifest: Manifest, adapter: Adapter, learner: 
             os.replace(work, folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        raise FedoelError(f"version {manifest.version} cannot be kept in {versions}: {error}; make room") from error
+    except (OSError, SafetensorError) as error:  # safetensors says in its own class that a disk is full
+        raise FedoelError(
+            f"version {manifest.version} cannot be kept in {versions}: {error}; make room and go on with --resume"
+        ) from error
     return folder
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..protocol.errors import FedoelError
 from ..protocol.play import Trajectory
 from .evaluation import by_family, summarise
 
@@ -27,8 +28,17 @@ def without_families(stats: Mapping[str, Any]) -> Entry:
 
 
 def write_summary(out: Path, summary: Mapping[str, Any]) -> Path:
-    """Write ``summary.json``, whole or not at all."""
+    """Write ``summary.json``, whole or not at all.
+
+    Raises
+    ------
+    FedoelError
+        If the disk refuses it.
+    """
     path, part = out / "summary.json", out / "summary.json.part"
-    part.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    os.replace(part, path)
+    try:
+        part.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise FedoelError(f"{path} cannot be written: {error.strerror}; make room and go on with --resume") from error
     return path

@@ -10,6 +10,14 @@ from ..protocol.config import RunConfig
 Listener = Callable[[dict[str, Any]], None]
 
 
+def check(config: RunConfig) -> None:
+    """Refuse what no engine can run, before a folder or a game is made."""
+    from ..client.runtime import LocalRuntime
+    from ..server.app import check as check_run
+
+    check_run(config, LocalRuntime())
+
+
 def run_inprocess(config: RunConfig, listener: Listener | None = None) -> None:
     """Run all clients in this process, their games batched through one model."""
     from .inprocess import run_inprocess as run

@@ -19,7 +19,7 @@ from ..client.policy.policy import Policy
 from ..client.runtime import LocalRuntime, Runtime
 from ..protocol.config import RunConfig
 from ..protocol.play import specs_from_text
-from ..server.app import run
+from ..server.app import check, run
 from .batching import Batcher
 from .grid import InProcessGrid
 from .identity import server_identity
@@ -58,6 +58,7 @@ def run_inprocess(config: RunConfig, listener: Listener | None = None, runtime: 
         Where policies come from; by default they are loaded here.
     """
     config, inner, batcher = whole_fleet(config), runtime or LocalRuntime(), Batcher()
+    check(config, inner)
     grid = InProcessGrid(make_app(BatchingRuntime(inner, batcher)), config.clients, config.to_flat(), batcher)
     with server_identity(), made_ahead(private_games(config), inner.cache(config)):
         run(grid, config, inner, listener, engine="inprocess")

@@ -24,6 +24,7 @@ FREE = ("out", "cache", "resume")
 def run_verb(arguments: argparse.Namespace) -> int:
     """Run a scenario to its end and print what came out."""
     config = load_scenario(arguments.scenario or arguments.scale or "quick", _overrides(arguments))
+    _check(config)
     prepare_folder(config)
     _engine(config, arguments.engine)
     out = Path(config.out)
@@ -91,6 +92,12 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Scalar]:
     named = {key: getattr(arguments, key) for key in ("clients", "cycles", "seed", "out")}
     given = {key: value for key, value in named.items() if value is not None}
     return {**settings, **given, "resume": arguments.resume}
+
+
+def _check(config: RunConfig) -> None:
+    from .engines import check
+
+    check(config)
 
 
 def _engine(config: RunConfig, name: str) -> None:

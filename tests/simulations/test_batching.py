@@ -118,7 +118,7 @@ def test_many_clients_repeat_to_the_batch() -> None:
     def batches() -> list[list[int]]:
         inner, batcher = Recorder(), Batcher()
         policy = batcher.wrap(inner)
-        together(batcher, {c: lambda c=c: play(batcher, policy, c, c % 5, fast=c % 3 > 0) for c in range(40)})
+        together(batcher, {c: partial(play, batcher, policy, c, c % 5, fast=c % 3 > 0) for c in range(40)})
         return inner.batches
 
     assert batches() == batches()

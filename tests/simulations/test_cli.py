@@ -37,7 +37,8 @@ def engines(monkeypatch: pytest.MonkeyPatch, save: Save, summary: dict[str, Any]
         save(Path(config.out), summary)
 
     module = ModuleType("engines")
-    vars(module).update(run_inprocess=leave_files, run_ray=leave_files, add_tactics_floor=lambda config: None)
+    vars(module).update(run_inprocess=leave_files, run_ray=leave_files)
+    vars(module).update(check=lambda config: None, add_tactics_floor=lambda config: None)
     monkeypatch.setitem(sys.modules, "fedoel.simulations.engines", module)
     return module
 

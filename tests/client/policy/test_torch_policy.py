@@ -141,8 +141,9 @@ def test_a_saved_version_loads_with_plain_peft(
 ) -> None:
     from dataclasses import replace
 
-    from fedoel.protocol.config import RunConfig
     from peft import PeftModel
+
+    from fedoel.protocol.config import RunConfig
 
     policy = TorchPolicy(model, adapters[0])
     manifest = Manifest(policy.version, "", model.base.digest, 0, "tactics", (), 0, {})
