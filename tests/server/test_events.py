@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.errors import ConfigError, FedoelError
 from fedoel.server.events import EventLog, read_events, seconds_by_phase
 
 
@@ -99,3 +100,26 @@ def test_a_damaged_or_missing_log_is_refused(tmp_path: Path) -> None:
     path.write_text('{"event": "x", "t": 0}\nnonsense\n{"event": "y", "t": 1}\n')
     with pytest.raises(ConfigError, match="line 2"):
         read_events(path)
+
+
+def test_a_line_that_did_not_fit_on_the_disk_is_said_and_cut_off_later(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with EventLog(path) as log:
+        log.emit("run_finished", summary="a")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, before[1]))
+        try:
+            for _ in range(2):  # the first is cut, the second does not begin
+                with pytest.raises(FedoelError, match="make room and go on with --resume"):
+                    log.emit("run_finished", summary="b")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with EventLog(path) as log:
+        log.emit("run_finished", summary="c")
+    assert [event["summary"] for event in read_events(path)] == ["a", "c"]
+
+
+def test_a_log_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FedoelError, match="choose another folder"):
+        EventLog(tmp_path / "file" / "events.jsonl")

@@ -1,0 +1,88 @@
+"""The whole system with the packaged SmolLM2, as small as it gets: that the parts fit, not that it learns."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedoel.protocol.config import DistilConfig, GamesConfig, PolicyConfig, RunConfig, WarmStartConfig
+from fedoel.protocol.experience import BASE_COUNTERS
+from fedoel.protocol.tactics import DIMENSION
+from fedoel.server import cycle
+from fedoel.server.gate import Trial, Verdict
+from fedoel.server.registry import load_adapter
+from fedoel.simulations.inprocess import run_inprocess
+
+pytestmark = pytest.mark.slow
+
+
+class Interrupted(Exception):
+    """Somebody pulled the plug."""
+
+
+def stop(event: dict[str, Any]) -> None:
+    if (event["event"], event.get("phase")) == ("phase_started", "distil"):
+        raise Interrupted
+
+
+def results(out: Path) -> dict[str, Any]:
+    """The summary without clocks and places."""
+    found: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    for entry in found["cycles"]:
+        entry.pop("seconds")
+    return {**found, "config": None}
+
+
+def passes(before: Trial, after: Trial) -> Verdict:
+    """A handful of games cannot show a gain, so the gate's verdict is given."""
+    return Verdict(True, "as the test wants it")
+
+
+def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cycle, "context_helps", passes)
+    monkeypatch.setattr(cycle, "candidate_holds", passes)
+    games = GamesConfig("coin-collector level=2 turns=4", "iid", per_client=2, rehearsal=4, gate=4, held_out=6)
+    config = RunConfig(
+        clients=2,
+        cycles=1,
+        cache=str(cache),
+        out=str(tmp_path / "whole"),
+        games=games,
+        policy=PolicyConfig(device="cpu", lora_layers=2, lora_rank=4),
+        distil=DistilConfig(steps=3, batch=4),
+        warm_start=WarmStartConfig(steps=3, batch=4),
+    )
+    run_inprocess(config)
+    whole = Path(config.out)
+    found = results(whole)
+    first, last = found["cycles"]
+    assert last["decision"] == "promoted"
+    assert 0 < last["uplink_bytes"] <= 4096
+    assert last["downlink_bytes"] > last["adapter_bytes"] > 0
+    with np.load(whole / "checkpoints" / "cycle-001" / "collect.npz") as kept:
+        counters = kept["vector"][2 * DIMENSION :][:BASE_COUNTERS]
+    episodes, _, turns, tokens, _ = counters.tolist()
+    assert episodes == 4
+    assert tokens > 100 * turns
+    for entry in (first, last):
+        assert entry["held_out"]["tokens_per_win"] is None or entry["held_out"]["tokens_per_win"] > 0
+
+    (_, before), (version, after) = (load_adapter(whole / "versions" / entry["version"]) for entry in (first, last))
+    assert version == last["version"] != first["version"]
+    assert before.keys() == after.keys()
+    assert any(not np.array_equal(before[name], after[name]) for name in after)
+    peft = json.loads((whole / "versions" / version / "adapter_config.json").read_text())
+    assert (peft["peft_type"], peft["r"], len(peft["layers_to_transform"])) == ("LORA", 4, 2)
+
+    again = replace(config, out=str(tmp_path / "again"))
+    with pytest.raises(Interrupted):
+        run_inprocess(again, stop)
+    run_inprocess(replace(again, resume=True))
+    assert results(tmp_path / "again") == found
