@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...protocol.errors import GameError
 from ...protocol.play import Setting
 from .game import Frame
 from .generate import borrowed_textworld
@@ -24,12 +26,22 @@ class TextWorldEngine:
         self._state: Any = None
 
     def start(self, seed: int) -> Frame:
-        """Start the game of this seed, made first if the cache does not hold it."""
+        """Start the game of this seed, made first if the cache does not hold it.
+
+        Raises
+        ------
+        GameError
+            If it cannot be made or started: each interpreter is a copy of a library in the temporary folder.
+        """
         story = game_file(self._family, self._settings, seed, self._cache)
         self.close()
-        with borrowed_textworld(seed) as textworld:
-            self._env = textworld.start(str(story), _infos(textworld))
-            self._state = self._env.reset()
+        try:
+            with borrowed_textworld(seed) as textworld:
+                self._env = textworld.start(str(story), _infos(textworld))
+                self._state = self._env.reset()
+        except OSError as error:
+            folder = tempfile.gettempdir()
+            raise GameError(f"{story} cannot be started: {error}; make room in {folder}, or set TMPDIR") from error
         return self._frame(opening(self._state["feedback"]))
 
     def act(self, command: str) -> Frame:

@@ -195,6 +195,13 @@ def test_a_run_on_a_full_disk_says_what_to_do_and_loses_nothing(
     assert cycles(config) == whole
 
 
+def test_a_full_temporary_folder_is_said(config: RunConfig, whole: list[dict[str, Any]]) -> None:
+    with full_above(50_000), pytest.raises(FedoelError, match="make room in .*, or set TMPDIR"):
+        run_inprocess(config)
+    run_inprocess(replace(config, resume=True))
+    assert cycles(config) == whole
+
+
 def test_a_phase_on_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
     with EventLog(tmp_path / "events.jsonl") as log:
         phases = Phases(tmp_path, log)
