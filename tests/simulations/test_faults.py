@@ -196,7 +196,7 @@ def test_a_run_on_a_full_disk_says_what_to_do_and_loses_nothing(
 
 
 def test_a_full_temporary_folder_is_said(config: RunConfig, whole: list[dict[str, Any]]) -> None:
-    with full_above(50_000), pytest.raises(FedoelError, match="make room in .*, or set TMPDIR"):
+    with full_above(50_000), pytest.raises(FedoelError, match=r"make room in .*, or set TMPDIR"):
         run_inprocess(config)
     run_inprocess(replace(config, resume=True))
     assert cycles(config) == whole
@@ -211,9 +211,7 @@ def test_a_phase_on_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
     assert phases.load(0, "floors").values == {"kept": 1}
 
 
-def test_a_version_on_a_full_disk_is_there_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_version_on_a_full_disk_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = TacticsLearner()
     adapter = learner.warm_start([], lambda n: None)
     version = learner.policy(adapter).version

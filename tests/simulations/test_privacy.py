@@ -14,6 +14,7 @@ from flwr.app import Message
 
 from fedoel.client import player
 from fedoel.client.app import make_app
+from fedoel.client.games import families
 from fedoel.client.games.game import Game
 from fedoel.client.policy.policy import LogProbs, Policy
 from fedoel.client.runtime import LocalRuntime, Runtime
@@ -99,7 +100,7 @@ class LeakyRuntime(LocalRuntime):
 def said(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Every word of the games that are played from now on."""
     found: set[str] = set()
-    build = player.build_game
+    build = families.build_game
 
     def marked(spec: GameSpec, cache: Path) -> Game:
         return Marked(build(spec, cache), found)
