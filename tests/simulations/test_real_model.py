@@ -70,7 +70,7 @@ def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
         counters = kept["vector"][2 * DIMENSION :][:BASE_COUNTERS]
     episodes, _, turns, tokens, _ = counters.tolist()
     assert episodes == 4
-    assert tokens > 100 * turns
+    assert tokens > 60 * turns  # head, goal and room alone are longer
     for entry in (first, last):
         assert entry["held_out"]["tokens_per_win"] is None or entry["held_out"]["tokens_per_win"] > 0
 
