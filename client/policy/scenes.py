@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,13 +53,13 @@ class SceneCache:
     def prepare(self, scenes: Iterable[Ids], version: str | None) -> None:
         """Compute the bottoms of the head and of these scenes, and their tops too if a version is given."""
         wanted = list(dict.fromkeys(scenes))
-        for group in ([self._head], wanted):
-            new = [scene for scene in group if scene not in self._scenes]
-            if new:
-                self._compute_bottoms(new)
-            stale = [scene for scene in group if version is not None and self._scenes[scene].version != version]
-            if version is not None and stale:
-                self._compute_tops(stale, version)
+        # One at a time: the last bits of a matrix product depend on its shape, and what a scene is must not depend on
+        # what else was played before, or a resumed run would end elsewhere.
+        for scene in (self._head, *wanted):
+            if scene not in self._scenes:
+                self._compute_bottom(scene)
+            if version is not None and self._scenes[scene].version != version:
+                self._compute_top(scene, version)
         for scene in (*wanted, self._head):
             self._scenes.move_to_end(scene)
         self._forget(len(wanted) + 1)
@@ -77,38 +77,29 @@ class SceneCache:
         cached = unstack(stacks[0], 0) | (unstack(stacks[1], self._trunk.first) if tops else {})
         return Pool(cached, int(ends[-1]), places)
 
-    def _compute_bottoms(self, scenes: Sequence[Ids]) -> None:
+    def _compute_bottom(self, scene: Ids) -> None:
         made: dict[int, KeyValues] = {}
-        hidden = self._trunk.embed([token for scene in scenes for token in scene])
-        hidden = self._trunk.run(hidden, 0, self._trunk.first, self._attended(scenes, made))
-        stacked = (
-            stack(made, range(self._trunk.first)) if self._trunk.first else hidden.new_zeros(0, 2, 1, len(hidden), 1)
-        )
-        lengths = [len(scene) for scene in scenes]
-        for scene, part, kv in zip(scenes, hidden.split(lengths), stacked.split(lengths, dim=3), strict=True):
-            self._scenes[scene] = Scene(part.clone(), kv.clone())
+        first = self._trunk.first
+        hidden = self._trunk.run(self._trunk.embed(scene), 0, first, self._attended(scene, made))
+        bottom = stack(made, range(first)) if first else hidden.new_zeros(0, 2, 1, len(scene), 1)
+        self._scenes[scene] = Scene(hidden, bottom)
 
-    def _compute_tops(self, scenes: Sequence[Ids], version: str) -> None:
+    def _compute_top(self, scene: Ids, version: str) -> None:
         made: dict[int, KeyValues] = {}
-        hidden = torch.cat([self._scenes[scene].hidden for scene in scenes])
-        self._trunk.run(hidden, self._trunk.first, self._trunk.layers, self._attended(scenes, made))
-        stacked = stack(made, range(self._trunk.first, self._trunk.layers))
-        for scene, kv in zip(scenes, stacked.split([len(scene) for scene in scenes], dim=3), strict=True):
-            self._scenes[scene].top, self._scenes[scene].version = kv.clone(), version
+        kept, first, layers = self._scenes[scene], self._trunk.first, self._trunk.layers
+        self._trunk.run(kept.hidden, first, layers, self._attended(scene, made))
+        kept.top, kept.version = stack(made, range(first, layers)), version
 
-    def _attended(self, scenes: Sequence[Ids], made: dict[int, KeyValues]) -> Attended:
+    def _attended(self, scene: Ids, made: dict[int, KeyValues]) -> Attended:
         """The head attends to itself only; a scene to the head and itself."""
-        head = self._scenes.get(self._head) if scenes != [self._head] else None
+        head = self._scenes[self._head] if scene != self._head else None
         known = len(self._head) if head is not None else 0
-        spans = [
-            Span(len(scene), np.arange(known, known + len(scene)), np.arange(known), causal(len(scene)))
-            for scene in scenes
-        ]
+        span = Span(len(scene), np.arange(known, known + len(scene)), np.arange(known), causal(len(scene)))
         cached: dict[int, KeyValues] = {}
         if head is not None:
             cached = unstack(head.bottom, 0)
             cached |= unstack(head.top, self._trunk.first) if head.top is not None else {}
-        return Attended(self._trunk.layout(spans, known), cached, made)
+        return Attended(self._trunk.layout([span], known), cached, made)
 
     def _forget(self, needed: int) -> None:
         """Drop what was used longest ago, but nothing that was asked for just now."""
