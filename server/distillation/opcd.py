@@ -11,7 +11,8 @@ is taken exactly, and the gradient flows through the student only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,16 +70,32 @@ def train(
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / schedule.steps)
     batches = rehearsal.batches(schedule.batch, np.random.default_rng(seed))
     losses: list[float] = []
-    for _, batch in zip(range(schedule.steps), batches, strict=False):
-        students = rehearsal.log_probs(batch)
-        teachers = [torch.from_numpy(targets[index]).to(device) for index in batch]
-        mean = torch.stack([loss(s, t) for s, t in zip(students, teachers, strict=True)]).mean()
-        optimiser.zero_grad(set_to_none=True)
-        mean.backward()
-        torch.nn.utils.clip_grad_norm_(weights, schedule.gradient_norm)
-        optimiser.step()
-        decay.step()
-        losses.append(mean.item())
-        advance(1)
+    with _repeatable():
+        for _, batch in zip(range(schedule.steps), batches, strict=False):
+            students = rehearsal.log_probs(batch)
+            teachers = [torch.from_numpy(targets[index]).to(device) for index in batch]
+            mean = torch.stack([loss(s, t) for s, t in zip(students, teachers, strict=True)]).mean()
+            optimiser.zero_grad(set_to_none=True)
+            mean.backward()
+            torch.nn.utils.clip_grad_norm_(weights, schedule.gradient_norm)
+            optimiser.step()
+            decay.step()
+            losses.append(mean.item())
+            advance(1)
     rehearsal.model.changed()
     return losses
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Add gradients up in a fixed order: rows that are read several times get theirs from all threads at once.
+
+    Without it the same inputs give another adapter, and so another version, each time. Where a device has no such
+    order for an operation, torch warns.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
