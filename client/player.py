@@ -34,7 +34,11 @@ class Episode:
     @classmethod
     def begin(cls, spec: GameSpec, seed: int, stream: int, cache: Path) -> Episode:
         game = build_game(spec, cache)
-        first = game.reset(seed)
+        try:
+            first = game.reset(seed)
+        except BaseException:
+            game.close()
+            raise
         memory = Memory(first.goal, spec.max_turns)
         situation = memory.see(first.text, first.admissible, 0)
         return cls(spec, seed, game, np.random.default_rng(stream), memory, first, situation)
@@ -79,8 +83,10 @@ def play_episodes(
     advance
         Called with the number of episodes that have just ended.
     """
-    episodes = [Episode.begin(spec, seed, stream, cache) for (spec, seed), stream in zip(games, streams, strict=True)]
+    episodes: list[Episode] = []
     try:
+        for (spec, seed), stream in zip(games, streams, strict=True):
+            episodes.append(Episode.begin(spec, seed, stream, cache))
         active = [episode for episode in episodes if not episode.done]
         while active:
             situations = [episode.situation for episode in active]

@@ -6,6 +6,7 @@ in a scenario file. Unknown keys are errors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, cast, get_type_hints
@@ -129,6 +130,8 @@ class RunConfig:
             table = nested
             for part in path:
                 table = table.setdefault(part, {})
+                if not isinstance(table, dict):
+                    raise ConfigError(f"{key} needs {part} to be a table of settings, not {table!r}")
             table[name] = value
         return cls.from_nested(nested)
 
@@ -189,8 +192,8 @@ def _check_ranges(config: RunConfig) -> None:
     ]  # fmt: skip
     flat = config.to_flat()
     for key in positive:
-        if not float(flat[key]) > 0:
-            raise ConfigError(f"{key} must be more than zero, not {flat[key]!r}")
+        if not 0 < float(flat[key]) < math.inf:
+            raise ConfigError(f"{key} must be more than zero and finite, not {flat[key]!r}")
     for key, low, high in (
         ("seed", 0, 2**31 - 1), ("policy.threads", 0, 1024), ("games.held-out-teacher", 0, 1e9),
         ("strategy.fraction-train", 1e-9, 1), ("codec.discount", 0, 1), ("context.noise", 0, 1e6),

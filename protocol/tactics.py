@@ -67,7 +67,7 @@ def cells(situation: Situation) -> Cells:
 
 def move_of(command: str) -> int:
     """Row of the command's template: the verb, with its preposition where the vocabulary knows the pair."""
-    verb, *rest = command.split()
+    verb, *rest = command.split() or [""]
     verb = SAME_MOVE.get(verb, verb)
     for name in (*(f"{verb} {word}" for word in rest if word in PREPOSITIONS), verb):
         if name in MOVES:

@@ -71,7 +71,7 @@ class Manifest:
         try:
             fields = json.loads(text)
             manifest = cls(**{**fields, "lessons": tuple(fields["lessons"])})
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, RecursionError) as error:
             raise VersionError(f"this manifest cannot be read: {error}; export the version again") from error
         if not isinstance(manifest.cycle, int) or not isinstance(manifest.version, str):
             raise VersionError("this manifest names no version and cycle; export the version again")

@@ -114,7 +114,7 @@ class TorchLearner:
         adapter = self._train({}, turns, [turn.log_probs for turn in turns], "warm-start", 0, advance)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.stem}.part.npz")
-        np.savez(part, allow_pickle=False, **adapter)
+        np.savez(part, **adapter)  # type: ignore[arg-type]
         part.replace(path)
         return adapter
 

@@ -56,7 +56,7 @@ class Phases:
         path = self._path(cycle, name)
         buffer = io.BytesIO()
         values = np.frombuffer(json.dumps(outcome.values).encode(), np.uint8)
-        np.savez(buffer, allow_pickle=False, values=values, **outcome.arrays)
+        np.savez(buffer, values=values, **outcome.arrays)  # type: ignore[arg-type]
         part = path.with_suffix(".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

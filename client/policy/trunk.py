@@ -53,7 +53,8 @@ class Trunk:
         offsets = np.concatenate([row.choice_offsets + start for row, start in zip(rows, starts, strict=True)])
         tokens = np.concatenate([row.tree.choice_token for row in rows])
         if not len(tokens):
-            return [torch.zeros(len(row.tree.uses), device=hidden_Td.device) for row in rows]
+            zero = hidden_Td[:0].sum()  # differentiable, so that training may meet a batch without any choice
+            return [zero.expand(len(row.tree.uses)) for row in rows]
         normed_Cd = self.base.decoder.norm(hidden_Td[torch.from_numpy(offsets).to(hidden_Td.device)])
         rows_Cd = self.base.head[torch.from_numpy(tokens).to(hidden_Td.device)]
         chosen_C = _log_softmax_by_group((normed_Cd * rows_Cd).sum(-1).float(), offsets)

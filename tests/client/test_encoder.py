@@ -58,3 +58,13 @@ def test_vectors_add_up_over_episodes_and_count_them() -> None:
     counters = encode([one, two], SPEC, zero, 0.9).counters
     assert (counters.episodes[0], counters.wins[0], counters.turns[0], counters.tokens[0]) == (2, 1, 3, 60)
     assert counters.visits[0].tolist() == [2, 1, 0, 0]
+
+
+def test_steps_beyond_the_horizon_are_not_counted_but_still_teach() -> None:
+    zero = np.zeros((1, 4), dtype=np.float32)
+    long = encode([episode(*[turn(0, 0.0)] * 5, turn(0, 1.0))], SPEC, zero, 0.5)
+    assert long.counters.turns[0] == 6
+    assert long.counters.returns[0].tolist() == [0.5**5, 0.5**4, 0.5**3, 0.5**2]
+    assert long.counters.visits[0].tolist() == [1, 1, 1, 1]
+    returns = sum(0.5**n for n in range(6))
+    assert np.allclose(long.gradient, returns * moments(turn(0, 0.0))[0], atol=1e-6)

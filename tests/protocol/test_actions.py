@@ -71,3 +71,10 @@ def test_an_only_command_costs_nothing() -> None:
 def test_ambiguous_commands_are_refused(bad: list[Command]) -> None:
     with pytest.raises(GameError):
         ActionTree.build(bad)
+
+
+def test_a_node_sees_exactly_the_beginnings_of_its_path() -> None:
+    tree = ActionTree.build([(1, 2, 3, END), (1, 2, 4, END), (1, 5, END), (6, 7, END), (6, 8, END)])
+    assert tree.tokens.tolist() == [1, 6, 2]
+    assert tree.depths.tolist() == [1, 1, 2]
+    assert tree.ancestors().tolist() == [[True, False, False], [False, True, False], [True, False, True]]

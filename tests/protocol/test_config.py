@@ -24,8 +24,10 @@ def test_the_flat_form_holds_everything() -> None:
         ("clients", True, "clients must be int"),
         ("name", 3, "name must be str"),
         ("games", 3, "must be a table"),
+        ("seed.deep", 3, "seed must be int"),
         ("strategy.fraction-train", 1.5, "between"),
         ("distil.learning-rate", float("nan"), "more than zero"),
+        ("codec.clipping-norm", float("inf"), "finite"),
         ("seed", -1, "between"),
     ],
 )
@@ -44,3 +46,16 @@ def test_a_game_is_written_as_it_is_read() -> None:
     spec = GameSpec.parse("cooking take=1 recipe=1 turns=9")
     assert GameSpec.parse(str(spec)) == spec
     assert spec.max_turns == 9
+
+
+def test_a_setting_that_is_both_a_value_and_a_table_is_refused() -> None:
+    with pytest.raises(ConfigError, match="table of settings"):
+        RunConfig.from_flat({"games": 3, "games.per-client": 1})
+
+
+def test_the_flat_form_has_every_setting_and_survives_a_round_trip() -> None:
+    flat = RunConfig().to_flat()
+    other = {key: value + 1 if type(value) is int else value for key, value in flat.items()}
+    assert RunConfig.from_flat(flat) == RunConfig()
+    assert RunConfig.from_flat(other).to_flat() == other
+    assert other != flat

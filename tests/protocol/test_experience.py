@@ -79,3 +79,25 @@ def test_the_baseline_is_the_mean_return_of_those_who_got_there() -> None:
     flat = np.concatenate([np.zeros(12, np.float32), values.ravel()])
     baseline = ExperienceVector.unchecked(SPEC, flat).counters.baseline()
     assert baseline.tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
+
+
+def test_a_negative_visit_count_is_refused_but_returns_and_scores_may_be_negative() -> None:
+    array = np.zeros(SPEC.size, dtype=np.float32)
+    shape = SPEC.counters_shape
+    for column, fits in ((0, False), (3, False), (4, True), (5, True), (8, False), (10, False)):
+        changed = array.copy()
+        changed[12:].reshape(shape)[1, column] = -1
+        if fits:
+            assert ExperienceVector.from_array(SPEC, changed).counters.values[1, column] == -1
+        else:
+            with pytest.raises(VectorError, match="negative"):
+                ExperienceVector.from_array(SPEC, changed)
+
+
+@given(st.floats(0.1, 1e6), st.integers(0, 1000))
+def test_a_clipped_vector_is_always_accepted(scale: float, seed: int) -> None:
+    values = (np.abs(np.random.default_rng(seed).normal(size=SPEC.size)) * scale).astype(np.float32)
+    clipped = ExperienceVector.unchecked(SPEC, values).clipped()
+    back = ExperienceVector.from_array(SPEC, clipped.to_array())
+    assert np.linalg.norm(back.gradient) <= SPEC.clipping_norm * (1 + 1e-5)
+    assert np.array_equal(back.counters.values, ExperienceVector.unchecked(SPEC, values).counters.values)

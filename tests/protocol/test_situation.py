@@ -42,3 +42,36 @@ def test_the_longest_thing_read_is_noted() -> None:
     assert memory.see(RECIPE, ("look",), 1).note == RECIPE
     memory.do("look")
     assert memory.see("Nothing here.", ("look",), 2).note == RECIPE
+
+
+def test_looking_again_is_not_a_move() -> None:
+    memory = Memory("Go.", 5)
+    memory.see(KITCHEN, ("go east", "look"), 0)
+    memory.do("go east")
+    memory.see(HALL, ("go west", "look"), 1)
+    memory.do("look")
+    again = memory.see(HALL, ("go west", "look", "take coin"), 2)
+    assert (again.back, again.done_here, again.fresh) == ("go west", ("look",), ("take coin",))
+
+
+def test_a_move_that_cannot_be_undone_has_no_way_back() -> None:
+    memory = Memory("Go.", 5)
+    memory.see(KITCHEN, ("enter portal",), 0)
+    memory.do("enter portal")
+    assert memory.see(HALL, ("look",), 1).back == ""
+
+
+def test_commands_are_remembered_once_each_in_order() -> None:
+    memory = Memory("Go.", 5)
+    memory.see(KITCHEN, ("look", "wait"), 0)
+    for command in ("wait", "look", "wait"):
+        memory.do(command)
+    situation = memory.see("Time passes.", ("look", "wait"), 3)
+    assert (situation.done_here, situation.last) == (("wait", "look"), "wait")
+
+
+def test_a_long_reply_to_a_command_that_acts_is_not_noted() -> None:
+    memory = Memory("Cook.", 5)
+    memory.see(KITCHEN, ("take book",), 0)
+    memory.do("take book")
+    assert memory.see(RECIPE, ("look",), 1).note == ""

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,3 +54,30 @@ def test_a_tilt_is_a_distribution_and_no_tilt_changes_nothing(seed: int) -> None
     assert np.allclose(tilt(log_probs, here, np.zeros_like(weights)), log_probs, atol=1e-6)
     expected = log_probs + weights[cells(here)]
     assert np.allclose(np.diff(tilt(log_probs, here, weights)), np.diff(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("odd", ["", " ", "\x00", "take \x00", "\x1c", "é\N{SNOWMAN}", "take  from", "drop "])
+def test_odd_commands_have_a_tactic_too(odd: str) -> None:
+    found = cells(situation("look", odd))
+    assert ((found >= 0) & (found < DIMENSION)).all()
+
+
+def test_cues_hold_across_families() -> None:
+    note = "Recipe: chop the red onion, fry it, and prepare the meal."
+    cook = replace(
+        situation("chop onion with knife", "cook lamp with stove", goal="Eat."), note=note, carried=("lamp",)
+    )
+    assert [tactic_name(int(cell)) for cell in cells(cook)] == [
+        "cut with · named in what was read · not yet tried here",
+        "cook with · not yet tried here · of what is carried, or straight back",
+    ]
+    hunt = replace(situation("unlock chest with key", "go west", goal="Open the chest."), back="go west")
+    assert [tactic_name(int(cell)) for cell in cells(hunt)] == [
+        "unlock with · named in the goal · not yet tried here",
+        "go · not yet tried here · of what is carried, or straight back",
+    ]
+
+
+def test_a_command_that_just_appeared_is_newly_possible() -> None:
+    fresh = replace(situation("take coin", "look"), fresh=("take coin",))
+    assert tactic_name(int(cells(fresh)[0])) == "take · named in the goal · newly possible"

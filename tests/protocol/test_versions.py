@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,7 +36,20 @@ def test_a_version_depends_on_base_names_types_and_shapes() -> None:
     assert len({VERSION, *others}) == 5
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 1}'])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 1}', "null", "[" * 100_000])
 def test_a_broken_manifest_is_refused(text: str) -> None:
     with pytest.raises(VersionError):
         Manifest.from_json(text)
+
+
+def test_another_base_is_refused() -> None:
+    with pytest.raises(VersionError, match="fetch it again"):
+        replace(MANIFEST, base="other").check(ADAPTER)
+
+
+def test_missing_unknown_and_mistyped_fields_are_refused() -> None:
+    fields = json.loads(MANIFEST.to_json())
+    missing = {key: value for key, value in fields.items() if key != "gate"}
+    for bad in (missing, {**fields, "colour": 1}, {**fields, "cycle": "0"}, {**fields, "lessons": 3}):
+        with pytest.raises(VersionError):
+            Manifest.from_json(json.dumps(bad))

@@ -7,8 +7,8 @@ from fedoel.protocol.config import ContextConfig
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from fedoel.protocol.play import Turn
 from fedoel.protocol.situation import Memory
-from fedoel.protocol.tactics import DIMENSION, VOCABULARY, cells, tilt
-from fedoel.server.context import lessons, solve
+from fedoel.protocol.tactics import DIMENSION, VOCABULARY, cells, tactic_name, tilt
+from fedoel.server.context import Context, lessons, solve
 
 SPEC = VectorSpec("tactics", DIMENSION, VOCABULARY, "v", ("coin",), 3, 1e9, 1e9)
 COMMANDS = ("take coin", "go east", "look")
@@ -56,3 +56,12 @@ def test_lessons_say_what_was_learned() -> None:
     assert learned[0].tactic == "take · named in the goal · not yet tried here"
     assert learned[0].weight > 0
     assert learned[0].support == 40.0
+
+
+def test_lessons_are_sorted_by_strength_and_leave_out_trifles() -> None:
+    given = aggregate(0.0, 40.0)
+    weights = np.zeros(DIMENSION, dtype=np.float32)
+    weights[:4] = (0.5, -2.0, 0.01, 1.0)
+    learned = lessons(Context(weights, 0.0, 1.0), given)
+    assert [lesson.weight for lesson in learned] == [-2.0, 1.0, 0.5]
+    assert [lesson.tactic for lesson in learned] == [tactic_name(cell) for cell in (1, 3, 0)]

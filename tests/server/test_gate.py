@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from fedoel.server.evaluation import wilson
 from fedoel.server.gate import Trial, candidate_holds, context_helps
 
 
@@ -37,10 +35,3 @@ def test_a_trial_is_kept_as_arrays() -> None:
     back = Trial.from_arrays(BEFORE.to_arrays())
     assert np.array_equal(back.merits, BEFORE.merits)
     assert back.families.tolist() == BEFORE.families.tolist()
-
-
-@pytest.mark.parametrize(
-    ("wins", "episodes", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0)]
-)
-def test_the_interval_is_wilsons(wins: int, episodes: int, low: float, high: float) -> None:
-    assert wilson(wins, episodes) == pytest.approx((low, high), abs=1e-4)

@@ -92,3 +92,38 @@ def test_the_divergences_are_those_of_torch() -> None:
     p, q = (torch.distributions.Categorical(logits=x) for x in (student, other))
     assert torch.isclose(reverse_kl(student, other), torch.distributions.kl_divergence(p, q))
     assert torch.isclose(forward_kl(student, other), torch.distributions.kl_divergence(q, p))
+
+
+def test_a_batch_without_any_choice_can_be_trained_on(model: TorchModel) -> None:
+    only = Memory("Leave.", 5).see("-= Cell =-\nA cell.", ("go out",), 0)
+    before = model.adapter()
+    losses = train(Rehearsal.prepare(model, [only]), model.score([only]), reverse_kl, Schedule(2, 1, 1e-2), 0)
+    after = model.adapter()
+    assert losses == [0.0, 0.0]
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_the_gradient_is_the_students_alone() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits, other = (torch.randn(6, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    teacher = other.detach().log_softmax(-1)
+    reverse_kl(logits.log_softmax(-1), teacher).backward()
+    found = logits.grad
+    assert found is not None
+    probs = logits.detach().softmax(-1)
+    gap = probs.log() - teacher
+    assert torch.allclose(found, probs * (gap - (probs * gap).sum()))
+    assert other.grad is None
+
+
+def test_gradients_add_up_in_a_fixed_order_and_only_while_training(model: TorchModel) -> None:
+    states, seen = situations(), []
+
+    def loss(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return reverse_kl(student, target)
+
+    train(Rehearsal.prepare(model, states), model.score(states), loss, Schedule(1, 4, 1e-3), 0)
+    assert seen
+    assert all(seen)
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -160,3 +160,14 @@ def test_a_saved_version_loads_with_plain_peft(
     scored = policy.score([situation])[0]
     gap = float(logits[ids[0][0]] - logits[ids[1][0]])
     assert np.isclose(scored[0] - scored[3], gap, atol=1e-3)
+
+
+def test_an_empty_adapter_is_the_base_model_also_after_another(
+    tiny_base: Path, model: TorchModel, adapters: list[dict[str, Any]]
+) -> None:
+    assert all(not array.any() for name, array in model.fresh.items() if "lora_B" in name)
+    model.load(adapters[0])
+    adapted = model.score(situations())[0]
+    model.load({})
+    assert not np.allclose(adapted, model.score(situations())[0], atol=1e-3)
+    assert np.allclose(model.score(situations())[0], by_hand(tiny_base, model, situations()[0]), atol=1e-4)
