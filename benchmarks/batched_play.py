@@ -75,7 +75,8 @@ class GeneratePolicy:
         self._encoder, self._torch = model.encoder, torch
         folder = model.base.tokenizer.name_or_path
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        self._rng = torch.Generator().manual_seed(0)
+        self._end = model.base.tokenizer.eos_token_id
+        torch.manual_seed(0)
 
     def score(self, situations: Sequence[Any]) -> list[Any]:
         """Put all probability on the command that was generated."""
@@ -92,7 +93,8 @@ class GeneratePolicy:
 
         def allowed(_: int, ids: Any) -> list[int]:
             done = tuple(ids.tolist()[len(prompt) :])
-            return sorted({c[len(done)] for c in commands if c[: len(done)] == done and len(c) > len(done)}) or [2]
+            following = {c[len(done)] for c in commands if c[: len(done)] == done and len(c) > len(done)}
+            return sorted(following) or [self._end]
 
         with self._torch.inference_mode():
             out = self._model.generate(
@@ -100,7 +102,7 @@ class GeneratePolicy:
                 do_sample=True,
                 max_new_tokens=max(map(len, commands)),
                 prefix_allowed_tokens_fn=allowed,
-                pad_token_id=2,
+                pad_token_id=self._end,
             )
         written = tuple(out[0].tolist()[len(prompt) :])
         log_probs = np.full(len(commands), -1e9, dtype=np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 from ..client.player import Advance
 from ..client.policy.policy import LogProbs, Policy
 from ..client.policy.tactics_policy import TacticsPolicy
+from ..client.runtime import BACKENDS
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.play import Turn
 from ..protocol.tactics import DIMENSION, VOCABULARY
 from ..protocol.versions import policy_version
 from .context import Context
+from .files import write_whole
 
 Adapter = Mapping[str, NDArray[Any]]
 
@@ -112,10 +115,9 @@ class TorchLearner:
             with np.load(path, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
         adapter = self._train({}, turns, [turn.log_probs for turn in turns], "warm-start", 0, advance)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.stem}.part.npz")
-        np.savez(part, **adapter)  # type: ignore[arg-type]
-        part.replace(path)
+        buffer = io.BytesIO()
+        np.savez(buffer, **adapter)  # type: ignore[arg-type]
+        write_whole(path, buffer.getvalue())
         return adapter
 
     def distil(
@@ -183,4 +185,4 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
 
         find_model(config.policy.base)
         return TorchLearner(config, cache)
-    raise ConfigError(f"unknown policy.backend {config.policy.backend!r}; known are torch, tactics")
+    raise ConfigError(f"unknown policy.backend {config.policy.backend!r}; known are {', '.join(BACKENDS)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..protocol.errors import FedoelError
 from .events import Advance, EventLog
+from .files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +53,10 @@ class Phases:
         FedoelError
             If the disk refuses it.
         """
-        path = self._path(cycle, name)
         buffer = io.BytesIO()
         values = np.frombuffer(json.dumps(outcome.values).encode(), np.uint8)
         np.savez(buffer, values=values, **outcome.arrays)  # type: ignore[arg-type]
-        part = path.with_suffix(".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except OSError as error:
-            raise FedoelError(
-                f"{path} cannot be written: {error.strerror}; make room and go on with --resume"
-            ) from error
+        write_whole(self._path(cycle, name), buffer.getvalue())
 
     def load(self, cycle: int, name: str) -> Outcome:
         """Read a finished phase.

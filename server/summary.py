@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..protocol.errors import FedoelError
 from ..protocol.play import Trajectory
 from .evaluation import by_family, summarise
+from .files import write_whole
 
 Entry = dict[str, Any]
 
@@ -35,10 +34,6 @@ def write_summary(out: Path, summary: Mapping[str, Any]) -> Path:
     FedoelError
         If the disk refuses it.
     """
-    path, part = out / "summary.json", out / "summary.json.part"
-    try:
-        part.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise FedoelError(f"{path} cannot be written: {error.strerror}; make room and go on with --resume") from error
+    path = out / "summary.json"
+    write_whole(path, json.dumps(summary, indent=1).encode())
     return path

@@ -40,20 +40,15 @@ def existing(adapter: str) -> Path:
 
 def measure(config: RunConfig, adapter: Path) -> dict[str, Mapping[str, Any]]:
     """Play the held-out games of a scenario with an adapter, and return the results by family."""
-    from ..client.games.splits import Split, for_split, game_seed
     from ..client.policy.torch_policy import load_policy
     from ..client.runtime import LocalRuntime
-    from ..protocol.play import specs_from_text
     from ..server.evaluation import evaluate
+    from ..server.plan import Plan
     from ..server.registry import load_adapter
 
     cache = LocalRuntime().cache(config)
     version, arrays = load_adapter(adapter)
-    specs = specs_from_text(config.games.families)
-    games = [
-        (for_split(specs[i % len(specs)], Split.HELD_OUT), game_seed(Split.HELD_OUT, i))
-        for i in range(config.games.held_out)
-    ]
+    games = Plan.of(config).held_out
     policy = load_policy(config.policy, arrays, version, cache)
     results = evaluate(policy, games, range(len(games)), cache)
     return {family: asdict(stats) for family, stats in results.items()}

@@ -89,11 +89,11 @@ def made_ahead(games: list[GameId], cache: Path) -> Iterator[None]:
     pool = ThreadPoolExecutor(1)
     stop: list[bool] = []
 
-    def check(done: int, total: int) -> None:
+    def go_on(done: int, total: int) -> None:
         if stop:
             raise InterruptedError("the run has ended")
 
-    pool.submit(prepare, games, cache, 1, check)
+    pool.submit(prepare, games, cache, 1, go_on)
     try:
         yield
     finally:

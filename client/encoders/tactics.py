@@ -2,9 +2,8 @@
 
     g = sum_t A_t (phi(x_t, a_t) - E_pi phi(x_t, .))        F = sum_t Var_pi phi(x_t, .)
 
-where phi(x, a) is the unit vector of a's tactic in x,
-which is the policy gradient at w = 0 of the tilted policy, and the exact expectation of its squared score function
-under the policy that played (DESIGN section 3).
+with phi(x, a) the unit vector of a's tactic in x: the policy gradient at w = 0 of the tilted policy, and the exact
+expectation of its squared score function under the policy that played.
 """
 
 from __future__ import annotations

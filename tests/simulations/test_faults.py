@@ -174,7 +174,7 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
 PHASES = ("warm-start", "floors", "evaluate", "collect", "context", "teacher", "distil", "gate")
 
 
-@pytest.mark.parametrize("name", [*(f"{phase}.part" for phase in PHASES), "manifest.json", "summary.json.part"])
+@pytest.mark.parametrize("name", [*(f"{phase}.npz.part" for phase in PHASES), "manifest.json", "summary.json.part"])
 def test_a_run_on_a_full_disk_says_what_to_do_and_loses_nothing(
     config: RunConfig, whole: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
