@@ -60,7 +60,7 @@ def cells(situation: Situation) -> Cells:
         objects = words(command.partition(" ")[2])
         named = 2 if objects & goal else 1 if objects & note else 0
         newness = 0 if command in tried else 2 if command in fresh else 1
-        returns = command == situation.back or any(item in command for item in situation.carried)
+        returns = command == situation.back or any(f" {item} " in f"{command} " for item in situation.carried)
         found[row] = ((move_of(command) * len(NAMED) + named) * len(NEWNESS) + newness) * len(RETURNS) + returns
     return found
 

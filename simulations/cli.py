@@ -72,7 +72,7 @@ def _evaluate(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(module=".evaluate")
     verb.description = "Measure an adapter on held-out games."
     verb.add_argument("adapter", metavar="ADAPTER", help="folder of the adapter")
-    verb.add_argument("--scenario", default="quick", help="TOML file or built-in name (default: %(default)s)")
+    verb.add_argument("--scenario", default="", help="file or built-in name (default: its run, or quick)")
     verb.add_argument("--games", type=int, metavar="N", help="number of held-out games (default: the scenario's)")
     _add_settings(verb)
 

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..protocol.config import RunConfig
+from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
 from .scenario import load_scenario, parse_setting
+from .simulate import STORED, stored_config
 from .summary import percent
 
 
@@ -19,9 +20,17 @@ def run_verb(arguments: argparse.Namespace) -> int:
     overrides = dict(parse_setting(text) for text in arguments.settings)
     if arguments.games is not None:
         overrides["games.held-out"] = arguments.games
-    config = load_scenario(arguments.scenario, overrides)
-    print(rates_table(measure(config, existing(arguments.adapter))))
+    adapter = existing(arguments.adapter)
+    print(rates_table(measure(scenario_of(adapter, arguments.scenario, overrides), adapter)))
     return 0
+
+
+def scenario_of(adapter: Path, scenario: str = "", overrides: Mapping[str, Scalar] | None = None) -> RunConfig:
+    """Return the scenario that is named, or else the one of the run that made the adapter, or else ``quick``."""
+    run = adapter.absolute().parent.parent
+    if not scenario and (run / STORED).is_file():
+        return RunConfig.from_flat({**stored_config(run).to_flat(), **(overrides or {})})
+    return load_scenario(scenario or "quick", overrides)
 
 
 def existing(adapter: str) -> Path:
@@ -48,9 +57,11 @@ def measure(config: RunConfig, adapter: Path) -> dict[str, Mapping[str, Any]]:
 
     cache = LocalRuntime().cache(config)
     version, arrays = load_adapter(adapter)
-    games = Plan.of(config).held_out
+    plan = Plan.of(config)
     policy = load_policy(config.policy, arrays, version, cache)
-    results = evaluate(policy, games, range(len(games)), cache)
+    # The run's own random streams: with its scenario and seed, this gives the run's own numbers.
+    streams = plan.streams("held-out", len(plan.held_out))
+    results = evaluate(policy, plan.held_out, streams, cache)
     return {family: asdict(stats) for family, stats in results.items()}
 
 

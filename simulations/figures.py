@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ..server.files import write_whole
 from .summary import FLOORS, Summary, families
 
 if TYPE_CHECKING:
@@ -54,10 +55,11 @@ class Curve:
 
 def draw_learning_curve(summary: Summary, folder: Path) -> tuple[Path, Path]:
     """Write ``learning-curve.png`` and ``learning-curve.svg`` into `folder`, and return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / "learning-curve.png", folder / "learning-curve.svg"
-    _save(summary, png, "png", "white")
-    _save(summary, svg, "svg", "white")
+    for path in (png, svg):
+        buffer = io.BytesIO()
+        _save(summary, buffer, path.suffix[1:], "white")
+        write_whole(path, buffer.getvalue())
     return png, svg
 
 
@@ -119,7 +121,7 @@ def _flat_floors(summary: Summary) -> list[str]:
     return [name for name in FLOORS if not (by_cycle and name == "tactics_only")]
 
 
-def _save(summary: Summary, target: Path | io.BytesIO, kind: str, background: str) -> None:
+def _save(summary: Summary, target: io.BytesIO, kind: str, background: str) -> None:
     import matplotlib as mpl
 
     settings: Any = dict(STYLE)

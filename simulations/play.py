@@ -79,7 +79,7 @@ def _bar(probability: float) -> str:
 
 def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Path | None]:
     """Say which configuration and adapter play: those of a run, the adapter given, or the bare base model."""
-    from .evaluate import existing
+    from .evaluate import existing, scenario_of
     from .scenario import load_scenario
     from .simulate import stored_config
     from .summary import load_summary
@@ -87,7 +87,10 @@ def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Path | None]:
     if arguments.run:
         run = Path(arguments.run).expanduser()
         return stored_config(run), run / "versions" / load_summary(run)["cycles"][-1]["version"]
-    return load_scenario(), existing(arguments.adapter) if arguments.adapter else None
+    if arguments.adapter:
+        adapter = existing(arguments.adapter)
+        return scenario_of(adapter), adapter
+    return load_scenario(), None
 
 
 def _first_game(config: RunConfig) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..protocol.errors import ConfigError
 from ..server.events import Event, read_events, seconds_by_phase
+from ..server.files import write_whole
 from .figures import draw_learning_curve, inline_svg
 from .report_page import PAGE
 from .summary import FLOORS, Summary, families, headline, lesson_words, load_summary, percent, refused_words, size
@@ -42,7 +43,9 @@ def write_report(run: Path) -> Path:
     Raises
     ------
     ConfigError
-        If one of the two is missing or damaged, or the report cannot be written.
+        If one of the two is missing or damaged.
+    FedoelError
+        If the report cannot be written.
     """
     summary = load_summary(run)
     events = read_events(run / "events.jsonl")
@@ -54,10 +57,7 @@ def write_report(run: Path) -> Path:
             "continue the run with: fedoel simulate ... --resume"
         ) from error
     path = run / "report.html"
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}; make the folder writable") from error
+    write_whole(path, page.encode())
     return path
 
 
@@ -137,7 +137,7 @@ def _gate(summary: Summary) -> str:
 
 
 def _traffic(summary: Summary) -> str:
-    head = ("cycle", "accepted", "refused", "up, all clients", "down, all clients", "adapter")
+    head = ("cycle", "accepted", "refused", "up, each client", "down, each client", "adapter")
     return html_table(
         head,
         (

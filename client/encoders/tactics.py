@@ -26,7 +26,7 @@ def encode(trajectories: Sequence[Trajectory], spec: VectorSpec, baseline: Vecto
     Parameters
     ----------
     baseline
-        Mean return-to-go by family and step, shape ``(families, horizon)``, from the previous aggregate.
+        Mean return-to-go by family and step, shape ``(families, horizon)``: what the policy earns on public games.
     discount
         Factor a step on later rewards.
     """

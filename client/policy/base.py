@@ -17,7 +17,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
@@ -136,7 +142,8 @@ def dequantised(file: Path, cache: Path) -> tuple[Path, str]:
 
 
 def _convert(file: Path, folder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    # AutoTokenizer would parse the whole file once more, slowly, only to find this class.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, local_files_only=True, dtype=torch.float32
     )
@@ -162,9 +169,18 @@ def folder_digest(folder: Path) -> str:
 
 
 def pick_device(name: str) -> torch.device:
-    """Resolve ``auto`` to the fastest device there is."""
+    """Resolve ``auto`` to the fastest device there is.
+
+    Raises
+    ------
+    ModelError
+        If this machine, or this build of torch, has no such device.
+    """
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:  # torch builds without CUDA assert
+            raise ModelError(f"policy.device {name!r} cannot be used here: choose auto, or cpu") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

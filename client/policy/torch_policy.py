@@ -59,8 +59,8 @@ class TorchModel:
         return version
 
     def changed(self) -> None:
-        """Say that the LoRA weights were changed in place, by training."""
-        self.version = ""
+        """Say that the LoRA weights were changed in place: what was computed with the old ones must not serve."""
+        self.version = policy_version(self.base.digest, self.adapter())
 
     @torch.inference_mode()
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:

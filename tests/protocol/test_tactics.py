@@ -78,6 +78,12 @@ def test_cues_hold_across_families() -> None:
     ]
 
 
+def test_what_is_carried_is_looked_for_as_whole_words() -> None:
+    keys = replace(situation("unlock door with key", "examine keyhole", goal="Leave."), carried=("key",))
+    named = [tactic_name(int(cell)) for cell in cells(keys)]
+    assert [("of what is carried" in name) for name in named] == [True, False]
+
+
 def test_a_command_that_just_appeared_is_newly_possible() -> None:
     fresh = replace(situation("take coin", "look"), fresh=("take coin",))
     assert tactic_name(int(cells(fresh)[0])) == "take · named in the goal · newly possible"

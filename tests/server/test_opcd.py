@@ -34,7 +34,6 @@ def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
 
 
 def mean_kl(model: TorchModel, targets: list[np.ndarray], states: list[Situation]) -> float:
-    model.load(model.adapter())
     scored = model.score(states)
     return float(np.mean([(np.exp(s) * (s - t)).sum() for s, t in zip(scored, targets, strict=True)]))
 

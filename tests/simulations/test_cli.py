@@ -18,10 +18,10 @@ from fedoel.protocol.config import RunConfig
 from fedoel.protocol.play import GameSpec, Trajectory, Turn
 from fedoel.protocol.situation import Memory
 from fedoel.simulations.cli import INTERRUPTED, REFUSED, main
-from fedoel.simulations.evaluate import rates_table
+from fedoel.simulations.evaluate import rates_table, scenario_of
 from fedoel.simulations.play import show
 from fedoel.simulations.scenario import load_scenario
-from fedoel.simulations.simulate import prepare_folder, stored_config
+from fedoel.simulations.simulate import STORED, prepare_folder, stored_config
 
 HELP_SECONDS = 0.25
 Save = Callable[[Path, dict[str, Any]], Path]
@@ -149,6 +149,16 @@ def test_an_episode_is_shown_with_the_chosen_command_marked() -> None:
     assert "  go north ██████████████████        75.0%" in text
     assert "> go south ██████                    25.0%" in text
     assert "won after 1 turn, score 100%" in text
+
+
+def test_an_adapter_is_measured_in_the_scenario_of_its_run(tmp_path: Path) -> None:
+    ours = RunConfig(name="mine", seed=5, clients=3)
+    (tmp_path / "versions" / "v-1").mkdir(parents=True)
+    assert scenario_of(tmp_path / "versions" / "v-1").name == "quick"
+    (tmp_path / STORED).write_text(json.dumps(ours.to_flat()))
+    assert scenario_of(tmp_path / "versions" / "v-1") == ours
+    assert scenario_of(tmp_path / "versions" / "v-1", overrides={"games.held-out": 7}).games.held_out == 7
+    assert scenario_of(tmp_path / "versions" / "v-1", "standard").name == "standard"
 
 
 def test_results_of_an_adapter_are_a_table(summary: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from fedoel.protocol.tactics import DIMENSION
 from fedoel.server import cycle
 from fedoel.server.gate import Trial, Verdict
 from fedoel.server.registry import load_adapter
+from fedoel.simulations.evaluate import measure
 from fedoel.simulations.inprocess import run_inprocess
 
 pytestmark = pytest.mark.slow
@@ -80,6 +81,10 @@ def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
     assert any(not np.array_equal(before[name], after[name]) for name in after)
     peft = json.loads((whole / "versions" / version / "adapter_config.json").read_text())
     assert (peft["peft_type"], peft["r"], len(peft["layers_to_transform"])) == ("LORA", 4, 2)
+
+    assert {name: dict(rates) for name, rates in measure(config, whole / "versions" / version).items()} == last[
+        "families"
+    ]
 
     again = replace(config, out=str(tmp_path / "again"))
     with pytest.raises(Interrupted):

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fedoel.client.policy import scenes
-from fedoel.client.policy.base import load_base
+from fedoel.client.policy.base import load_base, pick_device
 from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy, load_policy
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.errors import ModelError
@@ -134,6 +134,25 @@ def test_models_that_are_not_there_or_not_models_are_refused(tmp_path: Path) -> 
     ):
         with pytest.raises(ModelError, match=says):
             load_base(config(base), tmp_path)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    for name in ("toaster", "cuda:99"):
+        with pytest.raises(ModelError, match=f"policy.device '{name}' cannot be used here"):
+            pick_device(name)
+
+
+def test_weights_that_changed_in_place_are_another_version_with_its_own_scenes(
+    model: TorchModel, adapters: list[dict[str, Any]]
+) -> None:
+    TorchPolicy(model, adapters[0]).score(situations())
+    for parameter in model.base.model.parameters():
+        if parameter.requires_grad:
+            parameter.data.mul_(0.5)
+    model.changed()
+    halved = {name: array / 2 for name, array in adapters[0].items()}
+    for before, after in zip(model.score(situations()), TorchPolicy(model, halved).score(situations()), strict=True):
+        assert np.array_equal(before, after)
 
 
 def test_a_saved_version_loads_with_plain_peft(
