@@ -74,7 +74,7 @@ def experience_of(
         config.games.partition,
         config.seed,
     )
-    policy = runtime.policy(config, request.spec.policy_version, request.adapter)
+    policy = runtime.policy(config, request)
     seeds = streams(config.seed, request.cycle, client, len(games))
     trajectories = play_episodes(policy, games, seeds, runtime.cache(config))
     return encode(trajectories, request.spec, request.baseline, config.codec.discount)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..protocol.config import PolicyConfig, RunConfig
 from ..protocol.errors import ConfigError
+from ..protocol.messages import PlayRequest
 from .games.store import default_cache
 from .policy.policy import Policy
 
@@ -22,8 +23,8 @@ Adapter = Mapping[str, NDArray[Any]]
 class Runtime(Protocol):
     """What a ClientApp needs from where it runs."""
 
-    def policy(self, config: RunConfig, version: str, adapter: Adapter) -> Policy:
-        """Return the policy of one version."""
+    def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
+        """Return the policy that is asked to play."""
         ...
 
     def cache(self, config: RunConfig) -> Path:
@@ -35,8 +36,8 @@ class Runtime(Protocol):
 class LocalRuntime:
     """A device, or a worker process of a simulation. It holds nothing: Ray sends it to a worker with every message."""
 
-    def policy(self, config: RunConfig, version: str, adapter: Adapter) -> Policy:
-        """Load a policy version with the backend that the run asks for.
+    def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
+        """Load the policy version of a request with the backend that the run asks for.
 
         Raises
         ------
@@ -48,9 +49,10 @@ class LocalRuntime:
         if config.policy.backend == "tactics":
             from .policy.tactics_policy import TacticsPolicy
 
-            return TacticsPolicy.from_adapter(adapter, version)
+            return TacticsPolicy.from_adapter(request.adapter, request.spec.policy_version)
         if config.policy.backend == "torch":
-            return _torch_policy(_Wanted(config.policy, version, self.cache(config), adapter))
+            version, cycle = request.spec.policy_version, request.cycle
+            return _torch_policy(_Wanted(config.policy, version, cycle, self.cache(config), request.adapter))
         raise ConfigError(f"unknown policy.backend {config.policy.backend!r}; known are {', '.join(BACKENDS)}")
 
     def cache(self, config: RunConfig) -> Path:
@@ -60,10 +62,15 @@ class LocalRuntime:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A policy to load. Its version is a hash of base, prompt and adapter, so the adapter need not be compared."""
+    """A policy to load. Its version is a hash of base, prompt and adapter, so the adapter need not be compared.
+
+    A new cycle gets a new policy, even of the same version: what it has cached must not depend on whether the run
+    was resumed in between.
+    """
 
     config: PolicyConfig
     version: str
+    cycle: int
     cache: Path
     adapter: Adapter = field(compare=False)
 

@@ -96,7 +96,7 @@ class Cycles:
         return Outcome({name: stats_of(trajectories) for name, trajectories in played.items()})
 
     def _evaluate_first(self, advance: Advance) -> Outcome:
-        policy = self.learner.policy(self.adapter)
+        policy = self.learner.policy(self.adapter, measured=True)
         played = self._play(policy, self.plan.gate, "gate", advance=advance)
         values = {"held_out": self._held_out(policy, advance), "gate": without_families(stats_of(played))}
         return Outcome(values, Trial.of(played).to_arrays())
@@ -174,7 +174,7 @@ class Cycles:
         return Outcome({"kl": context.kl, "scale": context.scale, "lessons": learned}, {"weights": context.weights})
 
     def _teacher(self, context: Context, advance: Advance) -> Outcome:
-        teacher = TiltedPolicy(self.learner.policy(self.adapter), context.weights)
+        teacher = TiltedPolicy(self.learner.policy(self.adapter, measured=True), context.weights)
         played = self._play(teacher, self.plan.gate, "gate", advance=advance)
         held_out = self._play(teacher, self._teacher_games(), "held-out", advance=advance)
         gate = {"current": self.gate_stats, "teacher": without_families(stats_of(played))}
@@ -191,11 +191,11 @@ class Cycles:
         return Outcome({"version": self.learner.policy(adapter).version}, _named(adapter, "adapter"))
 
     def _judge(self, candidate: Adapter, advance: Advance) -> Outcome:
-        played = self._play(self.learner.policy(candidate), self.plan.gate, "gate", advance=advance)
+        played = self._play(self.learner.policy(candidate, measured=True), self.plan.gate, "gate", advance=advance)
         return Outcome({"gate": {"candidate": without_families(stats_of(played))}}, Trial.of(played).to_arrays())
 
     def _evaluate(self, advance: Advance) -> Outcome:
-        return Outcome({"held_out": self._held_out(self.learner.policy(self.adapter), advance)})
+        return Outcome({"held_out": self._held_out(self.learner.policy(self.adapter, measured=True), advance)})
 
     # Playing
 

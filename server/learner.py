@@ -40,8 +40,8 @@ class Learner(Protocol):
         """Digest of what adapters are put on."""
         ...
 
-    def policy(self, adapter: Adapter) -> Policy:
-        """Return the player with this adapter."""
+    def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
+        """Return the player with this adapter; say whether for games on which every version is measured."""
         ...
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
@@ -68,7 +68,7 @@ class TacticsLearner:
     def load(self) -> None:
         """Have nothing to load."""
 
-    def policy(self, adapter: Adapter) -> Policy:
+    def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
         """Return uniform play tilted by the adapter's weights."""
         return TacticsPolicy.from_adapter(adapter, policy_version(self.base, adapter))
 
@@ -92,6 +92,7 @@ class TorchLearner:
 
     def __init__(self, config: RunConfig, cache: Path) -> None:
         self._config, self._cache = config, cache
+        self._scenes: Any = None
 
     def load(self) -> None:
         """Load the base model, dequantising it first if that was never done."""
@@ -102,11 +103,15 @@ class TorchLearner:
         """Digest of the base model's file."""
         return str(self._model().base.digest)
 
-    def policy(self, adapter: Adapter) -> Policy:
-        """Return the model with this adapter."""
+    def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
+        """Return the model with this adapter.
+
+        Games on which every version is measured share their scenes. Others start without any, so that what is learned
+        from them does not depend, in its last bits, on what was played before.
+        """
         from ..client.policy.torch_policy import TorchPolicy
 
-        return TorchPolicy(self._model(), adapter)
+        return TorchPolicy(self._model(), adapter, self._measured_scenes() if measured else None)
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
         """Train fresh LoRA layers towards uniform play, or read the result of the same training from the cache."""
@@ -130,6 +135,11 @@ class TorchLearner:
     def describe(self, folder: Path) -> None:
         """Write PEFT's own configuration, so that plain peft can load the folder."""
         self._model().base.model.peft_config["default"].save_pretrained(str(folder))
+
+    def _measured_scenes(self) -> Any:
+        if self._scenes is None:
+            self._scenes = self._model().new_scenes()
+        return self._scenes
 
     def _model(self) -> Any:
         from ..client.policy.torch_policy import load_model

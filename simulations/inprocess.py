@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,14 +10,13 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from numpy.typing import NDArray
-
 from ..client.app import make_app
 from ..client.games.assignment import client_games
 from ..client.games.prepare import GameId, prepare
 from ..client.policy.policy import Policy
 from ..client.runtime import LocalRuntime, Runtime
 from ..protocol.config import RunConfig
+from ..protocol.messages import PlayRequest
 from ..protocol.play import specs_from_text
 from ..server.app import check, run
 from .batching import Batcher
@@ -35,10 +34,10 @@ class BatchingRuntime:
     batcher: Batcher
     _loading: Lock = field(default_factory=Lock)
 
-    def policy(self, config: RunConfig, version: str, adapter: Mapping[str, NDArray[Any]]) -> Policy:
-        """Return the policy of one version, behind the barrier."""
+    def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
+        """Return the policy that is asked to play, behind the barrier."""
         with self._loading:  # clients ask all at once, and one batch needs one and the same policy
-            return self.batcher.wrap(self.inner.policy(config, version, adapter))
+            return self.batcher.wrap(self.inner.policy(config, request))
 
     def cache(self, config: RunConfig) -> Path:
         """Return the folder for compiled games and converted models."""

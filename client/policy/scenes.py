@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from .tokens import Ids
 from .trunk import Trunk, stack, unstack
 
 TOKENS_KEPT = 40_000  # about 46 KB a token for a model of 30 layers with three key-value heads
+BATCH_TOKENS = 768  # enough for matrix products to run at full speed
 
 
 @dataclass
@@ -39,7 +40,12 @@ class Pool:
 
 
 class SceneCache:
-    """Computes what is missing, keeps what was used last, and serves it packed."""
+    """Computes what is missing, keeps what was used last, and serves it packed.
+
+    What is missing together is computed together, nearly twice as fast as one by one; but the last bits of a matrix
+    product depend on its shape. What must come out the same to the bit when a run is resumed therefore starts with an
+    empty cache of its own.
+    """
 
     def __init__(self, trunk: Trunk, head: Ids) -> None:
         self._trunk, self._head = trunk, head
@@ -53,13 +59,12 @@ class SceneCache:
     def prepare(self, scenes: Iterable[Ids], version: str | None) -> None:
         """Compute the bottoms of the head and of these scenes, and their tops too if a version is given."""
         wanted = list(dict.fromkeys(scenes))
-        # One at a time: the last bits of a matrix product depend on its shape, and what a scene is must not depend on
-        # what else was played before, or a resumed run would end elsewhere.
-        for scene in (self._head, *wanted):
-            if scene not in self._scenes:
-                self._compute_bottom(scene)
-            if version is not None and self._scenes[scene].version != version:
-                self._compute_top(scene, version)
+        for parts in ([self._head], wanted):  # a scene attends to the head
+            for batch in _batches([part for part in parts if part not in self._scenes]):
+                self._compute_bottoms(batch)
+            if version is not None:
+                for batch in _batches([part for part in parts if self._scenes[part].version != version]):
+                    self._compute_tops(batch, version)
         for scene in (*wanted, self._head):
             self._scenes.move_to_end(scene)
         self._forget(len(wanted) + 1)
@@ -77,29 +82,39 @@ class SceneCache:
         cached = unstack(stacks[0], 0) | (unstack(stacks[1], self._trunk.first) if tops else {})
         return Pool(cached, int(ends[-1]), places)
 
-    def _compute_bottom(self, scene: Ids) -> None:
+    def _compute_bottoms(self, batch: Sequence[Ids]) -> None:
         made: dict[int, KeyValues] = {}
         first = self._trunk.first
-        hidden = self._trunk.run(self._trunk.embed(scene), 0, first, self._attended(scene, made))
-        bottom = stack(made, range(first)) if first else hidden.new_zeros(0, 2, 1, len(scene), 1)
-        self._scenes[scene] = Scene(hidden, bottom)
+        hidden = self._trunk.embed([token for scene in batch for token in scene])
+        hidden = self._trunk.run(hidden, 0, first, self._attended(batch, made))
+        stacked = stack(made, range(first)) if first else hidden.new_zeros(0, 2, 1, len(hidden), 1)
+        lengths = [len(scene) for scene in batch]
+        for scene, own, bottom in zip(batch, hidden.split(lengths), stacked.split(lengths, dim=3), strict=True):
+            self._scenes[scene] = Scene(own.clone(), bottom.clone())
 
-    def _compute_top(self, scene: Ids, version: str) -> None:
+    def _compute_tops(self, batch: Sequence[Ids], version: str) -> None:
         made: dict[int, KeyValues] = {}
-        kept, first, layers = self._scenes[scene], self._trunk.first, self._trunk.layers
-        self._trunk.run(kept.hidden, first, layers, self._attended(scene, made))
-        kept.top, kept.version = stack(made, range(first, layers)), version
+        first, layers = self._trunk.first, self._trunk.layers
+        hidden = torch.cat([self._scenes[scene].hidden for scene in batch])
+        self._trunk.run(hidden, first, layers, self._attended(batch, made))
+        tops = stack(made, range(first, layers)).split([len(scene) for scene in batch], dim=3)
+        for scene, top in zip(batch, tops, strict=True):
+            kept = self._scenes[scene]
+            kept.top, kept.version = top.clone(), version
 
-    def _attended(self, scene: Ids, made: dict[int, KeyValues]) -> Attended:
+    def _attended(self, batch: Sequence[Ids], made: dict[int, KeyValues]) -> Attended:
         """The head attends to itself only; a scene to the head and itself."""
-        head = self._scenes[self._head] if scene != self._head else None
+        head = self._scenes[self._head] if self._head not in batch else None
         known = len(self._head) if head is not None else 0
-        span = Span(len(scene), np.arange(known, known + len(scene)), np.arange(known), causal(len(scene)))
+        spans = [
+            Span(len(scene), np.arange(known, known + len(scene)), np.arange(known), causal(len(scene)))
+            for scene in batch
+        ]
         cached: dict[int, KeyValues] = {}
         if head is not None:
             cached = unstack(head.bottom, 0)
             cached |= unstack(head.top, self._trunk.first) if head.top is not None else {}
-        return Attended(self._trunk.layout([span], known), cached, made)
+        return Attended(self._trunk.layout(spans, known), cached, made)
 
     def _forget(self, needed: int) -> None:
         """Drop what was used longest ago, but nothing that was asked for just now."""
@@ -107,3 +122,15 @@ class SceneCache:
         while kept > TOKENS_KEPT and len(self._scenes) > needed:
             dropped, _ = self._scenes.popitem(last=False)
             kept -= len(dropped)
+
+
+def _batches(scenes: Sequence[Ids]) -> Iterator[list[Ids]]:
+    """Put scenes of like length together, about `BATCH_TOKENS` tokens at a time."""
+    batch: list[Ids] = []
+    for scene in sorted(scenes, key=len):
+        if batch and sum(map(len, batch)) + len(scene) > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(scene)
+    if batch:
+        yield batch

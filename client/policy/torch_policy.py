@@ -32,7 +32,6 @@ class TorchModel:
         self.base, self.batch_tokens = base, batch_tokens
         self.encoder = Encoder(base.tokenizer)
         self.trunk = Trunk(base)
-        self.scenes = SceneCache(self.trunk, self.encoder.head)
         self.fresh = self.adapter()
         self.version = ""
 
@@ -62,19 +61,23 @@ class TorchModel:
         """Say that the LoRA weights were changed in place: what was computed with the old ones must not serve."""
         self.version = policy_version(self.base.digest, self.adapter())
 
+    def new_scenes(self) -> SceneCache:
+        """Make an empty cache for the scenes of some games."""
+        return SceneCache(self.trunk, self.encoder.head)
+
     @torch.inference_mode()
-    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+    def score(self, situations: Sequence[Situation], scenes: SceneCache | None = None) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands under the loaded adapter."""
-        answers: list[LogProbs] = []
+        scenes, answers = scenes or self.new_scenes(), list[LogProbs]()
         for rows in self.chunks(self.encoder.encode(situations)):
-            self.scenes.prepare([row.scene for row in rows], self.version)
-            hidden, starts = self.run(rows, self.trunk.layers)
+            scenes.prepare([row.scene for row in rows], self.version)
+            hidden, starts = self.run(rows, self.trunk.layers, scenes)
             answers += [part.cpu().numpy() for part in self.trunk.log_probs(hidden, rows, starts)]
         return answers
 
-    def run(self, rows: Sequence[Row], stop: int) -> tuple[torch.Tensor, list[int]]:
+    def run(self, rows: Sequence[Row], stop: int, scenes: SceneCache) -> tuple[torch.Tensor, list[int]]:
         """Run rows behind their cached scenes through the layers before `stop`; also say where each row starts."""
-        pool = self.scenes.pool([row.scene for row in rows], tops=stop > self.trunk.first)
+        pool = scenes.pool([row.scene for row in rows], tops=stop > self.trunk.first)
         head = len(self.encoder.head)
         spans = [
             row.span(head + len(row.scene), np.concatenate([np.arange(head), pool.places[row.scene]])) for row in rows
@@ -99,10 +102,16 @@ class TorchModel:
 
 
 class TorchPolicy:
-    """One policy version: the shared model, and the adapter it needs."""
+    """One policy version: the shared model, the adapter it needs, and its scenes.
 
-    def __init__(self, model: TorchModel, adapter: Adapter) -> None:
-        self._model = model
+    Parameters
+    ----------
+    scenes
+        A cache that outlives this version, where several versions play the same games; by default its own.
+    """
+
+    def __init__(self, model: TorchModel, adapter: Adapter, scenes: SceneCache | None = None) -> None:
+        self._model, self._scenes = model, scenes or model.new_scenes()
         self._adapter = adapter or model.fresh
         self._version = policy_version(model.base.digest, self._adapter)
 
@@ -112,7 +121,7 @@ class TorchPolicy:
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         self._model.load(self._adapter)
-        return self._model.score(situations)
+        return self._model.score(situations, self._scenes)
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ...client.policy.scenes import SceneCache
 from ...client.policy.segments import Attended, Span, causal
 from ...client.policy.tokens import Ids, Row
 from ...client.policy.torch_policy import TorchModel
@@ -19,6 +20,7 @@ class Rehearsal:
     """Public states to train on. `bottoms` are hidden states below the first adapted layer, shapes (t, hidden)."""
 
     model: TorchModel
+    scenes: SceneCache
     rows: Sequence[Row]
     bottoms: Sequence[torch.Tensor]
 
@@ -26,13 +28,13 @@ class Rehearsal:
     @torch.no_grad()
     def prepare(cls, model: TorchModel, situations: Sequence[Situation]) -> Rehearsal:
         """Tokenise the states and run them through the layers without adapters."""
-        rows = model.encoder.encode(situations)
+        rows, scenes = model.encoder.encode(situations), model.new_scenes()
         bottoms: list[torch.Tensor] = []
         for chunk in model.chunks(rows):
-            model.scenes.prepare([row.scene for row in chunk], version=None)
-            hidden, _ = model.run(chunk, model.trunk.first)
+            scenes.prepare([row.scene for row in chunk], version=None)
+            hidden, _ = model.run(chunk, model.trunk.first, scenes)
             bottoms += [part.clone() for part in hidden.split([len(row.tokens) for row in chunk])]
-        return cls(model, rows, bottoms)
+        return cls(model, scenes, rows, bottoms)
 
     def log_probs(self, chosen: Sequence[int]) -> list[torch.Tensor]:
         """Log-probabilities of the chosen states' commands, differentiable in the adapter.
@@ -48,9 +50,8 @@ class Rehearsal:
         return self.model.trunk.log_probs(top, rows, starts)
 
     def _shared(self, scenes: Sequence[Ids]) -> list[torch.Tensor]:
-        cache = self.model.scenes
-        cache.prepare(scenes, version=None)
-        return [cache.hidden(segment).clone() for segment in (self.model.encoder.head, *scenes)]
+        self.scenes.prepare(scenes, version=None)
+        return [self.scenes.hidden(segment).clone() for segment in (self.model.encoder.head, *scenes)]
 
     def _spans(self, rows: Sequence[Row], scenes: Sequence[Ids]) -> tuple[list[Span], list[int]]:
         """Head, scenes and rows one after the other: the keys of each are its own place in the packed row."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class FakeRuntime:
     folder: Path
     given: Policy
 
-    def policy(self, config: RunConfig, version: str, adapter: Mapping[str, Any]) -> Policy:
+    def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
         return self.given
 
     def cache(self, config: RunConfig) -> Path:
@@ -143,12 +143,12 @@ def test_streams_differ_by_everything_and_repeat() -> None:
 
 
 def test_the_local_runtime_loads_tactics_and_refuses_other_backends() -> None:
-    local, weights = LocalRuntime(), np.ones(tactics.DIMENSION, np.float32)
-    assert local.policy(CONFIG, "v1", {"weights": weights}).version == "v1"
+    local, asked = LocalRuntime(), request()
+    assert local.policy(CONFIG, asked).version == "v1"
     with pytest.raises(ModelError, match="weights"):
-        local.policy(CONFIG, "v1", {"weights": weights[:3]})
+        local.policy(CONFIG, replace(asked, adapter={"weights": np.zeros(3, np.float32)}))
     with pytest.raises(ConfigError, match="known are torch, tactics"):
-        local.policy(replace(CONFIG, policy=PolicyConfig(backend="magic")), "v1", {})
+        local.policy(replace(CONFIG, policy=PolicyConfig(backend="magic")), asked)
     assert local.cache(replace(CONFIG, cache="/somewhere")) == Path("/somewhere")
 
 

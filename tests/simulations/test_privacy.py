@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fedoel.client.games.game import Game
 from fedoel.client.policy.policy import LogProbs, Policy
 from fedoel.client.runtime import LocalRuntime, Runtime
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
+from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.play import GameSpec, Observation
 from fedoel.protocol.situation import Situation
 from fedoel.server import app as server
@@ -92,7 +93,7 @@ class Leaky:
 
 @dataclass(frozen=True)
 class LeakyRuntime(LocalRuntime):
-    def policy(self, config: RunConfig, version: str, adapter: Mapping[str, Any]) -> Policy:
+    def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
         return Leaky()
 
 

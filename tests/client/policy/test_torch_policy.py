@@ -87,7 +87,8 @@ def test_an_answer_does_not_depend_on_the_rest_of_the_batch(model: TorchModel, a
 def test_versions_share_scenes_but_not_answers(
     tiny_base: Path, tmp_path: Path, model: TorchModel, adapters: list[dict[str, Any]]
 ) -> None:
-    first, second = (TorchPolicy(model, adapter) for adapter in adapters)
+    shared = model.new_scenes()
+    first, second = (TorchPolicy(model, adapter, shared) for adapter in adapters)
     before = first.score(situations())
     other = second.score(situations())
     again = first.score(situations())
@@ -98,12 +99,25 @@ def test_versions_share_scenes_but_not_answers(
     assert first.version != second.version
 
 
+def test_scenes_are_the_same_together_and_alone(model: TorchModel, adapters: list[dict[str, Any]]) -> None:
+    model.load(adapters[0])
+    together, alone = model.new_scenes(), model.new_scenes()
+    wanted = [(*(token % 90 for token in range(5, 5 + length)),) for length in (3, 40, 40, 7, 900, 12, 41)]
+    together.prepare(wanted, model.version)
+    for scene in wanted:
+        alone.prepare([scene], model.version)
+        for ours, theirs in zip(
+            together.pool([scene]).cached.values(), alone.pool([scene]).cached.values(), strict=True
+        ):
+            assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
+
+
 def test_forgetting_scenes_changes_nothing(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.load({})
-    before = model.score(situations())
+    before, kept = model.score(situations()), model.new_scenes()
     monkeypatch.setattr(scenes, "TOKENS_KEPT", 1)
     for _ in range(2):
-        after = [model.score([situation])[0] for situation in situations()]
+        after = [model.score([situation], kept)[0] for situation in situations()]
         assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(before, after, strict=True))
 
 
@@ -145,14 +159,17 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_weights_that_changed_in_place_are_another_version_with_its_own_scenes(
     model: TorchModel, adapters: list[dict[str, Any]]
 ) -> None:
-    TorchPolicy(model, adapters[0]).score(situations())
+    kept = model.new_scenes()
+    TorchPolicy(model, adapters[0], kept).score(situations())
     for parameter in model.base.model.parameters():
         if parameter.requires_grad:
             parameter.data.mul_(0.5)
     model.changed()
     halved = {name: array / 2 for name, array in adapters[0].items()}
-    for before, after in zip(model.score(situations()), TorchPolicy(model, halved).score(situations()), strict=True):
-        assert np.array_equal(before, after)
+    for before, after in zip(
+        model.score(situations(), kept), TorchPolicy(model, halved).score(situations()), strict=True
+    ):
+        assert np.allclose(before, after, atol=1e-5)
 
 
 def test_a_saved_version_loads_with_plain_peft(
