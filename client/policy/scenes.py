@@ -51,10 +51,6 @@ class SceneCache:
         self._trunk, self._head = trunk, head
         self._scenes: OrderedDict[Ids, Scene] = OrderedDict()
 
-    def hidden(self, scene: Ids) -> torch.Tensor:
-        """Hidden states of a scene below the first adapted layer, shape (t, hidden)."""
-        return self._scenes[scene].hidden
-
     @torch.inference_mode()
     def prepare(self, scenes: Iterable[Ids], version: str | None) -> None:
         """Compute the bottoms of the head and of these scenes, and their tops too if a version is given."""
@@ -69,17 +65,18 @@ class SceneCache:
             self._scenes.move_to_end(scene)
         self._forget(len(wanted) + 1)
 
-    @torch.inference_mode()
-    def pool(self, scenes: Iterable[Ids], tops: bool = True) -> Pool:
-        """Pack the head and these scenes, all prepared before."""
+    def pool(self, scenes: Iterable[Ids], bottoms: bool = True, tops: bool = True) -> Pool:
+        """Pack the head and these scenes, all prepared before, for the layers that are asked for."""
         parts = [self._head, *dict.fromkeys(scenes)]
         chosen = [self._scenes[part] for part in parts]
-        stacks = [torch.cat([scene.bottom for scene in chosen], dim=3)]
+        cached: dict[int, KeyValues] = {}
+        if bottoms:
+            cached |= unstack(torch.cat([scene.bottom for scene in chosen], dim=3), 0)
         if tops:
-            stacks.append(torch.cat([scene.top for scene in chosen if scene.top is not None], dim=3))
+            packed = torch.cat([scene.top for scene in chosen if scene.top is not None], dim=3)
+            cached |= unstack(packed, self._trunk.first)
         ends = np.cumsum([len(part) for part in parts])
         places = {part: np.arange(end - len(part), end) for part, end in zip(parts, ends, strict=True)}
-        cached = unstack(stacks[0], 0) | (unstack(stacks[1], self._trunk.first) if tops else {})
         return Pool(cached, int(ends[-1]), places)
 
     def _compute_bottoms(self, batch: Sequence[Ids]) -> None:

@@ -17,8 +17,8 @@ from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
 from .base import Base, load_base
 from .policy import LogProbs
-from .scenes import SceneCache
-from .segments import Attended
+from .scenes import Pool, SceneCache
+from .segments import Attended, Span
 from .tokens import Encoder, Row
 from .trunk import Trunk
 
@@ -77,15 +77,19 @@ class TorchModel:
 
     def run(self, rows: Sequence[Row], stop: int, scenes: SceneCache) -> tuple[torch.Tensor, list[int]]:
         """Run rows behind their cached scenes through the layers before `stop`; also say where each row starts."""
-        pool = scenes.pool([row.scene for row in rows], tops=stop > self.trunk.first)
+        pool = scenes.pool((row.scene for row in rows), tops=stop > self.trunk.first)
+        spans, starts = self.spans(rows, pool)
+        attended = Attended(self.trunk.layout(spans, pool.keys), pool.cached)
+        hidden = self.trunk.embed([token for row in rows for token in row.tokens])
+        return self.trunk.run(hidden, 0, stop, attended), starts
+
+    def spans(self, rows: Sequence[Row], pool: Pool) -> tuple[list[Span], list[int]]:
+        """Lay rows out behind the head and their scenes; also say where each row starts."""
         head = len(self.encoder.head)
         spans = [
             row.span(head + len(row.scene), np.concatenate([np.arange(head), pool.places[row.scene]])) for row in rows
         ]
-        starts = np.cumsum([0, *(span.length for span in spans)])[:-1].tolist()
-        attended = Attended(self.trunk.layout(spans, pool.keys), pool.cached)
-        hidden = self.trunk.embed([token for row in rows for token in row.tokens])
-        return self.trunk.run(hidden, 0, stop, attended), starts
+        return spans, np.cumsum([0, *(span.length for span in spans)])[:-1].tolist()
 
     def chunks(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         """Cut rows into batches of about `batch_tokens` tokens."""

@@ -71,8 +71,8 @@ def train(
     batches = rehearsal.batches(schedule.batch, np.random.default_rng(seed))
     losses: list[float] = []
     with _repeatable():
-        for _, batch in zip(range(schedule.steps), batches, strict=False):
-            students = rehearsal.log_probs(batch)
+        for step, batch in zip(range(schedule.steps), batches, strict=False):
+            students = rehearsal.log_probs(batch, f"step {step}")
             teachers = [torch.from_numpy(targets[index]).to(device) for index in batch]
             mean = torch.stack([loss(s, t) for s, t in zip(students, teachers, strict=True)]).mean()
             optimiser.zero_grad(set_to_none=True)

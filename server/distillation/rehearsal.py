@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...client.policy.scenes import SceneCache
-from ...client.policy.segments import Attended, Span, causal
+from ...client.policy.segments import Attended
 from ...client.policy.tokens import Ids, Row
 from ...client.policy.torch_policy import TorchModel
 from ...protocol.situation import Situation
@@ -36,39 +36,25 @@ class Rehearsal:
             bottoms += [part.clone() for part in hidden.split([len(row.tokens) for row in chunk])]
         return cls(model, scenes, rows, bottoms)
 
-    def log_probs(self, chosen: Sequence[int]) -> list[torch.Tensor]:
+    def log_probs(self, chosen: Sequence[int], version: str) -> list[torch.Tensor]:
         """Log-probabilities of the chosen states' commands, differentiable in the adapter.
 
-        The head and every scene are read once, however many of the states share them.
+        The gradient flows through what is decided, the moment and the commands. Head and scenes are read with the
+        adapter as it is, once for all states that share them, and taken for constants: most tokens are theirs.
+
+        Parameters
+        ----------
+        version
+            Name of the adapter as it is now; scenes are read again when it changes.
         """
         rows = [self.rows[index] for index in chosen]
-        scenes = list(dict.fromkeys(row.scene for row in rows))
-        spans, starts = self._spans(rows, scenes)
-        hidden = torch.cat([*self._shared(scenes), *(self.bottoms[index] for index in chosen)])
-        attended = Attended(self.model.trunk.layout(spans, 0))
-        top = self.model.trunk.run(hidden, self.model.trunk.first, self.model.trunk.layers, attended)
-        return self.model.trunk.log_probs(top, rows, starts)
-
-    def _shared(self, scenes: Sequence[Ids]) -> list[torch.Tensor]:
-        self.scenes.prepare(scenes, version=None)
-        return [self.scenes.hidden(segment).clone() for segment in (self.model.encoder.head, *scenes)]
-
-    def _spans(self, rows: Sequence[Row], scenes: Sequence[Ids]) -> tuple[list[Span], list[int]]:
-        """Head, scenes and rows one after the other: the keys of each are its own place in the packed row."""
-        head = np.arange(len(self.model.encoder.head))
-        spans = [Span(len(head), head, head[:0], causal(len(head)))]
-        places: dict[Ids, np.ndarray] = {}
-        start = len(head)
-        for scene in scenes:
-            places[scene] = np.arange(start, start + len(scene))
-            spans.append(Span(len(scene), len(head) + np.arange(len(scene)), head, causal(len(scene))))
-            start += len(scene)
-        starts: list[int] = []
-        for row in rows:
-            starts.append(start)
-            spans.append(row.span(len(head) + len(row.scene), np.concatenate([head, places[row.scene]])))
-            start += spans[-1].length
-        return spans, starts
+        trunk, scenes = self.model.trunk, [row.scene for row in rows]
+        self.scenes.prepare(scenes, version)
+        pool = self.scenes.pool(scenes, bottoms=False)
+        spans, starts = self.model.spans(rows, pool)
+        hidden = torch.cat([self.bottoms[index] for index in chosen])
+        top = trunk.run(hidden, trunk.first, trunk.layers, Attended(trunk.layout(spans, pool.keys), pool.cached))
+        return trunk.log_probs(top, rows, starts)
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
         """Endless batches of state indices; states that share a scene stay together, in a new order every epoch."""

@@ -49,7 +49,7 @@ def test_training_sees_what_playing_sees(model: TorchModel) -> None:
     scored = model.score(states)
     rehearsal = Rehearsal.prepare(model, states)
     for batch in ([0, 1, 2, 3], [5], list(range(12))):
-        for index, log_probs in zip(batch, rehearsal.log_probs(batch), strict=True):
+        for index, log_probs in zip(batch, rehearsal.log_probs(batch, "now"), strict=True):
             assert np.allclose(log_probs.detach().numpy(), scored[index], atol=1e-5)
 
 
