@@ -1,12 +1,14 @@
 """The token tree of the admissible commands: exact probabilities of commands from one forward pass.
 
-Constrained decoding walks the tree: at a node with several children the next token is drawn from the language model's
-distribution, renormalised over the children; a node with one child is passed for free. So
+A command is as likely as the language model finds its text, among the commands there are:
 
-    log pi(a | x) = sum over the branching nodes on a's path of  log softmax over that node's children
+    pi(a | x) = exp s(a) / sum_b exp s(b)        s(a) = sum over a's tokens of  log p(token | x, tokens before)
 
-and the model needs to read only the tokens that lead to a branching node. All of them can be read in one pass, since
-each attends to its own ancestors only (a tree attention mask).
+as in GLAM (Carta et al. 2023, arXiv 2302.02662), with p normalised over the tokens that the prompt or any of its
+commands holds. Renormalising at every node of the tree over its children alone would be decoding without foresight:
+"take" would have to be decided before it counts what there is to take. The model reads only tokens that something
+follows, all of them in one pass, since each attends to its own ancestors only (a tree attention mask). The end of a
+command counts only where another command goes on.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class ActionTree:
     tokens, parents, depths
         Of the nodes to read, parents first, shape (N,). A parent of -1 is the end of the prompt; depths start at 1.
     choice_node
-        The node whose logits decide a choice, -1 for the end of the prompt, shape (C,); a node's choices are adjacent.
+        The node whose logits score a choice, -1 for the end of the prompt, shape (C,); a node's choices are adjacent.
     choice_token
         The token that a choice appends, shape (C,).
     uses
@@ -63,19 +65,20 @@ class ActionTree:
         paths = [tuple(command) for command in commands]
         _check(paths)
         children = _children(paths)
-        branching = {prefix for prefix, tokens in children.items() if len(tokens) > 1}
-        read = sorted(
-            {prefix[:n] for prefix in branching for n in range(1, len(prefix) + 1)}, key=lambda p: (len(p), p)
-        )
+        whole = set(paths)
+        scored = {
+            prefix
+            for prefix, tokens in children.items()
+            if len(paths) > 1 and (len(tokens) > 1 or (*prefix, tokens[0]) not in whole)
+        }
+        read = sorted(scored - {()}, key=lambda p: (len(p), p))
         index = {prefix: row for row, prefix in enumerate(read)} | {(): ROOT}
-        choices = [
-            (prefix, token) for prefix in sorted(branching, key=lambda p: index[p]) for token in children[prefix]
-        ]
+        choices = [(prefix, token) for prefix in sorted(scored, key=lambda p: index[p]) for token in children[prefix]]
         column = {choice: c for c, choice in enumerate(choices)}
         uses = np.zeros((len(paths), len(choices)), dtype=np.float32)
         for row, path in enumerate(paths):
             for n in range(len(path)):
-                if path[:n] in branching:
+                if path[:n] in scored:
                     uses[row, column[path[:n], path[n]]] = 1
         return cls(
             tokens=_indices(prefix[-1] for prefix in read),

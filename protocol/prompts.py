@@ -48,5 +48,5 @@ def _last(situation: Situation) -> str:
 
 
 PROMPT_VERSION = hashlib.sha256(
-    repr((SYSTEM, LONGEST_REPLY, "goal/place/read; carrying/tried/new/back/last; 1")).encode()
+    repr((SYSTEM, LONGEST_REPLY, "goal/place/read; carrying/tried/new/back/last; likelihoods; 2")).encode()
 ).hexdigest()[:16]

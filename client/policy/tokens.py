@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...protocol.actions import ROOT, ActionTree
+from ...protocol.actions import ActionTree
 from ...protocol.prompts import SYSTEM, render
 from ...protocol.situation import Situation
 from .segments import Span, causal
@@ -33,9 +33,9 @@ class Row:
         return [*self.moment, *self.tree.tokens.tolist()]
 
     @property
-    def choice_offsets(self) -> NDArray[np.int64]:
-        """Which of `tokens` decides each choice, shape (C,)."""
-        return np.where(self.tree.choice_node == ROOT, -1, self.tree.choice_node) + len(self.moment)
+    def vocabulary(self) -> NDArray[np.int64]:
+        """The tokens over which the next one is normalised, in ascending order."""
+        return np.unique([*self.scene, *self.moment, *self.tree.choice_token])
 
     def span(self, start: int, context: NDArray[np.int64]) -> Span:
         """Lay the row out behind `start` tokens of head and scene, whose keys are `context`."""

@@ -7,13 +7,17 @@ a segment is therefore kept across versions, its *top* is computed anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .base import Base
 from .segments import Attended, KeyValues, Layout, build_layout
 from .tokens import Row
+
+Ints = NDArray[np.int64]
 
 
 class Trunk:
@@ -50,33 +54,36 @@ class Trunk:
         list of tensors
             One of shape (A,) for each row.
         """
-        offsets = np.concatenate([row.choice_offsets + start for row, start in zip(rows, starts, strict=True)])
-        tokens = np.concatenate([row.tree.choice_token for row in rows])
-        if not len(tokens):
+        asked = [
+            np.unique(row.tree.choice_node) + start + len(row.moment) for row, start in zip(rows, starts, strict=True)
+        ]
+        offsets = np.concatenate(asked)
+        if not len(offsets):
             zero = hidden_Td[:0].sum()  # differentiable, so that training may meet a batch without any choice
             return [zero.expand(len(row.tree.uses)) for row in rows]
-        normed_Cd = self.base.decoder.norm(hidden_Td[torch.from_numpy(offsets).to(hidden_Td.device)])
-        rows_Cd = self.base.head[torch.from_numpy(tokens).to(hidden_Td.device)]
-        chosen_C = _log_softmax_by_group((normed_Cd * rows_Cd).sum(-1).float(), offsets)
-        parts = torch.split(chosen_C, [len(row.tree.choice_token) for row in rows])
-        return [
-            torch.from_numpy(row.tree.uses).to(hidden_Td.device) @ part for row, part in zip(rows, parts, strict=True)
-        ]
+        tokens = np.unique(np.concatenate([row.vocabulary for row in rows]))
+        normed_Nd = self.base.decoder.norm(hidden_Td[self._tensor(offsets)])
+        logits_NV = (normed_Nd @ self.base.head[self._tensor(tokens)].T).float()
+        parts = logits_NV.split([len(nodes) for nodes in asked])
+        return [self._commands(row, part, tokens) for row, part in zip(rows, parts, strict=True)]
+
+    def _commands(self, row: Row, logits_NV: torch.Tensor, tokens: Ints) -> torch.Tensor:
+        """Log-probabilities of one row's commands, shape (A,), from the logits of its nodes for these tokens."""
+        tree = row.tree
+        if not len(tree.choice_token):
+            return logits_NV.sum().expand(len(tree.uses))
+        own_NV = logits_NV[:, self._tensor(np.searchsorted(tokens, row.vocabulary))]
+        node = np.unique(tree.choice_node, return_inverse=True)[1]
+        chosen_C = logits_NV[self._tensor(node), self._tensor(np.searchsorted(tokens, tree.choice_token))]
+        surprise_C = own_NV.logsumexp(-1)[self._tensor(node)] - chosen_C
+        return torch.log_softmax(-(self._tensor(tree.uses) @ surprise_C), dim=-1)
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.base.device)
 
     def layout(self, spans: Sequence[object], cached_keys: int) -> Layout:
         """Lay spans out on the model's device."""
         return build_layout(spans, cached_keys, self.base.device)  # type: ignore[arg-type]
-
-
-def _log_softmax_by_group(logits_C: torch.Tensor, groups: np.ndarray) -> torch.Tensor:
-    """Log-softmax within runs of equal `groups`: one run is the choices at one branching node."""
-    edges = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1))
-    sizes = np.diff(edges, append=len(groups))
-    column = np.arange(len(groups)) - np.repeat(edges, sizes)
-    row = np.repeat(np.arange(len(edges)), sizes)
-    padded = logits_C.new_full((len(edges), int(sizes.max())), float("-inf"))
-    index = (torch.from_numpy(row).to(logits_C.device), torch.from_numpy(column).to(logits_C.device))
-    return torch.log_softmax(padded.index_put(index, logits_C), dim=-1)[index]
 
 
 def stack(made: dict[int, KeyValues], layers: range) -> torch.Tensor:

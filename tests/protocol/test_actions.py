@@ -20,14 +20,19 @@ def node_logits(prefix: Command) -> np.ndarray:
     return np.random.default_rng([7, *prefix]).normal(size=8) * 3
 
 
-def walk(command: Command, everything: list[Command]) -> float:
-    """Constrained decoding by hand: at each token, renormalise over the tokens that some command has there."""
-    total = 0.0
-    for n, token in enumerate(command):
-        allowed = sorted({c[n] for c in everything if len(c) > n and c[:n] == command[:n]})
-        logits = node_logits(command[:n])
-        total += logits[token] - np.log(np.exp(logits[allowed]).sum())
-    return total
+def log_p(token: int, prefix: Command) -> float:
+    logits = node_logits(prefix)
+    return float(logits[token] - np.logaddexp.reduce(logits))
+
+
+def by_hand(everything: list[Command]) -> np.ndarray:
+    """Score each command by itself, its end only where another command goes on, and normalise over the commands."""
+    scores = []
+    for command in everything:
+        body = command[:-1]
+        goes_on = any(other != command and other[: len(body)] == body for other in everything)
+        scores.append(sum(log_p(token, command[:n]) for n, token in enumerate(command if goes_on else body)))
+    return np.asarray(scores - np.logaddexp.reduce(scores))
 
 
 def tree_log_probs(tree: ActionTree) -> np.ndarray:
@@ -35,30 +40,28 @@ def tree_log_probs(tree: ActionTree) -> np.ndarray:
     prefixes: list[Command] = []
     for token, parent in zip(tree.tokens.tolist(), tree.parents.tolist(), strict=True):
         prefixes.append(((*prefixes[parent],) if parent != ROOT else ()) + (token,))
-    chosen = np.zeros(len(tree.choice_token))
-    for node in dict.fromkeys(tree.choice_node.tolist()):
-        logits = node_logits(() if node == ROOT else prefixes[node])
-        here = tree.choice_node == node
-        tokens = tree.choice_token[here]
-        chosen[here] = logits[tokens] - np.log(np.exp(logits[tokens]).sum())
-    return np.asarray(tree.uses @ chosen)
+    chosen = [
+        log_p(token, () if node == ROOT else prefixes[node])
+        for node, token in zip(tree.choice_node.tolist(), tree.choice_token.tolist(), strict=True)
+    ]
+    scores = tree.uses @ np.asarray(chosen)
+    return np.asarray(scores - np.logaddexp.reduce(scores))
 
 
 @given(commands)
-def test_the_tree_gives_the_probabilities_of_walking_it(texts: list[Command]) -> None:
+def test_the_tree_gives_the_probabilities_of_scoring_each_command(texts: list[Command]) -> None:
     ended = [(*text, END) for text in texts]
-    found = tree_log_probs(ActionTree.build(ended))
-    assert np.allclose(found, [walk(command, ended) for command in ended])
-    assert np.isclose(np.exp(found).sum(), 1.0)
+    assert np.allclose(tree_log_probs(ActionTree.build(ended)), by_hand(ended))
 
 
 @given(commands)
-def test_only_tokens_that_lead_to_a_choice_are_read(texts: list[Command]) -> None:
+def test_only_tokens_that_something_follows_are_read_and_each_once(texts: list[Command]) -> None:
     tree = ActionTree.build([(*text, END) for text in texts])
-    deciding = set(tree.choice_node.tolist())
-    sees = tree.ancestors()
-    for node in range(len(tree.tokens)):
-        assert any(sees[choice, node] for choice in deciding if choice != ROOT)
+    nodes = np.arange(len(tree.tokens))
+    assert np.isin(nodes, tree.choice_node).all()
+    assert (tree.parents < nodes).all()
+    pairs = list(zip(tree.parents.tolist(), tree.tokens.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs)
 
 
 def test_an_only_command_costs_nothing() -> None:
@@ -74,7 +77,7 @@ def test_ambiguous_commands_are_refused(bad: list[Command]) -> None:
 
 
 def test_a_node_sees_exactly_the_beginnings_of_its_path() -> None:
-    tree = ActionTree.build([(1, 2, 3, END), (1, 2, 4, END), (1, 5, END), (6, 7, END), (6, 8, END)])
+    tree = ActionTree.build([(1, 2, 3, END), (1, 2, 4, END), (1, 5, END), (6, 7, END), (8, END)])
     assert tree.tokens.tolist() == [1, 6, 2]
     assert tree.depths.tolist() == [1, 1, 2]
     assert tree.ancestors().tolist() == [[True, False, False], [False, True, False], [True, False, True]]

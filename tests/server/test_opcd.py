@@ -19,7 +19,8 @@ def situations(count: int = 12) -> list[Situation]:
     found = []
     for n in range(count):
         memory = Memory(f"Take the {'coin' if n % 2 else 'lamp'}.", 5)
-        commands = ("go east", "go north", "take coin", "take lamp", "look")
+        # Of one length: the tiny model reads bytes, and to it a longer command is a less likely one.
+        commands = ("go e", "go n", "take", "open", "look")
         found.append(memory.see(f"-= Room {n % 4} =-\nA room with number {n % 4}.", commands, 0))
     return found
 
