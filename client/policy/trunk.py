@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from .base import Base
-from .segments import Attended, KeyValues, Layout, build_layout
+from .segments import Attended, KeyValues, Layout, Span, build_layout
 from .tokens import Row
 
 Ints = NDArray[np.int64]
@@ -57,12 +57,8 @@ class Trunk:
         asked = [
             np.unique(row.tree.choice_node) + start + len(row.moment) for row, start in zip(rows, starts, strict=True)
         ]
-        offsets = np.concatenate(asked)
-        if not len(offsets):
-            zero = hidden_Td[:0].sum()  # differentiable, so that training may meet a batch without any choice
-            return [zero.expand(len(row.tree.uses)) for row in rows]
         tokens = np.unique(np.concatenate([row.vocabulary for row in rows]))
-        normed_Nd = self.base.decoder.norm(hidden_Td[self._tensor(offsets)])
+        normed_Nd = self.base.decoder.norm(hidden_Td[self._tensor(np.concatenate(asked))])
         logits_NV = (normed_Nd @ self.base.head[self._tensor(tokens)].T).float()
         parts = logits_NV.split([len(nodes) for nodes in asked])
         return [self._commands(row, part, tokens) for row, part in zip(rows, parts, strict=True)]
@@ -70,7 +66,7 @@ class Trunk:
     def _commands(self, row: Row, logits_NV: torch.Tensor, tokens: Ints) -> torch.Tensor:
         """Log-probabilities of one row's commands, shape (A,), from the logits of its nodes for these tokens."""
         tree = row.tree
-        if not len(tree.choice_token):
+        if not len(tree.choice_token):  # differentiable all the same: training may meet a batch without any choice
             return logits_NV.sum().expand(len(tree.uses))
         own_NV = logits_NV[:, self._tensor(np.searchsorted(tokens, row.vocabulary))]
         node = np.unique(tree.choice_node, return_inverse=True)[1]
@@ -81,9 +77,9 @@ class Trunk:
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(array).to(self.base.device)
 
-    def layout(self, spans: Sequence[object], cached_keys: int) -> Layout:
+    def layout(self, spans: Sequence[Span], cached_keys: int) -> Layout:
         """Lay spans out on the model's device."""
-        return build_layout(spans, cached_keys, self.base.device)  # type: ignore[arg-type]
+        return build_layout(spans, cached_keys, self.base.device)
 
 
 def stack(made: dict[int, KeyValues], layers: range) -> torch.Tensor:
