@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import accumulate
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -17,11 +19,8 @@ def test_every_token_is_found_again_and_padding_is_bounded(lengths: list[tuple[i
     layout = build_layout(spans, CACHED, torch.device("cpu"))
     asked = torch.cat([group.queries_BQ.flatten() for group in layout.groups])
     assert torch.equal(asked[layout.back_T], torch.arange(sum(own for own, _ in lengths)))
-    areas = {start: own * (own + known) for start, (own, known) in zip(starts(lengths), lengths, strict=True)}
+    starts = accumulate((own for own, _ in lengths), initial=0)
+    areas = {start: own * (own + known) for start, (own, known) in zip(starts, lengths, strict=False)}
     for group in layout.groups:
         work = sum(areas[start] for start in group.queries_BQ[:, 0].tolist())
         assert group.mask_B11QS.numel() <= LARGEST_PADDING * work + SMALL
-
-
-def starts(lengths: list[tuple[int, int]]) -> list[int]:
-    return np.cumsum([0, *(own for own, _ in lengths)])[:-1].tolist()
