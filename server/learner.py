@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,7 +93,6 @@ class TorchLearner:
 
     def __init__(self, config: RunConfig, cache: Path) -> None:
         self._config, self._cache = config, cache
-        self._scenes: Any = None
 
     def load(self) -> None:
         """Load the base model, dequantising it first if that was never done."""
@@ -111,7 +111,7 @@ class TorchLearner:
         """
         from ..client.policy.torch_policy import TorchPolicy
 
-        return TorchPolicy(self._model(), adapter, self._measured_scenes() if measured else None)
+        return TorchPolicy(self._model(), adapter, self._measured_scenes if measured else None)
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
         """Train fresh LoRA layers towards uniform play, or read the result of the same training from the cache."""
@@ -136,10 +136,9 @@ class TorchLearner:
         """Write PEFT's own configuration, so that plain peft can load the folder."""
         self._model().base.model.peft_config["default"].save_pretrained(str(folder))
 
+    @cached_property
     def _measured_scenes(self) -> Any:
-        if self._scenes is None:
-            self._scenes = self._model().new_scenes()
-        return self._scenes
+        return self._model().new_scenes()
 
     def _model(self) -> Any:
         from ..client.policy.torch_policy import load_model

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .segments import Attended, KeyValues, Span, causal
-from .tokens import Ids
+from .tokens import Ids, cut
 from .trunk import Trunk, stack, unstack
 
 TOKENS_KEPT = 40_000  # about 46 KB a token for a model of 30 layers with three key-value heads
@@ -56,10 +56,10 @@ class SceneCache:
         """Compute the bottoms of the head and of these scenes, and their tops too if a version is given."""
         wanted = list(dict.fromkeys(scenes))
         for parts in ([self._head], wanted):  # a scene attends to the head
-            for batch in _batches([part for part in parts if part not in self._scenes]):
+            for batch in _by_length([part for part in parts if part not in self._scenes]):
                 self._compute_bottoms(batch)
             if version is not None:
-                for batch in _batches([part for part in parts if self._scenes[part].version != version]):
+                for batch in _by_length([part for part in parts if self._scenes[part].version != version]):
                     self._compute_tops(batch, version)
         for scene in (*wanted, self._head):
             self._scenes.move_to_end(scene)
@@ -121,13 +121,6 @@ class SceneCache:
             kept -= len(dropped)
 
 
-def _batches(scenes: Sequence[Ids]) -> Iterator[list[Ids]]:
+def _by_length(scenes: Sequence[Ids]) -> Iterator[list[Ids]]:
     """Put scenes of like length together, about `BATCH_TOKENS` tokens at a time."""
-    batch: list[Ids] = []
-    for scene in sorted(scenes, key=len):
-        if batch and sum(map(len, batch)) + len(scene) > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(scene)
-    if batch:
-        yield batch
+    return cut(sorted(scenes, key=len), len, BATCH_TOKENS)

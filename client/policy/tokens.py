@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from .segments import Span, causal
 
 MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
 Ids = tuple[int, ...]
+Item = TypeVar("Item")
 TEXTS_KEPT = 16_384
 
 
@@ -78,3 +79,17 @@ class Encoder:
 
     def _tokenise(self, text: str) -> Ids:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def cut(items: Iterable[Item], tokens: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """Cut items, in their order, into batches of at most `most` tokens, or of one item that has more."""
+    batch: list[Item] = []
+    used = 0
+    for item in items:
+        if batch and used + tokens(item) > most:
+            yield batch
+            batch, used = [], 0
+        batch.append(item)
+        used += tokens(item)
+    if batch:
+        yield batch

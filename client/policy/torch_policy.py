@@ -19,7 +19,7 @@ from .base import Base, load_base
 from .policy import LogProbs
 from .scenes import Pool, SceneCache
 from .segments import Attended, Span
-from .tokens import Encoder, Row
+from .tokens import Encoder, Row, cut
 from .trunk import Trunk
 
 Adapter = Mapping[str, NDArray[np.float32]]
@@ -93,16 +93,7 @@ class TorchModel:
 
     def chunks(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         """Cut rows into batches of about `batch_tokens` tokens."""
-        batch: list[Row] = []
-        used = 0
-        for row in rows:
-            if batch and used + len(row.tokens) > self.batch_tokens:
-                yield batch
-                batch, used = [], 0
-            batch.append(row)
-            used += len(row.tokens)
-        if batch:
-            yield batch
+        return cut(rows, lambda row: len(row.tokens), self.batch_tokens)
 
 
 class TorchPolicy:
