@@ -14,6 +14,7 @@ from typing import Any, cast, get_type_hints
 from .errors import ConfigError
 
 Scalar = int | float | str | bool
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,16 @@ class GamesConfig:
 
 @dataclass(frozen=True, slots=True)
 class PolicyConfig:
-    """The model that plays. `base` is empty for the packaged SmolLM2, or a folder or GGUF file."""
+    """The model that plays.
+
+    `base` is empty for the packaged SmolLM2, or a folder or GGUF file. `precision` is ``fp32``, ``bf16`` for the
+    matrix products of frozen layers, or ``auto`` for what is faster on the device.
+    """
 
     backend: str = "torch"
     base: str = ""
     device: str = "auto"
+    precision: str = "auto"
     threads: int = 0
     batch_tokens: int = 4096
     lora_rank: int = 8
@@ -200,3 +206,5 @@ def _check_ranges(config: RunConfig) -> None:
     ):  # fmt: skip
         if not low <= float(flat[key]) <= high:
             raise ConfigError(f"{key} must lie between {low} and {high}, not {flat[key]!r}")
+    if config.policy.precision not in PRECISIONS:
+        raise ConfigError(f"policy.precision must be one of {', '.join(PRECISIONS)}, not {config.policy.precision!r}")

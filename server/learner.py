@@ -165,12 +165,13 @@ class TorchLearner:
         return model.adapter()  # type: ignore[no-any-return]
 
     def _warm_key(self, turns: Sequence[Turn]) -> str:
-        """Hash of all that decides the warm start: base, prompt, LoRA shape, schedule and states."""
+        """Hash of all that decides the warm start: base and precision, prompt, LoRA shape, schedule and states."""
         from ..protocol.prompts import render
 
-        policy = self._config.policy
+        policy, precision = self._config.policy, self._model().base.precision
+        settings = [asdict(self._config.warm_start), policy.lora_rank, policy.lora_layers, precision]
         digest = hashlib.sha256(policy_version(self.base, {}).encode())
-        digest.update(json.dumps([asdict(self._config.warm_start), policy.lora_rank, policy.lora_layers]).encode())
+        digest.update(json.dumps(settings).encode())
         for turn in turns:
             prompt = render(turn.situation)
             digest.update(repr((prompt, turn.situation.admissible)).encode())

@@ -28,6 +28,7 @@ from transformers import (
 from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
 from . import segments
+from .precision import HALF, halve, pick_precision
 
 CACHE_FORMAT = 1
 
@@ -39,6 +40,7 @@ class Base:
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     digest: str
+    precision: str
     first_layer: int
 
     @property
@@ -78,10 +80,16 @@ def load_base(config: PolicyConfig, cache: Path) -> Base:
         raise ModelError(f"the model in {folder} cannot be loaded: {error}") from error
     if not all(hasattr(model.model, part) for part in ("embed_tokens", "layers", "norm", "rotary_emb")):
         raise ModelError(f"{type(model).__name__} is not supported: choose a Llama-like decoder with rotary attention")
-    return _with_lora(model.to(pick_device(config.device)).eval(), tokenizer, digest, config)
+    device = pick_device(config.device)
+    precision = pick_precision(config.precision, device)
+    if precision == HALF:
+        halve(model.model.layers)
+    wrapped, first = _with_lora(model.to(device).eval(), config)
+    return Base(wrapped, tokenizer, digest, precision, first)
 
 
-def _with_lora(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, digest: str, config: PolicyConfig) -> Base:
+def _with_lora(model: PreTrainedModel, config: PolicyConfig) -> tuple[PeftModel, int]:
+    """Put fresh LoRA layers on the top layers; also say which is the first."""
     layers = int(model.config.num_hidden_layers)
     first = layers - config.lora_layers
     if first < 0:
@@ -96,8 +104,7 @@ def _with_lora(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, diges
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        wrapped = get_peft_model(model, lora)
-    return Base(wrapped, tokenizer, digest, first)
+        return get_peft_model(model, lora), first
 
 
 def _linear_names(model: Any) -> list[str]:

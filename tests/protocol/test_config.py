@@ -29,6 +29,7 @@ def test_the_flat_form_holds_everything() -> None:
         ("distil.learning-rate", float("nan"), "more than zero"),
         ("codec.clipping-norm", float("inf"), "finite"),
         ("seed", -1, "between"),
+        ("policy.precision", "fp8", "one of auto, fp32, bf16, not 'fp8'"),
     ],
 )
 def test_bad_settings_are_refused_by_name(key: str, value: Scalar, says: str) -> None:

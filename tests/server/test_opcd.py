@@ -27,7 +27,7 @@ def situations(count: int = 12) -> list[Situation]:
 
 @pytest.fixture
 def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
-    config = PolicyConfig(base=str(tiny_base), device="cpu", threads=1, lora_layers=2, lora_rank=4)
+    config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
     model = TorchModel(load_base(config, tmp_path), 512)
     rng = np.random.default_rng(1)
     model.load({name: rng.normal(0, 0.1, array.shape).astype(np.float32) for name, array in model.fresh.items()})

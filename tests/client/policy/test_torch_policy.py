@@ -35,7 +35,9 @@ def situations() -> list[Situation]:
 
 
 def config(base: Path) -> PolicyConfig:
-    return PolicyConfig(base=str(base), device="cpu", threads=1, lora_layers=2, lora_rank=4, batch_tokens=64)
+    return PolicyConfig(
+        base=str(base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4, batch_tokens=64
+    )
 
 
 @pytest.fixture
