@@ -76,12 +76,13 @@ class ContextConfig:
 
 @dataclass(frozen=True, slots=True)
 class DistilConfig:
-    """On-policy context distillation into the adapter."""
+    """On-policy context distillation into the adapter; `retention` weighs the student's answers with the context."""
 
     steps: int = 40
     batch: int = 16
     learning_rate: float = 5e-4
     gradient_norm: float = 1.0
+    retention: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,7 @@ def _check_ranges(config: RunConfig) -> None:
     for key, low, high in (
         ("seed", 0, 2**31 - 1), ("policy.threads", 0, 1024), ("games.held-out-teacher", 0, 1e9),
         ("strategy.fraction-train", 1e-9, 1), ("codec.discount", 0, 1), ("context.noise", 0, 1e6),
+        ("distil.retention", 0, 1e6),
     ):  # fmt: skip
         if not low <= float(flat[key]) <= high:
             raise ConfigError(f"{key} must lie between {low} and {high}, not {flat[key]!r}")

@@ -17,6 +17,11 @@ from numpy.typing import NDArray
 from ..protocol.play import Trajectory
 
 
+# Standard errors that a fall may have and still count as noise. One of three families falls by more than one of them
+# in two cases out of five although nothing has changed, so a single family has to fall by more.
+NOISE, NOISE_IN_A_FAMILY = 1.0, 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """How a policy did on the gate's games; every array has shape (episodes,)."""
@@ -58,15 +63,12 @@ def context_helps(current: Trial, teacher: Trial) -> Verdict:
 
 
 def candidate_holds(current: Trial, candidate: Trial) -> Verdict:
-    """Whether the candidate is not worse than the current version, overall or in any family.
-
-    A difference of up to one standard error counts as noise.
-    """
+    """Whether the candidate is not worse than the current version, overall or in any family, beyond noise."""
     difference = candidate.merits - current.merits
     wins = f"without the context {_wins(current, candidate)}"
     for name in ("", *dict.fromkeys(current.families.tolist())):
         part = difference[current.families == name] if name else difference
-        if part.mean() < -_standard_error(part):
+        if part.mean() < -(NOISE_IN_A_FAMILY if name else NOISE) * _standard_error(part):
             where = f" in {name}" if name else ""
             return Verdict(False, f"{wins}, but merit {part.mean():+.3f}{where}")
     return Verdict(True, f"{wins}, merit {difference.mean():+.3f}")

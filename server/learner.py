@@ -21,7 +21,7 @@ from ..client.runtime import BACKENDS
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.play import Turn
-from ..protocol.tactics import DIMENSION, VOCABULARY
+from ..protocol.tactics import DIMENSION, VOCABULARY, cells
 from ..protocol.versions import policy_version
 from .context import Context
 from .files import write_whole
@@ -115,11 +115,16 @@ class TorchLearner:
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
         """Train fresh LoRA layers towards uniform play, or read the result of the same training from the cache."""
+        from .distillation.opcd import Schedule, forward_kl, towards
+
         path = self._cache / "warm-starts" / f"{self._warm_key(turns)}.npz"
         if path.exists():
             with np.load(path, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
-        adapter = self._train({}, turns, [turn.log_probs for turn in turns], "warm-start", 0, advance)
+        settings = self._config.warm_start
+        schedule = Schedule(settings.steps, settings.batch, settings.learning_rate)
+        objective = towards([turn.log_probs for turn in turns], forward_kl)
+        adapter = self._train({}, turns, objective, schedule, 0, advance)
         buffer = io.BytesIO()
         np.savez(buffer, **adapter)  # type: ignore[arg-type]
         write_whole(path, buffer.getvalue())
@@ -130,7 +135,13 @@ class TorchLearner:
         advance: Advance,
     ) -> Adapter:  # fmt: skip
         """Train the adapter towards the teacher's answers on rehearsal turns."""
-        return self._train(adapter, turns, targets, "distil", seed, advance)
+        from .distillation.opcd import Schedule, retaining
+
+        settings = self._config.distil
+        schedule = Schedule(settings.steps, settings.batch, settings.learning_rate, settings.gradient_norm)
+        tilts = [context.weights[cells(turn.situation)] for turn in turns]
+        objective = retaining(targets, tilts, settings.retention)
+        return self._train(adapter, turns, objective, schedule, seed, advance)
 
     def describe(self, folder: Path) -> None:
         """Write PEFT's own configuration, so that plain peft can load the folder."""
@@ -146,22 +157,15 @@ class TorchLearner:
         return load_model(self._config.policy, self._cache)
 
     def _train(
-        self, adapter: Adapter, turns: Sequence[Turn], targets: Sequence[LogProbs], kind: str, seed: int,
-        advance: Advance,
-    ) -> Adapter:  # fmt: skip
-        from .distillation.opcd import Schedule, forward_kl, reverse_kl, train
+        self, adapter: Adapter, turns: Sequence[Turn], objective: Any, schedule: Any, seed: int, advance: Advance
+    ) -> Adapter:
+        from .distillation.opcd import train
         from .distillation.rehearsal import Rehearsal
 
-        warm, distil = self._config.warm_start, self._config.distil
-        if kind == "warm-start":
-            schedule, loss = Schedule(warm.steps, warm.batch, warm.learning_rate), forward_kl
-        else:
-            schedule = Schedule(distil.steps, distil.batch, distil.learning_rate, distil.gradient_norm)
-            loss = reverse_kl
         model = self._model()
         rehearsal = Rehearsal.prepare(model, [turn.situation for turn in turns])
         model.load(adapter)
-        train(rehearsal, targets, loss, schedule, seed, advance)
+        train(rehearsal, objective, schedule, seed, advance)
         return model.adapter()  # type: ignore[no-any-return]
 
     def _warm_key(self, turns: Sequence[Turn]) -> str:

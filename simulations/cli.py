@@ -17,8 +17,14 @@ from ..protocol.errors import FedoelError
 SCALES = ("quick", "standard", "full")
 ENGINES = ("inprocess", "ray")
 REFUSED, INTERRUPTED = 2, 130
-# Waiting threads of torch must sleep, or they take the cores of everybody else; nothing is downloaded at run time.
-ENVIRONMENT = (("OMP_WAIT_POLICY", "PASSIVE"), ("TOKENIZERS_PARALLELISM", "false"), ("HF_HUB_OFFLINE", "1"))
+ENVIRONMENT = (
+    # Waiting threads of torch must sleep, or they take the cores of everybody else, but not between two operations:
+    # some microseconds of spinning first make play a fifth faster.
+    ("OMP_WAIT_POLICY", "PASSIVE"),
+    ("GOMP_SPINCOUNT", "10000"),
+    ("TOKENIZERS_PARALLELISM", "false"),
+    ("HF_HUB_OFFLINE", "1"),  # nothing is downloaded at run time
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

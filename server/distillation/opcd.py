@@ -7,6 +7,10 @@ commands, so the expectation in the reverse KL
     KL(student || teacher) = sum_a pi_s(a | x) (log pi_s(a | x) - log pi_t(a | E, x))
 
 is taken exactly, and the gradient flows through the student only.
+
+Training without the context can spoil the use of a context in later cycles (ReSAIL, arXiv 2609.39306). The optional
+retention term is the same divergence of the student *with* the context from the teacher, that is from the policy that
+the student was at the start of the cycle.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from ...client.policy.policy import LogProbs
 from .rehearsal import Rehearsal
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Objective = Callable[[int, torch.Tensor], torch.Tensor]
 Advance = Callable[[int], None]
 
 
@@ -45,27 +50,51 @@ def forward_kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return (teacher.exp() * (teacher - student)).sum()
 
 
-def train(
-    rehearsal: Rehearsal,
-    targets: Sequence[LogProbs],
-    loss: Loss,
-    schedule: Schedule,
-    seed: int,
-    advance: Advance = lambda steps: None,
-) -> list[float]:
-    """Fit the adapter in place to the targets; returns the mean loss of every step.
+def towards(targets: Sequence[LogProbs], loss: Loss) -> Objective:
+    """Objective of a state: the divergence of the student's answer from the target for that state."""
+
+    def objective(index: int, student: torch.Tensor) -> torch.Tensor:
+        return loss(student, torch.from_numpy(targets[index]).to(student.device))
+
+    return objective
+
+
+def retaining(targets: Sequence[LogProbs], tilts: Sequence[LogProbs], weight: float) -> Objective:
+    """Objective of a state: reverse KL to the teacher, and `weight` times that of the student with the context.
 
     Parameters
     ----------
     targets
         Log-probabilities of the teacher for each state's commands.
-    loss
-        `reverse_kl` for distillation, `forward_kl` for the warm start.
+    tilts
+        What the context adds to each command's score before normalisation.
+    """
+    distilled = towards(targets, reverse_kl)
+
+    def objective(index: int, student: torch.Tensor) -> torch.Tensor:
+        tilted = (student + torch.from_numpy(tilts[index]).to(student.device)).log_softmax(-1)
+        return distilled(index, student) + weight * distilled(index, tilted)
+
+    return objective
+
+
+def train(
+    rehearsal: Rehearsal,
+    objective: Objective,
+    schedule: Schedule,
+    seed: int,
+    advance: Advance = lambda steps: None,
+) -> list[float]:
+    """Fit the adapter in place; returns the mean loss of every step.
+
+    Parameters
+    ----------
+    objective
+        Loss of a state, from its index and the student's log-probabilities of its commands.
     """
     model = rehearsal.model.base.model
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=schedule.learning_rate, weight_decay=0.0)
-    device = rehearsal.model.base.device
     # A linear decay to zero: in a few dozen steps a constant rate would end on the noise of its last batches.
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / schedule.steps)
     batches = rehearsal.batches(schedule.batch, np.random.default_rng(seed))
@@ -73,8 +102,7 @@ def train(
     with _repeatable():
         for step, batch in zip(range(schedule.steps), batches, strict=False):
             students = rehearsal.log_probs(batch, f"step {step}")
-            teachers = [torch.from_numpy(targets[index]).to(device) for index in batch]
-            mean = torch.stack([loss(s, t) for s, t in zip(students, teachers, strict=True)]).mean()
+            mean = torch.stack([objective(index, s) for index, s in zip(batch, students, strict=True)]).mean()
             optimiser.zero_grad(set_to_none=True)
             mean.backward()
             torch.nn.utils.clip_grad_norm_(weights, schedule.gradient_norm)

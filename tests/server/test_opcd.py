@@ -11,7 +11,7 @@ from fedoel.client.policy.torch_policy import TorchModel
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.situation import Memory, Situation
 from fedoel.protocol.tactics import DIMENSION, cells, tilt
-from fedoel.server.distillation.opcd import Schedule, forward_kl, reverse_kl, train
+from fedoel.server.distillation.opcd import Schedule, forward_kl, retaining, reverse_kl, towards, train
 from fedoel.server.distillation.rehearsal import Rehearsal
 
 
@@ -57,7 +57,7 @@ def test_training_sees_what_playing_sees(model: TorchModel) -> None:
 def test_an_empty_context_costs_nothing_and_teaches_nothing(model: TorchModel) -> None:
     states = situations()
     before = model.adapter()
-    losses = train(Rehearsal.prepare(model, states), model.score(states), reverse_kl, Schedule(2, 12, 1e-6), 0)
+    losses = train(Rehearsal.prepare(model, states), towards(model.score(states), reverse_kl), Schedule(2, 12, 1e-6), 0)
     assert max(abs(loss) for loss in losses) < 1e-6
     after = model.adapter()
     assert all(np.allclose(before[name], after[name], atol=1e-5) for name in before)
@@ -67,7 +67,7 @@ def test_distillation_brings_the_student_to_the_teacher_also_where_it_did_not_tr
     states = situations(24)
     targets = teacher(model, states)
     start = mean_kl(model, targets, states)
-    train(Rehearsal.prepare(model, states[:12]), targets[:12], reverse_kl, Schedule(60, 6, 2e-2), 0)
+    train(Rehearsal.prepare(model, states[:12]), towards(targets[:12], reverse_kl), Schedule(60, 6, 2e-2), 0)
     assert mean_kl(model, targets, states) < 0.25 * start
 
 
@@ -78,7 +78,7 @@ def test_training_is_repeatable_and_leaves_the_base_alone(model: TorchModel) -> 
     made = []
     for _ in range(2):
         model.load(start)
-        train(Rehearsal.prepare(model, states), targets, reverse_kl, Schedule(3, 4, 1e-3), 5)
+        train(Rehearsal.prepare(model, states), towards(targets, reverse_kl), Schedule(3, 4, 1e-3), 5)
         made.append(model.adapter())
     assert all(np.array_equal(made[0][name], made[1][name]) for name in start)
     assert any(not np.array_equal(made[0][name], start[name]) for name in start)
@@ -97,7 +97,7 @@ def test_the_divergences_are_those_of_torch() -> None:
 def test_a_batch_without_any_choice_can_be_trained_on(model: TorchModel) -> None:
     only = Memory("Leave.", 5).see("-= Cell =-\nA cell.", ("go out",), 0)
     before = model.adapter()
-    losses = train(Rehearsal.prepare(model, [only]), model.score([only]), reverse_kl, Schedule(2, 1, 1e-2), 0)
+    losses = train(Rehearsal.prepare(model, [only]), towards(model.score([only]), reverse_kl), Schedule(2, 1, 1e-2), 0)
     after = model.adapter()
     assert losses == [0.0, 0.0]
     assert all(np.array_equal(before[name], after[name]) for name in before)
@@ -116,6 +116,34 @@ def test_the_gradient_is_the_students_alone() -> None:
     assert other.grad is None
 
 
+def test_retention_keeps_what_the_student_does_with_the_context(model: TorchModel) -> None:
+    states = situations()
+    targets, start = teacher(model, states), model.adapter()
+    weights = np.zeros(DIMENSION, dtype=np.float32)
+    weights[cells(states[0])[2]] = 2.0
+    tilts = [weights[cells(state)] for state in states]
+    with_context, without = [], []
+    for retention in (0.0, 1.0):
+        model.load(start)
+        train(Rehearsal.prepare(model, states), retaining(targets, tilts, retention), Schedule(40, 12, 2e-2), 0)
+        scored = [tilt(log_probs, state, weights) for log_probs, state in zip(model.score(states), states, strict=True)]
+        with_context.append(np.mean([(np.exp(s) * (s - t)).sum() for s, t in zip(scored, targets, strict=True)]))
+        without.append(mean_kl(model, targets, states))
+    assert with_context[1] < 0.75 * with_context[0]
+    assert without[0] < without[1]  # it has its price
+
+
+def test_retention_costs_nothing_as_long_as_the_student_is_the_policy_it_was() -> None:
+    generator = torch.Generator().manual_seed(2)
+    policy, context = (torch.randn(5, generator=generator) for _ in range(2))
+    target = (policy.log_softmax(-1) + context).log_softmax(-1)
+    student = policy.log_softmax(-1)
+    arguments = [target.numpy()], [context.numpy()]
+    alone = retaining(*arguments, 0.0)(0, student)
+    assert alone == towards([target.numpy()], reverse_kl)(0, student)
+    assert torch.isclose(retaining(*arguments, 3.0)(0, student), alone, atol=1e-6)
+
+
 def test_gradients_add_up_in_a_fixed_order_and_only_while_training(model: TorchModel) -> None:
     states, seen = situations(), []
 
@@ -123,7 +151,7 @@ def test_gradients_add_up_in_a_fixed_order_and_only_while_training(model: TorchM
         seen.append(torch.are_deterministic_algorithms_enabled())
         return reverse_kl(student, target)
 
-    train(Rehearsal.prepare(model, states), model.score(states), loss, Schedule(1, 4, 1e-3), 0)
+    train(Rehearsal.prepare(model, states), towards(model.score(states), loss), Schedule(1, 4, 1e-3), 0)
     assert seen
     assert all(seen)
     assert not torch.are_deterministic_algorithms_enabled()

@@ -13,7 +13,7 @@ from fedoel.client.policy.torch_policy import TorchModel
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.situation import Memory, Situation
 from fedoel.protocol.tactics import DIMENSION, cells, tilt
-from fedoel.server.distillation.opcd import Schedule, reverse_kl, train
+from fedoel.server.distillation.opcd import Schedule, reverse_kl, towards, train
 from fedoel.server.distillation.rehearsal import Rehearsal
 
 
@@ -80,7 +80,7 @@ def test_training_in_half_precision_learns_and_is_repeatable(tiny_base: Path, tm
     made = []
     for _ in range(2):
         model.load({})
-        losses = train(Rehearsal.prepare(model, situations()), targets, reverse_kl, Schedule(30, 6, 2e-2), 0)
+        losses = train(Rehearsal.prepare(model, situations()), towards(targets, reverse_kl), Schedule(30, 6, 2e-2), 0)
         assert losses[-1] < 0.25 * losses[0]
         made.append(model.adapter())
     assert all(np.array_equal(made[0][name], made[1][name]) for name in made[0])
