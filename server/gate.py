@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from ..protocol.play import Trajectory
 
-
 # Standard errors that a fall may have and still count as noise. One of three families falls by more than one of them
 # in two cases out of five although nothing has changed, so a single family has to fall by more.
 NOISE, NOISE_IN_A_FAMILY = 1.0, 2.0
