@@ -207,6 +207,7 @@ class Cycles:
     def _rehearse(self, cycle: int) -> list[Trajectory]:
         """Episodes of the current version on the rehearsal games; played once a cycle, and again after a resume."""
         if cycle not in self._rehearsed:
+            self.learner.forget()
             policy = self.learner.policy(self.adapter)
             self._rehearsed = {cycle: self._play(policy, self.plan.rehearsal, "rehearsal", cycle)}
         return self._rehearsed[cycle]

@@ -45,6 +45,10 @@ class Learner(Protocol):
         """Return the player with this adapter; say whether for games on which every version is measured."""
         ...
 
+    def forget(self) -> None:
+        """Drop what was kept of games that were played to learn from them, before others are played."""
+        ...
+
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
         """Make the first version from turns of uniform play."""
         ...
@@ -72,6 +76,9 @@ class TacticsLearner:
     def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
         """Return uniform play tilted by the adapter's weights."""
         return TacticsPolicy.from_adapter(adapter, policy_version(self.base, adapter))
+
+    def forget(self) -> None:
+        """Have kept nothing."""
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
         """Start from uniform play."""
@@ -106,12 +113,16 @@ class TorchLearner:
     def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
         """Return the model with this adapter.
 
-        Games on which every version is measured share their scenes. Others start without any, so that what is learned
-        from them does not depend, in its last bits, on what was played before.
+        Games on which every version is measured share their scenes. Those to learn from start without any after
+        `forget`, so that what is learned does not depend, in its last bits, on what was played before.
         """
         from ..client.policy.torch_policy import TorchPolicy
 
-        return TorchPolicy(self._model(), adapter, self._measured_scenes if measured else None)
+        return TorchPolicy(self._model(), adapter, self._measured_scenes if measured else self._learned_scenes)
+
+    def forget(self) -> None:
+        """Drop the scenes and rows of games to learn from."""
+        self.__dict__.pop("_learned_scenes", None)
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
         """Train fresh LoRA layers towards uniform play, or read the result of the same training from the cache."""
@@ -148,6 +159,10 @@ class TorchLearner:
         self._model().base.model.peft_config["default"].save_pretrained(str(folder))
 
     @cached_property
+    def _learned_scenes(self) -> Any:
+        return self._model().new_scenes(keeps_rows=True)
+
+    @cached_property
     def _measured_scenes(self) -> Any:
         return self._model().new_scenes()
 
@@ -163,9 +178,10 @@ class TorchLearner:
         from .distillation.rehearsal import Rehearsal
 
         model = self._model()
-        rehearsal = Rehearsal.prepare(model, [turn.situation for turn in turns])
+        rehearsal = Rehearsal.prepare(model, [turn.situation for turn in turns], self._learned_scenes)
         model.load(adapter)
         train(rehearsal, objective, schedule, seed, advance)
+        self.forget()
         return model.adapter()  # type: ignore[no-any-return]
 
     def _warm_key(self, turns: Sequence[Turn]) -> str:

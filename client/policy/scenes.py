@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .segments import Attended, KeyValues, Span, causal
-from .tokens import Ids, cut
+from .tokens import Ids, RowKey, cut
 from .trunk import Trunk, stack, unstack
 
 TOKENS_KEPT = 40_000  # about 46 KB a token for a model of 30 layers with three key-value heads
@@ -45,10 +45,17 @@ class SceneCache:
     What is missing together is computed together, nearly twice as fast as one by one; but the last bits of a matrix
     product depend on its shape. What must come out the same to the bit when a run is resumed therefore starts with an
     empty cache of its own.
+
+    Parameters
+    ----------
+    keeps_rows
+        Whether `rows` is to keep what the frozen layers make of every row that is played, because it will be trained
+        on: hidden states below the first adapted layer, shape (t, hidden).
     """
 
-    def __init__(self, trunk: Trunk, head: Ids) -> None:
+    def __init__(self, trunk: Trunk, head: Ids, keeps_rows: bool = False) -> None:
         self._trunk, self._head = trunk, head
+        self.rows: dict[RowKey, torch.Tensor] | None = {} if keeps_rows else None
         self._scenes: OrderedDict[Ids, Scene] = OrderedDict()
 
     @torch.inference_mode()

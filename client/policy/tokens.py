@@ -17,6 +17,7 @@ from .segments import Span, causal
 
 MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
 Ids = tuple[int, ...]
+RowKey = tuple[Ids, Ids, bytes, bytes]
 Item = TypeVar("Item")
 TEXTS_KEPT = 16_384
 
@@ -32,6 +33,11 @@ class Row:
     @property
     def tokens(self) -> list[int]:
         return [*self.moment, *self.tree.tokens.tolist()]
+
+    @property
+    def key(self) -> RowKey:
+        """What decides the row's hidden states."""
+        return self.scene, self.moment, self.tree.tokens.tobytes(), self.tree.parents.tobytes()
 
     @property
     def vocabulary(self) -> NDArray[np.int64]:

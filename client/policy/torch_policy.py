@@ -61,9 +61,9 @@ class TorchModel:
         """Say that the LoRA weights were changed in place: what was computed with the old ones must not serve."""
         self.version = policy_version(self.base.digest, self.adapter())
 
-    def new_scenes(self) -> SceneCache:
+    def new_scenes(self, keeps_rows: bool = False) -> SceneCache:
         """Make an empty cache for the scenes of some games."""
-        return SceneCache(self.trunk, self.encoder.head)
+        return SceneCache(self.trunk, self.encoder.head, keeps_rows)
 
     @torch.inference_mode()
     def score(self, situations: Sequence[Situation], scenes: SceneCache | None = None) -> list[LogProbs]:
@@ -71,17 +71,25 @@ class TorchModel:
         scenes, answers = scenes or self.new_scenes(), list[LogProbs]()
         for rows in self.chunks(self.encoder.encode(situations)):
             scenes.prepare([row.scene for row in rows], self.version)
-            hidden, starts = self.run(rows, self.trunk.layers, scenes)
-            answers += [part.cpu().numpy() for part in self.trunk.log_probs(hidden, rows, starts)]
+            hidden, starts, attended = self.below(rows, scenes)
+            top = self.trunk.run(hidden, self.trunk.first, self.trunk.layers, attended)
+            answers += [part.cpu().numpy() for part in self.trunk.log_probs(top, rows, starts)]
         return answers
 
-    def run(self, rows: Sequence[Row], stop: int, scenes: SceneCache) -> tuple[torch.Tensor, list[int]]:
-        """Run rows behind their cached scenes through the layers before `stop`; also say where each row starts."""
-        pool = scenes.pool((row.scene for row in rows), tops=stop > self.trunk.first)
+    def below(
+        self, rows: Sequence[Row], scenes: SceneCache, tops: bool = True
+    ) -> tuple[torch.Tensor, list[int], Attended]:
+        """Run rows behind their scenes through the frozen layers; also say where each starts, and what was attended."""
+        pool = scenes.pool((row.scene for row in rows), tops=tops)
         spans, starts = self.spans(rows, pool)
         attended = Attended(self.trunk.layout(spans, pool.keys), pool.cached)
-        hidden = self.trunk.embed([token for row in rows for token in row.tokens])
-        return self.trunk.run(hidden, 0, stop, attended), starts
+        hidden = self.trunk.run(
+            self.trunk.embed([token for row in rows for token in row.tokens]), 0, self.trunk.first, attended
+        )
+        if scenes.rows is not None:
+            parts = hidden.split([len(row.tokens) for row in rows])
+            scenes.rows |= {row.key: part.clone() for row, part in zip(rows, parts, strict=True)}
+        return hidden, starts, attended
 
     def spans(self, rows: Sequence[Row], pool: Pool) -> tuple[list[Span], list[int]]:
         """Lay rows out behind the head and their scenes; also say where each row starts."""

@@ -26,15 +26,21 @@ class Rehearsal:
 
     @classmethod
     @torch.no_grad()
-    def prepare(cls, model: TorchModel, situations: Sequence[Situation]) -> Rehearsal:
-        """Tokenise the states and run them through the layers without adapters."""
-        rows, scenes = model.encoder.encode(situations), model.new_scenes()
-        bottoms: list[torch.Tensor] = []
-        for chunk in model.chunks(rows):
+    def prepare(cls, model: TorchModel, situations: Sequence[Situation], scenes: SceneCache | None = None) -> Rehearsal:
+        """Tokenise the states and run them through the layers without adapters, unless play has just done so.
+
+        Parameters
+        ----------
+        scenes
+            A cache that keeps rows, with which the states were played.
+        """
+        scenes = scenes or model.new_scenes(keeps_rows=True)
+        known = scenes.rows = scenes.rows or {}
+        rows = model.encoder.encode(situations)
+        for chunk in model.chunks([row for row in rows if row.key not in known]):
             scenes.prepare([row.scene for row in chunk], version=None)
-            hidden, _ = model.run(chunk, model.trunk.first, scenes)
-            bottoms += [part.clone() for part in hidden.split([len(row.tokens) for row in chunk])]
-        return cls(model, scenes, rows, bottoms)
+            model.below(chunk, scenes, tops=False)
+        return cls(model, scenes, rows, [known[row.key] for row in rows])
 
     def log_probs(self, chosen: Sequence[int], version: str) -> list[torch.Tensor]:
         """Log-probabilities of the chosen states' commands, differentiable in the adapter.

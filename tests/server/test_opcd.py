@@ -54,6 +54,18 @@ def test_training_sees_what_playing_sees(model: TorchModel) -> None:
             assert np.allclose(log_probs.detach().numpy(), scored[index], atol=1e-5)
 
 
+def test_what_was_played_is_not_read_again_for_training(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    states, played = situations(), model.new_scenes(keeps_rows=True)
+    scored = model.score(states, played)
+    anew = Rehearsal.prepare(model, states)
+    monkeypatch.setattr(model.trunk, "embed", None)
+    kept = Rehearsal.prepare(model, states, played)
+    batch = list(range(len(states)))
+    for index, ours, theirs in zip(batch, kept.log_probs(batch, "1"), anew.log_probs(batch, "1"), strict=True):
+        assert np.allclose(ours.detach().numpy(), scored[index], atol=1e-5)
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
 def test_an_empty_context_costs_nothing_and_teaches_nothing(model: TorchModel) -> None:
     states = situations()
     before = model.adapter()

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
+from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig, WarmStartConfig
 from fedoel.protocol.errors import ConfigError, FedoelError
+from fedoel.protocol.tactics import DIMENSION
 from fedoel.simulations.inprocess import run_inprocess, whole_fleet
 from fedoel.simulations.ray_engine import follow, run_ray, write_app
 
@@ -54,6 +55,33 @@ def test_ray_and_one_process_agree_to_the_bit(tmp_path: Path, cache: Path) -> No
     assert len(traffic(here)) == CONFIG.cycles
     assert traffic(here) == traffic(there)
     assert all(cohort["accepted"] == CONFIG.clients for cohort in traffic(here))
+
+
+@pytest.mark.slow
+def test_with_a_language_model_both_play_the_same_games_equally_well(tmp_path: Path, cache: Path) -> None:
+    """Batches have other shapes, so the last bits of a probability may differ, and nothing more."""
+    config = replace(
+        CONFIG,
+        clients=2,
+        cycles=1,
+        cache=str(cache),
+        games=replace(CONFIG.games, families="coin-collector level=1 turns=6", per_client=4, rehearsal=4),
+        policy=PolicyConfig(device="cpu", threads=1, lora_layers=2, lora_rank=4),
+        warm_start=WarmStartConfig(steps=12, batch=4, learning_rate=2e-3),
+    )
+    vectors, summaries = [], []
+    for name, engine in (("here", run_inprocess), ("there", run_ray)):
+        engine(replace(config, out=str(tmp_path / name)))
+        with np.load(tmp_path / name / "checkpoints" / "cycle-001" / "collect.npz") as kept:
+            vectors.append(kept["vector"])
+        summaries.append(json.loads((tmp_path / name / "summary.json").read_text()))
+    assert summaries[0]["engine"] != summaries[1]["engine"]
+    here, there = vectors
+    assert np.array_equal(here[2 * DIMENSION :], there[2 * DIMENSION :])  # episodes, wins, turns, tokens, returns
+    assert np.abs(here[:DIMENSION]).max() > 0.1
+    assert np.allclose(here, there, atol=0.01)
+    for ours, theirs in zip(summaries[0]["cycles"], summaries[1]["cycles"], strict=True):
+        assert ours["held_out"]["low"] <= theirs["held_out"]["win_rate"] <= ours["held_out"]["high"]
 
 
 @pytest.mark.slow
