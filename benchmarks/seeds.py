@@ -1,0 +1,88 @@
+"""One Markdown table from the runs of several seeds: the mean over seeds, and from the lowest to the highest.
+
+    python benchmarks/seeds.py benchmarks/results/standard-*
+
+The line below the table compares student and teacher where both played the same games with the same random streams: on
+the gate's games of every promoted cycle.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fedoel.simulations.summary import families, load_summary
+
+Entry = dict[str, Any]
+FLOORS = {
+    "random": "uniform random",
+    "tactics_only": "tactics only",
+    "heuristic": "rules",
+    "walkthrough": "walkthrough",
+}
+
+
+def main(folders: Sequence[str]) -> None:
+    """Print the table of the runs in these folders."""
+    runs = [load_summary(Path(folder)) for folder in folders]
+    names = families(runs[0])
+    cycles = min(len(run["cycles"]) for run in runs)
+    print("| cycle | held-out wins | teacher | " + " | ".join(names) + " | turns per win | tokens per win | minutes |")
+    print("|" + "---|" * (6 + len(names)))
+    for cycle in range(cycles):
+        entries = [run["cycles"][cycle] for run in runs]
+        cells = [
+            f"**{rates(entries, lambda e: e['held_out'])}**",
+            rates([e for e in entries if e["teacher"]], lambda e: e["teacher"]),
+            *(rates(entries, lambda e, n=name: e["families"][n]) for name in names),
+            *(spread([e["held_out"][key] for e in entries], "{:.0f}") for key in ("turns_per_win", "tokens_per_win")),
+            spread([sum(e["seconds"].values()) / 60 for e in entries], "{:.0f}"),
+        ]
+        print(f"| {cycle} | " + " | ".join(cells) + " |")
+    for key, label in FLOORS.items():
+        floors = [run["floors"][key] for run in runs]
+        by_family = [rates(floors, lambda f, n=name: f["families"][n]) for name in names]
+        print(f"| {label} | {rates(floors, lambda f: f)} | | {' | '.join(by_family)} | | | |")
+    print(f"\n{len(runs)} seeds: {', '.join(str(run['seed']) for run in runs)}. {kept(runs)}")
+
+
+def rates(entries: Sequence[Entry], stats: Callable[[Entry], Entry]) -> str:
+    """Say win rates in percent."""
+    return spread([100 * stats(entry)["win_rate"] for entry in entries], "{:.0f}", " %")
+
+
+def spread(values: Sequence[float | None], form: str, unit: str = "") -> str:
+    """Say a mean with its lowest and highest value; a price that some run never paid has no mean."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return "-"
+    low, mean, high = (form.format(value) for value in (min(known), fmean(known), max(known)))
+    return f"{mean}{unit}" if low == high else f"{mean}{unit} ({low}-{high})"
+
+
+def kept(runs: Sequence[Entry]) -> str:
+    """Say how much of the teachers' gain on the gate's games the students have: of every cycle, and since the start."""
+    promoted = [(run, entry["gate"]) for run in runs for entry in run["cycles"][1:] if entry["decision"] == "promoted"]
+    last = [
+        (run["cycles"][1]["gate"]["current"], gates[-1])
+        for run in runs
+        if run["cycles"][1]["gate"] and (gates := [gate for owner, gate in promoted if owner is run])
+    ]
+    steps = gain([(gate["current"], gate) for _, gate in promoted])
+    return f"Gain on the gate's games, student of teacher: {steps} in a cycle on average, {gain(last)} in the end."
+
+
+def gain(pairs: Sequence[tuple[Entry, Entry]]) -> str:
+    """Say the mean gain in points of student and teacher over what each gate is compared with."""
+    student, teacher = (
+        100 * fmean(gate[player]["win_rate"] - before["win_rate"] for before, gate in pairs)
+        for player in ("candidate", "teacher")
+    )
+    return f"{student:.0f} of {teacher:.0f} points ({student / teacher:.0%})".replace("%", " %")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
