@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,6 +105,19 @@ def test_a_cycle_adds_up_every_client() -> None:
     assert (traffic.accepted, traffic.refused) == (CLIENTS, {})
     assert traffic.uplink_bytes == records_bytes(reply_to_records(vector(0.1)))
     assert traffic.downlink_bytes > 0
+
+
+def test_the_strategy_that_readme_shows_is_found_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert len(code.splitlines()) <= 25
+    (tmp_path / "my_module.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    ledger = Ledger()
+    load_strategy("my_module:Loudest")(ledger).start(InProcessGrid(make_app(good), CLIENTS, {}), num_rounds=1)
+    aggregate = aggregate_of(ledger)
+    assert aggregate.cohort == 3
+    assert np.allclose(aggregate.vector.gradient, 0.3 + 0.4 + 0.5)
 
 
 def test_cycles_go_through_their_steps_and_skip_what_is_on_disk() -> None:
