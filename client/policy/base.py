@@ -54,6 +54,11 @@ class Base:
         return self.model.base_model.model.get_output_embeddings().weight  # type: ignore[no-any-return]
 
     @property
+    def kept_dtype(self) -> torch.dtype:
+        """Of keys and values that are kept: float16, since they are small and its mantissa is finer than bfloat16's."""
+        return torch.float16 if self.precision == HALF else torch.float32
+
+    @property
     def device(self) -> torch.device:
         return self.head.device
 
