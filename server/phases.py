@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..protocol.errors import FedoelError
 from .events import Advance, EventLog
 from .files import write_whole
+from .memory import give_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Phases:
         with self.log.phase(cycle, name, total) as advance:
             outcome = work(advance)
             self.keep(cycle, name, outcome)
+        give_back()
         return outcome
 
     def finished(self, cycle: int, name: str) -> bool:
