@@ -1,11 +1,13 @@
 """Episodes per second: all clients' games through one batched policy, against one by one with `model.generate`.
 
-    python benchmarks/batched_play.py --games 16 --repeats 3
+    python benchmarks/batched_play.py --games 56 --one-by-one 6 --repeats 3
 
 Both play the same games with the same model, prompts and random streams of games, and draw from the model's own
 distribution over the admissible commands. One by one, a command costs a call of `model.generate` on the whole prompt,
 with a logits processor that allows the tokens of the command tree; batched, all games advance in lock step, heads and
-scenes are cached, and the tree is read in one pass. The two are timed in turn; the figure is the ratio pair by pair.
+scenes are cached, and the tree is read in one pass. Batched play takes the precision that fedoel picks on the machine;
+one by one is timed as transformers loads the model, in float32, and with the whole model in bfloat16. All are timed in
+turn; the figures are ratios pair by pair.
 """
 
 from __future__ import annotations
@@ -24,11 +26,14 @@ GAME = "coin-collector level=102 turns=6"
 
 
 def main() -> None:
-    """Time both ways in turn and print the ratio."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """Time all ways in turn and print the ratios."""
+    from fedoel.simulations.cli import ENVIRONMENT
+
+    for name, value in ENVIRONMENT:
+        os.environ.setdefault(name, value)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--games", type=int, default=16)
-    parser.add_argument("--one-by-one", type=int, default=4, help="how many of the games to play one by one")
+    parser.add_argument("--games", type=int, default=56)
+    parser.add_argument("--one-by-one", type=int, default=6, help="how many of the games to play one by one")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
 
@@ -43,14 +48,19 @@ def main() -> None:
     games = [(GameSpec.parse(GAME), game_seed(Split.REHEARSAL, index)) for index in range(arguments.games)]
     prepare(games, cache)
     model = load_model(PolicyConfig(), cache)
-    ratios = []
+    singles = {dtype: GeneratePolicy(model, dtype) for dtype in ("float32", "bfloat16")}
+    ratios: dict[str, list[float]] = {dtype: [] for dtype in singles}
     for repeat in range(arguments.repeats):
         fresh = TorchModel(model.base, model.batch_tokens)  # with an empty scene cache
         batched = rate(TorchPolicy(fresh, {}), games, cache)
-        single = rate(GeneratePolicy(model), games[: arguments.one_by_one], cache, one_by_one=True)
-        ratios.append(batched / single)
-        print(f"run {repeat + 1}: batched {batched:.3f}, one by one {single:.4f} episodes/s, ratio {ratios[-1]:.1f}")
-    print(f"ratio: median {median(ratios):.1f}, from {min(ratios):.1f} to {max(ratios):.1f}")
+        print(f"run {repeat + 1}: batched ({model.base.precision}) {batched:.3f} episodes/s", end="")
+        for dtype, policy in singles.items():
+            single = rate(policy, games[: arguments.one_by_one], cache, one_by_one=True)
+            ratios[dtype].append(batched / single)
+            print(f"; one by one ({dtype}) {single:.4f}, ratio {ratios[dtype][-1]:.1f}", end="")
+        print(flush=True)
+    for dtype, found in ratios.items():
+        print(f"ratio to {dtype}: median {median(found):.1f}, from {min(found):.1f} to {max(found):.1f}")
 
 
 def rate(policy: Any, games: Sequence[Any], cache: Path, one_by_one: bool = False) -> float:
@@ -68,13 +78,13 @@ class GeneratePolicy:
 
     version = "generate"
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, dtype: str) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
         self._encoder, self._torch = model.encoder, torch
         folder = model.base.tokenizer.name_or_path
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
         self._end = model.base.tokenizer.eos_token_id
         torch.manual_seed(0)
 
