@@ -9,7 +9,7 @@ the gate's games of every promoted cycle.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -35,23 +35,23 @@ def main(folders: Sequence[str]) -> None:
     for cycle in range(cycles):
         entries = [run["cycles"][cycle] for run in runs]
         cells = [
-            f"**{rates(entries, lambda e: e['held_out'])}**",
-            rates([e for e in entries if e["teacher"]], lambda e: e["teacher"]),
-            *(rates(entries, lambda e, n=name: e["families"][n]) for name in names),
+            f"**{rates([entry['held_out'] for entry in entries])}**",
+            rates([entry["teacher"] for entry in entries if entry["teacher"]]),
+            *(rates([entry["families"][name] for entry in entries]) for name in names),
             *(spread([e["held_out"][key] for e in entries], "{:.0f}") for key in ("turns_per_win", "tokens_per_win")),
             spread([sum(e["seconds"].values()) / 60 for e in entries], "{:.0f}"),
         ]
         print(f"| {cycle} | " + " | ".join(cells) + " |")
     for key, label in FLOORS.items():
         floors = [run["floors"][key] for run in runs]
-        by_family = [rates(floors, lambda f, n=name: f["families"][n]) for name in names]
-        print(f"| {label} | {rates(floors, lambda f: f)} | | {' | '.join(by_family)} | | | |")
+        by_family = [rates([floor["families"][name] for floor in floors]) for name in names]
+        print(f"| {label} | {rates(floors)} | | {' | '.join(by_family)} | | | |")
     print(f"\n{len(runs)} seeds: {', '.join(str(run['seed']) for run in runs)}. {kept(runs)}")
 
 
-def rates(entries: Sequence[Entry], stats: Callable[[Entry], Entry]) -> str:
+def rates(stats: Sequence[Entry]) -> str:
     """Say win rates in percent."""
-    return spread([100 * stats(entry)["win_rate"] for entry in entries], "{:.0f}", " %")
+    return spread([100 * each["win_rate"] for each in stats], "{:.0f}", " %")
 
 
 def spread(values: Sequence[float | None], form: str, unit: str = "") -> str:
