@@ -66,6 +66,8 @@ def spread(values: Sequence[float | None], form: str, unit: str = "") -> str:
 def kept(runs: Sequence[Entry]) -> str:
     """Say how much of the teachers' gain on the gate's games the students have: of every cycle, and since the start."""
     promoted = [(run, entry["gate"]) for run in runs for entry in run["cycles"][1:] if entry["decision"] == "promoted"]
+    if not promoted:
+        return "No cycle was promoted."
     last = [
         (run["cycles"][1]["gate"]["current"], gates[-1])
         for run in runs
@@ -81,7 +83,8 @@ def gain(pairs: Sequence[tuple[Entry, Entry]]) -> str:
         100 * fmean(gate[player]["win_rate"] - before["win_rate"] for before, gate in pairs)
         for player in ("candidate", "teacher")
     )
-    return f"{student:.0f} of {teacher:.0f} points ({student / teacher:.0%})".replace("%", " %")
+    share = f" ({student / teacher:.0%})".replace("%", " %") if teacher > 0 else ""
+    return f"{student:.0f} of {teacher:.0f} points{share}"
 
 
 if __name__ == "__main__":
