@@ -19,6 +19,7 @@ from ..protocol.play import specs_from_text
 from .encoders.tactics import encode
 from .games.assignment import client_games
 from .player import play_episodes
+from .policy.tilted import TiltedPolicy
 from .runtime import LocalRuntime, Runtime
 
 
@@ -75,6 +76,8 @@ def experience_of(
         config.seed,
     )
     policy = runtime.policy(config, request)
+    if request.context is not None:
+        policy = TiltedPolicy(policy, request.context)
     seeds = streams(config.seed, request.cycle, client, len(games))
     trajectories = play_episodes(policy, games, seeds, runtime.cache(config))
     return encode(trajectories, request.spec, request.baseline, config.codec.discount)

@@ -51,8 +51,8 @@ class LocalRuntime:
 
             return TacticsPolicy.from_adapter(request.adapter, request.spec.policy_version)
         if config.policy.backend == "torch":
-            version, cycle = request.spec.policy_version, request.cycle
-            return _torch_policy(_Wanted(config.policy, version, cycle, self.cache(config), request.adapter))
+            version, exchange = request.spec.policy_version, (request.cycle, request.exchange)
+            return _torch_policy(_Wanted(config.policy, version, exchange, self.cache(config), request.adapter))
         raise ConfigError(f"unknown policy.backend {config.policy.backend!r}; known are {', '.join(BACKENDS)}")
 
     def cache(self, config: RunConfig) -> Path:
@@ -64,13 +64,13 @@ class LocalRuntime:
 class _Wanted:
     """A policy to load. Its version is a hash of base, prompt and adapter, so the adapter need not be compared.
 
-    A new cycle gets a new policy, even of the same version: what it has cached must not depend on whether the run
+    A new exchange gets a new policy, even of the same version: what it has cached must not depend on whether the run
     was resumed in between.
     """
 
     config: PolicyConfig
     version: str
-    cycle: int
+    exchange: tuple[int, int]
     cache: Path
     adapter: Adapter = field(compare=False)
 

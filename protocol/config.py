@@ -96,9 +96,13 @@ class WarmStartConfig:
 
 @dataclass(frozen=True, slots=True)
 class StrategyConfig:
-    """How vectors become an aggregate; `name` is an entry point or ``module:Class``."""
+    """How vectors become an aggregate; `name` is an entry point or ``module:Class``.
+
+    In a cycle of several `exchanges`, each asks its own part of the cohort, with the context that those before it gave.
+    """
 
     name: str = "mean"
+    exchanges: int = 1
     fraction_train: float = 1.0
     min_available_nodes: int = 2
 
@@ -204,7 +208,7 @@ def _check_ranges(config: RunConfig) -> None:
     for key, low, high in (
         ("seed", 0, 2**31 - 1), ("policy.threads", 0, 1024), ("games.held-out-teacher", 0, 1e9),
         ("strategy.fraction-train", 1e-9, 1), ("codec.discount", 0, 1), ("context.noise", 0, 1e6),
-        ("distil.retention", 0, 1e6),
+        ("distil.retention", 0, 1e6), ("strategy.exchanges", 1, config.clients),
     ):  # fmt: skip
         if not low <= float(flat[key]) <= high:
             raise ConfigError(f"{key} must lie between {low} and {high}, not {flat[key]!r}")

@@ -35,27 +35,33 @@ class PlayRequest:
     ----------
     cycle
         Number of the cycle; picks the games.
+    exchange
+        Number of the exchange within the cycle, from 1.
     spec
         The vector that is wanted.
     baseline
         Mean return-to-go by family and step, shape ``(families, horizon)``.
     adapter
         Weights of the policy version that plays, float16 or float32.
+    context
+        What the cycle's earlier exchanges taught, float32 of shape ``(spec.dimension,)``: the device plays as the
+        teacher does with it. None for the bare policy.
     """
 
     cycle: int
+    exchange: int
     spec: VectorSpec
     baseline: Vector
     adapter: Adapter
+    context: Vector | None = None
 
     def __post_init__(self) -> None:
-        if type(self.cycle) is not int or self.cycle < 0:
-            raise VectorError(f"a request needs the number of its cycle, not {self.cycle!r}")
-        expected = (len(self.spec.families), self.spec.horizon)
-        if self.baseline.shape != expected or self.baseline.dtype != np.float32:
-            raise VectorError(f"a baseline must be float32 of shape {expected}, not {self.baseline.shape}")
-        if not np.isfinite(self.baseline).all():
-            raise VectorError("a baseline holds numbers that are not finite")
+        for name, number, least in (("cycle", self.cycle, 0), ("exchange", self.exchange, 1)):
+            if type(number) is not int or number < least:
+                raise VectorError(f"a request needs the number of its {name}, not {number!r}")
+        _check_numbers("baseline", self.baseline, (len(self.spec.families), self.spec.horizon))
+        if self.context is not None:
+            _check_numbers("context", self.context, (self.spec.dimension,))
         for name, weights in self.adapter.items():
             if weights.dtype not in ADAPTER_TYPES or not np.isfinite(weights).all():
                 raise VersionError(f"adapter weights {name!r} must be finite float16 or float32, not {weights.dtype}")
@@ -63,10 +69,13 @@ class PlayRequest:
 
 def request_to_records(request: PlayRequest) -> RecordDict:
     """Write what `request_from_records` reads."""
+    settings = ConfigRecord({"cycle": request.cycle, "exchange": request.exchange, "spec": request.spec.to_json()})
+    context = {} if request.context is None else {"context": _to_array(request.context)}
     return RecordDict(
         {
-            "request": ConfigRecord({"cycle": request.cycle, "spec": request.spec.to_json()}),
+            "request": settings,
             "baseline": ArrayRecord({"baseline": _to_array(request.baseline)}),
+            "context": ArrayRecord(context),
             "adapter": ArrayRecord({name: _to_array(weights) for name, weights in request.adapter.items()}),
         }
     )
@@ -82,13 +91,18 @@ def request_from_records(records: RecordDict) -> PlayRequest:
     VersionError
         If adapter weights are not finite float16 or float32.
     """
-    _only(records, {"request": ConfigRecord, "baseline": ArrayRecord, "adapter": ArrayRecord})
-    settings, baseline = records.config_records["request"], records.array_records["baseline"]
-    cycle, spec = settings.get("cycle"), settings.get("spec")
-    if type(cycle) is not int or not isinstance(spec, str) or set(baseline) != {"baseline"}:
-        raise VectorError("a request needs a cycle, a vector specification and a baseline")
-    adapter = {str(name): _from_array(array) for name, array in records.array_records["adapter"].items()}
-    return PlayRequest(cycle, VectorSpec.from_json(spec), _from_array(baseline["baseline"]), adapter)
+    _only(records, {"request": ConfigRecord, **dict.fromkeys(("baseline", "context", "adapter"), ArrayRecord)})
+    settings = records.config_records["request"]
+    cycle, exchange, spec = (settings.get(name) for name in ("cycle", "exchange", "spec"))
+    baseline, context = (_arrays(records, name) for name in ("baseline", "context"))
+    if type(cycle) is not int or type(exchange) is not int or not isinstance(spec, str):
+        raise VectorError("a request needs a cycle, an exchange and a vector specification")
+    if set(baseline) != {"baseline"} or set(context) - {"context"}:
+        raise VectorError("a request needs one baseline, and may have one context")
+    return PlayRequest(
+        cycle, exchange, VectorSpec.from_json(spec), baseline["baseline"], _arrays(records, "adapter"),
+        context.get("context"),
+    )  # fmt: skip
 
 
 def reply_to_records(vector: ExperienceVector) -> RecordDict:
@@ -144,6 +158,17 @@ def _tree_bytes(item: Any) -> int:
 def _only(records: RecordDict, kinds: Mapping[str, type]) -> None:
     if set(records) != set(kinds) or any(type(records[name]) is not kind for name, kind in kinds.items()):
         raise VectorError(f"expected exactly the records {sorted(kinds)}, got {len(records)} records that differ")
+
+
+def _check_numbers(name: str, values: Vector, shape: tuple[int, ...]) -> None:
+    if values.shape != shape or values.dtype != np.float32:
+        raise VectorError(f"a {name} must be float32 of shape {shape}, not {values.dtype} of {values.shape}")
+    if not np.isfinite(values).all():
+        raise VectorError(f"a {name} holds numbers that are not finite")
+
+
+def _arrays(records: RecordDict, name: str) -> dict[str, NDArray[Any]]:
+    return {str(key): _from_array(array) for key, array in records.array_records[name].items()}
 
 
 def _to_array(values: NDArray[Any]) -> Array:

@@ -50,6 +50,7 @@ def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | No
         cycles = Cycles(config, plan, learner, log, cache, engine or type(grid).__name__)
         strategy = strategy_class(
             cycles,
+            exchanges=config.strategy.exchanges,
             fraction_train=config.strategy.fraction_train,
             min_available_nodes=config.strategy.min_available_nodes,
             seed=config.seed,

@@ -43,3 +43,20 @@ def sample(nodes: list[int], fraction: float, seed: int, cycle: int) -> list[int
     size = min(len(nodes), max(1, int(fraction * len(nodes))))
     picks = np.random.default_rng([seed, cycle]).choice(len(nodes), size=size, replace=False)
     return [nodes[pick] for pick in sorted(picks)]
+
+
+def split(cohort: list[int], parts: int, seed: int, cycle: int) -> list[list[int]]:
+    """Deal a cohort out into parts whose sizes differ by one at most, at random; every node is in one of them.
+
+    Raises
+    ------
+    FedoelError
+        If there are fewer nodes than parts.
+    """
+    if len(cohort) < parts:
+        raise FedoelError(
+            f"a cohort of {len(cohort)} cannot take part in {parts} exchanges: start more nodes, "
+            "or lower strategy.exchanges"
+        )
+    dealt = np.random.default_rng([seed, cycle, parts]).permutation(cohort).tolist()
+    return [sorted(dealt[part::parts]) for part in range(parts)]

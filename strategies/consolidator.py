@@ -1,4 +1,4 @@
-"""What a strategy hands an aggregate to: the server's half of a cycle, injected into it."""
+"""What a strategy hands its aggregates to: the server's half of a cycle, injected into it."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ class Traffic:
 
 
 class Consolidator(Protocol):
-    """The server's half of a cycle. Each step is kept on disk when it ends, so that a run can be resumed."""
+    """The server's half of a cycle. Each step is kept on disk when it ends, so that a run can be resumed.
+
+    A cycle has one exchange with the cohort or several, numbered from 1.
+    """
 
     def start(self) -> None:
         """Make or load version 1 (the warm start) and evaluate it: cycle 0."""
         ...
 
-    def request(self, cycle: int) -> PlayRequest:
-        """What the cohort is asked to do in this cycle."""
+    def request(self, cycle: int, exchange: int) -> PlayRequest:
+        """What the cohort is asked to do in this exchange."""
         ...
 
-    def collected(self, cycle: int) -> bool:
-        """Whether this cycle's aggregate is already on disk, from a run that was interrupted."""
+    def collected(self, cycle: int, exchange: int) -> bool:
+        """Whether this exchange's aggregate is already on disk, from a run that was interrupted."""
         ...
 
-    def collect(self, cycle: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
+    def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
         """Keep what the cohort sent; None when nothing could be used."""
         ...
 

@@ -1,5 +1,8 @@
 """The strategy that a run follows: ask a cohort for experience vectors, aggregate them, hand the result on.
 
+One of Flower's rounds is one exchange with the cohort. A cycle has one of them, or several: then each asks its own part
+of the cohort, which plays with the context that the exchanges before it gave.
+
 The server's half of a cycle is injected as a `Consolidator`, so what is left here is federated logic. A custom
 strategy is a subclass with one method, `aggregate`.
 """
@@ -19,7 +22,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import Aggregate, Contribution
 from ..protocol.messages import ACTION, PlayRequest, records_bytes, request_to_records
-from .cohort import sample, wait_for_nodes
+from .cohort import sample, split, wait_for_nodes
 from .consolidator import Consolidator, Traffic
 from .replies import Sorted, sort_replies
 
@@ -48,6 +51,8 @@ class ExperienceStrategy(Strategy):
     ----------
     consolidator
         The server's half of a cycle.
+    exchanges
+        Exchanges in a cycle. A node takes part in one of them.
     fraction_train
         Share of the available nodes that is asked in each cycle; at least one is.
     min_available_nodes
@@ -64,6 +69,7 @@ class ExperienceStrategy(Strategy):
         self,
         consolidator: Consolidator,
         *,
+        exchanges: int = 1,
         fraction_train: float = 1.0,
         min_available_nodes: int = 2,
         seed: int = 0,
@@ -75,13 +81,17 @@ class ExperienceStrategy(Strategy):
                 f"strategy.fraction-train must be in (0, 1] and min-available-nodes at least 1, "
                 f"not {fraction_train} and {min_available_nodes}"
             )
+        if exchanges < 1:
+            raise ConfigError(f"strategy.exchanges must be at least 1, not {exchanges}")
         self.consolidator = consolidator
+        self.exchanges = exchanges
         self.fraction_train = fraction_train
         self.min_available_nodes = min_available_nodes
         self.seed = seed
         self.timeout = timeout
         self.node_timeout = node_timeout
         self._exchange: Exchange | None = None
+        self._cohort: tuple[int, list[list[int]]] = (0, [])
 
     @abstractmethod
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
@@ -106,10 +116,11 @@ class ExperienceStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask a cohort to play this cycle. What it is sent comes from the consolidator, not from `arrays`."""
+        """Ask a part of the cohort to play. What it is sent comes from the consolidator, not from `arrays`."""
+        cycle, exchange = self._place(server_round)
         nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-        cohort = sample(nodes, self.fraction_train, self.seed, server_round)
-        request = self.consolidator.request(server_round)
+        cohort = self._part(nodes, cycle, exchange)
+        request = self.consolidator.request(cycle, exchange)
         records = request_to_records(request)
         log(INFO, "configure_train: asked %d of %d nodes", len(cohort), len(nodes))
         messages = tuple(Message(records, dst_node_id=node, message_type=ACTION) for node in cohort)
@@ -120,14 +131,14 @@ class ExperienceStrategy(Strategy):
         """Check and aggregate the replies, and hand the aggregate to the consolidator."""
         exchange, self._exchange = self._exchange, None
         if exchange is None:
-            raise FedoelError(f"cycle {server_round} was not asked for: call configure_train first")
+            raise FedoelError(f"round {server_round} was not asked for: call configure_train first")
         arrived = sort_replies(replies, exchange.asked, exchange.request.spec)
         aggregate, refused = self._aggregate(arrived)
         for reason, count in refused.items():
             log(WARNING, "aggregate_train: %d refused: %s", count, reason)
         accepted = len(arrived.contributions) if aggregate else 0
         traffic = Traffic(_mean(arrived.uplink), exchange.downlink_bytes, accepted, refused)
-        self.consolidator.collect(server_round, aggregate, traffic)
+        self.consolidator.collect(*self._place(server_round), aggregate, traffic)
         return None, MetricRecord({"accepted": accepted, "refused": sum(refused.values())})
 
     def configure_evaluate(
@@ -154,7 +165,7 @@ class ExperienceStrategy(Strategy):
         Parameters
         ----------
         num_rounds
-            Cycles.
+            Cycles; each of them is `exchanges` of Flower's rounds.
         timeout
             Seconds to wait for replies, instead of the strategy's.
         initial_arrays, train_config, evaluate_config, evaluate_fn
@@ -166,22 +177,38 @@ class ExperienceStrategy(Strategy):
         result = Result()
         for cycle in range(1, num_rounds + 1):
             log(INFO, "[CYCLE %s/%s]", cycle, num_rounds)
-            if not self.consolidator.collected(cycle):
-                messages = self.configure_train(cycle, ArrayRecord(), ConfigRecord(), grid)
+            for exchange in range(1, self.exchanges + 1):
+                if self.consolidator.collected(cycle, exchange):
+                    continue
+                server_round = (cycle - 1) * self.exchanges + exchange
+                messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
                 replies = grid.send_and_receive(messages, timeout=self.timeout if timeout is None else timeout)
-                result.train_metrics_clientapp[cycle] = self.aggregate_train(cycle, replies)[1]
+                result.train_metrics_clientapp[server_round] = self.aggregate_train(server_round, replies)[1]
             self.consolidator.consolidate(cycle)
         return result
 
     def summary(self) -> None:
         """Log the settings of the strategy."""
         log(INFO, "\t├──> Sampling:")
+        log(INFO, "\t│\t├── Exchanges in a cycle: %d", self.exchanges)
         log(INFO, "\t│\t├── Fraction: train (%.2f)", self.fraction_train)
         log(INFO, "\t│\t├── Minimum available nodes: %d", self.min_available_nodes)
         log(INFO, "\t│\t└── Seed: %d", self.seed)
         log(INFO, "\t└──> Waiting:")
         log(INFO, "\t\t├── For nodes: %.0f s", self.node_timeout)
         log(INFO, "\t\t└── For replies: %.0f s", self.timeout)
+
+    def _place(self, server_round: int) -> tuple[int, int]:
+        """Cycle and exchange of a round, both from 1."""
+        cycle, exchange = divmod(server_round - 1, self.exchanges)
+        return cycle + 1, exchange + 1
+
+    def _part(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
+        """Whom to ask: the parts are dealt once a cycle, so that nodes that come or go move nobody to another part."""
+        if self._cohort[0] != cycle:
+            cohort = sample(nodes, self.fraction_train, self.seed, cycle)
+            self._cohort = cycle, split(cohort, self.exchanges, self.seed, cycle)
+        return [node for node in self._cohort[1][exchange - 1] if node in nodes]
 
     def _aggregate(self, arrived: Sorted) -> tuple[Aggregate | None, dict[str, int]]:
         """Aggregate what can be used; None when there is nothing, or the strategy refuses all of it."""

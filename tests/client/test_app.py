@@ -64,7 +64,7 @@ def identity() -> Iterator[None]:
 
 def request(spec: VectorSpec = SPEC) -> PlayRequest:
     baseline = np.zeros((len(spec.families), spec.horizon), np.float32)
-    return PlayRequest(1, spec, baseline, {"weights": np.zeros(tactics.DIMENSION, np.float32)})
+    return PlayRequest(1, 1, spec, baseline, {"weights": np.zeros(tactics.DIMENSION, np.float32)})
 
 
 def context(config: RunConfig = CONFIG, client: Any = 0) -> Context:
@@ -105,6 +105,21 @@ def test_a_reply_counts_what_was_played_and_quotes_nothing(runtime: FakeRuntime)
 def test_the_same_request_gets_the_same_answer(runtime: FakeRuntime) -> None:
     first, second = (call(runtime, request_to_records(request())).content for _ in range(2))
     assert first.array_records["experience"] == second.array_records["experience"]
+
+
+def test_a_context_is_played_and_not_only_carried(runtime: FakeRuntime) -> None:
+    """Weights that forbid every command but `look`: a device that plays with them gives no other."""
+    weights = np.full(tactics.DIMENSION, -6.0, np.float32)
+    looks = [cell for cell in range(tactics.DIMENSION) if tactics.tactic_name(cell).split(" ")[0] == "look"]
+    weights[looks] = 6.0
+    vectors = [
+        vector_from_reply(call(runtime, request_to_records(replace(request(), context=context))).content, SPEC)
+        for context in (None, weights)
+    ]
+    bare, led = ({int(i) // tactics.FACETS for i in np.flatnonzero(v.fisher > 0.01)} for v in vectors)
+    assert len(bare) > 1
+    assert vectors[1].fisher.sum() < 0.01 < vectors[0].fisher.sum()
+    assert len(led) <= 1
 
 
 def test_a_failure_is_a_class_name_and_no_more(cache: Path) -> None:

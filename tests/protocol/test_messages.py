@@ -40,7 +40,7 @@ def ones(spec: VectorSpec = SPEC) -> ExperienceVector:
 
 
 def request(**changes: Any) -> PlayRequest:
-    whole = PlayRequest(1, SPEC, np.zeros((2, 3), np.float32), {"w": np.ones(3, np.float32)})
+    whole = PlayRequest(1, 1, SPEC, np.zeros((2, 3), np.float32), {"w": np.ones(3, np.float32)})
     return replace(whole, **changes)
 
 
@@ -55,13 +55,22 @@ ADAPTERS = st.dictionaries(
 )
 
 
-@given(st.integers(0, 2**31), hnp.arrays(np.float32, (2, 3), elements=FLOATS), ADAPTERS)
+CONTEXTS = st.none() | hnp.arrays(np.float32, SPEC.dimension, elements=FLOATS)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 9), hnp.arrays(np.float32, (2, 3), elements=FLOATS), ADAPTERS, CONTEXTS)
 @settings(deadline=None, max_examples=50)
-def test_request_round_trip(cycle: int, baseline: NDArray[Any], adapter: dict[str, NDArray[Any]]) -> None:
-    sent = PlayRequest(cycle, SPEC, baseline, adapter)
+def test_request_round_trip(
+    cycle: int, exchange: int, baseline: NDArray[Any], adapter: dict[str, NDArray[Any]], context: NDArray[Any] | None
+) -> None:
+    sent = PlayRequest(cycle, exchange, SPEC, baseline, adapter, context)
     got = request_from_records(request_to_records(sent))
-    assert (got.cycle, got.spec, set(got.adapter)) == (cycle, SPEC, set(adapter))
+    assert (got.cycle, got.exchange, got.spec, set(got.adapter)) == (cycle, exchange, SPEC, set(adapter))
     assert np.array_equal(got.baseline, baseline)
+    if context is None or got.context is None:
+        assert got.context is context
+    else:
+        assert np.array_equal(got.context, context)
     for name, weights in adapter.items():
         assert got.adapter[name].dtype == weights.dtype
         assert np.array_equal(got.adapter[name], weights)
@@ -183,7 +192,7 @@ def _spec_json(**changes: Any) -> str:
 )  # fmt: skip
 def test_bad_specifications_are_refused(spec: str) -> None:
     records = request_to_records(request())
-    records["request"] = ConfigRecord({"cycle": 1, "spec": spec})
+    records["request"] = ConfigRecord({"cycle": 1, "exchange": 1, "spec": spec})
     with pytest.raises(VectorError):
         request_from_records(records)
 
@@ -195,7 +204,7 @@ def test_no_specification_text_gets_past_our_errors(text: str) -> None:
         VectorSpec.from_json(text)
 
 
-@pytest.mark.parametrize("name", ["request", "baseline", "adapter"])
+@pytest.mark.parametrize("name", ["request", "baseline", "context", "adapter"])
 def test_requests_with_a_missing_record_are_refused(name: str) -> None:
     records = request_to_records(request())
     del records[name]
@@ -203,11 +212,13 @@ def test_requests_with_a_missing_record_are_refused(name: str) -> None:
         request_from_records(records)
 
 
-@pytest.mark.parametrize("cycle", [-1, 1.5, "1", True])
-def test_requests_with_a_bad_cycle_are_refused(cycle: Any) -> None:
+@pytest.mark.parametrize("name", ["cycle", "exchange"])
+@pytest.mark.parametrize("number", [-1, 1.5, "1", True])
+def test_requests_with_a_bad_number_are_refused(name: str, number: Any) -> None:
     records = request_to_records(request())
-    records["request"] = ConfigRecord({"cycle": cycle, "spec": SPEC.to_json()})
-    with pytest.raises(VectorError):
+    settings: dict[str, Any] = {"cycle": 1, "exchange": 1, "spec": SPEC.to_json(), name: number}
+    records["request"] = ConfigRecord(settings)
+    with pytest.raises(VectorError, match=name):
         request_from_records(records)
 
 
@@ -217,6 +228,21 @@ def test_requests_with_a_bad_cycle_are_refused(cycle: Any) -> None:
 def test_bad_baselines_are_refused(baseline: NDArray[Any]) -> None:
     with pytest.raises(VectorError):
         request(baseline=baseline)
+
+
+@pytest.mark.parametrize(
+    "context", [np.zeros(5, np.float32), np.zeros((1, 4), np.float32), np.full(4, np.inf, np.float32), np.zeros(4)]
+)
+def test_bad_contexts_are_refused(context: NDArray[Any]) -> None:
+    with pytest.raises(VectorError, match="context"):
+        request(context=context)
+
+
+def test_a_request_with_anything_but_a_context_beside_it_is_refused() -> None:
+    records = request_to_records(request(context=np.zeros(4, np.float32)))
+    records["context"] = ArrayRecord({"advice": Array.from_numpy_ndarray(np.zeros(4, np.float32))})
+    with pytest.raises(VectorError, match="context"):
+        request_from_records(records)
 
 
 @pytest.mark.parametrize("weights", [np.ones(3), np.ones(3, np.int32), np.full(3, np.nan, np.float16)])

@@ -31,9 +31,10 @@ from fedoel.server.events import EventLog
 from fedoel.server.learner import Adapter, TacticsLearner
 from fedoel.server.phases import Outcome, Phases
 from fedoel.server.registry import load_adapter, save_version
-from fedoel.simulations.grid import InProcessGrid
+from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
 from fedoel.simulations.identity import server_identity
 from fedoel.simulations.inprocess import run_inprocess
+from fedoel.strategies.cohort import split
 
 GAMES = GamesConfig("coin-collector level=102 turns=6", per_client=3, rehearsal=4, gate=6, held_out=8)
 SECRET = "a secret room with a secret coin"
@@ -117,6 +118,15 @@ def test_without_experience_the_version_stays_and_the_run_goes_on(config: RunCon
     for key in ("version", "held_out", "families", "adapter_bytes"):
         assert found[1][key] == found[0][key]
     assert found[2]["accepted"] == 3
+
+
+def test_an_exchange_that_gives_nothing_leaves_the_cycle_to_the_others(config: RunConfig) -> None:
+    first = split([FIRST_NODE_ID + client for client in range(4)], 2, config.seed, 1)[0]
+    fleet = Fleet({node - FIRST_NODE_ID: "nan" for node in first})
+    found = fleet.run(replace(config, clients=4, strategy=replace(config.strategy, exchanges=2)))
+    assert (found[1]["accepted"], found[1]["refused"]) == (2, {"bad vector": 2})
+    assert found[1]["decision"] != "no-experience"
+    assert found[1]["lessons"]
 
 
 @pytest.mark.parametrize("control", ["Empty", "Shuffled"])

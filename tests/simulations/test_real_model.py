@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedoel.protocol.config import DistilConfig, GamesConfig, PolicyConfig, RunConfig, WarmStartConfig
+from fedoel.protocol.config import DistilConfig, GamesConfig, PolicyConfig, RunConfig, StrategyConfig, WarmStartConfig
 from fedoel.protocol.experience import BASE_COUNTERS
 from fedoel.protocol.tactics import DIMENSION
 from fedoel.server import cycle
@@ -26,9 +27,12 @@ class Interrupted(Exception):
     """Somebody pulled the plug."""
 
 
-def stop(event: dict[str, Any]) -> None:
-    if (event["event"], event.get("phase")) == ("phase_started", "distil"):
-        raise Interrupted
+def stop_in(phase: str) -> Callable[[dict[str, Any]], None]:
+    def listen(event: dict[str, Any]) -> None:
+        if (event["event"], event.get("phase")) == ("phase_started", phase):
+            raise Interrupted
+
+    return listen
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -57,6 +61,7 @@ def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
         out=str(tmp_path / "whole"),
         games=games,
         policy=PolicyConfig(device="cpu", lora_layers=2, lora_rank=4),
+        strategy=StrategyConfig(exchanges=2),
         distil=DistilConfig(steps=3, batch=4),
         warm_start=WarmStartConfig(steps=3, batch=4),
     )
@@ -68,7 +73,9 @@ def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
     assert 0 < last["uplink_bytes"] <= 4096
     assert last["downlink_bytes"] > last["adapter_bytes"] > 0
     with np.load(whole / "checkpoints" / "cycle-001" / "collect.npz") as kept:
-        counters = kept["vector"][2 * DIMENSION :][:BASE_COUNTERS]
+        first_part = kept["vector"][2 * DIMENSION :][:BASE_COUNTERS]
+    with np.load(whole / "checkpoints" / "cycle-001" / "collect-2.npz") as kept:
+        counters = first_part + kept["vector"][2 * DIMENSION :][:BASE_COUNTERS]
     episodes, _, turns, tokens, _ = counters.tolist()
     assert episodes == 4
     assert tokens > 60 * turns  # head, goal and room alone are longer
@@ -87,7 +94,9 @@ def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
     ]
 
     again = replace(config, out=str(tmp_path / "again"))
-    with pytest.raises(Interrupted):
-        run_inprocess(again, stop)
-    run_inprocess(replace(again, resume=True))
+    for phase in ("collect-2", "distil"):
+        with pytest.raises(Interrupted):
+            run_inprocess(again, stop_in(phase))
+        again = replace(again, resume=True)
+    run_inprocess(again)
     assert results(tmp_path / "again") == found

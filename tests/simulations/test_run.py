@@ -18,6 +18,7 @@ import pytest
 
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError, FedoelError, ModelError, VersionError
+from fedoel.protocol.tactics import DIMENSION
 from fedoel.server.events import CYCLE_PHASES, FIRST_PHASES
 from fedoel.server.registry import load_adapter
 from fedoel.simulations.cli import REFUSED, main
@@ -113,6 +114,33 @@ def test_a_run_stopped_in_any_phase_goes_on_to_the_same_result(
     assert summary(config) == whole
 
 
+@pytest.fixture(scope="module")
+def in_parts(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("in-parts")
+    config = RunConfig.from_flat({**SETTINGS, "strategy.exchanges": 3, "cache": str(cache), "out": str(out)})
+    run_inprocess(config)
+    return summary(config)
+
+
+def test_exchanges_share_a_cycle_without_more_play_or_traffic(whole: dict[str, Any], in_parts: dict[str, Any]) -> None:
+    for one, several in zip(whole["cycles"][1:], in_parts["cycles"][1:], strict=True):
+        assert (several["accepted"], several["uplink_bytes"]) == (one["accepted"], one["uplink_bytes"])
+        assert several["lessons"] != one["lessons"]
+        # A later part of the cohort is sent the context too.
+        assert one["downlink_bytes"] < several["downlink_bytes"] < one["downlink_bytes"] + 4 * DIMENSION
+
+
+@pytest.mark.parametrize("phase", ["context", "collect-2", "context-2", "collect-3", "context-3", "teacher"])
+def test_a_run_stopped_between_exchanges_goes_on_to_the_same_result(
+    config: RunConfig, in_parts: dict[str, Any], phase: str
+) -> None:
+    config = replace(config, strategy=replace(config.strategy, exchanges=3))
+    with pytest.raises(Interrupted):
+        run_inprocess(config, stop_in(1, phase))
+    run_inprocess(replace(config, resume=True))
+    assert summary(config) == in_parts
+
+
 def simulate(config: RunConfig, *words: str) -> subprocess.Popen[str]:
     """The command, as a process: it has to have nothing but what a scenario file says."""
     scenario = Path(config.out).with_suffix(".toml")
@@ -160,6 +188,7 @@ def test_a_killed_process_resumes(
         ({"strategy.name": "astrology"}, ConfigError, "astrology"),
         ({"policy.backend": "magic"}, ConfigError, "magic"),
         ({"codec.name": "prefix"}, ConfigError, "prefix"),
+        ({"strategy.exchanges": 4}, ConfigError, r"strategy\.exchanges must lie between 1 and 3"),
         ({"clients": 0}, ConfigError, "clients must be more than zero"),
         ({"clinets": 3}, ConfigError, "unknown setting clinets"),
         ({"games.colour": 3}, ConfigError, r"unknown setting games\.colour"),

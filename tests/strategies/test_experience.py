@@ -18,7 +18,7 @@ from fedoel.protocol.experience import Aggregate, Contribution, Counters, Experi
 from fedoel.protocol.messages import PlayRequest, records_bytes, reply_to_records, request_from_records
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
 from fedoel.simulations.identity import server_identity
-from fedoel.strategies.cohort import sample, wait_for_nodes
+from fedoel.strategies.cohort import sample, split, wait_for_nodes
 from fedoel.strategies.consolidator import Traffic
 from fedoel.strategies.experience import ExperienceStrategy
 from fedoel.strategies.mean import Mean
@@ -41,7 +41,7 @@ def identity() -> Iterator[None]:
 class Ledger:
     """A consolidator that writes down what it is told."""
 
-    done: set[int] = field(default_factory=set)
+    done: set[tuple[int, int]] = field(default_factory=set)
     steps: list[str] = field(default_factory=list)
     aggregates: dict[int, Aggregate | None] = field(default_factory=dict)
     traffic: dict[int, Traffic] = field(default_factory=dict)
@@ -49,15 +49,15 @@ class Ledger:
     def start(self) -> None:
         self.steps.append("start")
 
-    def request(self, cycle: int) -> PlayRequest:
-        self.steps.append(f"request {cycle}")
-        return PlayRequest(cycle, SPEC, np.zeros((1, 2), np.float32), {})
+    def request(self, cycle: int, exchange: int) -> PlayRequest:
+        self.steps.append(f"request {cycle}.{exchange}")
+        return PlayRequest(cycle, exchange, SPEC, np.zeros((1, 2), np.float32), {})
 
-    def collected(self, cycle: int) -> bool:
-        return cycle in self.done
+    def collected(self, cycle: int, exchange: int) -> bool:
+        return (cycle, exchange) in self.done
 
-    def collect(self, cycle: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
-        self.steps.append(f"collect {cycle}")
+    def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
+        self.steps.append(f"collect {cycle}.{exchange}")
         self.aggregates[cycle], self.traffic[cycle] = aggregate, traffic
 
     def consolidate(self, cycle: int) -> None:
@@ -85,7 +85,7 @@ def make_app(behaviour: Behaviour) -> ClientApp:
     return app
 
 
-def run(behaviour: Behaviour = good, cycles: int = 1, done: Sequence[int] = (), **settings: Any) -> Ledger:
+def run(behaviour: Behaviour = good, cycles: int = 1, done: Sequence[tuple[int, int]] = (), **settings: Any) -> Ledger:
     ledger = Ledger(done=set(done))
     Mean(ledger, **settings).start(InProcessGrid(make_app(behaviour), CLIENTS, {}), num_rounds=cycles)
     return ledger
@@ -121,9 +121,42 @@ def test_the_strategy_that_readme_shows_is_found_and_runs(tmp_path: Path, monkey
 
 
 def test_cycles_go_through_their_steps_and_skip_what_is_on_disk() -> None:
-    assert run(cycles=3, done=[1, 2]).steps == [
-        "start", "consolidate 1", "consolidate 2", "request 3", "collect 3", "consolidate 3",
+    assert run(cycles=3, done=[(1, 1), (2, 1)]).steps == [
+        "start", "consolidate 1", "consolidate 2", "request 3.1", "collect 3.1", "consolidate 3",
     ]  # fmt: skip
+    assert run(cycles=2, done=[(1, 1)], exchanges=2).steps == [
+        "start", "request 1.2", "collect 1.2", "consolidate 1",
+        "request 2.1", "collect 2.1", "request 2.2", "collect 2.2", "consolidate 2",
+    ]  # fmt: skip
+
+
+def test_the_exchanges_of_a_cycle_deal_the_cohort_out_among_them() -> None:
+    parts = split(list(range(11)), 3, seed=1, cycle=2)
+    assert sorted(len(part) for part in parts) == [3, 4, 4]
+    assert sorted(node for part in parts for node in part) == list(range(11))
+    assert parts == split(list(range(11)), 3, seed=1, cycle=2) != split(list(range(11)), 3, seed=1, cycle=3)
+    assert split(list(range(11)), 1, seed=1, cycle=2) == [list(range(11))]
+    with pytest.raises(FedoelError, match=r"2 cannot take part in 3 exchanges: .*strategy\.exchanges"):
+        split([1, 2], 3, seed=1, cycle=1)
+
+
+def test_every_node_is_asked_in_one_exchange_of_a_cycle_although_nodes_come_and_go() -> None:
+    there = {FIRST_NODE_ID + node for node in range(8)}
+
+    class Changing(InProcessGrid):
+        def get_node_ids(self) -> list[int]:
+            return sorted(there)
+
+    def asked(server_round: int) -> set[int]:
+        messages = strategy.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
+        return {message.metadata.dst_node_id for message in messages}
+
+    grid, strategy, before = Changing(make_app(good), 10, {}), Mean(Ledger(), exchanges=2), set(there)
+    first = asked(1)
+    gone = min(before - first)
+    there.remove(gone)
+    there.update((FIRST_NODE_ID + 8, FIRST_NODE_ID + 9))
+    assert asked(2) == before - first - {gone}
 
 
 def test_bad_clients_are_counted_and_left_out() -> None:
@@ -256,6 +289,11 @@ def test_nobody_is_asked_to_evaluate() -> None:
 def test_settings_that_ask_nobody_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="fraction-train"):
         Mean(Ledger(), **settings)
+
+
+def test_a_cycle_without_exchanges_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"strategy\.exchanges"):
+        Mean(Ledger(), exchanges=0)
 
 
 def test_strategies_are_found_by_name() -> None:

@@ -1,15 +1,15 @@
-"""The teacher of the tactics codec: a frozen policy with the aggregate as its context."""
+"""A policy with a context of the tactics codec: the teacher, and what devices play once a cycle has a context."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..client.policy.policy import LogProbs, Policy
-from ..protocol.experience import Vector
-from ..protocol.play import Turn
-from ..protocol.situation import Situation
-from ..protocol.tactics import tilt
+from ...protocol.experience import Vector
+from ...protocol.play import Turn
+from ...protocol.situation import Situation
+from ...protocol.tactics import tilt
+from .policy import LogProbs, Policy
 
 
 @dataclass(frozen=True, slots=True, eq=False)

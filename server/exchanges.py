@@ -1,0 +1,158 @@
+"""The exchanges of a cycle: what the cohort is asked, what came back, and the context that grows from it.
+
+With several exchanges a cycle, each part of the cohort plays under the context that the parts before it gave. An
+advantage is worth little far from the policy that it was measured under, so two short steps lead further than one long
+one, and no device plays, sends or spends more for it: every node takes part in one exchange of a cycle.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ..client.encoders.tactics import encode
+from ..client.policy.policy import Policy
+from ..client.policy.tilted import TiltedPolicy
+from ..protocol.config import RunConfig
+from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
+from ..protocol.messages import PlayRequest
+from ..protocol.play import Trajectory
+from ..protocol.tactics import DIMENSION, VOCABULARY
+from ..strategies.consolidator import Traffic
+from .context import Context, divergence, no_context, solve
+from .learner import Adapter, Learner
+from .phases import Outcome, Phases
+from .public import PublicGames, turns_of
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The version that plays in a cycle."""
+
+    version: str
+    adapter: Adapter
+
+
+class Exchanges:
+    """Keeps every exchange and every step of the context on disk, and reads back what is there already."""
+
+    def __init__(self, config: RunConfig, public: PublicGames, learner: Learner, phases: Phases) -> None:
+        self.config, self.public, self.learner, self.phases = config, public, learner, phases
+        self._collecting = ExitStack()
+        self._rehearsed: dict[int, list[list[Trajectory]]] = {}
+
+    def request(self, current: Current, cycle: int, exchange: int) -> PlayRequest:
+        """Ask for the experience of the current version with the context so far.
+
+        The baseline is what it earns on public games, played in the same way: the aggregate before speaks of a worse
+        player, and a baseline that lags behind blames and praises at random.
+        """
+        context = self.context(current, cycle, exchange - 1)
+        self._collecting.enter_context(self.phases.log.phase(cycle, _numbered("collect", exchange)))
+        baseline = self._baseline(current, self.rehearsed(current, cycle, exchange))
+        weights = context.weights if context.weights.any() else None
+        return PlayRequest(cycle, exchange, self._spec(current), baseline, current.adapter, weights)
+
+    def collected(self, cycle: int, exchange: int) -> bool:
+        """Whether the exchange is over."""
+        return self.phases.finished(cycle, _numbered("collect", exchange))
+
+    def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
+        """Keep the aggregate, or that there is none."""
+        vector = {} if aggregate is None else {"vector": aggregate.vector.to_array()}
+        values = {**asdict(traffic), "refused": dict(traffic.refused), "cohort": aggregate.cohort if aggregate else 0}
+        self.phases.keep(cycle, _numbered("collect", exchange), Outcome(values, vector))
+        self._collecting.close()
+
+    def context(self, current: Current, cycle: int, exchanges: int | None = None) -> Context:
+        """Context after some of the cycle's exchanges, or all of them; an exchange that gave nothing adds nothing."""
+        context = no_context(DIMENSION)
+        for exchange in range(1, (self.config.strategy.exchanges if exchanges is None else exchanges) + 1):
+            if (aggregate := self._aggregate(current, cycle, exchange)) is not None:
+                context = self._step(current, cycle, exchange, context, aggregate)
+        return context
+
+    def traffic(self, cycle: int) -> Traffic:
+        """What the cycle's exchanges cost together: means per client, sums of counts."""
+        parts = [self._kept(cycle, exchange).values for exchange in self._all()]
+        refused = sum((Counter(part["refused"]) for part in parts), Counter[str]())
+        # Parts of a cohort differ by one client at most. One that was silent has no say in what a client sends.
+        up, down = ([part[way] for part in parts if part[way]] for way in ("uplink_bytes", "downlink_bytes"))
+        accepted = sum(part["accepted"] for part in parts)
+        return Traffic(_mean(up), _mean(down), accepted, dict(sorted(refused.items())))
+
+    def cohort(self, cycle: int) -> int:
+        """Clients whose vectors counted; 0 if there is no experience to learn from."""
+        return sum(self._kept(cycle, exchange).values["cohort"] for exchange in self._all())
+
+    def rehearsed(self, current: Current, cycle: int, exchange: int = 1) -> list[Trajectory]:
+        """Episodes on the rehearsal games, played as the cohort plays in an exchange; in the first, without a context.
+
+        They are played once, and again after a resume: always all of them in turn, so that what is kept of them is
+        the same to the last bit.
+        """
+        if cycle not in self._rehearsed:
+            self.learner.forget()
+            self._rehearsed = {cycle: []}
+        played = self._rehearsed[cycle]
+        while len(played) < exchange:
+            policy = self._under(self.context(current, cycle, len(played)), self.learner.policy(current.adapter))
+            purpose = _numbered("rehearsal", len(played) + 1)
+            played.append(self.public.play(policy, self.public.plan.rehearsal, purpose, cycle))
+        return played[exchange - 1]
+
+    def rehearse_all(self, current: Current, cycle: int) -> None:
+        """Play what is missing of the cycle's rehearsals, as a run that was never interrupted has."""
+        self.rehearsed(current, cycle, self.config.strategy.exchanges)
+
+    def _step(self, current: Current, cycle: int, exchange: int, before: Context, aggregate: Aggregate) -> Context:
+        def work(advance: object) -> Outcome:
+            turns = turns_of(self.rehearsed(current, cycle, exchange))
+            after = solve(aggregate, turns, self.config.context, before)
+            kl = divergence(turns_of(self.rehearsed(current, cycle)), after.weights)
+            return Outcome({"kl": kl}, {"weights": after.weights, "support": after.support})
+
+        found = self.phases.run(cycle, _numbered("context", exchange), work)
+        return Context(found.arrays["weights"], found.arrays["support"], found.values["kl"])
+
+    def _under(self, context: Context, policy: Policy) -> Policy:
+        return TiltedPolicy(policy, context.weights) if context.weights.any() else policy
+
+    def _aggregate(self, current: Current, cycle: int, exchange: int) -> Aggregate | None:
+        kept = self._kept(cycle, exchange)
+        if "vector" not in kept.arrays:
+            return None
+        vector = ExperienceVector.unchecked(self._spec(current), kept.arrays["vector"])
+        return Aggregate(vector, kept.values["cohort"])
+
+    def _kept(self, cycle: int, exchange: int) -> Outcome:
+        return self.phases.load(cycle, _numbered("collect", exchange))
+
+    def _all(self) -> range:
+        return range(1, self.config.strategy.exchanges + 1)
+
+    def _baseline(self, current: Current, played: Sequence[Trajectory]) -> Vector:
+        """Mean return-to-go by family and step, shape (families, horizon)."""
+        spec = self._spec(current)
+        zero = np.zeros((len(spec.families), spec.horizon), dtype=np.float32)
+        return encode(played, spec, zero, self.config.codec.discount).counters.baseline()
+
+    def _spec(self, current: Current) -> VectorSpec:
+        codec, plan = self.config.codec, self.public.plan
+        return VectorSpec(
+            codec.name, DIMENSION, VOCABULARY, current.version, plan.families, plan.horizon,
+            codec.clipping_norm, codec.fisher_norm,
+        )  # fmt: skip
+
+
+def _numbered(name: str, exchange: int) -> str:
+    """Name of an exchange's phase: the first needs no number."""
+    return name if exchange == 1 else f"{name}-{exchange}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,31 @@
+"""Playing a run's public games: rehearsal, gate and held-out, with the run's own random streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..client.player import Advance, play_episodes
+from ..client.policy.policy import Policy
+from ..protocol.play import Trajectory, Turn
+from .plan import GameId, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class PublicGames:
+    """The public games of a run, ready to be played."""
+
+    plan: Plan
+    cache: Path
+
+    def play(
+        self, policy: Policy, games: Sequence[GameId], purpose: str, cycle: int = 0, advance: Advance = lambda n: None
+    ) -> list[Trajectory]:
+        """Play some of the games; policies that are compared share purpose and cycle, and so their random streams."""
+        return play_episodes(policy, games, self.plan.streams(purpose, len(games), cycle), self.cache, advance)
+
+
+def turns_of(trajectories: Sequence[Trajectory]) -> list[Turn]:
+    """All turns of some episodes, one after the other."""
+    return [turn for trajectory in trajectories for turn in trajectory.turns]
