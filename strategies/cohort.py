@@ -20,7 +20,10 @@ def wait_for_nodes(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[int]:
-    """Return the sorted ids of the nodes that are there, once there are enough: a run starts before they register.
+    """Return the ids of the nodes that are there, once there are enough: a run starts before they register.
+
+    They come in the order in which they registered. Ids are random, but that order is the same in every simulation of
+    the same fleet, so that whoever draws from the list by its places draws the same clients each time.
 
     Raises
     ------
@@ -28,7 +31,7 @@ def wait_for_nodes(
         If there are too few when the time is over.
     """
     deadline = clock() + timeout
-    while len(nodes := sorted(grid.get_node_ids())) < minimum:
+    while len(nodes := _registered(grid)) < minimum:
         if clock() >= deadline:
             raise FedoelError(
                 f"{len(nodes)} of at least {minimum} nodes are there after {timeout:.0f} s: start more nodes, "
@@ -36,6 +39,10 @@ def wait_for_nodes(
             )
         sleep(min(POLL_SECONDS, max(0.0, deadline - clock())))
     return nodes
+
+
+def _registered(grid: Grid) -> list[int]:
+    return [node.node_id for node in sorted(grid.get_nodes(), key=lambda node: (node.registered_at, node.node_id))]
 
 
 def sample(nodes: list[int], fraction: float, seed: int, cycle: int) -> list[int]:
@@ -58,5 +65,5 @@ def split(cohort: list[int], parts: int, seed: int, cycle: int) -> list[list[int
             f"a cohort of {len(cohort)} cannot take part in {parts} exchanges: start more nodes, "
             "or lower strategy.exchanges"
         )
-    dealt = np.random.default_rng([seed, cycle, parts]).permutation(cohort).tolist()
-    return [sorted(dealt[part::parts]) for part in range(parts)]
+    places = np.random.default_rng([seed, cycle, parts]).permutation(len(cohort)).tolist()
+    return [[cohort[place] for place in sorted(places[part::parts])] for part in range(parts)]

@@ -115,7 +115,7 @@ class ExperienceStrategy(Strategy):
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    ) -> list[Message]:
         """Ask a part of the cohort to play. What it is sent comes from the consolidator, not from `arrays`."""
         cycle, exchange = self._place(server_round)
         nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
@@ -182,7 +182,9 @@ class ExperienceStrategy(Strategy):
                     continue
                 server_round = (cycle - 1) * self.exchanges + exchange
                 messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
-                replies = grid.send_and_receive(messages, timeout=self.timeout if timeout is None else timeout)
+                wait = self.timeout if timeout is None else timeout
+                # Flower refuses to send nothing, which is what is asked of a part whose nodes have all left.
+                replies = grid.send_and_receive(messages, timeout=wait) if messages else []
                 result.train_metrics_clientapp[server_round] = self.aggregate_train(server_round, replies)[1]
             self.consolidator.consolidate(cycle)
         return result

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig, WarmStartConfig
+from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig, StrategyConfig, WarmStartConfig
 from fedoel.protocol.errors import ConfigError, FedoelError
 from fedoel.protocol.tactics import DIMENSION
 from fedoel.simulations.inprocess import run_inprocess, whole_fleet
@@ -23,6 +23,7 @@ CONFIG = RunConfig(
     cycles=2,
     games=GamesConfig(families="coin-collector level=2 turns=5", per_client=2, rehearsal=2, gate=2, held_out=2),
     policy=PolicyConfig(backend="tactics"),
+    strategy=StrategyConfig(exchanges=2),
 )
 
 
@@ -67,6 +68,7 @@ def test_with_a_language_model_both_play_the_same_games_equally_well(tmp_path: P
         cache=str(cache),
         games=replace(CONFIG.games, families="coin-collector level=1 turns=6", per_client=4, rehearsal=4),
         policy=PolicyConfig(device="cpu", threads=1, lora_layers=2, lora_rank=4),
+        strategy=StrategyConfig(),
         warm_start=WarmStartConfig(steps=12, batch=4, learning_rate=2e-3),
     )
     vectors, summaries = [], []

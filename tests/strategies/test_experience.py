@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,27 @@ def test_every_node_is_asked_in_one_exchange_of_a_cycle_although_nodes_come_and_
     there.remove(gone)
     there.update((FIRST_NODE_ID + 8, FIRST_NODE_ID + 9))
     assert asked(2) == before - first - {gone}
+
+
+def test_a_part_whose_nodes_have_all_left_is_asked_nothing_and_the_cycle_goes_on() -> None:
+    class Emptying(InProcessGrid):
+        """Loses whoever is not asked at once; refuses to send nothing, as Flower does."""
+
+        there: Sequence[int] = range(CLIENTS)
+
+        def get_node_ids(self) -> list[int]:
+            return [FIRST_NODE_ID + node for node in self.there]
+
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            sent = list(messages)
+            assert sent
+            self.there = [message.metadata.dst_node_id - FIRST_NODE_ID for message in sent]
+            return super().push_messages(sent)
+
+    ledger = Ledger()
+    Mean(ledger, exchanges=2).start(Emptying(make_app(good), CLIENTS, {}), num_rounds=1)
+    assert ledger.steps == ["start", "request 1.1", "collect 1.1", "request 1.2", "collect 1.2", "consolidate 1"]
+    assert ledger.aggregates == {1: None}
 
 
 def test_bad_clients_are_counted_and_left_out() -> None:
