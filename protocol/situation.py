@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass, field
 
 ROOM_LINE = re.compile(r"^\s*-=\s*(?P<name>.+?)\s*=-\s*$", re.MULTILINE)
-OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east", "up": "down", "down": "up"}
+_WAYS = (("north", "south"), ("east", "west"), ("up", "down"), ("left", "right"))
+OPPOSITE = {one: other for pair in _WAYS for one, other in (pair, pair[::-1])}
 INFORMING = ("examine", "read", "look", "inventory")
 NOTE_WORDS = 12
 

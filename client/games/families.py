@@ -9,10 +9,11 @@ from types import MappingProxyType
 
 from ...protocol.errors import ConfigError
 from ...protocol.play import GameSpec, Setting
+from . import frozen_lake, sokoban
 from .game import Engine, Game, RuledGame
 from .settings import Flag, Number, Rule, Word, checked
 
-FOOD_SPLITS = ("all", "train", "valid", "test")
+SPLITS = ("all", "train", "valid", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,15 @@ def _no_problem(settings: Mapping[str, Setting]) -> str:
     return ""
 
 
+def _always_ready(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> bool:
+    return True
+
+
+def _nothing_to_prepare(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> bool:
+    return False
+
+
+_SPLIT = Word(SPLITS, default="all")
 _COOKING: Mapping[str, Rule] = {
     "recipe": Number(1, 5, default=1),
     "take": Number(0, 5, default=0),
@@ -124,9 +134,18 @@ _COOKING: Mapping[str, Rule] = {
     "cook": Flag(),
     "cut": Flag(),
     "drop": Flag(),
-    "split": Word(FOOD_SPLITS, default="all"),
+    "split": _SPLIT,
 }
 
+_LAKE: Mapping[str, Rule] = {"size": Number(3, 5, default=3), "holes": Number(0, 16, default=0), "split": _SPLIT}
+_SOKOBAN: Mapping[str, Rule] = {
+    "size": Number(6, 8, default=6),
+    "walls": Number(0, 4, default=1),
+    "moves": Number(1, 20, default=5),
+    "split": _SPLIT,
+}
+
+_PURE = (_always_ready, _nothing_to_prepare)
 _TEXTWORLD = (_textworld_ready, _textworld_prepare)
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -134,5 +153,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "coin-collector": Family({"level": Number(1, 300)}, _textworld_engine, _coin_problem, *_TEXTWORLD),
         "treasure-hunter": Family({"level": Number(1, 30)}, _textworld_engine, _no_problem, *_TEXTWORLD),
         "cooking": Family(_COOKING, _textworld_engine, _cooking_problem, *_TEXTWORLD),
+        "frozen-lake": Family(_LAKE, frozen_lake.make_engine, frozen_lake.check_lake, *_PURE),
+        "sokoban": Family(_SOKOBAN, sokoban.make_engine, _no_problem, *_PURE),
     }
 )

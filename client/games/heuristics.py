@@ -9,6 +9,8 @@ from types import MappingProxyType
 from numpy.random import Generator
 
 from ...protocol.situation import INFORMING, Situation
+from .frozen_lake import solve_lake
+from .sokoban import solve_store
 
 Player = Callable[[Situation, Generator], str]
 
@@ -59,7 +61,19 @@ def cook(situation: Situation, rng: Generator) -> str:
     return wanted[0] if wanted else explore(situation, rng)
 
 
-HEURISTICS: Mapping[str, Player] = MappingProxyType({"coin-collector": seek, "treasure-hunter": seek, "cooking": cook})
+def cross(situation: Situation, rng: Generator) -> str:
+    """Walk the shortest way over a frozen lake."""
+    return solve_lake(situation.place_text)
+
+
+def push(situation: Situation, rng: Generator) -> str:
+    """Push the box by the shortest solution."""
+    return solve_store(situation.place_text)
+
+
+HEURISTICS: Mapping[str, Player] = MappingProxyType(
+    {"coin-collector": seek, "treasure-hunter": seek, "cooking": cook, "frozen-lake": cross, "sokoban": push}
+)
 
 
 def _directions(situation: Situation, steps: str) -> list[str]:

@@ -24,7 +24,8 @@ class Split(Enum):
     HELD_OUT = 1_200_000_000
 
 
-_FOOD_SPLIT = {Split.PRIVATE: "train", Split.REHEARSAL: "train", Split.GATE: "valid", Split.HELD_OUT: "test"}
+# Foods of cooking games, boards of grid games.
+_CONTENT = {Split.PRIVATE: "train", Split.REHEARSAL: "train", Split.GATE: "valid", Split.HELD_OUT: "test"}
 
 
 def game_seed(split: Split, index: int, client: int = 0) -> int:
@@ -49,7 +50,7 @@ def for_split(spec: GameSpec, split: Split) -> GameSpec:
     settings_of(spec)
     if "split" not in FAMILIES[spec.family].rules:
         return spec
-    settings = {**dict(spec.settings), "split": _FOOD_SPLIT[split]}
+    settings = {**dict(spec.settings), "split": _CONTENT[split]}
     return GameSpec(spec.family, tuple(sorted(settings.items())), spec.max_turns)
 
 

@@ -16,6 +16,8 @@ SPECS = tuple(
         "coin-collector level=102 turns=6",
         "treasure-hunter level=5 turns=10",
         "cooking recipe=1 take=1 split=train turns=10",
+        "frozen-lake size=4 split=train turns=12",
+        "sokoban split=train turns=5",
     )
 )
 
