@@ -10,16 +10,14 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from ..protocol import tactics
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import ExperienceVector, VectorSpec
 from ..protocol.messages import PlayRequest, reply_to_records, request_from_records
 from ..protocol.play import specs_from_text
-from .encoders.tactics import encode
+from .encoders.encoder import Encoder, encode, load_encoder
 from .games.assignment import client_games
 from .player import play_episodes
-from .policy.tilted import TiltedPolicy
 from .runtime import LocalRuntime, Runtime
 
 
@@ -57,7 +55,7 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     """
     config = RunConfig.from_flat(context.run_config)
     request = request_from_records(records)
-    check_codec(request.spec)
+    check_codec(request.spec, load_encoder(config.codec.name))
     client, clients = partition(context)
     return reply_to_records(experience_of(config, request, client, clients, runtime).clipped())
 
@@ -75,12 +73,12 @@ def experience_of(
         config.games.partition,
         config.seed,
     )
-    policy = runtime.policy(config, request)
+    policy, encoder = runtime.policy(config, request), load_encoder(config.codec.name)
     if request.context is not None:
-        policy = TiltedPolicy(policy, request.context)
+        policy = encoder.under(policy, request.context)
     seeds = streams(config.seed, request.cycle, client, len(games))
     trajectories = play_episodes(policy, games, seeds, runtime.cache(config))
-    return encode(trajectories, request.spec, request.baseline, config.codec.discount)
+    return encode(encoder, policy, trajectories, request.spec, request.baseline, config.codec.discount)
 
 
 def streams(seed: int, cycle: int, client: int, count: int) -> list[int]:
@@ -89,7 +87,7 @@ def streams(seed: int, cycle: int, client: int, count: int) -> list[int]:
     return [int(sequence.generate_state(1, np.uint64)[0]) for sequence in sequences]
 
 
-def check_codec(spec: VectorSpec) -> None:
+def check_codec(spec: VectorSpec, encoder: Encoder) -> None:
     """Refuse a vector that this device cannot make.
 
     Raises
@@ -97,8 +95,10 @@ def check_codec(spec: VectorSpec) -> None:
     VectorError
         If codec, vocabulary or dimension are not this device's.
     """
-    if (spec.codec, spec.vocabulary, spec.dimension) != ("tactics", tactics.VOCABULARY, tactics.DIMENSION):
-        raise VectorError(f"this device makes 'tactics' vectors of vocabulary {tactics.VOCABULARY} only: update it")
+    if (spec.codec, spec.vocabulary, spec.dimension) != (encoder.name, encoder.vocabulary, encoder.dimension):
+        raise VectorError(
+            f"this device makes {encoder.name!r} vectors of vocabulary {encoder.vocabulary} only: update it"
+        )
 
 
 def partition(context: Context) -> tuple[int, int]:

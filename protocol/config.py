@@ -63,7 +63,7 @@ class CodecConfig:
 
 @dataclass(frozen=True, slots=True)
 class ContextConfig:
-    """How an aggregate becomes the teacher's context: see `fedoel.server.context`.
+    """How an aggregate becomes the teacher's context: see `fedoel.server.codecs.context`.
 
     `noise` is the variance of an advantage that is taken for chance; `max_kl` is in nats.
     """

@@ -14,13 +14,13 @@ from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import load_strategy
+from .codecs.codec import load_codec
 from .cycle import Cycles
 from .events import EventLog
 from .learner import Learner, make_learner
 from .plan import Plan
 
 Listener = Callable[[dict[str, Any]], None]
-CODECS = ("tactics",)
 
 
 def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | None = None, engine: str = "") -> None:
@@ -71,8 +71,7 @@ def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy]
     """
     if not config.out or not Path(config.out).is_absolute():
         raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
-    if config.codec.name not in CODECS:
-        raise ConfigError(f"unknown codec.name {config.codec.name!r}; known are {', '.join(CODECS)}")
+    load_codec(config.codec.name)
     strategy = load_strategy(config.strategy.name)
     return strategy, Plan.of(config), make_learner(config, runtime.cache(config))
 

@@ -12,9 +12,8 @@ import numpy as np
 
 from ..client.games.prepare import prepare
 from ..client.player import Advance
-from ..client.policy.policy import LogProbs, Policy
+from ..client.policy.policy import Policy
 from ..client.policy.tactics_policy import TacticsPolicy
-from ..client.policy.tilted import TiltedPolicy
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate
 from ..protocol.messages import PlayRequest
@@ -22,7 +21,7 @@ from ..protocol.tactics import DIMENSION
 from ..protocol.versions import Manifest
 from ..strategies.consolidator import Traffic
 from .baselines import play_floors
-from .context import Context, lessons
+from .codecs.context import Context
 from .events import EventLog, read_events, seconds_by_phase
 from .exchanges import Current, Exchanges
 from .gate import Trial, candidate_holds, context_helps
@@ -128,7 +127,10 @@ class Cycles:
 
     def _learn(self, cycle: int) -> Entry:
         context = self.exchanges.context(self.current, cycle)
-        entry: Entry = {"lessons": [asdict(lesson) for lesson in lessons(context)], "kl": context.kl}
+        entry: Entry = {
+            "lessons": [asdict(lesson) for lesson in self.exchanges.codec.lessons(context)],
+            "kl": context.kl,
+        }
         self.log.emit("lessons", cycle=cycle, lessons=entry["lessons"])
         games = len(self.plan.gate) + len(self._teacher_games())
         tried = self.phases.run(cycle, "teacher", lambda advance: self._teacher(context, advance), games)
@@ -154,7 +156,8 @@ class Cycles:
         return {**entry, **result.values, "decision": "promoted", "reason": f"{helps.reason}; {holds.reason}"}
 
     def _teacher(self, context: Context, advance: Advance) -> Outcome:
-        teacher = TiltedPolicy(self.learner.policy(self.current.adapter, measured=True), context.weights)
+        policy = self.learner.policy(self.current.adapter, measured=True)
+        teacher = self.exchanges.codec.encoder.under(policy, context.weights)
         played = self.public.play(teacher, self.plan.gate, "gate", advance=advance)
         held_out = self.public.play(teacher, self._teacher_games(), "held-out", advance=advance)
         gate = {"current": self.gate_stats, "teacher": without_families(stats_of(played))}
@@ -162,11 +165,12 @@ class Cycles:
 
     def _distil(self, cycle: int, context: Context, advance: Advance) -> Outcome:
         """Train on states that the student visits without the context, and on those that the teacher leads to."""
-        teacher = TiltedPolicy(self.learner.policy(self.current.adapter), context.weights)
+        codec, policy = self.exchanges.codec, self.learner.policy(self.current.adapter)
         self.exchanges.rehearse_all(self.current, cycle)
         own = turns_of(self.exchanges.rehearsed(self.current, cycle))
+        teacher = codec.encoder.under(policy, context.weights)
         led = turns_of(self.public.play(teacher, self.plan.rehearsal, "rehearsal-teacher", cycle))
-        targets: list[LogProbs] = [*teacher.tilt_logged(own), *(turn.log_probs for turn in led)]
+        targets = [*codec.answers(policy, own, context.weights), *(turn.log_probs for turn in led)]
         seed = self.plan.training_seed(cycle)
         adapter = self.learner.distil(self.current.adapter, context, [*own, *led], targets, seed, advance)
         return Outcome({"version": self.learner.policy(adapter).version}, _named(adapter, "adapter"))

@@ -12,18 +12,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
-from ..client.encoders.tactics import encode
+from ..client.encoders.encoder import count
 from ..client.policy.policy import Policy
-from ..client.policy.tilted import TiltedPolicy
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
 from ..protocol.messages import PlayRequest
 from ..protocol.play import Trajectory
-from ..protocol.tactics import DIMENSION, VOCABULARY
 from ..strategies.consolidator import Traffic
-from .context import Context, divergence, no_context, solve
+from .codecs.codec import load_codec
+from .codecs.context import Context, divergence, no_context
 from .learner import Adapter, Learner
 from .phases import Outcome, Phases
 from .public import PublicGames, turns_of
@@ -42,6 +39,7 @@ class Exchanges:
 
     def __init__(self, config: RunConfig, public: PublicGames, learner: Learner, phases: Phases) -> None:
         self.config, self.public, self.learner, self.phases = config, public, learner, phases
+        self.codec = load_codec(config.codec.name)
         self._collecting = ExitStack()
         self._rehearsed: dict[int, list[list[Trajectory]]] = {}
 
@@ -70,7 +68,7 @@ class Exchanges:
 
     def context(self, current: Current, cycle: int, exchanges: int | None = None) -> Context:
         """Context after some of the cycle's exchanges, or all of them; an exchange that gave nothing adds nothing."""
-        context = no_context(DIMENSION)
+        context = no_context(self.codec.encoder.dimension)
         for exchange in range(1, (self.config.strategy.exchanges if exchanges is None else exchanges) + 1):
             if (aggregate := self._aggregate(current, cycle, exchange)) is not None:
                 context = self._step(current, cycle, exchange, context, aggregate)
@@ -111,16 +109,17 @@ class Exchanges:
 
     def _step(self, current: Current, cycle: int, exchange: int, before: Context, aggregate: Aggregate) -> Context:
         def work(advance: object) -> Outcome:
-            turns = turns_of(self.rehearsed(current, cycle, exchange))
-            after = solve(aggregate, turns, self.config.context, before)
-            kl = divergence(turns_of(self.rehearsed(current, cycle)), after.weights)
+            own, turns = (turns_of(self.rehearsed(current, cycle, number)) for number in (1, exchange))
+            policy = self.learner.policy(current.adapter)
+            after = self.codec.solve(aggregate, policy, turns, self.config.context, before)
+            kl = divergence(self.codec.answers(policy, own, after.weights), own)
             return Outcome({"kl": kl}, {"weights": after.weights, "support": after.support})
 
         found = self.phases.run(cycle, _numbered("context", exchange), work)
         return Context(found.arrays["weights"], found.arrays["support"], found.values["kl"])
 
     def _under(self, context: Context, policy: Policy) -> Policy:
-        return TiltedPolicy(policy, context.weights) if context.weights.any() else policy
+        return self.codec.encoder.under(policy, context.weights) if context.weights.any() else policy
 
     def _aggregate(self, current: Current, cycle: int, exchange: int) -> Aggregate | None:
         kept = self._kept(cycle, exchange)
@@ -137,14 +136,12 @@ class Exchanges:
 
     def _baseline(self, current: Current, played: Sequence[Trajectory]) -> Vector:
         """Mean return-to-go by family and step, shape (families, horizon)."""
-        spec = self._spec(current)
-        zero = np.zeros((len(spec.families), spec.horizon), dtype=np.float32)
-        return encode(played, spec, zero, self.config.codec.discount).counters.baseline()
+        return count(played, self._spec(current), self.config.codec.discount).baseline()
 
     def _spec(self, current: Current) -> VectorSpec:
-        codec, plan = self.config.codec, self.public.plan
+        codec, encoder, plan = self.config.codec, self.codec.encoder, self.public.plan
         return VectorSpec(
-            codec.name, DIMENSION, VOCABULARY, current.version, plan.families, plan.horizon,
+            encoder.name, encoder.dimension, encoder.vocabulary, current.version, plan.families, plan.horizon,
             codec.clipping_norm, codec.fisher_norm,
         )  # fmt: skip
 

@@ -23,7 +23,7 @@ from ..protocol.errors import ConfigError
 from ..protocol.play import Turn
 from ..protocol.tactics import DIMENSION, VOCABULARY, cells
 from ..protocol.versions import policy_version
-from .context import Context
+from .codecs.context import Context
 from .files import write_whole
 
 Adapter = Mapping[str, NDArray[Any]]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...protocol.experience import Vector
-from ...protocol.play import Turn
 from ...protocol.situation import Situation
 from ...protocol.tactics import tilt
 from .policy import LogProbs, Policy
@@ -27,10 +26,6 @@ class TiltedPolicy:
         """Log-probabilities of each situation's admissible commands."""
         answers = zip(self.policy.score(situations), situations, strict=True)
         return [tilt(log_probs, situation, self.weights) for log_probs, situation in answers]
-
-    def tilt_logged(self, turns: Sequence[Turn]) -> list[LogProbs]:
-        """Answers on turns that the bare policy played, from its logged log-probabilities."""
-        return [tilt(turn.log_probs, turn.situation, self.weights) for turn in turns]
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation: this context costs none."""

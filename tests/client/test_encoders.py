@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.client.encoders.tactics import encode, moments, returns_to_go
-from fedoel.protocol.experience import VectorSpec
+from fedoel.client.encoders import encoder
+from fedoel.client.encoders.encoder import load_encoder, returns_to_go
+from fedoel.client.encoders.tactics import moments
+from fedoel.client.policy.tactics_policy import TacticsPolicy
+from fedoel.protocol.experience import ExperienceVector, Vector, VectorSpec
 from fedoel.protocol.play import GameSpec, Trajectory, Turn
 from fedoel.protocol.situation import Memory
 from fedoel.protocol.tactics import DIMENSION, VOCABULARY, cells
@@ -25,6 +30,11 @@ def episode(*turns: Turn, won: bool = True) -> Trajectory:
     return Trajectory(GameSpec("coin", (), 4), 0, "v", turns, won, False, float(won), 30)
 
 
+def encode(trajectories: Sequence[Trajectory], baseline: Vector, discount: float = 0.9) -> ExperienceVector:
+    uniform = TacticsPolicy("v", np.zeros(DIMENSION, np.float32))
+    return encoder.encode(load_encoder("tactics"), uniform, trajectories, SPEC, baseline, discount)
+
+
 def test_returns_are_discounted_sums_of_what_comes() -> None:
     assert returns_to_go([0.0, 1.0, -1.0], 0.5).tolist() == [0.25, 0.5, -1.0]
 
@@ -40,29 +50,29 @@ def test_the_score_function_has_mean_zero_and_the_fisher_diagonal_as_variance(se
 def test_what_led_to_reward_is_pushed_up_and_what_lost_is_pushed_down() -> None:
     zero = np.zeros((1, 4), dtype=np.float32)
     cell = int(cells(turn(0, 0.0).situation)[0])
-    assert encode([episode(turn(0, 1.0))], SPEC, zero, 0.9).gradient[cell] > 0
-    assert encode([episode(turn(0, -1.0), won=False)], SPEC, zero, 0.9).gradient[cell] < 0
+    assert encode([episode(turn(0, 1.0))], zero).gradient[cell] > 0
+    assert encode([episode(turn(0, -1.0), won=False)], zero).gradient[cell] < 0
 
 
 def test_what_was_expected_teaches_nothing() -> None:
     expected = np.full((1, 4), 1.0, dtype=np.float32)
-    assert not encode([episode(turn(0, 1.0))], SPEC, expected, 0.9).gradient.any()
+    assert not encode([episode(turn(0, 1.0))], expected).gradient.any()
 
 
 def test_vectors_add_up_over_episodes_and_count_them() -> None:
     zero = np.zeros((1, 4), dtype=np.float32)
     one, two = episode(turn(0, 0.0), turn(2, 1.0)), episode(turn(4, 0.0), won=False)
-    both = encode([one, two], SPEC, zero, 0.9).to_array()
-    apart = [encode([t], SPEC, zero, 0.9).to_array() for t in (one, two)]
+    both = encode([one, two], zero).to_array()
+    apart = [encode([t], zero).to_array() for t in (one, two)]
     assert np.allclose(both, sum(apart), atol=1e-5)
-    counters = encode([one, two], SPEC, zero, 0.9).counters
+    counters = encode([one, two], zero).counters
     assert (counters.episodes[0], counters.wins[0], counters.turns[0], counters.tokens[0]) == (2, 1, 3, 60)
     assert counters.visits[0].tolist() == [2, 1, 0, 0]
 
 
 def test_steps_beyond_the_horizon_are_not_counted_but_still_teach() -> None:
     zero = np.zeros((1, 4), dtype=np.float32)
-    long = encode([episode(*[turn(0, 0.0)] * 5, turn(0, 1.0))], SPEC, zero, 0.5)
+    long = encode([episode(*[turn(0, 0.0)] * 5, turn(0, 1.0))], zero, 0.5)
     assert long.counters.turns[0] == 6
     assert long.counters.returns[0].tolist() == [0.5**5, 0.5**4, 0.5**3, 0.5**2]
     assert long.counters.visits[0].tolist() == [1, 1, 1, 1]

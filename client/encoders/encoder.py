@@ -1,0 +1,129 @@
+"""The device's half of a codec: what its vectors mean, how they are made, and how their context is played."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...protocol.errors import ConfigError
+from ...protocol.experience import BASE_COUNTERS, Counters, ExperienceVector, Vector, VectorSpec
+from ...protocol.play import Trajectory, Turn
+from ..policy.policy import Policy
+from .tactics import TacticsEncoder
+
+Floats = NDArray[np.float64]
+
+
+class Encoder(Protocol):
+    """One codec on the device. A context w of shape ``(dimension,)`` steers the policy; at w = 0 it changes nothing."""
+
+    @property
+    def name(self) -> str:
+        """Name of the codec."""
+        ...
+
+    @property
+    def vocabulary(self) -> str:
+        """Hash of what the coordinates mean; both sides must have the same."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates."""
+        ...
+
+    def under(self, policy: Policy, context: Vector) -> Policy:
+        """Return the policy with a context: the teacher, and what a device plays once a cycle has a context."""
+        ...
+
+    def sums(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
+        """Sum over turns what they say about the context.
+
+        Parameters
+        ----------
+        policy
+            What played the turns.
+        advantages
+            One number a turn.
+
+        Returns
+        -------
+        gradient, fisher
+            ``sum_t A_t grad_w log pi_w(a_t | x_t)`` and an estimate of ``sum_t E (grad_w log pi_w)^2``, at the context
+            that was played, each of shape ``(dimension,)``.
+        """
+        ...
+
+
+ENCODERS: Mapping[str, Encoder] = MappingProxyType({"tactics": TacticsEncoder()})
+
+
+def load_encoder(name: str) -> Encoder:
+    """Return the device's half of a codec.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of this name.
+    """
+    if name not in ENCODERS:
+        raise ConfigError(f"unknown codec.name {name!r}; known are {', '.join(sorted(ENCODERS))}")
+    return ENCODERS[name]
+
+
+def encode(
+    encoder: Encoder,
+    policy: Policy,
+    trajectories: Sequence[Trajectory],
+    spec: VectorSpec,
+    baseline: Vector,
+    discount: float,
+) -> ExperienceVector:
+    """Turn trajectories into one experience vector, not yet clipped.
+
+    Parameters
+    ----------
+    baseline
+        Mean return-to-go by family and step, shape ``(families, horizon)``: what the policy earns on public games.
+    discount
+        Factor a step on later rewards.
+    """
+    turns = [turn for trajectory in trajectories for turn in trajectory.turns]
+    advantages = [
+        value - baseline[spec.families.index(trajectory.spec.family), min(step, spec.horizon - 1)]
+        for trajectory in trajectories
+        for step, value in enumerate(_returns(trajectory, discount))
+    ]
+    gradient, fisher = encoder.sums(policy, turns, np.array(advantages, dtype=np.float64))
+    counters = count(trajectories, spec, discount)
+    return ExperienceVector(spec, gradient.astype(np.float32), fisher.astype(np.float32), counters)
+
+
+def count(trajectories: Sequence[Trajectory], spec: VectorSpec, discount: float) -> Counters:
+    """Count episodes by family: wins, turns, tokens, scores, and returns-to-go by step."""
+    counters = np.zeros(spec.counters_shape)
+    for trajectory in trajectories:
+        row, returns = counters[spec.families.index(trajectory.spec.family)], _returns(trajectory, discount)
+        steps = min(len(returns), spec.horizon)
+        row[:BASE_COUNTERS] += (1, trajectory.won, len(returns), trajectory.prompt_tokens, trajectory.score)
+        row[BASE_COUNTERS : BASE_COUNTERS + steps] += returns[:steps]
+        row[BASE_COUNTERS + spec.horizon : BASE_COUNTERS + spec.horizon + steps] += 1
+    return Counters(counters.astype(np.float32))
+
+
+def returns_to_go(rewards: Sequence[float], discount: float) -> Floats:
+    """Discounted sums of the rewards from each step to the end, shape ``(len(rewards),)``."""
+    returns = np.zeros(len(rewards))
+    value = 0.0
+    for step in reversed(range(len(rewards))):
+        value = rewards[step] + discount * value
+        returns[step] = value
+    return returns
+
+
+def _returns(trajectory: Trajectory, discount: float) -> Floats:
+    return returns_to_go([turn.reward for turn in trajectory.turns], discount)

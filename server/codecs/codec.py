@@ -1,0 +1,68 @@
+"""What the server needs from a codec: a context out of an aggregate, the teacher that has it, and words for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol
+
+from ...client.encoders.encoder import Encoder
+from ...client.policy.policy import LogProbs, Policy
+from ...protocol.config import ContextConfig
+from ...protocol.errors import ConfigError
+from ...protocol.experience import Aggregate, Vector
+from ...protocol.play import Turn
+from .context import Context, Lesson
+from .tactics import TacticsCodec
+
+
+class Codec(Protocol):
+    """One codec on the server; `encoder` is its other half."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """The device's half, which also says how a context is played."""
+        ...
+
+    def solve(
+        self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn], config: ContextConfig, before: Context
+    ) -> Context:
+        """Step from one context to the next, inside the trust region.
+
+        Parameters
+        ----------
+        policy
+            The bare policy.
+        turns
+            Public turns, played as the aggregate's were: under `before`.
+
+        Returns
+        -------
+        Context
+            With the KL of this step alone.
+        """
+        ...
+
+    def answers(self, policy: Policy, turns: Sequence[Turn], weights: Vector) -> list[LogProbs]:
+        """What the teacher says to turns that the bare policy played."""
+        ...
+
+    def lessons(self, context: Context) -> list[Lesson]:
+        """What was learned, in words, strongest first; nothing where the coordinates have no names."""
+        ...
+
+
+CODECS: Mapping[str, Codec] = MappingProxyType({"tactics": TacticsCodec()})
+
+
+def load_codec(name: str) -> Codec:
+    """Return the server's half of a codec.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of this name.
+    """
+    if name not in CODECS:
+        raise ConfigError(f"unknown codec.name {name!r}; known are {', '.join(sorted(CODECS))}")
+    return CODECS[name]

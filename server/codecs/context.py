@@ -1,0 +1,69 @@
+"""The teacher's context, and the step that leads to it.
+
+    w' = w + eta s g / (F + lambda)        s = g^2 / (g^2 + sigma^2 F)
+
+w is the context that the aggregate was played under: zero, unless the cycle had an exchange before. g sums advantages
+times score functions, so chance alone gives it a variance of sigma^2 F: the Wiener factor s shrinks what could be
+chance, and leaves alone what stands out. eta is as large as `context.step` allows, and no larger than keeps the mean KL
+between the teachers with and without the step on rehearsal turns under `context.max_kl`: without that bound, one noisy
+cycle can undo three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...protocol.config import ContextConfig
+from ...protocol.experience import Aggregate, Vector
+from ...protocol.play import Turn
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The weights of a codec's coordinates, how much play speaks for each, and how far they lead: mean KL, in nats.
+
+    `support` is the Fisher information of the exchanges that the weights come from.
+    """
+
+    weights: Vector
+    support: Vector
+    kl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One coordinate as a person reads it."""
+
+    tactic: str
+    weight: float
+    support: float
+
+
+def no_context(dimension: int) -> Context:
+    """Return the context of the bare policy."""
+    return Context(np.zeros(dimension, np.float32), np.zeros(dimension, np.float32), 0.0)
+
+
+def natural_step(aggregate: Aggregate, config: ContextConfig) -> Vector:
+    """Return the full step, not yet bounded, shape ``(dimension,)``."""
+    vector = aggregate.vector
+    g2 = vector.gradient**2
+    shrink = g2 / np.maximum(g2 + config.noise * vector.fisher, np.finfo(np.float32).tiny)
+    step: Vector = config.step * shrink * vector.gradient / (vector.fisher + config.damping)
+    return step
+
+
+def divergence(answers: Sequence[NDArray[np.float32]], turns: Sequence[Turn]) -> float:
+    """Mean KL(teacher || player) in nats, from the teacher's answers to turns."""
+    return float(np.mean([_kl(answer, turn.log_probs) for answer, turn in zip(answers, turns, strict=True)]))
+
+
+def _kl(teacher: NDArray[np.float32], player: NDArray[np.float32]) -> float:
+    wide = teacher.astype(np.float64)
+    return float((np.exp(wide) * (wide - player)).sum())
