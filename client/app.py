@@ -74,8 +74,8 @@ def experience_of(
         config.seed,
     )
     policy, encoder = runtime.policy(config, request), load_encoder(config.codec.name)
-    if request.context is not None:
-        policy = encoder.under(policy, request.context)
+    context = np.zeros(encoder.dimension, np.float32) if request.context is None else request.context
+    policy = encoder.under(policy, context)
     seeds = streams(config.seed, request.cycle, client, len(games))
     trajectories = play_episodes(policy, games, seeds, runtime.cache(config))
     return encode(encoder, policy, trajectories, request.spec, request.baseline, config.codec.discount)

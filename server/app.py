@@ -72,6 +72,8 @@ def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy]
     if not config.out or not Path(config.out).is_absolute():
         raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
     load_codec(config.codec.name)
+    if config.codec.name != "tactics" and (config.policy.backend != "torch" or config.distil.retention):
+        raise ConfigError(f"codec.name {config.codec.name!r} needs policy.backend 'torch' and distil.retention 0")
     strategy = load_strategy(config.strategy.name)
     return strategy, Plan.of(config), make_learner(config, runtime.cache(config))
 

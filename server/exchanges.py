@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 from ..client.encoders.encoder import count
-from ..client.policy.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
 from ..protocol.messages import PlayRequest
@@ -98,7 +97,8 @@ class Exchanges:
             self._rehearsed = {cycle: []}
         played = self._rehearsed[cycle]
         while len(played) < exchange:
-            policy = self._under(self.context(current, cycle, len(played)), self.learner.policy(current.adapter))
+            weights = self.context(current, cycle, len(played)).weights
+            policy = self.codec.encoder.under(self.learner.policy(current.adapter), weights)
             purpose = _numbered("rehearsal", len(played) + 1)
             played.append(self.public.play(policy, self.public.plan.rehearsal, purpose, cycle))
         return played[exchange - 1]
@@ -117,9 +117,6 @@ class Exchanges:
 
         found = self.phases.run(cycle, _numbered("context", exchange), work)
         return Context(found.arrays["weights"], found.arrays["support"], found.values["kl"])
-
-    def _under(self, context: Context, policy: Policy) -> Policy:
-        return self.codec.encoder.under(policy, context.weights) if context.weights.any() else policy
 
     def _aggregate(self, current: Current, cycle: int, exchange: int) -> Aggregate | None:
         kept = self._kept(cycle, exchange)

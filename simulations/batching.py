@@ -12,9 +12,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import Condition
+from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..client.encoders.prefix import PrefixEncoder, Prompted
 from ..client.policy.policy import LogProbs, Policy
 from ..protocol.errors import FedoelError
+from ..protocol.experience import Vector
+from ..protocol.play import Turn
 from ..protocol.situation import Situation
 
 _client: ContextVar[int | None] = ContextVar("client", default=None)
@@ -114,6 +121,14 @@ class BatchingPolicy:
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation; counting needs no batch."""
         return self.inner.tokens(situations)
+
+    def behind(self, weights: Vector) -> BatchingPolicy:
+        """Return the inner policy behind a soft prompt, batched too."""
+        return BatchingPolicy(PrefixEncoder().under(self.inner, weights), self.batcher)
+
+    def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
+        """Gradients of one client's turns, which it asks for when it has played."""
+        return cast(Prompted, self.inner).gradients(turns)
 
 
 def _answer(policy: Policy, requests: Sequence[_Request]) -> None:

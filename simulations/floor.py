@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..protocol.config import RunConfig
+from ..protocol.config import CodecConfig, RunConfig
 from ..server.summary import write_summary
 from .inprocess import run_inprocess
 
@@ -36,6 +36,7 @@ def tactics_only(config: RunConfig) -> RunConfig:
         name=f"{config.name}, tactics only",
         out=str(Path(config.out) / FOLDER),
         policy=replace(config.policy, backend="tactics"),
+        codec=CodecConfig(discount=config.codec.discount),
         games=replace(config.games, held_out_teacher=1),
     )
 

@@ -13,13 +13,14 @@ from ...protocol.errors import ConfigError
 from ...protocol.experience import BASE_COUNTERS, Counters, ExperienceVector, Vector, VectorSpec
 from ...protocol.play import Trajectory, Turn
 from ..policy.policy import Policy
+from .prefix import PrefixEncoder
 from .tactics import TacticsEncoder
 
 Floats = NDArray[np.float64]
 
 
 class Encoder(Protocol):
-    """One codec on the device. A context w of shape ``(dimension,)`` steers the policy; at w = 0 it changes nothing."""
+    """One codec on the device. A context w of shape ``(dimension,)`` steers the policy; every cycle starts at w = 0."""
 
     @property
     def name(self) -> str:
@@ -59,7 +60,7 @@ class Encoder(Protocol):
         ...
 
 
-ENCODERS: Mapping[str, Encoder] = MappingProxyType({"tactics": TacticsEncoder()})
+ENCODERS: Mapping[str, Encoder] = MappingProxyType({"tactics": TacticsEncoder(), "prefix": PrefixEncoder()})
 
 
 def load_encoder(name: str) -> Encoder:

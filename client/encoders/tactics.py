@@ -32,8 +32,8 @@ class TacticsEncoder:
     dimension: int = DIMENSION
 
     def under(self, policy: Policy, context: Vector) -> Policy:
-        """Tilt the policy."""
-        return TiltedPolicy(policy, context)
+        """Tilt the policy; without a context it is the policy itself."""
+        return TiltedPolicy(policy, context) if context.any() else policy
 
     def sums(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
         """Count tactics; what the policy said is in the turns."""

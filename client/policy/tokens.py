@@ -63,8 +63,8 @@ class Encoder:
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": MARK}]
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         head, _, self._tail = text.partition(MARK)
-        self._ids = lru_cache(maxsize=TEXTS_KEPT)(self._tokenise)
-        self.head = self._ids(head)
+        self.ids = lru_cache(maxsize=TEXTS_KEPT)(self._tokenise)
+        self.head = self.ids(head)
 
     def encode(self, situations: Sequence[Situation]) -> list[Row]:
         """Tokenise every situation: scene, moment and action tree."""
@@ -73,15 +73,15 @@ class Encoder:
     def prompt_tokens(self, situation: Situation) -> int:
         """Length of the whole prompt, head included."""
         prompt = render(situation)
-        return len(self.head) + len(self._ids(prompt.scene)) + len(self._ids(prompt.moment + self._tail))
+        return len(self.head) + len(self.ids(prompt.scene)) + len(self.ids(prompt.moment + self._tail))
 
     def _row(self, situation: Situation) -> Row:
         prompt = render(situation)
         tree = ActionTree.build([self._command_ids(command) for command in situation.admissible])
-        return Row(self._ids(prompt.scene), self._ids(prompt.moment + self._tail), tree)
+        return Row(self.ids(prompt.scene), self.ids(prompt.moment + self._tail), tree)
 
     def _command_ids(self, command: str) -> Ids:
-        return (*self._ids(command), int(self._tokenizer.eos_token_id))
+        return (*self.ids(command), int(self._tokenizer.eos_token_id))
 
     def _tokenise(self, text: str) -> Ids:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from .base import Base, load_base
 from .policy import LogProbs
 from .scenes import Pool, SceneCache
 from .segments import Attended, Span
+from .soft_prompt import SoftPromptPolicy, Subspace
 from .tokens import Encoder, Row, cut
 from .trunk import Trunk
 
@@ -60,6 +61,11 @@ class TorchModel:
     def changed(self) -> None:
         """Say that the LoRA weights were changed in place: what was computed with the old ones must not serve."""
         self.version = policy_version(self.base.digest, self.adapter())
+
+    @cached_property
+    def subspace(self) -> Subspace:
+        """The soft prompts of this model."""
+        return Subspace(self)
 
     def new_scenes(self, keeps_rows: bool = False) -> SceneCache:
         """Make an empty cache for the scenes of some games."""
@@ -117,6 +123,7 @@ class TorchPolicy:
         self._model, self._scenes = model, scenes or model.new_scenes()
         self._adapter = adapter or model.fresh
         self._version = policy_version(model.base.digest, self._adapter)
+        self._prompted: dict[bytes, SoftPromptPolicy] = {}
 
     @property
     def version(self) -> str:
@@ -125,6 +132,11 @@ class TorchPolicy:
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         self._model.load(self._adapter)
         return self._model.score(situations, self._scenes)
+
+    def behind(self, weights: NDArray[np.float32]) -> SoftPromptPolicy:
+        """Return this version behind the soft prompt of a context: one object for all who ask for the same."""
+        made = SoftPromptPolicy(self._model, self._adapter, self._version, self._scenes, weights)
+        return self._prompted.setdefault(weights.tobytes(), made)
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation."""

@@ -13,6 +13,7 @@ from ...protocol.errors import ConfigError
 from ...protocol.experience import Aggregate, Vector
 from ...protocol.play import Turn
 from .context import Context, Lesson
+from .prefix import PrefixCodec
 from .tactics import TacticsCodec
 
 
@@ -44,7 +45,7 @@ class Codec(Protocol):
         ...
 
     def answers(self, policy: Policy, turns: Sequence[Turn], weights: Vector) -> list[LogProbs]:
-        """What the teacher says to turns that the bare policy played."""
+        """What the teacher says to turns that were played in the cycle's first exchange, without a context."""
         ...
 
     def lessons(self, context: Context) -> list[Lesson]:
@@ -52,7 +53,7 @@ class Codec(Protocol):
         ...
 
 
-CODECS: Mapping[str, Codec] = MappingProxyType({"tactics": TacticsCodec()})
+CODECS: Mapping[str, Codec] = MappingProxyType({"tactics": TacticsCodec(), "prefix": PrefixCodec()})
 
 
 def load_codec(name: str) -> Codec:

@@ -1,0 +1,66 @@
+"""The device's half of the prefix codec: the policy gradient with respect to a soft prompt in a random subspace.
+
+    g = sum_t A_t grad_w log pi_w(a_t | x_t)        F = sum_t (grad_w log pi_w(a_t | x_t))^2
+
+at the context that was played. It takes no cues made by hand, and one backward pass a turn through the frozen policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...protocol.errors import ConfigError
+from ...protocol.experience import Vector
+from ...protocol.play import Turn
+from ...protocol.soft_prompt import DIMENSION, VOCABULARY
+from ..policy.policy import Policy
+
+Floats = NDArray[np.float64]
+
+
+@runtime_checkable
+class Promptable(Protocol):
+    """A policy that can stand behind a soft prompt."""
+
+    def behind(self, weights: Vector) -> Policy:
+        """Return this policy behind the soft prompt of a context."""
+        ...
+
+
+class Prompted(Protocol):
+    """A policy behind a soft prompt."""
+
+    def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
+        """Gradients of the log-probabilities of the commands given, shape ``(len(turns), DIMENSION)``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixEncoder:
+    """Coordinates of a soft prompt; zeros stand for the text that it starts from."""
+
+    name: str = "prefix"
+    vocabulary: str = VOCABULARY
+    dimension: int = DIMENSION
+
+    def under(self, policy: Policy, context: Vector) -> Policy:
+        """Put the policy behind the soft prompt.
+
+        Raises
+        ------
+        ConfigError
+            If the policy has no embeddings to put there.
+        """
+        if not isinstance(policy, Promptable):
+            raise ConfigError("codec.name 'prefix' needs policy.backend 'torch': other policies take no soft prompt")
+        return policy.behind(context)
+
+    def sums(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
+        """Sum gradients weighted by advantages, and squared gradients."""
+        gradients = cast(Prompted, policy).gradients(turns).astype(np.float64)
+        return advantages @ gradients, (gradients**2).sum(0)

@@ -1,0 +1,165 @@
+"""A torch policy behind a soft prompt, and the gradient of what it says with respect to that prompt.
+
+The virtual tokens stand behind the head of the prompt, beside the scene: they see the head, and the moment and the
+commands see them. Scenes do not, so that what is cached of scenes serves every context, and a step of the context costs
+the virtual tokens alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import RLock
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...protocol.play import Turn
+from ...protocol.situation import Situation
+from ...protocol.soft_prompt import DIMENSION, SCALE, START, VIRTUAL_TOKENS, directions
+from .policy import LogProbs
+from .scenes import Pool, SceneCache
+from .segments import Attended, KeyValues, Span, causal
+from .tokens import Row, cut
+
+if TYPE_CHECKING:
+    from .torch_policy import Adapter, TorchModel
+
+GRADIENT_TOKENS = 640  # of one backward pass: about a gigabyte for a model of 135 million weights
+
+
+class Subspace:
+    """The soft prompts of one base model: ``start + SCALE |start| sum_i w_i direction_i``."""
+
+    @torch.inference_mode(False)  # whoever asks first: gradients go through these tensors later
+    @torch.no_grad()
+    def __init__(self, model: TorchModel) -> None:
+        tokens = model.encoder.ids(START)
+        repeated = [tokens[place % len(tokens)] for place in range(VIRTUAL_TOKENS)]
+        self.start_nd = model.trunk.embed(repeated)
+        length = float(self.start_nd.norm(dim=-1).mean())
+        unit_Wnd = torch.from_numpy(directions(self.start_nd.shape[1])).to(self.start_nd)
+        self.directions_Wnd = SCALE * length * unit_Wnd
+
+    def prompts(self, weights_BW: torch.Tensor) -> torch.Tensor:
+        """Embeddings of one soft prompt for each context, shape (B, n, hidden)."""
+        return self.start_nd + torch.einsum("bw,wnd->bnd", weights_BW, self.directions_Wnd)
+
+
+class SoftPromptPolicy:
+    """One policy version behind the soft prompt of one context.
+
+    Parameters
+    ----------
+    weights
+        The context, shape ``(DIMENSION,)``; zeros stand for the text that soft prompts start from.
+    """
+
+    def __init__(
+        self, model: TorchModel, adapter: Adapter, version: str, scenes: SceneCache, weights: NDArray[np.float32]
+    ) -> None:
+        self._model, self._adapter, self._scenes = model, adapter, scenes
+        self._version, self._lock = f"{version}+context", RLock()
+        self._weights_W = torch.from_numpy(np.array(weights)).to(model.base.device)
+        self._kept: dict[int, KeyValues] = {}
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        """Prompt tokens of each situation, virtual ones included."""
+        return [self._model.encoder.prompt_tokens(situation) + VIRTUAL_TOKENS for situation in situations]
+
+    @torch.inference_mode()
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        """Log-probabilities of each situation's admissible commands."""
+        model, answers = self._model, list[LogProbs]()
+        with self._lock:
+            version = model.load(self._adapter)
+            for rows in model.chunks(model.encoder.encode(situations)):
+                self._scenes.prepare([row.scene for row in rows], version)
+                pool = self._scenes.pool(row.scene for row in rows)
+                cached = _joined(pool.cached, self._prompt(pool))
+                places = [np.arange(pool.keys, pool.keys + VIRTUAL_TOKENS)] * len(rows)
+                spans, starts = self._spans(rows, pool, places)
+                hidden = model.trunk.embed([token for row in rows for token in row.tokens])
+                top = self._run(hidden, spans, Attended(model.trunk.layout(spans, pool.keys + VIRTUAL_TOKENS), cached))
+                answers += [part.cpu().numpy() for part in model.trunk.log_probs(top, rows, starts)]
+        return answers
+
+    def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
+        """Gradients of the log-probabilities of the commands given, shape ``(len(turns), DIMENSION)``.
+
+        Every turn of a batch has a copy of the soft prompt to itself, so that one backward pass gives the gradient of
+        each turn.
+        """
+        model, found = self._model, [np.zeros((0, DIMENSION), dtype=np.float32)]
+        with self._lock:
+            version = model.load(self._adapter)
+            # A cache of its own: what is in the other depends on what other clients have played.
+            scenes = model.new_scenes()
+            pairs = list(zip(model.encoder.encode([turn.situation for turn in turns]), turns, strict=True))
+            for batch in cut(pairs, lambda pair: len(pair[0].tokens) + VIRTUAL_TOKENS, GRADIENT_TOKENS):
+                rows = [row for row, _ in batch]
+                scenes.prepare([row.scene for row in rows], version)
+                found.append(self._gradients(rows, [turn.action for _, turn in batch], scenes))
+        return np.concatenate(found)
+
+    def _gradients(self, rows: Sequence[Row], actions: Sequence[int], scenes: SceneCache) -> NDArray[np.float32]:
+        trunk = self._model.trunk
+        # Inference tensors cannot be saved for a backward pass; copies of them can.
+        pool = scenes.pool(row.scene for row in rows)
+        cached = {layer: (keys.clone(), values.clone()) for layer, (keys, values) in pool.cached.items()}
+        weights_BW = self._weights_W.repeat(len(rows), 1).requires_grad_()
+        prompts = [self._prompt_span(pool) for _ in rows]
+        places = [pool.keys + VIRTUAL_TOKENS * place + np.arange(VIRTUAL_TOKENS) for place in range(len(rows))]
+        spans, starts = self._spans(rows, pool, places)
+        layout = trunk.layout([*prompts, *spans], pool.keys)
+        before = VIRTUAL_TOKENS * len(rows)
+        with torch.enable_grad():
+            own = trunk.embed([token for row in rows for token in row.tokens]).detach()
+            hidden = torch.cat([self._model.subspace.prompts(weights_BW).flatten(0, 1), own])
+            top = self._run(hidden, [*prompts, *spans], Attended(layout, cached))
+            answers = trunk.log_probs(top, rows, [before + start for start in starts])
+            said = torch.stack([answer[action] for answer, action in zip(answers, actions, strict=True)])
+            (gradient_BW,) = torch.autograd.grad(said.sum(), weights_BW)
+        return gradient_BW.cpu().numpy()
+
+    def _run(self, hidden: torch.Tensor, spans: Sequence[Span], attended: Attended) -> torch.Tensor:
+        return self._model.trunk.run(hidden, 0, self._model.trunk.layers, attended)
+
+    def _prompt(self, pool: Pool) -> dict[int, KeyValues]:
+        """Keys and values of the virtual tokens in all layers; computed once, they depend on the head only."""
+        if not self._kept:
+            made: dict[int, KeyValues] = {}
+            span = self._prompt_span(pool)
+            hidden = self._model.subspace.prompts(self._weights_W[None])[0]
+            self._run(hidden, [span], Attended(self._model.trunk.layout([span], pool.keys), pool.cached, made))
+            kept = self._model.base.kept_dtype
+            self._kept = {layer: (keys.to(kept), values.to(kept)) for layer, (keys, values) in made.items()}
+        return self._kept
+
+    def _prompt_span(self, pool: Pool) -> Span:
+        head = len(self._model.encoder.head)
+        # The head's keys come first in every pool.
+        return Span(VIRTUAL_TOKENS, np.arange(head, head + VIRTUAL_TOKENS), np.arange(head), causal(VIRTUAL_TOKENS))
+
+    def _spans(
+        self, rows: Sequence[Row], pool: Pool, prompts: Sequence[NDArray[np.int64]]
+    ) -> tuple[list[Span], list[int]]:
+        """Lay rows out behind head, scene and soft prompt; also say where each row starts."""
+        head = len(self._model.encoder.head)
+        spans = [
+            row.span(head + len(row.scene), np.concatenate([np.arange(head), pool.places[row.scene], prompt]))
+            for row, prompt in zip(rows, prompts, strict=True)
+        ]
+        return spans, np.cumsum([0, *(span.length for span in spans)])[:-1].tolist()
+
+
+def _joined(one: dict[int, KeyValues], two: dict[int, KeyValues]) -> dict[int, KeyValues]:
+    return {
+        layer: (torch.cat([keys, two[layer][0].to(keys)], dim=1), torch.cat([values, two[layer][1].to(values)], dim=1))
+        for layer, (keys, values) in one.items()
+    }

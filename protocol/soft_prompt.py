@@ -1,0 +1,27 @@
+"""What the coordinates of the prefix codec mean: a public random subspace of a soft prompt.
+
+A soft prompt is a row of virtual tokens whose embeddings are free. Here they start from a real text and move within a
+random subspace of few dimensions, so that a vector stays small (compare intrinsic dimension, arXiv 1804.08838). Both
+sides draw the same subspace from the same seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+VIRTUAL_TOKENS = 12
+DIMENSION = 256
+START = "Advice from earlier games: pay attention to what is new here, and to the goal.\n"
+SCALE = 1.0  # of a coordinate, in lengths of the text's own embeddings
+VOCABULARY = hashlib.sha256(repr((VIRTUAL_TOKENS, DIMENSION, START, SCALE, 1)).encode()).hexdigest()[:16]
+
+
+def directions(hidden: int) -> NDArray[np.float32]:
+    """Return unit directions that are nearly at right angles, shape ``(DIMENSION, VIRTUAL_TOKENS, hidden)``."""
+    rng = np.random.default_rng(int(VOCABULARY, 16))
+    drawn = rng.standard_normal((DIMENSION, VIRTUAL_TOKENS * hidden), dtype=np.float32)
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    return drawn.reshape(DIMENSION, VIRTUAL_TOKENS, hidden)

@@ -1,0 +1,50 @@
+"""The server's half of the prefix codec: the teacher is the frozen policy behind the soft prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ...client.encoders.encoder import Encoder
+from ...client.encoders.prefix import PrefixEncoder
+from ...client.policy.policy import LogProbs, Policy
+from ...protocol.config import ContextConfig
+from ...protocol.experience import Aggregate, Vector
+from ...protocol.play import Turn
+from .context import Context, Lesson, divergence, natural_step
+
+MEASURED_TURNS = 160
+TRIES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixCodec:
+    """Asks the model what a context does: the step is shortened until some public turns are close enough."""
+
+    encoder: Encoder = field(default_factory=PrefixEncoder)
+
+    def solve(
+        self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn], config: ContextConfig, before: Context
+    ) -> Context:
+        """Take the natural gradient step and shorten it to the trust region, where KL grows with the step's square."""
+        full = natural_step(aggregate, config)
+        some = turns[:: math.ceil(len(turns) / MEASURED_TURNS)]
+        scale = 1.0
+        for _ in range(TRIES):
+            weights = (before.weights + scale * full).astype(before.weights.dtype)
+            kl = divergence(self.answers(policy, some, weights), some)
+            if kl <= config.max_kl:
+                break
+            scale *= min(0.9, max(0.1, math.sqrt(config.max_kl / kl)))
+        else:
+            weights, kl = before.weights, 0.0
+        return Context(weights, before.support + aggregate.vector.fisher, kl)
+
+    def answers(self, policy: Policy, turns: Sequence[Turn], weights: Vector) -> list[LogProbs]:
+        """Ask the policy behind the soft prompt."""
+        return self.encoder.under(policy, weights).score([turn.situation for turn in turns])
+
+    def lessons(self, context: Context) -> list[Lesson]:
+        """Say nothing: these coordinates have no names."""
+        return []
