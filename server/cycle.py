@@ -25,7 +25,7 @@ from .codecs.context import Context
 from .events import EventLog, read_events, seconds_by_phase
 from .exchanges import Current, Exchanges
 from .gate import Trial, candidate_holds, context_helps
-from .learner import Adapter, Learner
+from .learner import Adapter, Consolidation, Learner
 from .phases import Outcome, Phases
 from .plan import GameId, Plan
 from .public import PublicGames, turns_of
@@ -141,6 +141,7 @@ class Cycles:
         made = self.phases.run(
             cycle, "distil", lambda advance: self._distil(cycle, context, advance), self.config.distil.steps
         )
+        entry["views"] = made.values["views"]
         candidate = _part(made.arrays, "adapter")
         judged = self.phases.run(cycle, "gate", lambda advance: self._judge(candidate, advance), len(self.plan.gate))
         entry["gate"] = {**entry["gate"], **judged.values["gate"]}
@@ -171,9 +172,12 @@ class Cycles:
         teacher = codec.encoder.under(policy, context.weights)
         led = turns_of(self.public.play(teacher, self.plan.rehearsal, "rehearsal-teacher", cycle))
         targets = [*codec.answers(policy, own, context.weights), *(turn.log_probs for turn in led)]
-        seed = self.plan.training_seed(cycle)
-        adapter = self.learner.distil(self.current.adapter, context, [*own, *led], targets, seed, advance)
-        return Outcome({"version": self.learner.policy(adapter).version}, _named(adapter, "adapter"))
+        states = [*own, *led]
+        tilts, seed = codec.tilts(states, context.weights), self.plan.training_seed(cycle)
+        task = Consolidation(context, states, targets, tilts, seed)
+        made = self.learner.distil(self.current.adapter, task, advance)
+        version = self.learner.policy(made.adapter).version
+        return Outcome({"version": version, "views": made.views}, _named(made.adapter, "adapter"))
 
     def _judge(self, candidate: Adapter, advance: Advance) -> Outcome:
         played = self.public.play(

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,12 +21,41 @@ from ..client.runtime import BACKENDS
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.play import Turn
-from ..protocol.tactics import DIMENSION, VOCABULARY, cells
+from ..protocol.tactics import DIMENSION, VOCABULARY
 from ..protocol.versions import policy_version
 from .codecs.context import Context
 from .files import write_whole
 
 Adapter = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Consolidation:
+    """What is to be folded into an adapter.
+
+    Parameters
+    ----------
+    turns, targets
+        Public states to train on, and what the teacher says in each.
+    tilts
+        What the context adds to each command's score, None where it does more than that.
+    seed
+        Picks the order of the states.
+    """
+
+    context: Context
+    turns: Sequence[Turn]
+    targets: Sequence[LogProbs]
+    tilts: Sequence[LogProbs] | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Consolidated:
+    """The adapter that came of it, and how far the student is from its teacher without the context and with it."""
+
+    adapter: Adapter
+    views: Mapping[str, float]
 
 
 class Learner(Protocol):
@@ -53,10 +82,7 @@ class Learner(Protocol):
         """Make the first version from turns of uniform play."""
         ...
 
-    def distil(
-        self, adapter: Adapter, context: Context, turns: Sequence[Turn], targets: Sequence[LogProbs], seed: int,
-        advance: Advance,
-    ) -> Adapter:  # fmt: skip
+    def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
         """Fold a context into the adapter: afterwards it plays without the context as the teacher does with it."""
         ...
 
@@ -84,12 +110,9 @@ class TacticsLearner:
         """Start from uniform play."""
         return {"weights": np.zeros(DIMENSION, dtype=np.float32)}
 
-    def distil(
-        self, adapter: Adapter, context: Context, turns: Sequence[Turn], targets: Sequence[LogProbs], seed: int,
-        advance: Advance,
-    ) -> Adapter:  # fmt: skip
+    def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
         """Add the context to the weights: for this player that is exact."""
-        return {"weights": adapter["weights"] + context.weights}
+        return Consolidated({"weights": adapter["weights"] + task.context.weights}, {"without_context": 0.0})
 
     def describe(self, folder: Path) -> None:
         """Say nothing more: the manifest has the vocabulary's hash."""
@@ -141,18 +164,15 @@ class TorchLearner:
         write_whole(path, buffer.getvalue())
         return adapter
 
-    def distil(
-        self, adapter: Adapter, context: Context, turns: Sequence[Turn], targets: Sequence[LogProbs], seed: int,
-        advance: Advance,
-    ) -> Adapter:  # fmt: skip
+    def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
         """Train the adapter towards the teacher's answers on rehearsal turns."""
-        from .distillation.opcd import Schedule, retaining
+        from .distillation.opcd import Schedule, Views, retaining
 
-        settings = self._config.distil
+        settings, views = self._config.distil, Views()
         schedule = Schedule(settings.steps, settings.batch, settings.learning_rate, settings.gradient_norm)
-        tilts = [context.weights[cells(turn.situation)] for turn in turns]
-        objective = retaining(targets, tilts, settings.retention)
-        return self._train(adapter, turns, objective, schedule, seed, advance)
+        objective = retaining(task.targets, task.tilts, settings.retention, views)
+        made = self._train(adapter, task.turns, objective, schedule, task.seed, advance)
+        return Consolidated(made, views.end(states=settings.batch * max(1, settings.steps // 4)))
 
     def describe(self, folder: Path) -> None:
         """Write PEFT's own configuration, so that plain peft can load the folder."""

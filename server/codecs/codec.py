@@ -48,6 +48,10 @@ class Codec(Protocol):
         """What the teacher says to turns that were played in the cycle's first exchange, without a context."""
         ...
 
+    def tilts(self, turns: Sequence[Turn], weights: Vector) -> list[LogProbs] | None:
+        """What the context adds to the score of each command; None if it does more than to add."""
+        ...
+
     def lessons(self, context: Context) -> list[Lesson]:
         """What was learned, in words, strongest first; nothing where the coordinates have no names."""
         ...

@@ -45,6 +45,10 @@ class PrefixCodec:
         """Ask the policy behind the soft prompt."""
         return self.encoder.under(policy, weights).score([turn.situation for turn in turns])
 
+    def tilts(self, turns: Sequence[Turn], weights: Vector) -> list[LogProbs] | None:
+        """What a soft prompt adds depends on the student."""
+        return None
+
     def lessons(self, context: Context) -> list[Lesson]:
         """Say nothing: these coordinates have no names."""
         return []

@@ -50,6 +50,10 @@ class TacticsCodec:
         """Tilt what the policy said when it played."""
         return [tilt(turn.log_probs, turn.situation, weights) for turn in turns]
 
+    def tilts(self, turns: Sequence[Turn], weights: Vector) -> list[LogProbs] | None:
+        """The weights of the commands' tactics."""
+        return [weights[cells(turn.situation)] for turn in turns]
+
     def lessons(self, context: Context) -> list[Lesson]:
         """Name the tactics whose weights matter, strongest first."""
         order = np.argsort(-np.abs(context.weights))

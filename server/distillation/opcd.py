@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -40,6 +40,19 @@ class Schedule:
     gradient_norm: float = 1.0
 
 
+@dataclass
+class Views:
+    """What the student says without the context and with it, as mean reverse KL to the teacher, state by state."""
+
+    without: list[float] = field(default_factory=list)
+    context: list[float] = field(default_factory=list)
+
+    def end(self, states: int) -> dict[str, float]:
+        """Means over the last states that were trained on, of the views that there are."""
+        views = {"without_context": self.without, "with_context": self.context}
+        return {name: float(np.mean(seen[-states:])) for name, seen in views.items() if seen}
+
+
 def reverse_kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """KL(student || teacher) of two log-distributions over the same commands, in nats."""
     return (student.exp() * (student - teacher)).sum()
@@ -59,7 +72,9 @@ def towards(targets: Sequence[LogProbs], loss: Loss) -> Objective:
     return objective
 
 
-def retaining(targets: Sequence[LogProbs], tilts: Sequence[LogProbs], weight: float) -> Objective:
+def retaining(
+    targets: Sequence[LogProbs], tilts: Sequence[LogProbs] | None, weight: float, views: Views | None = None
+) -> Objective:
     """Objective of a state: reverse KL to the teacher, and `weight` times that of the student with the context.
 
     Parameters
@@ -67,13 +82,21 @@ def retaining(targets: Sequence[LogProbs], tilts: Sequence[LogProbs], weight: fl
     targets
         Log-probabilities of the teacher for each state's commands.
     tilts
-        What the context adds to each command's score before normalisation.
+        What the context adds to each command's score before normalisation; None leaves the second term out.
+    views
+        Where both divergences of every state are noted.
     """
-    distilled = towards(targets, reverse_kl)
+    distilled, seen = towards(targets, reverse_kl), views or Views()
 
     def objective(index: int, student: torch.Tensor) -> torch.Tensor:
+        without = distilled(index, student)
+        seen.without.append(float(without))
+        if tilts is None:
+            return without
         tilted = (student + torch.from_numpy(tilts[index]).to(student.device)).log_softmax(-1)
-        return distilled(index, student) + weight * distilled(index, tilted)
+        context = distilled(index, tilted)
+        seen.context.append(float(context))
+        return without + weight * context
 
     return objective
 

@@ -11,7 +11,7 @@ from fedoel.client.policy.torch_policy import TorchModel
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.situation import Memory, Situation
 from fedoel.protocol.tactics import DIMENSION, cells, tilt
-from fedoel.server.distillation.opcd import Schedule, forward_kl, retaining, reverse_kl, towards, train
+from fedoel.server.distillation.opcd import Schedule, Views, forward_kl, retaining, reverse_kl, towards, train
 from fedoel.server.distillation.rehearsal import Rehearsal
 
 
@@ -154,6 +154,22 @@ def test_retention_costs_nothing_as_long_as_the_student_is_the_policy_it_was() -
     alone = retaining(*arguments, 0.0)(0, student)
     assert alone == towards([target.numpy()], reverse_kl)(0, student)
     assert torch.isclose(retaining(*arguments, 3.0)(0, student), alone, atol=1e-6)
+
+
+def test_both_views_of_the_student_are_noted() -> None:
+    generator = torch.Generator().manual_seed(3)
+    student, target, context = (torch.randn(5, generator=generator) for _ in range(3))
+    student, target, views = student.log_softmax(-1), target.log_softmax(-1), Views()
+    retaining([target.numpy()], [context.numpy()], 0.0, views)(0, student)
+    tilted = (student + context).log_softmax(-1)
+    assert views.end(1) == pytest.approx(
+        {"without_context": float(reverse_kl(student, target)), "with_context": float(reverse_kl(tilted, target))}
+    )
+    views.without += [1.0, 3.0]
+    assert views.end(2)["without_context"] == 2.0
+    only = Views()
+    retaining([target.numpy()], None, 1.0, only)(0, student)
+    assert set(only.end(1)) == {"without_context"}
 
 
 def test_gradients_add_up_in_a_fixed_order_and_only_while_training(model: TorchModel) -> None:

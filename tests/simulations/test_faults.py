@@ -28,7 +28,7 @@ from fedoel.protocol.messages import PlayRequest, request_from_records
 from fedoel.protocol.versions import Manifest
 from fedoel.server import app as server
 from fedoel.server.events import EventLog
-from fedoel.server.learner import Adapter, TacticsLearner
+from fedoel.server.learner import Adapter, Consolidated, Consolidation, TacticsLearner
 from fedoel.server.phases import Outcome, Phases
 from fedoel.server.registry import load_adapter, save_version
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
@@ -144,8 +144,8 @@ def test_wrong_experience_gains_nothing(config: RunConfig, control: str) -> None
 class Backwards(TacticsLearner):
     """Learns the opposite of what it is taught."""
 
-    def distil(self, adapter: Adapter, context: Any, *_: Any) -> Adapter:
-        return {"weights": adapter["weights"] - 3 * context.weights}
+    def distil(self, adapter: Adapter, task: Consolidation, advance: Any) -> Consolidated:
+        return Consolidated({"weights": adapter["weights"] - 3 * task.context.weights}, {})
 
 
 def test_a_candidate_that_loses_is_rejected_and_the_reason_kept(
