@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from fedoel.simulations.experiment_table import rates, spread
 from fedoel.simulations.summary import families, load_summary
 
 Entry = dict[str, Any]
@@ -47,20 +48,6 @@ def main(folders: Sequence[str]) -> None:
         by_family = [rates([floor["families"][name] for floor in floors]) for name in names]
         print(f"| {label} | {rates(floors)} | | {' | '.join(by_family)} | | | |")
     print(f"\n{len(runs)} seeds: {', '.join(str(run['seed']) for run in runs)}. {kept(runs)}")
-
-
-def rates(stats: Sequence[Entry]) -> str:
-    """Say win rates in percent."""
-    return spread([100 * each["win_rate"] for each in stats], "{:.0f}", " %")
-
-
-def spread(values: Sequence[float | None], form: str, unit: str = "") -> str:
-    """Say a mean with its lowest and highest value; a price that some run never paid has no mean."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values) or not known:
-        return "-"
-    low, mean, high = (form.format(value) for value in (min(known), fmean(known), max(known)))
-    return f"{mean}{unit}" if low == high else f"{mean}{unit} ({low}-{high})"
 
 
 def kept(runs: Sequence[Entry]) -> str:

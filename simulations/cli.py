@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     _simulate(verbs.add_parser("simulate", help="run a federation on this machine, and report on it"))
     _evaluate(verbs.add_parser("evaluate", help="measure an adapter on held-out games"))
     _report(verbs.add_parser("report", help="write the report of a run again"))
+    _experiment(verbs.add_parser("experiment", help="compare arms of a scenario over seeds"))
     _play(verbs.add_parser("play", help="watch a policy play one game"))
     return root
 
@@ -89,6 +90,15 @@ def _report(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("run", metavar="RUN", help="folder of the run")
 
 
+def _experiment(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(module=".experiment")
+    verb.description = "Run the arms of an experiment that are missing, then write its table and figure."
+    verb.add_argument("experiment", metavar="NAME", help="knowledge, loop, or a TOML file")
+    verb.add_argument("--seeds", default="", metavar="N,N", help="instead of those of the experiment")
+    verb.add_argument("--out", metavar="DIR", help="folder of the results (default: runs/experiment-NAME)")
+    _add_settings(verb)
+
+
 def _play(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(module=".play")
     verb.description = "Watch a policy play one game, turn by turn. Nothing is stored."
@@ -111,6 +121,8 @@ def _add_settings(verb: argparse.ArgumentParser) -> None:
 
 
 def _interrupted(verb: str, words: Sequence[str]) -> str:
+    if verb == "experiment":
+        return "interrupted; the same command goes on"
     if verb != "simulate":
         return "interrupted"
     return f"interrupted; continue with: {shlex.join(['fedoel', *(w for w in words if w != '--resume'), '--resume'])}"

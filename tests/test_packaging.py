@@ -58,7 +58,7 @@ def test_run_config_defaults_are_those_of_the_code() -> None:
 
 def test_every_package_is_listed() -> None:
     folders = {path.parent for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
-    folders.add(ROOT / "simulations" / "scenarios")
+    folders |= {ROOT / "simulations" / "scenarios", ROOT / "simulations" / "experiments"}
     names = {".".join(("fedoel", *folder.relative_to(ROOT).parts)) for folder in folders}
     assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == names
 

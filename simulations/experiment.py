@@ -1,0 +1,154 @@
+"""The verb ``experiment``: the same scenario in several arms and seeds, and one table and figure from all of them.
+
+An experiment is a TOML file: a question, a scenario, seeds, settings for all arms, and settings for each. Every run
+lies in a folder of its own, so that an experiment that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..protocol.config import RunConfig, Scalar
+from ..protocol.errors import ConfigError
+from ..server.files import write_whole
+from .experiment_table import arms_table
+from .scenario import load_scenario, parse_setting
+from .simulate import prepare_folder
+
+BUILT_IN = ("knowledge", "loop")
+FOLDER = Path(__file__).parent / "experiments"
+KEYS = {"question", "scenario", "seeds", "settings", "arms"}
+Settings = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What is compared with what."""
+
+    name: str
+    question: str
+    scenario: str
+    seeds: tuple[int, ...]
+    settings: Settings
+    arms: Mapping[str, Settings]
+
+    def config(self, arm: str, seed: int, out: Path) -> RunConfig:
+        """Return the run of one arm and seed.
+
+        Raises
+        ------
+        ConfigError
+            If a setting is unknown or cannot be used.
+        """
+        folder = out / "runs" / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
+        given = {**self.settings, **self.arms[arm], "seed": seed, "out": str(folder)}
+        return replace(load_scenario(self.scenario, given), resume=folder.exists())
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """Run what is missing of an experiment, then write its results."""
+    experiment = load_experiment(arguments.experiment, arguments.settings, arguments.seeds)
+    out = Path(arguments.out or f"runs/experiment-{experiment.name}").expanduser().absolute()
+    results = run_experiment(experiment, out)
+    print(f"\n{experiment.question}\n\n{arms_table(results)}\n")
+    for path in write_results(experiment, results, out):
+        print(path)
+    return 0
+
+
+def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "") -> Experiment:
+    """Read an experiment, built in by name or given by path.
+
+    Parameters
+    ----------
+    settings
+        ``key=value`` for all arms, over those of the file.
+    seeds
+        Numbers with commas between them, instead of those of the file.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such experiment, or the file is not one.
+    """
+    path = FOLDER / f"{name}.toml" if name in BUILT_IN else Path(name)
+    try:
+        read = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        known = ", ".join(BUILT_IN)
+        raise ConfigError(f"no experiment {name!r}: give the path of a TOML file, or one of {known}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    if set(read) != KEYS or not isinstance(read["arms"], dict) or not read["arms"]:
+        raise ConfigError(f"{path}: an experiment has {', '.join(sorted(KEYS))}, and at least one arm")
+    chosen = _seeds(seeds) if seeds else tuple(read["seeds"])
+    shared = {**read["settings"], **dict(parse_setting(text) for text in settings)}
+    return Experiment(path.stem, read["question"], read["scenario"], chosen, shared, read["arms"])
+
+
+def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str, Any]]]:
+    """Run every arm with every seed, seeds first, so that whole comparisons are there early.
+
+    Returns
+    -------
+    dict
+        Summaries of each arm, one a seed.
+
+    Raises
+    ------
+    ConfigError
+        If any arm cannot be run: all are checked before the first starts.
+    """
+    from .engines import check
+
+    configs = {(arm, seed): experiment.config(arm, seed, out) for seed in experiment.seeds for arm in experiment.arms}
+    for config in configs.values():
+        check(config)
+    results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in experiment.arms}
+    for (arm, seed), config in configs.items():
+        print(f"--- {arm}, seed {seed}", flush=True)
+        results[arm].append(_run(config))
+    return results
+
+
+def write_results(experiment: Experiment, results: Mapping[str, Sequence[Mapping[str, Any]]], out: Path) -> list[Path]:
+    """Write table, figure and summaries of an experiment, and return their paths."""
+    from .experiment_figure import draw_arms
+
+    heading = f"# {experiment.name}\n\n{experiment.question}\n\n"
+    seeds = ", ".join(map(str, experiment.seeds))
+    command = f"fedoel experiment {experiment.name} --seeds {seeds.replace(' ', '')}"
+    below = f"\nSeeds {seeds}: means, and from the lowest to the highest. Made by `{command}`.\n"
+    write_whole(out / "table.md", f"{heading}{arms_table(results)}\n{below}".encode())
+    write_whole(out / "results.json", json.dumps(results, indent=1).encode())
+    return [out / "table.md", *draw_arms(experiment.question, results, out), out / "results.json"]
+
+
+def _run(config: RunConfig) -> dict[str, Any]:
+    """Run one arm to its end, unless it has been there, and return its summary."""
+    from .engines import run_inprocess
+    from .live import live_view
+
+    prepare_folder(config)
+    summary = Path(config.out) / "summary.json"
+    if not (summary.exists() and len(_read(summary)["cycles"]) > config.cycles):
+        with live_view() as listener:
+            run_inprocess(config, listener)
+    return _read(summary)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_bytes()))
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--seeds {text!r}: write numbers with commas between them, e.g. 0,1,2") from error

@@ -1,0 +1,115 @@
+"""Experiments: arms and seeds in, one table and figure out; what is finished is not run again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedoel.protocol.config import RunConfig
+from fedoel.protocol.errors import ConfigError
+from fedoel.simulations import engines
+from fedoel.simulations.cli import REFUSED, main
+from fedoel.simulations.experiment import BUILT_IN, load_experiment, run_experiment
+from fedoel.simulations.experiment_table import arms_table, spread
+
+SMALL = """
+question = "Does experience help?"
+scenario = "quick"
+seeds = [0, 1]
+
+[settings]
+clients = 3
+cycles = 1
+"games.families" = "frozen-lake turns=6"
+"games.rehearsal" = 4
+"games.gate" = 6
+"games.held-out" = 8
+"policy.backend" = "tactics"
+
+[arms.tactics]
+
+[arms.none]
+"strategy.name" = "fedoel.strategies.controls:Empty"
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_an_experiment_writes_what_its_arms_came_to_and_is_not_run_twice(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert main(["experiment", str(small), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "Does experience help?" in said and "| none |" in said
+    results = json.loads((out / "results.json").read_text())
+    assert {arm: [run["seed"] for run in runs] for arm, runs in results.items()} == {"tactics": [0, 1], "none": [0, 1]}
+    assert all(run["cycles"][1]["decision"] == "no-gain" for run in results["none"])
+    table = (out / "table.md").read_text()
+    assert "`fedoel experiment small --seeds 0,1`" in table
+    assert arms_table(results) in table
+    assert all((out / name).stat().st_size > 1000 for name in ("arms.png", "arms.svg"))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a finished run was started again")
+
+    monkeypatch.setattr(engines, "run_inprocess", refuse)
+    assert run_experiment(load_experiment(str(small)), out) == results
+
+
+def test_seeds_and_settings_can_be_given(small: Path, tmp_path: Path) -> None:
+    experiment = load_experiment(str(small), ["games.gate=9"], "7")
+    config = experiment.config("none", 7, tmp_path)
+    assert (config.seed, config.games.gate, config.strategy.name) == (7, 9, "fedoel.strategies.controls:Empty")
+    assert config.out == str(tmp_path / "runs" / "none-7")
+    assert not config.resume
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_experiments_can_be_run(name: str, tmp_path: Path) -> None:
+    experiment = load_experiment(name)
+    configs = [experiment.config(arm, seed, tmp_path) for arm in experiment.arms for seed in experiment.seeds]
+    assert all(isinstance(config, RunConfig) for config in configs)
+    assert len({config.out for config in configs}) == len(configs) >= 6
+    for config in configs:
+        engines.check(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("question = 1", "an experiment has arms, question"),
+        (SMALL.replace("[arms.tactics]", "").replace("[arms.none]", "[settings.more]"), "an experiment has"),
+        ("[", "not valid TOML"),
+        (SMALL.replace('"games.gate"', '"games.gates"'), "unknown setting games.gates"),
+        (SMALL.replace("controls:Empty", "controls:Nothing"), "strategy.name"),
+    ],
+)
+def test_what_is_no_experiment_is_refused_before_any_run(
+    text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    assert main(["experiment", str(path), "--out", str(tmp_path / "out")]) == REFUSED
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_experiments_and_seeds_that_do_not_exist_are_refused(small: Path) -> None:
+    with pytest.raises(ConfigError, match="knowledge, loop"):
+        load_experiment("wisdom")
+    with pytest.raises(ConfigError, match="0,1,2"):
+        load_experiment(str(small), seeds="one")
+
+
+def test_a_spread_is_a_mean_with_its_extremes() -> None:
+    assert spread([1.0, 2.0, 6.0], "{:.0f}", " %") == "3 % (1-6)"
+    assert spread([2.0, 2.0], "{:.0f}") == "2"
+    assert spread([2.0, None], "{:.0f}") == spread([], "{:.0f}") == "-"
