@@ -42,6 +42,8 @@ VOCABULARY = hashlib.sha256(
     repr((MOVES, sorted(SAME_MOVE.items()), PREPOSITIONS, sorted(TRIFLES), NAMED, NEWNESS, RETURNS)).encode()
 ).hexdigest()[:16]
 
+SPOKEN, SPOKEN_WEIGHT = 12, 0.3  # how many tactics are put into words, and how much they must weigh
+
 Cells = NDArray[np.int64]
 
 
@@ -87,6 +89,18 @@ def tactic_name(cell: int) -> str:
     move, named = divmod(rest, len(NAMED))
     name = MOVES[move] if move < len(MOVES) else "other verb"
     return " · ".join(part for part in (name, NAMED[named], NEWNESS[newness], RETURNS[returns]) if part)
+
+
+def advice(weights: NDArray[np.float32]) -> str:
+    """Say the strongest tactics in words, for a prompt: good ones first, strongest first; empty without any."""
+    strongest = sorted(np.flatnonzero(np.abs(weights) >= SPOKEN_WEIGHT), key=lambda cell: -abs(weights[cell]))
+    lines = [
+        f"- {word}: {tactic_name(int(cell)).replace(' · ', ', ')}"
+        for word, sign in (("do", 1), ("avoid", -1))
+        for cell in strongest[:SPOKEN]
+        if np.sign(weights[cell]) == sign
+    ]
+    return "\n".join(["Advice from earlier games:", *lines, ""]) if lines else ""
 
 
 def tilt(log_probs: NDArray[np.float32], situation: Situation, weights: NDArray[np.float32]) -> NDArray[np.float32]:

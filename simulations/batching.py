@@ -17,7 +17,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..client.encoders.prefix import PrefixEncoder, Prompted
+from ..client.encoders.prompted import SoftPrompted, behind
 from ..client.policy.policy import LogProbs, Policy
 from ..protocol.errors import FedoelError
 from ..protocol.experience import Vector
@@ -122,13 +122,13 @@ class BatchingPolicy:
         """Prompt tokens of each situation; counting needs no batch."""
         return self.inner.tokens(situations)
 
-    def behind(self, weights: Vector) -> BatchingPolicy:
-        """Return the inner policy behind a soft prompt, batched too."""
-        return BatchingPolicy(PrefixEncoder().under(self.inner, weights), self.batcher)
+    def behind(self, context: Vector | str) -> BatchingPolicy:
+        """Return the inner policy with a context in its prompt, batched too."""
+        return BatchingPolicy(behind(self.inner, context), self.batcher)
 
     def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
         """Gradients of one client's turns, which it asks for when it has played."""
-        return cast(Prompted, self.inner).gradients(turns)
+        return cast(SoftPrompted, self.inner).gradients(turns)
 
 
 def _answer(policy: Policy, requests: Sequence[_Request]) -> None:

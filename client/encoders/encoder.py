@@ -60,7 +60,9 @@ class Encoder(Protocol):
         ...
 
 
-ENCODERS: Mapping[str, Encoder] = MappingProxyType({"tactics": TacticsEncoder(), "prefix": PrefixEncoder()})
+ENCODERS: Mapping[str, Encoder] = MappingProxyType(
+    {each.name: each for each in (TacticsEncoder(), TacticsEncoder("tactics-text", spoken=True), PrefixEncoder())}
+)
 
 
 def load_encoder(name: str) -> Encoder:

@@ -9,35 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...protocol.errors import ConfigError
 from ...protocol.experience import Vector
 from ...protocol.play import Turn
 from ...protocol.soft_prompt import DIMENSION, VOCABULARY
 from ..policy.policy import Policy
+from .prompted import SoftPrompted, behind
 
 Floats = NDArray[np.float64]
-
-
-@runtime_checkable
-class Promptable(Protocol):
-    """A policy that can stand behind a soft prompt."""
-
-    def behind(self, weights: Vector) -> Policy:
-        """Return this policy behind the soft prompt of a context."""
-        ...
-
-
-class Prompted(Protocol):
-    """A policy behind a soft prompt."""
-
-    def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
-        """Gradients of the log-probabilities of the commands given, shape ``(len(turns), DIMENSION)``."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +37,11 @@ class PrefixEncoder:
         Raises
         ------
         ConfigError
-            If the policy has no embeddings to put there.
+            If the policy has no prompt.
         """
-        if not isinstance(policy, Promptable):
-            raise ConfigError("codec.name 'prefix' needs policy.backend 'torch': other policies take no soft prompt")
-        return policy.behind(context)
+        return behind(policy, context)
 
     def sums(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
         """Sum gradients weighted by advantages, and squared gradients."""
-        gradients = cast(Prompted, policy).gradients(turns).astype(np.float64)
+        gradients = cast(SoftPrompted, policy).gradients(turns).astype(np.float64)
         return advantages @ gradients, (gradients**2).sum(0)

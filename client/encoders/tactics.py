@@ -16,23 +16,28 @@ from numpy.typing import NDArray
 
 from ...protocol.experience import Vector
 from ...protocol.play import Turn
-from ...protocol.tactics import DIMENSION, VOCABULARY, cells
+from ...protocol.tactics import DIMENSION, VOCABULARY, advice, cells
 from ..policy.policy import Policy
 from ..policy.tilted import TiltedPolicy
+from .prompted import behind
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class TacticsEncoder:
-    """Weights of the public tactics."""
+    """Weights of the public tactics. A context tilts what the policy says, or is `spoken`: words in its prompt."""
 
     name: str = "tactics"
+    spoken: bool = False
     vocabulary: str = VOCABULARY
     dimension: int = DIMENSION
 
     def under(self, policy: Policy, context: Vector) -> Policy:
-        """Tilt the policy; without a context it is the policy itself."""
+        """Tilt or advise the policy; without a context it is the policy itself."""
+        if self.spoken:
+            words = advice(context)
+            return behind(policy, words) if words else policy
         return TiltedPolicy(policy, context) if context.any() else policy
 
     def sums(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:

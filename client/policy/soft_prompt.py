@@ -1,8 +1,7 @@
-"""A torch policy behind a soft prompt, and the gradient of what it says with respect to that prompt.
+"""A torch policy with a context in its prompt, as words or as a soft prompt, and the gradients of the latter.
 
-The virtual tokens stand behind the head of the prompt, beside the scene: they see the head, and the moment and the
-commands see them. Scenes do not, so that what is cached of scenes serves every context, and a step of the context costs
-the virtual tokens alone.
+A context stands behind the head of the prompt, beside the scene: it sees the head, and the moment and the commands
+see it. Scenes do not, so that what is cached of scenes serves every context, and another costs its own tokens alone.
 """
 
 from __future__ import annotations
@@ -47,30 +46,35 @@ class Subspace:
         return self.start_nd + torch.einsum("bw,wnd->bnd", weights_BW, self.directions_Wnd)
 
 
-class SoftPromptPolicy:
-    """One policy version behind the soft prompt of one context.
+class PromptedPolicy:
+    """One policy version with a segment of its own between the head of the prompt and the moment.
 
     Parameters
     ----------
-    weights
-        The context, shape ``(DIMENSION,)``; zeros stand for the text that soft prompts start from.
+    prompt_nd
+        Embeddings of the segment's tokens, real ones or virtual ones.
     """
 
     def __init__(
-        self, model: TorchModel, adapter: Adapter, version: str, scenes: SceneCache, weights: NDArray[np.float32]
+        self, model: TorchModel, adapter: Adapter, version: str, scenes: SceneCache, prompt_nd: torch.Tensor
     ) -> None:
         self._model, self._adapter, self._scenes = model, adapter, scenes
         self._version, self._lock = f"{version}+context", RLock()
-        self._weights_W = torch.from_numpy(np.array(weights)).to(model.base.device)
+        self._prompt_nd = prompt_nd
         self._kept: dict[int, KeyValues] = {}
 
     @property
     def version(self) -> str:
         return self._version
 
+    @property
+    def length(self) -> int:
+        """Tokens of the segment."""
+        return len(self._prompt_nd)
+
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
-        """Prompt tokens of each situation, virtual ones included."""
-        return [self._model.encoder.prompt_tokens(situation) + VIRTUAL_TOKENS for situation in situations]
+        """Prompt tokens of each situation, those of the segment included."""
+        return [self._model.encoder.prompt_tokens(situation) + self.length for situation in situations]
 
     @torch.inference_mode()
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
@@ -82,12 +86,58 @@ class SoftPromptPolicy:
                 self._scenes.prepare([row.scene for row in rows], version)
                 pool = self._scenes.pool(row.scene for row in rows)
                 cached = _joined(pool.cached, self._prompt(pool))
-                places = [np.arange(pool.keys, pool.keys + VIRTUAL_TOKENS)] * len(rows)
+                places = [np.arange(pool.keys, pool.keys + self.length)] * len(rows)
                 spans, starts = self._spans(rows, pool, places)
                 hidden = model.trunk.embed([token for row in rows for token in row.tokens])
-                top = self._run(hidden, spans, Attended(model.trunk.layout(spans, pool.keys + VIRTUAL_TOKENS), cached))
+                top = self._run(hidden, Attended(model.trunk.layout(spans, pool.keys + self.length), cached))
                 answers += [part.cpu().numpy() for part in model.trunk.log_probs(top, rows, starts)]
         return answers
+
+    def _run(self, hidden: torch.Tensor, attended: Attended) -> torch.Tensor:
+        return self._model.trunk.run(hidden, 0, self._model.trunk.layers, attended)
+
+    def _prompt(self, pool: Pool) -> dict[int, KeyValues]:
+        """Keys and values of the segment in all layers; computed once, they depend on the head only."""
+        if not self._kept:
+            made: dict[int, KeyValues] = {}
+            span = self._prompt_span(pool)
+            layout = self._model.trunk.layout([span], pool.keys)
+            self._run(self._prompt_nd, Attended(layout, pool.cached, made))
+            kept = self._model.base.kept_dtype
+            self._kept = {layer: (keys.to(kept), values.to(kept)) for layer, (keys, values) in made.items()}
+        return self._kept
+
+    def _prompt_span(self, pool: Pool) -> Span:
+        head = len(self._model.encoder.head)
+        # The head's keys come first in every pool.
+        return Span(self.length, np.arange(head, head + self.length), np.arange(head), causal(self.length))
+
+    def _spans(
+        self, rows: Sequence[Row], pool: Pool, prompts: Sequence[NDArray[np.int64]]
+    ) -> tuple[list[Span], list[int]]:
+        """Lay rows out behind head, scene and segment; also say where each row starts."""
+        head = len(self._model.encoder.head)
+        spans = [
+            row.span(head + len(row.scene), np.concatenate([np.arange(head), pool.places[row.scene], prompt]))
+            for row, prompt in zip(rows, prompts, strict=True)
+        ]
+        return spans, np.cumsum([0, *(span.length for span in spans)])[:-1].tolist()
+
+
+class SoftPromptPolicy(PromptedPolicy):
+    """One policy version behind the soft prompt of one context.
+
+    Parameters
+    ----------
+    weights
+        The context, shape ``(DIMENSION,)``; zeros stand for the text that soft prompts start from.
+    """
+
+    def __init__(
+        self, model: TorchModel, adapter: Adapter, version: str, scenes: SceneCache, weights: NDArray[np.float32]
+    ) -> None:
+        self._weights_W = torch.from_numpy(np.array(weights)).to(model.base.device)
+        super().__init__(model, adapter, version, scenes, model.subspace.prompts(self._weights_W[None])[0])
 
     def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
         """Gradients of the log-probabilities of the commands given, shape ``(len(turns), DIMENSION)``.
@@ -121,41 +171,11 @@ class SoftPromptPolicy:
         with torch.enable_grad():
             own = trunk.embed([token for row in rows for token in row.tokens]).detach()
             hidden = torch.cat([self._model.subspace.prompts(weights_BW).flatten(0, 1), own])
-            top = self._run(hidden, [*prompts, *spans], Attended(layout, cached))
+            top = self._run(hidden, Attended(layout, cached))
             answers = trunk.log_probs(top, rows, [before + start for start in starts])
             said = torch.stack([answer[action] for answer, action in zip(answers, actions, strict=True)])
             (gradient_BW,) = torch.autograd.grad(said.sum(), weights_BW)
         return gradient_BW.cpu().numpy()
-
-    def _run(self, hidden: torch.Tensor, spans: Sequence[Span], attended: Attended) -> torch.Tensor:
-        return self._model.trunk.run(hidden, 0, self._model.trunk.layers, attended)
-
-    def _prompt(self, pool: Pool) -> dict[int, KeyValues]:
-        """Keys and values of the virtual tokens in all layers; computed once, they depend on the head only."""
-        if not self._kept:
-            made: dict[int, KeyValues] = {}
-            span = self._prompt_span(pool)
-            hidden = self._model.subspace.prompts(self._weights_W[None])[0]
-            self._run(hidden, [span], Attended(self._model.trunk.layout([span], pool.keys), pool.cached, made))
-            kept = self._model.base.kept_dtype
-            self._kept = {layer: (keys.to(kept), values.to(kept)) for layer, (keys, values) in made.items()}
-        return self._kept
-
-    def _prompt_span(self, pool: Pool) -> Span:
-        head = len(self._model.encoder.head)
-        # The head's keys come first in every pool.
-        return Span(VIRTUAL_TOKENS, np.arange(head, head + VIRTUAL_TOKENS), np.arange(head), causal(VIRTUAL_TOKENS))
-
-    def _spans(
-        self, rows: Sequence[Row], pool: Pool, prompts: Sequence[NDArray[np.int64]]
-    ) -> tuple[list[Span], list[int]]:
-        """Lay rows out behind head, scene and soft prompt; also say where each row starts."""
-        head = len(self._model.encoder.head)
-        spans = [
-            row.span(head + len(row.scene), np.concatenate([np.arange(head), pool.places[row.scene], prompt]))
-            for row, prompt in zip(rows, prompts, strict=True)
-        ]
-        return spans, np.cumsum([0, *(span.length for span in spans)])[:-1].tolist()
 
 
 def _joined(one: dict[int, KeyValues], two: dict[int, KeyValues]) -> dict[int, KeyValues]:

@@ -19,7 +19,7 @@ from .base import Base, load_base
 from .policy import LogProbs
 from .scenes import Pool, SceneCache
 from .segments import Attended, Span
-from .soft_prompt import SoftPromptPolicy, Subspace
+from .soft_prompt import PromptedPolicy, SoftPromptPolicy, Subspace
 from .tokens import Encoder, Row, cut
 from .trunk import Trunk
 
@@ -123,7 +123,7 @@ class TorchPolicy:
         self._model, self._scenes = model, scenes or model.new_scenes()
         self._adapter = adapter or model.fresh
         self._version = policy_version(model.base.digest, self._adapter)
-        self._prompted: dict[bytes, SoftPromptPolicy] = {}
+        self._prompted: dict[bytes, PromptedPolicy] = {}
 
     @property
     def version(self) -> str:
@@ -133,10 +133,16 @@ class TorchPolicy:
         self._model.load(self._adapter)
         return self._model.score(situations, self._scenes)
 
-    def behind(self, weights: NDArray[np.float32]) -> SoftPromptPolicy:
-        """Return this version behind the soft prompt of a context: one object for all who ask for the same."""
-        made = SoftPromptPolicy(self._model, self._adapter, self._version, self._scenes, weights)
-        return self._prompted.setdefault(weights.tobytes(), made)
+    def behind(self, context: NDArray[np.float32] | str) -> PromptedPolicy:
+        """Return this version with a context in its prompt, in words or as weights of a soft prompt.
+
+        Who asks for the same gets the same object: what is played together is recognised by it.
+        """
+        parts = self._model, self._adapter, self._version, self._scenes
+        if isinstance(context, str):
+            words = self._model.trunk.embed(self._model.encoder.ids(context))
+            return self._prompted.setdefault(context.encode(), PromptedPolicy(*parts, words))
+        return self._prompted.setdefault(context.tobytes(), SoftPromptPolicy(*parts, context))
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation."""

@@ -7,6 +7,8 @@ from types import MappingProxyType
 from typing import Protocol
 
 from ...client.encoders.encoder import Encoder
+from ...client.encoders.prefix import PrefixEncoder
+from ...client.encoders.tactics import TacticsEncoder
 from ...client.policy.policy import LogProbs, Policy
 from ...protocol.config import ContextConfig
 from ...protocol.errors import ConfigError
@@ -57,7 +59,13 @@ class Codec(Protocol):
         ...
 
 
-CODECS: Mapping[str, Codec] = MappingProxyType({"tactics": TacticsCodec(), "prefix": PrefixCodec()})
+CODECS: Mapping[str, Codec] = MappingProxyType(
+    {
+        "tactics": TacticsCodec(TacticsEncoder()),
+        "tactics-text": TacticsCodec(TacticsEncoder("tactics-text", spoken=True)),
+        "prefix": PrefixCodec(PrefixEncoder()),
+    }
+)
 
 
 def load_codec(name: str) -> Codec:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...client.encoders.encoder import Encoder
-from ...client.encoders.prefix import PrefixEncoder
 from ...client.policy.policy import LogProbs, Policy
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate, Vector
@@ -22,7 +21,7 @@ TRIES = 12
 class PrefixCodec:
     """Asks the model what a context does: the step is shortened until some public turns are close enough."""
 
-    encoder: Encoder = field(default_factory=PrefixEncoder)
+    encoder: Encoder
 
     def solve(
         self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn], config: ContextConfig, before: Context

@@ -1,14 +1,13 @@
-"""The server's half of the tactics codec: the teacher is the policy, tilted by the weights of the tactics."""
+"""The server's half of the tactics codec: the teacher is the policy, tilted by the weights or advised in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...client.encoders.encoder import Encoder
 from ...client.encoders.tactics import TacticsEncoder
 from ...client.policy.policy import LogProbs, Policy
 from ...protocol.config import ContextConfig
@@ -24,9 +23,12 @@ LARGEST_WEIGHT = 6.0  # a command made 400 times as likely, or as unlikely: beyo
 
 @dataclass(frozen=True, slots=True)
 class TacticsCodec:
-    """Needs no model: what a turn's commands are worth under a tilt follows from what the player said of them."""
+    """Needs no model: what a turn's commands are worth under a tilt follows from what the player said of them.
 
-    encoder: Encoder = field(default_factory=TacticsEncoder)
+    Where the context is spoken, the tilt decides what is said; what the teacher then says, only the model knows.
+    """
+
+    encoder: TacticsEncoder
 
     def solve(
         self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn], config: ContextConfig, before: Context
@@ -47,12 +49,14 @@ class TacticsCodec:
         return Context(weights, before.support + aggregate.vector.fisher, scorer.mean_kl(scale))
 
     def answers(self, policy: Policy, turns: Sequence[Turn], weights: Vector) -> list[LogProbs]:
-        """Tilt what the policy said when it played."""
+        """Tilt what the policy said when it played, or ask it with the advice in its prompt."""
+        if self.encoder.spoken:
+            return self.encoder.under(policy, weights).score([turn.situation for turn in turns])
         return [tilt(turn.log_probs, turn.situation, weights) for turn in turns]
 
     def tilts(self, turns: Sequence[Turn], weights: Vector) -> list[LogProbs] | None:
-        """The weights of the commands' tactics."""
-        return [weights[cells(turn.situation)] for turn in turns]
+        """The weights of the commands' tactics, unless they are spoken."""
+        return None if self.encoder.spoken else [weights[cells(turn.situation)] for turn in turns]
 
     def lessons(self, context: Context) -> list[Lesson]:
         """Name the tactics whose weights matter, strongest first."""

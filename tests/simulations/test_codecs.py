@@ -71,6 +71,16 @@ def test_a_cycle_with_a_soft_prompt_repeats_and_stays_in_its_trust_region(
     assert summary(tmp_path / "again") == summary(Path(config.out))
 
 
+def test_a_cycle_with_tactics_in_words(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cycle, "context_helps", passes)
+    monkeypatch.setattr(cycle, "candidate_holds", passes)
+    run_inprocess(replace(config, codec=CodecConfig(name="tactics-text"), context=ContextConfig(max_kl=0.3)))
+    last = summary(Path(config.out))[-1]
+    assert (last["decision"], last["accepted"]) == ("promoted", 2)
+    assert last["lessons"]
+    assert set(last["views"]) == {"without_context"}
+
+
 @pytest.mark.parametrize(
     "change", [{"policy": PolicyConfig(backend="tactics")}, {"distil": DistilConfig(retention=0.5)}], ids=str
 )

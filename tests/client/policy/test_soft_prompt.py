@@ -18,8 +18,9 @@ from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import Turn
 from fedoel.protocol.situation import Memory
-from fedoel.protocol.soft_prompt import DIMENSION, VIRTUAL_TOKENS, directions
+from fedoel.protocol.soft_prompt import DIMENSION, START, VIRTUAL_TOKENS, directions
 from fedoel.protocol.tactics import DIMENSION as TACTICS
+from fedoel.protocol.tactics import advice, tactic_name
 
 ENCODER = load_encoder("prefix")
 ROOMS = ("-= Hall =-\nYou are in a hall. There is a coin.", "-= Cellar =-\nA dark cellar.")
@@ -109,9 +110,39 @@ def test_sums_weigh_gradients_by_advantages(policy: TorchPolicy) -> None:
     assert np.allclose(fisher, (each**2).sum(0))
 
 
-def test_a_policy_without_embeddings_is_refused() -> None:
+@pytest.mark.parametrize("name", ["prefix", "tactics-text"])
+def test_a_policy_without_a_prompt_is_refused(name: str) -> None:
+    encoder = load_encoder(name)
     with pytest.raises(ConfigError, match=r"needs policy\.backend 'torch'"):
-        ENCODER.under(TacticsPolicy("v", np.zeros(TACTICS, np.float32)), weights(0))
+        encoder.under(TacticsPolicy("v", np.zeros(TACTICS, np.float32)), np.ones(encoder.dimension, np.float32))
+
+
+def test_tactics_are_put_into_words_and_read(policy: TorchPolicy) -> None:
+    spoken, situations = load_encoder("tactics-text"), [turn.situation for turn in turns()]
+    context = np.zeros(TACTICS, np.float32)
+    assert spoken.under(policy, context) is policy
+    context[[3, 40, 41]] = 2.0, -1.0, 0.1
+    advised = spoken.under(policy, context)
+    words = advice(context)
+    assert words.splitlines() == [
+        "Advice from earlier games:",
+        f"- do: {tactic_name(3)}".replace(" · ", ", "),
+        f"- avoid: {tactic_name(40)}".replace(" · ", ", "),
+    ]
+    extra = len(policy._model.encoder.ids(words))
+    assert advised.tokens(situations) == [tokens + extra for tokens in policy.tokens(situations)]
+    changes = [np.abs(a - b).max() for a, b in zip(advised.score(situations), policy.score(situations), strict=True)]
+    assert max(changes) > 1e-3
+    assert spoken.under(policy, context) is advised
+
+
+def test_a_soft_prompt_that_is_a_text_says_what_the_text_says(policy: TorchPolicy) -> None:
+    situations = [turn.situation for turn in turns()]
+    start = policy._model.subspace.start_nd
+    words = policy._model.encoder._tokenizer.decode(policy._model.encoder.ids(START)[:VIRTUAL_TOKENS])
+    assert len(start) == VIRTUAL_TOKENS
+    virtual, real = (policy.behind(each).score(situations) for each in (np.zeros(DIMENSION, np.float32), words))
+    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(virtual, real, strict=True))
 
 
 @given(st.integers(2, 64))
