@@ -21,7 +21,7 @@ from .experiment_table import arms_table
 from .scenario import load_scenario, parse_setting
 from .simulate import prepare_folder
 
-BUILT_IN = ("knowledge", "loop")
+BUILT_IN = ("knowledge", "consistency", "loop")
 FOLDER = Path(__file__).parent / "experiments"
 KEYS = {"question", "scenario", "seeds", "settings", "arms"}
 Settings = Mapping[str, Scalar]

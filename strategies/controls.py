@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -33,3 +34,26 @@ class Shuffled(Mean):
         seen = np.flatnonzero(whole.vector.fisher)
         gradient[seen] = gradient[np.random.default_rng(self.seed).permutation(seen)]
         return replace(whole, vector=replace(whole.vector, gradient=gradient))
+
+
+class Stale(Mean):
+    """An aggregate that is one exchange old: it speaks of a player that is no longer there. The first is its own."""
+
+    age = 1
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._gone: list[Aggregate] = []
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Keep this one for later, and give what was kept; counters stay those of the cohort."""
+        whole = super().aggregate(contributions)
+        self._gone.append(whole)
+        old = self._gone[max(0, len(self._gone) - 1 - self.age)].vector
+        return replace(whole, vector=replace(whole.vector, gradient=old.gradient, fisher=old.fisher))
+
+
+class Older(Stale):
+    """An aggregate that is two exchanges old."""
+
+    age = 2

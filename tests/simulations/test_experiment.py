@@ -103,7 +103,7 @@ def test_what_is_no_experiment_is_refused_before_any_run(
 
 
 def test_experiments_and_seeds_that_do_not_exist_are_refused(small: Path) -> None:
-    with pytest.raises(ConfigError, match="knowledge, loop"):
+    with pytest.raises(ConfigError, match="knowledge, consistency, loop"):
         load_experiment("wisdom")
     with pytest.raises(ConfigError, match="0,1,2"):
         load_experiment(str(small), seeds="one")

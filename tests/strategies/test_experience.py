@@ -294,6 +294,23 @@ def test_errors_made_on_the_way_are_matched_by_message() -> None:
     assert sort_replies([lost, *replies[1:]], asked, SPEC).refused == {"error code 5": 1}
 
 
+@pytest.mark.parametrize(("name", "seen"), [("Stale", [1.5, 1.5, 3.0, 4.5]), ("Older", [1.5, 1.5, 1.5, 3.0])])
+def test_old_experience_comes_late(name: str, seen: list[float]) -> None:
+    rounds = [0]
+
+    def behaviour(client: int, spec: VectorSpec) -> ExperienceVector:
+        rounds[0] += 1
+        return vector(0.1 * (client + 1) * ((rounds[0] - 1) // CLIENTS + 1), spec)
+
+    ledger = Ledger()
+    strategy = load_strategy(f"fedoel.strategies.controls:{name}")(ledger)
+    strategy.start(InProcessGrid(make_app(behaviour), CLIENTS, {}), num_rounds=4)
+    found = [aggregate_of(ledger, cycle).vector for cycle in range(1, 5)]
+    assert [float(each.gradient[0]) for each in found] == pytest.approx(seen)
+    assert [float(each.fisher[0]) for each in found] == pytest.approx(seen)
+    assert [float(each.counters.episodes[0]) for each in found] == pytest.approx([1.5, 3.0, 4.5, 6.0])
+
+
 def test_replies_need_a_request() -> None:
     with pytest.raises(FedoelError, match="configure_train"):
         Mean(Ledger()).aggregate_train(1, [])
