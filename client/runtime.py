@@ -39,21 +39,12 @@ class LocalRuntime:
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
         """Load the policy version of a request with the backend that the run asks for.
 
-        Raises
-        ------
-        ConfigError
-            If the backend is unknown.
-        ModelError
-            If base and adapter do not make this version.
+        It raises what `load_version` raises.
         """
-        if config.policy.backend == "tactics":
-            from .policy.tactics_policy import TacticsPolicy
-
-            return TacticsPolicy.from_adapter(request.adapter, request.spec.policy_version)
+        version, exchange = request.spec.policy_version, (request.cycle, request.exchange)
         if config.policy.backend == "torch":
-            version, exchange = request.spec.policy_version, (request.cycle, request.exchange)
-            return _torch_policy(_Wanted(config.policy, version, exchange, self.cache(config), request.adapter))
-        raise ConfigError(f"unknown policy.backend {config.policy.backend!r}; known are {', '.join(BACKENDS)}")
+            return _kept_version(_Wanted(config.policy, version, exchange, self.cache(config), request.adapter))
+        return load_version(config.policy, request.adapter, version, self.cache(config))
 
     def cache(self, config: RunConfig) -> Path:
         """Return the run's cache folder, or the user's."""
@@ -76,9 +67,28 @@ class _Wanted:
 
 
 @functools.lru_cache(maxsize=1)
-def _torch_policy(wanted: _Wanted) -> Policy:
+def _kept_version(wanted: _Wanted) -> Policy:
     """Keep the last policy of a process: a simulation's worker plays for one client after the other."""
-    # Devices that play without a model have no torch.
-    from .policy.torch_policy import load_policy
+    return load_version(wanted.config, wanted.adapter, wanted.version, wanted.cache)
 
-    return load_policy(wanted.config, wanted.adapter, wanted.version, wanted.cache)
+
+def load_version(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:
+    """Load a policy version with the backend of a configuration; without a version, whatever the adapter makes.
+
+    Raises
+    ------
+    ConfigError
+        If the backend is unknown.
+    ModelError
+        If base and adapter do not make this version.
+    """
+    if config.backend == "tactics":
+        from .policy.tactics_policy import TacticsPolicy
+
+        return TacticsPolicy.from_adapter(adapter, version)
+    if config.backend == "torch":
+        # Devices that play without a model have no torch.
+        from .policy.torch_policy import load_policy
+
+        return load_policy(config, adapter, version, cache)
+    raise ConfigError(f"unknown policy.backend {config.backend!r}; known are {', '.join(BACKENDS)}")

@@ -49,8 +49,7 @@ def existing(adapter: str) -> Path:
 
 def measure(config: RunConfig, adapter: Path) -> dict[str, Mapping[str, Any]]:
     """Play the held-out games of a scenario with an adapter, and return the results by family."""
-    from ..client.policy.torch_policy import load_policy
-    from ..client.runtime import LocalRuntime
+    from ..client.runtime import LocalRuntime, load_version
     from ..server.evaluation import evaluate
     from ..server.plan import Plan
     from ..server.registry import load_adapter
@@ -58,7 +57,7 @@ def measure(config: RunConfig, adapter: Path) -> dict[str, Mapping[str, Any]]:
     cache = LocalRuntime().cache(config)
     version, arrays = load_adapter(adapter)
     plan = Plan.of(config)
-    policy = load_policy(config.policy, arrays, version, cache)
+    policy = load_version(config.policy, arrays, version, cache)
     # The run's own random streams: with its scenario and seed, this gives the run's own numbers.
     streams = plan.streams("held-out", len(plan.held_out))
     results = evaluate(policy, plan.held_out, streams, cache)

@@ -30,8 +30,7 @@ def play(config: RunConfig, adapter: Path | None, game: str, seed: int) -> Traje
     """Play one held-out instance of a game; without an adapter the base model plays."""
     from ..client.games.splits import Split, for_split, game_seed
     from ..client.player import play_episodes
-    from ..client.policy.torch_policy import load_policy
-    from ..client.runtime import LocalRuntime
+    from ..client.runtime import LocalRuntime, load_version
     from ..protocol.play import GameSpec
     from ..server.registry import load_adapter
 
@@ -41,7 +40,7 @@ def play(config: RunConfig, adapter: Path | None, game: str, seed: int) -> Traje
     arrays: Mapping[str, NDArray[Any]] = {}
     if adapter is not None:
         version, arrays = load_adapter(adapter)
-    policy = load_policy(config.policy, arrays, version, cache)
+    policy = load_version(config.policy, arrays, version, cache)
     return play_episodes(policy, [(spec, game_seed(Split.HELD_OUT, seed))], [seed], cache)[0]
 
 

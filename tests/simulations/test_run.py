@@ -22,6 +22,7 @@ from fedoel.protocol.tactics import DIMENSION
 from fedoel.server.events import CYCLE_PHASES, FIRST_PHASES
 from fedoel.server.registry import load_adapter
 from fedoel.simulations.cli import REFUSED, main
+from fedoel.simulations.evaluate import measure
 from fedoel.simulations.floor import add_tactics_floor
 from fedoel.simulations.inprocess import run_inprocess
 from fedoel.simulations.summary import load_summary
@@ -211,6 +212,19 @@ def test_a_refused_command_leaves_no_folder_so_that_it_can_be_put_right(
     assert main(["simulate", f"--out={tmp_path / 'run'}", "--set=policy.backend=magic"]) == REFUSED
     assert "policy.backend" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_a_language_model_can_be_evaluated_and_watched(
+    config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_inprocess(replace(config, cycles=1))
+    # As the verb `simulate` does, so that the run says how it was started.
+    (Path(config.out) / "config.json").write_text(json.dumps(config.to_flat()))
+    last = summary(config)["cycles"][-1]
+    assert measure(config, Path(config.out) / "versions" / last["version"]) == last["families"]
+    add_tactics_floor(config)
+    assert main(["play", "--run", config.out]) == 0
+    assert last["version"] in capsys.readouterr().out
 
 
 def test_versions_can_be_loaded_and_changed_ones_cannot(config: RunConfig) -> None:
