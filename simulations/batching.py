@@ -17,7 +17,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..client.encoders.prompted import SoftPrompted, behind
+from ..client.encoders.abilities import SoftPrompted, Steered, behind, steered
 from ..client.policy.policy import LogProbs, Policy
 from ..protocol.errors import FedoelError
 from ..protocol.experience import Vector
@@ -125,6 +125,14 @@ class BatchingPolicy:
     def behind(self, context: Vector | str) -> BatchingPolicy:
         """Return the inner policy with a context in its prompt, batched too."""
         return BatchingPolicy(behind(self.inner, context), self.batcher)
+
+    def steered(self, context: Vector) -> BatchingPolicy:
+        """Return the inner policy with a control vector, batched too."""
+        return BatchingPolicy(steered(self.inner, context), self.batcher)
+
+    def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
+        """Hidden states for one client, which it asks for when it has played."""
+        return cast(Steered, self.inner).features(situations)
 
     def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
         """Gradients of one client's turns, which it asks for when it has played."""

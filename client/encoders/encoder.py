@@ -14,6 +14,7 @@ from ...protocol.experience import BASE_COUNTERS, Counters, ExperienceVector, Ve
 from ...protocol.play import Trajectory, Turn
 from ..policy.policy import Policy
 from .prefix import PrefixEncoder
+from .steering import SteeringEncoder
 from .tactics import TacticsEncoder
 
 Floats = NDArray[np.float64]
@@ -60,9 +61,13 @@ class Encoder(Protocol):
         ...
 
 
-ENCODERS: Mapping[str, Encoder] = MappingProxyType(
-    {each.name: each for each in (TacticsEncoder(), TacticsEncoder("tactics-text", spoken=True), PrefixEncoder())}
+ALL: tuple[Encoder, ...] = (
+    TacticsEncoder(),
+    TacticsEncoder("tactics-text", spoken=True),
+    PrefixEncoder(),
+    SteeringEncoder(),
 )
+ENCODERS: Mapping[str, Encoder] = MappingProxyType({encoder.name: encoder for encoder in ALL})
 
 
 def load_encoder(name: str) -> Encoder:

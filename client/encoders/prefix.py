@@ -18,7 +18,7 @@ from ...protocol.experience import Vector
 from ...protocol.play import Turn
 from ...protocol.soft_prompt import DIMENSION, VOCABULARY
 from ..policy.policy import Policy
-from .prompted import SoftPrompted, behind
+from .abilities import SoftPrompted, behind
 
 Floats = NDArray[np.float64]
 

@@ -19,7 +19,7 @@ from ...protocol.play import Turn
 from ...protocol.tactics import DIMENSION, VOCABULARY, advice, cells
 from ..policy.policy import Policy
 from ..policy.tilted import TiltedPolicy
-from .prompted import behind
+from .abilities import behind
 
 Floats = NDArray[np.float64]
 

@@ -20,6 +20,7 @@ from .policy import LogProbs
 from .scenes import Pool, SceneCache
 from .segments import Attended, Span
 from .soft_prompt import PromptedPolicy, SoftPromptPolicy, Subspace
+from .steered import SteeredPolicy
 from .tokens import Encoder, Row, cut
 from .trunk import Trunk
 
@@ -124,6 +125,7 @@ class TorchPolicy:
         self._adapter = adapter or model.fresh
         self._version = policy_version(model.base.digest, self._adapter)
         self._prompted: dict[bytes, PromptedPolicy] = {}
+        self._steered: dict[bytes, SteeredPolicy] = {}
 
     @property
     def version(self) -> str:
@@ -143,6 +145,11 @@ class TorchPolicy:
             words = self._model.trunk.embed(self._model.encoder.ids(context))
             return self._prompted.setdefault(context.encode(), PromptedPolicy(*parts, words))
         return self._prompted.setdefault(context.tobytes(), SoftPromptPolicy(*parts, context))
+
+    def steered(self, context: NDArray[np.float32]) -> SteeredPolicy:
+        """Return this version with the control vector of a context: one object for all who ask for the same."""
+        made = SteeredPolicy(self._model, self._adapter, self._version, self._scenes, context)
+        return self._steered.setdefault(context.tobytes(), made)
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation."""

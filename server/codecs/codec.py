@@ -8,14 +8,15 @@ from typing import Protocol
 
 from ...client.encoders.encoder import Encoder
 from ...client.encoders.prefix import PrefixEncoder
+from ...client.encoders.steering import SteeringEncoder
 from ...client.encoders.tactics import TacticsEncoder
 from ...client.policy.policy import LogProbs, Policy
 from ...protocol.config import ContextConfig
 from ...protocol.errors import ConfigError
 from ...protocol.experience import Aggregate, Vector
 from ...protocol.play import Turn
+from .asked import AskedCodec
 from .context import Context, Lesson
-from .prefix import PrefixCodec
 from .tactics import TacticsCodec
 
 
@@ -63,7 +64,8 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
     {
         "tactics": TacticsCodec(TacticsEncoder()),
         "tactics-text": TacticsCodec(TacticsEncoder("tactics-text", spoken=True)),
-        "prefix": PrefixCodec(PrefixEncoder()),
+        "prefix": AskedCodec(PrefixEncoder()),
+        "steering": AskedCodec(SteeringEncoder()),
     }
 )
 

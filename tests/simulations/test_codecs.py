@@ -54,9 +54,11 @@ def summary(out: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
 
 
-def test_a_cycle_with_a_soft_prompt_repeats_and_stays_in_its_trust_region(
-    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["prefix", "steering"])
+def test_a_cycle_inside_the_model_repeats_and_stays_in_its_trust_region(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    config = replace(config, codec=CodecConfig(name=name))
     monkeypatch.setattr(cycle, "context_helps", passes)
     monkeypatch.setattr(cycle, "candidate_holds", passes)
     run_inprocess(config)

@@ -1,4 +1,4 @@
-"""What an encoder asks of a policy that takes a context into its prompt."""
+"""What encoders ask of a policy beyond playing: to take a context into its prompt, or into its residual stream."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...protocol.errors import ConfigError
 from ...protocol.experience import Vector
 from ...protocol.play import Turn
+from ...protocol.situation import Situation
 from ..policy.policy import Policy
 
 
@@ -31,6 +32,23 @@ class SoftPrompted(Policy, Protocol):
         ...
 
 
+@runtime_checkable
+class Steerable(Protocol):
+    """A policy that can have a control vector."""
+
+    def steered(self, context: Vector) -> Policy:
+        """Return this policy with the control vector of a context."""
+        ...
+
+
+class Steered(Policy, Protocol):
+    """A policy with a control vector."""
+
+    def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
+        """Hidden states where each admissible command ends, in the subspace, shapes ``(commands, dimension)``."""
+        ...
+
+
 def behind(policy: Policy, context: Vector | str) -> Policy:
     """Put a context into a policy's prompt.
 
@@ -42,3 +60,16 @@ def behind(policy: Policy, context: Vector | str) -> Policy:
     if not isinstance(policy, Promptable):
         raise ConfigError("a context in the prompt needs policy.backend 'torch': other policies read no prompt")
     return policy.behind(context)
+
+
+def steered(policy: Policy, context: Vector) -> Policy:
+    """Give a policy a control vector.
+
+    Raises
+    ------
+    ConfigError
+        If the policy has no residual stream.
+    """
+    if not isinstance(policy, Steerable):
+        raise ConfigError("a control vector needs policy.backend 'torch': other policies have no residual stream")
+    return policy.steered(context)

@@ -1,4 +1,4 @@
-"""The server's half of the prefix codec: the teacher is the frozen policy behind the soft prompt."""
+"""The server's half of codecs whose contexts work inside the model: what the teacher says, only the model knows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRIES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class PrefixCodec:
+class AskedCodec:
     """Asks the model what a context does: the step is shortened until some public turns are close enough."""
 
     encoder: Encoder
@@ -41,11 +41,11 @@ class PrefixCodec:
         return Context(weights, before.support + aggregate.vector.fisher, kl)
 
     def answers(self, policy: Policy, turns: Sequence[Turn], weights: Vector) -> list[LogProbs]:
-        """Ask the policy behind the soft prompt."""
+        """Ask the policy with the context."""
         return self.encoder.under(policy, weights).score([turn.situation for turn in turns])
 
     def tilts(self, turns: Sequence[Turn], weights: Vector) -> list[LogProbs] | None:
-        """What a soft prompt adds depends on the student."""
+        """What such a context adds depends on the student."""
         return None
 
     def lessons(self, context: Context) -> list[Lesson]:
