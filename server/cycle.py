@@ -75,7 +75,7 @@ class Cycles:
         self._finish(0, {
             "decision": "warm-start",
             "reason": "uniform play over the admissible commands",
-            "held_out": result.values["held_out"],
+            "held_out": result.values["held_out"], "probes": result.values["probes"],
             "teacher": without_families(result.values["held_out"]), "gate": None, "lessons": [], "kl": 0.0,
             "uplink_bytes": 0.0, "downlink_bytes": 0.0, "accepted": 0, "refused": {},
         })  # fmt: skip
@@ -96,7 +96,8 @@ class Cycles:
         policy = self.learner.policy(self.current.adapter, measured=True)
         played = self.public.play(policy, self.plan.gate, "gate", advance=advance)
         values = {"held_out": self._held_out(policy, advance), "gate": without_families(stats_of(played))}
-        return Outcome(values, Trial.of(played).to_arrays())
+        probes = self.learner.probe(self.current.adapter)
+        return Outcome({**values, "probes": probes}, Trial.of(played).to_arrays())
 
     # The exchanges with the cohort
 
@@ -186,7 +187,8 @@ class Cycles:
         return Outcome({"gate": {"candidate": without_families(stats_of(played))}}, Trial.of(played).to_arrays())
 
     def _evaluate(self, advance: Advance) -> Outcome:
-        return Outcome({"held_out": self._held_out(self.learner.policy(self.current.adapter, measured=True), advance)})
+        held_out = self._held_out(self.learner.policy(self.current.adapter, measured=True), advance)
+        return Outcome({"held_out": held_out, "probes": self.learner.probe(self.current.adapter)})
 
     def _held_out(self, policy: Policy, advance: Advance) -> Entry:
         return stats_of(self.public.play(policy, self.plan.held_out, "held-out", advance=advance))
@@ -209,7 +211,7 @@ class Cycles:
     def _as_before(self) -> Entry:
         """Results of the version that stays."""
         last = self.summary["cycles"][-1]
-        return {"held_out": {**last["held_out"], "families": last["families"]}}
+        return {"held_out": {**last["held_out"], "families": last["families"]}, "probes": last["probes"]}
 
     def _finish(self, cycle: int, entry: Entry) -> None:
         """Complete the cycle's entry, log it and rewrite the summary."""

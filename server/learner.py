@@ -86,6 +86,10 @@ class Learner(Protocol):
         """Fold a context into the adapter: afterwards it plays without the context as the teacher does with it."""
         ...
 
+    def probe(self, adapter: Adapter) -> Mapping[str, float]:
+        """Measure what the adapter does outside of games, beside what the base model does."""
+        ...
+
     def describe(self, folder: Path) -> None:
         """Write what a reader of the adapter's folder needs beside the weights."""
         ...
@@ -113,6 +117,10 @@ class TacticsLearner:
     def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
         """Add the context to the weights: for this player that is exact."""
         return Consolidated({"weights": adapter["weights"] + task.context.weights}, {"without_context": 0.0})
+
+    def probe(self, adapter: Adapter) -> Mapping[str, float]:
+        """Have nothing outside of games."""
+        return {}
 
     def describe(self, folder: Path) -> None:
         """Say nothing more: the manifest has the vocabulary's hash."""
@@ -173,6 +181,18 @@ class TorchLearner:
         objective = retaining(task.targets, task.tilts, settings.retention, views)
         made = self._train(adapter, task.turns, objective, schedule, task.seed, advance)
         return Consolidated(made, views.end(states=settings.batch * max(1, settings.steps // 4)))
+
+    def probe(self, adapter: Adapter) -> Mapping[str, float]:
+        """Read a general text, with the adapter and without."""
+        from .probes.perplexity import perplexity
+
+        return {"perplexity": perplexity(self._model(), adapter), "base_perplexity": self._base_perplexity}
+
+    @cached_property
+    def _base_perplexity(self) -> float:
+        from .probes.perplexity import perplexity
+
+        return perplexity(self._model(), {})
 
     def describe(self, folder: Path) -> None:
         """Write PEFT's own configuration, so that plain peft can load the folder."""

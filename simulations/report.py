@@ -98,7 +98,16 @@ def _cell(value: object) -> str:
 
 def _cycles(summary: Summary) -> str:
     head = ("cycle", "version", "decision", "held-out wins", "teacher", "turns per win", "tokens per win", "KL")
-    return html_table(head, ([*_what(e), *_efficiency(e["held_out"]), round(e["kl"], 3)] for e in summary["cycles"]))
+    rows = [[*_what(e), *_efficiency(e["held_out"]), round(e["kl"], 3)] for e in summary["cycles"]]
+    return html_table(
+        (*head, "perplexity"), ([*row, _perplexity(e)] for row, e in zip(rows, summary["cycles"], strict=True))
+    )
+
+
+def _perplexity(entry: Mapping[str, Any]) -> str:
+    """Say what a version makes of a general text, beside the base model; older runs did not ask."""
+    probes = entry.get("probes") or {}
+    return "{perplexity:.2f} (base {base_perplexity:.2f})".format_map(probes) if probes else "-"
 
 
 def _what(entry: Mapping[str, Any]) -> list[object]:

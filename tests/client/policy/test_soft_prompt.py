@@ -28,7 +28,7 @@ ROOMS = ("-= Hall =-\nYou are in a hall. There is a coin.", "-= Cellar =-\nA dar
 
 @pytest.fixture
 def policy(tiny_base: Path, tmp_path: Path) -> TorchPolicy:
-    config = PolicyConfig(str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
+    config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
     model = TorchModel(load_base(config, tmp_path), 64)
     rng = np.random.default_rng(0)
     adapter = {name: rng.normal(0, 0.2, array.shape).astype(np.float32) for name, array in model.fresh.items()}
@@ -71,13 +71,14 @@ def test_a_context_changes_what_is_said_and_its_absence_does_not_leak(policy: To
 
 
 def test_gradients_are_those_of_finite_differences(policy: TorchPolicy) -> None:
-    context, step = weights(1), 0.005
+    context, step = weights(1), 0.01
     found = behind(policy, context).gradients(turns())
     assert found.shape == (4, DIMENSION)
+    assert np.linalg.norm(found, axis=1).max() > 1e-3
     steepest = found / np.linalg.norm(found, axis=1, keepdims=True)
     for turn, gradient, way in zip(turns(), found, steepest, strict=True):
         up, down = said(policy, context + step * way, turn), said(policy, context - step * way, turn)
-        assert (up - down) / (2 * step) == pytest.approx(np.linalg.norm(gradient), rel=0.01)
+        assert (up - down) / (2 * step) == pytest.approx(np.linalg.norm(gradient), rel=0.02, abs=1e-3)
 
 
 def test_a_turn_has_the_same_gradient_in_any_company(policy: TorchPolicy) -> None:

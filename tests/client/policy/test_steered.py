@@ -25,7 +25,7 @@ ZERO = np.zeros(DIMENSION, np.float32)
 
 @pytest.fixture
 def policy(tiny_base: Path, tmp_path: Path) -> TorchPolicy:
-    config = PolicyConfig(str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
+    config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
     return TorchPolicy(TorchModel(load_base(config, tmp_path), 64), {})
 
 

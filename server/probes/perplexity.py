@@ -1,0 +1,40 @@
+"""Perplexity of a model with an adapter on a fixed text that has nothing to do with games."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...client.policy.segments import Attended, Span, causal
+from ...client.policy.torch_policy import Adapter, TorchModel
+
+TEXT = Path(__file__).parent / "general.md"
+POSITIONS = 64  # whose logits are in memory at a time
+
+
+@torch.inference_mode()
+def perplexity(model: TorchModel, adapter: Adapter, text: str = "") -> float:
+    """Exponential of the mean surprise of each token after the first, given those before it, in nats.
+
+    Parameters
+    ----------
+    adapter
+        An empty one stands for the base model.
+    text
+        By default the one that the package ships.
+    """
+    model.load(adapter)
+    tokens = model.encoder.ids(text or TEXT.read_text(encoding="utf-8"))
+    span = Span(len(tokens), np.arange(len(tokens)), np.zeros(0, dtype=np.int64), causal(len(tokens)))
+    trunk = model.trunk
+    hidden = trunk.run(trunk.embed(tokens), 0, trunk.layers, Attended(trunk.layout([span], 0)))
+    normed = model.base.decoder.norm(hidden)[:-1]
+    targets = torch.tensor(tokens[1:], device=normed.device)
+    surprise = 0.0
+    for part, wanted in zip(normed.split(POSITIONS), targets.split(POSITIONS), strict=True):
+        logits = (part @ model.base.head.T).float()
+        surprise += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
+    return math.exp(surprise / len(targets))

@@ -1,0 +1,48 @@
+"""What a version does outside of games is measured as plain transformers measures it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from fedoel.client.policy.base import load_base
+from fedoel.client.policy.torch_policy import TorchModel
+from fedoel.protocol.config import PolicyConfig, RunConfig
+from fedoel.server.learner import TacticsLearner, TorchLearner
+from fedoel.server.probes.perplexity import TEXT, perplexity
+
+
+@pytest.fixture
+def policy_config(tiny_base: Path) -> PolicyConfig:
+    return PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
+
+
+def test_perplexity_is_that_of_plain_transformers(tiny_base: Path, policy_config: PolicyConfig, tmp_path: Path) -> None:
+    model, text = TorchModel(load_base(policy_config, tmp_path), 64), "The harbour wakes before the town does. " * 4
+    ids = torch.tensor([model.encoder.ids(text)])
+    with torch.no_grad():
+        loss = float(AutoModelForCausalLM.from_pretrained(tiny_base)(ids, labels=ids).loss)
+    assert perplexity(model, {}, text) == pytest.approx(math.exp(loss), rel=1e-4)
+
+
+def test_an_adapter_is_measured_beside_its_base(policy_config: PolicyConfig, tmp_path: Path) -> None:
+    learner = TorchLearner(RunConfig(policy=policy_config), tmp_path)
+    learner.load()
+    fresh = learner._model().fresh
+    rng = np.random.default_rng(0)
+    other = {name: rng.normal(0, 0.3, array.shape).astype(np.float32) for name, array in fresh.items()}
+    same, moved = learner.probe(fresh), learner.probe(other)
+    assert same["perplexity"] == same["base_perplexity"] == moved["base_perplexity"]
+    assert abs(moved["perplexity"] - moved["base_perplexity"]) > 0.01
+    assert TacticsLearner().probe({}) == {}
+
+
+def test_the_text_is_shipped_and_knows_nothing_of_games() -> None:
+    words = TEXT.read_text(encoding="utf-8").lower()
+    assert len(words.split()) > 500
+    assert not any(word in words for word in ("cookbook", "inventory", "fedoel", "go east"))
