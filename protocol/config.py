@@ -76,22 +76,27 @@ class ContextConfig:
 
 @dataclass(frozen=True, slots=True)
 class DistilConfig:
-    """On-policy context distillation into the adapter; `retention` weighs the student's answers with the context."""
+    """On-policy context distillation into the adapter.
+
+    `retention` weighs the student's answers with the context, `anchor` what the base model says to a general text.
+    """
 
     steps: int = 40
     batch: int = 16
     learning_rate: float = 5e-4
     gradient_norm: float = 1.0
     retention: float = 0.0
+    anchor: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class WarmStartConfig:
-    """The first adapter: uniform play over the admissible commands."""
+    """The first adapter: uniform play over the admissible commands; `anchor` as in distillation."""
 
     steps: int = 30
     batch: int = 16
     learning_rate: float = 5e-4
+    anchor: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +213,8 @@ def _check_ranges(config: RunConfig) -> None:
     for key, low, high in (
         ("seed", 0, 2**31 - 1), ("policy.threads", 0, 1024), ("games.held-out-teacher", 0, 1e9),
         ("strategy.fraction-train", 1e-9, 1), ("codec.discount", 0, 1), ("context.noise", 0, 1e6),
-        ("distil.retention", 0, 1e6), ("strategy.exchanges", 1, config.clients),
+        ("distil.retention", 0, 1e6), ("distil.anchor", 0, 1e6), ("warm-start.anchor", 0, 1e6),
+        ("strategy.exchanges", 1, config.clients),
     ):  # fmt: skip
         if not low <= float(flat[key]) <= high:
             raise ConfigError(f"{key} must lie between {low} and {high}, not {flat[key]!r}")

@@ -164,7 +164,7 @@ class TorchLearner:
             with np.load(path, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
         settings = self._config.warm_start
-        schedule = Schedule(settings.steps, settings.batch, settings.learning_rate)
+        schedule = Schedule(settings.steps, settings.batch, settings.learning_rate, anchor=settings.anchor)
         objective = towards([turn.log_probs for turn in turns], forward_kl)
         adapter = self._train({}, turns, objective, schedule, 0, advance)
         buffer = io.BytesIO()
@@ -177,7 +177,9 @@ class TorchLearner:
         from .distillation.opcd import Schedule, Views, retaining
 
         settings, views = self._config.distil, Views()
-        schedule = Schedule(settings.steps, settings.batch, settings.learning_rate, settings.gradient_norm)
+        schedule = Schedule(
+            settings.steps, settings.batch, settings.learning_rate, settings.gradient_norm, settings.anchor
+        )
         objective = retaining(task.targets, task.tilts, settings.retention, views)
         made = self._train(adapter, task.turns, objective, schedule, task.seed, advance)
         return Consolidated(made, views.end(states=settings.batch * max(1, settings.steps // 4)))
@@ -187,6 +189,12 @@ class TorchLearner:
         from .probes.perplexity import perplexity
 
         return {"perplexity": perplexity(self._model(), adapter), "base_perplexity": self._base_perplexity}
+
+    @cached_property
+    def _anchor(self) -> Any:
+        from .distillation.anchor import Anchor
+
+        return Anchor.prepare(self._model())
 
     @cached_property
     def _base_perplexity(self) -> float:
@@ -219,8 +227,9 @@ class TorchLearner:
 
         model = self._model()
         rehearsal = Rehearsal.prepare(model, [turn.situation for turn in turns], self._learned_scenes)
+        anchor = self._anchor if schedule.anchor else None
         model.load(adapter)
-        train(rehearsal, objective, schedule, seed, advance)
+        train(rehearsal, objective, schedule, seed, advance, anchor)
         self.forget()
         return model.adapter()  # type: ignore[no-any-return]
 
@@ -230,6 +239,8 @@ class TorchLearner:
 
         policy, precision = self._config.policy, self._model().base.precision
         settings = [asdict(self._config.warm_start), policy.lora_rank, policy.lora_layers, precision]
+        if self._config.warm_start.anchor:
+            settings.append(self._anchor.name)
         digest = hashlib.sha256(policy_version(self.base, {}).encode())
         digest.update(json.dumps(settings).encode())
         for turn in turns:

@@ -125,7 +125,7 @@ def test_flower_bundle_carries_the_system_only(copy: Path) -> None:
     assert {name.partition("/")[0] for name in names} == {*PACKAGES, "pyproject.toml", "LICENSE", "README.md", ".info"}
 
 
-def test_wheel_holds_every_module_and_scenario(copy: Path) -> None:
+def test_wheel_holds_every_module_scenario_and_text(copy: Path) -> None:
     out = copy.parent / "wheel"
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
     done = subprocess.run([*pip, "--wheel-dir", out, copy], capture_output=True, text=True)
@@ -133,6 +133,6 @@ def test_wheel_holds_every_module_and_scenario(copy: Path) -> None:
     [wheel] = out.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    sources = [path for name in PACKAGES for path in (copy / name).rglob("*") if path.suffix in {".py", ".toml"}]
+    sources = [path for name in PACKAGES for path in (copy / name).rglob("*") if path.suffix in {".py", ".toml", ".md"}]
     wanted = {f"fedoel/{path.relative_to(copy).as_posix()}" for path in sources}
     assert wanted == {name for name in names if name.startswith("fedoel/")}

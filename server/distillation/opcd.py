@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from ...client.policy.policy import LogProbs
+from .anchor import Anchor
 from .rehearsal import Rehearsal
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -38,6 +39,7 @@ class Schedule:
     batch: int
     learning_rate: float
     gradient_norm: float = 1.0
+    anchor: float = 0.0
 
 
 @dataclass
@@ -107,6 +109,7 @@ def train(
     schedule: Schedule,
     seed: int,
     advance: Advance = lambda steps: None,
+    anchor: Anchor | None = None,
 ) -> list[float]:
     """Fit the adapter in place; returns the mean loss of every step.
 
@@ -114,6 +117,8 @@ def train(
     ----------
     objective
         Loss of a state, from its index and the student's log-probabilities of its commands.
+    anchor
+        Added to the loss, weighted as the schedule says.
     """
     model = rehearsal.model.base.model
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -121,6 +126,7 @@ def train(
     # A linear decay to zero: in a few dozen steps a constant rate would end on the noise of its last batches.
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / schedule.steps)
     batches = rehearsal.batches(schedule.batch, np.random.default_rng(seed))
+    passages = np.random.default_rng([seed, 1])
     losses: list[float] = []
     with _repeatable():
         for step, batch in zip(range(schedule.steps), batches, strict=False):
@@ -128,6 +134,8 @@ def train(
             mean = torch.stack([objective(index, s) for index, s in zip(batch, students, strict=True)]).mean()
             optimiser.zero_grad(set_to_none=True)
             mean.backward()
+            if anchor is not None:  # apart from the rest: what one backward pass needs is gone before the next
+                (schedule.anchor * anchor.loss(passages)).backward()
             torch.nn.utils.clip_grad_norm_(weights, schedule.gradient_norm)
             optimiser.step()
             decay.step()

@@ -1,0 +1,66 @@
+"""The anchor: nothing for the base model, something for every other, and it keeps a general text likely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedoel.client.policy.base import load_base
+from fedoel.client.policy.torch_policy import TorchModel
+from fedoel.protocol.config import PolicyConfig
+from fedoel.protocol.situation import Memory
+from fedoel.server.distillation.anchor import LENGTH, TEXT, Anchor
+from fedoel.server.distillation.opcd import Schedule, reverse_kl, towards, train
+from fedoel.server.distillation.rehearsal import Rehearsal
+from fedoel.server.probes import perplexity as probe
+
+SENTENCES = "A river does not choose its bed, but it keeps it. " * 8
+
+
+@pytest.fixture
+def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
+    config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
+    return TorchModel(load_base(config, tmp_path), 512)
+
+
+def divergence(anchor: Anchor) -> float:
+    return float(anchor.loss(np.random.default_rng(0)).detach())
+
+
+def test_the_base_model_is_anchored_already_and_others_are_not(model: TorchModel) -> None:
+    anchor, rng = Anchor.prepare(model, SENTENCES), np.random.default_rng(0)
+    assert abs(divergence(anchor)) < 1e-6
+    model.load({name: rng.normal(0, 0.1, array.shape).astype(np.float32) for name, array in model.fresh.items()})
+    assert divergence(anchor) > 0.01
+    weights = [parameter for parameter in model.base.model.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(anchor.loss(rng), weights, allow_unused=True)
+    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
+
+
+def test_an_anchored_student_learns_and_stays_closer_to_the_base(model: TorchModel) -> None:
+    states = [
+        Memory(f"Take coin {n}.", 5).see(f"-= Room {n} =-\nA room.", ("go e", "go n", "take", "look"), 0)
+        for n in range(8)
+    ]
+    targets = [np.log(np.array([0.01, 0.01, 0.97, 0.01], dtype=np.float32)) for _ in states]
+    anchor = Anchor.prepare(model, SENTENCES)
+    text = SENTENCES.replace("river", "mason")
+    base = probe.perplexity(model, {}, text)
+    left, losses = [], []
+    for kept in (None, anchor):
+        model.load({})
+        schedule = Schedule(40, 8, 2e-2, anchor=3.0)
+        losses.append(train(Rehearsal.prepare(model, states), towards(targets, reverse_kl), schedule, 0, anchor=kept))
+        left.append(abs(np.log(probe.perplexity(model, model.adapter(), text) / base)))
+    assert losses[1][-1] < 0.3 * losses[1][0]
+    assert left[1] < 0.5 * left[0]
+
+
+def test_the_text_is_shipped_and_is_not_the_one_that_is_measured() -> None:
+    anchored, measured = (path.read_text(encoding="utf-8") for path in (TEXT, probe.TEXT))
+    assert len(anchored.split()) > 10 * LENGTH
+    lines = {line for line in anchored.splitlines() if line}
+    assert not lines & set(measured.splitlines())
