@@ -4,7 +4,7 @@ A few thousand states of games, all of one kind, can shift everything that the a
 
     weight * mean KL(base || student)
 
-over the tokens of some passages to every step's loss. The text is not the one on which versions are measured.
+over some tokens of a passage to every step's loss. The text is not the one on which versions are measured.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ...client.policy.torch_policy import TorchModel
 from .losses import TokenLoss, chunked_divergence
 
 TEXT = Path(__file__).parent / "anchor.md"
-LENGTH = 48  # tokens of a passage
-PASSAGES = 1  # in a step
+LENGTH = 48  # tokens of a passage, one of which is read in a step
+POSITIONS = 16  # of them that are compared: a whole vocabulary each
 DIVERGENCE = TokenLoss("forward-kl", top_k=0)
 
 
@@ -46,31 +46,30 @@ class Anchor:
         """Run a text through the base model; by default the one that the package ships. Leaves the base loaded."""
         model.load({})
         text = text or TEXT.read_text(encoding="utf-8")
-        name = hashlib.sha256(repr((text, LENGTH, PASSAGES, DIVERGENCE)).encode()).hexdigest()[:16]
+        name = hashlib.sha256(repr((text, LENGTH, POSITIONS, DIVERGENCE)).encode()).hexdigest()[:16]
         tokens = model.encoder.ids(text)
         passages = [tokens[start : start + LENGTH] for start in range(0, len(tokens) - LENGTH + 1, LENGTH)] or [tokens]
         bottoms, tops, trunk = [], [], model.trunk
         for passage in passages:
-            attended = _alone(model, [len(passage)])
+            attended = _alone(model, len(passage))
             bottom = trunk.run(trunk.embed(passage), 0, trunk.first, attended)
             bottoms.append(bottom)
             tops.append(model.base.decoder.norm(trunk.run(bottom, trunk.first, trunk.layers, attended)))
         return cls(model, name, bottoms, tops)
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
-        """Mean divergence over the tokens of some passages, differentiable in the adapter."""
-        chosen = rng.choice(len(self.bottoms), size=min(PASSAGES, len(self.bottoms)), replace=False)
-        trunk, bottoms = self.model.trunk, [self.bottoms[index] for index in chosen]
-        attended = _alone(self.model, [len(bottom) for bottom in bottoms])
-        hidden = trunk.run(torch.cat(bottoms), trunk.first, trunk.layers, attended)
-        tops = torch.cat([self.tops[index] for index in chosen])
-        losses, _ = chunked_divergence(self.model.base.decoder.norm(hidden), tops, self.model.base.head, DIVERGENCE)
+        """Mean divergence over some tokens of a passage, differentiable in the adapter."""
+        index, trunk = rng.integers(len(self.bottoms)), self.model.trunk
+        bottom, top = self.bottoms[index], self.tops[index]
+        hidden = trunk.run(bottom, trunk.first, trunk.layers, _alone(self.model, len(bottom)))
+        drawn = rng.choice(len(bottom), size=min(POSITIONS, len(bottom)), replace=False)
+        places = torch.from_numpy(drawn).to(hidden.device)
+        student = self.model.base.decoder.norm(hidden[places])
+        losses, _ = chunked_divergence(student, top[places], self.model.base.head, DIVERGENCE)
         return losses.mean()
 
 
-def _alone(model: TorchModel, lengths: Sequence[int]) -> Attended:
-    """Lay out passages that see nothing but themselves."""
-    none = np.zeros(0, dtype=np.int64)
-    return Attended(
-        model.trunk.layout([Span(length, np.arange(length), none, causal(length)) for length in lengths], 0)
-    )
+def _alone(model: TorchModel, length: int) -> Attended:
+    """Lay out a passage that sees nothing but itself."""
+    span = Span(length, np.arange(length), np.zeros(0, dtype=np.int64), causal(length))
+    return Attended(model.trunk.layout([span], 0))
