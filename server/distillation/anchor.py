@@ -59,7 +59,7 @@ class Anchor:
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         """Mean divergence over some tokens of a passage, differentiable in the adapter."""
-        index, trunk = rng.integers(len(self.bottoms)), self.model.trunk
+        index, trunk = int(rng.integers(len(self.bottoms))), self.model.trunk
         bottom, top = self.bottoms[index], self.tops[index]
         hidden = trunk.run(bottom, trunk.first, trunk.layers, _alone(self.model, len(bottom)))
         drawn = rng.choice(len(bottom), size=min(POSITIONS, len(bottom)), replace=False)

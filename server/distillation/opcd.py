@@ -92,12 +92,12 @@ def retaining(
 
     def objective(index: int, student: torch.Tensor) -> torch.Tensor:
         without = distilled(index, student)
-        seen.without.append(float(without))
+        seen.without.append(without.item())
         if tilts is None:
             return without
         tilted = (student + torch.from_numpy(tilts[index]).to(student.device)).log_softmax(-1)
         context = distilled(index, tilted)
-        seen.context.append(float(context))
+        seen.context.append(context.item())
         return without + weight * context
 
     return objective
