@@ -13,7 +13,6 @@ turn; the figures are ratios pair by pair.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,10 +26,9 @@ GAME = "coin-collector level=102 turns=6"
 
 def main() -> None:
     """Time all ways in turn and print the ratios."""
-    from fedoel.simulations.cli import ENVIRONMENT
+    from fedoel.simulations.cli import set_environment
 
-    for name, value in ENVIRONMENT:
-        os.environ.setdefault(name, value)
+    set_environment()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--games", type=int, default=56)
     parser.add_argument("--one-by-one", type=int, default=6, help="how many of the games to play one by one")

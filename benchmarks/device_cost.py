@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -45,10 +44,9 @@ def main() -> None:
 
 def measure(codec: str, count: int, repeats: int) -> dict[str, object]:
     """Play and encode the same games several times, each time with empty caches."""
-    from fedoel.simulations.cli import ENVIRONMENT
+    from fedoel.simulations.cli import set_environment
 
-    for name, value in ENVIRONMENT:
-        os.environ.setdefault(name, value)
+    set_environment()
 
     import numpy as np
 

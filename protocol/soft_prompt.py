@@ -12,6 +12,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from . import subspace
+
 VIRTUAL_TOKENS = 12
 DIMENSION = 256
 START = "Advice from earlier games: pay attention to what is new here, and to the goal.\n"
@@ -21,7 +23,5 @@ VOCABULARY = hashlib.sha256(repr((VIRTUAL_TOKENS, DIMENSION, START, SCALE, 1)).e
 
 def directions(hidden: int) -> NDArray[np.float32]:
     """Return unit directions that are nearly at right angles, shape ``(DIMENSION, VIRTUAL_TOKENS, hidden)``."""
-    rng = np.random.default_rng(int(VOCABULARY, 16))
-    drawn = rng.standard_normal((DIMENSION, VIRTUAL_TOKENS * hidden), dtype=np.float32)
-    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    drawn = subspace.directions(VOCABULARY, DIMENSION, VIRTUAL_TOKENS * hidden)
     return drawn.reshape(DIMENSION, VIRTUAL_TOKENS, hidden)

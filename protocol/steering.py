@@ -7,6 +7,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from . import subspace
+
 DIMENSION = 256
 DEPTH = 0.6  # of the layer, as a share of all layers
 VOCABULARY = hashlib.sha256(repr((DIMENSION, DEPTH, "steering", 1)).encode()).hexdigest()[:16]
@@ -14,9 +16,7 @@ VOCABULARY = hashlib.sha256(repr((DIMENSION, DEPTH, "steering", 1)).encode()).he
 
 def directions(hidden: int) -> NDArray[np.float32]:
     """Return random unit directions, shape ``(DIMENSION, hidden)``."""
-    rng = np.random.default_rng(int(VOCABULARY, 16))
-    drawn = rng.standard_normal((DIMENSION, hidden), dtype=np.float32)
-    return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), dtype=np.float32)
+    return subspace.directions(VOCABULARY, DIMENSION, hidden)
 
 
 def layer_of(layers: int) -> int:

@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
-    for name, value in ENVIRONMENT:
-        os.environ.setdefault(name, value)
+    set_environment()
     try:
         verb: Callable[[argparse.Namespace], int] = import_module(arguments.module, __package__).run_verb
         return verb(arguments)
@@ -48,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(_interrupted(arguments.verb, words), file=sys.stderr)
         return INTERRUPTED
+
+
+def set_environment() -> None:
+    """Set what libraries read when they are first imported, unless the user has."""
+    for name, value in ENVIRONMENT:
+        os.environ.setdefault(name, value)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +17,9 @@ from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
 from ..server.files import write_whole
 from .experiment_table import arms_table
-from .scenario import load_scenario, parse_setting
+from .scenario import load_scenario, parse_setting, read_toml
 from .simulate import prepare_folder
+from .summary import read_summary
 
 BUILT_IN = ("knowledge", "consistency", "loop")
 FOLDER = Path(__file__).parent / "experiments"
@@ -78,13 +78,9 @@ def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "") ->
         If there is no such experiment, or the file is not one.
     """
     path = FOLDER / f"{name}.toml" if name in BUILT_IN else Path(name)
-    try:
-        read = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        known = ", ".join(BUILT_IN)
-        raise ConfigError(f"no experiment {name!r}: give the path of a TOML file, or one of {known}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    if not path.is_file():
+        raise ConfigError(f"no experiment {name!r}: give the path of a TOML file, or one of {', '.join(BUILT_IN)}")
+    read = read_toml(path)
     if set(read) != KEYS or not isinstance(read["arms"], dict) or not read["arms"]:
         raise ConfigError(f"{path}: an experiment has {', '.join(sorted(KEYS))}, and at least one arm")
     chosen = _seeds(seeds) if seeds else tuple(read["seeds"])
@@ -136,15 +132,11 @@ def _run(config: RunConfig) -> dict[str, Any]:
     from .live import live_view
 
     prepare_folder(config)
-    summary = Path(config.out) / "summary.json"
-    if not (summary.exists() and len(_read(summary)["cycles"]) > config.cycles):
+    out = Path(config.out)
+    if not ((out / "summary.json").exists() and len(read_summary(out)["cycles"]) > config.cycles):
         with live_view() as listener:
             run_inprocess(config, listener)
-    return _read(summary)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_bytes()))
+    return read_summary(out)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ..server.files import write_whole
-from .figures import GRID, INK, LABEL_GAP, MUTED, STYLE, apart
+from .figures import GRID, INK, LABEL_GAP, MUTED, apart, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,19 +19,7 @@ COLOURS = ("#0072b2", "#b84f00", "#00795a", "#8a5a83", "#7a6a00", "#3f6b8f", "#5
 
 def draw_arms(question: str, results: Mapping[str, Sequence[Summary]], folder: Path) -> list[Path]:
     """Write ``arms.png`` and ``arms.svg``, and return their paths."""
-    import matplotlib as mpl
-
-    paths = [folder / "arms.png", folder / "arms.svg"]
-    settings: Any = dict(STYLE)
-    with mpl.rc_context(settings):
-        figure = _figure(question, results)
-        for path in paths:
-            buffer = io.BytesIO()
-            # No date: the same results give the same file.
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(buffer, format=path.suffix[1:], dpi=200, facecolor="white", metadata=metadata)
-            write_whole(path, buffer.getvalue())
-    return paths
+    return list(save_figure(lambda: _figure(question, results), folder / "arms"))
 
 
 def mean_curve(runs: Sequence[Summary]) -> list[float]:

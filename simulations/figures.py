@@ -6,7 +6,7 @@ matplotlib is imported when something is drawn; figures are made without pyplot,
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -55,19 +55,20 @@ class Curve:
 
 def draw_learning_curve(summary: Summary, folder: Path) -> tuple[Path, Path]:
     """Write ``learning-curve.png`` and ``learning-curve.svg`` into `folder`, and return their paths."""
-    png, svg = folder / "learning-curve.png", folder / "learning-curve.svg"
+    return save_figure(lambda: _curves_figure(summary), folder / "learning-curve")
+
+
+def save_figure(make: Callable[[], Figure], stem: Path) -> tuple[Path, Path]:
+    """Write a figure as PNG and SVG, and return their paths."""
+    png, svg = (stem.with_suffix(suffix) for suffix in (".png", ".svg"))
     for path in (png, svg):
-        buffer = io.BytesIO()
-        _save(summary, buffer, path.suffix[1:], "white")
-        write_whole(path, buffer.getvalue())
+        write_whole(path, _drawn(make, path.suffix[1:], "white"))
     return png, svg
 
 
 def inline_svg(summary: Summary) -> str:
     """Return the learning curve as an ``<svg>`` element whose colours follow the page: ``var(--ink)`` and so on."""
-    buffer = io.BytesIO()
-    _save(summary, buffer, "svg", "none")
-    text = buffer.getvalue().decode()
+    text = _drawn(lambda: _curves_figure(summary), "svg", "none").decode()
     for colour, name in THEMED.items():
         text = text.replace(colour, f"var(--{name})")
     return text[text.index("<svg") :]
@@ -121,15 +122,20 @@ def _flat_floors(summary: Summary) -> list[str]:
     return [name for name in FLOORS if not (by_cycle and name == "tactics_only")]
 
 
-def _save(summary: Summary, target: io.BytesIO, kind: str, background: str) -> None:
+def _drawn(make: Callable[[], Figure], kind: str, background: str) -> bytes:
     import matplotlib as mpl
 
+    buffer = io.BytesIO()
     settings: Any = dict(STYLE)
     with mpl.rc_context(settings):
-        figure = _figure(curves(summary), f"{summary['scenario']}, seed {summary['seed']}")
-        # No date: the same summary gives the same file.
+        # No date: the same results give the same file.
         metadata = {"Date": None} if kind == "svg" else None
-        figure.savefig(target, format=kind, dpi=200, facecolor=background, metadata=metadata)
+        make().savefig(buffer, format=kind, dpi=200, facecolor=background, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _curves_figure(summary: Summary) -> Figure:
+    return _figure(curves(summary), f"{summary['scenario']}, seed {summary['seed']}")
 
 
 def _figure(panels: Sequence[Curve], subtitle: str) -> Figure:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..protocol.config import CodecConfig, RunConfig
 from ..server.summary import write_summary
 from .inprocess import run_inprocess
+from .summary import read_summary
 
 FOLDER = "tactics-only"
 
@@ -18,12 +17,12 @@ FOLDER = "tactics-only"
 def add_tactics_floor(config: RunConfig) -> None:
     """Run the baseline with the same clients, games and seeds, and put its results into the run's summary."""
     out = Path(config.out)
-    summary = _read(out)
+    summary = read_summary(out)
     baseline = summary
     if config.policy.backend != "tactics":
         _lend_floors(out)
         run_inprocess(tactics_only(config))
-        baseline = _read(out / FOLDER)
+        baseline = read_summary(out / FOLDER)
     cycles = [{**entry["held_out"], "families": entry["families"]} for entry in baseline["cycles"]]
     summary["floors"]["tactics_only"] = {**cycles[-1], "cycles": cycles}
     write_summary(out, summary)
@@ -46,7 +45,3 @@ def _lend_floors(out: Path) -> None:
     played, wanted = (folder / "checkpoints" / "cycle-000" / "floors.npz" for folder in (out, out / FOLDER))
     wanted.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(played, wanted)
-
-
-def _read(run: Path) -> dict[str, Any]:
-    return dict(json.loads((run / "summary.json").read_bytes()))

@@ -31,7 +31,7 @@ def load_scenario(scenario: str = "quick", overrides: Mapping[str, Scalar] | Non
         If there is no such scenario, it is not TOML, or it holds an unknown or unusable setting.
     """
     path = _find(scenario)
-    settings = {"name": path.stem, **_read(path)}
+    settings = {"name": path.stem, **read_toml(path)}
     for key, value in (overrides or {}).items():
         _override(settings, key, value)
     try:
@@ -69,7 +69,14 @@ def _find(scenario: str) -> Path:
     return path
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or is not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:

@@ -42,6 +42,11 @@ def load_summary(run: Path) -> dict[str, Any]:
     return dict(summary)
 
 
+def read_summary(run: Path) -> dict[str, Any]:
+    """Read ``summary.json`` of a run of this process, which may lack what is added to it at the end."""
+    return dict(json.loads((run / "summary.json").read_bytes()))
+
+
 def headline(summary: Summary) -> str:
     """Say the result of a run in one or two sentences, with its uncertainty."""
     first, last = summary["cycles"][0]["held_out"], summary["cycles"][-1]["held_out"]

@@ -87,7 +87,7 @@ class PromptedPolicy:
                 pool = self._scenes.pool(row.scene for row in rows)
                 cached = _joined(pool.cached, self._prompt(pool))
                 places = [np.arange(pool.keys, pool.keys + self.length)] * len(rows)
-                spans, starts = self._spans(rows, pool, places)
+                spans, starts = self._model.spans(rows, pool, places)
                 hidden = model.trunk.embed([token for row in rows for token in row.tokens])
                 top = self._run(hidden, Attended(model.trunk.layout(spans, pool.keys + self.length), cached))
                 answers += [part.cpu().numpy() for part in model.trunk.log_probs(top, rows, starts)]
@@ -111,17 +111,6 @@ class PromptedPolicy:
         head = len(self._model.encoder.head)
         # The head's keys come first in every pool.
         return Span(self.length, np.arange(head, head + self.length), np.arange(head), causal(self.length))
-
-    def _spans(
-        self, rows: Sequence[Row], pool: Pool, prompts: Sequence[NDArray[np.int64]]
-    ) -> tuple[list[Span], list[int]]:
-        """Lay rows out behind head, scene and segment; also say where each row starts."""
-        head = len(self._model.encoder.head)
-        spans = [
-            row.span(head + len(row.scene), np.concatenate([np.arange(head), pool.places[row.scene], prompt]))
-            for row, prompt in zip(rows, prompts, strict=True)
-        ]
-        return spans, np.cumsum([0, *(span.length for span in spans)])[:-1].tolist()
 
 
 class SoftPromptPolicy(PromptedPolicy):
@@ -165,7 +154,7 @@ class SoftPromptPolicy(PromptedPolicy):
         weights_BW = self._weights_W.repeat(len(rows), 1).requires_grad_()
         prompts = [self._prompt_span(pool) for _ in rows]
         places = [pool.keys + VIRTUAL_TOKENS * place + np.arange(VIRTUAL_TOKENS) for place in range(len(rows))]
-        spans, starts = self._spans(rows, pool, places)
+        spans, starts = self._model.spans(rows, pool, places)
         layout = trunk.layout([*prompts, *spans], pool.keys)
         before = VIRTUAL_TOKENS * len(rows)
         with torch.enable_grad():

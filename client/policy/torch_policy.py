@@ -98,11 +98,21 @@ class TorchModel:
             scenes.rows |= {row.key: part.clone() for row, part in zip(rows, parts, strict=True)}
         return hidden, starts, attended
 
-    def spans(self, rows: Sequence[Row], pool: Pool) -> tuple[list[Span], list[int]]:
-        """Lay rows out behind the head and their scenes; also say where each row starts."""
+    def spans(
+        self, rows: Sequence[Row], pool: Pool, prompts: Sequence[NDArray[np.int64]] | None = None
+    ) -> tuple[list[Span], list[int]]:
+        """Lay rows out behind the head, their scenes, and one more segment each if given; also say where each starts.
+
+        Parameters
+        ----------
+        prompts
+            Indices of the keys of each row's further segment.
+        """
         head = len(self.encoder.head)
+        segments = prompts or [np.zeros(0, dtype=np.int64)] * len(rows)
         spans = [
-            row.span(head + len(row.scene), np.concatenate([np.arange(head), pool.places[row.scene]])) for row in rows
+            row.span(head + len(row.scene), np.concatenate([np.arange(head), pool.places[row.scene], segment]))
+            for row, segment in zip(rows, segments, strict=True)
         ]
         return spans, np.cumsum([0, *(span.length for span in spans)])[:-1].tolist()
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from .base import Base
-from .segments import Attended, KeyValues, Layout, Span, build_layout
+from .segments import Attended, KeyValues, Layout, Span, build_layout, causal
 from .tokens import Row
 
 Ints = NDArray[np.int64]
@@ -76,6 +76,11 @@ class Trunk:
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(array).to(self.base.device)
+
+    def alone(self, length: int) -> Attended:
+        """Lay out one text that sees nothing but itself, from its first token on."""
+        span = Span(length, np.arange(length), np.zeros(0, dtype=np.int64), causal(length))
+        return Attended(self.layout([span], 0))
 
     def layout(self, spans: Sequence[Span], cached_keys: int) -> Layout:
         """Lay spans out on the model's device."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Protocol
 
-from ...client.encoders.encoder import Encoder
-from ...client.encoders.prefix import PrefixEncoder
-from ...client.encoders.steering import SteeringEncoder
+from ...client.encoders.encoder import Encoder, load_encoder
 from ...client.encoders.tactics import TacticsEncoder
 from ...client.policy.policy import LogProbs, Policy
 from ...protocol.config import ContextConfig
-from ...protocol.errors import ConfigError
 from ...protocol.experience import Aggregate, Vector
 from ...protocol.play import Turn
 from .asked import AskedCodec
@@ -60,24 +56,7 @@ class Codec(Protocol):
         ...
 
 
-CODECS: Mapping[str, Codec] = MappingProxyType(
-    {
-        "tactics": TacticsCodec(TacticsEncoder()),
-        "tactics-text": TacticsCodec(TacticsEncoder("tactics-text", spoken=True)),
-        "prefix": AskedCodec(PrefixEncoder()),
-        "steering": AskedCodec(SteeringEncoder()),
-    }
-)
-
-
 def load_codec(name: str) -> Codec:
-    """Return the server's half of a codec.
-
-    Raises
-    ------
-    ConfigError
-        If there is none of this name.
-    """
-    if name not in CODECS:
-        raise ConfigError(f"unknown codec.name {name!r}; known are {', '.join(sorted(CODECS))}")
-    return CODECS[name]
+    """Return the server's half of a codec; it raises what `load_encoder` raises."""
+    encoder = load_encoder(name)
+    return TacticsCodec(encoder) if isinstance(encoder, TacticsEncoder) else AskedCodec(encoder)

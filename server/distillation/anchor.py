@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...client.policy.segments import Attended, Span, causal
 from ...client.policy.torch_policy import TorchModel
 from .losses import TokenLoss, chunked_divergence
 
@@ -51,7 +50,7 @@ class Anchor:
         passages = [tokens[start : start + LENGTH] for start in range(0, len(tokens) - LENGTH + 1, LENGTH)] or [tokens]
         bottoms, tops, trunk = [], [], model.trunk
         for passage in passages:
-            attended = _alone(model, len(passage))
+            attended = trunk.alone(len(passage))
             bottom = trunk.run(trunk.embed(passage), 0, trunk.first, attended)
             bottoms.append(bottom)
             tops.append(model.base.decoder.norm(trunk.run(bottom, trunk.first, trunk.layers, attended)))
@@ -61,15 +60,9 @@ class Anchor:
         """Mean divergence over some tokens of a passage, differentiable in the adapter."""
         index, trunk = int(rng.integers(len(self.bottoms))), self.model.trunk
         bottom, top = self.bottoms[index], self.tops[index]
-        hidden = trunk.run(bottom, trunk.first, trunk.layers, _alone(self.model, len(bottom)))
+        hidden = trunk.run(bottom, trunk.first, trunk.layers, trunk.alone(len(bottom)))
         drawn = rng.choice(len(bottom), size=min(POSITIONS, len(bottom)), replace=False)
         places = torch.from_numpy(drawn).to(hidden.device)
         student = self.model.base.decoder.norm(hidden[places])
         losses, _ = chunked_divergence(student, top[places], self.model.base.head, DIVERGENCE)
         return losses.mean()
-
-
-def _alone(model: TorchModel, length: int) -> Attended:
-    """Lay out a passage that sees nothing but itself."""
-    span = Span(length, np.arange(length), np.zeros(0, dtype=np.int64), causal(length))
-    return Attended(model.trunk.layout([span], 0))

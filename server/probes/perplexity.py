@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from ...client.policy.segments import Attended, Span, causal
 from ...client.policy.torch_policy import Adapter, TorchModel
 
 TEXT = Path(__file__).parent / "general.md"
@@ -28,9 +26,8 @@ def perplexity(model: TorchModel, adapter: Adapter, text: str = "") -> float:
     """
     model.load(adapter)
     tokens = model.encoder.ids(text or TEXT.read_text(encoding="utf-8"))
-    span = Span(len(tokens), np.arange(len(tokens)), np.zeros(0, dtype=np.int64), causal(len(tokens)))
     trunk = model.trunk
-    hidden = trunk.run(trunk.embed(tokens), 0, trunk.layers, Attended(trunk.layout([span], 0)))
+    hidden = trunk.run(trunk.embed(tokens), 0, trunk.layers, trunk.alone(len(tokens)))
     normed = model.base.decoder.norm(hidden)[:-1]
     targets = torch.tensor(tokens[1:], device=normed.device)
     surprise = 0.0
