@@ -6,6 +6,8 @@ a game, so every failure leaves here as the name of its class alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -15,10 +17,12 @@ from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import ExperienceVector, VectorSpec
 from ..protocol.messages import PlayRequest, reply_to_records, request_from_records
 from ..protocol.play import specs_from_text
+from ..protocol.secagg.messages import ACTIONS
 from .encoders.encoder import Encoder, encode, load_encoder
 from .games.assignment import client_games
 from .player import play_episodes
 from .runtime import LocalRuntime, Runtime
+from .secure import answer_step
 
 
 def make_app(runtime: Runtime) -> ClientApp:
@@ -33,16 +37,44 @@ def make_app(runtime: Runtime) -> ClientApp:
 
     @app.train("experience")
     def experience(message: Message, context: Context) -> Message:
-        try:
-            records = answer(message.content, context, runtime)
-        except Exception as error:  # the boundary: no text of any exception may pass
-            failure = type(error).__name__
-        else:
-            return Message(records, reply_to=message)
-        # Raised out here, so that the original is not chained to it.
-        raise FedoelError(f"code: {failure}")
+        return _guarded(message, lambda: answer(message.content, context, runtime))
 
+    for phase, action in ACTIONS.items():
+        category, _, name = action.partition(".")
+        register = app.train if category == "train" else app.query
+        register(name)(_secure_verb(phase, runtime))
     return app
+
+
+def _secure_verb(phase: str, runtime: Runtime) -> Callable[[Message, Context], Message]:
+    def verb(message: Message, context: Context) -> Message:
+        return _guarded(message, lambda: answer_secure(phase, message.content, context, runtime))
+
+    return verb
+
+
+def _guarded(message: Message, work: Callable[[], RecordDict]) -> Message:
+    """Reply with what some work gives, or fail without a word of what it said."""
+    try:
+        records = work()
+    except Exception as error:  # the boundary: no text of any exception may pass
+        failure = type(error).__name__
+    else:
+        return Message(records, reply_to=message)
+    # Raised out here, so that the original is not chained to it.
+    raise FedoelError(f"code: {failure}")
+
+
+def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Runtime) -> RecordDict:
+    """Answer one phase of a secure sum; raises as `answer` does, and `SecureSumError` for what must not be done."""
+    config = RunConfig.from_flat(context.run_config)
+    client, clients = partition(context)
+
+    def play(request: PlayRequest) -> ExperienceVector:
+        check_codec(request.spec, load_encoder(config.codec.name))
+        return experience_of(config, request, client, clients, runtime)
+
+    return answer_step(phase, records, context, runtime.membership(config, client), play)
 
 
 def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDict:

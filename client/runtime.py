@@ -14,6 +14,7 @@ from ..protocol.config import PolicyConfig, RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.messages import PlayRequest
 from .games.store import default_cache
+from .membership import Membership, load_membership
 from .policy.policy import Policy
 
 BACKENDS = ("torch", "tactics")
@@ -29,6 +30,10 @@ class Runtime(Protocol):
 
     def cache(self, config: RunConfig) -> Path:
         """Return the folder for compiled games and converted models."""
+        ...
+
+    def membership(self, config: RunConfig, client: int) -> Membership:
+        """Return what makes a device a member of the fleet."""
         ...
 
 
@@ -49,6 +54,15 @@ class LocalRuntime:
     def cache(self, config: RunConfig) -> Path:
         """Return the run's cache folder, or the user's."""
         return Path(config.cache).expanduser() if config.cache else default_cache()
+
+    def membership(self, config: RunConfig, client: int) -> Membership:
+        """Read the device's keys, by default from where a simulation keeps those of all devices."""
+        return load_membership(keys_folder(config), client)
+
+
+def keys_folder(config: RunConfig) -> Path:
+    """Folder of the fleet's keys."""
+    return Path(config.privacy.keys).expanduser() if config.privacy.keys else Path(config.out) / "keys"
 
 
 @dataclass(frozen=True, slots=True)

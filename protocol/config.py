@@ -15,6 +15,7 @@ from .errors import ConfigError
 
 Scalar = int | float | str | bool
 PRECISIONS = ("auto", "fp32", "bf16")
+MECHANISMS = ("none", "distributed", "central", "local")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,26 @@ class StrategyConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PrivacyConfig:
+    """What the server may learn, and what it costs.
+
+    With `epsilon` above 0, noise keeps the whole run within it at `delta`, for a fleet of `population` devices (0 for
+    `clients`). `fisher_share` is the part of the vector's norm that goes to its Fisher diagonal; with 0 the diagonal is
+    taken from public games. A secure sum stands `max_dropout`, and a share of `colluding` devices. `keys` is the folder
+    of the fleet's keys, by default inside the run's.
+    """
+
+    mechanism: str = "none"
+    epsilon: float = 0.0
+    delta: float = 1e-6
+    population: int = 0
+    fisher_share: float = 0.0
+    max_dropout: float = 0.2
+    colluding: float = 1 / 3
+    keys: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """One run."""
 
@@ -130,6 +151,7 @@ class RunConfig:
     distil: DistilConfig = field(default_factory=DistilConfig)
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Scalar]) -> RunConfig:
@@ -214,9 +236,15 @@ def _check_ranges(config: RunConfig) -> None:
         ("seed", 0, 2**31 - 1), ("policy.threads", 0, 1024), ("games.held-out-teacher", 0, 1e9),
         ("strategy.fraction-train", 1e-9, 1), ("codec.discount", 0, 1), ("context.noise", 0, 1e6),
         ("distil.retention", 0, 1e6), ("distil.anchor", 0, 1e6), ("warm-start.anchor", 0, 1e6),
-        ("strategy.exchanges", 1, config.clients),
+        ("strategy.exchanges", 1, config.clients), ("privacy.epsilon", 0, 1e6), ("privacy.delta", 1e-15, 0.1),
+        ("privacy.population", 0, 1e12), ("privacy.fisher-share", 0, 0.99), ("privacy.max-dropout", 0, 0.9),
+        ("privacy.colluding", 0, 0.9),
     ):  # fmt: skip
         if not low <= float(flat[key]) <= high:
             raise ConfigError(f"{key} must lie between {low} and {high}, not {flat[key]!r}")
     if config.policy.precision not in PRECISIONS:
         raise ConfigError(f"policy.precision must be one of {', '.join(PRECISIONS)}, not {config.policy.precision!r}")
+    if config.privacy.mechanism not in MECHANISMS:
+        raise ConfigError(f"privacy.mechanism must be one of {', '.join(MECHANISMS)}, not {config.privacy.mechanism!r}")
+    if (config.privacy.mechanism == "none") != (config.privacy.epsilon == 0):
+        raise ConfigError("privacy.epsilon above 0 needs a privacy.mechanism, and a mechanism needs an epsilon")

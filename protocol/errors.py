@@ -23,3 +23,11 @@ class VectorError(FedoelError, ValueError):
 
 class VersionError(FedoelError, ValueError):
     """A policy version whose manifest, adapter or signature does not hold together."""
+
+
+class SecureSumError(FedoelError, RuntimeError):
+    """A step of the secure sum that cannot or must not be taken: the round fails closed."""
+
+
+class PrivacyError(FedoelError, ValueError):
+    """A privacy plan that does not hold together, or a budget that does not suffice."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -65,6 +65,16 @@ class VectorSpec:
         """Length of the flat vector."""
         families, counters = self.counters_shape
         return 2 * self.dimension + families * counters
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Length of each part that can be summed on its own."""
+        return {"gradient": self.dimension, "fisher": self.dimension}
+
+    @property
+    def norms(self) -> Mapping[str, float]:
+        """Clipping norm of each such part."""
+        return {"gradient": self.clipping_norm, "fisher": self.fisher_norm}
 
     @property
     def digest(self) -> str:
@@ -172,6 +182,18 @@ class ExperienceVector:
         """Flatten to shape ``(spec.size,)``."""
         return np.concatenate([self.gradient, self.fisher, self.counters.values.ravel()]).astype(np.float32)
 
+    def parts(self) -> dict[str, NDArray[np.float64]]:
+        """The parts that can be summed on their own."""
+        return {"gradient": self.gradient.astype(np.float64), "fisher": self.fisher.astype(np.float64)}
+
+    @classmethod
+    def from_parts(cls, spec: VectorSpec, parts: Mapping[str, NDArray[np.float64]]) -> ExperienceVector:
+        """Rebuild a sum from its parts; those that are missing are zero, and so are the counters."""
+        gradient, fisher = (
+            parts.get(name, np.zeros(spec.dimension)).astype(np.float32) for name in ("gradient", "fisher")
+        )
+        return cls(spec, gradient, fisher, Counters(np.zeros(spec.counters_shape, np.float32)))
+
     @classmethod
     def from_array(cls, spec: VectorSpec, array: NDArray[np.generic]) -> ExperienceVector:
         """Rebuild a vector that came from outside.
@@ -228,10 +250,14 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """What a strategy makes of a cohort's contributions: one vector, on the scale of a sum over `cohort` clients."""
+    """What a strategy makes of a cohort's contributions: one vector, on the scale of a sum over `cohort` clients.
+
+    `noise` is the variance of the noise that was added to each number of its gradient.
+    """
 
     vector: ExperienceVector
     cohort: int
+    noise: float = 0.0
 
 
 def clip(values: Vector, norm: float) -> Vector:

@@ -11,14 +11,18 @@ from flwr.serverapp import Grid, ServerApp
 
 from ..client.runtime import LocalRuntime, Runtime
 from ..protocol.config import RunConfig
-from ..protocol.errors import ConfigError
+from ..protocol.errors import ConfigError, PrivacyError, SecureSumError
+from ..protocol.secagg.graph import choose_graph
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import load_strategy
+from ..strategies.secure_mean import SecureMean
 from .codecs.codec import load_codec
 from .cycle import Cycles
 from .events import EventLog
+from .exchanges import spec_of
 from .learner import Learner, make_learner
 from .plan import Plan
+from .safeguards import RunSafeguards
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -47,7 +51,8 @@ def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | No
     strategy_class, plan, learner = check(config, runtime)
     cache = runtime.cache(config)
     with EventLog(Path(config.out) / "events.jsonl", listener) as log:
-        cycles = Cycles(config, plan, learner, log, cache, engine or type(grid).__name__)
+        secure = issubclass(strategy_class, SecureMean)
+        cycles = Cycles(config, plan, learner, log, cache, engine or type(grid).__name__, secure)
         strategy = strategy_class(
             cycles,
             exchanges=config.strategy.exchanges,
@@ -75,7 +80,23 @@ def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy]
     if config.codec.name != "tactics" and (config.policy.backend != "torch" or config.distil.retention):
         raise ConfigError(f"codec.name {config.codec.name!r} needs policy.backend 'torch' and distil.retention 0")
     strategy = load_strategy(config.strategy.name)
-    return strategy, Plan.of(config), make_learner(config, runtime.cache(config))
+    plan = Plan.of(config)
+    if issubclass(strategy, SecureMean):
+        _check_secure(config, plan)
+    elif config.privacy.mechanism == "distributed":
+        raise ConfigError("privacy.mechanism 'distributed' adds its noise under a secure sum: use strategy secure-mean")
+    return strategy, plan, make_learner(config, runtime.cache(config))
+
+
+def _check_secure(config: RunConfig, plan: Plan) -> None:
+    """Refuse a cohort that is too small to hide in, and noise that no budget allows."""
+    safeguards, encoder = RunSafeguards(config), load_codec(config.codec.name).encoder
+    spec = spec_of(config, encoder, plan, "")
+    try:
+        safeguards.plan(spec)
+        choose_graph(safeguards.sample, config.privacy.colluding, config.privacy.max_dropout)
+    except (PrivacyError, SecureSumError) as error:
+        raise ConfigError(str(error)) from error
 
 
 app = ServerApp()

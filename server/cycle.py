@@ -30,6 +30,7 @@ from .phases import Outcome, Phases
 from .plan import GameId, Plan
 from .public import PublicGames, turns_of
 from .registry import save_version
+from .safeguards import RunSafeguards
 from .summary import Entry, stats_of, without_families, write_summary
 
 
@@ -41,14 +42,22 @@ class Cycles:
     """
 
     def __init__(
-        self, config: RunConfig, plan: Plan, learner: Learner, log: EventLog, cache: Path, engine: str
+        self,
+        config: RunConfig,
+        plan: Plan,
+        learner: Learner,
+        log: EventLog,
+        cache: Path,
+        engine: str,
+        secure: bool = False,
     ) -> None:
         self.config, self.learner, self.log, self.cache = config, learner, log, cache
         self.plan, self.out = plan, Path(config.out)
         self.phases = Phases(self.out / "checkpoints", log)
+        self.safeguards = RunSafeguards(config)
         self.summary: Entry = {
-            "scenario": config.name, "seed": config.seed, "engine": engine, "private": False,
-            "config": config.to_flat(), "floors": {}, "cycles": [],
+            "scenario": config.name, "seed": config.seed, "engine": engine, "private": self.safeguards.noisy,
+            "privacy": self.safeguards.describe(secure), "config": config.to_flat(), "floors": {}, "cycles": [],
         }  # fmt: skip
         self.current = Current("", {})
         self.public = PublicGames(plan, cache)
@@ -218,7 +227,8 @@ class Cycles:
         families = entry["held_out"]["families"]
         entry = {
             "cycle": cycle, "version": self.current.version, **entry, "held_out": without_families(entry["held_out"]),
-            "families": families, "adapter_bytes": sum(array.nbytes for array in self.current.adapter.values()),
+            "epsilon": self.safeguards.spent(cycle), "families": families,
+            "adapter_bytes": sum(array.nbytes for array in self.current.adapter.values()),
             "seconds": seconds_by_phase(read_events(self.out / "events.jsonl"), cycle),
         }  # fmt: skip
         self.log.emit(

@@ -10,18 +10,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from ..client.encoders.encoder import count
+import numpy as np
+
+from ..client.encoders.encoder import Encoder, count
+from ..client.policy.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
 from ..protocol.messages import PlayRequest
-from ..protocol.play import Trajectory
+from ..protocol.play import Trajectory, Turn
 from ..strategies.consolidator import Traffic
 from .codecs.codec import load_codec
 from .codecs.context import Context, divergence, no_context
 from .learner import Adapter, Learner
 from .phases import Outcome, Phases
+from .plan import Plan
 from .public import PublicGames, turns_of
 
 
@@ -61,7 +65,10 @@ class Exchanges:
     def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
         """Keep the aggregate, or that there is none."""
         vector = {} if aggregate is None else {"vector": aggregate.vector.to_array()}
-        values = {**asdict(traffic), "refused": dict(traffic.refused), "cohort": aggregate.cohort if aggregate else 0}
+        values = {
+            **asdict(traffic), "refused": dict(traffic.refused), "cohort": aggregate.cohort if aggregate else 0,
+            "noise": aggregate.noise if aggregate else 0.0,
+        }  # fmt: skip
         self.phases.keep(cycle, _numbered("collect", exchange), Outcome(values, vector))
         self._collecting.close()
 
@@ -111,7 +118,8 @@ class Exchanges:
         def work(advance: object) -> Outcome:
             own, turns = (turns_of(self.rehearsed(current, cycle, number)) for number in (1, exchange))
             policy = self.learner.policy(current.adapter)
-            after = self.codec.solve(aggregate, policy, turns, self.config.context, before)
+            seen = self._with_fisher(aggregate, self.codec.encoder.under(policy, before.weights), turns)
+            after = self.codec.solve(seen, policy, turns, self.config.context, before)
             kl = divergence(self.codec.answers(policy, own, after.weights), own)
             return Outcome({"kl": kl}, {"weights": after.weights, "support": after.support})
 
@@ -123,7 +131,15 @@ class Exchanges:
         if "vector" not in kept.arrays:
             return None
         vector = ExperienceVector.unchecked(self._spec(current), kept.arrays["vector"])
-        return Aggregate(vector, kept.values["cohort"])
+        return Aggregate(vector, kept.values["cohort"], kept.values["noise"])
+
+    def _with_fisher(self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn]) -> Aggregate:
+        """Fill in a Fisher diagonal that the cohort was not asked for, from as many public games as it played."""
+        if aggregate.vector.fisher.any():
+            return aggregate
+        _, fisher = self.codec.encoder.sums(policy, turns, np.zeros(len(turns)))
+        scale = aggregate.cohort * self.config.games.per_client / len(self.public.plan.rehearsal)
+        return replace(aggregate, vector=replace(aggregate.vector, fisher=(scale * fisher).astype(np.float32)))
 
     def _kept(self, cycle: int, exchange: int) -> Outcome:
         return self.phases.load(cycle, _numbered("collect", exchange))
@@ -136,11 +152,15 @@ class Exchanges:
         return count(played, self._spec(current), self.config.codec.discount).baseline()
 
     def _spec(self, current: Current) -> VectorSpec:
-        codec, encoder, plan = self.config.codec, self.codec.encoder, self.public.plan
-        return VectorSpec(
-            encoder.name, encoder.dimension, encoder.vocabulary, current.version, plan.families, plan.horizon,
-            codec.clipping_norm, codec.fisher_norm,
-        )  # fmt: skip
+        return spec_of(self.config, self.codec.encoder, self.public.plan, current.version)
+
+
+def spec_of(config: RunConfig, encoder: Encoder, plan: Plan, version: str) -> VectorSpec:
+    """Return the vector that a run asks for about a policy version."""
+    return VectorSpec(
+        encoder.name, encoder.dimension, encoder.vocabulary, version, plan.families, plan.horizon,
+        config.codec.clipping_norm, config.codec.fisher_norm,
+    )  # fmt: skip
 
 
 def _numbered(name: str, exchange: int) -> str:

@@ -13,12 +13,14 @@ from typing import Any
 from ..client.app import make_app
 from ..client.games.assignment import client_games
 from ..client.games.prepare import GameId, prepare
+from ..client.membership import Membership
 from ..client.policy.policy import Policy
-from ..client.runtime import LocalRuntime, Runtime
+from ..client.runtime import LocalRuntime, Runtime, keys_folder
 from ..protocol.config import RunConfig
 from ..protocol.messages import PlayRequest
 from ..protocol.play import specs_from_text
 from ..server.app import check, run
+from ..server.fleet import make_fleet
 from .batching import Batcher
 from .grid import InProcessGrid
 from .identity import server_identity
@@ -43,6 +45,10 @@ class BatchingRuntime:
         """Return the folder for compiled games and converted models."""
         return self.inner.cache(config)
 
+    def membership(self, config: RunConfig, client: int) -> Membership:
+        """Return what makes a device a member of the fleet."""
+        return self.inner.membership(config, client)
+
 
 def run_inprocess(config: RunConfig, listener: Listener | None = None, runtime: Runtime | None = None) -> None:
     """Run every cycle of a run in this process.
@@ -58,6 +64,7 @@ def run_inprocess(config: RunConfig, listener: Listener | None = None, runtime: 
     """
     config, inner, batcher = whole_fleet(config), runtime or LocalRuntime(), Batcher()
     check(config, inner)
+    make_fleet(keys_folder(config), config.clients)
     grid = InProcessGrid(make_app(BatchingRuntime(inner, batcher)), config.clients, config.to_flat(), batcher)
     with server_identity(), made_ahead(private_games(config), inner.cache(config)):
         run(grid, config, inner, listener, engine="inprocess")

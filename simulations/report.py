@@ -63,7 +63,7 @@ def write_report(run: Path) -> Path:
 
 def _page(summary: Summary, events: Sequence[Event]) -> str:
     title = f"{summary['scenario']}, seed {summary['seed']}"
-    private = "Vectors were aggregated privately." if summary["private"] else "Vectors were not made private."
+    private = _privacy(summary)
     parts = {
         "title": escape(title),
         "headline": escape(headline(summary)),
@@ -81,6 +81,16 @@ def _page(summary: Summary, events: Sequence[Event]) -> str:
     head, *pieces = PAGE.split("{{")
     # One pass over the page, so that nothing in a value is taken for a place.
     return head + "".join(parts[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces))
+
+
+def _privacy(summary: Summary) -> str:
+    """Say what the server could see, and what noise promises."""
+    privacy = summary.get("privacy", {})
+    seen = "The server saw sums over cohorts only." if privacy.get("secure_sum") else "The server saw every vector."
+    if not summary["private"]:
+        return f"{seen} No noise was added."
+    spent = summary["cycles"][-1].get("epsilon", 0.0)
+    return f"{seen} Noise keeps each device's part within epsilon {spent:.2f} at delta {privacy['delta']:g}."
 
 
 def html_table(head: Sequence[str], rows: Iterable[Row]) -> str:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ..protocol.experience import Aggregate
 from ..protocol.messages import PlayRequest
+from .safeguards import Safeguards
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class Consolidator(Protocol):
 
     A cycle has one exchange with the cohort or several, numbered from 1.
     """
+
+    @property
+    def safeguards(self) -> Safeguards:
+        """What protects the cohort."""
+        ...
 
     def start(self) -> None:
         """Make or load version 1 (the warm start) and evaluate it: cycle 0."""

@@ -117,7 +117,7 @@ class ExperienceStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """Ask a part of the cohort to play. What it is sent comes from the consolidator, not from `arrays`."""
-        cycle, exchange = self._place(server_round)
+        cycle, exchange = self.place(server_round)
         nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
         cohort = self._part(nodes, cycle, exchange)
         request = self.consolidator.request(cycle, exchange)
@@ -138,7 +138,7 @@ class ExperienceStrategy(Strategy):
             log(WARNING, "aggregate_train: %d refused: %s", count, reason)
         accepted = len(arrived.contributions) if aggregate else 0
         traffic = Traffic(_mean(arrived.uplink), exchange.downlink_bytes, accepted, refused)
-        self.consolidator.collect(*self._place(server_round), aggregate, traffic)
+        self.consolidator.collect(*self.place(server_round), aggregate, traffic)
         return None, MetricRecord({"accepted": accepted, "refused": sum(refused.values())})
 
     def configure_evaluate(
@@ -181,13 +181,17 @@ class ExperienceStrategy(Strategy):
                 if self.consolidator.collected(cycle, exchange):
                     continue
                 server_round = (cycle - 1) * self.exchanges + exchange
-                messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
                 wait = self.timeout if timeout is None else timeout
-                # Flower refuses to send nothing, which is what is asked of a part whose nodes have all left.
-                replies = grid.send_and_receive(messages, timeout=wait) if messages else []
-                result.train_metrics_clientapp[server_round] = self.aggregate_train(server_round, replies)[1]
+                result.train_metrics_clientapp[server_round] = self.exchange(grid, server_round, wait)
             self.consolidator.consolidate(cycle)
         return result
+
+    def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
+        """Ask a part of the cohort, wait, and hand on what came: one of Flower's rounds."""
+        messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
+        # Flower refuses to send nothing, which is what is asked of a part whose nodes have all left.
+        replies = grid.send_and_receive(messages, timeout=timeout) if messages else []
+        return self.aggregate_train(server_round, replies)[1]
 
     def summary(self) -> None:
         """Log the settings of the strategy."""
@@ -200,7 +204,7 @@ class ExperienceStrategy(Strategy):
         log(INFO, "\t\t├── For nodes: %.0f s", self.node_timeout)
         log(INFO, "\t\t└── For replies: %.0f s", self.timeout)
 
-    def _place(self, server_round: int) -> tuple[int, int]:
+    def place(self, server_round: int) -> tuple[int, int]:
         """Cycle and exchange of a round, both from 1."""
         cycle, exchange = divmod(server_round - 1, self.exchanges)
         return cycle + 1, exchange + 1

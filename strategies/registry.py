@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import entry_points
+from types import MappingProxyType
 
 from ..protocol.errors import ConfigError
 from .experience import ExperienceStrategy
 from .mean import Mean
+from .secure_mean import SecureMean
 
 GROUP = "fedoel.strategies"
+BUILT_IN = MappingProxyType({"mean": Mean, "secure-mean": SecureMean})
 
 
 def load_strategy(name: str) -> type[ExperienceStrategy]:
@@ -33,7 +36,7 @@ def load_strategy(name: str) -> type[ExperienceStrategy]:
 
 def known() -> list[str]:
     """Names that need no module."""
-    return sorted({Mean.__name__.lower(), *entry_points(group=GROUP).names})
+    return sorted({*BUILT_IN, *entry_points(group=GROUP).names})
 
 
 def _installed(name: str) -> object:
@@ -43,8 +46,8 @@ def _installed(name: str) -> object:
             return matching[0].load()
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"strategy {name!r} is installed but cannot be imported: {error}") from error
-    if name == Mean.__name__.lower():
-        return Mean
+    if name in BUILT_IN:
+        return BUILT_IN[name]
     raise ConfigError(f"unknown strategy.name {name!r}; known are {', '.join(known())}, or name 'module:Class'")
 
 

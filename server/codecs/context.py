@@ -7,6 +7,10 @@ times score functions, so chance alone gives it a variance of sigma^2 F: the Wie
 chance, and leaves alone what stands out. eta is as large as `context.step` allows, and no larger than keeps the mean KL
 between the teachers with and without the step on rehearsal turns under `context.max_kl`: without that bound, one noisy
 cycle can undo three.
+
+Where noise of variance s^2 was added for privacy, chance is sigma^2 F + s^2, and lambda grows by the same factor: as
+the most likely w does, when g = F w + chance and w has the prior variance sigma^2 / lambda. A coordinate that public
+play never meets is noise alone, and gets none of the step.
 """
 
 from __future__ import annotations
@@ -52,11 +56,12 @@ def no_context(dimension: int) -> Context:
 
 def natural_step(aggregate: Aggregate, config: ContextConfig) -> Vector:
     """Return the full step, not yet bounded, shape ``(dimension,)``."""
-    vector = aggregate.vector
+    vector, tiny = aggregate.vector, np.finfo(np.float32).tiny
     g2 = vector.gradient**2
-    shrink = g2 / np.maximum(g2 + config.noise * vector.fisher, np.finfo(np.float32).tiny)
-    step: Vector = config.step * shrink * vector.gradient / (vector.fisher + config.damping)
-    return step
+    shrink = g2 / np.maximum(g2 + config.noise * vector.fisher + aggregate.noise, tiny)
+    damping = config.damping * (1 + aggregate.noise / np.maximum(config.noise * vector.fisher, 1e-9))
+    step: Vector = config.step * shrink * vector.gradient / (vector.fisher + damping)
+    return step.astype(np.float32)
 
 
 def divergence(answers: Sequence[NDArray[np.float32]], turns: Sequence[Turn]) -> float:

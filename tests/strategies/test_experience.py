@@ -41,6 +41,7 @@ def identity() -> Iterator[None]:
 class Ledger:
     """A consolidator that writes down what it is told."""
 
+    safeguards: Any = None
     done: set[tuple[int, int]] = field(default_factory=set)
     steps: list[str] = field(default_factory=list)
     aggregates: dict[int, Aggregate | None] = field(default_factory=dict)

@@ -1,0 +1,43 @@
+"""Masks: what makes a vector look like noise, and cancels in the sum.
+
+    y_u = x_u + PRG(b_u) + sum_{v > u} PRG(s_uv) - sum_{v < u} PRG(s_uv)    modulo 2^bits
+
+with PRG the ChaCha20 key stream (RFC 8439) of a 32-byte key that is used for nothing else.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from numpy.typing import NDArray
+
+from .keys import derive
+from .terms import Terms
+
+Cells = NDArray[np.uint16] | NDArray[np.uint32]
+NONCE = bytes(16)  # counter and nonce: every key is used once
+
+
+def cell_type(bits: int) -> np.dtype[np.unsignedinteger]:
+    """Little-endian numbers of a cell's width: arithmetic on them wraps around as it should."""
+    return np.dtype("<u2" if bits == 16 else "<u4")
+
+
+def expand(key: bytes, terms: Terms) -> Cells:
+    """Return the mask of a 32-byte key, shape ``(cells,)``."""
+    stream = Cipher(algorithms.ChaCha20(key, NONCE), mode=None).encryptor().update(bytes(terms.cells * terms.bits // 8))
+    return np.frombuffer(stream, dtype=cell_type(terms.bits))
+
+
+def own_mask(seed: bytes, terms: Terms) -> Cells:
+    """Return the mask that a device shares with nobody."""
+    return expand(derive(seed, b"own mask", terms), terms)
+
+
+def add_pair_mask(total: Cells, key: bytes, position: int, other: int, terms: Terms) -> None:
+    """Add a pair's mask in place, with the sign that the device at `position` uses."""
+    mask = expand(key, terms)
+    if position < other:
+        total += mask
+    else:
+        total -= mask

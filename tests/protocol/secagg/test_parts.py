@@ -1,0 +1,145 @@
+"""What rounds are made of, against published test vectors and the libraries' own ways of doing the same."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import shamirs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedoel.protocol.errors import SecureSumError
+from fedoel.protocol.secagg import shares
+from fedoel.protocol.secagg.graph import choose_graph
+from fedoel.protocol.secagg.keys import agree, derive, public_of
+from fedoel.protocol.secagg.masks import add_pair_mask, cell_type, expand
+from fedoel.protocol.secagg.survivors import from_bitmap, pack, to_bitmap, unpack
+from fedoel.protocol.secagg.terms import Terms
+
+TERMS = Terms("ab", 1, 11, 10, 4, 6, 32, 16, "s")
+
+
+def test_masks_are_the_published_key_stream() -> None:
+    """RFC 8439, appendix A.1, test vector 1: a key of zeros, counter and nonce zero."""
+    stream = bytes.fromhex(
+        "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7"
+        "da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586"
+    )
+    assert expand(bytes(32), TERMS).tobytes() == stream
+    assert (expand(bytes(32), TERMS) == np.frombuffer(stream, "<u2")).all()
+
+
+def test_key_agreement_is_the_published_one() -> None:
+    """RFC 7748, section 6.1: what Bob derives is made of the secret that the example shows."""
+    bob = bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb")
+    alice_public = bytes.fromhex("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a")
+    secret = bytes.fromhex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
+    assert public_of(bob).hex() == "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
+    both = b"".join(sorted((alice_public, public_of(bob))))
+    assert agree(bob, alice_public, "x", TERMS) == derive(secret, b"x\0" + both, TERMS)
+    assert agree(bob, alice_public, "x", TERMS) != agree(bob, alice_public, "y", TERMS)
+
+
+def test_a_public_key_that_fixes_the_secret_is_refused() -> None:
+    with pytest.raises(SecureSumError, match="cannot be used"):
+        agree(bytes(range(32)), bytes(32), "x", TERMS)
+
+
+@given(seed=st.integers(0, shares.PRIME - 1), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_threshold_of_shares_recovers_a_secret(seed: int, data: st.DataObject) -> None:
+    secret = seed.to_bytes(16, "big")
+    parts = shares.split(secret, 9, 4)
+    chosen = data.draw(st.lists(st.integers(0, 8), min_size=4, max_size=9, unique=True))
+    assert shares.recover({place: parts[place] for place in chosen}, 4) == secret
+    points = [shamirs.share(place + 1, int.from_bytes(parts[place], "big"), shares.PRIME) for place in chosen]
+    assert shamirs.interpolate(points, threshold=4) == seed
+
+
+def test_fewer_shares_than_the_threshold_say_nothing() -> None:
+    parts = shares.split(bytes(16), 5, 3)
+    with pytest.raises(SecureSumError, match="2 shares of at least 3"):
+        shares.recover({0: parts[0], 1: parts[1]}, 3)
+    # Every secret is as likely as any other: two shares and any guess lie on one polynomial.
+    assert shares.recover({0: parts[0], 1: parts[1]}, 2) != bytes(16)
+
+
+def test_sealed_shares_open_on_their_way_only() -> None:
+    key, pair = bytes(range(32)), (b"a" * 16, b"b" * 16)
+    sealed = shares.seal(key, pair, (1, 2), TERMS)
+    assert len(sealed) == shares.SEALED and shares.unseal(key, sealed, (1, 2), TERMS) == pair
+    for route, changed in (((2, 1), sealed), ((1, 2), sealed[:-1] + bytes([sealed[-1] ^ 1])), ((1, 2), b"")):
+        with pytest.raises(SecureSumError, match="cannot be opened"):
+            shares.unseal(key, changed, route, TERMS)
+
+
+def test_pair_masks_cancel() -> None:
+    total = np.zeros(TERMS.cells, cell_type(16))
+    add_pair_mask(total, bytes(32), 1, 2, TERMS)
+    assert total.any()
+    add_pair_mask(total, bytes(32), 2, 1, TERMS)
+    assert not total.any()
+
+
+@pytest.mark.parametrize(("cohort", "neighbours"), [(11, 10), (12, 4), (9, 8), (50, 6)])
+def test_neighbours_are_mutual(cohort: int, neighbours: int) -> None:
+    terms = Terms("ab", 1, cohort, neighbours, 2, 3, 1, 16, "s")
+    around = [terms.neighbours_of(position) for position in range(cohort)]
+    assert all(len(others) == neighbours and p not in others for p, others in enumerate(around))
+    assert all(one in around[other] for one, others in enumerate(around) for other in others)
+
+
+def test_graphs_keep_their_promises() -> None:
+    """Against counting every way to be unlucky, in a cohort that is small enough for that."""
+    assert choose_graph(10, 1 / 3, 0.5).threshold == 4
+    for cohort, dropout in itertools.product((100, 1000), (0.1, 0.3)):
+        graph = choose_graph(cohort, 1 / 3, dropout)
+        assert cohort / 3 / cohort < graph.threshold / graph.neighbours < 1 - dropout
+    assert choose_graph(1000, 1 / 3, 0.1).neighbours < choose_graph(1000, 1 / 3, 0.2).neighbours < 200
+
+
+def test_a_random_graph_fails_as_rarely_as_promised() -> None:
+    rng, graph = np.random.default_rng(0), choose_graph(200, 1 / 3, 0.2)
+    terms = Terms("ab", 1, 200, graph.neighbours, graph.threshold, 100, 1, 16, "s")
+    for _ in range(200):
+        order = rng.permutation(200)
+        bad, gone = set(order[:66].tolist()), set(rng.permutation(200)[:40].tolist())
+        for position in range(200):
+            around = set(terms.neighbours_of(position))
+            assert len(around & bad) < graph.threshold <= len(around - gone)
+
+
+@pytest.mark.parametrize(("cohort", "colluding", "dropout"), [(2, 0.0, 0.0), (10, 0.5, 0.5), (3, 1 / 3, 0.5)])
+def test_no_graph(cohort: int, colluding: float, dropout: float) -> None:
+    with pytest.raises(SecureSumError, match="no threshold"):
+        choose_graph(cohort, colluding, dropout)
+
+
+@given(positions=st.sets(st.integers(0, 10)))
+def test_bitmaps(positions: set[int]) -> None:
+    assert from_bitmap(to_bitmap(positions, TERMS), TERMS) == positions
+
+
+def test_bad_bitmaps_and_parts() -> None:
+    for bad in (b"", b"\xff", b"\xff\xff"):
+        with pytest.raises(SecureSumError):
+            from_bitmap(bad, TERMS)
+    assert unpack(pack([(3, b"xy"), (1, b"ab")]), 2) == {1: b"ab", 3: b"xy"}
+    for data in (b"abc", pack([(1, b"xy"), (1, b"zz")])):
+        with pytest.raises(SecureSumError):
+            unpack(data, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("cohort", 2), ("neighbours", 3), ("neighbours", 11), ("threshold", 1), ("threshold", 11), ("minimum", 12),
+     ("bits", 8), ("cells", 0), ("cells", -1), ("run", ""), ("number", 1.5), ("cohort", True), ("more", 1)],
+)  # fmt: skip
+def test_bad_terms(name: str, value: object) -> None:
+    fields = json.loads(TERMS.to_json()) | {name: value}
+    with pytest.raises(SecureSumError):
+        Terms.from_json(json.dumps(fields))
+    assert Terms.from_json(TERMS.to_json()) == TERMS

@@ -1,0 +1,147 @@
+"""Plans, ledgers and keys of a run: what is promised, what was spent, and who belongs to the fleet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent, SelfComposedDpEvent
+from dp_accounting.pld import PLDAccountant
+
+from fedoel.client.membership import MEMBERS, device_key, load_members, load_membership
+from fedoel.protocol.config import RunConfig, Scalar
+from fedoel.protocol.errors import ConfigError, FedoelError, PrivacyError
+from fedoel.protocol.experience import VectorSpec
+from fedoel.server.accounting import Release, epsilon_of, multiplier_for
+from fedoel.server.fleet import make_fleet, owner_key
+from fedoel.server.ledger import Ledger
+from fedoel.server.safeguards import RunSafeguards
+
+SPEC = VectorSpec("tactics", 512, "vocabulary", "v1", ("coin",), 10, 2.0, 10.0)
+PRIVATE: dict[str, Scalar] = {
+    "clients": 1000, "strategy.fraction-train": 0.1, "cycles": 3, "strategy.name": "secure-mean",
+    "privacy.mechanism": "distributed", "privacy.epsilon": 2.0,
+}  # fmt: skip
+
+
+def safeguards(folder: Path, **changed: Scalar) -> RunSafeguards:
+    return RunSafeguards(RunConfig.from_flat({**PRIVATE, "out": str(folder), **changed}))
+
+
+def test_a_plan_follows_from_the_configuration(tmp_path: Path) -> None:
+    run = safeguards(tmp_path)
+    plan = run.plan(SPEC)
+    assert (run.sample, run.chance, run.releases) == (100, 0.1, 3)
+    assert [(part.name, part.size, part.norm, part.weight) for part in plan.parts] == [("gradient", 512, 2.0, 1.0)]
+    assert plan.minimum == 80 and 140 < plan.cohort < 180 and plan.bits == 16
+    assert epsilon_of(Release(plan.noise_multiplier, 100, 1000), 3, 1e-6) == pytest.approx(2.0, abs=0.01)
+
+
+def test_part_of_the_budget_may_go_to_the_fisher_diagonal(tmp_path: Path) -> None:
+    plan = safeguards(tmp_path, **{"privacy.fisher-share": 0.2}).plan(SPEC)
+    assert [part.name for part in plan.parts] == ["gradient", "fisher"]
+    assert sum(part.weight**2 for part in plan.parts) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("sample", "population", "count"), [(100, 1000, 3), (50, 1000, 10), (100, 100, 5)])
+@pytest.mark.parametrize("multiplier", [1.3, 3.0])
+def test_epsilon_agrees_with_privacy_loss_distributions(
+    sample: int, population: int, count: int, multiplier: float
+) -> None:
+    """Renyi accounting bounds from above what the exact accountant finds, and not by much."""
+    exact = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE)
+    event: object = GaussianDpEvent(multiplier)
+    if sample < population:
+        event = PoissonSampledDpEvent(sample / population, event)
+    exact.compose(SelfComposedDpEvent(event, count))
+    tight = exact.get_epsilon(1e-6)
+    found = epsilon_of(Release(multiplier, sample, population), count, 1e-6)
+    assert tight <= found <= 1.35 * tight
+
+
+def test_published_multipliers() -> None:
+    """Noise multipliers for epsilon 4 at delta 1e-6 when everybody takes part in each of 1, 5 or 10 releases."""
+    found = [multiplier_for(4.0, 1e-6, 100, 100, releases) for releases in (1, 5, 10)]
+    assert found == pytest.approx([1.27, 2.83, 4.01], rel=0.06)
+
+
+def test_a_budget_is_spent_once_over_restarts(tmp_path: Path) -> None:
+    for cycle in (1, 2, 3):
+        safeguards(tmp_path).spend(cycle)
+    last = safeguards(tmp_path)
+    assert 0 == last.spent(0) < last.spent(1) < last.spent(2) < last.spent(3)
+    assert last.spent() == pytest.approx(2.0, abs=0.01)
+    for refused in (last.check_budget, lambda: last.spend(4)):
+        with pytest.raises(PrivacyError, match="all 3 releases"):
+            refused()
+
+
+def test_rounds_are_numbered_over_restarts(tmp_path: Path) -> None:
+    run, number = safeguards(tmp_path).begin_round()
+    assert number == 1 and safeguards(tmp_path).begin_round() == (run, 2)
+
+
+def test_a_line_that_a_crash_cut_off_counts(tmp_path: Path) -> None:
+    path = tmp_path / "privacy.jsonl"
+    ledger = Ledger(path)
+    ledger.spend(1)
+    with path.open("ab") as file:
+        file.write(b'{"kind": "sp')
+    again = Ledger(path)
+    assert again.spent() == 2
+    again.spend(2)
+    assert path.read_bytes().count(b"\n") == 4
+
+
+def test_a_damaged_ledger_stops_everything(tmp_path: Path) -> None:
+    path = tmp_path / "privacy.jsonl"
+    Ledger(path).spend(1)
+    path.write_bytes(b"nonsense\n" + path.read_bytes())
+    with pytest.raises(FedoelError, match="is damaged"):
+        Ledger(path)
+
+
+def test_a_ledger_that_cannot_be_written_releases_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FedoelError, match="nothing may be released"):
+        Ledger(tmp_path / "file" / "privacy.jsonl")
+
+
+def test_too_few_to_hide_in(tmp_path: Path) -> None:
+    with pytest.raises(PrivacyError, match="too few to hide in"):
+        safeguards(tmp_path, clients=10).plan(SPEC)
+
+
+def test_no_noise_is_enough() -> None:
+    with pytest.raises(PrivacyError, match="no noise keeps"):
+        multiplier_for(1e-9, 1e-12, 100, 100, 1000)
+
+
+def test_a_fleet_has_keys(tmp_path: Path) -> None:
+    make_fleet(tmp_path, 3)
+    before = (tmp_path / MEMBERS).read_bytes()
+    make_fleet(tmp_path, 3)
+    assert (tmp_path / MEMBERS).read_bytes() == before
+    members, fleet_key = load_members(tmp_path)
+    found = [load_membership(tmp_path, client) for client in range(3)]
+    assert {each.identity.public for each in found} == members and {each.fleet_key for each in found} == {fleet_key}
+    assert owner_key(tmp_path).public_key().public_bytes_raw() == fleet_key
+    assert all(path.stat().st_mode & 0o77 == 0 for path in tmp_path.glob("*.key"))
+
+
+def test_keys_that_are_refused(tmp_path: Path) -> None:
+    make_fleet(tmp_path, 2)
+    with pytest.raises(ConfigError, match="no key of this device"):
+        load_membership(tmp_path, 2)
+    (tmp_path / device_key(0)).chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        load_membership(tmp_path, 0)
+    members = json.loads((tmp_path / MEMBERS).read_bytes())
+    (tmp_path / MEMBERS).write_text(json.dumps([*members, "00" * 32]))
+    with pytest.raises(ConfigError, match="not signed"):
+        load_membership(tmp_path, 1)
+    with pytest.raises(ConfigError, match="no folder of a fleet's keys"):
+        load_members(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="holds no key"):
+        owner_key(tmp_path / "nowhere")

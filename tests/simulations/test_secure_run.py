@@ -1,0 +1,88 @@
+"""Runs whose server sees sums only: the same results as in the clear, and a budget that ends them cleanly."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedoel.protocol.config import RunConfig, Scalar
+from fedoel.protocol.errors import ConfigError
+from fedoel.simulations.inprocess import run_inprocess
+
+SETTINGS: dict[str, Scalar] = {
+    "name": "small", "clients": 8, "cycles": 2, "games.families": "frozen-lake size=3 turns=6", "games.per-client": 8,
+    "games.rehearsal": 4, "games.gate": 4, "games.held-out": 8, "policy.backend": "tactics",
+    "strategy.name": "secure-mean",
+}  # fmt: skip
+NOISY: dict[str, Scalar] = {"privacy.mechanism": "distributed", "privacy.epsilon": 8.0, "codec.clipping-norm": 2.0}
+
+
+def run(tmp_path: Path, cache: Path, **changed: Scalar) -> dict[str, Any]:
+    out = tmp_path / "run"
+    run_inprocess(RunConfig.from_flat({**SETTINGS, **changed, "cache": str(cache), "out": str(out)}))
+    found: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return found
+
+
+def entries(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tmp_path / "run" / "privacy.jsonl").read_text().splitlines()]
+
+
+def test_a_secure_run_sums_what_a_plain_one_sums(tmp_path: Path, cache: Path) -> None:
+    secure = run(tmp_path / "secure", cache, **{"privacy.fisher-share": 0.5})
+    plain = run(tmp_path / "plain", cache, **{"strategy.name": "mean"})
+    weights = [
+        {lesson["tactic"]: lesson["weight"] for lesson in found["cycles"][1]["lessons"]} for found in (secure, plain)
+    ]
+    assert weights[0].keys() == weights[1].keys() and weights[0]
+    assert [weights[0][name] for name in weights[1]] == pytest.approx(list(weights[1].values()), abs=0.1)
+    assert secure["cycles"][1]["accepted"] == 8 and secure["cycles"][1]["uplink_bytes"] < 8192
+
+
+def test_a_noisy_run_says_what_it_spent(tmp_path: Path, cache: Path) -> None:
+    found = run(tmp_path, cache, **NOISY)
+    assert [entry["kind"] for entry in entries(tmp_path)] == ["ledger", "round", "spend", "round", "spend"]
+    spent = [entry["epsilon"] for entry in found["cycles"]]
+    assert spent[0] == 0 < spent[1] < spent[2] <= 8.0
+    assert found["private"] and found["privacy"]["epsilon"] == 8.0
+
+
+def test_a_resumed_run_does_not_spend_again(tmp_path: Path, cache: Path) -> None:
+    first = run(tmp_path, cache, **NOISY)
+    config = RunConfig.from_flat({**SETTINGS, **NOISY, "cache": str(cache), "out": str(tmp_path / "run")})
+    run_inprocess(replace(config, resume=True))
+    again = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert len(entries(tmp_path)) == 5
+    assert [cycle["version"] for cycle in again["cycles"]] == [cycle["version"] for cycle in first["cycles"]]
+
+
+def test_an_exhausted_budget_ends_training_and_nothing_else(tmp_path: Path, cache: Path) -> None:
+    config = RunConfig.from_flat({**SETTINGS, **NOISY, "cache": str(cache), "out": str(tmp_path / "run")})
+    ledger = tmp_path / "run" / "privacy.jsonl"
+    ledger.parent.mkdir()
+    ledger.write_text('{"kind": "ledger", "run": "ab"}\n' + '{"kind": "spend"}\n')
+    run_inprocess(config)
+    cycles = json.loads((tmp_path / "run" / "summary.json").read_text())["cycles"]
+    assert cycles[2]["decision"] == "no-experience" and cycles[2]["refused"] == {"privacy budget exhausted": 1}
+    assert cycles[2]["held_out"]["episodes"] == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({**NOISY, "strategy.name": "mean"}, "use strategy secure-mean"),
+        ({"clients": 2}, "too few to hide in"),
+        ({"privacy.epsilon": 1.0}, "needs a privacy.mechanism"),
+        ({"privacy.mechanism": "distributed"}, "a mechanism needs an epsilon"),
+        ({"privacy.mechanism": "magic", "privacy.epsilon": 1.0}, "must be one of"),
+        ({"privacy.max-dropout": 0.7}, "no threshold"),
+    ],
+)
+def test_runs_that_are_refused(settings: dict[str, Scalar], match: str, tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(ConfigError, match=match):
+        run(tmp_path, cache, **settings)
+    assert not (tmp_path / "run").exists()

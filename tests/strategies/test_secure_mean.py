@@ -1,0 +1,310 @@
+"""The secure sum over Flower messages: right sums, right refusals, and the ledger before anything is unmasked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedoel.client.membership import Membership
+from fedoel.client.secure import answer_step
+from fedoel.protocol.errors import PrivacyError, SecureSumError, VectorError
+from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
+from fedoel.protocol.messages import PlayRequest
+from fedoel.protocol.privacy.plan import Part, Plan
+from fedoel.protocol.secagg.device import PHASES
+from fedoel.protocol.secagg.keys import Identity
+from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_records, step_from_records
+from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
+from fedoel.simulations.identity import server_identity
+from fedoel.strategies.consolidator import Traffic
+from fedoel.strategies.registry import load_strategy
+from fedoel.strategies.secure_mean import EXHAUSTED, FAILED, SecureMean
+
+SPEC = VectorSpec("tactics", 4, "vocabulary", "v1", ("coin",), 2, 5.0, 20.0)
+CLIENTS = 8
+Fault = Callable[[str, int, Step], None]
+
+
+@pytest.fixture(autouse=True)
+def identity() -> Iterator[None]:
+    with server_identity():
+        yield
+
+
+@dataclass
+class Paper:
+    """Safeguards on paper."""
+
+    members: frozenset[bytes]
+    budget: int = 100
+    noise: float = 0.0
+    minimum: int = 4
+    colluding: float = 0.3
+    max_dropout: float = 0.5
+    chance: float = 0.5
+    rounds: int = 0
+    steps: list[str] = field(default_factory=list)
+
+    @property
+    def noisy(self) -> bool:
+        return self.noise > 0
+
+    def plan(self, spec: VectorSpec) -> Plan:
+        return Plan.make(
+            (Part("gradient", 4, 5.0, 0.8), Part("fisher", 4, 20.0, 0.6)), CLIENTS, self.minimum, self.noise
+        )
+
+    def begin_round(self) -> tuple[str, int]:
+        self.rounds += 1
+        return "ab", self.rounds
+
+    def check_budget(self) -> None:
+        if self.budget < 1:
+            raise PrivacyError("spent")
+
+    def spend(self, cycle: int) -> None:
+        self.check_budget()
+        self.budget -= 1
+        self.steps.append("spend")
+
+
+@dataclass
+class Server:
+    """A consolidator that writes down what it is told."""
+
+    safeguards: Paper
+    aggregates: list[Aggregate | None] = field(default_factory=list)
+    traffic: list[Traffic] = field(default_factory=list)
+
+    def start(self) -> None: ...
+
+    def request(self, cycle: int, exchange: int) -> PlayRequest:
+        return PlayRequest(cycle, exchange, SPEC, np.zeros((1, 2), np.float32), {})
+
+    def collected(self, cycle: int, exchange: int) -> bool:
+        return False
+
+    def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
+        self.aggregates.append(aggregate)
+        self.traffic.append(traffic)
+
+    def consolidate(self, cycle: int) -> None: ...
+
+
+def vector(client: int) -> ExperienceVector:
+    gradient = (np.array([1.0, -1.0, 0.5, 0.0]) * (client + 1) / 10).astype(np.float32)
+    return ExperienceVector(SPEC, gradient, np.abs(gradient) * 3, Counters(np.zeros(SPEC.counters_shape, np.float32)))
+
+
+class Fleet:
+    """Devices whose vectors are known, and a server's strategy over a real grid of them."""
+
+    def __init__(self, fault: Fault = lambda phase, client, step: None, **settings: Any) -> None:
+        identities = [Identity(Ed25519PrivateKey.generate()) for _ in range(CLIENTS)]
+        members = frozenset(each.public for each in identities)
+        self.members = [Membership(each, members, b"") for each in identities]
+        self.fault = fault
+        self.server = Server(Paper(members, **settings))
+        self.sent: list[tuple[str, int, RecordDict]] = []
+        self.grid = InProcessGrid(self.app(), CLIENTS, {})
+        self.contexts: dict[int, Context] = {}
+
+    def app(self) -> ClientApp:
+        app = ClientApp()
+        for phase, action in ACTIONS.items():
+            category, _, name = action.partition(".")
+            (app.train if category == "train" else app.query)(name)(self.verb(phase))
+        return app
+
+    def verb(self, phase: str) -> Callable[[Message, Context], Message]:
+        def answer(message: Message, context: Context) -> Message:
+            client = int(context.node_config["partition-id"])
+            self.contexts[client] = context
+            self.fault(phase, client, step_from_records(message.content))
+            records = answer_step(phase, message.content, context, self.members[client], lambda request: vector(client))
+            self.sent.append((phase, client, records))
+            if phase == "unmask":
+                self.server.safeguards.steps.append("unmask")
+            return Message(records, reply_to=message)
+
+        return answer
+
+    def run(self, cycles: int = 1, **settings: Any) -> Server:
+        SecureMean(self.server, **settings).start(self.grid, num_rounds=cycles)
+        return self.server
+
+
+def expected(clients: Iterable[int], part: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    chosen = np.stack([vector(client).parts()[part] for client in clients])
+    return np.asarray(chosen.sum(axis=0))
+
+
+def close(aggregate: Aggregate | None, clients: Iterable[int]) -> bool:
+    assert aggregate is not None
+    parts, chosen = aggregate.vector.parts(), list(clients)
+    return aggregate.cohort == len(chosen) and all(
+        np.allclose(parts[part], expected(chosen, part), atol=0.05) for part in ("gradient", "fisher")
+    )
+
+
+def silent(at: str, clients: Iterable[int]) -> Fault:
+    quiet = set(clients)
+
+    def fault(phase: str, client: int, step: Step) -> None:
+        if phase == at and client in quiet:
+            raise RuntimeError("the safe opens with 4711")
+
+    return fault
+
+
+def test_the_sum_is_that_of_everybody() -> None:
+    fleet = Fleet()
+    server = fleet.run(cycles=2)
+    assert all(close(aggregate, range(CLIENTS)) for aggregate in server.aggregates) and len(server.aggregates) == 2
+    assert server.traffic[0].accepted == CLIENTS and not server.traffic[0].refused
+    assert 300 < server.traffic[0].uplink_bytes < 4096
+    assert server.safeguards.rounds == 2
+
+
+def test_a_reply_holds_bytes_and_nothing_else() -> None:
+    fleet = Fleet()
+    fleet.run()
+    assert {phase for phase, _, _ in fleet.sent} == set(PHASES)
+    for _, _, records in fleet.sent:
+        assert set(records) == {RECORD} and isinstance(reply_from_records(records), bytes)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_half_may_drop_out_at_each_phase(phase: str) -> None:
+    server = Fleet(silent(phase, range(4))).run()
+    left = range(CLIENTS) if phase in ("confirm", "unmask") else range(4, CLIENTS)
+    assert close(server.aggregates[0], left)
+    assert server.traffic[0].refused == {f"{phase}: error code 2": 4}
+
+
+def test_too_few_fail_closed_and_the_next_round_runs() -> None:
+    fleet = Fleet(silent("masked", range(5)))
+    fleet.run()
+    fleet.fault = lambda phase, client, step: None
+    server = fleet.run()
+    assert server.aggregates[0] is None and server.traffic[0].refused[FAILED] == 1
+    assert close(server.aggregates[1], range(CLIENTS))
+    assert server.safeguards.steps == ["spend", *["unmask"] * CLIENTS], "a failed round costs nothing"
+
+
+def test_the_ledger_is_written_before_anything_is_unmasked() -> None:
+    assert Fleet().run().safeguards.steps[0] == "spend"
+
+
+def test_an_exhausted_budget_asks_nobody() -> None:
+    fleet = Fleet(budget=1)
+    server = fleet.run(cycles=3)
+    assert [aggregate is None for aggregate in server.aggregates] == [False, True, True]
+    assert server.traffic[1].refused == {EXHAUSTED: 1}
+    assert len(fleet.sent) == len(PHASES) * CLIENTS
+
+
+def test_noise_is_in_the_sum_and_its_variance_is_said() -> None:
+    server = Fleet(noise=1.0, chance=1.0).run()
+    aggregate = server.aggregates[0]
+    assert aggregate is not None and aggregate.noise > 1.0
+    assert not np.allclose(aggregate.vector.gradient, expected(range(CLIENTS), "gradient"), atol=0.2)
+
+
+def test_cohorts_of_noisy_rounds_are_drawn_one_by_one() -> None:
+    strategy = SecureMean(Fleet(noise=1.0).server)
+    drawn = [strategy.draw(list(range(200)), cycle, 1) for cycle in range(50)]
+    sizes = [len(cohort) for cohort in drawn]
+    assert np.mean(sizes) == pytest.approx(100, abs=4) and np.std(sizes) == pytest.approx(7, abs=3)
+    assert all(cohort != sorted(cohort) for cohort in drawn), "positions must be random"
+
+
+def asked(fleet: Fleet, phase: str, client: int, records: RecordDict) -> RecordDict:
+    """Ask a device directly, as a server that does not keep to the rules would."""
+    play: Callable[[PlayRequest], ExperienceVector] = lambda request: vector(client)  # noqa: E731
+    return answer_step(phase, records, fleet.contexts[client], fleet.members[client], play)
+
+
+def recorded(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Mapping[tuple[str, int], RecordDict]:
+    """Run a round and keep what every device was asked."""
+    seen: dict[tuple[str, int], RecordDict] = {}
+    push = fleet.grid.push_messages
+
+    def keeping(messages: Iterable[Message]) -> Iterable[str]:
+        chosen = list(messages)
+        for message in chosen:
+            name = message.metadata.message_type.partition(".")[2]
+            seen[name, message.metadata.dst_node_id - FIRST_NODE_ID] = message.content
+        return push(chosen)
+
+    monkeypatch.setattr(fleet.grid, "push_messages", keeping)
+    fleet.run()
+    return seen
+
+
+def test_a_device_answers_again_but_never_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet()
+    seen = recorded(fleet, monkeypatch)
+    replies = {(phase, client): reply_from_records(records) for phase, client, records in fleet.sent}
+    for phase in PHASES:
+        assert reply_from_records(asked(fleet, phase, 0, seen[phase, 0])) == replies[phase, 0]
+    changed = RecordDict(dict(seen["unmask", 0]))
+    changed[RECORD] = replace(step_from_records(changed), body=b"\x0f").to_record()
+    with pytest.raises(SecureSumError, match="answered already"):
+        asked(fleet, "unmask", 0, changed)
+
+
+def test_a_device_does_not_begin_a_round_that_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet()
+    old = recorded(fleet, monkeypatch)["keys", 0]
+    fleet.run()
+    with pytest.raises(SecureSumError, match="round 1 is over"):
+        asked(fleet, "keys", 0, old)
+
+
+def test_a_device_that_lost_its_state_has_dropped_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet()
+    seen = recorded(fleet, monkeypatch)
+    fleet.contexts[0].state.clear()
+    with pytest.raises(SecureSumError, match="another round, or in none"):
+        asked(fleet, "unmask", 0, seen["unmask", 0])
+
+
+@pytest.mark.parametrize("changed", [{"noise_multiplier": 0.5}, {"minimum": 2}, {"bits": 32}])
+def test_devices_refuse_another_plan(changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan is part of what a round was agreed for: less noise is another one, and nobody sends a vector for it."""
+    fleet = Fleet(noise=1.0, chance=1.0)
+    push = fleet.grid.push_messages
+
+    def lying(messages: Iterable[Message]) -> Iterable[str]:
+        chosen = list(messages)
+        for message in chosen:
+            if message.metadata.message_type == ACTIONS["masked"]:
+                step = step_from_records(message.content)
+                plan = replace(Plan.from_json(step.extra.decode()), **changed)
+                message.content[RECORD] = replace(step, extra=plan.to_json().encode()).to_record()
+        return push(chosen)
+
+    monkeypatch.setattr(fleet.grid, "push_messages", lying)
+    server = fleet.run()
+    assert server.aggregates == [None] and server.traffic[0].refused["masked: error code 2"] == CLIENTS
+    assert not any(phase == "masked" for phase, _, _ in fleet.sent)
+
+
+def test_single_vectors_are_not_to_be_had() -> None:
+    with pytest.raises(VectorError, match="no single contributions"):
+        SecureMean(Fleet().server).aggregate([])
+    assert load_strategy("secure-mean") is SecureMean
+
+
+@pytest.mark.parametrize("reply", [RecordDict(), RecordDict({"secure": Step(b"", b"").to_record()})])
+def test_other_replies_are_refused(reply: RecordDict) -> None:
+    with pytest.raises(SecureSumError, match="nothing else"):
+        reply_from_records(reply)
