@@ -69,12 +69,14 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     """Answer one phase of a secure sum; raises as `answer` does, and `SecureSumError` for what must not be done."""
     config = RunConfig.from_flat(context.run_config)
     client, clients = partition(context)
+    member = runtime.membership(config, client)
 
     def play(request: PlayRequest) -> ExperienceVector:
         check_codec(request.spec, load_encoder(config.codec.name))
+        member.accept(request)
         return experience_of(config, request, client, clients, runtime)
 
-    return answer_step(phase, records, context, runtime.membership(config, client), play)
+    return answer_step(phase, records, context, member, play)
 
 
 def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDict:
@@ -86,9 +88,9 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
         If the request is malformed or of a codec that this device does not know, or playing fails.
     """
     config = RunConfig.from_flat(context.run_config)
-    request = request_from_records(records)
+    request, (client, clients) = request_from_records(records), partition(context)
     check_codec(request.spec, load_encoder(config.codec.name))
-    client, clients = partition(context)
+    runtime.membership(config, client).accept(request)
     return reply_to_records(experience_of(config, request, client, clients, runtime).clipped())
 
 

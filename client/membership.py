@@ -15,19 +15,42 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from ..protocol.errors import ConfigError
+from ..protocol.errors import ConfigError, VersionError
+from ..protocol.messages import PlayRequest
 from ..protocol.secagg.keys import Identity
+from ..protocol.signing import check_request
 
 FLEET_KEY, MEMBERS, SIGNATURE = "fleet.pub", "members.json", "members.sig"
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A device's identity, the public keys of all members, and the key that signs what the fleet's owner says."""
+    """A device's identity, the public keys of all members, and the key that signs what the fleet's owner says.
+
+    `seen` is the file with the serial number of the last request that this device has taken.
+    """
 
     identity: Identity
     members: frozenset[bytes]
     fleet_key: bytes
+    seen: Path
+
+    def accept(self, request: PlayRequest) -> None:
+        """Take a request that the fleet's owner has signed, and none that is older than one that was taken before.
+
+        Raises
+        ------
+        VersionError
+            If it is not signed, was changed, or is a replay.
+        """
+        check_request(self.fleet_key, request)
+        last = int(self.seen.read_text(encoding="ascii")) if self.seen.exists() else 0
+        if request.serial < last:
+            raise VersionError(f"request {request.serial} is older than {last}, which this device has taken")
+        if request.serial > last:
+            part = self.seen.with_suffix(".part")
+            part.write_text(str(request.serial), encoding="ascii")
+            os.replace(part, self.seen)
 
 
 def device_key(client: int) -> str:
@@ -53,7 +76,7 @@ def load_membership(folder: Path, client: int) -> Membership:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} holds no key of this device ({error}): let it join the fleet again") from error
-    return Membership(identity, members, fleet_key)
+    return Membership(identity, members, fleet_key, path.with_suffix(".serial"))
 
 
 def load_members(folder: Path) -> tuple[frozenset[bytes], bytes]:

@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from .experience import ExperienceVector, Vector, VectorSpec
 
 ACTION = "train.experience"
 ADAPTER_TYPES = (np.dtype(np.float16), np.dtype(np.float32))
+REQUEST_FIELDS = MappingProxyType({"cycle": int, "exchange": int, "spec": str, "serial": int, "signature": bytes})
 NUMPY_STYPE = "numpy.ndarray"
 
 Adapter = Mapping[str, NDArray[Any]]
@@ -46,6 +48,10 @@ class PlayRequest:
     context
         What the cycle's earlier exchanges taught, float32 of shape ``(spec.dimension,)``: the device plays as the
         teacher does with it. None for the bare policy.
+    serial
+        Larger in every request of a fleet's owner than in those before.
+    signature
+        Of all of this, by the fleet's owner.
     """
 
     cycle: int
@@ -54,9 +60,15 @@ class PlayRequest:
     baseline: Vector
     adapter: Adapter
     context: Vector | None = None
+    serial: int = 0
+    signature: bytes = b""
 
     def __post_init__(self) -> None:
-        for name, number, least in (("cycle", self.cycle, 0), ("exchange", self.exchange, 1)):
+        for name, number, least in (
+            ("cycle", self.cycle, 0),
+            ("exchange", self.exchange, 1),
+            ("serial", self.serial, 0),
+        ):
             if type(number) is not int or number < least:
                 raise VectorError(f"a request needs the number of its {name}, not {number!r}")
         _check_numbers("baseline", self.baseline, (len(self.spec.families), self.spec.horizon))
@@ -69,7 +81,12 @@ class PlayRequest:
 
 def request_to_records(request: PlayRequest) -> RecordDict:
     """Write what `request_from_records` reads."""
-    settings = ConfigRecord({"cycle": request.cycle, "exchange": request.exchange, "spec": request.spec.to_json()})
+    settings = ConfigRecord(
+        {
+            "cycle": request.cycle, "exchange": request.exchange, "spec": request.spec.to_json(),
+            "serial": request.serial, "signature": request.signature,
+        }
+    )  # fmt: skip
     context = {} if request.context is None else {"context": _to_array(request.context)}
     return RecordDict(
         {
@@ -93,15 +110,16 @@ def request_from_records(records: RecordDict) -> PlayRequest:
     """
     _only(records, {"request": ConfigRecord, **dict.fromkeys(("baseline", "context", "adapter"), ArrayRecord)})
     settings = records.config_records["request"]
-    cycle, exchange, spec = (settings.get(name) for name in ("cycle", "exchange", "spec"))
+    if {name: type(value) for name, value in settings.items()} != REQUEST_FIELDS:
+        raise VectorError(f"a request needs {', '.join(REQUEST_FIELDS)}, and nothing else")
+    fields: dict[str, Any] = dict(settings.items())
     baseline, context = (_arrays(records, name) for name in ("baseline", "context"))
-    if type(cycle) is not int or type(exchange) is not int or not isinstance(spec, str):
-        raise VectorError("a request needs a cycle, an exchange and a vector specification")
     if set(baseline) != {"baseline"} or set(context) - {"context"}:
         raise VectorError("a request needs one baseline, and may have one context")
+    spec = VectorSpec.from_json(fields.pop("spec"))
     return PlayRequest(
-        cycle, exchange, VectorSpec.from_json(spec), baseline["baseline"], _arrays(records, "adapter"),
-        context.get("context"),
+        spec=spec, baseline=baseline["baseline"], context=context.get("context"),
+        adapter=_arrays(records, "adapter"), **fields,
     )  # fmt: skip
 
 

@@ -8,6 +8,8 @@ not who took part. Against the server, which does see it, `sampling` is 1.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +38,10 @@ class Release:
 
 def epsilon_of(release: Release, count: int, delta: float) -> float:
     """Epsilon of some releases at a delta."""
-    accountant = _accountant(release, delta)
-    accountant.compose(_event(release), count)
-    return float(accountant.get_epsilon(delta))
+    with _quiet():
+        accountant = _accountant(release, delta)
+        accountant.compose(_event(release), count)
+        return float(accountant.get_epsilon(delta))
 
 
 def multiplier_for(epsilon: float, delta: float, sample: int, population: int, releases: int) -> float:
@@ -63,11 +66,25 @@ def multiplier_for(epsilon: float, delta: float, sample: int, population: int, r
     return high
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library from taking over the process's log, and from warning of every order that does not converge.
+
+    It leaves such orders out, which is safe.
+    """
+    root, absl = logging.getLogger(), logging.getLogger("absl")
+    handlers, level = list(root.handlers), absl.level
+    absl.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        absl.setLevel(level)
+
+
 def _accountant(release: Release, delta: float) -> Any:
     from flwr.serverapp import NeighboringRelation, PrivacyConfig, RdpAccountant, SamplingMethod
 
-    # Small multipliers make the library warn of every order that does not converge; it leaves them out, which is safe.
-    logging.getLogger("absl").setLevel(logging.ERROR)
     sampling = SamplingMethod.POISSON if release.sample < release.population else SamplingMethod.NO_AMPLIFICATION
     return RdpAccountant(
         PrivacyConfig(

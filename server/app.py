@@ -9,7 +9,7 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from ..client.runtime import LocalRuntime, Runtime
+from ..client.runtime import LocalRuntime, Runtime, keys_folder
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, PrivacyError, SecureSumError
 from ..protocol.secagg.graph import choose_graph
@@ -20,6 +20,7 @@ from .codecs.codec import load_codec
 from .cycle import Cycles
 from .events import EventLog
 from .exchanges import spec_of
+from .fleet import make_fleet
 from .learner import Learner, make_learner
 from .plan import Plan
 from .safeguards import RunSafeguards
@@ -50,6 +51,8 @@ def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | No
     """
     strategy_class, plan, learner = check(config, runtime)
     cache = runtime.cache(config)
+    if not config.privacy.keys:  # a simulation: the fleet is made with the run
+        make_fleet(keys_folder(config), config.clients)
     with EventLog(Path(config.out) / "events.jsonl", listener) as log:
         secure = issubclass(strategy_class, SecureMean)
         cycles = Cycles(config, plan, learner, log, cache, engine or type(grid).__name__, secure)

@@ -14,6 +14,7 @@ from ..client.games.prepare import prepare
 from ..client.player import Advance
 from ..client.policy.policy import Policy
 from ..client.policy.tactics_policy import TacticsPolicy
+from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate
 from ..protocol.messages import PlayRequest
@@ -24,6 +25,7 @@ from .baselines import play_floors
 from .codecs.context import Context
 from .events import EventLog, read_events, seconds_by_phase
 from .exchanges import Current, Exchanges
+from .fleet import owner_key
 from .gate import Trial, candidate_holds, context_helps
 from .learner import Adapter, Consolidation, Learner
 from .phases import Outcome, Phases
@@ -214,7 +216,7 @@ class Cycles:
         return Manifest(version, self.current.version, self.learner.base, cycle, codec, tuple(learned), cohort, gate)
 
     def _promote(self, adapter: Adapter, manifest: Manifest) -> None:
-        save_version(self.out / "versions", manifest, adapter, self.learner)
+        save_version(self.out / "versions", manifest, adapter, self.learner, owner_key(keys_folder(self.config)))
         self.current = Current(manifest.version, adapter)
 
     def _as_before(self) -> Entry:

@@ -16,13 +16,16 @@ import numpy as np
 
 from ..client.encoders.encoder import Encoder, count
 from ..client.policy.policy import Policy
+from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
 from ..protocol.messages import PlayRequest
 from ..protocol.play import Trajectory, Turn
+from ..protocol.signing import sign_request
 from ..strategies.consolidator import Traffic
 from .codecs.codec import load_codec
 from .codecs.context import Context, divergence, no_context
+from .fleet import next_serial, owner_key
 from .learner import Adapter, Learner
 from .phases import Outcome, Phases
 from .plan import Plan
@@ -56,7 +59,11 @@ class Exchanges:
         self._collecting.enter_context(self.phases.log.phase(cycle, _numbered("collect", exchange)))
         baseline = self._baseline(current, self.rehearsed(current, cycle, exchange))
         weights = context.weights if context.weights.any() else None
-        return PlayRequest(cycle, exchange, self._spec(current), baseline, current.adapter, weights)
+        keys = keys_folder(self.config)
+        request = PlayRequest(
+            cycle, exchange, self._spec(current), baseline, current.adapter, weights, next_serial(keys)
+        )
+        return sign_request(owner_key(keys), request)
 
     def collected(self, cycle: int, exchange: int) -> bool:
         """Whether the exchange is over."""

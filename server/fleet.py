@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ..client.membership import FLEET_KEY, MEMBERS, SIGNATURE, device_key
 from ..protocol.errors import ConfigError
+from .files import write_whole
 
-OWNER_KEY = "fleet.key"
+OWNER_KEY, SERIAL = "fleet.key", "fleet.serial"
 
 
 def make_fleet(folder: Path, clients: int) -> None:
@@ -57,3 +58,11 @@ def owner_key(folder: Path) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text(encoding="ascii")))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} holds no key ({error}); put the fleet's key there") from error
+
+
+def next_serial(folder: Path) -> int:
+    """Number the next request: larger than every one before, whatever has crashed in between."""
+    path = folder / SERIAL
+    serial = int(path.read_text(encoding="ascii")) + 1 if path.exists() else 1
+    write_whole(path, str(serial).encode())
+    return serial

@@ -8,18 +8,27 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from ..protocol.errors import FedoelError, VersionError
+from ..protocol.signing import check_manifest, sign_manifest
 from ..protocol.versions import Manifest
 from .learner import Adapter, Learner
 
 WEIGHTS = "adapter_model.safetensors"
-MANIFEST = "manifest.json"
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 
 
-def save_version(versions: Path, manifest: Manifest, adapter: Adapter, learner: Learner) -> Path:
+def save_version(
+    versions: Path, manifest: Manifest, adapter: Adapter, learner: Learner, key: Ed25519PrivateKey | None = None
+) -> Path:
     """Write a version's folder, whole or not at all; one that is there already is left as it is.
+
+    Parameters
+    ----------
+    key
+        Signs the manifest, and with it the weights that it names.
 
     Raises
     ------
@@ -39,6 +48,8 @@ def save_version(versions: Path, manifest: Manifest, adapter: Adapter, learner: 
             save_file(dict(adapter), str(work / WEIGHTS))
             learner.describe(work)
             (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+            if key is not None:
+                (work / SIGNATURE).write_bytes(sign_manifest(key, manifest.to_json()))
             os.replace(work, folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -49,13 +60,18 @@ def save_version(versions: Path, manifest: Manifest, adapter: Adapter, learner: 
     return folder
 
 
-def load_adapter(folder: Path) -> tuple[str, dict[str, NDArray[Any]]]:
+def load_adapter(folder: Path, fleet_key: bytes | None = None) -> tuple[str, dict[str, NDArray[Any]]]:
     """Read a version's weights, checked against its manifest; a plain PEFT folder has no manifest and no version.
+
+    Parameters
+    ----------
+    fleet_key
+        Public key that must have signed the manifest; by default nobody need have.
 
     Raises
     ------
     VersionError
-        If weights are missing or damaged, or are not those of the manifest.
+        If weights are missing or damaged, or are not those of the manifest, or it is not signed.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -64,8 +80,12 @@ def load_adapter(folder: Path) -> tuple[str, dict[str, NDArray[Any]]]:
         adapter = load_file(str(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
         raise VersionError(f"{folder / WEIGHTS} cannot be read ({error}); give the folder of an adapter") from error
-    if not (folder / MANIFEST).exists():
+    if not (folder / MANIFEST).exists() and fleet_key is None:
         return "", adapter
-    manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
+    text = (folder / MANIFEST).read_text(encoding="utf-8") if (folder / MANIFEST).exists() else ""
+    if fleet_key is not None:
+        signature = folder / SIGNATURE
+        check_manifest(fleet_key, signature.read_bytes() if signature.exists() else b"", text)
+    manifest = Manifest.from_json(text)
     manifest.check(adapter)
     return manifest.version, adapter

@@ -14,7 +14,7 @@ from importlib import import_module
 
 from ..protocol.errors import FedoelError
 
-SCALES = ("quick", "standard", "full")
+SCALES = ("quick", "standard", "full", "private")
 ENGINES = ("inprocess", "ray")
 REFUSED, INTERRUPTED = 2, 130
 ENVIRONMENT = (
@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     _report(verbs.add_parser("report", help="write the report of a run again"))
     _experiment(verbs.add_parser("experiment", help="compare arms of a scenario over seeds"))
     _play(verbs.add_parser("play", help="watch a policy play one game"))
+    _privacy(verbs.add_parser("privacy", help="plan what a private run promises and costs"))
     return root
 
 
@@ -112,6 +113,20 @@ def _play(verb: argparse.ArgumentParser) -> None:
     which.add_argument("--adapter", metavar="DIR", help="folder of an adapter")
     verb.add_argument("--game", metavar="GAME", help="e.g. 'coin-collector level=102 turns=7'")
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="picks the game's instance and the draws")
+
+
+def _privacy(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(module=".privacy")
+    verb.description = "Plan what a private run promises and costs, before anything runs."
+    verb.add_argument("what", choices=("plan",), help="print noise, secure sum, bytes and a forecast")
+    verb.add_argument("--epsilon", type=float, required=True, metavar="E", help="budget of the whole run")
+    verb.add_argument("--delta", type=float, default=1e-6, metavar="D", help="its delta (default: %(default)s)")
+    verb.add_argument("--clients", type=int, required=True, metavar="N", help="devices of the fleet")
+    verb.add_argument("--cohort", type=int, required=True, metavar="N", help="devices of a cycle, on average")
+    verb.add_argument("--cycles", type=int, required=True, metavar="N", help="cycles of the run")
+    verb.add_argument("--codec", default="tactics", help="what is sent (default: %(default)s)")
+    verb.add_argument("--clipping-norm", type=float, default=2.0, metavar="C", help="default: %(default)s")
+    verb.add_argument("--max-dropout", type=float, default=0.2, metavar="P", help="default: %(default)s")
 
 
 def _add_scenario(group: argparse._MutuallyExclusiveGroup) -> None:

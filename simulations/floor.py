@@ -30,12 +30,15 @@ def add_tactics_floor(config: RunConfig) -> None:
 
 def tactics_only(config: RunConfig) -> RunConfig:
     """Return the same run without a language model. Its teacher is what its student becomes: measured only once."""
+    # Another codec's norms are those of another vector.
+    own = config.codec.name.startswith("tactics")
+    codec = replace(config.codec, name="tactics") if own else CodecConfig(discount=config.codec.discount)
     return replace(
         config,
         name=f"{config.name}, tactics only",
         out=str(Path(config.out) / FOLDER),
         policy=replace(config.policy, backend="tactics"),
-        codec=CodecConfig(discount=config.codec.discount),
+        codec=codec,
         games=replace(config.games, held_out_teacher=1),
     )
 

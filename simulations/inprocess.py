@@ -15,12 +15,11 @@ from ..client.games.assignment import client_games
 from ..client.games.prepare import GameId, prepare
 from ..client.membership import Membership
 from ..client.policy.policy import Policy
-from ..client.runtime import LocalRuntime, Runtime, keys_folder
+from ..client.runtime import LocalRuntime, Runtime
 from ..protocol.config import RunConfig
 from ..protocol.messages import PlayRequest
 from ..protocol.play import specs_from_text
 from ..server.app import check, run
-from ..server.fleet import make_fleet
 from .batching import Batcher
 from .grid import InProcessGrid
 from .identity import server_identity
@@ -64,7 +63,6 @@ def run_inprocess(config: RunConfig, listener: Listener | None = None, runtime: 
     """
     config, inner, batcher = whole_fleet(config), runtime or LocalRuntime(), Batcher()
     check(config, inner)
-    make_fleet(keys_folder(config), config.clients)
     grid = InProcessGrid(make_app(BatchingRuntime(inner, batcher)), config.clients, config.to_flat(), batcher)
     with server_identity(), made_ahead(private_games(config), inner.cache(config)):
         run(grid, config, inner, listener, engine="inprocess")

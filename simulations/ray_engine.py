@@ -13,10 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError, FedoelError
-from ..server.fleet import make_fleet
 from .inprocess import Listener, whole_fleet
 from .superlink import SuperLink, superlink, tail
 
@@ -64,7 +62,6 @@ def run_ray(config: RunConfig, listener: Listener | None = None) -> None:
     out = Path(config.out).expanduser().resolve()
     cache = str(Path(config.cache).expanduser().resolve()) if config.cache else ""
     config = replace(whole_fleet(config), out=str(out), cache=cache)
-    make_fleet(keys_folder(config), config.clients)
     with tempfile.TemporaryDirectory(prefix="fedoel-ray-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         write_app(folder / "app", config)

@@ -11,7 +11,7 @@ from typing import Any
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
 
-BUILT_IN = ("quick", "standard", "full")
+BUILT_IN = ("quick", "standard", "full", "private")
 FOLDER = Path(__file__).parent / "scenarios"
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, RecordDict
 
 from fedoel.client.app import make_app, partition, streams
+from fedoel.client.membership import Membership
 from fedoel.client.policy.policy import LogProbs, Policy
 from fedoel.client.policy.tactics_policy import TacticsPolicy
 from fedoel.client.runtime import LocalRuntime
@@ -20,6 +22,8 @@ from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, ModelError
 from fedoel.protocol.experience import VectorSpec
 from fedoel.protocol.messages import PlayRequest, records_bytes, request_to_records, vector_from_reply
+from fedoel.protocol.secagg.keys import Identity
+from fedoel.protocol.signing import sign_request
 from fedoel.protocol.situation import Situation
 from fedoel.simulations.identity import server_identity
 
@@ -28,6 +32,7 @@ CONFIG = RunConfig(
 )
 SPEC = VectorSpec("tactics", tactics.DIMENSION, tactics.VOCABULARY, "v1", ("coin-collector",), 10, 50.0, 200.0)
 SECRET = "the safe opens with 4711"
+OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,16 @@ class FakeRuntime:
 
     folder: Path
     given: Policy
+    seen: Path = Path("nowhere")
 
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
         return self.given
 
     def cache(self, config: RunConfig) -> Path:
         return self.folder
+
+    def membership(self, config: RunConfig, client: int) -> Membership:
+        return Membership(Identity(OWNER), frozenset(), OWNER.public_key().public_bytes_raw(), self.seen)
 
 
 class Leaky:
@@ -67,6 +76,10 @@ def request(spec: VectorSpec = SPEC) -> PlayRequest:
     return PlayRequest(1, 1, spec, baseline, {"weights": np.zeros(tactics.DIMENSION, np.float32)})
 
 
+def signed(asked: PlayRequest) -> RecordDict:
+    return request_to_records(sign_request(OWNER, asked))
+
+
 def context(config: RunConfig = CONFIG, client: Any = 0) -> Context:
     return Context(1, 1, {"partition-id": client, "num-partitions": 2}, RecordDict(), dict(config.to_flat()))
 
@@ -85,12 +98,12 @@ def failure(runtime: Any, records: RecordDict, where: Context | None = None) -> 
 
 
 @pytest.fixture
-def runtime(cache: Path) -> FakeRuntime:
-    return FakeRuntime(cache, TacticsPolicy("v1", np.zeros(tactics.DIMENSION, np.float32)))
+def runtime(cache: Path, tmp_path: Path) -> FakeRuntime:
+    return FakeRuntime(cache, TacticsPolicy("v1", np.zeros(tactics.DIMENSION, np.float32)), tmp_path / "seen")
 
 
 def test_a_reply_counts_what_was_played_and_quotes_nothing(runtime: FakeRuntime) -> None:
-    reply = call(runtime, request_to_records(request()))
+    reply = call(runtime, signed(request()))
     vector = vector_from_reply(reply.content, SPEC)
     assert vector.counters.episodes.tolist() == [2]
     assert records_bytes(reply.content) <= 4096
@@ -103,7 +116,7 @@ def test_a_reply_counts_what_was_played_and_quotes_nothing(runtime: FakeRuntime)
 
 
 def test_the_same_request_gets_the_same_answer(runtime: FakeRuntime) -> None:
-    first, second = (call(runtime, request_to_records(request())).content for _ in range(2))
+    first, second = (call(runtime, signed(request())).content for _ in range(2))
     assert first.array_records["experience"] == second.array_records["experience"]
 
 
@@ -113,7 +126,7 @@ def test_a_context_is_played_and_not_only_carried(runtime: FakeRuntime) -> None:
     looks = [cell for cell in range(tactics.DIMENSION) if tactics.tactic_name(cell).split(" ")[0] == "look"]
     weights[looks] = 6.0
     vectors = [
-        vector_from_reply(call(runtime, request_to_records(replace(request(), context=context))).content, SPEC)
+        vector_from_reply(call(runtime, signed(replace(request(), context=context))).content, SPEC)
         for context in (None, weights)
     ]
     bare, led = ({int(i) // tactics.FACETS for i in np.flatnonzero(v.fisher > 0.01)} for v in vectors)
@@ -122,17 +135,46 @@ def test_a_context_is_played_and_not_only_carried(runtime: FakeRuntime) -> None:
     assert len(led) <= 1
 
 
-def test_a_failure_is_a_class_name_and_no_more(cache: Path) -> None:
-    assert failure(FakeRuntime(cache, Leaky()), request_to_records(request())) == "code: RuntimeError"
+def test_a_failure_is_a_class_name_and_no_more(cache: Path, tmp_path: Path) -> None:
+    assert failure(FakeRuntime(cache, Leaky(), tmp_path / "seen"), signed(request())) == "code: RuntimeError"
 
 
 @pytest.mark.parametrize(
     "change", [{"codec": "prefix"}, {"vocabulary": SECRET}, {"dimension": 7}, {"families": (SECRET,)}]
 )
 def test_requests_it_cannot_serve_are_refused(runtime: FakeRuntime, change: dict[str, Any]) -> None:
-    said = failure(runtime, request_to_records(request(replace(SPEC, **change))))
+    said = failure(runtime, signed(request(replace(SPEC, **change))))
     assert said.startswith("code: ")
     assert SECRET not in said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"adapter": {"weights": np.ones(tactics.DIMENSION, np.float32)}},
+        {"context": np.ones(tactics.DIMENSION, np.float32)},
+        {"serial": 8},
+        {"cycle": 2},
+        {"spec": replace(SPEC, clipping_norm=1e6)},
+        {"signature": bytes(64)},
+        {"signature": b""},
+    ],
+)
+def test_what_the_owner_has_not_signed_is_not_played(runtime: FakeRuntime, change: dict[str, Any]) -> None:
+    asked = replace(sign_request(OWNER, replace(request(), serial=7)), **change)
+    assert failure(runtime, request_to_records(asked)) == "code: VersionError"
+
+
+def test_another_owner_is_a_stranger(runtime: FakeRuntime) -> None:
+    asked = sign_request(Ed25519PrivateKey.generate(), request())
+    assert failure(runtime, request_to_records(asked)) == "code: VersionError"
+
+
+def test_an_old_request_is_not_played_again(runtime: FakeRuntime) -> None:
+    """Not even after a restart: the number of the last one is on disk."""
+    for serial in (3, 3, 5):
+        call(runtime, signed(replace(request(), serial=serial)))
+    assert failure(replace(runtime), signed(replace(request(), serial=4))) == "code: VersionError"
 
 
 def test_malformed_requests_are_refused(runtime: FakeRuntime) -> None:
@@ -140,7 +182,7 @@ def test_malformed_requests_are_refused(runtime: FakeRuntime) -> None:
 
 
 def test_a_node_without_a_partition_is_refused(runtime: FakeRuntime) -> None:
-    assert failure(runtime, request_to_records(request()), context(client="0")) == "code: ConfigError"
+    assert failure(runtime, signed(request()), context(client="0")) == "code: ConfigError"
     with pytest.raises(ConfigError, match="partition-id"):
         partition(context(client="0"))
 
@@ -148,7 +190,7 @@ def test_a_node_without_a_partition_is_refused(runtime: FakeRuntime) -> None:
 def test_an_unknown_setting_is_refused(runtime: FakeRuntime) -> None:
     where = context()
     where.run_config["secret"] = SECRET
-    assert failure(runtime, request_to_records(request()), where) == "code: ConfigError"
+    assert failure(runtime, signed(request()), where) == "code: ConfigError"
 
 
 def test_streams_differ_by_everything_and_repeat() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ class Fleet:
     def __init__(self, fault: Fault = lambda phase, client, step: None, **settings: Any) -> None:
         identities = [Identity(Ed25519PrivateKey.generate()) for _ in range(CLIENTS)]
         members = frozenset(each.public for each in identities)
-        self.members = [Membership(each, members, b"") for each in identities]
+        self.members = [Membership(each, members, b"", Path("nowhere")) for each in identities]
         self.fault = fault
         self.server = Server(Paper(members, **settings))
         self.sent: list[tuple[str, int, RecordDict]] = []

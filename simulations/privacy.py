@@ -1,0 +1,111 @@
+"""The verb ``privacy plan``: what a private run would promise and cost, before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+
+from ..protocol.config import RunConfig
+from ..protocol.errors import ConfigError, PrivacyError, SecureSumError
+from ..protocol.experience import VectorSpec
+from ..protocol.privacy.plan import Plan
+from ..protocol.secagg.graph import Graph, choose_graph
+from ..protocol.secagg.keys import SIGNATURE, Advert
+from ..protocol.secagg.shares import SEALED, SEED
+from ..server.accounting import Release, epsilon_of
+from ..server.codecs.codec import load_codec
+from ..server.safeguards import RunSafeguards
+
+STANDS_OUT = 2.0  # standard deviations of the noise
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A plan and what follows from it."""
+
+    safeguards: RunSafeguards
+    plan: Plan
+    graph: Graph
+
+    @property
+    def uplink(self) -> int:
+        """Bytes that a device sends in a round, without Flower's frames."""
+        parts = self.graph.neighbours * (SEALED + 2 + SEED + 2)
+        return Advert.SIZE + parts + self.plan.cells * self.plan.bits // 8 + SIGNATURE
+
+    @property
+    def agreement(self) -> float:
+        """Devices that must agree, each with its whole clipping norm, for one number to stand out of the noise."""
+        deviation = math.sqrt(self.plan.variance("gradient", self.safeguards.sample))
+        return STANDS_OUT * deviation / self.plan.parts[0].norm
+
+    @property
+    def signal(self) -> float:
+        """Norm of the sum over a cohort that agrees about everything, over that of the noise."""
+        part = self.plan.parts[0]
+        noise = math.sqrt(self.plan.variance("gradient", self.safeguards.sample) * part.size)
+        return self.safeguards.sample * part.norm / noise
+
+    def lines(self) -> list[str]:
+        """Say it in words."""
+        run, plan, privacy = self.safeguards, self.plan, self.safeguards.config.privacy
+        open_sample = epsilon_of(
+            Release(run.noise_multiplier, run.population, run.population), run.releases, privacy.delta
+        )
+        norms = ", ".join(f"{part.name} to {part.norm:g} ({part.size} cells)" for part in plan.parts)
+        return [
+            f"epsilon        {privacy.epsilon:g} at delta {privacy.delta:g}, for whoever sees every model and sum of "
+            f"{run.releases} releases",
+            f"               {open_sample:.3g} for who also knows who took part in each, as the server does",
+            f"noise          multiplier {run.noise_multiplier:.3f} on the sum, from shares of at least "
+            f"{plan.minimum} survivors",
+            f"sampling       each device with chance {run.chance:.3g}: {run.sample} of {run.population} on average",
+            f"clipping       {norms}",
+            f"secure sum     {self.graph.neighbours} neighbours each, {self.graph.threshold} recover a secret; "
+            f"{privacy.colluding:.0%} may collude, {privacy.max_dropout:.0%} may drop out",
+            f"cells          {plan.bits} bits, {plan.steps} steps to a norm; chance to wrap around below "
+            f"{plan.wraps:.1e}, loss of privacy to discreteness below {plan.excess:.1e}",
+            f"uplink         {self.uplink:,} bytes a device and round, in five messages",
+            f"forecast       a number stands out once {self.agreement:.1f} of {run.sample} devices agree on it with "
+            "all they may send",
+            f"               a cohort that agrees about everything is {self.signal:.2g} times the noise",
+        ]
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """Print the plan of a run."""
+    for line in forecast(arguments).lines():
+        print(line)
+    return 0
+
+
+def forecast(arguments: argparse.Namespace) -> Forecast:
+    """Plan a run from what was given.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such plan.
+    """
+    if not 0 < arguments.cohort <= arguments.clients:
+        raise ConfigError(f"--cohort must be between 1 and --clients, not {arguments.cohort}")
+    config = RunConfig.from_flat(
+        {
+            "clients": arguments.clients, "cycles": arguments.cycles, "codec.name": arguments.codec,
+            "codec.clipping-norm": arguments.clipping_norm, "strategy.name": "secure-mean",
+            "strategy.fraction-train": arguments.cohort / arguments.clients,
+            "privacy.mechanism": "distributed", "privacy.epsilon": arguments.epsilon,
+            "privacy.delta": arguments.delta, "privacy.max-dropout": arguments.max_dropout,
+        }
+    )  # fmt: skip
+    safeguards, encoder = RunSafeguards(config), load_codec(arguments.codec).encoder
+    spec = VectorSpec(
+        encoder.name, encoder.dimension, encoder.vocabulary, "", ("any",), 1, arguments.clipping_norm, 1.0
+    )
+    try:
+        plan = safeguards.plan(spec)
+        graph = choose_graph(safeguards.sample, config.privacy.colluding, config.privacy.max_dropout)
+    except (PrivacyError, SecureSumError) as error:
+        raise ConfigError(str(error)) from error
+    return Forecast(safeguards, plan, graph)
