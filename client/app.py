@@ -6,7 +6,9 @@ a game, so every failure leaves here as the name of its class alone.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
@@ -23,6 +25,8 @@ from .games.assignment import client_games
 from .player import play_episodes
 from .runtime import LocalRuntime, Runtime
 from .secure import answer_step
+from .store import Store
+from .store_key import key_from_file, key_from_keyring
 
 
 def make_app(runtime: Runtime) -> ClientApp:
@@ -74,7 +78,7 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     def play(request: PlayRequest) -> ExperienceVector:
         check_codec(request.spec, load_encoder(config.codec.name))
         member.accept(request)
-        return experience_of(config, request, client, clients, runtime)
+        return experience_of(config, request, client, clients, runtime, store_of(context, client))
 
     return answer_step(phase, records, context, member, play)
 
@@ -91,13 +95,14 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     request, (client, clients) = request_from_records(records), partition(context)
     check_codec(request.spec, load_encoder(config.codec.name))
     runtime.membership(config, client).accept(request)
-    return reply_to_records(experience_of(config, request, client, clients, runtime).clipped())
+    vector = experience_of(config, request, client, clients, runtime, store_of(context, client))
+    return reply_to_records(vector.clipped())
 
 
 def experience_of(
-    config: RunConfig, request: PlayRequest, client: int, clients: int, runtime: Runtime
+    config: RunConfig, request: PlayRequest, client: int, clients: int, runtime: Runtime, store: Store | None = None
 ) -> ExperienceVector:
-    """Play one client's games of one cycle and encode them, not yet clipped."""
+    """Play one client's games of one cycle and encode them, not yet clipped; log them in the device's store."""
     games = client_games(
         specs_from_text(config.games.families),
         client,
@@ -112,7 +117,27 @@ def experience_of(
     policy = encoder.under(policy, context)
     seeds = streams(config.seed, request.cycle, client, len(games))
     trajectories = play_episodes(policy, games, seeds, runtime.cache(config))
-    return encode(encoder, policy, trajectories, request.spec, request.baseline, config.codec.discount)
+    logged = store.add(trajectories) if store else []
+    vector = encode(encoder, policy, trajectories, request.spec, request.baseline, config.codec.discount)
+    if store:
+        store.note_use(logged, hashlib.sha256(vector.to_array().tobytes()).hexdigest()[:16])
+    return vector
+
+
+def store_of(context: Context, client: int) -> Store | None:
+    """Open the device's log of trajectories, if the node was started with one, and drop what is too old.
+
+    Node settings: ``store`` is its path, ``store-days`` how long rows are kept (90), ``store-key`` the path of its key
+    (beside it), or ``keyring``.
+    """
+    place, days = context.node_config.get("store"), context.node_config.get("store-days", 90)
+    if place is None:
+        return None
+    path, key = Path(str(place)), str(context.node_config.get("store-key", f"{place}.key"))
+    name = f"client-{client}"
+    store = Store(path, name, key_from_keyring(name) if key == "keyring" else key_from_file(Path(key)))
+    store.prune(max_age=86_400 * float(days))
+    return store
 
 
 def streams(seed: int, cycle: int, client: int, count: int) -> list[int]:

@@ -31,3 +31,7 @@ class SecureSumError(FedoelError, RuntimeError):
 
 class PrivacyError(FedoelError, ValueError):
     """A privacy plan that does not hold together, or a budget that does not suffice."""
+
+
+class StoreError(FedoelError, RuntimeError):
+    """A device's store that cannot be read or written."""

@@ -74,7 +74,9 @@ def whole_fleet(config: RunConfig) -> RunConfig:
 
 
 def private_games(config: RunConfig) -> list[GameId]:
-    """Return every client's games of every cycle, those of the first cycle first."""
+    """Return every client's games of every cycle, those of the first cycle first; none where only some will play."""
+    if config.strategy.fraction_train < 1:
+        return []
     specs, games = specs_from_text(config.games.families), config.games
     return [
         game

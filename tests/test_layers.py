@@ -131,7 +131,7 @@ def test_no_cycles() -> None:
 def test_protocol_needs_numpy_and_cryptography_only() -> None:
     # Flower's records are met where typed messages and a round's state are read and written; shares are a library's.
     flower = ("fedoel.protocol.messages", "fedoel.protocol.signing", "fedoel.protocol.secagg.messages")
-    more = dict.fromkeys((*flower, "fedoel.protocol.secagg.state"), {"flwr"})
+    more = {name: {"flwr"} for name in (*flower, "fedoel.protocol.secagg.state")}
     more["fedoel.protocol.secagg.shares"] = {"shamirs"}
     wrong = {
         module: extra

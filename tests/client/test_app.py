@@ -17,6 +17,8 @@ from fedoel.client.membership import Membership
 from fedoel.client.policy.policy import LogProbs, Policy
 from fedoel.client.policy.tactics_policy import TacticsPolicy
 from fedoel.client.runtime import LocalRuntime
+from fedoel.client.store import Store
+from fedoel.client.store_key import key_from_file
 from fedoel.protocol import tactics
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, ModelError
@@ -175,6 +177,15 @@ def test_an_old_request_is_not_played_again(runtime: FakeRuntime) -> None:
     for serial in (3, 3, 5):
         call(runtime, signed(replace(request(), serial=serial)))
     assert failure(replace(runtime), signed(replace(request(), serial=4))) == "code: VersionError"
+
+
+def test_what_was_played_is_logged_where_the_node_has_a_store(runtime: FakeRuntime, tmp_path: Path) -> None:
+    where, path = context(), tmp_path / "store.sqlite"
+    where.node_config["store"] = str(path)
+    call(runtime, signed(request()), where)
+    store = Store(path, "client-0", key_from_file(tmp_path / "store.sqlite.key"))
+    assert [row.trajectory.spec.family for row in store.read().rows] == ["coin-collector"] * 2
+    assert [use.row for use in store.uses()] == [1, 2] and len({use.vector for use in store.uses()}) == 1
 
 
 def test_malformed_requests_are_refused(runtime: FakeRuntime) -> None:

@@ -1,0 +1,65 @@
+"""Keys of stores: in the operating system's keyring, or in a file that only its owner may read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from ..protocol.errors import StoreError
+
+KEY = 32
+SERVICE = "fedoel"
+
+
+def key_from_file(path: Path) -> bytes:
+    """Read a key from a file, or draw one and keep it there.
+
+    Raises
+    ------
+    StoreError
+        If others may read the file, it holds no key, or it cannot be written.
+    """
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(os.urandom(KEY).hex())
+        if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise StoreError(f"others may read {path}: chmod 600 it, and rotate the key if they did")
+        return _checked(path.read_text(encoding="ascii"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"the key {path} cannot be used ({error})") from error
+
+
+def key_from_keyring(client: str) -> bytes:
+    """Read a client's key from the keyring, or draw one and keep it there.
+
+    Raises
+    ------
+    StoreError
+        If there is no keyring, or it refuses.
+    """
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError as error:
+        raise StoreError("the package keyring is not installed: install it, or keep the key in a file") from error
+    try:
+        kept = keyring.get_password(SERVICE, client)
+        if kept is None:
+            kept = os.urandom(KEY).hex()
+            keyring.set_password(SERVICE, client, kept)
+    except KeyringError as error:
+        raise StoreError(f"the keyring cannot be used ({error}): keep the key in a file") from error
+    return _checked(kept, "the keyring")
+
+
+def _checked(text: str, where: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY:
+        raise StoreError(f"{where} holds no key of {KEY} bytes in hexadecimal: put it back, or wipe the store")
+    return key

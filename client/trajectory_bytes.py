@@ -1,0 +1,62 @@
+"""Trajectories as bytes, for the device's own store: everything that a codec may ask of them later."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ..protocol.errors import StoreError
+from ..protocol.play import GameSpec, Trajectory, Turn
+from ..protocol.situation import Situation
+
+FORMAT = 1
+
+
+def trajectory_to_bytes(trajectory: Trajectory) -> bytes:
+    """Write what `trajectory_from_bytes` reads."""
+    turns = [
+        {
+            "situation": {**asdict(turn.situation), "done": sorted(turn.situation.done)},
+            "log_probs": turn.log_probs.tolist(),
+            "action": turn.action,
+            "reward": turn.reward,
+        }
+        for turn in trajectory.turns
+    ]
+    fields = {name: getattr(trajectory, name) for name in ("seed", "policy_version", "won", "lost", "score")}
+    whole = {
+        "format": FORMAT, "spec": str(trajectory.spec), "turns": turns, "prompt_tokens": trajectory.prompt_tokens,
+        **fields,
+    }  # fmt: skip
+    return zlib.compress(json.dumps(whole).encode())
+
+
+def trajectory_from_bytes(data: bytes) -> Trajectory:
+    """Read a trajectory.
+
+    Raises
+    ------
+    StoreError
+        If it is something else, or of another format.
+    """
+    try:
+        fields: dict[str, Any] = json.loads(zlib.decompress(data))
+        if fields.pop("format") != FORMAT:
+            raise StoreError("a trajectory was stored in another format: wipe the store, or use the version it is of")
+        turns = tuple(_turn(turn) for turn in fields.pop("turns"))
+        return Trajectory(spec=GameSpec.parse(fields.pop("spec")), turns=turns, **fields)
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+        raise StoreError("a stored trajectory cannot be read") from error
+
+
+def _turn(fields: dict[str, Any]) -> Turn:
+    situation: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields["situation"].items()
+    }
+    situation["done"] = frozenset(situation["done"])
+    log_probs = np.array(fields["log_probs"], dtype=np.float32)
+    return Turn(Situation(**situation), log_probs, fields["action"], fields["reward"])

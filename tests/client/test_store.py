@@ -1,0 +1,230 @@
+"""The device's store: what goes in comes out, for the right key alone, and one bad row costs one row."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedoel.client.store import Store
+from fedoel.client.store_key import key_from_file, key_from_keyring
+from fedoel.client.trajectory_bytes import trajectory_from_bytes, trajectory_to_bytes
+from fedoel.protocol.errors import StoreError
+from fedoel.protocol.play import GameSpec, Trajectory, Turn
+from fedoel.protocol.situation import Situation
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+SECRET = "the safe opens with 4711"
+
+
+def trajectory(seed: int = 0) -> Trajectory:
+    situation = Situation(
+        SECRET,
+        "vault",
+        SECRET,
+        "",
+        "look",
+        ("key",),
+        "",
+        ("look",),
+        frozenset({"look"}),
+        (),
+        "",
+        ("open safe", "wait"),
+        1,
+        5,
+    )
+    turn = Turn(situation, np.log(np.array([0.25, 0.75], np.float32)), 1, 0.5)
+    return Trajectory(GameSpec.parse("vault doors=2 turns=5"), seed, "v1", (turn, turn), True, False, 1.0, 17)
+
+
+class Clock:
+    """A clock that is set."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Store:
+    return Store(tmp_path / "device" / "store.sqlite", "client-1", KEY, clock)
+
+
+def same(one: Trajectory, other: Trajectory) -> bool:
+    pairs = zip(one.turns, other.turns, strict=True)
+    return replace(one, turns=()) == replace(other, turns=()) and all(
+        a.situation == b.situation
+        and np.array_equal(a.log_probs, b.log_probs)
+        and (a.action, a.reward) == (b.action, b.reward)
+        for a, b in pairs
+    )
+
+
+def test_trajectories_come_back(store: Store) -> None:
+    assert store.add([trajectory(1), trajectory(2)]) == [1, 2]
+    contents = store.read()
+    assert contents.damaged == () and [row.id for row in contents.rows] == [1, 2]
+    assert all(same(row.trajectory, trajectory(row.id)) for row in contents.rows)
+    assert same(trajectory_from_bytes(trajectory_to_bytes(trajectory())), trajectory())
+
+
+def test_nothing_is_readable_on_the_disk(store: Store) -> None:
+    store.add([trajectory()] * 20)
+    content = store.path.read_bytes()
+    assert not [word for word in (b"safe", b"4711", b"vault", b"look") if word in content]
+    assert store.path.stat().st_mode & 0o77 == 0
+
+
+@pytest.mark.parametrize(("client", "key"), [("client-1", OTHER), ("client-2", KEY)])
+def test_another_key_or_client_is_refused_before_anything_is_written(store: Store, client: str, key: bytes) -> None:
+    store.add([trajectory()])
+    before = store.path.read_bytes()
+    with pytest.raises(StoreError, match="another key or another client"):
+        Store(store.path, client, key)
+    assert store.path.read_bytes() == before
+
+
+def changed(store: Store, statement: str) -> None:
+    with sqlite3.connect(store.path) as base:
+        base.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE rows SET sealed = substr(sealed, 1, 20) WHERE id = 2",
+        "UPDATE rows SET sealed = zeroblob(40) WHERE id = 2",
+        "UPDATE rows SET sealed = x'' WHERE id = 2",
+        "UPDATE rows SET sealed = (SELECT sealed FROM rows WHERE id = 1) WHERE id = 2",
+    ],
+)
+def test_a_bad_row_costs_one_row(store: Store, statement: str) -> None:
+    store.add([trajectory(n) for n in (1, 2, 3)])
+    changed(store, statement)
+    contents = store.read()
+    assert contents.damaged == (2,) and [row.trajectory.seed for row in contents.rows] == [1, 3]
+    store.rotate(OTHER)
+    assert [row.id for row in store.read().rows] == [1, 3]
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.6])
+def test_a_truncated_file_is_said_to_be_one(store: Store, cut: float) -> None:
+    store.add([trajectory(n) for n in range(60)])
+    content = store.path.read_bytes()
+    store.path.write_bytes(content[: int(len(content) * cut)])
+    with pytest.raises(StoreError, match="move it away"):
+        Store(store.path, "client-1", KEY).read()
+
+
+def test_another_file_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("not a database, but long enough to be taken for one by its size alone" * 20)
+    with pytest.raises(StoreError, match="not a database"):
+        Store(tmp_path / "notes", "client-1", KEY)
+    with pytest.raises(StoreError, match="cannot be made"):
+        Store(tmp_path / "notes" / "store", "client-1", KEY)
+
+
+def test_a_write_that_fails_half_way_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.add([trajectory(1)])
+    calls: list[int] = []
+
+    def failing(each: Trajectory) -> bytes:
+        calls.append(each.seed)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return trajectory_to_bytes(each)
+
+    monkeypatch.setattr("fedoel.client.store.trajectory_to_bytes", failing)
+    with pytest.raises(KeyboardInterrupt):
+        store.add([trajectory(2), trajectory(3)])
+    assert [row.trajectory.seed for row in store.read().rows] == [1]
+
+
+def test_keys_rotate(store: Store) -> None:
+    store.add([trajectory(1), trajectory(2)])
+    store.rotate(OTHER)
+    with pytest.raises(StoreError, match="another key"):
+        Store(store.path, "client-1", KEY)
+    assert len(Store(store.path, "client-1", OTHER).read().rows) == 2
+
+
+def test_old_rows_and_large_stores_are_pruned(store: Store, clock: Clock) -> None:
+    for clock.now in (100.0, 200.0, 300.0, 400.0):
+        store.add([trajectory(int(clock.now))])
+    assert store.prune(max_age=250.0) == 1
+    with sqlite3.connect(store.path) as base:
+        size = base.execute("SELECT max(length(sealed)) FROM rows").fetchone()[0]
+    assert store.prune(max_bytes=2 * size) == 1
+    assert [row.trajectory.seed for row in store.read().rows] == [300, 400]
+    assert store.prune() == 0
+
+
+def test_uses_are_written_down_and_outlive_rows(store: Store, clock: Clock) -> None:
+    numbers = store.add([trajectory(1), trajectory(2)])
+    store.note_use(numbers, "abc")
+    clock.now = 1e9
+    store.prune(max_age=1.0)
+    assert [(use.row, use.vector) for use in store.uses()] == [(1, "abc"), (2, "abc")]
+    assert store.add([trajectory(3)]) == [3], "numbers are never used again"
+
+
+def test_a_wiped_store_is_gone(store: Store) -> None:
+    store.add([trajectory()])
+    store.wipe()
+    store.wipe()
+    assert not store.path.exists()
+
+
+def test_trajectories_of_another_format_are_refused() -> None:
+    for data in (b"", b"junk", trajectory_to_bytes(trajectory())[:-3]):
+        with pytest.raises(StoreError, match="cannot be read"):
+            trajectory_from_bytes(data)
+
+
+def test_a_key_file_is_made_once_and_kept_private(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "store.key"
+    assert key_from_file(path) == key_from_file(path)
+    path.chmod(0o640)
+    with pytest.raises(StoreError, match="chmod 600"):
+        key_from_file(path)
+    path.chmod(0o600)
+    path.write_text("abc")
+    with pytest.raises(StoreError, match="no key of 32 bytes"):
+        key_from_file(path)
+    with pytest.raises(StoreError, match="has 32 bytes"):
+        Store(tmp_path / "store", "client-1", b"short")
+
+
+def test_the_keyring_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the package: the real one needs a desktop session."""
+    kept: dict[tuple[str, str], str] = {}
+
+    class Ring:
+        get_password: Callable[..., str | None] = staticmethod(lambda service, name: kept.get((service, name)))
+        set_password: Callable[..., None] = staticmethod(
+            lambda service, name, key: kept.__setitem__((service, name), key)
+        )
+
+    class Errors:
+        KeyringError = OSError
+
+    monkeypatch.setitem(__import__("sys").modules, "keyring", Ring)
+    monkeypatch.setitem(__import__("sys").modules, "keyring.errors", Errors)
+    assert key_from_keyring("client-1") == key_from_keyring("client-1") != key_from_keyring("client-2")
+
+
+def test_without_a_keyring_a_file_is_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "keyring", None)
+    with pytest.raises(StoreError, match="keep the key in a file"):
+        key_from_keyring("client-1")
