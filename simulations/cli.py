@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     _report(verbs.add_parser("report", help="write the report of a run again"))
     _experiment(verbs.add_parser("experiment", help="compare arms of a scenario over seeds"))
     _play(verbs.add_parser("play", help="watch a policy play one game"))
+    _audit(verbs.add_parser("audit", help="attack a scenario's protections, and write a privacy card"))
     _privacy(verbs.add_parser("privacy", help="plan what a private run promises and costs"))
     return root
 
@@ -113,6 +114,15 @@ def _play(verb: argparse.ArgumentParser) -> None:
     which.add_argument("--adapter", metavar="DIR", help="folder of an adapter")
     verb.add_argument("--game", metavar="GAME", help="e.g. 'coin-collector level=102 turns=7'")
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="picks the game's instance and the draws")
+
+
+def _audit(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(module=".audit.verb")
+    verb.description = "Attack a scenario's protections, and write a privacy card. Exits with 1 if a promise is broken."
+    verb.add_argument("scenario", nargs="?", metavar="SCENARIO", help="TOML file or built-in name (default: private)")
+    verb.add_argument("--trials", type=int, default=2000, metavar="N", help="of each attack (default: %(default)s)")
+    verb.add_argument("--out", metavar="DIR", help="folder of the card (default: runs/audit)")
+    _add_settings(verb)
 
 
 def _privacy(verb: argparse.ArgumentParser) -> None:

@@ -149,11 +149,19 @@ class Plan:
 
     def encode(self, values: Mapping[str, Floats], below: Below = secrets.randbelow) -> Whole:
         """Clip, scale, round, and add this device's share of the noise, shape ``(cells,)``."""
+        return self.steps_of(values, below) + self.noise(below)
+
+    def steps_of(self, values: Mapping[str, Floats], below: Below = secrets.randbelow) -> Whole:
+        """Clip, scale and round: what a device contributes, without noise."""
         clipped = [_clipped(np.asarray(values[p.name], np.float64), p.norm) * (p.weight / p.norm) for p in self.parts]
         scaled = np.concatenate(clipped) * self.steps
         if scaled.shape != (self.cells,) or not np.isfinite(scaled).all():
             raise PrivacyError(f"a vector of {scaled.shape} numbers does not fit a plan of {self.cells} cells")
-        return self._rounded(scaled, below) + discrete_gaussian(self.share_variance, self.cells, below)
+        return self._rounded(scaled, below)
+
+    def noise(self, below: Below = secrets.randbelow) -> Whole:
+        """One device's share of the noise."""
+        return discrete_gaussian(self.share_variance, self.cells, below)
 
     def decode(self, total: NDArray[np.unsignedinteger[Any]]) -> dict[str, Floats]:
         """Read a sum modulo ``2**bits`` back, by part, on the scale of the vectors."""

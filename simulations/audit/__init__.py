@@ -1,0 +1,1 @@
+"""Attacks on our own privacy: what they must not find is found out here first."""

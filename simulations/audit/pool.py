@@ -1,0 +1,41 @@
+"""Devices for attacks: real vectors of real play, by devices that each know one of two families."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ...client.app import streams
+from ...client.encoders.encoder import encode, load_encoder
+from ...client.games.assignment import client_games
+from ...client.player import Advance, play_episodes
+from ...client.policy.tactics_policy import TacticsPolicy
+from ...protocol.config import RunConfig
+from ...protocol.experience import VectorSpec
+from ...protocol.play import specs_from_text
+from ...protocol.tactics import DIMENSION
+from .attacks import Pool
+
+# In pure Python, so that an audit takes minutes on any device; what is attacked is how vectors are protected.
+FAMILIES = "frozen-lake size=4 turns=12; sokoban turns=8"
+
+
+def play_pool(config: RunConfig, devices: int, cache: Path, advance: Advance = lambda n: None) -> Pool:
+    """Let devices play under the uniform policy, and encode what each has seen."""
+    specs, encoder = specs_from_text(FAMILIES), load_encoder("tactics")
+    policy = TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32))
+    names, codec = tuple(spec.family for spec in specs), config.codec
+    spec = VectorSpec(
+        encoder.name, encoder.dimension, encoder.vocabulary, policy.version, names, 12, codec.clipping_norm,
+        codec.fisher_norm,
+    )  # fmt: skip
+    baseline, vectors, families = np.zeros((len(names), 12), np.float32), [], []
+    for device in range(devices):
+        own = specs[device % len(specs)]
+        games = client_games((own,), device, devices, config.games.per_client, 1, "iid", config.seed)
+        played = play_episodes(policy, games, streams(config.seed, 1, device, len(games)), cache)
+        vectors.append(encode(encoder, policy, played, spec, baseline, codec.discount))
+        families.append(own.family)
+        advance(1)
+    return Pool(vectors, families)

@@ -1,0 +1,64 @@
+"""The verb ``audit``: attack a scenario's protections, and write what was found on a privacy card."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from ...client.runtime import LocalRuntime
+from ...protocol.config import RunConfig
+from ...protocol.errors import ConfigError
+from ...server.app import check
+from ...server.codecs.codec import load_codec
+from ...server.exchanges import spec_of
+from ...server.safeguards import RunSafeguards
+from ..scenario import load_scenario, parse_setting
+from .attacks import attribute, membership
+from .card import Card
+from .leaks import watch
+from .mechanism import PlannedMechanism, audit_mechanism, audited
+from .planted import extractions
+from .pool import play_pool
+
+CONFIDENCE, CELLS, SPARE = 0.999, 2048, 40
+BROKEN = 1
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """Audit a scenario; 1 if a promise does not hold."""
+    settings = dict(parse_setting(text) for text in arguments.settings)
+    config = load_scenario(arguments.scenario or "private", settings)
+    out = Path(arguments.out or "runs/audit").expanduser().absolute()
+    card = audit(config, out, arguments.trials)
+    print(card.markdown())
+    for path in card.write(out):
+        print(path)
+    return BROKEN if card.problems else 0
+
+
+def audit(config: RunConfig, out: Path, trials: int) -> Card:
+    """Make every attack once.
+
+    Raises
+    ------
+    ConfigError
+        If the scenario promises nothing that could be audited.
+    """
+    if config.privacy.mechanism != "distributed":
+        raise ConfigError("there is nothing to audit: the scenario has no privacy.mechanism; try 'private'")
+    runtime = LocalRuntime()
+    plan_of_games = check(config, runtime)[1]
+    safeguards, encoder = RunSafeguards(config), load_codec(config.codec.name).encoder
+    plan, delta = safeguards.plan(spec_of(config, encoder, plan_of_games, "audit")), config.privacy.delta
+    canaries = audited(plan, CELLS)
+    bounds = audit_mechanism(canaries, PlannedMechanism(canaries), delta, CONFIDENCE, config.seed)
+    pool = play_pool(config, plan.minimum + SPARE, runtime.cache(config))
+    findings = [
+        *membership(pool, plan, safeguards.chance, trials, config.seed),
+        *membership(pool, plan, 1.0, trials, config.seed),
+        *attribute(pool, plan, trials, config.seed),
+    ]
+    with tempfile.TemporaryDirectory(prefix="fedoel-audit-") as folder:
+        surveillance = watch(config, Path(folder) / "run")
+    return Card(safeguards.describe(secure=True), bounds, findings, extractions(plan, config.seed), surveillance)

@@ -1,0 +1,151 @@
+"""The whole audit: it finds nothing where nothing is wrong, and what was planted where something is."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedoel.client.policy.policy import LogProbs, Policy
+from fedoel.client.runtime import LocalRuntime
+from fedoel.protocol.config import RunConfig
+from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.messages import PlayRequest
+from fedoel.protocol.privacy.plan import Part, Plan
+from fedoel.protocol.situation import Situation
+from fedoel.server.safeguards import RunSafeguards
+from fedoel.simulations.audit.attacks import Pool, attribute, auroc, detected, membership
+from fedoel.simulations.audit.card import Card
+from fedoel.simulations.audit.leaks import watch
+from fedoel.simulations.audit.mechanism import Bound
+from fedoel.simulations.audit.planted import Extraction, candidates, extractions
+from fedoel.simulations.audit.pool import play_pool
+from fedoel.simulations.cli import main
+from fedoel.simulations.scenario import load_scenario
+from fedoel.strategies.secure_mean import SecureMean
+
+PLAN = Plan.make((Part("gradient", 324, 2.0, 1.0),), 60, 40, 1.25)
+
+
+@pytest.fixture
+def config(cache: Path, tmp_path: Path) -> RunConfig:
+    return load_scenario("private", {"cache": str(cache), "privacy.epsilon": 8.0, "out": str(tmp_path / "run")})
+
+
+@dataclass(frozen=True)
+class Telling:
+    """Planted: a policy that logs what it reads."""
+
+    inner: Policy
+
+    @property
+    def version(self) -> str:
+        return self.inner.version
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        logging.getLogger("flwr").info("playing %s", situations[0].place_text)
+        return self.inner.score(situations)
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        return self.inner.tokens(situations)
+
+
+@dataclass(frozen=True)
+class TellingRuntime(LocalRuntime):
+    def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
+        return Telling(super().policy(config, request))
+
+
+def test_a_run_that_keeps_its_promises(config: RunConfig, tmp_path: Path) -> None:
+    found = watch(config, tmp_path / "run")
+    assert found.holds and found.unmasked == found.journaled == 1
+
+
+def test_a_trajectory_in_a_log_is_found(config: RunConfig, tmp_path: Path) -> None:
+    logging.getLogger("flwr").setLevel(logging.INFO)
+    found = watch(config, tmp_path / "run", TellingRuntime())
+    assert not found.holds and found.leaks and found.leaks[0].startswith("logs: ")
+
+
+def test_a_double_release_is_found(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    once, spend = SecureMean._sum, RunSafeguards.spend
+
+    def twice(self: SecureMean, *arguments: Any) -> Any:
+        once(self, *arguments)
+        return once(self, *arguments)
+
+    def forgetful(self: RunSafeguards, cycle: int) -> None:
+        if not self.ledger.spent():
+            spend(self, cycle)
+
+    monkeypatch.setattr(SecureMean, "_sum", twice)
+    monkeypatch.setattr(RunSafeguards, "spend", forgetful)
+    found = watch(config, tmp_path / "run")
+    assert not found.holds and (found.unmasked, found.journaled) == (2, 1)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    return play_pool(load_scenario("private", {}), 70, tmp_path_factory.mktemp("cache"))
+
+
+def test_a_single_vector_tells_and_a_noisy_sum_does_not(pool: Pool) -> None:
+    for findings in (membership(pool, PLAN, 0.1, 600, 0), attribute(pool, PLAN, 600, 0)):
+        by_view = {finding.view: finding for finding in findings}
+        assert by_view["single vector"].auroc > 0.75
+        assert by_view["noisy sum"].auroc < 0.58 > by_view["context of the next version"].auroc
+
+
+def test_without_noise_a_small_sum_tells(pool: Pool) -> None:
+    """The attack works: a sum over two devices, bare, gives its members away."""
+    few = Plan.make((Part("gradient", 324, 2.0, 1.0),), 3, 2, 1e-6)
+    found = {finding.view: finding.auroc for finding in membership(pool, few, 1.0, 600, 0)}
+    assert found["sum"] > 0.7
+
+
+def test_secrets_stay_where_they_are() -> None:
+    found = {each.view: each.extracted for each in extractions(PLAN, 0, 100)}
+    assert found == {"raw text": 100, "plain embedding": 100, "single vector": 0, "noisy sum": 0}
+    assert len(set(candidates())) == 1000
+
+
+def test_scores_are_summed_up() -> None:
+    positive = np.array([True, True, False, False])
+    assert auroc(np.array([3.0, 2.0, 1.0, 0.0]), positive) == 1.0
+    assert auroc(np.array([1.0, 0.0, 1.0, 0.0]), positive) == 0.5
+    assert auroc(np.zeros(4), positive) == 0.5
+    assert detected(np.array([3.0, 0.5, 1.0, 0.0]), positive) == 0.5
+
+
+def test_a_card_says_what_does_not_hold(config: RunConfig, tmp_path: Path) -> None:
+    surveillance = watch(config, tmp_path / "run")
+    card = Card({}, [Bound("one release", 1.0, 2.0, 0.5)], [], [Extraction("noisy sum", 3, 1000)], surveillance)
+    assert len(card.problems) == 2 and "at least epsilon 2.00, promised 1.00" in card.markdown()
+    fine = replace(card, bounds=[Bound("one release", 1.0, 0.9, 0.5)], extractions=[Extraction("raw text", 9, 9)])
+    assert not fine.problems and "Every promise held" in fine.markdown()
+    for path in fine.write(tmp_path / "card"):
+        assert path.exists()
+    assert json.loads((tmp_path / "card" / "privacy-card.json").read_text())["problems"] == []
+
+
+def test_a_scenario_without_noise_is_not_audited(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "quick"]) == 2
+    assert "nothing to audit" in capsys.readouterr().err
+    with pytest.raises(ConfigError):
+        load_scenario("nowhere", {})
+
+
+def test_plans_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["privacy", "plan", "--epsilon", "2", "--clients", "1000", "--cycles", "3", "--cohort"]
+    assert main([*arguments, "100"]) == 0
+    said = capsys.readouterr().out
+    for words in ("multiplier 1.25", "100 of 1000 on average", "16 bits", "neighbours each", "stands out"):
+        assert words in said
+    assert main([*arguments, "2"]) == 2 and main([*arguments, "2000"]) == 2
+    assert "too few to hide in" in capsys.readouterr().err
