@@ -21,7 +21,7 @@ from .scenario import load_scenario, parse_setting, read_toml
 from .simulate import prepare_folder
 from .summary import read_summary
 
-BUILT_IN = ("knowledge", "consistency", "loop")
+BUILT_IN = ("knowledge", "consistency", "loop", "privacy")
 FOLDER = Path(__file__).parent / "experiments"
 KEYS = {"question", "scenario", "seeds", "settings", "arms"}
 Settings = Mapping[str, Scalar]

@@ -186,7 +186,12 @@ class Plan:
             raise PrivacyError("a privacy plan cannot be read") from error
 
     def _rounded(self, scaled: Floats, below: Below) -> Whole:
-        """Round up with the chance of the fraction; again, until the norm is within the bound."""
+        """Round up with the chance of the fraction; again, until the norm is within the bound.
+
+        Without noise there is nothing to protect, and rounding to the nearest makes runs repeatable.
+        """
+        if not self.noise_multiplier:
+            return np.rint(scaled).astype(np.int64)
         floor = np.floor(scaled)
         fraction = scaled - floor
         while True:

@@ -44,18 +44,22 @@ def traffic(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: event[key] for key in keys} for event in events if "uplink_bytes" in event]
 
 
+SECURE = replace(CONFIG, clients=4, cycles=1, strategy=StrategyConfig(name="secure-mean"))
+
+
 @pytest.mark.slow
-def test_ray_and_one_process_agree_to_the_bit(tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize("run", [CONFIG, SECURE], ids=["two exchanges", "secure sum"])
+def test_ray_and_one_process_agree_to_the_bit(run: RunConfig, tmp_path: Path, cache: Path) -> None:
     here: list[dict[str, Any]] = []
     there: list[dict[str, Any]] = []
-    config = replace(CONFIG, cache=str(cache))
+    config = replace(run, cache=str(cache))
     run_inprocess(replace(config, out=str(tmp_path / "here")), here.append)
     run_ray(replace(config, out=str(tmp_path / "there")), there.append)
     assert arrays(tmp_path / "here")
     assert arrays(tmp_path / "here") == arrays(tmp_path / "there")
-    assert len(traffic(here)) == CONFIG.cycles
+    assert len(traffic(here)) == run.cycles
     assert traffic(here) == traffic(there)
-    assert all(cohort["accepted"] == CONFIG.clients for cohort in traffic(here))
+    assert all(cohort["accepted"] == run.clients for cohort in traffic(here))
 
 
 @pytest.mark.slow

@@ -66,8 +66,8 @@ def test_sums_come_back(parts: tuple[Part, ...], cohort: int) -> None:
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=64, max_size=64), cohort=st.integers(2, 3000))
 @settings(max_examples=60, deadline=None)
 def test_nobody_weighs_more_than_the_bound(values: list[float], cohort: int) -> None:
-    plan = Plan.make(ONE, cohort, cohort, 0.0)
-    whole = plan.encode({"gradient": np.array(values)}, random.Random(0).randrange)
+    plan = Plan.make(ONE, cohort, cohort, 1.0)
+    whole = plan.steps_of({"gradient": np.array(values)}, random.Random(0).randrange)
     assert float(np.linalg.norm(whole.astype(float))) <= plan.bound
 
 
@@ -92,9 +92,9 @@ def test_the_sum_of_discrete_gaussians_is_nearly_one() -> None:
 
 
 def test_rounding_is_unbiased() -> None:
-    plan, below = Plan.make(ONE, 100, 80, 0.0), random.Random(5).randrange
+    plan, below = Plan.make(ONE, 100, 80, 1.0), random.Random(5).randrange
     value = np.full(64, 0.4 / plan.steps)
-    mean = np.mean([plan.encode({"gradient": value}, below) for _ in range(200)])
+    mean = np.mean([plan.steps_of({"gradient": value}, below) for _ in range(200)])
     assert mean == pytest.approx(0.2, abs=0.03)  # norm 2 becomes `steps` steps
 
 
