@@ -19,12 +19,13 @@ from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import ExperienceVector, VectorSpec
 from ..protocol.messages import PlayRequest, reply_to_records, request_from_records
 from ..protocol.play import specs_from_text
+from ..protocol.privacy.plan import Plan
 from ..protocol.secagg.messages import ACTIONS
 from .encoders.encoder import Encoder, encode, load_encoder
 from .games.assignment import client_games
 from .player import play_episodes
 from .runtime import LocalRuntime, Runtime
-from .secure import answer_step
+from .secure import answer_step, protected
 from .store import Store
 from .store_key import key_from_file, key_from_keyring
 
@@ -96,7 +97,12 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     check_codec(request.spec, load_encoder(config.codec.name))
     runtime.membership(config, client).accept(request)
     vector = experience_of(config, request, client, clients, runtime, store_of(context, client))
-    return reply_to_records(vector.clipped())
+    return reply_to_records(_noised(vector, Plan.from_json(request.plan)) if request.plan else vector.clipped())
+
+
+def _noised(vector: ExperienceVector, plan: Plan) -> ExperienceVector:
+    """Make a vector private before it is sent: noise in the parts of a plan, nothing in the others."""
+    return ExperienceVector.from_parts(vector.spec, plan.decode(protected(vector, plan)))
 
 
 def experience_of(

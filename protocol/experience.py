@@ -195,8 +195,13 @@ class ExperienceVector:
         return cls(spec, gradient, fisher, Counters(np.zeros(spec.counters_shape, np.float32)))
 
     @classmethod
-    def from_array(cls, spec: VectorSpec, array: NDArray[np.generic]) -> ExperienceVector:
+    def from_array(cls, spec: VectorSpec, array: NDArray[np.generic], bounded: bool = True) -> ExperienceVector:
         """Rebuild a vector that came from outside.
+
+        Parameters
+        ----------
+        bounded
+            Whether norms and signs must be those of a clipped vector; noise keeps neither.
 
         Raises
         ------
@@ -210,7 +215,8 @@ class ExperienceVector:
         if not np.isfinite(values).all():
             raise VectorError("an experience vector holds numbers that are not finite")
         vector = cls.unchecked(spec, values)
-        vector._check_bounds()
+        if bounded:
+            vector._check_bounds()
         return vector
 
     @classmethod

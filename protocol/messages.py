@@ -23,7 +23,9 @@ from .experience import ExperienceVector, Vector, VectorSpec
 
 ACTION = "train.experience"
 ADAPTER_TYPES = (np.dtype(np.float16), np.dtype(np.float32))
-REQUEST_FIELDS = MappingProxyType({"cycle": int, "exchange": int, "spec": str, "serial": int, "signature": bytes})
+REQUEST_FIELDS = MappingProxyType(
+    {"cycle": int, "exchange": int, "spec": str, "serial": int, "plan": str, "signature": bytes}
+)
 NUMPY_STYPE = "numpy.ndarray"
 
 Adapter = Mapping[str, NDArray[Any]]
@@ -50,6 +52,8 @@ class PlayRequest:
         teacher does with it. None for the bare policy.
     serial
         Larger in every request of a fleet's owner than in those before.
+    plan
+        Privacy plan as JSON, where the device itself has to make its vector private; empty where it need not.
     signature
         Of all of this, by the fleet's owner.
     """
@@ -61,6 +65,7 @@ class PlayRequest:
     adapter: Adapter
     context: Vector | None = None
     serial: int = 0
+    plan: str = ""
     signature: bytes = b""
 
     def __post_init__(self) -> None:
@@ -84,7 +89,7 @@ def request_to_records(request: PlayRequest) -> RecordDict:
     settings = ConfigRecord(
         {
             "cycle": request.cycle, "exchange": request.exchange, "spec": request.spec.to_json(),
-            "serial": request.serial, "signature": request.signature,
+            "serial": request.serial, "plan": request.plan, "signature": request.signature,
         }
     )  # fmt: skip
     context = {} if request.context is None else {"context": _to_array(request.context)}
@@ -133,8 +138,13 @@ def reply_to_records(vector: ExperienceVector) -> RecordDict:
     )
 
 
-def vector_from_reply(records: RecordDict, spec: VectorSpec) -> ExperienceVector:
+def vector_from_reply(records: RecordDict, spec: VectorSpec, noisy: bool = False) -> ExperienceVector:
     """Read a reply.
+
+    Parameters
+    ----------
+    noisy
+        Whether the device has added noise, which no norm bounds.
 
     Raises
     ------
@@ -148,7 +158,7 @@ def vector_from_reply(records: RecordDict, spec: VectorSpec) -> ExperienceVector
         raise VectorError("a reply must hold one vector and the digest of its specification")
     if settings["digest"] != spec.digest:
         raise VectorError(f"a vector was made for another specification or policy version than {spec.digest}")
-    return ExperienceVector.from_array(spec, _from_array(arrays["vector"]))
+    return ExperienceVector.from_array(spec, _from_array(arrays["vector"]), bounded=not noisy)
 
 
 def records_bytes(records: RecordDict) -> int:

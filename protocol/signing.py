@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -50,7 +51,8 @@ def _check(public: bytes, signature: bytes, body: bytes, what: str) -> None:
 
 def _digest(request: PlayRequest) -> bytes:
     """Hash everything in a request but its signature; every part says how long it is."""
-    digest = hashlib.sha256(f"{request.serial} {request.cycle} {request.exchange} {request.spec.to_json()}".encode())
+    head = [request.serial, request.cycle, request.exchange, request.spec.to_json(), request.plan]
+    digest = hashlib.sha256(json.dumps(head).encode())
     arrays = {"baseline": request.baseline, **{f"adapter {name}": a for name, a in sorted(request.adapter.items())}}
     if request.context is not None:
         arrays["context"] = request.context

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flwr.app import Context
@@ -13,7 +14,9 @@ from ..client.runtime import LocalRuntime, Runtime, keys_folder
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, PrivacyError, SecureSumError
 from ..protocol.secagg.graph import choose_graph
+from ..strategies.budget import BudgetStrategy
 from ..strategies.experience import ExperienceStrategy
+from ..strategies.noisy_mean import CentralMean, LocalMean
 from ..strategies.registry import load_strategy
 from ..strategies.secure_mean import SecureMean
 from .codecs.codec import load_codec
@@ -26,6 +29,9 @@ from .plan import Plan
 from .safeguards import RunSafeguards
 
 Listener = Callable[[dict[str, Any]], None]
+NEEDED: Mapping[str, type[ExperienceStrategy]] = MappingProxyType(
+    {"distributed": SecureMean, "central": CentralMean, "local": LocalMean}
+)
 
 
 def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | None = None, engine: str = "") -> None:
@@ -84,20 +90,26 @@ def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy]
         raise ConfigError(f"codec.name {config.codec.name!r} needs policy.backend 'torch' and distil.retention 0")
     strategy = load_strategy(config.strategy.name)
     plan = Plan.of(config)
-    if issubclass(strategy, SecureMean):
-        _check_secure(config, plan)
-    elif config.privacy.mechanism == "distributed":
-        raise ConfigError("privacy.mechanism 'distributed' adds its noise under a secure sum: use strategy secure-mean")
+    _check_privacy(config, strategy, plan)
     return strategy, plan, make_learner(config, runtime.cache(config))
 
 
-def _check_secure(config: RunConfig, plan: Plan) -> None:
-    """Refuse a cohort that is too small to hide in, and noise that no budget allows."""
+def _check_privacy(config: RunConfig, strategy: type[ExperienceStrategy], plan: Plan) -> None:
+    """Refuse noise that a strategy does not add, cohorts too small to hide in, and budgets that no noise keeps."""
+    mechanism = config.privacy.mechanism
+    needed = NEEDED.get(mechanism, ExperienceStrategy)
+    if not issubclass(strategy, needed) or (mechanism == "none" and issubclass(strategy, (CentralMean, LocalMean))):
+        pairs = ", ".join(f"{name!r} and a {kind.__name__}" for name, kind in NEEDED.items())
+        raise ConfigError(
+            f"privacy.mechanism {mechanism!r} and strategy {strategy.__name__} do not go together: {pairs} do"
+        )
+    if not issubclass(strategy, BudgetStrategy):
+        return
     safeguards, encoder = RunSafeguards(config), load_codec(config.codec.name).encoder
-    spec = spec_of(config, encoder, plan, "")
     try:
-        safeguards.plan(spec)
-        choose_graph(safeguards.sample, config.privacy.colluding, config.privacy.max_dropout)
+        safeguards.plan(spec_of(config, encoder, plan, ""))
+        if issubclass(strategy, SecureMean):
+            choose_graph(safeguards.sample, config.privacy.colluding, config.privacy.max_dropout)
     except (PrivacyError, SecureSumError) as error:
         raise ConfigError(str(error)) from error
 

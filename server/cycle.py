@@ -63,7 +63,7 @@ class Cycles:
         }  # fmt: skip
         self.current = Current("", {})
         self.public = PublicGames(plan, cache)
-        self.exchanges = Exchanges(config, self.public, learner, self.phases)
+        self.exchanges = Exchanges(config, self.public, learner, self.phases, self.safeguards)
 
     # Cycle 0
 

@@ -30,6 +30,7 @@ from .learner import Adapter, Learner
 from .phases import Outcome, Phases
 from .plan import Plan
 from .public import PublicGames, turns_of
+from .safeguards import RunSafeguards
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,10 @@ class Current:
 class Exchanges:
     """Keeps every exchange and every step of the context on disk, and reads back what is there already."""
 
-    def __init__(self, config: RunConfig, public: PublicGames, learner: Learner, phases: Phases) -> None:
+    def __init__(
+        self, config: RunConfig, public: PublicGames, learner: Learner, phases: Phases, safeguards: RunSafeguards
+    ) -> None:
+        self.safeguards = safeguards
         self.config, self.public, self.learner, self.phases = config, public, learner, phases
         self.codec = load_codec(config.codec.name)
         self._collecting = ExitStack()
@@ -59,10 +63,10 @@ class Exchanges:
         self._collecting.enter_context(self.phases.log.phase(cycle, _numbered("collect", exchange)))
         baseline = self._baseline(current, self.rehearsed(current, cycle, exchange))
         weights = context.weights if context.weights.any() else None
-        keys = keys_folder(self.config)
-        request = PlayRequest(
-            cycle, exchange, self._spec(current), baseline, current.adapter, weights, next_serial(keys)
-        )
+        keys, spec = keys_folder(self.config), self._spec(current)
+        # Where devices add all of their noise themselves, the plan goes with the request.
+        plan = self.safeguards.plan(spec).to_json() if self.config.privacy.mechanism == "local" else ""
+        request = PlayRequest(cycle, exchange, spec, baseline, current.adapter, weights, next_serial(keys), plan)
         return sign_request(owner_key(keys), request)
 
     def collected(self, cycle: int, exchange: int) -> bool:

@@ -77,7 +77,12 @@ class RunSafeguards:
         from .accounting import multiplier_for
 
         privacy = self.config.privacy
-        return multiplier_for(privacy.epsilon, privacy.delta, self.sample, self.population, self.releases)
+        return multiplier_for(privacy.epsilon, privacy.delta, self._accounted, self.population, self.releases)
+
+    @property
+    def _accounted(self) -> int:
+        """Devices of a release that the accountant may take for drawn at random: who sends its noise is seen."""
+        return self.population if self.config.privacy.mechanism == "local" else self.sample
 
     def plan(self, spec: VectorSpec) -> Plan:
         """Return the plan that every release of this run follows.
@@ -98,7 +103,8 @@ class RunSafeguards:
                 f"{self.sample} devices a release, of which {self.max_dropout:.0%} may drop out, are too few to hide "
                 "in: raise clients or strategy.fraction-train, or lower strategy.exchanges"
             )
-        return Plan.make(parts, largest, minimum, self.noise_multiplier)
+        shared = self.config.privacy.mechanism in ("none", "distributed")
+        return Plan.make(parts, largest, minimum if shared else 1, self.noise_multiplier)
 
     def begin_round(self) -> tuple[str, int]:
         """Number a round that was never used, not even before a crash."""
@@ -127,7 +133,7 @@ class RunSafeguards:
             return 0.0
         from .accounting import Release, epsilon_of
 
-        release = Release(self.noise_multiplier, self.sample, self.population)
+        release = Release(self.noise_multiplier, self._accounted, self.population)
         return epsilon_of(release, releases, self.config.privacy.delta)
 
     def describe(self, secure: bool) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class ExperienceStrategy(Strategy):
         """Ask a part of the cohort to play. What it is sent comes from the consolidator, not from `arrays`."""
         cycle, exchange = self.place(server_round)
         nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-        cohort = self._part(nodes, cycle, exchange)
+        cohort = self.draw(nodes, cycle, exchange)
         request = self.consolidator.request(cycle, exchange)
         records = request_to_records(request)
         log(INFO, "configure_train: asked %d of %d nodes", len(cohort), len(nodes))
@@ -132,7 +132,7 @@ class ExperienceStrategy(Strategy):
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             raise FedoelError(f"round {server_round} was not asked for: call configure_train first")
-        arrived = sort_replies(replies, exchange.asked, exchange.request.spec)
+        arrived = sort_replies(replies, exchange.asked, exchange.request.spec, bool(exchange.request.plan))
         aggregate, refused = self._aggregate(arrived)
         for reason, count in refused.items():
             log(WARNING, "aggregate_train: %d refused: %s", count, reason)
@@ -203,6 +203,10 @@ class ExperienceStrategy(Strategy):
         log(INFO, "\t└──> Waiting:")
         log(INFO, "\t\t├── For nodes: %.0f s", self.node_timeout)
         log(INFO, "\t\t└── For replies: %.0f s", self.timeout)
+
+    def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
+        """Draw the devices of an exchange."""
+        return self._part(nodes, cycle, exchange)
 
     def place(self, server_round: int) -> tuple[int, int]:
         """Cycle and exchange of a round, both from 1."""

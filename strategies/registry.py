@@ -9,10 +9,13 @@ from types import MappingProxyType
 from ..protocol.errors import ConfigError
 from .experience import ExperienceStrategy
 from .mean import Mean
+from .noisy_mean import CentralMean, LocalMean
 from .secure_mean import SecureMean
 
 GROUP = "fedoel.strategies"
-BUILT_IN = MappingProxyType({"mean": Mean, "secure-mean": SecureMean})
+BUILT_IN = MappingProxyType(
+    {"mean": Mean, "secure-mean": SecureMean, "central-mean": CentralMean, "local-mean": LocalMean}
+)
 
 
 def load_strategy(name: str) -> type[ExperienceStrategy]:

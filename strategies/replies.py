@@ -26,7 +26,7 @@ class Sorted:
     refused: Mapping[str, int]
 
 
-def sort_replies(replies: Iterable[Message], asked: Mapping[str, int], spec: VectorSpec) -> Sorted:
+def sort_replies(replies: Iterable[Message], asked: Mapping[str, int], spec: VectorSpec, noisy: bool = False) -> Sorted:
     """Check every reply.
 
     Contributions are ordered by their bytes: node ids differ between engines and replies come in any order, but the
@@ -36,6 +36,8 @@ def sort_replies(replies: Iterable[Message], asked: Mapping[str, int], spec: Vec
     ----------
     asked
         Node by id of the message that was sent to it. Errors made on the way have no node of their own.
+    noisy
+        Whether devices have added noise themselves.
     """
     waiting, refused, uplink = dict(asked), Counter[str](), []
     accepted: list[Contribution] = []
@@ -48,7 +50,7 @@ def sort_replies(replies: Iterable[Message], asked: Mapping[str, int], spec: Vec
         else:
             uplink.append(records_bytes(reply.content))
             try:
-                accepted.append(Contribution(node, vector_from_reply(reply.content, spec)))
+                accepted.append(Contribution(node, vector_from_reply(reply.content, spec, noisy)))
             except VectorError:
                 refused[BAD_VECTOR] += 1
     if waiting:

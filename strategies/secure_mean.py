@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any
 
-import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from ..protocol.errors import PrivacyError, SecureSumError, VectorError
+from ..protocol.errors import SecureSumError, VectorError
 from ..protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec
 from ..protocol.messages import PlayRequest, copy_of, records_bytes, request_to_records
 from ..protocol.privacy.plan import Plan
@@ -24,12 +23,13 @@ from ..protocol.secagg.graph import choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
+from .budget import BudgetStrategy
 from .cohort import wait_for_nodes
 from .consolidator import Traffic
-from .experience import ExperienceStrategy, log
+from .experience import log
 from .replies import failure
 
-FAILED, EXHAUSTED, SILENT = "round failed", "privacy budget exhausted", "no reply"
+FAILED, SILENT = "round failed", "no reply"
 ATTEMPTS = 2  # a phase is idempotent: who did not answer in time is asked once more
 
 
@@ -48,7 +48,7 @@ class _Tally:
         return Traffic(self.up.total() / asked, self.down.total() / asked, accepted, refused)
 
 
-class SecureMean(ExperienceStrategy):
+class SecureMean(BudgetStrategy):
     """Every client counts by what it played, and no vector is seen: the aggregate is the secure sum over the cohort.
 
     Parameters
@@ -71,38 +71,20 @@ class SecureMean(ExperienceStrategy):
         """
         raise VectorError("a secure sum has no single contributions")
 
-    def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
+    def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Run one round; a round that fails is an exchange in which nothing was learned."""
         cycle, exchange = self.place(server_round)
         tally, aggregate = _Tally(), None
+        request = self.consolidator.request(cycle, exchange)
         try:
-            self.consolidator.safeguards.check_budget()
-            request = self.consolidator.request(cycle, exchange)
             nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
             aggregate = self._sum(grid, self.draw(nodes, cycle, exchange), request, timeout, tally)
-        except PrivacyError as error:
-            log(WARNING, "exchange: no release: %s", error)
-            tally.refused[EXHAUSTED] += 1
         except SecureSumError as error:
             log(WARNING, "exchange: the round fails closed: %s", error)
             tally.refused[FAILED] += 1
         accepted = aggregate.cohort if aggregate else 0
         self.consolidator.collect(cycle, exchange, aggregate, tally.traffic(accepted))
         return MetricRecord({"accepted": accepted, "refused": tally.refused.total()})
-
-    def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
-        """Draw the devices of a round, in random order: each by itself where releases are noisy, else as a share.
-
-        Noise is accounted for cohorts in which every device is with the same chance, independently of all others.
-        """
-        rng = np.random.default_rng([self.seed, cycle, exchange, len(nodes)])
-        safeguards = self.consolidator.safeguards
-        if safeguards.noisy:
-            chance = safeguards.chance
-            cohort = [node for node, drawn in zip(nodes, rng.random(len(nodes)) < chance, strict=True) if drawn]
-        else:
-            cohort = self._part(nodes, cycle, exchange)
-        return [cohort[place] for place in rng.permutation(len(cohort)).tolist()]
 
     def _sum(self, grid: Grid, cohort: list[int], request: PlayRequest, timeout: float, tally: _Tally) -> Aggregate:
         """Take a cohort through the five phases."""

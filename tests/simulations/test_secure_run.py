@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedoel.protocol.config import RunConfig, Scalar
@@ -51,6 +52,25 @@ def test_a_noisy_run_says_what_it_spent(tmp_path: Path, cache: Path) -> None:
     assert found["private"] and found["privacy"]["epsilon"] == 8.0
 
 
+@pytest.mark.parametrize("mechanism", ["central", "local"])
+def test_noise_without_a_secure_sum(mechanism: str, tmp_path: Path, cache: Path) -> None:
+    changed: dict[str, Scalar] = {"privacy.mechanism": mechanism, "strategy.name": f"{mechanism}-mean"}
+    found = run(tmp_path, cache, **{**NOISY, **changed})
+    assert [entry["kind"] for entry in entries(tmp_path)] == ["ledger", "spend", "spend"]
+    assert 0 < found["cycles"][1]["epsilon"] < found["cycles"][2]["epsilon"] <= 8.0
+    assert found["cycles"][1]["accepted"] == 8 and not found["cycles"][1]["refused"]
+
+
+def test_who_trusts_more_has_less_noise(tmp_path: Path, cache: Path) -> None:
+    noise = {}
+    for mechanism, strategy in (("central", "central-mean"), ("distributed", "secure-mean"), ("local", "local-mean")):
+        out = tmp_path / mechanism
+        run(out, cache, **{**NOISY, "cycles": 1, "privacy.mechanism": mechanism, "strategy.name": strategy})
+        with np.load(out / "run" / "checkpoints" / "cycle-001" / "collect.npz") as kept:
+            noise[mechanism] = json.loads(kept["values"].tobytes())["noise"]
+    assert noise["central"] < noise["distributed"] < 0.3 * noise["local"]
+
+
 def test_a_resumed_run_does_not_spend_again(tmp_path: Path, cache: Path) -> None:
     first = run(tmp_path, cache, **NOISY)
     config = RunConfig.from_flat({**SETTINGS, **NOISY, "cache": str(cache), "out": str(tmp_path / "run")})
@@ -74,7 +94,9 @@ def test_an_exhausted_budget_ends_training_and_nothing_else(tmp_path: Path, cach
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({**NOISY, "strategy.name": "mean"}, "use strategy secure-mean"),
+        ({**NOISY, "strategy.name": "mean"}, "do not go together"),
+        ({**NOISY, "privacy.mechanism": "central", "strategy.name": "local-mean"}, "do not go together"),
+        ({"strategy.name": "central-mean"}, "do not go together"),
         ({"clients": 2}, "too few to hide in"),
         ({"privacy.epsilon": 1.0}, "needs a privacy.mechanism"),
         ({"privacy.mechanism": "distributed"}, "a mechanism needs an epsilon"),

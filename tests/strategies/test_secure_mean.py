@@ -24,9 +24,10 @@ from fedoel.protocol.secagg.keys import Identity
 from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_records, step_from_records
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
 from fedoel.simulations.identity import server_identity
+from fedoel.strategies.budget import EXHAUSTED
 from fedoel.strategies.consolidator import Traffic
 from fedoel.strategies.registry import load_strategy
-from fedoel.strategies.secure_mean import EXHAUSTED, FAILED, SecureMean
+from fedoel.strategies.secure_mean import FAILED, SecureMean
 
 SPEC = VectorSpec("tactics", 4, "vocabulary", "v1", ("coin",), 2, 5.0, 20.0)
 CLIENTS = 8

@@ -1,0 +1,51 @@
+"""Strategies whose releases are differentially private: how cohorts are drawn, and when a budget is at its end."""
+
+from __future__ import annotations
+
+from logging import WARNING
+
+import numpy as np
+from flwr.app import MetricRecord
+from flwr.serverapp import Grid
+
+from ..protocol.errors import PrivacyError
+from .consolidator import Traffic
+from .experience import ExperienceStrategy, log
+
+EXHAUSTED = "privacy budget exhausted"
+
+
+class BudgetStrategy(ExperienceStrategy):
+    """Draws every device with the same chance, independently, and asks nobody once the budget is spent.
+
+    `cycle` is the one that is under way.
+    """
+
+    cycle = 0
+
+    def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
+        """Draw the devices of a release, in random order; a fixed share of them where releases have no noise."""
+        safeguards = self.consolidator.safeguards
+        rng = np.random.default_rng([self.seed, cycle, exchange, len(nodes)])
+        if safeguards.noisy:
+            chance = safeguards.chance
+            cohort = [node for node, drawn in zip(nodes, rng.random(len(nodes)) < chance, strict=True) if drawn]
+        else:
+            cohort = self._part(nodes, cycle, exchange)
+        return [cohort[place] for place in rng.permutation(len(cohort)).tolist()]
+
+    def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
+        """Make a release, or say that there is nothing left to make one with."""
+        cycle, exchange = self.place(server_round)
+        self.cycle = cycle
+        try:
+            self.consolidator.safeguards.check_budget()
+        except PrivacyError as error:
+            log(WARNING, "exchange: no release: %s", error)
+            self.consolidator.collect(cycle, exchange, None, Traffic(0.0, 0.0, 0, {EXHAUSTED: 1}))
+            return MetricRecord({"accepted": 0, "refused": 1})
+        return self.release(grid, server_round, timeout)
+
+    def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
+        """Ask the devices that were drawn, and hand on what came of it."""
+        return super().exchange(grid, server_round, timeout)
