@@ -23,7 +23,7 @@ from ..protocol.secagg.state import round_from_record, round_to_record
 from ..protocol.secagg.terms import Terms
 from .membership import Membership
 
-STATE = "secure-sum"
+STATE, LEAST = "secure-sum", "min-cohort"
 Play = Callable[[PlayRequest], ExperienceVector]
 
 
@@ -62,7 +62,8 @@ def _begin(step: Step, context: Context, member: Membership) -> Round:
             return before
         if before.terms.run == terms.run and before.terms.number >= terms.number:
             raise SecureSumError(f"round {terms.number} is over for this device, which has been in one as late")
-    return device.advertise(member.identity, terms, int.from_bytes(step.extra, "big"))
+    least = context.node_config.get(LEAST, 2)
+    return device.advertise(member.identity, terms, int.from_bytes(step.extra, "big"), int(least))
 
 
 def _under_way(step: Step, context: Context) -> Round:

@@ -121,6 +121,7 @@ def _audit(verb: argparse.ArgumentParser) -> None:
     verb.description = "Attack a scenario's protections, and write a privacy card. Exits with 1 if a promise is broken."
     verb.add_argument("scenario", nargs="?", metavar="SCENARIO", help="TOML file or built-in name (default: private)")
     verb.add_argument("--trials", type=int, default=2000, metavar="N", help="of each attack (default: %(default)s)")
+    verb.add_argument("--with-updates", action="store_true", help="attack LoRA updates too, with the language model")
     verb.add_argument("--out", metavar="DIR", help="folder of the card (default: runs/audit)")
     _add_settings(verb)
 

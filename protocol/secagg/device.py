@@ -71,15 +71,22 @@ class Round:
         )
 
 
-def advertise(identity: Identity, terms: Terms, position: int) -> Round:
+def advertise(identity: Identity, terms: Terms, position: int, least: int = 2) -> Round:
     """Begin a round: draw two secrets and a key for seals; the reply is an `Advert`.
+
+    Parameters
+    ----------
+    least
+        Survivors that this device wants to be among.
 
     Raises
     ------
     SecureSumError
-        If the terms would let a third of the neighbours recover secrets, or a minority be a sum.
+        If the terms would let a third of the neighbours recover secrets, or too few be a sum.
     """
     terms.neighbours_of(position)
+    if terms.minimum < least:
+        raise SecureSumError(f"this round may end with {terms.minimum} survivors, and this device wants {least}")
     if 3 * terms.threshold <= terms.neighbours or 3 * terms.minimum <= terms.cohort:
         raise SecureSumError("this round would unmask for too few: its threshold or minimum is a third or less")
     mask_seed, own_seed, seal_key = new_seed(), new_seed(), os.urandom(32)

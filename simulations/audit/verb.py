@@ -30,15 +30,22 @@ def run_verb(arguments: argparse.Namespace) -> int:
     settings = dict(parse_setting(text) for text in arguments.settings)
     config = load_scenario(arguments.scenario or "private", settings)
     out = Path(arguments.out or "runs/audit").expanduser().absolute()
-    card = audit(config, out, arguments.trials)
+    card = audit(config, arguments.trials, arguments.with_updates)
     print(card.markdown())
     for path in card.write(out):
         print(path)
     return BROKEN if card.problems else 0
 
 
-def audit(config: RunConfig, out: Path, trials: int) -> Card:
+def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
     """Make every attack once.
+
+    Parameters
+    ----------
+    trials
+        Of each attack on membership and attributes.
+    with_updates
+        Whether to attack updates of LoRA weights too, for comparison: it loads the language model.
 
     Raises
     ------
@@ -61,4 +68,9 @@ def audit(config: RunConfig, out: Path, trials: int) -> Card:
     ]
     with tempfile.TemporaryDirectory(prefix="fedoel-audit-") as folder:
         surveillance = watch(config, Path(folder) / "run")
-    return Card(safeguards.describe(secure=True), bounds, findings, extractions(plan, config.seed), surveillance)
+    secrets = extractions(plan, config.seed)
+    if with_updates:
+        from .updates import lora_extraction
+
+        secrets.insert(2, lora_extraction(config.policy, runtime.cache(config), config.seed))
+    return Card(safeguards.describe(secure=True), bounds, findings, secrets, surveillance)

@@ -256,6 +256,8 @@ def test_terms_that_a_device_refuses() -> None:
     for weak in (terms(cohort=9, neighbours=8, threshold=2), terms(cohort=9, neighbours=8, threshold=4, minimum=3)):
         with pytest.raises(SecureSumError, match="too few"):
             device.advertise(identity, weak, 0)
+    with pytest.raises(SecureSumError, match="3 survivors, and this device wants 4"):
+        device.advertise(identity, terms(), 0, least=4)
 
 
 def test_wrong_shares_are_found_out() -> None:

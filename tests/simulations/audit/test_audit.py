@@ -14,7 +14,7 @@ import pytest
 
 from fedoel.client.policy.policy import LogProbs, Policy
 from fedoel.client.runtime import LocalRuntime
-from fedoel.protocol.config import RunConfig
+from fedoel.protocol.config import PolicyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.privacy.plan import Part, Plan
@@ -26,6 +26,7 @@ from fedoel.simulations.audit.leaks import watch
 from fedoel.simulations.audit.mechanism import Bound
 from fedoel.simulations.audit.planted import Extraction, candidates, extractions
 from fedoel.simulations.audit.pool import play_pool
+from fedoel.simulations.audit.updates import lora_extraction
 from fedoel.simulations.cli import main
 from fedoel.simulations.scenario import load_scenario
 from fedoel.strategies.secure_mean import SecureMean
@@ -113,6 +114,12 @@ def test_secrets_stay_where_they_are() -> None:
     found = {each.view: each.extracted for each in extractions(PLAN, 0, 100)}
     assert found == {"raw text": 100, "plain embedding": 100, "single vector": 0, "noisy sum": 0}
     assert len(set(candidates())) == 1000
+
+
+def test_an_update_of_weights_tells_every_secret(tiny_base: Path, tmp_path: Path) -> None:
+    """What federated averaging sends is attacked with success: the attack is not blunt, the vector is."""
+    found = lora_extraction(PolicyConfig(base=str(tiny_base), lora_layers=2), tmp_path, 0, 20)
+    assert (found.extracted, found.planted) == (20, 20)
 
 
 def test_scores_are_summed_up() -> None:
