@@ -31,9 +31,9 @@ class Ledger:
         self.path = path
         entries = self._read()
         if not entries:
-            entries = [{"kind": OPENED, "run": secrets.token_hex(16)}]
+            entries = [{"kind": OPENED, "run": secrets.token_hex(16), "secret": secrets.randbits(64)}]
             self._append(entries[0])
-        self.run = str(entries[0].get("run", ""))
+        self.run, self.secret = str(entries[0].get("run", "")), int(entries[0].get("secret", 0))
         self.rounds: int = sum(entry["kind"] == BEGUN for entry in entries)
         self._cycles = [int(entry.get("cycle", 0)) for entry in entries if entry["kind"] == SPENT]
 

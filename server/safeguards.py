@@ -65,6 +65,11 @@ class RunSafeguards:
         return self.sample / self.population
 
     @property
+    def secret(self) -> int:
+        """The ledger's own number. A simulation has none, so that its runs draw the same cohorts each time."""
+        return self.ledger.secret if self.config.privacy.keys else 0
+
+    @property
     def releases(self) -> int:
         """Releases that the run is going to make."""
         return self.config.cycles * self.config.strategy.exchanges

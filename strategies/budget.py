@@ -26,7 +26,7 @@ class BudgetStrategy(ExperienceStrategy):
     def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
         """Draw the devices of a release, in random order; a fixed share of them where releases have no noise."""
         safeguards = self.consolidator.safeguards
-        rng = np.random.default_rng([self.seed, cycle, exchange, len(nodes)])
+        rng = np.random.default_rng([self.seed, cycle, exchange, len(nodes), safeguards.secret])
         if safeguards.noisy:
             chance = safeguards.chance
             cohort = [node for node, drawn in zip(nodes, rng.random(len(nodes)) < chance, strict=True) if drawn]

@@ -37,6 +37,11 @@ class Safeguards(Protocol):
         """Chance of each device to be drawn for a release."""
         ...
 
+    @property
+    def secret(self) -> int:
+        """A number that devices do not know, to draw cohorts with: who knows a cohort needs more noise."""
+        ...
+
     def plan(self, spec: VectorSpec) -> Plan:
         """Return the plan that every release of this run follows."""
         ...

@@ -77,6 +77,11 @@ def test_a_budget_is_spent_once_over_restarts(tmp_path: Path) -> None:
             refused()
 
 
+def test_cohorts_of_a_real_fleet_are_drawn_with_a_secret(tmp_path: Path) -> None:
+    simulated, real = (safeguards(tmp_path, **{"privacy.keys": keys}) for keys in ("", str(tmp_path)))
+    assert simulated.secret == 0 != real.secret == safeguards(tmp_path, **{"privacy.keys": "k"}).secret
+
+
 def test_rounds_are_numbered_over_restarts(tmp_path: Path) -> None:
     run, number = safeguards(tmp_path).begin_round()
     assert number == 1 and safeguards(tmp_path).begin_round() == (run, 2)
