@@ -87,6 +87,7 @@ class Store:
                 os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         except OSError as error:
             raise StoreError(f"the store {path} cannot be made: {error.strerror}") from error
+        _mend(path)
         with self._open() as base:
             base.executescript(TABLES)
             self._check_key(base)
@@ -107,10 +108,14 @@ class Store:
         """Open every row that can be opened, oldest first."""
         rows, damaged = [], []
         with self._open() as base:
-            for number, written, sealed in base.execute("SELECT id, written, sealed FROM rows ORDER BY id"):
+            last = base.execute("SELECT seq FROM sqlite_sequence WHERE name = 'rows'").fetchone()
+            for number in range(1, last[0] + 1 if last else 1):
                 try:
-                    rows.append(Stored(number, written, trajectory_from_bytes(self._unseal(number, sealed))))
-                except StoreError:
+                    found = base.execute("SELECT written, sealed FROM rows WHERE id = ?", (number,)).fetchone()
+                    if found is not None:
+                        opened = trajectory_from_bytes(self._unseal(number, found[1]))
+                        rows.append(Stored(number, found[0], opened))
+                except (StoreError, sqlite3.DatabaseError):
                     damaged.append(number)
         return Contents(tuple(rows), tuple(damaged))
 
@@ -200,6 +205,21 @@ class Store:
 
     def _label(self, number: int) -> bytes:
         return json.dumps([self._client, FORMAT, number]).encode()
+
+
+def _mend(path: Path) -> None:
+    """Give a file that was cut off its length again: SQLite would read nothing of it. What was lost reads as damaged.
+
+    Size and number of pages stand in the header (https://www.sqlite.org/fileformat.html, 1.3).
+    """
+    with path.open("r+b") as file:
+        header = file.read(100)
+        if not header.startswith(b"SQLite format 3\0") or len(header) < 100:
+            return
+        size, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
+        whole = (65_536 if size == 1 else size) * pages
+        if file.seek(0, os.SEEK_END) < whole:
+            file.truncate(whole)
 
 
 def _cipher(key: bytes) -> AESGCM:

@@ -118,11 +118,19 @@ def test_a_bad_row_costs_one_row(store: Store, statement: str) -> None:
     assert [row.id for row in store.read().rows] == [1, 3]
 
 
-@pytest.mark.parametrize("cut", [0.3, 0.6])
-def test_a_truncated_file_is_said_to_be_one(store: Store, cut: float) -> None:
-    store.add([trajectory(n) for n in range(60)])
+@pytest.mark.parametrize("cut", [0.5, 0.8])
+def test_of_a_truncated_file_the_rest_is_kept(store: Store, cut: float) -> None:
+    store.add([trajectory(n) for n in range(1, 61)])
     content = store.path.read_bytes()
     store.path.write_bytes(content[: int(len(content) * cut)])
+    contents = Store(store.path, "client-1", KEY).read()
+    assert 60 * cut - 15 < len(contents.rows) < 60 * cut + 5 and contents.damaged
+    assert all(row.trajectory.seed == row.id for row in contents.rows)
+
+
+def test_a_file_of_which_too_little_is_left_is_said_to_be_damaged(store: Store) -> None:
+    store.add([trajectory(n) for n in range(60)])
+    store.path.write_bytes(store.path.read_bytes()[:4000])
     with pytest.raises(StoreError, match="move it away"):
         Store(store.path, "client-1", KEY).read()
 
