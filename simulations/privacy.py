@@ -47,17 +47,25 @@ class Forecast:
         noise = math.sqrt(self.plan.variance("gradient", self.safeguards.sample) * part.size)
         return self.safeguards.sample * part.norm / noise
 
+    def epsilon_against_server(self, colluding: float) -> float:
+        """Epsilon for who knows each cohort, and the noise of a share of it."""
+        run, plan = self.safeguards, self.plan
+        honest = 1 - colluding * run.sample / plan.minimum
+        if honest <= 0:
+            return math.inf
+        known = Release(run.noise_multiplier * math.sqrt(honest), run.population, run.population)
+        return epsilon_of(known, run.releases, run.config.privacy.delta)
+
     def lines(self) -> list[str]:
         """Say it in words."""
         run, plan, privacy = self.safeguards, self.plan, self.safeguards.config.privacy
-        open_sample = epsilon_of(
-            Release(run.noise_multiplier, run.population, run.population), run.releases, privacy.delta
-        )
+        seen, helped = (self.epsilon_against_server(share) for share in (0.0, privacy.colluding))
         norms = ", ".join(f"{part.name} to {part.norm:g} ({part.size} cells)" for part in plan.parts)
         return [
             f"epsilon        {privacy.epsilon:g} at delta {privacy.delta:g}, for whoever sees every model and sum of "
             f"{run.releases} releases",
-            f"               {open_sample:.3g} for who also knows who took part in each, as the server does",
+            f"               {seen:.3g} for who also knows who took part in each, as the server does; {helped:.3g} for a server "
+            f"with {privacy.colluding:.0%} of each cohort",
             f"noise          multiplier {run.noise_multiplier:.3f} on the sum, from shares of at least "
             f"{plan.minimum} survivors",
             f"sampling       each device with chance {run.chance:.3g}: {run.sample} of {run.population} on average",
