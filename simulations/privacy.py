@@ -64,8 +64,8 @@ class Forecast:
         return [
             f"epsilon        {privacy.epsilon:g} at delta {privacy.delta:g}, for whoever sees every model and sum of "
             f"{run.releases} releases",
-            f"               {seen:.3g} for who also knows who took part in each, as the server does; {helped:.3g} for a server "
-            f"with {privacy.colluding:.0%} of each cohort",
+            f"               {seen:.3g} for who also knows who took part in each, as the server does",
+            f"               {helped:.3g} for a server that works together with {privacy.colluding:.0%} of each cohort",
             f"noise          multiplier {run.noise_multiplier:.3f} on the sum, from shares of at least "
             f"{plan.minimum} survivors",
             f"sampling       each device with chance {run.chance:.3g}: {run.sample} of {run.population} on average",
