@@ -1,0 +1,75 @@
+"""The privacy frontier: what is won after the last cycle, by epsilon, from the results of `fedoel experiment privacy`.
+
+    python benchmarks/frontier.py runs/experiment-privacy
+
+Writes frontier.png and frontier.svg beside the results, and prints the share of the gain without noise that is left.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fedoel.simulations.figures import GRID, LEARNED, MUTED, save_figure
+
+Runs = Sequence[Mapping[str, Any]]
+NO_NOISE = 1000.0  # stands for no noise in the experiment
+
+
+def main(folder: Path) -> None:
+    """Draw and print."""
+    results: dict[str, Runs] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    arms = sorted((float(name.removeprefix("epsilon ")), runs) for name, runs in results.items())
+    free = gain(dict(arms)[NO_NOISE])
+    for epsilon, runs in arms:
+        rates = ", ".join(f"{100 * last(run)['win_rate']:.0f}" for run in runs)
+        left = f"{gain(runs) / free:.0%} of that without noise"
+        print(f"epsilon {epsilon:g}: {rates} %, gain {100 * gain(runs):.0f} points, {left}")
+    for path in save_figure(lambda: figure(arms), folder / "frontier"):
+        print(path)
+
+
+def last(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Held-out results after the last cycle."""
+    found: Mapping[str, Any] = run["cycles"][-1]["held_out"]
+    return found
+
+
+def gain(runs: Runs) -> float:
+    """Mean gain over the warm start, a fraction."""
+    return fmean(last(run)["win_rate"] - run["cycles"][0]["held_out"]["win_rate"] for run in runs)
+
+
+def figure(arms: Sequence[tuple[float, Runs]]) -> Any:
+    """One point a seed with its interval, and a line through the means; no noise at the right."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    drawn = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes, places = drawn.add_subplot(), range(len(arms))
+    axes.plot(places, [fmean(last(run)["win_rate"] for run in runs) for _, runs in arms], color=LEARNED, linewidth=2)
+    for place, (_, runs) in zip(places, arms, strict=True):
+        for run in runs:
+            end = last(run)
+            axes.plot([place, place], [end["low"], end["high"]], color=LEARNED, linewidth=1, alpha=0.5)
+            axes.plot([place], [end["win_rate"]], marker="o", color=LEARNED, markersize=5)
+    floor = fmean(run["floors"]["random"]["win_rate"] for _, runs in arms for run in runs)
+    axes.axhline(floor, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    axes.annotate("random play", (0, floor), xytext=(0, 4), textcoords="offset points", color=MUTED)
+    axes.set_xticks(list(places), [f"{epsilon:g}" if epsilon < NO_NOISE else "no noise" for epsilon, _ in arms])
+    axes.set_xlabel("epsilon of the whole run")
+    axes.set_title("Held-out games won after the last cycle", loc="left", fontsize=10.5)
+    axes.set_ylim(-0.02, 1.05)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+    return drawn
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
