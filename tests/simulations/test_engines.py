@@ -44,14 +44,12 @@ def traffic(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: event[key] for key in keys} for event in events if "uplink_bytes" in event]
 
 
-SECURE = replace(CONFIG, clients=4, cycles=1, strategy=StrategyConfig(name="secure-mean"))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("run", [CONFIG, SECURE], ids=["two exchanges", "secure sum"])
-def test_ray_and_one_process_agree_to_the_bit(run: RunConfig, tmp_path: Path, cache: Path) -> None:
+def test_ray_and_one_process_agree_to_the_bit(tmp_path: Path, cache: Path) -> None:
+    """With secure sums: vectors are rounded in the same way, and masks cancel."""
     here: list[dict[str, Any]] = []
     there: list[dict[str, Any]] = []
+    run = replace(CONFIG, clients=6, cycles=1, strategy=StrategyConfig(name="secure-mean", exchanges=2))
     config = replace(run, cache=str(cache))
     run_inprocess(replace(config, out=str(tmp_path / "here")), here.append)
     run_ray(replace(config, out=str(tmp_path / "there")), there.append)
