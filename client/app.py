@@ -133,16 +133,17 @@ def experience_of(
 def store_of(context: Context, client: int) -> Store | None:
     """Open the device's log of trajectories, if the node was started with one, and drop what is too old.
 
-    Node settings: ``store`` is its path, ``store-days`` how long rows are kept (90), ``store-key`` the path of its key
-    (beside it), or ``keyring``.
+    Node settings: ``store`` is its path, ``store-days`` how long rows are kept (90), ``store-megabytes`` how much of
+    them (100), ``store-key`` the path of its key (beside it), or ``keyring``.
     """
     place, days = context.node_config.get("store"), context.node_config.get("store-days", 90)
+    megabytes = context.node_config.get("store-megabytes", 100)
     if place is None:
         return None
     path, key = Path(str(place)), str(context.node_config.get("store-key", f"{place}.key"))
     name = f"client-{client}"
     store = Store(path, name, key_from_keyring(name) if key == "keyring" else key_from_file(Path(key)))
-    store.prune(max_age=86_400 * float(days))
+    store.prune(max_age=86_400 * float(days), max_bytes=int(1e6 * float(megabytes)))
     return store
 
 

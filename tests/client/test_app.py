@@ -186,6 +186,9 @@ def test_what_was_played_is_logged_where_the_node_has_a_store(runtime: FakeRunti
     store = Store(path, "client-0", key_from_file(tmp_path / "store.sqlite.key"))
     assert [row.trajectory.spec.family for row in store.read().rows] == ["coin-collector"] * 2
     assert [use.row for use in store.uses()] == [1, 2] and len({use.vector for use in store.uses()}) == 1
+    where.node_config["store-megabytes"] = 0
+    call(runtime, signed(replace(request(), serial=1)), where)
+    assert [row.id for row in store.read().rows] == [3, 4], "what is there is pruned before more is added"
 
 
 def test_malformed_requests_are_refused(runtime: FakeRuntime) -> None:
