@@ -18,7 +18,7 @@ from ..client.encoders.encoder import Encoder, count
 from ..client.policy.policy import Policy
 from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
-from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
+from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec, total
 from ..protocol.messages import PlayRequest
 from ..protocol.play import Trajectory, Turn
 from ..protocol.signing import sign_request
@@ -51,6 +51,7 @@ class Exchanges:
         self.config, self.public, self.learner, self.phases = config, public, learner, phases
         self.codec = load_codec(config.codec.name)
         self._collecting = ExitStack()
+        self._asked = ""
         self._rehearsed: dict[int, list[list[Trajectory]]] = {}
 
     def request(self, current: Current, cycle: int, exchange: int) -> PlayRequest:
@@ -60,6 +61,7 @@ class Exchanges:
         player, and a baseline that lags behind blames and praises at random.
         """
         context = self.context(current, cycle, exchange - 1)
+        self._asked = current.version
         self._collecting.enter_context(self.phases.log.phase(cycle, _numbered("collect", exchange)))
         baseline = self._baseline(current, self.rehearsed(current, cycle, exchange))
         weights = context.weights if context.weights.any() else None
@@ -78,7 +80,7 @@ class Exchanges:
         vector = {} if aggregate is None else {"vector": aggregate.vector.to_array()}
         values = {
             **asdict(traffic), "refused": dict(traffic.refused), "cohort": aggregate.cohort if aggregate else 0,
-            "noise": aggregate.noise if aggregate else 0.0,
+            "noise": aggregate.noise if aggregate else 0.0, "version": self._asked,
         }  # fmt: skip
         self.phases.keep(cycle, _numbered("collect", exchange), Outcome(values, vector))
         self._collecting.close()
@@ -138,11 +140,23 @@ class Exchanges:
         return Context(found.arrays["weights"], found.arrays["support"], found.values["kl"])
 
     def _aggregate(self, current: Current, cycle: int, exchange: int) -> Aggregate | None:
-        kept = self._kept(cycle, exchange)
-        if "vector" not in kept.arrays:
+        """What an exchange gave, and those before it that asked the same version in the same way.
+
+        Where a cycle promoted nothing, its experience is still that of the version that plays: it is not thrown away.
+        """
+        asked = [self._kept(cycle, exchange)]
+        if exchange == 1:  # later ones were played under a context of their own
+            for before in range(cycle - 1, 0, -1):
+                if (kept := self._kept(before, 1)).values.get("version") != current.version:
+                    break
+                asked.append(kept)
+        found = [kept for kept in asked if "vector" in kept.arrays]
+        if not found:
             return None
-        vector = ExperienceVector.unchecked(self._spec(current), kept.arrays["vector"])
-        return Aggregate(vector, kept.values["cohort"], kept.values["noise"])
+        spec = self._spec(current)
+        vector = total(ExperienceVector.unchecked(spec, kept.arrays["vector"]) for kept in found)
+        cohort, noise = (sum(kept.values[name] for kept in found) for name in ("cohort", "noise"))
+        return Aggregate(vector, cohort, noise)
 
     def _with_fisher(self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn]) -> Aggregate:
         """Fill in a Fisher diagonal that the cohort was not asked for, from as many public games as it played."""
