@@ -1,4 +1,7 @@
-"""Attacks on what a server could look at: a vector, a sum, a noisy sum, and the context that the next version learns.
+"""Attacks on what a server could look at: a vector, a sum, a noisy sum, and the adapter of the next version.
+
+That adapter is what a noisy sum turns into: without a language model the context itself; LoRA weights are made of it and
+of public games alone, and can say no more than it does.
 
 The attacker knows all but whether its target took part, or what the target did: every vector of a pool of devices, the
 plan, and the size of the cohort. Every attack is also made where it must succeed, on a single vector.
@@ -21,7 +24,7 @@ from ...server.codecs.context import natural_step
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 FALSE_ALARMS = 0.001
-VIEWS = ("single vector", "sum", "noisy sum", "context of the next version")
+VIEWS = ("single vector", "sum", "noisy sum", "adapter of the next version")
 
 
 @dataclass(frozen=True, slots=True)

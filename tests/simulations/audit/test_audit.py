@@ -100,7 +100,7 @@ def test_a_single_vector_tells_and_a_noisy_sum_does_not(pool: Pool) -> None:
     for findings in (membership(pool, PLAN, 0.1, 600, 0), attribute(pool, PLAN, 600, 0)):
         by_view = {finding.view: finding for finding in findings}
         assert by_view["single vector"].auroc > 0.75
-        assert by_view["noisy sum"].auroc < 0.58 > by_view["context of the next version"].auroc
+        assert by_view["noisy sum"].auroc < 0.58 > by_view["adapter of the next version"].auroc
 
 
 def test_without_noise_a_small_sum_tells(pool: Pool) -> None:
