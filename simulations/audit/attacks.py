@@ -1,7 +1,7 @@
 """Attacks on what a server could look at: a vector, a sum, a noisy sum, and the adapter of the next version.
 
-That adapter is what a noisy sum turns into: without a language model the context itself; LoRA weights are made of it and
-of public games alone, and can say no more than it does.
+That adapter is what a noisy sum turns into: without a language model the context itself; LoRA weights are made of it
+and of public games alone, and can say no more than it does.
 
 The attacker knows all but whether its target took part, or what the target did: every vector of a pool of devices, the
 plan, and the size of the cohort. Every attack is also made where it must succeed, on a single vector.
