@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from flwr.app import Context, RecordDict
 
 from ..protocol.errors import SecureSumError
@@ -87,8 +86,7 @@ def _mask(state: Round, step: Step, records: RecordDict, play: Play) -> Round:
 
 def protected(vector: ExperienceVector, plan: Plan) -> Cells:
     """Clip a vector, add this device's share of the noise, and write it as cells modulo ``2**bits``."""
-    whole = plan.encode(vector.parts())
-    return whole.astype(np.int64).astype(cell_type(plan.bits))
+    return plan.encode(vector.parts()).astype(cell_type(plan.bits))
 
 
 def _check(terms: Terms, request: PlayRequest, plan: Plan) -> None:

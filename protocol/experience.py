@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from .errors import VectorError
 
 Vector = NDArray[np.float32]
+Real = TypeVar("Real", np.float32, np.float64)
 BASE_COUNTERS = 5
 
 
@@ -266,10 +268,10 @@ class Aggregate:
     noise: float = 0.0
 
 
-def clip(values: Vector, norm: float) -> Vector:
-    """Scale to an L2 norm of at most `norm`."""
+def clip(values: NDArray[Real], norm: float) -> NDArray[Real]:
+    """Scale to an L2 norm of at most `norm`, in the precision of the values."""
     length = float(np.linalg.norm(values))
-    return values if length <= norm else (values * np.float32(norm / length)).astype(np.float32)
+    return values if length <= norm else values * values.dtype.type(norm / length)
 
 
 def total(vectors: Iterable[ExperienceVector]) -> ExperienceVector:

@@ -164,7 +164,7 @@ def vector_from_reply(records: RecordDict, spec: VectorSpec, noisy: bool = False
 def records_bytes(records: RecordDict) -> int:
     """Serialised size of records, with everything in them, as Flower sends it."""
     # Of a copy: serialising caches memory views in the arrays, which can then be neither copied nor pickled.
-    return _tree_bytes(copy_of(records))
+    return len(every_byte(copy_of(records)))
 
 
 def copy_of(records: RecordDict) -> RecordDict:
@@ -179,8 +179,9 @@ def copy_of(records: RecordDict) -> RecordDict:
     return copied
 
 
-def _tree_bytes(item: Any) -> int:
-    return len(item.deflate()) + sum(_tree_bytes(child) for child in (item.children or {}).values())
+def every_byte(item: Any) -> bytes:
+    """Everything that Flower serialises of some records."""
+    return bytes(item.deflate()) + b"".join(every_byte(child) for child in (item.children or {}).values())
 
 
 def _only(records: RecordDict, kinds: Mapping[str, type]) -> None:

@@ -2,7 +2,7 @@
 
 Neighbouring fleets differ in one device, which is there or not. Every release draws each device with the same chance,
 independently (Poisson sampling); the guarantee with that chance holds against whoever sees models and aggregates, but
-not who took part. Against the server, which does see it, `sampling` is 1.
+not who took part. Against the server, which does see it, `sample` is the whole `population`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..protocol.errors import PrivacyError
@@ -44,6 +45,7 @@ def epsilon_of(release: Release, count: int, delta: float) -> float:
         return float(accountant.get_epsilon(delta))
 
 
+@lru_cache(maxsize=64)
 def multiplier_for(epsilon: float, delta: float, sample: int, population: int, releases: int) -> float:
     """Smallest noise multiplier that keeps some releases within a budget.
 

@@ -27,9 +27,9 @@ from .budget import BudgetStrategy
 from .cohort import wait_for_nodes
 from .consolidator import Traffic
 from .experience import log
-from .replies import failure
+from .replies import SILENT, failure
 
-FAILED, SILENT = "round failed", "no reply"
+FAILED = "round failed"
 ATTEMPTS = 2  # a phase is idempotent: who did not answer in time is asked once more
 
 

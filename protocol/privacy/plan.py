@@ -14,6 +14,7 @@ import json
 import math
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -23,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PrivacyError
+from ..experience import clip
+from ..secagg.masks import cell_type
 from ..secagg.terms import WIDTHS
 from .discrete import Below, discrete_gaussian
 
@@ -81,16 +84,12 @@ class Plan:
     @classmethod
     def make(cls, parts: tuple[Part, ...], cohort: int, minimum: int, noise_multiplier: float) -> Plan:
         """Choose the narrowest cells that lose little to rounding."""
-        for bits in WIDTHS:
-            try:
-                plan = cls(parts, cohort, minimum, noise_multiplier, bits)
-            except PrivacyError:
-                if bits == WIDTHS[-1]:
-                    raise
-                continue
-            if plan.bound <= plan.steps * (1 + COARSE) or bits == WIDTHS[-1]:
+        narrow, wide = WIDTHS
+        with suppress(PrivacyError):  # too narrow for so many devices, or so much noise
+            plan = cls(parts, cohort, minimum, noise_multiplier, narrow)
+            if plan.bound <= plan.steps * (1 + COARSE):
                 return plan
-        raise AssertionError("the widest cells are taken as they are")
+        return cls(parts, cohort, minimum, noise_multiplier, wide)
 
     @property
     def cells(self) -> int:
@@ -153,7 +152,7 @@ class Plan:
 
     def steps_of(self, values: Mapping[str, Floats], below: Below = secrets.randbelow) -> Whole:
         """Clip, scale and round: what a device contributes, without noise."""
-        clipped = [_clipped(np.asarray(values[p.name], np.float64), p.norm) * (p.weight / p.norm) for p in self.parts]
+        clipped = [clip(np.asarray(values[p.name], np.float64), p.norm) * (p.weight / p.norm) for p in self.parts]
         scaled = np.concatenate(clipped) * self.steps
         if scaled.shape != (self.cells,) or not np.isfinite(scaled).all():
             raise PrivacyError(f"a vector of {scaled.shape} numbers does not fit a plan of {self.cells} cells")
@@ -165,8 +164,7 @@ class Plan:
 
     def decode(self, total: NDArray[np.unsignedinteger[Any]]) -> dict[str, Floats]:
         """Read a sum modulo ``2**bits`` back, by part, on the scale of the vectors."""
-        signed = np.asarray(total).astype(np.uint16 if self.bits == 16 else np.uint32)
-        whole = signed.view(np.int16 if self.bits == 16 else np.int32).astype(np.float64)
+        whole = np.asarray(total).astype(cell_type(self.bits)).view(f"<i{self.bits // 8}").astype(np.float64)
         ends = np.cumsum([part.size for part in self.parts])
         return {
             part.name: whole[end - part.size : end] * (part.norm / (part.weight * self.steps))
@@ -199,8 +197,3 @@ class Plan:
             whole: Whole = (floor + (uniform < fraction)).astype(np.int64)
             if float(np.linalg.norm(whole.astype(np.float64))) <= self.bound:
                 return whole
-
-
-def _clipped(values: Floats, norm: float) -> Floats:
-    length = float(np.linalg.norm(values))
-    return values if length <= norm else values * (norm / length)

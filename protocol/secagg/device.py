@@ -13,14 +13,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..errors import SecureSumError
-from .keys import SIGNATURE, Advert, Identity, agree, check_signature, commit, derive, many, public_of
-from .masks import Cells, add_pair_mask, cell_type, own_mask
+from .keys import CONFIRMED, SIGNATURE, Advert, Identity, agree, check_signature, commit, many, public_of
+from .masks import Cells, add_pair_mask, cell_type, mask_key, own_mask, pair_key
 from .shares import SEALED, SEED, new_seed, seal, split, unseal
 from .survivors import from_bitmap, pack, unpack
 from .terms import Terms
 
 PHASES = ("keys", "shares", "masked", "confirm", "unmask")
-CONFIRMED = "survivors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ def advertise(identity: Identity, terms: Terms, position: int, least: int = 2) -
         raise SecureSumError("this round would unmask for too few: its threshold or minimum is a third or less")
     mask_seed, own_seed, seal_key = new_seed(), new_seed(), os.urandom(32)
     advert = Advert.signed(
-        identity, terms, position, public_of(_mask_key(mask_seed, terms)), public_of(seal_key), commit(own_seed, terms)
+        identity, terms, position, public_of(mask_key(mask_seed, terms)), public_of(seal_key), commit(own_seed, terms)
     )
     kept = {"mask_seed": mask_seed, "own_seed": own_seed, "seal_key": seal_key}
     return Round(terms, position, kept).answer("keys", terms.digest, advert.to_bytes())
@@ -157,13 +156,13 @@ def mask(state: Round, incoming: bytes, vector: Callable[[], Cells]) -> Round:
     sealed = unpack(incoming, SEALED)
     _enough(len(sealed), terms)
     opened = {other: _open(state, adverts, other, part) for other, part in sealed.items()}
-    key = _mask_key(state.secrets["mask_seed"], terms)
+    key = mask_key(state.secrets["mask_seed"], terms)
     total = vector().astype(cell_type(terms.bits), copy=True)
     if total.shape != (terms.cells,):
         raise SecureSumError(f"this round sums {terms.cells} cells, not {total.shape}")
     total += own_mask(state.secrets["own_seed"], terms)
     for other in opened:
-        pair = agree(key, adverts[other].mask_key, "pair mask", terms)
+        pair = pair_key(key, adverts[other].mask_key, terms)
         add_pair_mask(total, pair, state.position, other, terms)
     held = pack((other, b"".join(shares)) for other, shares in opened.items())
     return state.answer("masked", incoming, total.tobytes(), held=held)
@@ -224,11 +223,6 @@ def _enough(count: int, terms: Terms) -> None:
 
 def _adverts(state: Round) -> dict[int, Advert]:
     return {advert.position: advert for advert in many(state.secrets["adverts"])}
-
-
-def _mask_key(seed: bytes, terms: Terms) -> bytes:
-    """Private X25519 key of the pair masks: derived, so that 16 bytes are enough to share."""
-    return derive(seed, b"pair mask key", terms)
 
 
 def _seal_key(state: Round, other: Advert) -> bytes:

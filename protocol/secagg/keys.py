@@ -19,6 +19,7 @@ from .terms import Terms
 
 KEY = 32
 SIGNATURE = 64
+ADVERTISED, CONFIRMED = "advertised keys", "survivors"  # what is signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,7 @@ class Advert:
     ) -> Advert:
         """Sign keys for a position in a round."""
         body = position.to_bytes(2, "big") + mask_key + seal_key + commitment
-        return cls(
-            position, identity.public, mask_key, seal_key, commitment, identity.sign("advertised keys", terms, body)
-        )
+        return cls(position, identity.public, mask_key, seal_key, commitment, identity.sign(ADVERTISED, terms, body))
 
     def check(self, terms: Terms, members: Iterable[bytes]) -> None:
         """Refuse keys that no member of the fleet has signed for this place in this round.
@@ -104,7 +103,7 @@ class Advert:
         if self.identity not in members:
             raise SecureSumError("advertised keys belong to no member of this fleet")
         body = self.position.to_bytes(2, "big") + self._body()
-        check_signature(self.identity, self.signature, "advertised keys", terms, body)
+        check_signature(self.identity, self.signature, ADVERTISED, terms, body)
 
     def _body(self) -> bytes:
         return self.mask_key + self.seal_key + self.commitment

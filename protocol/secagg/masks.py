@@ -11,7 +11,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
-from .keys import derive
+from .keys import agree, derive
 from .terms import Terms
 
 Cells = NDArray[np.uint16] | NDArray[np.uint32]
@@ -32,6 +32,16 @@ def expand(key: bytes, terms: Terms) -> Cells:
 def own_mask(seed: bytes, terms: Terms) -> Cells:
     """Return the mask that a device shares with nobody."""
     return expand(derive(seed, b"own mask", terms), terms)
+
+
+def mask_key(seed: bytes, terms: Terms) -> bytes:
+    """Private X25519 key of a device's pair masks: derived, so that 16 bytes are enough to share."""
+    return derive(seed, b"pair mask key", terms)
+
+
+def pair_key(private: bytes, public: bytes, terms: Terms) -> bytes:
+    """Key of the mask that two devices share, from the private half of one and the public half of the other."""
+    return agree(private, public, "pair mask", terms)
 
 
 def add_pair_mask(total: Cells, key: bytes, position: int, other: int, terms: Terms) -> None:

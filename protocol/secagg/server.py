@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import SecureSumError
-from .keys import SIGNATURE, Advert, agree, check_signature, commit, derive, public_of
-from .masks import Cells, add_pair_mask, cell_type, own_mask
+from .keys import CONFIRMED, SIGNATURE, Advert, check_signature, commit, public_of
+from .masks import Cells, add_pair_mask, cell_type, mask_key, own_mask, pair_key
 from .shares import SEALED, SEED, recover
 from .survivors import pack, to_bitmap, unpack
 from .terms import Terms
@@ -86,7 +86,7 @@ class ServerRound:
         """Take a signature of the survivors; raises if it does not hold."""
         if len(reply) != SIGNATURE:
             raise SecureSumError("a signature of survivors has another size")
-        check_signature(self.adverts[position].identity, reply, "survivors", self.terms, self.survivors)
+        check_signature(self.adverts[position].identity, reply, CONFIRMED, self.terms, self.survivors)
         self.signatures[position] = reply
 
     def take_opened(self, position: int, reply: bytes) -> None:
@@ -137,11 +137,11 @@ class ServerRound:
         terms, partners = self.terms, [p for p in self.terms.neighbours_of(gone) if p in self.masked]
         if not partners:
             return
-        key = derive(self._recovered(gone), b"pair mask key", terms)
+        key = mask_key(self._recovered(gone), terms)
         if public_of(key) != self.adverts[gone].mask_key:
             raise SecureSumError("the pair masks of a device that dropped were put together from wrong shares")
         for partner in partners:
-            pair = agree(key, self.adverts[partner].mask_key, "pair mask", terms)
+            pair = pair_key(key, self.adverts[partner].mask_key, terms)
             # What the partner added for `gone`, `gone` would have added with the other sign.
             add_pair_mask(result, pair, gone, partner, terms)
 

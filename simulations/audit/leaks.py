@@ -19,7 +19,7 @@ from ...client.app import make_app
 from ...client.policy.policy import LogProbs, Policy
 from ...client.runtime import LocalRuntime, Runtime
 from ...protocol.config import RunConfig
-from ...protocol.messages import PlayRequest
+from ...protocol.messages import PlayRequest, every_byte
 from ...protocol.secagg.messages import ACTIONS
 from ...protocol.situation import Situation
 from ...server import app as server
@@ -99,11 +99,6 @@ class TappedGrid(InProcessGrid):
         if message.metadata.message_type == ACTIONS["unmask"]:
             self.rounds.add(bytes(message.content["secure"]["round"]))  # type: ignore[arg-type]
         return super()._answer(message, context)
-
-
-def every_byte(item: Any) -> bytes:
-    """Everything that Flower serialises of some records."""
-    return bytes(item.deflate()) + b"".join(every_byte(child) for child in (item.children or {}).values())
 
 
 def watch(config: RunConfig, out: Path, runtime: Runtime | None = None) -> Surveillance:

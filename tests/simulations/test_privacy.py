@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flwr.app import Message
@@ -19,7 +18,7 @@ from fedoel.client.games.game import Game
 from fedoel.client.policy.policy import LogProbs, Policy
 from fedoel.client.runtime import LocalRuntime, Runtime
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
-from fedoel.protocol.messages import PlayRequest
+from fedoel.protocol.messages import PlayRequest, every_byte
 from fedoel.protocol.play import GameSpec, Observation
 from fedoel.protocol.situation import Situation
 from fedoel.server import app as server
@@ -70,13 +69,8 @@ class Tapped(InProcessGrid):
 
     def _keep(self, reply: Message) -> None:
         self.heard += repr(reply.metadata).encode()
-        self.heard += tree(reply.content) if reply.has_content() else repr(reply.error).encode()
+        self.heard += every_byte(reply.content) if reply.has_content() else repr(reply.error).encode()
         super()._keep(reply)
-
-
-def tree(item: Any) -> bytes:
-    """Everything that Flower serialises of some records."""
-    return bytes(item.deflate()) + b"".join(tree(child) for child in (item.children or {}).values())
 
 
 class Leaky:
