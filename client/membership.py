@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from ..protocol.errors import ConfigError, VersionError
 from ..protocol.messages import PlayRequest
 from ..protocol.secagg.keys import Identity
 from ..protocol.signing import check_request
+from .secret_file import exposed
 
 FLEET_KEY, MEMBERS, SIGNATURE = "fleet.pub", "members.json", "members.sig"
 
@@ -69,7 +69,7 @@ def load_membership(folder: Path, client: int) -> Membership:
     members, fleet_key = load_members(folder)
     path = folder / device_key(client)
     try:
-        if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if exposed(path):
             raise ConfigError(f"others may read {path}: chmod 600 it, and give this device a new key if they did")
         identity = Identity(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text(encoding="ascii"))))
     except (OSError, ValueError) as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from ..protocol.errors import StoreError
+from .secret_file import exposed
 
 KEY = 32
 SERVICE = "fedoel"
@@ -25,7 +25,7 @@ def key_from_file(path: Path) -> bytes:
             path.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(os.urandom(KEY).hex())
-        if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if exposed(path):
             raise StoreError(f"others may read {path}: chmod 600 it, and rotate the key if they did")
         return _checked(path.read_text(encoding="ascii"), str(path))
     except (OSError, UnicodeDecodeError) as error:
