@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..protocol.play import specs_from_text
 from ..protocol.privacy.plan import Plan
 from ..protocol.secagg.messages import ACTIONS
 from .encoders.encoder import Encoder, encode, load_encoder
+from .encoders.words import WordsEncoder
 from .games.assignment import client_games
 from .player import play_episodes
 from .runtime import LocalRuntime, Runtime
@@ -79,7 +81,7 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     def play(request: PlayRequest) -> ExperienceVector:
         check_codec(request.spec, load_encoder(config.codec.name))
         member.accept(request)
-        return experience_of(config, request, client, clients, runtime, store_of(context, client))
+        return experience_of(config, request, client, clients, runtime, store_of(context, client)).vector
 
     return answer_step(phase, records, context, member, play)
 
@@ -96,8 +98,11 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     request, (client, clients) = request_from_records(records), partition(context)
     check_codec(request.spec, load_encoder(config.codec.name))
     runtime.membership(config, client).accept(request)
-    vector = experience_of(config, request, client, clients, runtime, store_of(context, client))
-    return reply_to_records(_noised(vector, Plan.from_json(request.plan)) if request.plan else vector.clipped())
+    played = experience_of(config, request, client, clients, runtime, store_of(context, client))
+    vector = played.vector
+    if request.plan:
+        return reply_to_records(_noised(vector, Plan.from_json(request.plan)))
+    return reply_to_records(vector.clipped(), played.words)
 
 
 def _noised(vector: ExperienceVector, plan: Plan) -> ExperienceVector:
@@ -105,10 +110,24 @@ def _noised(vector: ExperienceVector, plan: Plan) -> ExperienceVector:
     return ExperienceVector.from_parts(vector.spec, plan.decode(protected(vector, plan)))
 
 
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """What a device has to say: a vector, not yet clipped, and words where a codec sends them."""
+
+    vector: ExperienceVector
+    words: tuple[str, ...] = ()
+
+
 def experience_of(
     config: RunConfig, request: PlayRequest, client: int, clients: int, runtime: Runtime, store: Store | None = None
-) -> ExperienceVector:
-    """Play one client's games of one cycle and encode them, not yet clipped; log them in the device's store."""
+) -> Experience:
+    """Play one client's games of one cycle and encode them; log them in the device's store.
+
+    Raises
+    ------
+    ConfigError
+        If the codec sends words, and the run does not say that it may.
+    """
     games = client_games(
         specs_from_text(config.games.families),
         client,
@@ -118,7 +137,10 @@ def experience_of(
         config.games.partition,
         config.seed,
     )
-    policy, encoder = runtime.policy(config, request), load_encoder(config.codec.name)
+    encoder = load_encoder(config.codec.name)
+    if isinstance(encoder, WordsEncoder) and not config.privacy.allow_plaintext:
+        raise ConfigError("this codec sends words: the run must say privacy.allow-plaintext")
+    policy = runtime.policy(config, request)
     context = np.zeros(encoder.dimension, np.float32) if request.context is None else request.context
     policy = encoder.under(policy, context)
     seeds = streams(config.seed, request.cycle, client, len(games))
@@ -127,7 +149,8 @@ def experience_of(
     vector = encode(encoder, policy, trajectories, request.spec, request.baseline, config.codec.discount)
     if store:
         store.note_use(logged, hashlib.sha256(vector.to_array().tobytes()).hexdigest()[:16])
-    return vector
+    words = encoder.words(policy, trajectories) if isinstance(encoder, WordsEncoder) else []
+    return Experience(vector, tuple(words))
 
 
 def store_of(context: Context, client: int) -> Store | None:

@@ -10,12 +10,14 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from ..client.encoders.words import WordsEncoder
 from ..client.runtime import LocalRuntime, Runtime, keys_folder
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, PrivacyError, SecureSumError
 from ..protocol.secagg.graph import choose_graph
 from ..strategies.budget import BudgetStrategy
 from ..strategies.experience import ExperienceStrategy
+from ..strategies.mean import Mean
 from ..strategies.noisy_mean import CentralMean, LocalMean
 from ..strategies.registry import load_strategy
 from ..strategies.secure_mean import SecureMean
@@ -85,13 +87,33 @@ def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy]
     """
     if not config.out or not Path(config.out).is_absolute():
         raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
-    load_codec(config.codec.name)
-    if config.codec.name != "tactics" and (config.policy.backend != "torch" or config.distil.retention):
-        raise ConfigError(f"codec.name {config.codec.name!r} needs policy.backend 'torch' and distil.retention 0")
     strategy = load_strategy(config.strategy.name)
+    _check_codec(config, strategy)
     plan = Plan.of(config)
     _check_privacy(config, strategy, plan)
     return strategy, plan, make_learner(config, runtime.cache(config))
+
+
+def _check_codec(config: RunConfig, strategy: type[ExperienceStrategy]) -> None:
+    """Refuse codecs that this run cannot have, and words that it does not allow."""
+    name, encoder = config.codec.name, load_codec(config.codec.name).encoder
+    if name != "tactics" and (config.policy.backend != "torch" or config.distil.retention):
+        raise ConfigError(f"codec.name {name!r} needs policy.backend 'torch' and distil.retention 0")
+    if config.policy.decoding == "free" and (name == "tactics" or config.policy.backend != "torch"):
+        raise ConfigError(
+            "policy.decoding 'free' needs policy.backend 'torch' and a codec whose teacher writes: tactics-text, "
+            "prefix, steering or text"
+        )
+    if isinstance(encoder, WordsEncoder):
+        if not config.privacy.allow_plaintext:
+            raise ConfigError(
+                f"codec.name {name!r} sends words about what happened on devices, and nothing hides them: set "
+                "privacy.allow-plaintext if that is meant"
+            )
+        if not issubclass(strategy, Mean) or config.strategy.exchanges > 1:
+            raise ConfigError(f"codec.name {name!r} needs strategy.name 'mean' and strategy.exchanges 1")
+    elif config.privacy.allow_plaintext:
+        raise ConfigError(f"codec.name {name!r} sends no words: leave privacy.allow-plaintext out")
 
 
 def _check_privacy(config: RunConfig, strategy: type[ExperienceStrategy], plan: Plan) -> None:

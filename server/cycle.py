@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from ..protocol.tactics import DIMENSION
 from ..protocol.versions import Manifest
 from ..strategies.consolidator import Traffic
 from .baselines import play_floors
-from .codecs.context import Context
+from .codecs.context import Context, mean_divergence
 from .events import EventLog, read_events, seconds_by_phase
 from .exchanges import Current, Exchanges
 from .fleet import owner_key
@@ -34,6 +35,8 @@ from .public import PublicGames, turns_of
 from .registry import save_version
 from .safeguards import RunSafeguards
 from .summary import Entry, stats_of, without_families, write_summary
+
+VIEWED = 160  # states on which the student is looked at with the context
 
 
 class Cycles:
@@ -59,7 +62,8 @@ class Cycles:
         self.safeguards = RunSafeguards(config)
         self.summary: Entry = {
             "scenario": config.name, "seed": config.seed, "engine": engine, "private": self.safeguards.noisy,
-            "privacy": self.safeguards.describe(secure), "config": config.to_flat(), "floors": {}, "cycles": [],
+            "privacy": self.safeguards.describe(secure), "plaintext": config.privacy.allow_plaintext,
+            "config": config.to_flat(), "floors": {}, "cycles": [],
         }  # fmt: skip
         self.current = Current("", {})
         self.public = PublicGames(plan, cache)
@@ -170,26 +174,36 @@ class Cycles:
 
     def _teacher(self, context: Context, advance: Advance) -> Outcome:
         policy = self.learner.policy(self.current.adapter, measured=True)
-        teacher = self.exchanges.codec.encoder.under(policy, context.weights)
+        teacher = self.exchanges.codec.teacher(policy, context)
         played = self.public.play(teacher, self.plan.gate, "gate", advance=advance)
         held_out = self.public.play(teacher, self._teacher_games(), "held-out", advance=advance)
         gate = {"current": self.gate_stats, "teacher": without_families(stats_of(played))}
         return Outcome({"held_out": stats_of(held_out), "gate": gate}, Trial.of(played).to_arrays())
 
     def _distil(self, cycle: int, context: Context, advance: Advance) -> Outcome:
-        """Train on states that the student visits without the context, and on those that the teacher leads to."""
+        """Train on states that the student visits without the context, and on those that the teacher leads to.
+
+        Off-policy, the baseline, only where the teacher leads.
+        """
         codec, policy = self.exchanges.codec, self.learner.policy(self.current.adapter)
         self.exchanges.rehearse_all(self.current, cycle)
-        own = turns_of(self.exchanges.rehearsed(self.current, cycle))
-        teacher = codec.encoder.under(policy, context.weights)
+        own = turns_of(self.exchanges.rehearsed(self.current, cycle)) if self.config.distil.on_policy else []
+        teacher = codec.teacher(policy, context)
         led = turns_of(self.public.play(teacher, self.plan.rehearsal, "rehearsal-teacher", cycle))
-        targets = [*codec.answers(policy, own, context.weights), *(turn.log_probs for turn in led)]
+        targets = [*codec.answers(policy, own, context), *(turn.log_probs for turn in led)]
         states = [*own, *led]
-        tilts, seed = codec.tilts(states, context.weights), self.plan.training_seed(cycle)
-        task = Consolidation(context, states, targets, tilts, seed)
+        tilts, seed = codec.tilts(states, context), self.plan.training_seed(cycle)
+        task = Consolidation(context, states, targets, teacher, tilts, seed)
         made = self.learner.distil(self.current.adapter, task, advance)
-        version = self.learner.policy(made.adapter).version
-        return Outcome({"version": version, "views": made.views}, _named(made.adapter, "adapter"))
+        student = self.learner.policy(made.adapter)
+        views = {**made.views, **({} if tilts else self._with_context(student, task))}
+        return Outcome({"version": student.version, "views": views}, _named(made.adapter, "adapter"))
+
+    def _with_context(self, student: Policy, task: Consolidation) -> dict[str, float]:
+        """How far the student with the context has come from the teacher, on some states."""
+        places = range(0, len(task.turns), math.ceil(len(task.turns) / VIEWED))
+        answers = self.exchanges.codec.answers(student, [task.turns[place] for place in places], task.context)
+        return {"with_context": mean_divergence(answers, [task.targets[place] for place in places])}
 
     def _judge(self, candidate: Adapter, advance: Advance) -> Outcome:
         played = self.public.play(

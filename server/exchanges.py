@@ -81,6 +81,7 @@ class Exchanges:
         values = {
             **asdict(traffic), "refused": dict(traffic.refused), "cohort": aggregate.cohort if aggregate else 0,
             "noise": aggregate.noise if aggregate else 0.0, "version": self._asked,
+            "words": list(aggregate.words) if aggregate else [],
         }  # fmt: skip
         self.phases.keep(cycle, _numbered("collect", exchange), Outcome(values, vector))
         self._collecting.close()
@@ -117,8 +118,8 @@ class Exchanges:
             self._rehearsed = {cycle: []}
         played = self._rehearsed[cycle]
         while len(played) < exchange:
-            weights = self.context(current, cycle, len(played)).weights
-            policy = self.codec.encoder.under(self.learner.policy(current.adapter), weights)
+            context = self.context(current, cycle, len(played))
+            policy = self.codec.teacher(self.learner.policy(current.adapter), context)
             purpose = _numbered("rehearsal", len(played) + 1)
             played.append(self.public.play(policy, self.public.plan.rehearsal, purpose, cycle))
         return played[exchange - 1]
@@ -131,13 +132,15 @@ class Exchanges:
         def work(advance: object) -> Outcome:
             own, turns = (turns_of(self.rehearsed(current, cycle, number)) for number in (1, exchange))
             policy = self.learner.policy(current.adapter)
-            seen = self._with_fisher(aggregate, self.codec.encoder.under(policy, before.weights), turns)
+            seen = self._with_fisher(aggregate, self.codec.teacher(policy, before), turns)
             after = self.codec.solve(seen, policy, turns, self.config.context, before)
-            kl = divergence(self.codec.answers(policy, own, after.weights), own)
-            return Outcome({"kl": kl}, {"weights": after.weights, "support": after.support})
+            kl = divergence(self.codec.answers(policy, own, after), own)
+            values = {"kl": kl, "words": list(after.words)}
+            return Outcome(values, {"weights": after.weights, "support": after.support})
 
         found = self.phases.run(cycle, _numbered("context", exchange), work)
-        return Context(found.arrays["weights"], found.arrays["support"], found.values["kl"])
+        words = tuple(found.values.get("words", ()))
+        return Context(found.arrays["weights"], found.arrays["support"], found.values["kl"], words)
 
     def _aggregate(self, current: Current, cycle: int, exchange: int) -> Aggregate | None:
         """What an exchange gave, and those before it that asked the same version in the same way.
@@ -156,13 +159,15 @@ class Exchanges:
         spec = self._spec(current)
         vector = total(ExperienceVector.unchecked(spec, kept.arrays["vector"]) for kept in found)
         cohort, noise = (sum(kept.values[name] for kept in found) for name in ("cohort", "noise"))
-        return Aggregate(vector, cohort, noise)
+        words = tuple(word for kept in reversed(found) for word in kept.values.get("words", ()))
+        return Aggregate(vector, cohort, noise, words)
 
     def _with_fisher(self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn]) -> Aggregate:
         """Fill in a Fisher diagonal that the cohort was not asked for, from as many public games as it played."""
-        if aggregate.vector.fisher.any():
+        if aggregate.vector.fisher.any() or not aggregate.vector.spec.dimension:
             return aggregate
-        _, fisher = self.codec.encoder.sums(policy, turns, np.zeros(len(turns)))
+        valid = [turn for turn in turns if turn.valid]
+        _, fisher = self.codec.encoder.sums(policy, valid, np.zeros(len(valid)))
         scale = aggregate.cohort * self.config.games.per_client / len(self.public.plan.rehearsal)
         return replace(aggregate, vector=replace(aggregate.vector, fisher=(scale * fisher).astype(np.float32)))
 

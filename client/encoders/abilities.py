@@ -23,6 +23,10 @@ class Promptable(Protocol):
         """Return this policy with a context in words, or as weights of a soft prompt."""
         ...
 
+    def length(self, text: str) -> int:
+        """Tokens of a text."""
+        ...
+
 
 class SoftPrompted(Policy, Protocol):
     """A policy behind a soft prompt."""
@@ -47,6 +51,33 @@ class Steered(Policy, Protocol):
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
         """Hidden states where each admissible command ends, in the subspace, shapes ``(commands, dimension)``."""
         ...
+
+
+@runtime_checkable
+class Author(Protocol):
+    """A policy that can write about what it is told."""
+
+    def tell(self, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
+        """Answer some questions in at most so many tokens, each sampled with its own random stream."""
+        ...
+
+
+def tell(policy: Policy, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
+    """Let a policy answer some questions.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot write.
+    """
+    if not isinstance(policy, Author):
+        raise ConfigError("writing lessons needs policy.backend 'torch': other policies write no text")
+    return policy.tell(asked, longest)
+
+
+def length(policy: Policy, text: str) -> int:
+    """Tokens of a text for a policy that reads; words for one that does not."""
+    return policy.length(text) if isinstance(policy, Promptable) else len(text.split())
 
 
 def behind(policy: Policy, context: Vector | str) -> Policy:

@@ -16,6 +16,7 @@ from ..policy.policy import Policy
 from .prefix import PrefixEncoder
 from .steering import SteeringEncoder
 from .tactics import TacticsEncoder
+from .words import WordsEncoder
 
 Floats = NDArray[np.float64]
 
@@ -66,6 +67,8 @@ ALL: tuple[Encoder, ...] = (
     TacticsEncoder("tactics-text", spoken=True),
     PrefixEncoder(),
     SteeringEncoder(),
+    WordsEncoder(),
+    WordsEncoder("raw", raw=True),
 )
 ENCODERS: Mapping[str, Encoder] = MappingProxyType({encoder.name: encoder for encoder in ALL})
 
@@ -106,7 +109,10 @@ def encode(
         for trajectory in trajectories
         for step, value in enumerate(_returns(trajectory, discount))
     ]
-    gradient, fisher = encoder.sums(policy, turns, np.array(advantages, dtype=np.float64))
+    # What was no command was not chosen among commands: it says nothing about them.
+    valid = [place for place, turn in enumerate(turns) if turn.valid]
+    chosen = np.array([advantages[place] for place in valid], dtype=np.float64)
+    gradient, fisher = encoder.sums(policy, [turns[place] for place in valid], chosen)
     counters = count(trajectories, spec, discount)
     return ExperienceVector(spec, gradient.astype(np.float32), fisher.astype(np.float32), counters)
 

@@ -7,13 +7,15 @@ from typing import Protocol
 
 from ...client.encoders.encoder import Encoder, load_encoder
 from ...client.encoders.tactics import TacticsEncoder
+from ...client.encoders.words import WordsEncoder
 from ...client.policy.policy import LogProbs, Policy
 from ...protocol.config import ContextConfig
-from ...protocol.experience import Aggregate, Vector
+from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
 from .asked import AskedCodec
 from .context import Context, Lesson
 from .tactics import TacticsCodec
+from .words import WordsCodec
 
 
 class Codec(Protocol):
@@ -43,11 +45,15 @@ class Codec(Protocol):
         """
         ...
 
-    def answers(self, policy: Policy, turns: Sequence[Turn], weights: Vector) -> list[LogProbs]:
+    def teacher(self, policy: Policy, context: Context) -> Policy:
+        """Return the policy with a context."""
+        ...
+
+    def answers(self, policy: Policy, turns: Sequence[Turn], context: Context) -> list[LogProbs]:
         """What the teacher says to turns that were played in the cycle's first exchange, without a context."""
         ...
 
-    def tilts(self, turns: Sequence[Turn], weights: Vector) -> list[LogProbs] | None:
+    def tilts(self, turns: Sequence[Turn], context: Context) -> list[LogProbs] | None:
         """What the context adds to the score of each command; None if it does more than to add."""
         ...
 
@@ -59,4 +65,6 @@ class Codec(Protocol):
 def load_codec(name: str) -> Codec:
     """Return the server's half of a codec; it raises what `load_encoder` raises."""
     encoder = load_encoder(name)
-    return TacticsCodec(encoder) if isinstance(encoder, TacticsEncoder) else AskedCodec(encoder)
+    if isinstance(encoder, TacticsEncoder):
+        return TacticsCodec(encoder)
+    return WordsCodec(encoder) if isinstance(encoder, WordsEncoder) else AskedCodec(encoder)
