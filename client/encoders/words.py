@@ -7,6 +7,7 @@ and writes down what other games of the kind could use. `raw` is its baseline: t
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ ASK = (
     "Here is a text game that you played.\n\n{game}\n\nWrite at most three short lessons that would help in other "
     "games of this kind, not only in this one. Begin each with '- ' on a line of its own."
 )
+MARK = re.compile(r"^([-*•]|\d+[.)])\s+")
 MOST_LESSONS, LONGEST_LESSON, LONGEST_ANSWER = 3, 30, 80
 
 
@@ -68,7 +70,7 @@ def transcript(trajectory: Trajectory) -> str:
 
 
 def lessons(answer: str) -> list[str]:
-    """Read the lines of an answer that are lessons; what is cut off at its end is none."""
-    lines = [" ".join(line.split()) for line in answer.splitlines()]
-    found = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
-    return [line for line in found if 2 < len(line.split()) <= LONGEST_LESSON][:MOST_LESSONS]
+    """Read the lines of an answer that are whole sentences, with or without a mark before them."""
+    lines = [MARK.sub("", " ".join(line.split())) for line in answer.splitlines()]
+    whole = [line for line in lines if line.endswith((".", "!"))]  # not what was cut off at the end
+    return [line for line in whole if 2 < len(line.split()) <= LONGEST_LESSON][:MOST_LESSONS]

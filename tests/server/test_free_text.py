@@ -90,7 +90,7 @@ def test_the_teacher_does_not_move_and_the_student_is_left_alone(model: TorchMod
 def test_only_the_student_gets_a_gradient(model: TorchModel) -> None:
     text = task(model, ADVICE)
     model.version = ""
-    text.step(0, range(6)).backward()  # type: ignore[no-untyped-call]
+    text.step(0, range(6)).backward()
     assert all(weight.grad is not None for weight in model.trained)
     frozen = [weight for weight in model.base.model.parameters() if not weight.requires_grad]
     assert all(weight.grad is None for weight in frozen)
