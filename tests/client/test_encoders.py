@@ -38,9 +38,7 @@ def encode(trajectories: Sequence[Trajectory], baseline: Vector, discount: float
 
 
 def test_lessons_are_whole_sentences_with_or_without_a_mark() -> None:
-    answer = (
-        "- Take what shines.\n\n2. Never  go back!\n* Too short.\nOpen the door first.\nA fourth one here.\nAnd cut o"
-    )
+    answer = "- Take what shines.\n\n2. Never  go back!\n* Too short.\nOpen the door first.\nA fourth one.\nAnd cut o"
     assert lessons(answer) == ["Take what shines.", "Never go back!", "Open the door first."]
     assert lessons("- " + "word " * 31 + ".") == []
 
