@@ -153,7 +153,7 @@ class TorchLearner:
         from ..client.policy.torch_policy import TorchPolicy, speaking
 
         scenes = self._measured_scenes if measured else self._learned_scenes
-        return speaking(TorchPolicy(self._model(), adapter, scenes), self._config.policy)
+        return speaking(TorchPolicy(self._model(), adapter, scenes), self._config.policy, scored=not measured)
 
     def forget(self) -> None:
         """Drop the scenes and rows of games to learn from."""

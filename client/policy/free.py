@@ -1,8 +1,8 @@
 """Free decoding: the policy writes, token by token, and the last command line of what it wrote counts.
 
-The whole batch writes side by side behind the same cached segments that score commands. Beside its text, every answer
-says how likely the policy finds the admissible commands, which is what codecs count; the tree of commands costs little
-in the pass that reads the moment anyway.
+The whole batch writes side by side behind the same cached segments that score commands. Where games
+are played to learn from them, every answer also says how likely the policy finds the admissible commands, which is what
+codecs count.
 """
 
 from __future__ import annotations
@@ -32,10 +32,22 @@ TELLING = 0.7  # temperature
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How answers are sampled: `temperature` divides the logits, `longest` is the most tokens of an answer."""
+    """How answers are sampled.
+
+    Parameters
+    ----------
+    temperature
+        Divides the logits.
+    longest
+        Most tokens of an answer.
+    scored
+        Whether answers say how likely the admissible commands are. What is only measured does not need it, and without
+        it a turn costs half.
+    """
 
     temperature: float = 1.0
     longest: int = 16
+    scored: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +80,7 @@ class FreePolicy:
         rows, streams = encoder.encode([situation for situation, _ in asked]), iter([rng for _, rng in asked])
         for chunk in self.model.chunks(rows):
             with self.inner.reading(chunk) as reading:
-                log_probs, last = reading.commands()
+                log_probs, last = reading.commands() if self.decoding.scored else _unscored(reading, chunk)
                 written = write(reading, last, self.model, self.decoding, [next(streams) for _ in chunk])
             answers += [
                 Answer(encoder.text(tokens), tokens, found.cpu().numpy())
@@ -99,6 +111,12 @@ class FreePolicy:
     def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
         """Gradients of the log-probabilities of the commands given, if the inner policy is behind a soft prompt."""
         return cast(Any, self.inner).gradients(turns)  # type: ignore[no-any-return]
+
+
+def _unscored(reading: Reading, rows: Sequence[Row]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Read moments without the trees behind them."""
+    found = reading.read(range(len(rows)), [row.moment for row in rows])
+    return [part.new_zeros(0) for part in found], [part[-1] for part in found]
 
 
 @torch.inference_mode()

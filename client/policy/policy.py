@@ -16,7 +16,7 @@ LogProbs = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What a policy wrote in one situation, its tokens, and how likely it finds the admissible commands."""
+    """What a policy wrote in one situation, its tokens, and how likely it finds the admissible commands, if it says."""
 
     text: str
     tokens: tuple[int, ...]

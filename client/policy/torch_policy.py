@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -239,11 +240,11 @@ def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Pat
     return speaking(policy, config)
 
 
-def speaking(policy: TorchPolicy, config: PolicyConfig) -> TorchPolicy | FreePolicy:
-    """Let a policy write freely, if that is how it is to decode."""
+def speaking(policy: TorchPolicy, config: PolicyConfig, scored: bool = True) -> TorchPolicy | FreePolicy:
+    """Let a policy write freely, if that is how it is to decode; say whether it is to score commands, too."""
     if config.decoding != "free":
         return policy
-    return FreePolicy(policy, decoding_of(config))
+    return FreePolicy(policy, replace(decoding_of(config), scored=scored))
 
 
 def decoding_of(config: PolicyConfig) -> Decoding:

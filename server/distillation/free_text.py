@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -77,7 +77,8 @@ class FreeText:
             return [self.written[index] for index in batch]
         streams = [np.random.default_rng([self.seed, 2, number, place]) for place in range(len(batch))]
         asked = list(zip([self.states[index] for index in batch], streams, strict=True))
-        return [answer.tokens for answer in FreePolicy(student, self.decoding).respond(asked)]
+        writer = FreePolicy(student, replace(self.decoding, scored=False))
+        return [answer.tokens for answer in writer.respond(asked)]
 
     @torch.inference_mode()
     def _read(self, batch: Sequence[int], responses: Sequence[Response]) -> torch.Tensor:
