@@ -54,7 +54,9 @@ class WordsCodec:
         return None
 
     def lessons(self, context: Context) -> list[Lesson]:
-        """Name what is in the lists, and in how many of them."""
+        """Name what is in the lists, and in how many of them; whole games are not taken apart."""
+        if self.encoder.raw:
+            return []
         said = Counter(word for words in context.words for word in words.splitlines()[1:] if word)
         return [Lesson(word, 1.0, float(count)) for word, count in said.most_common()]
 

@@ -16,7 +16,7 @@ from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.play import Turn
 from fedoel.protocol.prompts import Style
 from fedoel.protocol.situation import Memory, Situation
-from fedoel.server.distillation.free_text import FreeText, Imitation, set_aside
+from fedoel.server.distillation.free_text import FreeText, Imitation, reread, set_aside
 from fedoel.server.distillation.losses import TokenLoss, surprise
 from fedoel.server.distillation.opcd import Schedule, optimise
 
@@ -65,6 +65,20 @@ def test_it_writes_anew_in_every_step_and_the_same_in_another_run(model: TorchMo
     first = text._written(0, range(6), student)
     assert first == again._written(0, range(6), student)
     assert first != text._written(1, range(6), student)
+
+
+def test_the_end_of_an_answer_is_learned_too(model: TorchModel) -> None:
+    text, end = task(model, ADVICE), model.encoder.end
+    student = TorchPolicy(model, {}, live="now")
+    with torch.no_grad():
+        short, long = (reread(student, text.rows[:1], [response])[0] for response in ((7, 8), (7, 8, end)))
+    assert (len(short), len(long)) == (2, 3)  # one position for each token, that of the end included
+    imitation = Imitation(model, [Turn(states(1)[0], np.log(np.full(2, 0.5, np.float32)), 0, 0.0)], 0)
+    assert imitation._drawn(imitation.turns[0], np.random.default_rng(0))[-1] == end
+    written = [tokens for seed in range(40) for tokens in text._written(seed, range(6), student)]
+    ended = [tokens for tokens in written if end in tokens]
+    assert ended
+    assert all(tokens.index(end) == len(tokens) - 1 for tokens in ended)
 
 
 def test_off_policy_the_teacher_has_written(model: TorchModel) -> None:
