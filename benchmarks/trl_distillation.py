@@ -163,7 +163,7 @@ def check(arguments: argparse.Namespace) -> None:
     arms = arguments.arms.split(",")
     if unknown := [arm for arm in arms if arm not in (*OURS, *THEIRS)]:
         raise Unusable(f"unknown arm {unknown[0]!r}: choose from {', '.join((*OURS, *THEIRS))}")
-    if arms[0] not in OURS or len(set(arms)) < max(2, len(arms)):
+    if arms[0] not in OURS or len(set(arms)) < len(arms):
         raise Unusable(f"--arms {arguments.arms}: name one of fedoel's first, then others, each once")
     for name in ("steps", "repeats", "batch"):
         if getattr(arguments, name) < 1:

@@ -60,7 +60,9 @@ class ActionTree:
         from fedoel.client.policy.torch_policy import TorchPolicy
         from fedoel.server.distillation.opcd import Schedule, reverse_kl, towards, train
         from fedoel.server.distillation.rehearsal import Rehearsal
+        from fedoel.server.memory import give_back
 
+        give_back()  # as a run does between phases
         situations, model = [situation_of(prompt["situation"]) for prompt in prompts], self.model
         scenes = model.new_scenes(keeps_rows=True)
         targets = TorchPolicy(model, {}, scenes).behind(self.task["context"]).score(situations)
