@@ -92,11 +92,12 @@ class SecureMean(BudgetStrategy):
         plan = safeguards.plan(spec)
         terms = self._terms(len(cohort), spec, plan)
         log(INFO, "exchange: secure sum over %d nodes, %d neighbours each", terms.cohort, terms.neighbours)
-        state, asking = ServerRound(terms, safeguards.members), _Asking(grid, cohort, tally)
+        members, listed = safeguards.members, safeguards.signed_members
+        state, asking = ServerRound(terms, members), _Asking(grid, cohort, tally)
         name, wait, everyone = terms.digest, self.phase_timeout, range(len(cohort))
         asking.ask("keys", {p: first_step(terms, p) for p in everyone}, state.take_keys, wait)
         state.check(state.adverts, terms.threshold + 1)
-        steps = {p: Step(name, state.adverts_for(p)) for p in state.adverts}
+        steps = {p: Step(name, state.adverts_for(p), listed) for p in state.adverts}
         asking.ask("shares", steps, state.take_shares, wait)
         state.check(state.sealed, terms.threshold + 1)
         play, paper = request_to_records(request), plan.to_json().encode()

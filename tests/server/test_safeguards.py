@@ -130,7 +130,7 @@ def test_a_fleet_has_keys(tmp_path: Path) -> None:
     assert (tmp_path / MEMBERS).read_bytes() == before
     members, fleet_key = load_members(tmp_path)
     found = [load_membership(tmp_path, client) for client in range(3)]
-    assert {each.identity.public for each in found} == members and {each.fleet_key for each in found} == {fleet_key}
+    assert {each.identity.public for each in found} == members.identities and {each.fleet_key for each in found} == {fleet_key}
     assert owner_key(tmp_path).public_key().public_bytes_raw() == fleet_key
     assert all(path.stat().st_mode & 0o77 == 0 for path in tmp_path.glob("*.key"))
 
@@ -142,8 +142,9 @@ def test_keys_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / device_key(0)).chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         load_membership(tmp_path, 0)
-    members = json.loads((tmp_path / MEMBERS).read_bytes())
-    (tmp_path / MEMBERS).write_text(json.dumps([*members, "00" * 32]))
+    signature, listed = (tmp_path / MEMBERS).read_text().splitlines()
+    members = json.loads(listed)
+    (tmp_path / MEMBERS).write_text(f"{signature}\n{json.dumps({**members, 'number': 2})}")
     with pytest.raises(ConfigError, match="not signed"):
         load_membership(tmp_path, 1)
     with pytest.raises(ConfigError, match="no folder of a fleet's keys"):

@@ -54,6 +54,7 @@ class Paper:
     secret: int = 0
     rounds: int = 0
     steps: list[str] = field(default_factory=list)
+    signed_members: bytes = b""
 
     @property
     def noisy(self) -> bool:
