@@ -78,9 +78,9 @@ def _bar(probability: float) -> str:
 
 def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Path | None]:
     """Say which configuration and adapter play: those of a run, the adapter given, or the bare base model."""
+    from ..server.run_folder import stored_config
     from .evaluate import existing, scenario_of
     from .scenario import load_scenario
-    from .simulate import stored_config
     from .summary import load_summary
 
     if arguments.run:

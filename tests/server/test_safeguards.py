@@ -130,7 +130,9 @@ def test_a_fleet_has_keys(tmp_path: Path) -> None:
     assert (tmp_path / MEMBERS).read_bytes() == before
     members, fleet_key = load_members(tmp_path)
     found = [load_membership(tmp_path, client) for client in range(3)]
-    assert {each.identity.public for each in found} == members.identities and {each.fleet_key for each in found} == {fleet_key}
+    assert {each.identity.public for each in found} == members.identities and {each.fleet_key for each in found} == {
+        fleet_key
+    }
     assert owner_key(tmp_path).public_key().public_bytes_raw() == fleet_key
     assert all(path.stat().st_mode & 0o77 == 0 for path in tmp_path.glob("*.key"))
 

@@ -17,11 +17,11 @@ import pytest
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.play import GameSpec, Trajectory, Turn
 from fedoel.protocol.situation import Memory
+from fedoel.server.run_folder import STORED, prepare_folder, stored_config
 from fedoel.simulations.cli import INTERRUPTED, REFUSED, main
 from fedoel.simulations.evaluate import rates_table, scenario_of
 from fedoel.simulations.play import show
 from fedoel.simulations.scenario import load_scenario
-from fedoel.simulations.simulate import STORED, prepare_folder, stored_config
 
 HELP_SECONDS = 0.25
 Save = Callable[[Path, dict[str, Any]], Path]
