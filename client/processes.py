@@ -105,6 +105,14 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.1)
 
 
+def end_session(process: subprocess.Popen[bytes]) -> None:
+    """End what a process that is over, or should be, has left in the session that was made for it."""
+    process.kill()
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def _descendants(root: int) -> list[int]:
     """Return children, grandchildren and so on; must be asked while the parents still live."""
     listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False).stdout

@@ -22,6 +22,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import Aggregate, Contribution
 from ..protocol.messages import ACTION, PlayRequest, records_bytes, request_to_records
+from .asking import send_and_receive
 from .cohort import sample, split, wait_for_nodes
 from .consolidator import Consolidator, Traffic
 from .replies import Sorted, sort_replies
@@ -190,7 +191,7 @@ class ExperienceStrategy(Strategy):
         """Ask a part of the cohort, wait, and hand on what came: one of Flower's rounds."""
         messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
         # Flower refuses to send nothing, which is what is asked of a part whose nodes have all left.
-        replies = grid.send_and_receive(messages, timeout=timeout) if messages else []
+        replies = send_and_receive(grid, messages, timeout) if messages else []
         return self.aggregate_train(server_round, replies)[1]
 
     def summary(self) -> None:

@@ -7,7 +7,7 @@ is left out of the sum or taken out of it; when too few are left, the round fail
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any
@@ -23,6 +23,7 @@ from ..protocol.secagg.graph import choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
+from .asking import send_and_receive
 from .budget import BudgetStrategy
 from .cohort import wait_for_nodes
 from .consolidator import Traffic
@@ -159,7 +160,7 @@ class _Asking:
     ) -> set[int]:
         """Send once, and return the positions that did not answer."""
         messages = {position: self._message(phase, position, step, beside) for position, step in steps.items()}
-        replies: Iterable[Message] = self.grid.send_and_receive(list(messages.values()), timeout=timeout)
+        replies = send_and_receive(self.grid, list(messages.values()), timeout)
         positions = {message.metadata.message_id: position for position, message in messages.items()}
         for reply in replies:
             position = positions.pop(reply.metadata.reply_to_message_id, None)

@@ -63,7 +63,8 @@ def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
     Path
         The file to hand over.
     """
-    folder.identity.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.identity.parent.mkdir(exist_ok=True, mode=0o700)
     if not folder.identity.exists():
         node = ec.generate_private_key(ec.SECP384R1())
         pem = node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,18 +13,20 @@ from contextlib import contextmanager
 from logging import Formatter, LogRecord
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 
 from ...protocol.enrolment import Bundle
 from ...protocol.errors import ConfigError, FedoelError
-from ..processes import flower_environment, free_ports, stop
+from ..processes import end_session, flower_environment, free_ports
 from ..secret_file import exposed
 from .folder import DeviceFolder, folder_at, joined, membership_of
 from .settings import DeviceSettings, read_settings
 
-LOG_BYTES, LOG_FILES = 500_000, 3
+LOG_BYTES, LOG_FILES, LOG_SECONDS = 500_000, 3, 5.0
 # How often Flower looks for work that has come in: it starts a process for each message.
-POLL = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
+POLL = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5"}
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def start(arguments: argparse.Namespace) -> int:
@@ -110,14 +113,17 @@ def _run(folder: DeviceFolder, words: list[str], settings: DeviceSettings) -> in
 
     def end(number: int, frame: FrameType | None) -> None:
         stopped.append(number)
-        process.terminate()  # Flower says goodbye to the server; the loop below then ends
+        process.terminate()  # Flower says goodbye to the server, and ends
 
     before = {sign: signal.signal(sign, end) for sign in (signal.SIGTERM, signal.SIGINT)}
     print(f"the SuperNode runs; its log is {folder.log}", flush=True)
+    reader = Thread(target=_keep_log, args=(process, folder.log), daemon=True)
+    reader.start()
     try:
-        _keep_log(process, folder.log)
+        process.wait()
     finally:
-        stop(process)
+        end_session(process)
+        reader.join(LOG_SECONDS)
         for sign, handler in before.items():
             signal.signal(sign, handler)
     if stopped:
@@ -131,11 +137,12 @@ def _run(folder: DeviceFolder, words: list[str], settings: DeviceSettings) -> in
 def _keep_log(process: subprocess.Popen[bytes], path: Path) -> None:
     """Copy what a process says to a log, in files that do not grow."""
     handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
-    handler.setFormatter(Formatter("%(message)s"))
+    handler.setFormatter(Formatter("%(asctime)s %(message)s"))
     assert process.stdout is not None
     try:
         for line in process.stdout:
-            text = line.decode("utf-8", "replace").rstrip("\n")
-            handler.emit(LogRecord("supernode", 20, "", 0, text, None, None))
+            text = COLOURS.sub("", line.decode("utf-8", "replace")).strip()
+            if text.removeprefix("INFO :").strip():  # Flower logs empty lines, too
+                handler.emit(LogRecord("supernode", 20, "", 0, "%s", (text,), None))
     finally:
         handler.close()

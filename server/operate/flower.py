@@ -50,7 +50,7 @@ class Fleet:
         connection = f"[superlink.{CONNECTION}]\naddress = {json.dumps(self.url.removeprefix('https://'))}\n"
         authority = f"root-certificates = {json.dumps(str(self.folder.ca_certificate))}\n"
         write_whole(home / "config.toml", f'[superlink]\ndefault = "{CONNECTION}"\n\n{connection}{authority}'.encode())
-        return flower_environment(home, FLWR_SUPEREXEC_TASK_POLL_INTERVAL="0.2")
+        return flower_environment(home)
 
     def running(self) -> bool:
         """Whether the SuperLink answers."""

@@ -42,6 +42,7 @@ def start(arguments: argparse.Namespace) -> int:
     with fleet.superlink() as environment:
         print(f"the SuperLink listens on {settings.listen}; devices reach it at {settings.address}", flush=True)
         fleet.register(roll)
+        print(f"{len(roll.active)} devices may come in", flush=True)
         status = _run(folder, environment, events)
     _tell(events)
     if status != COMPLETED:
