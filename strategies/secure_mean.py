@@ -23,7 +23,7 @@ from ..protocol.secagg.graph import choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
-from .asking import send_and_receive
+from .asking import Patience, send_and_receive
 from .budget import BudgetStrategy
 from .cohort import wait_for_nodes
 from .consolidator import Traffic
@@ -32,6 +32,10 @@ from .replies import SILENT, failure
 
 FAILED = "round failed"
 ATTEMPTS = 2  # a phase is idempotent: who did not answer in time is asked once more
+
+
+class TooFewReadyError(SecureSumError):
+    """A round that fails before any device has done more than to send keys: it can be tried again."""
 
 
 @dataclass
@@ -77,9 +81,17 @@ class SecureMean(BudgetStrategy):
         cycle, exchange = self.place(server_round)
         tally, aggregate = _Tally(), None
         request = self.consolidator.request(cycle, exchange)
+        patience = Patience(self.patience)
         try:
-            nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-            aggregate = self._sum(grid, self.draw(nodes, cycle, exchange), request, timeout, tally)
+            while aggregate is None:
+                nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
+                try:
+                    aggregate = self._sum(grid, self.draw(nodes, cycle, exchange), request, timeout, tally)
+                except TooFewReadyError as error:
+                    if not patience.wait():
+                        raise
+                    log(INFO, "exchange: asking again: %s", error)
+                    tally.refused.clear()
         except SecureSumError as error:
             log(WARNING, "exchange: the round fails closed: %s", error)
             tally.refused[FAILED] += 1
@@ -91,13 +103,18 @@ class SecureMean(BudgetStrategy):
         """Take a cohort through the five phases."""
         safeguards, spec = self.consolidator.safeguards, request.spec
         plan = safeguards.plan(spec)
+        if not safeguards.noisy:  # devices that joined after the plan was made take part in their turn
+            cohort = cohort[: plan.cohort]
         terms = self._terms(len(cohort), spec, plan)
         log(INFO, "exchange: secure sum over %d nodes, %d neighbours each", terms.cohort, terms.neighbours)
         members, listed = safeguards.members, safeguards.signed_members
         state, asking = ServerRound(terms, members), _Asking(grid, cohort, tally)
         name, wait, everyone = terms.digest, self.phase_timeout, range(len(cohort))
         asking.ask("keys", {p: first_step(terms, p) for p in everyone}, state.take_keys, wait)
-        state.check(state.adverts, terms.threshold + 1)
+        try:
+            state.check(state.adverts, terms.threshold + 1)
+        except SecureSumError as error:
+            raise TooFewReadyError(str(error)) from error
         steps = {p: Step(name, state.adverts_for(p), listed) for p in state.adverts}
         asking.ask("shares", steps, state.take_shares, wait)
         state.check(state.sealed, terms.threshold + 1)
@@ -117,7 +134,9 @@ class SecureMean(BudgetStrategy):
     def _terms(self, cohort: int, spec: VectorSpec, plan: Plan) -> Terms:
         safeguards = self.consolidator.safeguards
         if not plan.minimum <= cohort <= plan.cohort:
-            raise SecureSumError(f"{cohort} devices were drawn, outside of the plan's {plan.minimum} to {plan.cohort}")
+            raise TooFewReadyError(
+                f"{cohort} devices were drawn, outside of the plan's {plan.minimum} to {plan.cohort}"
+            )
         graph = choose_graph(cohort, safeguards.colluding, safeguards.max_dropout)
         run, number = safeguards.begin_round()
         return Terms(

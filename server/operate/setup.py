@@ -42,6 +42,7 @@ backend = "tactics"  # no language model; `torch` distils into SmolLM2
 [strategy]
 name = "secure-mean"
 min-available-nodes = 3
+patience = 604800.0  # devices that do not play now are asked again for a week
 """
 
 

@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 
 from fedoel.client.membership import Membership
 from fedoel.client.secure import answer_step
-from fedoel.protocol.errors import PrivacyError, SecureSumError, VectorError
+from fedoel.protocol.errors import NotNow, PrivacyError, SecureSumError, VectorError
 from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.privacy.plan import Part, Plan
@@ -314,3 +314,32 @@ def test_single_vectors_are_not_to_be_had() -> None:
 def test_other_replies_are_refused(reply: RecordDict) -> None:
     with pytest.raises(SecureSumError, match="nothing else"):
         reply_from_records(reply)
+
+
+def test_devices_that_are_not_ready_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wants to play, twice; the third time they do, and it is the same exchange."""
+    asked: list[str] = []
+    monkeypatch.setattr("fedoel.strategies.asking.AGAIN_SECONDS", 0.0)
+
+    def tired(phase: str, client: int, step: Step) -> None:
+        asked.append(phase)
+        if asked.count("keys") <= 2 * CLIENTS:
+            raise NotNow("at night only")
+
+    fleet = Fleet(tired)
+    SecureMean(fleet.server, min_available_nodes=CLIENTS, patience=1e6).start(fleet.grid, num_rounds=1)
+    [aggregate], [traffic] = fleet.server.aggregates, fleet.server.traffic
+    assert aggregate is not None and aggregate.cohort == CLIENTS
+    assert traffic.refused == {}
+    assert asked.count("keys") == 3 * CLIENTS
+
+
+def test_without_patience_a_round_that_nobody_wants_is_refused_by_name() -> None:
+    def tired(phase: str, client: int, step: Step) -> None:
+        raise NotNow("at night only")
+
+    fleet = Fleet(tired)
+    SecureMean(fleet.server, min_available_nodes=CLIENTS).start(fleet.grid, num_rounds=1)
+    assert fleet.server.aggregates == [None]
+    assert fleet.server.traffic[0].refused[FAILED] == 1
+    assert sum(count for reason, count in fleet.server.traffic[0].refused.items() if "keys" in reason) == CLIENTS
