@@ -10,6 +10,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from ...protocol.signing import check_request
 
 LAST, BEFORE = "last.npz", "before.npz"
 ADAPTER = "adapter/"
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile)
 
 
 def keep(folder: Path, request: PlayRequest, config: RunConfig) -> None:
@@ -31,7 +33,8 @@ def keep(folder: Path, request: PlayRequest, config: RunConfig) -> None:
     FedoelError
         If the disk refuses it.
     """
-    if version_at(folder / LAST) == request.spec.policy_version:
+    last = version_at(folder / LAST)
+    if last == request.spec.policy_version:
         return
     head = {
         "cycle": request.cycle, "exchange": request.exchange, "spec": request.spec.to_json(),
@@ -49,7 +52,7 @@ def keep(folder: Path, request: PlayRequest, config: RunConfig) -> None:
             file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        if (folder / LAST).exists():
+        if last:
             os.replace(folder / LAST, folder / BEFORE)
         os.replace(part, folder / LAST)
     except OSError as error:
@@ -72,7 +75,7 @@ def last_version(folder: Path, fleet_key: bytes) -> tuple[RunConfig, PlayRequest
             return config, request
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:  # zip and numpy fail in many ways
+        except UNREADABLE as error:
             problem = f"{name} is damaged ({error})"
     raise VersionError(f"there is no version in {folder}: {problem}; the next request brings one")
 
@@ -81,7 +84,7 @@ def version_at(path: Path) -> str:
     """Name of the version in a file; empty if there is none or it is damaged."""
     try:
         return str(_head(path)["version"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except UNREADABLE:
         return ""
 
 
