@@ -206,7 +206,7 @@ def _add_settings(verb: argparse.ArgumentParser) -> None:
 
 
 def _interrupted(verb: str, words: Sequence[str]) -> str:
-    if verb == "experiment":
+    if verb in ("experiment", "server"):
         return "interrupted; the same command goes on"
     if verb != "simulate":
         return "interrupted"

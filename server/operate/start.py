@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,7 @@ def start(arguments: argparse.Namespace) -> int:
     folder.flower.mkdir(exist_ok=True, mode=0o700)
     write_app(folder.flower / "app", config)
     events = follow(folder.run / "events.jsonl")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs below is ended on the way out
     with fleet.superlink() as environment:
         print(f"the SuperLink listens on {settings.listen}; devices reach it at {settings.address}", flush=True)
         fleet.register(roll)

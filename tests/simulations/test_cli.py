@@ -43,7 +43,7 @@ def engines(monkeypatch: pytest.MonkeyPatch, save: Save, summary: dict[str, Any]
     return module
 
 
-@pytest.mark.parametrize("words", [["--help"], ["simulate", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["simulate", "--help"], ["device", "--help"]])
 def test_help_answers_at_once(words: list[str]) -> None:
     call = [sys.executable, "-c", "from fedoel.simulations.cli import main; main()", *words]
     subprocess.run(call, check=True, capture_output=True)
