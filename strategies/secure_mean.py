@@ -34,17 +34,14 @@ FAILED = "round failed"
 ATTEMPTS = 2  # a phase is idempotent: who did not answer in time is asked once more
 
 
-class TooFewReadyError(SecureSumError):
-    """A round that fails before any device has done more than to send keys: it can be tried again."""
-
-
 @dataclass
 class _Tally:
-    """Bytes to and from each node, and what was refused, over the phases of a round."""
+    """Bytes to and from each node, what was refused, and whether budget was spent, over the phases of a round."""
 
     down: Counter[int] = field(default_factory=Counter)
     up: Counter[int] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    spent: bool = False
 
     def traffic(self, accepted: int) -> Traffic:
         """Means per device that was asked."""
@@ -87,10 +84,10 @@ class SecureMean(BudgetStrategy):
                 nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
                 try:
                     aggregate = self._sum(grid, self.draw(nodes, cycle, exchange), request, timeout, tally)
-                except TooFewReadyError as error:
-                    if not patience.wait():
+                except SecureSumError as error:
+                    if tally.spent or not patience.wait():
                         raise
-                    log(INFO, "exchange: asking again: %s", error)
+                    log(INFO, "exchange: nothing was released; asking again: %s", error)
                     tally.refused.clear()
         except SecureSumError as error:
             log(WARNING, "exchange: the round fails closed: %s", error)
@@ -111,10 +108,7 @@ class SecureMean(BudgetStrategy):
         state, asking = ServerRound(terms, members), _Asking(grid, cohort, tally)
         name, wait, everyone = terms.digest, self.phase_timeout, range(len(cohort))
         asking.ask("keys", {p: first_step(terms, p) for p in everyone}, state.take_keys, wait)
-        try:
-            state.check(state.adverts, terms.threshold + 1)
-        except SecureSumError as error:
-            raise TooFewReadyError(str(error)) from error
+        state.check(state.adverts, terms.threshold + 1)
         steps = {p: Step(name, state.adverts_for(p), listed) for p in state.adverts}
         asking.ask("shares", steps, state.take_shares, wait)
         state.check(state.sealed, terms.threshold + 1)
@@ -126,6 +120,7 @@ class SecureMean(BudgetStrategy):
         asking.ask("confirm", {p: Step(name, survivors) for p in state.masked}, state.take_confirmation, wait)
         state.check(state.signatures, terms.threshold)
         safeguards.spend(request.cycle)  # on disk before anything is unmasked
+        tally.spent = safeguards.noisy
         steps = {p: Step(name, survivors, state.signatures_for(p)) for p in state.signatures}
         asking.ask("unmask", steps, state.take_opened, wait)
         total, devices = plan.decode(state.total()), len(state.masked)
@@ -134,9 +129,7 @@ class SecureMean(BudgetStrategy):
     def _terms(self, cohort: int, spec: VectorSpec, plan: Plan) -> Terms:
         safeguards = self.consolidator.safeguards
         if not plan.minimum <= cohort <= plan.cohort:
-            raise TooFewReadyError(
-                f"{cohort} devices were drawn, outside of the plan's {plan.minimum} to {plan.cohort}"
-            )
+            raise SecureSumError(f"{cohort} devices were drawn, outside of the plan's {plan.minimum} to {plan.cohort}")
         graph = choose_graph(cohort, safeguards.colluding, safeguards.max_dropout)
         run, number = safeguards.begin_round()
         return Terms(

@@ -16,6 +16,7 @@ import pytest
 
 from fedoel.client.processes import free_ports
 
+DEVICES = ("one", "two", "three", "four")
 CALL = [sys.executable, "-c", "import sys; from fedoel.simulations.cli import main; sys.exit(main())"]
 RUN = """\
 cycles = 2
@@ -30,6 +31,7 @@ backend = "tactics"
 [strategy]
 name = "secure-mean"
 min-available-nodes = 3
+patience = 3600.0
 """
 
 
@@ -100,13 +102,13 @@ def below(root: int) -> list[int]:
 
 @pytest.fixture
 def fleet(tmp_path: Path, cache: Path) -> Iterator[Processes]:
-    """A server's folder and three devices that have joined; nothing runs yet."""
+    """A server's folder and four devices that have joined; nothing runs yet."""
     [port] = free_ports(1)
     made = Processes(tmp_path, port)
     address = f"127.0.0.1:{port}"
     made.do("server", "init", "server", "--host", "127.0.0.1", "--port", str(port), "--listen", address)
     (tmp_path / "server" / "run.toml").write_text(RUN)
-    for name in ("one", "two", "three"):
+    for name in DEVICES:
         made.do("device", "join", name, "--name", name, "--ca", "server/ca.crt", "--server", address)
         made.do("server", "enroll", "server", f"{name}/{name}.pub")
         made.do("device", "join", name, "--bundle", f"{name}.fleet")

@@ -343,3 +343,29 @@ def test_without_patience_a_round_that_nobody_wants_is_refused_by_name() -> None
     assert fleet.server.aggregates == [None]
     assert fleet.server.traffic[0].refused[FAILED] == 1
     assert sum(count for reason, count in fleet.server.traffic[0].refused.items() if "keys" in reason) == CLIENTS
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+@pytest.mark.parametrize("phase", ["shares", "masked", "confirm", "unmask"])
+def test_a_round_that_fails_closed_is_tried_again_unless_it_has_spent_budget(
+    monkeypatch: pytest.MonkeyPatch, phase: str, noise: float
+) -> None:
+    """Too many drop out once, in any phase; when they are back, the sum is that of all of them."""
+    monkeypatch.setattr("fedoel.strategies.asking.AGAIN_SECONDS", 0.0)
+    failures: list[int] = []
+
+    def cut(here: str, client: int, step: Step) -> None:
+        if here == phase and len(failures) < CLIENTS - 1:
+            failures.append(client)
+            raise RuntimeError("the network is gone")
+
+    fleet = Fleet(cut, noise=noise, chance=1.0)
+    SecureMean(fleet.server, min_available_nodes=CLIENTS, patience=1e6).start(fleet.grid, num_rounds=1)
+    [aggregate] = fleet.server.aggregates
+    if noise and phase == "unmask":
+        assert aggregate is None and fleet.server.safeguards.budget == 99
+        return
+    assert aggregate is not None and aggregate.cohort == CLIENTS
+    if not noise:
+        expected = sum(vector(client).gradient for client in range(CLIENTS))
+        assert np.allclose(aggregate.vector.gradient, expected, atol=0.01)
