@@ -52,6 +52,11 @@ class Fleet:
         write_whole(home / "config.toml", f'[superlink]\ndefault = "{CONNECTION}"\n\n{connection}{authority}'.encode())
         return flower_environment(home)
 
+    @property
+    def process_file(self) -> Path:
+        """Process id of the SuperLink that was started last."""
+        return self.folder.flower / "superlink.pid"
+
     def running(self) -> bool:
         """Whether the SuperLink answers."""
         context = ssl.create_default_context(cafile=str(self.folder.ca_certificate))
@@ -78,6 +83,7 @@ class Fleet:
             "--database", str(self.folder.flower / "superlink.sqlite"), "--isolation", "subprocess",
         ]  # fmt: skip
         process = start_process(command, environment, self.folder.log, self.folder.flower)
+        write_whole(self.process_file, str(process.pid).encode())
         try:
             wait_until_healthy(process, self.url, self.folder.log, self.folder.ca_certificate)
             yield environment

@@ -35,7 +35,9 @@ def start(arguments: argparse.Namespace) -> int:
     _check_keys(folder)
     check(config, LocalRuntime())
     if fleet.running():
-        raise ConfigError(f"something answers at {fleet.url} already: stop it, or change listen in server.toml")
+        pid = fleet.process_file.read_text() if fleet.process_file.exists() else ""
+        remedy = f"kill {pid}, if that is the SuperLink of a server that was killed" if pid else "stop it"
+        raise ConfigError(f"something answers at {fleet.url} already: {remedy}, or change listen in server.toml")
     prepare_folder(config)
     folder.flower.mkdir(exist_ok=True, mode=0o700)
     write_app(folder.flower / "app", config)
