@@ -126,12 +126,14 @@ class StrategyConfig:
     """How vectors become an aggregate; `name` is an entry point or ``module:Class``.
 
     In a cycle of several `exchanges`, each asks its own part of the cohort, with the context that those before it gave.
+    Where too few devices are ready, they are asked again for `patience` seconds.
     """
 
     name: str = "mean"
     exchanges: int = 1
     fraction_train: float = 1.0
     min_available_nodes: int = 2
+    patience: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,8 @@ def _check_ranges(config: RunConfig) -> None:
         ("seed", 0, 2**31 - 1), ("policy.threads", 0, 1024), ("games.held-out-teacher", 0, 1e9),
         ("strategy.fraction-train", 1e-9, 1), ("codec.discount", 0, 1), ("context.noise", 0, 1e6),
         ("distil.retention", 0, 1e6), ("distil.anchor", 0, 1e6), ("warm-start.anchor", 0, 1e6),
-        ("strategy.exchanges", 1, config.clients), ("privacy.epsilon", 0, 1e6), ("privacy.delta", 1e-15, 0.1),
+        ("strategy.exchanges", 1, config.clients), ("strategy.patience", 0, 1e8),
+        ("privacy.epsilon", 0, 1e6), ("privacy.delta", 1e-15, 0.1),
         ("privacy.population", 0, 1e12), ("privacy.fisher-share", 0, 0.99), ("privacy.max-dropout", 0, 0.9),
         ("privacy.colluding", 0, 0.9), ("distil.top-k", 0, 1e9), ("distil.beta", 1e-6, 1 - 1e-6),
     ):  # fmt: skip

@@ -69,6 +69,7 @@ def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | No
             exchanges=config.strategy.exchanges,
             fraction_train=config.strategy.fraction_train,
             min_available_nodes=config.strategy.min_available_nodes,
+            patience=config.strategy.patience,
             seed=config.seed,
         )
         strategy.start(grid, num_rounds=config.cycles)

@@ -7,7 +7,7 @@ is left out of the sum or taken out of it; when too few are left, the round fail
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any
@@ -23,6 +23,7 @@ from ..protocol.secagg.graph import choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
+from .asking import Patience, send_and_receive
 from .budget import BudgetStrategy
 from .cohort import wait_for_nodes
 from .consolidator import Traffic
@@ -35,11 +36,12 @@ ATTEMPTS = 2  # a phase is idempotent: who did not answer in time is asked once 
 
 @dataclass
 class _Tally:
-    """Bytes to and from each node, and what was refused, over the phases of a round."""
+    """Bytes to and from each node, what was refused, and whether budget was spent, over the phases of a round."""
 
     down: Counter[int] = field(default_factory=Counter)
     up: Counter[int] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    spent: bool = False
 
     def traffic(self, accepted: int) -> Traffic:
         """Means per device that was asked."""
@@ -76,9 +78,17 @@ class SecureMean(BudgetStrategy):
         cycle, exchange = self.place(server_round)
         tally, aggregate = _Tally(), None
         request = self.consolidator.request(cycle, exchange)
+        patience = Patience(self.patience)
         try:
-            nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-            aggregate = self._sum(grid, self.draw(nodes, cycle, exchange), request, timeout, tally)
+            while aggregate is None:
+                nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
+                try:
+                    aggregate = self._sum(grid, self.draw(nodes, cycle, exchange), request, timeout, tally)
+                except SecureSumError as error:
+                    if tally.spent or not patience.wait():
+                        raise
+                    log(INFO, "exchange: nothing was released; asking again: %s", error)
+                    tally.refused.clear()
         except SecureSumError as error:
             log(WARNING, "exchange: the round fails closed: %s", error)
             tally.refused[FAILED] += 1
@@ -90,13 +100,16 @@ class SecureMean(BudgetStrategy):
         """Take a cohort through the five phases."""
         safeguards, spec = self.consolidator.safeguards, request.spec
         plan = safeguards.plan(spec)
+        if not safeguards.noisy:  # devices that joined after the plan was made take part in their turn
+            cohort = cohort[: plan.cohort]
         terms = self._terms(len(cohort), spec, plan)
         log(INFO, "exchange: secure sum over %d nodes, %d neighbours each", terms.cohort, terms.neighbours)
-        state, asking = ServerRound(terms, safeguards.members), _Asking(grid, cohort, tally)
+        members, listed = safeguards.members, safeguards.signed_members
+        state, asking = ServerRound(terms, members), _Asking(grid, cohort, tally)
         name, wait, everyone = terms.digest, self.phase_timeout, range(len(cohort))
         asking.ask("keys", {p: first_step(terms, p) for p in everyone}, state.take_keys, wait)
         state.check(state.adverts, terms.threshold + 1)
-        steps = {p: Step(name, state.adverts_for(p)) for p in state.adverts}
+        steps = {p: Step(name, state.adverts_for(p), listed) for p in state.adverts}
         asking.ask("shares", steps, state.take_shares, wait)
         state.check(state.sealed, terms.threshold + 1)
         play, paper = request_to_records(request), plan.to_json().encode()
@@ -107,6 +120,7 @@ class SecureMean(BudgetStrategy):
         asking.ask("confirm", {p: Step(name, survivors) for p in state.masked}, state.take_confirmation, wait)
         state.check(state.signatures, terms.threshold)
         safeguards.spend(request.cycle)  # on disk before anything is unmasked
+        tally.spent = safeguards.noisy
         steps = {p: Step(name, survivors, state.signatures_for(p)) for p in state.signatures}
         asking.ask("unmask", steps, state.take_opened, wait)
         total, devices = plan.decode(state.total()), len(state.masked)
@@ -158,7 +172,7 @@ class _Asking:
     ) -> set[int]:
         """Send once, and return the positions that did not answer."""
         messages = {position: self._message(phase, position, step, beside) for position, step in steps.items()}
-        replies: Iterable[Message] = self.grid.send_and_receive(list(messages.values()), timeout=timeout)
+        replies = send_and_receive(self.grid, list(messages.values()), timeout)
         positions = {message.metadata.message_id: position for position, message in messages.items()}
         for reply in replies:
             position = positions.pop(reply.metadata.reply_to_message_id, None)
