@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fedoel.client.processes import free_ports
+from fedoel.simulations.cli import main
 
 DEVICES = ("one", "two", "three", "four")
 CALL = [sys.executable, "-c", "import sys; from fedoel.simulations.cli import main; sys.exit(main())"]
@@ -106,12 +107,18 @@ def fleet(tmp_path: Path, cache: Path) -> Iterator[Processes]:
     [port] = free_ports(1)
     made = Processes(tmp_path, port)
     address = f"127.0.0.1:{port}"
-    made.do("server", "init", "server", "--host", "127.0.0.1", "--port", str(port), "--listen", address)
-    (tmp_path / "server" / "run.toml").write_text(RUN)
+    server = str(tmp_path / "server")
+    commands = [["server", "init", server, "--host", "127.0.0.1", "--port", str(port), "--listen", address]]
     for name in DEVICES:
-        made.do("device", "join", name, "--name", name, "--ca", "server/ca.crt", "--server", address)
-        made.do("server", "enroll", "server", f"{name}/{name}.pub")
-        made.do("device", "join", name, "--bundle", f"{name}.fleet")
+        device, bundle = str(tmp_path / name), str(tmp_path / f"{name}.fleet")
+        join = ["device", "join", device]
+        commands += [
+            [*join, "--name", name, "--ca", f"{server}/ca.crt", "--server", address],
+            ["server", "enroll", server, f"{device}/{name}.pub", "--out", bundle],
+            [*join, "--bundle", bundle],
+        ]
+    assert [main(words) for words in commands] == [0] * len(commands)
+    (tmp_path / "server" / "run.toml").write_text(RUN)
     yield made
     for who in list(made.running):
         made.kill(who)
