@@ -104,10 +104,12 @@ class WarmStartConfig:
 class StrategyConfig:
     """How vectors become an aggregate; `name` is an entry point or ``module:Class``.
 
-    In a cycle of several `exchanges`, each asks its own part of the cohort, with the context that those before it gave.
+    `options` are the strategy's own, as ``name=value`` words. In a cycle of several `exchanges`, each asks its own part
+    of the cohort, with the context that those before it gave.
     """
 
     name: str = "mean"
+    options: str = ""
     exchanges: int = 1
     fraction_train: float = 1.0
     min_available_nodes: int = 2

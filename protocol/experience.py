@@ -260,12 +260,14 @@ class Contribution:
 class Aggregate:
     """What a strategy makes of a cohort's contributions: one vector, on the scale of a sum over `cohort` clients.
 
-    `noise` is the variance of the noise that was added to each number of its gradient.
+    `noise` is the variance of the noise that was added to each number of its gradient. `parts` are groups of the cohort
+    that are to have contexts of their own; without any, all share one.
     """
 
     vector: ExperienceVector
     cohort: int
     noise: float = 0.0
+    parts: tuple[Aggregate, ...] = ()
 
 
 def clip(values: NDArray[Real], norm: float) -> NDArray[Real]:

@@ -18,16 +18,17 @@ from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate
 from ..protocol.messages import PlayRequest
+from ..protocol.play import Trajectory
 from ..protocol.tactics import DIMENSION
 from ..protocol.versions import Manifest
 from ..strategies.consolidator import Traffic
 from .baselines import play_floors
-from .codecs.context import Context
 from .events import EventLog, read_events, seconds_by_phase
 from .exchanges import Current, Exchanges
 from .fleet import owner_key
 from .gate import Trial, candidate_holds, context_helps
 from .learner import Adapter, Consolidation, Learner
+from .mixture import Mixture, lessons
 from .phases import Outcome, Phases
 from .plan import GameId, Plan
 from .public import PublicGames, turns_of
@@ -124,6 +125,10 @@ class Cycles:
         """Keep the aggregate, or that there is none."""
         self.exchanges.collect(cycle, exchange, aggregate, traffic)
 
+    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
+        """Return the aggregate that was kept last before this exchange."""
+        return self.exchanges.collected_before(self.current, cycle, exchange)
+
     # The cycle itself
 
     def consolidate(self, cycle: int) -> None:
@@ -138,20 +143,17 @@ class Cycles:
         self._finish(cycle, {**entry, **self._learn(cycle)})
 
     def _learn(self, cycle: int) -> Entry:
-        context = self.exchanges.context(self.current, cycle)
-        entry: Entry = {
-            "lessons": [asdict(lesson) for lesson in self.exchanges.codec.lessons(context)],
-            "kl": context.kl,
-        }
+        mixture = self.exchanges.mixture(self.current, cycle)
+        entry: Entry = {"lessons": self._said(mixture), "kl": mixture.kl}
         self.log.emit("lessons", cycle=cycle, lessons=entry["lessons"])
         games = len(self.plan.gate) + len(self._teacher_games())
-        tried = self.phases.run(cycle, "teacher", lambda advance: self._teacher(context, advance), games)
+        tried = self.phases.run(cycle, "teacher", lambda advance: self._teacher(mixture, advance), games)
         entry |= {"teacher": tried.values["held_out"], "gate": {**tried.values["gate"], "candidate": None}}
         helps = context_helps(self.trial, Trial.from_arrays(tried.arrays))
         if not helps.passed:
             return {**entry, **self._as_before(), "decision": "no-gain", "reason": helps.reason}
         made = self.phases.run(
-            cycle, "distil", lambda advance: self._distil(cycle, context, advance), self.config.distil.steps
+            cycle, "distil", lambda advance: self._distil(cycle, mixture, advance), self.config.distil.steps
         )
         entry["views"] = made.values["views"]
         candidate = _part(made.arrays, "adapter")
@@ -168,25 +170,38 @@ class Cycles:
         result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.held_out))
         return {**entry, **result.values, "decision": "promoted", "reason": f"{helps.reason}; {holds.reason}"}
 
-    def _teacher(self, context: Context, advance: Advance) -> Outcome:
+    def _said(self, mixture: Mixture) -> list[dict[str, Any]]:
+        """Lessons of a context in words, or of each with its number."""
+        said = [self.exchanges.codec.lessons(context) for context in mixture.contexts]
+        if len(said) == 1:
+            return [asdict(lesson) for lesson in said[0]]
+        return [{**asdict(each), "cluster": place} for place, some in enumerate(said, start=1) for each in some]
+
+    def _led(
+        self, mixture: Mixture, policy: Policy, games: Sequence[GameId], purpose: str, cycle: int, advance: Advance
+    ) -> list[Trajectory]:
+        """Play games by the teacher, each with the context that was drawn for it."""
+        teachers = [self.exchanges.codec.encoder.under(policy, context.weights) for context in mixture.contexts]
+        chosen = mixture.draw(games, self.plan.streams(purpose, len(games), cycle))
+        return self.public.play_each(teachers, chosen, games, purpose, cycle, advance)
+
+    def _teacher(self, mixture: Mixture, advance: Advance) -> Outcome:
         policy = self.learner.policy(self.current.adapter, measured=True)
-        teacher = self.exchanges.codec.encoder.under(policy, context.weights)
-        played = self.public.play(teacher, self.plan.gate, "gate", advance=advance)
-        held_out = self.public.play(teacher, self._teacher_games(), "held-out", advance=advance)
+        played = self._led(mixture, policy, self.plan.gate, "gate", 0, advance)
+        held_out = self._led(mixture, policy, self._teacher_games(), "held-out", 0, advance)
         gate = {"current": self.gate_stats, "teacher": without_families(stats_of(played))}
         return Outcome({"held_out": stats_of(held_out), "gate": gate}, Trial.of(played).to_arrays())
 
-    def _distil(self, cycle: int, context: Context, advance: Advance) -> Outcome:
+    def _distil(self, cycle: int, mixture: Mixture, advance: Advance) -> Outcome:
         """Train on states that the student visits without the context, and on those that the teacher leads to."""
         codec, policy = self.exchanges.codec, self.learner.policy(self.current.adapter)
         self.exchanges.rehearse_all(self.current, cycle)
-        own = turns_of(self.exchanges.rehearsed(self.current, cycle))
-        teacher = codec.encoder.under(policy, context.weights)
-        led = turns_of(self.public.play(teacher, self.plan.rehearsal, "rehearsal-teacher", cycle))
-        targets = [*codec.answers(policy, own, context.weights), *(turn.log_probs for turn in led)]
-        states = [*own, *led]
-        tilts, seed = codec.tilts(states, context.weights), self.plan.training_seed(cycle)
-        task = Consolidation(context, states, targets, tilts, seed)
+        games, purpose = self.plan.rehearsal, "rehearsal-teacher"
+        chosen = mixture.draw(games, self.plan.streams(purpose, len(games), cycle))
+        led = self._led(mixture, policy, games, purpose, cycle, lambda played: None)
+        made_of = lessons(codec, policy, mixture, self.exchanges.rehearsed(self.current, cycle), led, chosen)
+        seed = self.plan.training_seed(cycle)
+        task = Consolidation(mixture.merged(), made_of.turns, made_of.targets, made_of.tilts, seed)
         made = self.learner.distil(self.current.adapter, task, advance)
         version = self.learner.policy(made.adapter).version
         return Outcome({"version": version, "views": made.views}, _named(made.adapter, "adapter"))

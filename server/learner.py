@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..client.player import Advance
+from ..client.policy.backend import load_backend
 from ..client.policy.policy import LogProbs, Policy
 from ..client.policy.tactics_policy import TacticsPolicy
-from ..client.runtime import BACKENDS
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.play import Turn
@@ -266,4 +266,7 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
 
         find_model(config.policy.base)
         return TorchLearner(config, cache)
-    raise ConfigError(f"unknown policy.backend {config.policy.backend!r}; known are {', '.join(BACKENDS)}")
+    learner = getattr(load_backend(config.policy.backend), "learner", None)
+    if learner is None:
+        raise ConfigError(f"policy.backend {config.policy.backend!r} plays but has no learner(config, cache)")
+    return cast(Learner, learner(config, cache))

@@ -52,6 +52,10 @@ class Consolidator(Protocol):
         """Keep what the cohort sent; None when nothing could be used."""
         ...
 
+    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
+        """Return the aggregate that was kept last before this exchange; None when there was none yet."""
+        ...
+
     def consolidate(self, cycle: int) -> None:
         """Context, distillation, gate, promotion and evaluation for what was collected."""
         ...

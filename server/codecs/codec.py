@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
 from ...client.encoders.encoder import Encoder, load_encoder
 from ...client.encoders.tactics import TacticsEncoder
 from ...client.policy.policy import LogProbs, Policy
-from ...protocol.config import ContextConfig
+from ...protocol.config import ContextConfig, RunConfig
+from ...protocol.errors import ConfigError
 from ...protocol.experience import Aggregate, Vector
 from ...protocol.play import Turn
+from ...protocol.plugins import POINTS
 from .asked import AskedCodec
 from .context import Context, Lesson
 from .tactics import TacticsCodec
@@ -59,4 +61,31 @@ class Codec(Protocol):
 def load_codec(name: str) -> Codec:
     """Return the server's half of a codec; it raises what `load_encoder` raises."""
     encoder = load_encoder(name)
-    return TacticsCodec(encoder) if isinstance(encoder, TacticsEncoder) else AskedCodec(encoder)
+    if isinstance(encoder, TacticsEncoder):
+        return TacticsCodec(encoder)
+    half = getattr(encoder, "server", "")
+    return cast(Callable[[Encoder], Codec], POINTS["codec"].find(half, {}))(encoder) if half else AskedCodec(encoder)
+
+
+def check_codec(config: RunConfig, abilities: frozenset[str]) -> Codec:
+    """Return the codec of a run, if its policy can do what the codec needs.
+
+    Parameters
+    ----------
+    abilities
+        What policies of the run's backend can do beyond playing.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such codec, or it does not go with the backend or with retention.
+    """
+    codec, name = load_codec(config.codec.name), config.codec.name
+    if lacking := codec.encoder.needs - abilities:
+        raise ConfigError(
+            f"codec.name {name!r} needs a policy with {' and '.join(sorted(lacking))}, and policy.backend "
+            f"{config.policy.backend!r} has none: use 'torch', or another codec"
+        )
+    if config.distil.retention and not codec.encoder.adds:
+        raise ConfigError(f"codec.name {name!r} needs distil.retention 0: its contexts do more than add to scores")
+    return codec

@@ -98,6 +98,9 @@ class Server:
         self.aggregates.append(aggregate)
         self.traffic.append(traffic)
 
+    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
+        return None
+
     def consolidate(self, cycle: int) -> None: ...
 
 
