@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ..client.encoders.encoder import load_encoder
 from ..client.player import Advance
 from ..client.policy.backend import load_backend
 from ..client.policy.policy import LogProbs, Policy
@@ -21,7 +22,7 @@ from ..client.policy.tactics_policy import TacticsPolicy
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.play import Turn
-from ..protocol.tactics import DIMENSION, VOCABULARY
+from ..protocol.tactics import DIMENSION, VOCABULARY, cells
 from ..protocol.versions import policy_version
 from .codecs.context import Context
 from .files import write_whole
@@ -96,9 +97,18 @@ class Learner(Protocol):
 
 
 class TacticsLearner:
-    """The baseline without a language model: contexts are added up."""
+    """The baseline without a language model: contexts of the tactics codec are added up, others are distilled.
+
+    Parameters
+    ----------
+    adds_up
+        Whether contexts are weights of tactics.
+    """
 
     base = VOCABULARY
+
+    def __init__(self, adds_up: bool = True) -> None:
+        self._adds_up = adds_up
 
     def load(self) -> None:
         """Have nothing to load."""
@@ -115,8 +125,14 @@ class TacticsLearner:
         return {"weights": np.zeros(DIMENSION, dtype=np.float32)}
 
     def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
-        """Add the context to the weights: for this player that is exact."""
-        return Consolidated({"weights": adapter["weights"] + task.context.weights}, {"without_context": 0.0})
+        """Add the context to the weights: for this player that is exact. Others' contexts say what to play only."""
+        if self._adds_up:
+            return Consolidated({"weights": adapter["weights"] + task.context.weights}, {"without_context": 0.0})
+        from .distillation.log_linear import fit
+
+        one_hot = np.eye(DIMENSION, dtype=np.float32)
+        phi = [one_hot[cells(turn.situation)] for turn in task.turns]
+        return Consolidated({"weights": fit(phi, task.targets, adapter["weights"])}, {})
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
         """Have nothing outside of games."""
@@ -260,7 +276,7 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
         If the base model is not there.
     """
     if config.policy.backend == "tactics":
-        return TacticsLearner()
+        return TacticsLearner(load_encoder(config.codec.name).vocabulary == VOCABULARY)
     if config.policy.backend == "torch":
         from ..client.policy.base import find_model
 

@@ -40,8 +40,10 @@ def test_every_strategy_goes_through_a_run(name: str, tmp_path: Path, cache: Pat
 @pytest.mark.parametrize("name", ["momentum", "adam", "clustered"])
 def test_a_strategy_with_a_memory_goes_on_where_it_stopped(name: str, tmp_path: Path, cache: Path) -> None:
     whole = run(tmp_path / "whole", cache, **{"strategy.name": name})
-    run(tmp_path / "part", cache, **{"strategy.name": name, "cycles": 1})
-    assert run(tmp_path / "part", cache, **{"strategy.name": name, "resume": True}) == whole
+    once: dict[str, Scalar] = {"strategy.name": name, "cycles": 1}
+    again: dict[str, Scalar] = {"strategy.name": name, "resume": True}
+    run(tmp_path / "part", cache, **once)
+    assert run(tmp_path / "part", cache, **again) == whole
 
 
 def test_a_clustered_run_keeps_its_parts_and_a_context_of_each(tmp_path: Path, cache: Path) -> None:

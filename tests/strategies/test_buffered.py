@@ -78,13 +78,12 @@ class SlowGrid(InProcessGrid):
 
     def __init__(self, app: ClientApp, late: int) -> None:
         super().__init__(app, CLIENTS, {})
-        self.late, self.pushed, self.asked = late, 0, list[list[int]]()
+        self.late, self.pushed, self.asked, self.slow = late, 0, list[list[int]](), set[str]()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         sent = list(messages)
         self.asked.append([message.metadata.dst_node_id - 1000 for message in sent])
         self.pushed += 1
-        self.slow = getattr(self, "slow", set())
         names = list(super().push_messages(sent))
         self.slow |= {n for n, m in zip(names, sent, strict=True) if m.metadata.dst_node_id == 1000 + SLOW}
         return names

@@ -54,8 +54,8 @@ def gradient_of(strategy: ExperienceStrategy, contributions: list[Contribution])
 
 @pytest.mark.parametrize("name", [*ROBUST, "norm-bounded", "mean"])
 def test_honest_vectors_give_about_their_sum(name: str) -> None:
-    strategy = ({"norm-bounded": NormBounded, "mean": Mean} | ROBUST)[name]
-    built = strategy(NOBODY) if isinstance(strategy, type) else cast(Callable[[], ExperienceStrategy], strategy)()
+    others: Mapping[str, type[ExperienceStrategy]] = {"norm-bounded": NormBounded, "mean": Mean}
+    built = others[name](NOBODY) if name in others else ROBUST[name]()
     aggregate = built.aggregate(honest())
     assert aggregate.cohort == HONEST
     whole = Mean(NOBODY).aggregate(honest()).vector
