@@ -232,7 +232,7 @@ class ExperienceVector:
             ("gradient", self.gradient, self.spec.clipping_norm),
             ("Fisher diagonal", self.fisher, self.spec.fisher_norm),
         ):
-            norm = float(np.linalg.norm(part))
+            norm = float(np.linalg.norm(part.astype(np.float64)))  # squares of what is sent may overflow float32
             if norm > bound * (1 + 1e-4):
                 raise VectorError(f"{name} has norm {norm:.3g}, above the clipping norm {bound:.3g}")
         if (self.fisher < 0).any() or (self.counters.visits < 0).any() or (self.counters.values[:, :4] < 0).any():
