@@ -3,7 +3,7 @@
     python benchmarks/attacks.py --seeds 0,1,2 --out runs/attacks
 
 30 devices with 4 private games a cycle from a mix of two games in pure Python that differs from device to device
-(Dirichlet 0.5), five cycles, without a language model. A share of the devices lies (`fedoel.simulations.attacks`).
+(Dirichlet 0.5), eight cycles, without a language model. A share of the devices lies (`fedoel.simulations.attacks`).
 Writes results.json and table.md; a run that is there already is not made again.
 """
 
@@ -32,9 +32,9 @@ from fedoel.simulations.grid import InProcessGrid
 from fedoel.simulations.identity import server_identity
 
 SETTINGS: Mapping[str, Scalar] = {
-    "clients": 30, "cycles": 5, "policy.backend": "tactics", "games.per-client": 4, "games.partition": "dirichlet:0.5",
+    "clients": 30, "cycles": 8, "policy.backend": "tactics", "games.per-client": 4, "games.partition": "dirichlet:0.5",
     "games.families": "examples.errand:ERRAND rooms=4 turns=8; benchmarks.vault:VAULT rooms=3 turns=8",
-    "games.rehearsal": 48, "games.gate": 48, "games.held-out": 300, "games.held-out-teacher": 1,
+    "games.rehearsal": 48, "games.gate": 96, "games.held-out": 300, "games.held-out-teacher": 1,
     "strategy.min-available-nodes": 30,
 }  # fmt: skip
 STRATEGIES: Mapping[str, str] = {
@@ -44,12 +44,13 @@ STRATEGIES: Mapping[str, str] = {
     "krum": "num-malicious-nodes=6",
     "multi-krum": "num-malicious-nodes=6",
     "norm-bounded": "",
+    "trusted": "",
     "clustered": "num-clusters=2",
     "buffered": "buffer-size=24",
     "momentum": "server-momentum=0.3",
     "adam": "",
     "secure-mean": "",
-    "grouped-secure": "group-size=3",
+    "grouped-secure": "group-size=3 min-likeness=0",
 }
 PRIVATE = ("secure-mean", "grouped-secure")
 SHARE = 0.2

@@ -16,7 +16,7 @@ from ..client.policy.policy import Policy
 from ..client.policy.tactics_policy import TacticsPolicy
 from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
-from ..protocol.experience import Aggregate
+from ..protocol.experience import Aggregate, ExperienceVector
 from ..protocol.messages import PlayRequest
 from ..protocol.play import Trajectory
 from ..protocol.tactics import DIMENSION
@@ -128,6 +128,10 @@ class Cycles:
     def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
         """Return the aggregate that was kept last before this exchange."""
         return self.exchanges.collected_before(self.current, cycle, exchange)
+
+    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
+        """What the server learned itself from its rehearsal in this exchange."""
+        return self.exchanges.reference(self.current, cycle, exchange)
 
     # The cycle itself
 

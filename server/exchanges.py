@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from ..client.encoders.encoder import Encoder, count
+from ..client.encoders.encoder import Encoder, count, encode
 from ..client.policy.policy import Policy
 from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
@@ -23,6 +23,7 @@ from ..protocol.messages import PlayRequest
 from ..protocol.play import Trajectory, Turn
 from ..protocol.signing import sign_request
 from ..strategies.consolidator import Traffic
+from ..strategies.robust import cosine
 from .codecs.codec import load_codec
 from .codecs.context import Context, divergence, no_context
 from .fleet import next_serial, owner_key
@@ -96,6 +97,14 @@ class Exchanges:
             if "vector" in (kept := self._kept(before, number)).arrays:
                 return _aggregate_of(self._spec(current), kept)
         return None
+
+    def reference(self, current: Current, cycle: int, exchange: int) -> ExperienceVector:
+        """Encode the server's own episodes of an exchange as a device does; not clipped."""
+        played = self.rehearsed(current, cycle, exchange)
+        weights = self.context(current, cycle, exchange - 1).weights
+        policy = self.codec.encoder.under(self.learner.policy(current.adapter), weights)
+        baseline, discount = self._baseline(current, played), self.config.codec.discount
+        return encode(self.codec.encoder, policy, played, self._spec(current), baseline, discount)
 
     def mixture(self, current: Current, cycle: int) -> Mixture:
         """Return the contexts that the cycle's exchanges gave: one, or one for each part of their aggregate."""
@@ -177,7 +186,7 @@ class Exchanges:
         newest, *before = [each.parts for each in self._about(current, cycle, 1)] or [()]
         groups = [[part] for part in newest]
         for old in [part for parts in before for part in parts if groups]:
-            likeness = [_cosine(old.vector.gradient, part.vector.gradient) for part in newest]
+            likeness = [cosine(old.vector.gradient, part.vector.gradient) for part in newest]
             groups[int(np.argmax(likeness))].append(old)
         return [_sum(group) for group in groups]
 
@@ -235,11 +244,6 @@ def _aggregate_of(spec: VectorSpec, kept: Outcome) -> Aggregate:
 def _sum(aggregates: Sequence[Aggregate]) -> Aggregate:
     vector = total(each.vector for each in aggregates)
     return Aggregate(vector, sum(each.cohort for each in aggregates), sum(each.noise for each in aggregates))
-
-
-def _cosine(one: Vector, other: Vector) -> float:
-    norms = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
-    return float(one @ other) / norms if norms else 0.0
 
 
 def _numbered(name: str, exchange: int) -> str:

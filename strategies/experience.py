@@ -49,7 +49,8 @@ class ExperienceStrategy(Strategy):
     """Collect experience vectors and turn them into one aggregate.
 
     A strategy's own options are what its constructor takes by keyword only, each with a default; see `options`.
-    `mechanisms` are the values of `privacy.mechanism` that it works with.
+    `mechanisms` are the values of `privacy.mechanism` that it works with; `current` is the cycle and the exchange whose
+    contributions are aggregated.
 
     Parameters
     ----------
@@ -96,6 +97,7 @@ class ExperienceStrategy(Strategy):
         self.seed = seed
         self.timeout = timeout
         self.node_timeout = node_timeout
+        self.current = (0, 0)
         self._exchange: Exchange | None = None
         self._cohort: tuple[int, list[list[int]]] = (0, [])
 
@@ -162,6 +164,7 @@ class ExperienceStrategy(Strategy):
 
     def conclude(self, server_round: int, arrived: Sorted, downlink_bytes: float) -> MetricRecord:
         """Aggregate what arrived in an exchange, and hand it on."""
+        self.current = self.place(server_round)
         aggregate, refused = self._aggregate(arrived)
         for reason, count in refused.items():
             log(WARNING, "aggregate_train: %d refused: %s", count, reason)

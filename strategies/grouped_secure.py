@@ -20,7 +20,7 @@ from ..protocol.privacy.plan import Plan
 from ..protocol.secagg.graph import choose_graph
 from .cohort import wait_for_nodes
 from .experience import log
-from .robust import check_share, trimmed_mean
+from .robust import check_share, cosine, trimmed_mean
 from .secure_mean import SecureMean, Tally
 
 OUTLYING = "group left out"
@@ -40,12 +40,21 @@ class GroupedSecure(SecureMean):
     norm_bound
         A group whose gradient or Fisher diagonal is longer than so many times that of the lowest quarter of the groups
         is left out, since it holds a device that does not clip.
+    min_likeness
+        A group whose gradient has a smaller cosine with the server's own, from public games, is left out (FLTrust, Cao
+        et al. 2020, arXiv 2012.13995); -1 leaves none out, 0 those that point the other way.
     """
 
     mechanisms = frozenset({"none"})
 
     def __init__(
-        self, *arguments: Any, group_size: int = 4, beta: float = 0.25, norm_bound: float = 4.0, **settings: Any
+        self,
+        *arguments: Any,
+        group_size: int = 4,
+        beta: float = 0.25,
+        norm_bound: float = 4.0,
+        min_likeness: float = -1.0,
+        **settings: Any,
     ) -> None:
         super().__init__(*arguments, **settings)
         check_share("beta", beta, 0.5)
@@ -54,6 +63,7 @@ class GroupedSecure(SecureMean):
                 f"group-size must be at least {SMALLEST} and norm-bound at least 1, not {group_size} and {norm_bound}"
             )
         self.group_size, self.beta, self.norm_bound = group_size, beta, norm_bound
+        self.min_likeness = min_likeness
 
     def check(self, spec: VectorSpec) -> None:
         """Refuse groups in which secrets would not be safe, and cohorts that are one group."""
@@ -80,7 +90,7 @@ class GroupedSecure(SecureMean):
         nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
         groups = self._groups(self.draw(nodes, *self.place(server_round)))
         found = self.secure_sums(grid, groups, request, timeout, tally)
-        kept = self._standing_in(found)
+        kept = self._like(self._standing_in(found), *self.place(server_round))
         if len(kept) < len(found):
             tally.refused[OUTLYING] += len(found) - len(kept)
         log(INFO, "exchange: %d of %d groups count", len(kept), len(found))
@@ -101,6 +111,13 @@ class GroupedSecure(SecureMean):
         norms = np.array([[np.linalg.norm(part) / group.cohort for part in _parts(group)] for group in groups])
         bound = self.norm_bound * np.quantile(norms, QUARTILE, axis=0)
         return [group for group, norm in zip(groups, norms, strict=True) if (norm <= bound).all()]
+
+    def _like(self, groups: list[Aggregate], cycle: int, exchange: int) -> list[Aggregate]:
+        """Groups that point where the server's own experience points."""
+        if self.min_likeness <= -1 or not groups:
+            return groups
+        own = self.consolidator.reference(cycle, exchange).gradient
+        return [group for group in groups if cosine(group.vector.gradient, own) >= self.min_likeness]
 
     def _combined(self, spec: VectorSpec, groups: list[Aggregate]) -> Aggregate:
         """Trimmed mean of the groups' mean devices, times the devices in them."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..protocol.errors import ConfigError
-from ..protocol.experience import Aggregate, Contribution, clip, total
+from ..protocol.experience import Aggregate, Contribution, ExperienceVector, clip, total
 from .experience import ExperienceStrategy
 
 
@@ -33,10 +33,14 @@ class NormBounded(ExperienceStrategy):
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Clip each part to its bound, and sum."""
-        vectors = [each.vector for each in contributions]
-        g, f = (
-            self.norm_bound * float(np.median([np.linalg.norm(part) for part in parts]))
-            for parts in ([each.gradient for each in vectors], [each.fisher for each in vectors])
-        )
-        bounded = [replace(v, gradient=clip(v.gradient, g), fisher=clip(v.fisher, f)) for v in vectors]
-        return Aggregate(total(bounded), len(bounded))
+        return Aggregate(total(bounded(contributions, self.norm_bound)), len(contributions))
+
+
+def bounded(contributions: Sequence[Contribution], norm_bound: float) -> list[ExperienceVector]:
+    """Clip gradients and Fisher diagonals to so many medians of the cohort's norms."""
+    vectors = [each.vector for each in contributions]
+    g, f = (
+        norm_bound * float(np.median([np.linalg.norm(part) for part in parts]))
+        for parts in ([each.gradient for each in vectors], [each.fisher for each in vectors])
+    )
+    return [replace(v, gradient=clip(v.gradient, g), fisher=clip(v.fisher, f)) for v in vectors]

@@ -21,6 +21,7 @@ from .norm_bounded import NormBounded
 from .secure_mean import SecureMean
 from .server_optimiser import Adam, Momentum
 from .trimmed_mean import Median, TrimmedMean
+from .trusted import Trusted
 
 POINT = POINTS["strategy"]
 BUILT_IN: Mapping[str, type[ExperienceStrategy]] = MappingProxyType(
@@ -34,6 +35,7 @@ BUILT_IN: Mapping[str, type[ExperienceStrategy]] = MappingProxyType(
         "krum": Krum,
         "multi-krum": MultiKrum,
         "norm-bounded": NormBounded,
+        "trusted": Trusted,
         "clustered": Clustered,
         "buffered": Buffered,
         "grouped-secure": GroupedSecure,

@@ -7,6 +7,7 @@ back onto the scale of a sum over the cohort, the scale on which gradient and Fi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,13 @@ def krum_order(points_ND: Rows, num_malicious_nodes: int) -> list[int]:
     nearest = max(1, len(points_ND) - num_malicious_nodes - 2)
     scores = np.sort(distances_NN, axis=1)[:, : min(nearest, len(points_ND) - 1)].sum(axis=1)
     return [int(row) for row in np.argsort(scores, kind="stable")]
+
+
+def cosine(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float:
+    """Cosine of the angle between two vectors; 0 where one of them is zero."""
+    left, right = one.astype(np.float64), other.astype(np.float64)
+    norms = float(np.linalg.norm(left)) * float(np.linalg.norm(right))
+    return float(left @ right) / norms if norms else 0.0
 
 
 def points_of(contributions: Sequence[Contribution]) -> Rows:

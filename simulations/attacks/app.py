@@ -74,8 +74,9 @@ class Gang:
         if phase != "masked":
             return reply
         lie = self._cells[client]
-        masked = np.frombuffer(reply_from_records(reply), dtype=lie.dtype)
-        return reply_records((masked + lie).tobytes())
+        masked = np.frombuffer(reply_from_records(reply), dtype=cell_type(8 * lie.itemsize)).copy()
+        masked += lie
+        return reply_records(masked.tobytes())
 
     def _experience(self, client: int, request: PlayRequest) -> ExperienceVector:
         key = client, (request.cycle, request.exchange)
@@ -94,7 +95,8 @@ def cells_of(vector: ExperienceVector, plan: Plan, liars: int = 1) -> Cells:
     scaled = np.concatenate([values[p.name] * (p.weight / p.norm) for p in plan.parts]) * plan.steps
     largest = float(2 ** (plan.bits - 1) // (2 * liars))
     whole = np.rint(np.clip(np.nan_to_num(scaled, nan=largest), -largest, largest)).astype(np.int64)
-    return whole.astype(cell_type(plan.bits))
+    cells: Cells = whole.astype(cell_type(plan.bits))
+    return cells
 
 
 def make_attacked_app(runtime: Runtime, gang: Gang) -> ClientApp:

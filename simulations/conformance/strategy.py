@@ -49,6 +49,9 @@ class _Nobody:
     def collected_before(self, cycle: int, exchange: int) -> None:
         return None
 
+    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
+        return devices(1)[0].vector
+
 
 def devices(count: int = DEVICES, seed: int = 0) -> list[Contribution]:
     """Contributions of devices that mostly agree, in the order in which a strategy gets them."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from fedoel.simulations.cli import main
 from fedoel.simulations.plugins import listed
 from fedoel.simulations.skeletons.verb import write_skeleton
 from fedoel.strategies.mean import Mean
-from fedoel.strategies.registry import known, load_strategy
+from fedoel.strategies.registry import BUILT_IN, known, load_strategy
 
 ENTRY_POINTS = """\
 [fedoel.strategies]
@@ -108,3 +110,20 @@ def test_what_is_there_is_not_overwritten(
     assert "fedoel check-plugin mine_1:Mine1" in capsys.readouterr().out
     assert main(["new", "strategy", "Mine-1"]) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_the_reference_names_every_strategy_with_its_options() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reference.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Strategies\n")[2].partition("\n## ")[0]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| `")]
+    said = {name: set(re.findall(r"`([\w-]+)`", row[2])) for row in rows for name in re.findall(r"`([\w-]+)`", row[1])}
+    shared = said.pop("krum") | said.pop("multi-krum")
+    expected = {name: {option.name for option in kind.options().values()} for name, kind in BUILT_IN.items()}
+    assert shared == expected.pop("krum") | expected.pop("multi-krum")
+    assert said == expected
+
+
+def test_built_in_strategies_are_entry_points_too() -> None:
+    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    written = pyproject["project"]["entry-points"]["fedoel.strategies"]
+    assert written == {name: f"{kind.__module__}:{kind.__name__}" for name, kind in BUILT_IN.items()}

@@ -63,6 +63,9 @@ class Ledger:
         self.steps.append(f"collect {cycle}.{exchange}")
         self.aggregates[cycle], self.traffic[cycle] = aggregate, traffic
 
+    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
+        raise NotImplementedError
+
     def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
         return self.aggregates.get(cycle - 1)
 

@@ -59,3 +59,12 @@ def test_cohorts_of_one_group_and_groups_too_small_to_hide_in_are_refused() -> N
     with pytest.raises(ConfigError, match="norm-bound at least 1"):
         strategy(norm_bound=0.5)
     strategy(sample=8).check(SPEC)
+
+
+def test_groups_that_point_away_from_what_the_server_learned_itself_are_left_out() -> None:
+    own = SimpleNamespace(gradient=CENTRE + 0.1)
+    built = strategy(min_likeness=0.0)
+    built.consolidator.reference = lambda cycle, exchange: own  # type: ignore[method-assign, assignment, return-value]
+    groups = [group(1.0), group(-0.5), group(0.7)]
+    assert [float(each.vector.gradient[0]) for each in built._like(groups, 1, 1)] == pytest.approx([3.0, 2.1])
+    assert strategy()._like(groups, 1, 1) == groups

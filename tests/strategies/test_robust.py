@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.errors import ConfigError, VectorError
 from fedoel.protocol.experience import Aggregate, Contribution, Counters, ExperienceVector, VectorSpec
 from fedoel.strategies.clustered import Clustered, clusters
 from fedoel.strategies.consolidator import Consolidator
@@ -22,6 +22,7 @@ from fedoel.strategies.norm_bounded import NormBounded
 from fedoel.strategies.robust import krum_order, trimmed_mean
 from fedoel.strategies.server_optimiser import Adam, Momentum
 from fedoel.strategies.trimmed_mean import Median, TrimmedMean
+from fedoel.strategies.trusted import Trusted
 
 SPEC = VectorSpec("tactics", 6, "vocabulary", "v1", ("coin", "lake"), 2, 50.0, 200.0)
 HONEST = 16
@@ -97,6 +98,22 @@ def test_krum_puts_the_crowd_first() -> None:
     assert krum_order(points[:1], 0) == [0]
 
 
+def trusted(own: Any) -> Trusted:
+    return Trusted(cast(Consolidator, Shelf(own=contribution(0, own).vector)))
+
+
+def test_what_points_away_from_the_servers_own_experience_does_not_count() -> None:
+    own = np.array([3.0, -2.0, 1.0, 0.5, -1.0, 2.0]) + 0.5
+    bad = [contribution(100 + node, -50 * each.vector.gradient) for node, each in enumerate(honest(8, seed=1))]
+    spoilt = trusted(own).aggregate([*honest(), *bad])
+    clean = trusted(own).aggregate(honest())
+    assert spoilt.cohort == HONEST + 8
+    lost = spoilt.vector.gradient / (HONEST + 8) - clean.vector.gradient / HONEST
+    assert np.linalg.norm(lost) < 0.1 * np.linalg.norm(clean.vector.gradient / HONEST)
+    with pytest.raises(VectorError, match="no vector points"):
+        trusted(own).aggregate(bad)
+
+
 def two_camps() -> list[Contribution]:
     rng = np.random.default_rng(3)
     up = np.array([2.0, 1.0, 0.0, 0.0, 0.0, 0.0])
@@ -132,6 +149,11 @@ class Shelf:
     last: Aggregate | None = None
     safeguards: Any = None
     asked: list[tuple[int, int]] = field(default_factory=list)
+    own: ExperienceVector | None = None
+
+    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
+        assert self.own is not None
+        return self.own
 
     def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
         self.asked.append((cycle, exchange))

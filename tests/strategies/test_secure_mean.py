@@ -98,6 +98,9 @@ class Server:
         self.aggregates.append(aggregate)
         self.traffic.append(traffic)
 
+    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
+        raise NotImplementedError
+
     def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
         return None
 

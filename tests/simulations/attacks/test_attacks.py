@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ SETTINGS: dict[str, Scalar] = {
     "games.families": "frozen-lake size=3 turns=6", "games.rehearsal": 6, "games.gate": 4,
     "strategy.min-available-nodes": 10,
 }  # fmt: skip
+Settings = Mapping[str, Scalar]
+NOTHING: Settings = {}
 
 
 def vector(seed: int, spec: VectorSpec = SPEC) -> ExperienceVector:
@@ -83,7 +86,9 @@ def test_the_same_share_of_clients_lies_for_the_same_seed() -> None:
     assert malicious_of(40, 0.0, 1) == ()
 
 
-def collected(tmp_path: Path, cache: Path, attack: str, share: float = 0.2, **settings: Scalar) -> list[dict[str, Any]]:
+def collected(
+    tmp_path: Path, cache: Path, attack: str, share: float = 0.2, settings: Settings = NOTHING
+) -> list[dict[str, Any]]:
     """Run, and read what each cycle collected."""
     folder = tmp_path / f"{attack}-{share}-{settings.get('strategy.name', 'mean')}"
     config = RunConfig.from_flat({**SETTINGS, "out": str(folder), "cache": str(cache), **settings})
@@ -101,7 +106,7 @@ def collected(tmp_path: Path, cache: Path, attack: str, share: float = 0.2, **se
 def test_a_gang_that_tells_the_truth_changes_nothing(tmp_path: Path, cache: Path) -> None:
     for strategy in ("mean", "secure-mean"):
         own: dict[str, Scalar] = {"strategy.name": strategy}
-        truth, nobody = (collected(tmp_path, cache, "none", share, **own)[0] for share in (0.2, 0.0))
+        truth, nobody = (collected(tmp_path, cache, "none", share, own)[0] for share in (0.2, 0.0))
         assert np.allclose(truth["vector"], nobody["vector"], atol=1e-6)
         assert truth["accepted"] == 10
 
@@ -114,10 +119,10 @@ def test_what_is_no_vector_is_refused_and_counted(attack: str, tmp_path: Path, c
 
 def test_a_lie_under_a_mask_is_in_the_sum_and_a_group_that_shouts_is_left_out(tmp_path: Path, cache: Path) -> None:
     own: dict[str, Scalar] = {"strategy.name": "secure-mean"}
-    truth, lie = (collected(tmp_path, cache, attack, **own)[0]["vector"] for attack in ("none", "overflow"))
+    truth, lie = (collected(tmp_path, cache, attack, settings=own)[0]["vector"] for attack in ("none", "overflow"))
     assert np.linalg.norm(lie) > 100 * np.linalg.norm(truth)
     assert (lie > 0).all()
     grouped: dict[str, Scalar] = {"strategy.name": "grouped-secure", "strategy.options": "group-size=3"}
-    found = collected(tmp_path, cache, "overflow", 0.1, **grouped)[0]
+    found = collected(tmp_path, cache, "overflow", 0.1, grouped)[0]
     assert found["refused"] == {"group left out": 1} and 6 <= found["accepted"] <= 7
     assert np.linalg.norm(found["vector"]) < 3 * np.linalg.norm(truth)
