@@ -10,6 +10,7 @@ from typing import Any, cast
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from ..client.encoders.encoder import Encoder, SaysWords
 from ..client.policy.backend import load_backend
 from ..client.runtime import LocalRuntime, Runtime, keys_folder
 from ..protocol.config import RunConfig
@@ -78,6 +79,7 @@ def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy]
     abilities = load_backend(config.policy.backend).abilities
     encoder, plan = check_codec(config, abilities).encoder, Plan.of(config)
     strategy = load_strategy(config.strategy.name)
+    _check_words(config, encoder, strategy)
     if config.privacy.mechanism not in strategy.mechanisms:
         raise ConfigError(
             f"privacy.mechanism {config.privacy.mechanism!r} and strategy {config.strategy.name!r} do not go together: "
@@ -88,6 +90,22 @@ def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy]
     unborn = cast(Consolidator, SimpleNamespace(safeguards=RunSafeguards(config)))
     build_strategy(config.strategy, unborn, config.seed).check(spec_of(config, encoder, plan, ""))
     return strategy, plan, make_learner(config, runtime.cache(config))
+
+
+def _check_words(config: RunConfig, encoder: Encoder, strategy: type[ExperienceStrategy]) -> None:
+    """Refuse words that a run does not allow, or that would get lost on their way."""
+    name = config.codec.name
+    if not isinstance(encoder, SaysWords):
+        if config.privacy.allow_plaintext:
+            raise ConfigError(f"codec.name {name!r} sends no words: leave privacy.allow-plaintext out")
+        return
+    if not config.privacy.allow_plaintext:
+        raise ConfigError(
+            f"codec.name {name!r} sends words about what happened on devices, and nothing hides them: set "
+            "privacy.allow-plaintext if that is meant"
+        )
+    if not strategy.carries_words or config.strategy.exchanges > 1:
+        raise ConfigError(f"codec.name {name!r} needs strategy.name 'mean' and strategy.exchanges 1")
 
 
 app = ServerApp()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -12,7 +13,7 @@ import numpy as np
 
 from ..client.games.prepare import prepare
 from ..client.player import Advance
-from ..client.policy.policy import Policy
+from ..client.policy.policy import LogProbs, Policy
 from ..client.policy.tactics_policy import TacticsPolicy
 from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
@@ -23,18 +24,21 @@ from ..protocol.tactics import DIMENSION
 from ..protocol.versions import Manifest
 from ..strategies.consolidator import Traffic
 from .baselines import play_floors
+from .codecs.context import mean_divergence
 from .events import EventLog, read_events, seconds_by_phase
 from .exchanges import Current, Exchanges
 from .fleet import owner_key
 from .gate import Trial, candidate_holds, context_helps
 from .learner import Adapter, Consolidation, Learner
-from .mixture import Mixture, lessons
+from .mixture import Lessons, Mixture, lessons
 from .phases import Outcome, Phases
 from .plan import GameId, Plan
 from .public import PublicGames, turns_of
 from .registry import save_version
 from .safeguards import RunSafeguards
 from .summary import Entry, stats_of, without_families, write_summary
+
+VIEWED = 160  # states on which the student is looked at with the context
 
 
 class Cycles:
@@ -60,7 +64,8 @@ class Cycles:
         self.safeguards = RunSafeguards(config)
         self.summary: Entry = {
             "scenario": config.name, "seed": config.seed, "engine": engine, "private": self.safeguards.noisy,
-            "privacy": self.safeguards.describe(secure), "config": config.to_flat(), "floors": {}, "cycles": [],
+            "privacy": self.safeguards.describe(secure), "plaintext": config.privacy.allow_plaintext,
+            "config": config.to_flat(), "floors": {}, "cycles": [],
         }  # fmt: skip
         self.current = Current("", {})
         self.public = PublicGames(plan, cache)
@@ -181,34 +186,59 @@ class Cycles:
             return [asdict(lesson) for lesson in said[0]]
         return [{**asdict(each), "cluster": place} for place, some in enumerate(said, start=1) for each in some]
 
+    def _teachers(self, mixture: Mixture, policy: Policy) -> list[Policy]:
+        """Return the policy with each of the contexts."""
+        return [self.exchanges.codec.teacher(policy, context) for context in mixture.contexts]
+
     def _led(
-        self, mixture: Mixture, policy: Policy, games: Sequence[GameId], purpose: str, cycle: int, advance: Advance
+        self,
+        mixture: Mixture,
+        teachers: Sequence[Policy],
+        games: Sequence[GameId],
+        purpose: str,
+        cycle: int,
+        advance: Advance = lambda played: None,
     ) -> list[Trajectory]:
-        """Play games by the teacher, each with the context that was drawn for it."""
-        teachers = [self.exchanges.codec.encoder.under(policy, context.weights) for context in mixture.contexts]
+        """Play games by the teachers, each with the context that was drawn for it."""
         chosen = mixture.draw(games, self.plan.streams(purpose, len(games), cycle))
         return self.public.play_each(teachers, chosen, games, purpose, cycle, advance)
 
     def _teacher(self, mixture: Mixture, advance: Advance) -> Outcome:
-        policy = self.learner.policy(self.current.adapter, measured=True)
-        played = self._led(mixture, policy, self.plan.gate, "gate", 0, advance)
-        held_out = self._led(mixture, policy, self._teacher_games(), "held-out", 0, advance)
+        teachers = self._teachers(mixture, self.learner.policy(self.current.adapter, measured=True))
+        played = self._led(mixture, teachers, self.plan.gate, "gate", 0, advance)
+        held_out = self._led(mixture, teachers, self._teacher_games(), "held-out", 0, advance)
         gate = {"current": self.gate_stats, "teacher": without_families(stats_of(played))}
         return Outcome({"held_out": stats_of(held_out), "gate": gate}, Trial.of(played).to_arrays())
 
     def _distil(self, cycle: int, mixture: Mixture, advance: Advance) -> Outcome:
-        """Train on states that the student visits without the context, and on those that the teacher leads to."""
+        """Train on states that the student visits without the context, and on those that the teacher leads to.
+
+        Off-policy, the baseline, only where the teacher leads.
+        """
         codec, policy = self.exchanges.codec, self.learner.policy(self.current.adapter)
         self.exchanges.rehearse_all(self.current, cycle)
-        games, purpose = self.plan.rehearsal, "rehearsal-teacher"
+        own = self.exchanges.rehearsed(self.current, cycle) if self.config.distil.on_policy else []
+        teachers, games, purpose = self._teachers(mixture, policy), self.plan.rehearsal, "rehearsal-teacher"
         chosen = mixture.draw(games, self.plan.streams(purpose, len(games), cycle))
-        led = self._led(mixture, policy, games, purpose, cycle, lambda played: None)
-        made_of = lessons(codec, policy, mixture, self.exchanges.rehearsed(self.current, cycle), led, chosen)
-        seed = self.plan.training_seed(cycle)
-        task = Consolidation(mixture.merged(), made_of.turns, made_of.targets, made_of.tilts, seed)
+        led = self._led(mixture, teachers, games, purpose, cycle)
+        made_of = lessons(codec, policy, mixture, own, led, chosen)
+        each, seed = [teachers[place] for place in made_of.drawn], self.plan.training_seed(cycle)
+        task = Consolidation(mixture.merged(), made_of.turns, made_of.targets, each, made_of.tilts, seed)
         made = self.learner.distil(self.current.adapter, task, advance)
-        version = self.learner.policy(made.adapter).version
-        return Outcome({"version": version, "views": made.views}, _named(made.adapter, "adapter"))
+        student = self.learner.policy(made.adapter)
+        views = {**made.views, **({} if made_of.tilts else self._with_context(student, mixture, made_of))}
+        return Outcome({"version": student.version, "views": views}, _named(made.adapter, "adapter"))
+
+    def _with_context(self, student: Policy, mixture: Mixture, made_of: Lessons) -> dict[str, float]:
+        """How far the student with the context has come from the teacher, on some states."""
+        viewed = range(0, len(made_of.turns), math.ceil(len(made_of.turns) / VIEWED))
+        answers, targets = list[LogProbs](), list[LogProbs]()
+        for place, context in enumerate(mixture.contexts):
+            some = [state for state in viewed if made_of.drawn[state] == place]
+            if some:
+                answers += self.exchanges.codec.answers(student, [made_of.turns[state] for state in some], context)
+                targets += [made_of.targets[state] for state in some]
+        return {"with_context": mean_divergence(answers, targets)}
 
     def _judge(self, candidate: Adapter, advance: Advance) -> Outcome:
         played = self.public.play(

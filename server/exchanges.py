@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -85,7 +86,7 @@ class Exchanges:
         values = {
             **asdict(traffic), "refused": dict(traffic.refused), "cohort": aggregate.cohort if aggregate else 0,
             "noise": aggregate.noise if aggregate else 0.0, "version": self._asked,
-            "parts": [part.cohort for part in parts],
+            "parts": [part.cohort for part in parts], "words": list(aggregate.words) if aggregate else [],
         }  # fmt: skip
         self.phases.keep(cycle, _numbered("collect", exchange), Outcome(values, vectors))
         self._collecting.close()
@@ -101,8 +102,7 @@ class Exchanges:
     def reference(self, current: Current, cycle: int, exchange: int) -> ExperienceVector:
         """Encode the server's own episodes of an exchange as a device does; not clipped."""
         played = self.rehearsed(current, cycle, exchange)
-        weights = self.context(current, cycle, exchange - 1).weights
-        policy = self.codec.encoder.under(self.learner.policy(current.adapter), weights)
+        policy = self._player(current, cycle, exchange)
         baseline, discount = self._baseline(current, played), self.config.codec.discount
         return encode(self.codec.encoder, policy, played, self._spec(current), baseline, discount)
 
@@ -150,9 +150,7 @@ class Exchanges:
             self._rehearsed = {cycle: []}
         played = self._rehearsed[cycle]
         while len(played) < exchange:
-            weights = self.context(current, cycle, len(played)).weights
-            policy = self.codec.encoder.under(self.learner.policy(current.adapter), weights)
-            purpose = _numbered("rehearsal", len(played) + 1)
+            policy, purpose = self._player(current, cycle, len(played) + 1), _numbered("rehearsal", len(played) + 1)
             played.append(self.public.play(policy, self.public.plan.rehearsal, purpose, cycle))
         return played[exchange - 1]
 
@@ -160,19 +158,25 @@ class Exchanges:
         """Play what is missing of the cycle's rehearsals, as a run that was never interrupted has."""
         self.rehearsed(current, cycle, self.config.strategy.exchanges)
 
+    def _player(self, current: Current, cycle: int, exchange: int) -> Policy:
+        """Return who plays in an exchange: the current version with the context so far."""
+        return self.codec.teacher(self.learner.policy(current.adapter), self.context(current, cycle, exchange - 1))
+
     def _step(
         self, current: Current, cycle: int, exchange: int, before: Context, aggregate: Aggregate, name: str = ""
     ) -> Context:
         def work(advance: object) -> Outcome:
             own, turns = (turns_of(self.rehearsed(current, cycle, number)) for number in (1, exchange))
             policy = self.learner.policy(current.adapter)
-            seen = self._with_fisher(aggregate, self.codec.encoder.under(policy, before.weights), turns)
+            seen = self._with_fisher(aggregate, self.codec.teacher(policy, before), turns)
             after = self.codec.solve(seen, policy, turns, self.config.context, before)
-            kl = divergence(self.codec.answers(policy, own, after.weights), own)
-            return Outcome({"kl": kl}, {"weights": after.weights, "support": after.support})
+            kl = divergence(self.codec.answers(policy, own, after), own)
+            values = {"kl": kl, "words": list(after.words)}
+            return Outcome(values, {"weights": after.weights, "support": after.support})
 
         found = self.phases.run(cycle, name or _numbered("context", exchange), work)
-        return Context(found.arrays["weights"], found.arrays["support"], found.values["kl"])
+        words = tuple(found.values.get("words", ()))
+        return Context(found.arrays["weights"], found.arrays["support"], found.values["kl"], words)
 
     def _aggregate(self, current: Current, cycle: int, exchange: int) -> Aggregate | None:
         """What an exchange gave, and those before it that asked the same version in the same way."""
@@ -205,9 +209,10 @@ class Exchanges:
 
     def _with_fisher(self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn]) -> Aggregate:
         """Fill in a Fisher diagonal that the cohort was not asked for, from as many public games as it played."""
-        if aggregate.vector.fisher.any():
+        if aggregate.vector.fisher.any() or not aggregate.vector.spec.dimension:
             return aggregate
-        _, fisher = self.codec.encoder.sums(policy, turns, np.zeros(len(turns)))
+        valid = [turn for turn in turns if turn.valid]
+        _, fisher = self.codec.encoder.sums(policy, valid, np.zeros(len(valid)))
         scale = aggregate.cohort * self.config.games.per_client / len(self.public.plan.rehearsal)
         return replace(aggregate, vector=replace(aggregate.vector, fisher=(scale * fisher).astype(np.float32)))
 
@@ -238,12 +243,15 @@ def _aggregate_of(spec: VectorSpec, kept: Outcome) -> Aggregate:
     vectors = {name: ExperienceVector.unchecked(spec, array) for name, array in kept.arrays.items()}
     cohorts = kept.values.get("parts", ())
     parts = tuple(Aggregate(vectors[f"part-{number}"], cohort) for number, cohort in enumerate(cohorts))
-    return Aggregate(vectors["vector"], kept.values["cohort"], kept.values["noise"], parts)
+    words = tuple(kept.values.get("words", ()))
+    return Aggregate(vectors["vector"], kept.values["cohort"], kept.values["noise"], parts, words)
 
 
 def _sum(aggregates: Sequence[Aggregate]) -> Aggregate:
-    vector = total(each.vector for each in aggregates)
-    return Aggregate(vector, sum(each.cohort for each in aggregates), sum(each.noise for each in aggregates))
+    """Add aggregates up, newest first; their words stand in the order in which they came."""
+    vector, words = total(each.vector for each in aggregates), [each.words for each in reversed(aggregates)]
+    cohort, noise = sum(each.cohort for each in aggregates), sum(each.noise for each in aggregates)
+    return Aggregate(vector, cohort, noise, words=tuple(chain.from_iterable(words)))
 
 
 def _numbered(name: str, exchange: int) -> str:

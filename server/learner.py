@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ..client.encoders.encoder import load_encoder
 from ..client.player import Advance
 from ..client.policy.backend import load_backend
-from ..client.policy.policy import LogProbs, Policy
+from ..client.policy.policy import LogProbs, Policy, Speaker
+from ..client.policy.several import ask_each
 from ..client.policy.tactics_policy import TacticsPolicy
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
@@ -38,6 +39,8 @@ class Consolidation:
     ----------
     turns, targets
         Public states to train on, and what the teacher says in each.
+    teachers
+        For each state the policy before, with the context.
     tilts
         What the context adds to each command's score, None where it does more than that.
     seed
@@ -47,6 +50,7 @@ class Consolidation:
     context: Context
     turns: Sequence[Turn]
     targets: Sequence[LogProbs]
+    teachers: Sequence[Policy]
     tilts: Sequence[LogProbs] | None
     seed: int
 
@@ -155,7 +159,7 @@ class TorchLearner:
     @property
     def base(self) -> str:
         """Digest of the base model's file."""
-        return str(self._model().base.digest)
+        return str(self._model().name)
 
     def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
         """Return the model with this adapter.
@@ -163,9 +167,10 @@ class TorchLearner:
         Games on which every version is measured share their scenes. Those to learn from start without any after
         `forget`, so that what is learned does not depend, in its last bits, on what was played before.
         """
-        from ..client.policy.torch_policy import TorchPolicy
+        from ..client.policy.torch_policy import TorchPolicy, speaking
 
-        return TorchPolicy(self._model(), adapter, self._measured_scenes if measured else self._learned_scenes)
+        scenes = self._measured_scenes if measured else self._learned_scenes
+        return speaking(TorchPolicy(self._model(), adapter, scenes), self._config.policy, scored=not measured)
 
     def forget(self) -> None:
         """Drop the scenes and rows of games to learn from."""
@@ -173,7 +178,7 @@ class TorchLearner:
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
         """Train fresh LoRA layers towards uniform play, or read the result of the same training from the cache."""
-        from .distillation.opcd import Schedule, forward_kl, towards
+        from .distillation.opcd import Schedule
 
         path = self._cache / "warm-starts" / f"{self._warm_key(turns)}.npz"
         if path.exists():
@@ -181,8 +186,7 @@ class TorchLearner:
                 return {name: stored[name] for name in stored.files}
         settings = self._config.warm_start
         schedule = Schedule(settings.steps, settings.batch, settings.learning_rate, anchor=settings.anchor)
-        objective = towards([turn.log_probs for turn in turns], forward_kl)
-        adapter = self._train({}, turns, objective, schedule, 0, advance)
+        adapter = self._imitate(turns, schedule, advance)
         buffer = io.BytesIO()
         np.savez(buffer, **adapter)  # type: ignore[arg-type]
         write_whole(path, buffer.getvalue())
@@ -190,15 +194,55 @@ class TorchLearner:
 
     def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
         """Train the adapter towards the teacher's answers on rehearsal turns."""
-        from .distillation.opcd import Schedule, Views, retaining
+        from .distillation.opcd import Schedule, Views, divergence_of, retaining
 
         settings, views = self._config.distil, Views()
         schedule = Schedule(
             settings.steps, settings.batch, settings.learning_rate, settings.gradient_norm, settings.anchor
         )
-        objective = retaining(task.targets, task.tilts, settings.retention, views)
+        if self._free:
+            return self._distil_text(adapter, task, schedule, advance)
+        loss = divergence_of(settings.divergence, settings.beta)
+        objective = retaining(task.targets, task.tilts, settings.retention, views, loss)
         made = self._train(adapter, task.turns, objective, schedule, task.seed, advance)
         return Consolidated(made, views.end(states=settings.batch * max(1, settings.steps // 4)))
+
+    def _distil_text(self, adapter: Adapter, task: Consolidation, schedule: Any, advance: Advance) -> Consolidated:
+        """Distil what the student writes, or, off-policy, what the teacher has written."""
+        from ..client.policy.torch_policy import decoding_of
+        from .distillation.free_text import FreeText
+        from .distillation.losses import token_loss
+
+        model, states = self._model(), [turn.situation for turn in task.turns]
+        streams = [np.random.default_rng([task.seed, 4, place]) for place in range(len(states))]
+        written = None
+        if not self._config.distil.on_policy:
+            asked = list(zip(states, streams, strict=True))
+            answers = ask_each(task.teachers, asked, lambda teacher, own: cast(Speaker, teacher).respond(own))
+            written = [answer.tokens for answer in answers]
+        text = FreeText(
+            model, states, task.teachers, decoding_of(self._config.policy), token_loss(self._config.distil), task.seed,
+            written,
+        )  # fmt: skip
+        losses = self._optimise(adapter, text, schedule, task.seed, advance)
+        last = max(1, schedule.steps // 4)
+        covered = {
+            f"{name}_mass": float(np.mean([getattr(coverage, name) for coverage in text.coverage[-last:]]))
+            for name in ("student", "teacher")
+        }
+        return Consolidated(model.adapter(), {"without_context": float(np.mean(losses[-last:])), **covered})
+
+    def _imitate(self, turns: Sequence[Turn], schedule: Any, advance: Advance) -> Adapter:
+        """Train fresh LoRA layers on the commands that turns are about."""
+        from .distillation.opcd import forward_kl, towards
+
+        if not self._free:
+            objective = towards([turn.log_probs for turn in turns], forward_kl)
+            return self._train({}, turns, objective, schedule, 0, advance)
+        from .distillation.free_text import Imitation
+
+        self._optimise({}, Imitation(self._model(), turns, 0), schedule, 0, advance)
+        return self._model().adapter()  # type: ignore[no-any-return]
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
         """Read a general text, with the adapter and without."""
@@ -249,10 +293,25 @@ class TorchLearner:
         self.forget()
         return model.adapter()  # type: ignore[no-any-return]
 
+    def _optimise(self, adapter: Adapter, task: Any, schedule: Any, seed: int, advance: Advance) -> list[float]:
+        """Fit the adapter to a task over free text; returns the loss of every step."""
+        from .distillation.opcd import optimise
+
+        anchor = self._anchor if schedule.anchor else None
+        self._model().load(adapter)
+        losses = optimise(self._model(), task.rows, task.step, schedule, seed, advance, anchor)
+        self.forget()
+        return losses
+
+    @property
+    def _free(self) -> bool:
+        return self._config.policy.decoding == "free"
+
     def _warm_key(self, turns: Sequence[Turn]) -> str:
         """Hash of all that decides the warm start: base and precision, prompt, LoRA shape, schedule and states."""
         from ..protocol.prompts import render
 
+        style = self._model().style
         policy, precision = self._config.policy, self._model().base.precision
         settings = [asdict(self._config.warm_start), policy.lora_rank, policy.lora_layers, precision]
         if self._config.warm_start.anchor:
@@ -260,7 +319,7 @@ class TorchLearner:
         digest = hashlib.sha256(policy_version(self.base, {}).encode())
         digest.update(json.dumps(settings).encode())
         for turn in turns:
-            prompt = render(turn.situation)
+            prompt = render(turn.situation, style)
             digest.update(repr((prompt, turn.situation.admissible)).encode())
         return digest.hexdigest()[:24]
 
@@ -281,6 +340,10 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
         from ..client.policy.base import find_model
 
         find_model(config.policy.base)
+        if config.policy.decoding == "free":
+            from .distillation.losses import token_loss
+
+            token_loss(config.distil)
         return TorchLearner(config, cache)
     learner = getattr(load_backend(config.policy.backend), "learner", None)
     if learner is None:

@@ -79,9 +79,13 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """Public states, what the teacher says in each, and what its context adds there if it does no more than add."""
+    """Public states, and for each the context that was drawn, by its place, and what the teacher with it says.
+
+    `tilts` are what the contexts add in each state, if they do no more than add.
+    """
 
     turns: list[Turn]
+    drawn: list[int]
     targets: list[LogProbs]
     tilts: list[LogProbs] | None
 
@@ -99,19 +103,19 @@ def lessons(
     Parameters
     ----------
     own, led
-        The same games, played by the student without a context and by the teacher that was drawn for each.
+        Games played by the student without a context, and by the teacher that was drawn for each: the same ones, or
+        none that the student played.
     chosen
         The context of every game.
     """
-    found, adds = Lessons([], [], None), True
-    tilts: list[LogProbs] = []
+    turns, drawn, targets = list[Turn](), list[int](), list[LogProbs]()
+    tilts: list[LogProbs] | None = []
     for place, context in enumerate(mixture.contexts):
-        visited, shown = (turns_of([t for t, c in zip(p, chosen, strict=True) if c == place]) for p in (own, led))
-        found.turns.extend([*visited, *shown])
-        if visited:
-            found.targets.extend(codec.answers(policy, visited, context.weights))
-        found.targets.extend(turn.log_probs for turn in shown)
-        added = codec.tilts([*visited, *shown], context.weights)
-        adds = adds and added is not None
-        tilts += added or []
-    return Lessons(found.turns, found.targets, tilts if adds else None)
+        visited, shown = (turns_of([t for t, c in zip(p, chosen, strict=bool(p)) if c == place]) for p in (own, led))
+        turns += [*visited, *shown]
+        drawn += [place] * (len(visited) + len(shown))
+        targets += codec.answers(policy, visited, context) if visited else []
+        targets += [turn.log_probs for turn in shown]
+        added = codec.tilts([*visited, *shown], context)
+        tilts = None if tilts is None or added is None else [*tilts, *added]
+    return Lessons(turns, drawn, targets, tilts)

@@ -16,9 +16,9 @@ from typing import Any
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
 from ..server.files import write_whole
+from ..server.run_folder import prepare_folder
 from .experiment_table import arms_table
 from .scenario import load_scenario, parse_setting, read_toml
-from .simulate import prepare_folder
 from .summary import read_summary
 
 BUILT_IN = ("knowledge", "consistency", "loop", "privacy")

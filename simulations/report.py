@@ -86,6 +86,8 @@ def _page(summary: Summary, events: Sequence[Event]) -> str:
 def _privacy(summary: Summary) -> str:
     """Say what the server could see, and what noise promises."""
     privacy = summary.get("privacy", {})
+    if summary.get("plaintext"):
+        return "This run was not private: devices sent words about what happened on them."
     seen = "The server saw sums over cohorts only." if privacy.get("secure_sum") else "The server saw every vector."
     if not summary["private"]:
         return f"{seen} No noise was added."

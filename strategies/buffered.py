@@ -14,13 +14,13 @@ from logging import INFO
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, FedoelError
 from ..protocol.experience import Contribution, VectorSpec
 from ..protocol.messages import PlayRequest
-from .cohort import POLL_SECONDS
+from .asking import POLL_SECONDS, Patience
 from .experience import log
 from .mean import Mean
 from .replies import Sorted, sort_replies
@@ -73,25 +73,37 @@ class Buffered(Mean):
 
     def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Ask who is idle, wait until the buffer is full, and hand on what is in it."""
-        refused = self._give_up(server_round)
+        given_up, patience = self._give_up(server_round), Patience(self.patience)
         messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
-        exchange, self._exchange = self._exchange, None
+        exchange = self._exchange
         if exchange is None:
             raise FedoelError(f"round {server_round} was not asked for: configure_train left no request")
+        arrived = self._gather(grid, server_round, messages, exchange.request, timeout)
+        while messages and not arrived.contributions and not self._at_work and patience.wait():
+            messages = self._ask_again()
+            arrived = self._gather(grid, server_round, messages, exchange.request, timeout)
+        self._exchange = None
+        log(INFO, "exchange: %d vectors, %d nodes still at work", len(arrived.contributions), len(self._at_work))
+        refused = dict(sorted((given_up + Counter(arrived.refused)).items()))
+        return self.conclude(server_round, replace(arrived, refused=refused), exchange.downlink_bytes)
+
+    def _gather(
+        self, grid: Grid, server_round: int, messages: list[Message], request: PlayRequest, timeout: float
+    ) -> Sorted:
+        """Send messages, and take what arrives, theirs or others', until there is enough of it."""
         names = grid.push_messages(messages) if messages else []
         for name, message in zip(names, messages, strict=True):
-            self._at_work[name] = _Asked(message.metadata.dst_node_id, server_round, exchange.request)
+            if name:  # Flower says None of a message that it could not send
+                self._at_work[name] = _Asked(message.metadata.dst_node_id, server_round, request)
         contributions: list[Contribution] = []
-        uplink: list[int] = []
+        uplink, refused = list[int](), Counter[str]()
         for asked, arrived in self._arrivals(grid, timeout):
-            age, spec = server_round - asked.server_round, exchange.request.spec
-            contributions += [self._weighted(each, age, spec) for each in arrived.contributions]
+            age = server_round - asked.server_round
+            contributions += [self._weighted(each, age, request.spec) for each in arrived.contributions]
             uplink += arrived.uplink
             refused.update(arrived.refused)
-        log(INFO, "exchange: %d vectors arrived, %d nodes are still at work", len(contributions), len(self._at_work))
-        contributions.sort(key=lambda each: each.vector.to_array().tobytes())
-        arrived = Sorted(tuple(contributions), tuple(uplink), dict(sorted(refused.items())))
-        return self.conclude(server_round, arrived, exchange.downlink_bytes)
+        contributions.sort(key=lambda each: (each.vector.to_array().tobytes(), each.words))
+        return Sorted(tuple(contributions), tuple(uplink), refused)
 
     def _give_up(self, server_round: int) -> Counter[str]:
         """Forget devices that were asked too long ago."""

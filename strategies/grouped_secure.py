@@ -18,7 +18,6 @@ from ..protocol.errors import ConfigError, SecureSumError
 from ..protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from ..protocol.privacy.plan import Plan
 from ..protocol.secagg.graph import choose_graph
-from .cohort import wait_for_nodes
 from .experience import log
 from .robust import check_share, cosine, trimmed_mean
 from .secure_mean import SecureMean, Tally
@@ -87,9 +86,7 @@ class GroupedSecure(SecureMean):
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Take the groups through a secure sum each, side by side; one that fails is left out."""
         tally, request = Tally(), self.consolidator.request(*self.place(server_round))
-        nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-        groups = self._groups(self.draw(nodes, *self.place(server_round)))
-        found = self.secure_sums(grid, groups, request, timeout, tally)
+        found = self.sums(grid, server_round, request, timeout, tally)
         kept = self._like(self._standing_in(found), *self.place(server_round))
         if len(kept) < len(found):
             tally.refused[OUTLYING] += len(found) - len(kept)
@@ -99,7 +96,7 @@ class GroupedSecure(SecureMean):
         self.hand_on(server_round, aggregate, tally.traffic(accepted))
         return MetricRecord({"accepted": accepted, "refused": tally.refused.total()})
 
-    def _groups(self, cohort: list[int]) -> list[list[int]]:
+    def groups(self, cohort: list[int]) -> list[list[int]]:
         """Deal a cohort, which comes in random order, into groups of at least `group_size`."""
         count = max(1, len(cohort) // self.group_size)
         return [cohort[start::count] for start in range(count)]

@@ -82,6 +82,7 @@ def build_strategy(config: StrategyConfig, consolidator: Consolidator, seed: int
         exchanges=config.exchanges,
         fraction_train=config.fraction_train,
         min_available_nodes=config.min_available_nodes,
+        patience=config.patience,
         seed=seed,
         **options,  # type: ignore[arg-type]
     )

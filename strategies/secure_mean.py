@@ -7,7 +7,7 @@ is left out of the sum or taken out of it; when too few are left, the round fail
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any
@@ -23,6 +23,7 @@ from ..protocol.secagg.graph import choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
+from .asking import Patience, send_and_receive
 from .budget import BudgetStrategy
 from .cohort import wait_for_nodes
 from .consolidator import Traffic
@@ -35,11 +36,12 @@ ATTEMPTS = 2  # a phase is idempotent: who did not answer in time is asked once 
 
 @dataclass
 class Tally:
-    """Bytes to and from each node, and what was refused, over the phases of a round."""
+    """Bytes to and from each node, what was refused, and whether budget was spent, over the phases of a round."""
 
     down: Counter[int] = field(default_factory=Counter)
     up: Counter[int] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    spent: bool = False
 
     def traffic(self, accepted: int) -> Traffic:
         """Means per device that was asked."""
@@ -101,18 +103,35 @@ class SecureMean(BudgetStrategy):
         """Run one round; a round that fails is an exchange in which nothing was learned."""
         cycle, exchange = self.place(server_round)
         tally, request = Tally(), self.consolidator.request(cycle, exchange)
-        nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-        found = self.secure_sums(grid, [self.draw(nodes, cycle, exchange)], request, timeout, tally)
+        found = self.sums(grid, server_round, request, timeout, tally)
         accepted = found[0].cohort if found else 0
         self.hand_on(server_round, found[0] if found else None, tally.traffic(accepted))
         return MetricRecord({"accepted": accepted, "refused": tally.refused.total()})
+
+    def groups(self, cohort: list[int]) -> list[list[int]]:
+        """Deal a cohort into groups that are summed by themselves: here it is one."""
+        return [cohort]
+
+    def sums(
+        self, grid: Grid, server_round: int, request: PlayRequest, timeout: float, tally: Tally
+    ) -> list[Aggregate]:
+        """Draw a cohort and sum its groups, again while none of the sums came about and no budget was spent."""
+        patience = Patience(self.patience)
+        while True:
+            nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
+            groups = self.groups(self.draw(nodes, *self.place(server_round)))
+            found = self.secure_sums(grid, groups, request, timeout, tally)
+            if found or tally.spent or not patience.wait():
+                return found
+            log(INFO, "exchange: nothing was released; asking again")
+            tally.refused.clear()
 
     def secure_sums(
         self, grid: Grid, cohorts: Sequence[Sequence[int]], request: PlayRequest, timeout: float, tally: Tally
     ) -> list[Aggregate]:
         """Take cohorts through the phases side by side; one that fails closed is left out."""
         found: dict[int, Aggregate] = {}
-        rounds = {place: self._round(len(cohort), request, timeout) for place, cohort in enumerate(cohorts)}
+        rounds = {place: self._round(len(cohort), request, timeout, tally) for place, cohort in enumerate(cohorts)}
         while rounds:
             asks: dict[int, _Ask] = {}
             for place, under_way in list(rounds.items()):
@@ -128,17 +147,21 @@ class SecureMean(BudgetStrategy):
             _Asking(grid, cohorts, tally).ask(asks)
         return [found[place] for place in sorted(found)]
 
-    def _round(self, cohort: int, request: PlayRequest, timeout: float) -> Generator[_Ask, None, Aggregate]:
-        """One secure sum: each phase asks, and goes on with what was taken."""
+    def _round(
+        self, cohort: int, request: PlayRequest, timeout: float, tally: Tally
+    ) -> Generator[_Ask, None, Aggregate]:
+        """One secure sum over a cohort of this size: each phase asks, and goes on with what was taken."""
         safeguards, spec = self.consolidator.safeguards, request.spec
         plan = self.plan(spec)
+        if not safeguards.noisy:  # devices that joined after the plan was made take part in their turn
+            cohort = min(cohort, plan.cohort)
         terms = self._terms(cohort, spec, plan)
         log(INFO, "exchange: secure sum over %d nodes, %d neighbours each", terms.cohort, terms.neighbours)
-        state = ServerRound(terms, safeguards.members)
-        name, wait = terms.digest, self.phase_timeout
+        members, listed = safeguards.members, safeguards.signed_members
+        state, name, wait = ServerRound(terms, members), terms.digest, self.phase_timeout
         yield _Ask("keys", {p: first_step(terms, p) for p in range(cohort)}, state.take_keys, wait)
         state.check(state.adverts, terms.threshold + 1)
-        steps = {p: Step(name, state.adverts_for(p)) for p in state.adverts}
+        steps = {p: Step(name, state.adverts_for(p), listed) for p in state.adverts}
         yield _Ask("shares", steps, state.take_shares, wait)
         state.check(state.sealed, terms.threshold + 1)
         play, paper = request_to_records(request), plan.to_json().encode()
@@ -149,6 +172,7 @@ class SecureMean(BudgetStrategy):
         yield _Ask("confirm", {p: Step(name, survivors) for p in state.masked}, state.take_confirmation, wait)
         state.check(state.signatures, terms.threshold)
         safeguards.spend(request.cycle)  # on disk before anything is unmasked
+        tally.spent = safeguards.noisy
         steps = {p: Step(name, survivors, state.signatures_for(p)) for p in state.signatures}
         yield _Ask("unmask", steps, state.take_opened, wait)
         total, devices = plan.decode(state.total()), len(state.masked)
@@ -188,7 +212,7 @@ class _Asking:
         """Send once, and return who did not answer."""
         messages = {(place, position): self._message(asks[place], place, position) for place, position in waiting}
         timeout = max(ask.timeout for ask in asks.values())
-        replies: Iterable[Message] = self.grid.send_and_receive(list(messages.values()), timeout=timeout)
+        replies = send_and_receive(self.grid, list(messages.values()), timeout)
         senders = {message.metadata.message_id: sender for sender, message in messages.items()}
         for reply in replies:
             if (sender := senders.pop(reply.metadata.reply_to_message_id, None)) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from ..policy.policy import Policy
 from .prefix import PrefixEncoder
 from .steering import SteeringEncoder
 from .tactics import TacticsEncoder
+from .words import WordsEncoder
 
 Floats = NDArray[np.float64]
 
@@ -76,6 +77,15 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class SaysWords(Protocol):
+    """An encoder that sends words beside its vector, which nothing hides: runs must say `privacy.allow-plaintext`."""
+
+    def words(self, policy: Policy, trajectories: Sequence[Trajectory]) -> list[str]:
+        """What a device says about its games."""
+        ...
+
+
 POINT = POINTS["codec"]
 MEMBERS = ("name", "vocabulary", "dimension", "needs", "adds", "under", "sums")
 ALL: tuple[Encoder, ...] = (
@@ -83,6 +93,8 @@ ALL: tuple[Encoder, ...] = (
     TacticsEncoder("tactics-text", spoken=True),
     PrefixEncoder(),
     SteeringEncoder(),
+    WordsEncoder(),
+    WordsEncoder("raw", raw=True),
 )
 ENCODERS: Mapping[str, Encoder] = MappingProxyType({encoder.name: encoder for encoder in ALL})
 
@@ -125,7 +137,10 @@ def encode(
         for trajectory in trajectories
         for step, value in enumerate(_returns(trajectory, discount))
     ]
-    gradient, fisher = encoder.sums(policy, turns, np.array(advantages, dtype=np.float64))
+    # What was no command was not chosen among commands: it says nothing about them.
+    valid = [place for place, turn in enumerate(turns) if turn.valid]
+    chosen = np.array([advantages[place] for place in valid], dtype=np.float64)
+    gradient, fisher = encoder.sums(policy, [turns[place] for place in valid], chosen)
     counters = count(trajectories, spec, discount)
     return ExperienceVector(spec, gradient.astype(np.float32), fisher.astype(np.float32), counters)
 

@@ -32,6 +32,7 @@ class TacticsEncoder:
     spoken: bool = False
     vocabulary: str = VOCABULARY
     dimension: int = DIMENSION
+    server: str = "fedoel.server.codecs.tactics:TacticsCodec"
 
     @property
     def needs(self) -> frozenset[str]:

@@ -7,7 +7,8 @@ before the vector is added.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING
@@ -20,12 +21,13 @@ from ...protocol.actions import ROOT, ActionTree
 from ...protocol.situation import Situation
 from ...protocol.steering import directions, layer_of
 from .policy import LogProbs
-from .scenes import SceneCache
+from .reading import Load, Reading, score
+from .scenes import Pool, SceneCache
 from .segments import Attended
 from .tokens import Ids, Row
 
 if TYPE_CHECKING:
-    from .torch_policy import Adapter, TorchModel
+    from .torch_policy import TorchModel
 
 
 class SteeredPolicy:
@@ -33,14 +35,16 @@ class SteeredPolicy:
 
     Parameters
     ----------
+    load
+        Puts the version's adapter in place.
     weights
         The context, shape ``(DIMENSION,)``, in lengths of hidden states.
     """
 
     def __init__(
-        self, model: TorchModel, adapter: Adapter, version: str, scenes: SceneCache, weights: NDArray[np.float32]
+        self, model: TorchModel, load: Load, version: str, scenes: SceneCache, weights: NDArray[np.float32]
     ) -> None:
-        self._model, self._adapter, self._scenes = model, adapter, scenes
+        self._model, self._load, self._scenes = model, load, scenes
         self._version, self._weights, self._lock = f"{version}+context", np.array(weights), RLock()
         self._layer = layer_of(model.trunk.layers)
 
@@ -52,18 +56,27 @@ class SteeredPolicy:
         """Prompt tokens of each situation: a vector costs none."""
         return [self._model.encoder.prompt_tokens(situation) for situation in situations]
 
-    @torch.inference_mode()
+    @property
+    def model(self) -> TorchModel:
+        return self._model
+
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands."""
-        model, answers = self._model, list[LogProbs]()
+        return score(self, situations)
+
+    @contextmanager
+    def reading(self, rows: Sequence[Row]) -> Iterator[Reading]:
+        """Begin to read some rows with the control vector."""
         with self._lock:
-            for rows in model.chunks(model.encoder.encode(situations)):
-                below, starts, attended = self._below(rows)
-                vector = torch.from_numpy(self._weights).to(below) @ self._directions_Wd.to(below)
-                hidden = below + below.norm(dim=-1, keepdim=True) * vector
-                top = model.trunk.run(hidden, self._layer, model.trunk.layers, attended)
-                answers += [part.cpu().numpy() for part in model.trunk.log_probs(top, rows, starts)]
-        return answers
+            pool = self._pool(rows)
+            yield Reading(self._model.trunk, self._through, len(self._model.encoder.head), rows, pool)
+
+    def _through(self, hidden: torch.Tensor, attended: Attended) -> torch.Tensor:
+        """Take hidden states through all layers, with the vector added on the way."""
+        trunk = self._model.trunk
+        below = trunk.run(hidden, 0, self._layer, attended)
+        vector = torch.from_numpy(self._weights).to(below) @ self._directions_Wd.to(below)
+        return trunk.run(below + below.norm(dim=-1, keepdim=True) * vector, self._layer, trunk.layers, attended)
 
     @torch.inference_mode()
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
@@ -73,22 +86,24 @@ class SteeredPolicy:
             pairs = [self._whole(situation) for situation in situations]
             ends = iter([end for _, end in pairs])
             for rows in model.chunks([row for row, _ in pairs]):
-                below, starts, _ = self._below(rows)
+                below, starts = self._below(rows)
                 unit = below / below.norm(dim=-1, keepdim=True)
                 for row, start in zip(rows, starts, strict=True):
                     at = torch.from_numpy(start + len(row.moment) + next(ends)).to(unit.device)
                     found.append((unit[at] @ self._directions_Wd.to(unit).T).cpu().numpy())
         return found
 
-    def _below(self, rows: Sequence[Row]) -> tuple[torch.Tensor, list[int], Attended]:
-        """Run rows through the layers below the vector."""
-        model = self._model
-        self._scenes.prepare([row.scene for row in rows], model.load(self._adapter))
-        pool = self._scenes.pool(row.scene for row in rows)
+    def _below(self, rows: Sequence[Row]) -> tuple[torch.Tensor, list[int]]:
+        """Run rows through the layers below the vector; also say where each starts."""
+        model, pool = self._model, self._pool(rows)
         spans, starts = model.spans(rows, pool)
         attended = Attended(model.trunk.layout(spans, pool.keys), pool.cached)
         hidden = model.trunk.embed([token for row in rows for token in row.tokens])
-        return model.trunk.run(hidden, 0, self._layer, attended), starts, attended
+        return model.trunk.run(hidden, 0, self._layer, attended), starts
+
+    def _pool(self, rows: Sequence[Row]) -> Pool:
+        self._scenes.prepare([row.scene for row in rows], self._load())
+        return self._scenes.pool(row.scene for row in rows)
 
     def _whole(self, situation: Situation) -> tuple[Row, NDArray[np.int64]]:
         """Return a row that holds every token of every command, and the node where each command ends."""

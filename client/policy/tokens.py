@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...protocol.actions import ActionTree
-from ...protocol.prompts import SYSTEM, render
+from ...protocol.prompts import WALKED, Style, render
 from ...protocol.situation import Situation
 from .segments import Span, causal
 
@@ -56,11 +56,17 @@ class Row:
 
 
 class Encoder:
-    """Tokenises situations with one model's tokenizer and chat template."""
+    """Tokenises situations with one model's tokenizer and chat template, and reads what was written.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": MARK}]
+    Parameters
+    ----------
+    style
+        How the policy is asked.
+    """
+
+    def __init__(self, tokenizer: Any, style: Style = WALKED) -> None:
+        self._tokenizer, self._style = tokenizer, style
+        messages = [{"role": "system", "content": style.system}, {"role": "user", "content": MARK}]
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         head, _, self._tail = text.partition(MARK)
         self.ids = lru_cache(maxsize=TEXTS_KEPT)(self._tokenise)
@@ -72,16 +78,30 @@ class Encoder:
 
     def prompt_tokens(self, situation: Situation) -> int:
         """Length of the whole prompt, head included."""
-        prompt = render(situation)
+        prompt = render(situation, self._style)
         return len(self.head) + len(self.ids(prompt.scene)) + len(self.ids(prompt.moment + self._tail))
 
+    def chat(self, text: str) -> Ids:
+        """A question as the user's turn of a conversation, up to where the model answers."""
+        messages = [{"role": "user", "content": text}]
+        return self._tokenise(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    @property
+    def end(self) -> int:
+        """The token that ends a response."""
+        return int(self._tokenizer.eos_token_id)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What some tokens say; special ones say nothing."""
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
     def _row(self, situation: Situation) -> Row:
-        prompt = render(situation)
+        prompt = render(situation, self._style)
         tree = ActionTree.build([self._command_ids(command) for command in situation.admissible])
         return Row(self.ids(prompt.scene), self.ids(prompt.moment + self._tail), tree)
 
     def _command_ids(self, command: str) -> Ids:
-        return (*self.ids(command), int(self._tokenizer.eos_token_id))
+        return (*self.ids(command), self.end)
 
     def _tokenise(self, text: str) -> Ids:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])

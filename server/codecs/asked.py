@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...client.encoders.encoder import Encoder
 from ...client.policy.policy import LogProbs, Policy
 from ...protocol.config import ContextConfig
-from ...protocol.experience import Aggregate, Vector
+from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
 from .context import Context, Lesson, divergence, natural_step
 
@@ -32,7 +32,7 @@ class AskedCodec:
         scale = 1.0
         for _ in range(TRIES):
             weights = (before.weights + scale * full).astype(before.weights.dtype)
-            kl = divergence(self.answers(policy, some, weights), some)
+            kl = divergence(self.encoder.under(policy, weights).score([turn.situation for turn in some]), some)
             if kl <= config.max_kl:
                 break
             scale *= min(0.9, max(0.1, math.sqrt(config.max_kl / kl)))
@@ -40,11 +40,15 @@ class AskedCodec:
             weights, kl = before.weights, 0.0
         return Context(weights, before.support + aggregate.vector.fisher, kl)
 
-    def answers(self, policy: Policy, turns: Sequence[Turn], weights: Vector) -> list[LogProbs]:
-        """Ask the policy with the context."""
-        return self.encoder.under(policy, weights).score([turn.situation for turn in turns])
+    def teacher(self, policy: Policy, context: Context) -> Policy:
+        """Give the policy the context."""
+        return self.encoder.under(policy, context.weights)
 
-    def tilts(self, turns: Sequence[Turn], weights: Vector) -> list[LogProbs] | None:
+    def answers(self, policy: Policy, turns: Sequence[Turn], context: Context) -> list[LogProbs]:
+        """Ask the policy with the context."""
+        return self.teacher(policy, context).score([turn.situation for turn in turns])
+
+    def tilts(self, turns: Sequence[Turn], context: Context) -> list[LogProbs] | None:
         """What such a context adds depends on the student."""
         return None
 

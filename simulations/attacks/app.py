@@ -82,7 +82,7 @@ class Gang:
         key = client, (request.cycle, request.exchange)
         if key not in self._played:
             played = experience_of(self.config, request, client, self.config.clients, self.runtime)
-            self._played[key] = played.clipped()
+            self._played[key] = played.vector.clipped()
         return self._played[key]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...client.encoders.abilities import ABILITIES
-from ...client.encoders.encoder import Encoder
+from ...client.encoders.encoder import Encoder, SaysWords
 from ...client.policy.policy import LogProbs
 from ...server.codecs.codec import load_codec
 from .checks import NotApplicable, demand
@@ -59,7 +59,8 @@ def says_what_it_is(named: Named) -> None:
     encoder = named.encoder
     demand(isinstance(encoder.name, str) and encoder.name, f"name must be text, not {encoder.name!r}")
     demand(isinstance(encoder.vocabulary, str) and encoder.vocabulary, "vocabulary must be text, such as a hash")
-    demand(type(encoder.dimension) is int and encoder.dimension > 0, f"dimension is {encoder.dimension!r}")
+    least = 0 if isinstance(encoder, SaysWords) else 1
+    demand(type(encoder.dimension) is int and encoder.dimension >= least, f"dimension is {encoder.dimension!r}")
     demand(encoder.needs <= ABILITIES, f"needs {set(encoder.needs)}; known are {', '.join(sorted(ABILITIES))}")
     demand(type(encoder.adds) is bool, f"adds must be true or false, not {encoder.adds!r}")
 
@@ -67,7 +68,9 @@ def says_what_it_is(named: Named) -> None:
 def has_a_half_on_the_server(named: Named) -> None:
     """Its half on the server is found, and has the parts of a codec."""
     half = load_codec(named.name)
-    missing = [part for part in ("encoder", "solve", "answers", "tilts", "lessons") if not hasattr(half, part)]
+    missing = [
+        part for part in ("encoder", "solve", "teacher", "answers", "tilts", "lessons") if not hasattr(half, part)
+    ]
     demand(not missing, f"{type(half).__name__} has no {', '.join(missing)}")
 
 

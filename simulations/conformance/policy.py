@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...client.encoders.abilities import ABILITIES
 from ...client.policy.backend import Backend
 from ...client.policy.policy import LogProbs, Policy
+from ...client.policy.tilted import TiltedPolicy
 from ...protocol.config import RunConfig
 from ...protocol.messages import ADAPTER_TYPES
 from ...protocol.tactics import DIMENSION, tilt
@@ -111,7 +112,8 @@ def learns_what_it_is_told(named: Named) -> None:
     ]
     targets = [tilt(turn.log_probs, turn.situation, weights) for turn in seen]
     context = replace(no_context(DIMENSION), weights=weights)
-    task = Consolidation(context, seen, targets, None, seed=0)
+    teacher = TiltedPolicy(named.load(named.adapter), weights)
+    task = Consolidation(context, seen, targets, [teacher] * len(seen), None, seed=0)
     made = named.learner.distil(named.adapter, task, lambda steps: None).adapter
     before, after = (_distance(targets, _answers(named, adapter)) for adapter in (named.adapter, made))
     demand(after < 0.9 * before, f"mean KL to the teacher was {before:.3f} before distillation and {after:.3f} after")

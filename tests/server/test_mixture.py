@@ -66,16 +66,18 @@ def episode(place: int) -> Trajectory:
     return Trajectory(GAMES[place][0], place, "v", (turn,) * (place + 1), True, False, 1.0)
 
 
-def counts(chosen: Sequence[int], mixture: Mixture) -> tuple[int, int, int]:
-    own = [episode(place) for place in range(len(chosen))]
+def counts(chosen: Sequence[int], mixture: Mixture, on_policy: bool = True) -> tuple[int, int, int, int]:
+    led = [episode(place) for place in range(len(chosen))]
     policy = TacticsPolicy("v", np.zeros(DIMENSION, np.float32))
-    found = lessons(load_codec("tactics"), policy, mixture, own, own, chosen)
+    found = lessons(load_codec("tactics"), policy, mixture, led if on_policy else [], led, chosen)
     assert found.tilts is not None
-    return len(found.turns), len(found.targets), len(found.tilts)
+    assert len(found.turns) == len(found.drawn)
+    return len(found.turns), len(found.targets), len(found.tilts), sum(found.drawn)
 
 
 def test_every_state_has_the_answer_of_the_teacher_that_was_drawn_for_its_game() -> None:
     mixture = Mixture.weighted([ONE, TWO], [part(1, 1, 0), part(1, 1, 0)], FAMILIES)
-    assert counts([0, 1, 1], mixture) == (12, 12, 12)
-    assert counts([1, 1, 1], mixture) == (12, 12, 12)
-    assert counts([0, 0, 0], Mixture.of(ONE)) == (12, 12, 12)
+    assert counts([0, 1, 1], mixture) == (12, 12, 12, 10)
+    assert counts([1, 1, 1], mixture) == (12, 12, 12, 12)
+    assert counts([0, 0, 0], Mixture.of(ONE)) == (12, 12, 12, 0)
+    assert counts([0, 1, 1], mixture, on_policy=False) == (6, 6, 6, 5)

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedoel.client.encoders import words
 from fedoel.protocol.config import (
     CodecConfig,
     ContextConfig,
     DistilConfig,
     GamesConfig,
     PolicyConfig,
+    PrivacyConfig,
     RunConfig,
     StrategyConfig,
     WarmStartConfig,
@@ -23,7 +25,9 @@ from fedoel.protocol.config import (
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.soft_prompt import DIMENSION
 from fedoel.server import cycle
+from fedoel.server.events import EventLog
 from fedoel.server.gate import Trial, Verdict
+from fedoel.server.phases import Phases
 from fedoel.simulations.inprocess import run_inprocess
 
 
@@ -80,7 +84,98 @@ def test_a_cycle_with_tactics_in_words(config: RunConfig, monkeypatch: pytest.Mo
     last = summary(Path(config.out))[-1]
     assert (last["decision"], last["accepted"]) == ("promoted", 2)
     assert last["lessons"]
-    assert set(last["views"]) == {"without_context"}
+    assert set(last["views"]) == {"without_context", "with_context"}
+
+
+@pytest.mark.parametrize("name", ["text", "raw"])
+def test_a_cycle_with_words(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(cycle, "context_helps", passes)
+    monkeypatch.setattr(cycle, "candidate_holds", passes)
+    monkeypatch.setattr(words, "lessons", lambda answer: [f"lesson {answer!r}"])  # a random model writes none
+    config = replace(
+        config, codec=CodecConfig(name=name), strategy=StrategyConfig(), privacy=PrivacyConfig(allow_plaintext=True),
+        context=ContextConfig(lists=3, longest=400),
+    )  # fmt: skip
+    run_inprocess(config)
+    whole = json.loads((Path(config.out) / "summary.json").read_text())
+    assert whole["plaintext"] is True
+    last = whole["cycles"][-1]
+    assert (last["decision"], last["accepted"]) == ("promoted", 2)
+    assert bool(last["lessons"]) == (name == "text")
+    context = Phases(Path(config.out) / "checkpoints", EventLog(tmp_path / "log")).load(1, "context").values
+    assert 1 < len(context["words"]) <= 3
+    head = "Lessons from earlier games:" if name == "text" else "Earlier games:"
+    assert all(text.startswith(head) for text in context["words"])
+
+
+@pytest.mark.parametrize("words_in", [False, True])
+def test_words_leave_no_device_unless_the_run_says_so(config: RunConfig, words_in: bool) -> None:
+    config = replace(config, codec=CodecConfig(name="text" if words_in else "prefix"))
+    config = replace(config, privacy=PrivacyConfig(allow_plaintext=not words_in))
+    with pytest.raises(ConfigError, match=r"privacy\.allow-plaintext"):
+        run_inprocess(config)
+    assert not Path(config.out).exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"exchanges": 2}, {"name": "secure-mean"}, {"name": "median"}, {"name": "fedoel.strategies.controls:Empty"}],
+    ids=str,
+)
+def test_words_need_the_plain_strategy(config: RunConfig, change: dict[str, Any]) -> None:
+    config = replace(config, codec=CodecConfig(name="text"), privacy=PrivacyConfig(allow_plaintext=True))
+    with pytest.raises(ConfigError, match=r"needs strategy\.name 'mean' and strategy\.exchanges 1"):
+        run_inprocess(replace(config, strategy=StrategyConfig(**change)))
+
+
+@pytest.mark.parametrize(("name", "on_policy"), [("prefix", False), ("text", True)])
+def test_a_cycle_of_free_text_repeats(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, on_policy: bool
+) -> None:
+    monkeypatch.setattr(cycle, "context_helps", passes)
+    monkeypatch.setattr(cycle, "candidate_holds", passes)
+    monkeypatch.setattr(words, "lessons", lambda answer: [f"lesson {answer!r}"])
+    config = replace(
+        config, codec=CodecConfig(name=name), strategy=StrategyConfig(),
+        privacy=PrivacyConfig(allow_plaintext=name == "text"),
+        policy=replace(config.policy, decoding="free", response_tokens=8),
+        distil=replace(config.distil, on_policy=on_policy, top_k=8, tail=True),
+    )  # fmt: skip
+    run_inprocess(config)
+    first, last = (summary(Path(config.out))[place] for place in (0, -1))
+    assert last["decision"] == "promoted"
+    assert set(last["views"]) == {"without_context", "with_context", "student_mass", "teacher_mass"}
+    assert all(entry["held_out"]["invalid"] > 0 and entry["held_out"]["response_tokens"] > 2 for entry in (first, last))
+    run_inprocess(replace(config, out=str(tmp_path / "again")))
+    assert summary(tmp_path / "again") == summary(Path(config.out))
+
+
+@pytest.mark.parametrize("on_policy", [True, False])
+def test_free_text_and_several_contexts(config: RunConfig, monkeypatch: pytest.MonkeyPatch, on_policy: bool) -> None:
+    monkeypatch.setattr(cycle, "context_helps", passes)
+    monkeypatch.setattr(cycle, "candidate_holds", passes)
+    config = replace(
+        config, strategy=StrategyConfig("clustered", "min-cluster-size=1"),
+        policy=replace(config.policy, decoding="free", response_tokens=4),
+        distil=replace(config.distil, on_policy=on_policy, top_k=8),
+    )  # fmt: skip
+    run_inprocess(config)
+    assert (Path(config.out) / "checkpoints" / "cycle-001" / "context-part-2.npz").exists()
+    last = summary(Path(config.out))[-1]
+    assert last["decision"] == "promoted"
+    assert last["views"]["with_context"] > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"codec": CodecConfig(name=name)} for name in ("tactics", "examples.verbs:Verbs")]
+    + [{"policy": PolicyConfig(backend="tactics")}],
+    ids=str,
+)
+def test_free_decoding_needs_a_teacher_that_writes(config: RunConfig, change: dict[str, Any]) -> None:
+    config = replace(config, **change)
+    with pytest.raises(ConfigError, match=r"policy\.decoding 'free' needs|codec\.name 'prefix' needs"):
+        run_inprocess(replace(config, policy=replace(config.policy, decoding="free")))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -59,15 +60,18 @@ class Server:
     def consolidate(self, cycle: int) -> None: ...
 
 
-def make_app(failing: int | None = None) -> ClientApp:
-    """Client ``i`` answers with ``10 ** i`` in every place, so that a sum says who is in it."""
-    app = ClientApp()
+def make_app(failing: int | None = None, tired: int = 0) -> ClientApp:
+    """Client ``i`` answers with ``10 ** i`` in every place, so that a sum says who is in it; all refuse at first."""
+    app, refused = ClientApp(), Counter[int]()
 
     @app.train("experience")
     def experience(message: Message, context: Context) -> Message:
         client = int(context.node_config["partition-id"])
         if client == failing:
             raise FedoelError("code: GameError")
+        if refused[client] < tired:
+            refused[client] += 1
+            raise FedoelError("code: NotNow")
         spec = request_from_records(message.content).spec
         part = np.full(2, 0.001 * 10.0**client, np.float32)
         counters = Counters(np.ones(spec.counters_shape, np.float32))
@@ -95,8 +99,8 @@ class SlowGrid(InProcessGrid):
         return super().pull_messages([n for n in message_ids if n not in self.slow or self.pushed >= self.late])
 
 
-def run(late: int, cycles: int, failing: int | None = None, **settings: Any) -> tuple[Server, SlowGrid]:
-    server, grid = Server(), SlowGrid(make_app(failing), late)
+def run(late: int, cycles: int, failing: int | None = None, tired: int = 0, **settings: Any) -> tuple[Server, SlowGrid]:
+    server, grid = Server(), SlowGrid(make_app(failing, tired), late)
     strategy = Buffered(cast(Consolidator, server), min_available_nodes=CLIENTS, **settings)
     strategy.start(grid, num_rounds=cycles, timeout=0.3)
     return server, grid
@@ -143,6 +147,15 @@ def test_a_client_that_fails_does_not_fill_the_buffer_and_is_free_again() -> Non
     assert sums(server) == pytest.approx([1110, 1110], rel=1e-4)
     assert server.traffic[0].refused == {"client GameError": 1}
     assert grid.asked[1] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("patience", [0.0, 1e6])
+def test_where_nobody_is_ready_all_are_asked_again(monkeypatch: pytest.MonkeyPatch, patience: float) -> None:
+    monkeypatch.setattr("fedoel.strategies.asking.AGAIN_SECONDS", 0.0)
+    server, grid = run(late=0, cycles=1, tired=2, buffer_size=CLIENTS, patience=patience)
+    assert grid.asked == [[0, 1, 2, 3]] * (3 if patience else 1)
+    assert sums(server) == pytest.approx([1111.0 if patience else 0.0], rel=1e-4)
+    assert server.traffic[0].refused == ({} if patience else {"client NotNow": CLIENTS})
 
 
 @pytest.mark.parametrize("settings", [{"buffer_size": -1}, {"staleness_exponent": -0.5}, {"max_staleness": -1}])

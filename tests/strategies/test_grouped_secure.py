@@ -30,7 +30,7 @@ def group(scale: float, cohort: int = 3) -> Aggregate:
 
 
 def test_a_cohort_is_dealt_into_groups_and_everybody_is_in_one() -> None:
-    groups = strategy(group_size=4)._groups(list(range(14)))
+    groups = strategy(group_size=4).groups(list(range(14)))
     assert sorted(map(len, groups)) == [4, 5, 5]
     assert sorted(node for each in groups for node in each) == list(range(14))
 

@@ -40,7 +40,7 @@ def test_built_in_strategies_pass(name: str) -> None:
     assert results(check_plugin(name, "strategy")[1], FAILED) == []
 
 
-@pytest.mark.parametrize("name", ["tactics", "tactics-text", "prefix", "steering"])
+@pytest.mark.parametrize("name", ["tactics", "tactics-text", "prefix", "steering", "text", "raw"])
 def test_built_in_codecs_pass(name: str) -> None:
     outcomes = check_plugin(name, "codec")[1]
     assert results(outcomes, FAILED) == []

