@@ -2,8 +2,8 @@
 
     python benchmarks/attacks.py --seeds 0,1,2 --out runs/attacks
 
-30 devices with 4 private games a cycle from a mix of two games in pure Python that differs from device to device
-(Dirichlet 0.5), eight cycles, without a language model. A share of the devices lies (`fedoel.simulations.attacks`).
+30 devices with 6 private games a cycle from a mix of two games in pure Python that differs from device to device
+(Dirichlet 0.5), six cycles, without a language model. A share of the devices lies (`fedoel.simulations.attacks`).
 Writes results.json and table.md; a run that is there already is not made again.
 """
 
@@ -32,9 +32,9 @@ from fedoel.simulations.grid import InProcessGrid
 from fedoel.simulations.identity import server_identity
 
 SETTINGS: Mapping[str, Scalar] = {
-    "clients": 30, "cycles": 8, "policy.backend": "tactics", "games.per-client": 4, "games.partition": "dirichlet:0.5",
+    "clients": 30, "cycles": 6, "policy.backend": "tactics", "games.per-client": 6, "games.partition": "dirichlet:0.5",
     "games.families": "examples.errand:ERRAND rooms=4 turns=8; benchmarks.vault:VAULT rooms=3 turns=8",
-    "games.rehearsal": 48, "games.gate": 96, "games.held-out": 300, "games.held-out-teacher": 1,
+    "games.rehearsal": 48, "games.gate": 64, "games.held-out": 250, "games.held-out-teacher": 1,
     "strategy.min-available-nodes": 30,
 }  # fmt: skip
 STRATEGIES: Mapping[str, str] = {
