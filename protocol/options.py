@@ -93,7 +93,10 @@ def read_options(text: str, known: Mapping[str, Option]) -> dict[str, Value]:
 
 def _parameters(owner: type) -> dict[str, Option]:
     constructor: Any = vars(owner)["__init__"]
-    hints = get_type_hints(constructor)
+    try:
+        hints = get_type_hints(constructor)
+    except NameError as error:
+        raise ConfigError(f"annotations of {owner.__name__} cannot be read: {error}; import what they name") from error
     found: dict[str, Option] = {}
     for parameter in inspect.signature(constructor).parameters.values():
         if parameter.kind is not parameter.KEYWORD_ONLY:

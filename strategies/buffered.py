@@ -40,6 +40,8 @@ class _Asked:
 class Buffered(Mean):
     """Aggregate as soon as enough devices have answered; the others go on, and count later.
 
+    Who is at work is not on disk: a run that is resumed asks them anew.
+
     Parameters
     ----------
     buffer_size

@@ -67,6 +67,15 @@ def test_options_that_do_not_fit_are_refused(text: str, said: str) -> None:
         read_options(text, options_of(Last, Base))
 
 
+def test_annotations_that_name_nothing_are_refused() -> None:
+    class Lost(Base):
+        def __init__(self, *arguments: Any, share: Nowhere = 0.5, **settings: Any) -> None:  # type: ignore # noqa: F821
+            super().__init__(*arguments, **settings)
+
+    with pytest.raises(ConfigError, match="annotations of Lost cannot be read"):
+        options_of(Lost, Base)
+
+
 @pytest.mark.parametrize("kind", [Untyped, Needed])
 def test_a_class_must_say_type_and_default(kind: type) -> None:
     with pytest.raises(ConfigError, match="share"):
