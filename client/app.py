@@ -23,8 +23,7 @@ from ..protocol.play import specs_from_text
 from ..protocol.privacy.plan import Plan
 from ..protocol.secagg.messages import ACTIONS
 from .device.runtime import DeviceRuntime
-from .encoders.encoder import Encoder, encode, load_encoder
-from .encoders.words import WordsEncoder
+from .encoders.encoder import Encoder, SaysWords, encode, load_encoder
 from .games.assignment import client_games
 from .player import play_episodes
 from .runtime import LocalRuntime, Runtime
@@ -132,7 +131,7 @@ def _admit(runtime: Runtime, config: RunConfig) -> None:
     """
     if isinstance(runtime, DeviceRuntime):
         runtime.admit(config.games.per_client)
-        if isinstance(load_encoder(config.codec.name), WordsEncoder):
+        if isinstance(load_encoder(config.codec.name), SaysWords):
             raise ConfigError("no device of a deployment sends words about what happened on it")
 
 
@@ -175,7 +174,7 @@ def experience_of(
         config.seed,
     )
     encoder = load_encoder(config.codec.name)
-    if isinstance(encoder, WordsEncoder) and not config.privacy.allow_plaintext:
+    if isinstance(encoder, SaysWords) and not config.privacy.allow_plaintext:
         raise ConfigError("this codec sends words: the run must say privacy.allow-plaintext")
     policy = runtime.policy(config, request)
     context = np.zeros(encoder.dimension, np.float32) if request.context is None else request.context
@@ -186,7 +185,7 @@ def experience_of(
     vector = encode(encoder, policy, trajectories, request.spec, request.baseline, config.codec.discount)
     if store:
         store.note_use(logged, hashlib.sha256(vector.to_array().tobytes()).hexdigest()[:16])
-    words = encoder.words(policy, trajectories) if isinstance(encoder, WordsEncoder) else []
+    words = encoder.words(policy, trajectories) if isinstance(encoder, SaysWords) else []
     return Experience(vector, tuple(words))
 
 

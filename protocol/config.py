@@ -125,11 +125,13 @@ class WarmStartConfig:
 class StrategyConfig:
     """How vectors become an aggregate; `name` is an entry point or ``module:Class``.
 
-    In a cycle of several `exchanges`, each asks its own part of the cohort, with the context that those before it gave.
-    Where too few devices are ready, they are asked again for `patience` seconds.
+    `options` are the strategy's own, as ``name=value`` words. In a cycle of several `exchanges`, each asks its own part
+    of the cohort, with the context that those before it gave. Where too few devices are ready, they are asked again for
+    `patience` seconds.
     """
 
     name: str = "mean"
+    options: str = ""
     exchanges: int = 1
     fraction_train: float = 1.0
     min_available_nodes: int = 2

@@ -234,7 +234,7 @@ class ExperienceVector:
             ("gradient", self.gradient, self.spec.clipping_norm),
             ("Fisher diagonal", self.fisher, self.spec.fisher_norm),
         ):
-            norm = float(np.linalg.norm(part))
+            norm = float(np.linalg.norm(part.astype(np.float64)))  # squares of what is sent may overflow float32
             if norm > bound * (1 + 1e-4):
                 raise VectorError(f"{name} has norm {norm:.3g}, above the clipping norm {bound:.3g}")
         if (self.fisher < 0).any() or (self.counters.visits < 0).any() or (self.counters.values[:, :4] < 0).any():
@@ -263,13 +263,15 @@ class Contribution:
 class Aggregate:
     """What a strategy makes of a cohort's contributions: one vector, on the scale of a sum over `cohort` clients.
 
-    `noise` is the variance of the noise that was added to each number of its gradient. `words` is what the cohort said
-    where a codec sends words.
+    `noise` is the variance of the noise that was added to each number of its gradient. `parts` are groups of the cohort
+    that are to have contexts of their own; without any, all share one. `words` is what the cohort said where a codec
+    sends words.
     """
 
     vector: ExperienceVector
     cohort: int
     noise: float = 0.0
+    parts: tuple[Aggregate, ...] = ()
     words: tuple[str, ...] = ()
 
 

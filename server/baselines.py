@@ -24,7 +24,7 @@ def play_floors(games: Games, streams: Sequence[int], cache: Path, advance: Adva
             rng = np.random.default_rng([stream, repeat])
             played["random"].append(play_scripted(spec, seed, uniform, rng, cache))
         rng = np.random.default_rng(stream)
-        played["heuristic"].append(play_scripted(spec, seed, HEURISTICS[spec.family], rng, cache))
+        played["heuristic"].append(play_scripted(spec, seed, HEURISTICS.get(spec.family, uniform), rng, cache))
         played["walkthrough"].append(play_walkthrough(spec, seed, cache))
         advance(1)
     return played

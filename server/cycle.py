@@ -13,22 +13,24 @@ import numpy as np
 
 from ..client.games.prepare import prepare
 from ..client.player import Advance
-from ..client.policy.policy import Policy
+from ..client.policy.policy import LogProbs, Policy
 from ..client.policy.tactics_policy import TacticsPolicy
 from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
-from ..protocol.experience import Aggregate
+from ..protocol.experience import Aggregate, ExperienceVector
 from ..protocol.messages import PlayRequest
+from ..protocol.play import Trajectory
 from ..protocol.tactics import DIMENSION
 from ..protocol.versions import Manifest
 from ..strategies.consolidator import Traffic
 from .baselines import play_floors
-from .codecs.context import Context, mean_divergence
+from .codecs.context import mean_divergence
 from .events import EventLog, read_events, seconds_by_phase
 from .exchanges import Current, Exchanges
 from .fleet import owner_key
 from .gate import Trial, candidate_holds, context_helps
 from .learner import Adapter, Consolidation, Learner
+from .mixture import Lessons, Mixture, lessons
 from .phases import Outcome, Phases
 from .plan import GameId, Plan
 from .public import PublicGames, turns_of
@@ -128,6 +130,14 @@ class Cycles:
         """Keep the aggregate, or that there is none."""
         self.exchanges.collect(cycle, exchange, aggregate, traffic)
 
+    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
+        """Return the aggregate that was kept last before this exchange."""
+        return self.exchanges.collected_before(self.current, cycle, exchange)
+
+    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
+        """What the server learned itself from its rehearsal in this exchange."""
+        return self.exchanges.reference(self.current, cycle, exchange)
+
     # The cycle itself
 
     def consolidate(self, cycle: int) -> None:
@@ -142,20 +152,17 @@ class Cycles:
         self._finish(cycle, {**entry, **self._learn(cycle)})
 
     def _learn(self, cycle: int) -> Entry:
-        context = self.exchanges.context(self.current, cycle)
-        entry: Entry = {
-            "lessons": [asdict(lesson) for lesson in self.exchanges.codec.lessons(context)],
-            "kl": context.kl,
-        }
+        mixture = self.exchanges.mixture(self.current, cycle)
+        entry: Entry = {"lessons": self._said(mixture), "kl": mixture.kl}
         self.log.emit("lessons", cycle=cycle, lessons=entry["lessons"])
         games = len(self.plan.gate) + len(self._teacher_games())
-        tried = self.phases.run(cycle, "teacher", lambda advance: self._teacher(context, advance), games)
+        tried = self.phases.run(cycle, "teacher", lambda advance: self._teacher(mixture, advance), games)
         entry |= {"teacher": tried.values["held_out"], "gate": {**tried.values["gate"], "candidate": None}}
         helps = context_helps(self.trial, Trial.from_arrays(tried.arrays))
         if not helps.passed:
             return {**entry, **self._as_before(), "decision": "no-gain", "reason": helps.reason}
         made = self.phases.run(
-            cycle, "distil", lambda advance: self._distil(cycle, context, advance), self.config.distil.steps
+            cycle, "distil", lambda advance: self._distil(cycle, mixture, advance), self.config.distil.steps
         )
         entry["views"] = made.values["views"]
         candidate = _part(made.arrays, "adapter")
@@ -172,38 +179,66 @@ class Cycles:
         result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.held_out))
         return {**entry, **result.values, "decision": "promoted", "reason": f"{helps.reason}; {holds.reason}"}
 
-    def _teacher(self, context: Context, advance: Advance) -> Outcome:
-        policy = self.learner.policy(self.current.adapter, measured=True)
-        teacher = self.exchanges.codec.teacher(policy, context)
-        played = self.public.play(teacher, self.plan.gate, "gate", advance=advance)
-        held_out = self.public.play(teacher, self._teacher_games(), "held-out", advance=advance)
+    def _said(self, mixture: Mixture) -> list[dict[str, Any]]:
+        """Lessons of a context in words, or of each with its number."""
+        said = [self.exchanges.codec.lessons(context) for context in mixture.contexts]
+        if len(said) == 1:
+            return [asdict(lesson) for lesson in said[0]]
+        return [{**asdict(each), "cluster": place} for place, some in enumerate(said, start=1) for each in some]
+
+    def _teachers(self, mixture: Mixture, policy: Policy) -> list[Policy]:
+        """Return the policy with each of the contexts."""
+        return [self.exchanges.codec.teacher(policy, context) for context in mixture.contexts]
+
+    def _led(
+        self,
+        mixture: Mixture,
+        teachers: Sequence[Policy],
+        games: Sequence[GameId],
+        purpose: str,
+        cycle: int,
+        advance: Advance = lambda played: None,
+    ) -> list[Trajectory]:
+        """Play games by the teachers, each with the context that was drawn for it."""
+        chosen = mixture.draw(games, self.plan.streams(purpose, len(games), cycle))
+        return self.public.play_each(teachers, chosen, games, purpose, cycle, advance)
+
+    def _teacher(self, mixture: Mixture, advance: Advance) -> Outcome:
+        teachers = self._teachers(mixture, self.learner.policy(self.current.adapter, measured=True))
+        played = self._led(mixture, teachers, self.plan.gate, "gate", 0, advance)
+        held_out = self._led(mixture, teachers, self._teacher_games(), "held-out", 0, advance)
         gate = {"current": self.gate_stats, "teacher": without_families(stats_of(played))}
         return Outcome({"held_out": stats_of(held_out), "gate": gate}, Trial.of(played).to_arrays())
 
-    def _distil(self, cycle: int, context: Context, advance: Advance) -> Outcome:
+    def _distil(self, cycle: int, mixture: Mixture, advance: Advance) -> Outcome:
         """Train on states that the student visits without the context, and on those that the teacher leads to.
 
         Off-policy, the baseline, only where the teacher leads.
         """
         codec, policy = self.exchanges.codec, self.learner.policy(self.current.adapter)
         self.exchanges.rehearse_all(self.current, cycle)
-        own = turns_of(self.exchanges.rehearsed(self.current, cycle)) if self.config.distil.on_policy else []
-        teacher = codec.teacher(policy, context)
-        led = turns_of(self.public.play(teacher, self.plan.rehearsal, "rehearsal-teacher", cycle))
-        targets = [*codec.answers(policy, own, context), *(turn.log_probs for turn in led)]
-        states = [*own, *led]
-        tilts, seed = codec.tilts(states, context), self.plan.training_seed(cycle)
-        task = Consolidation(context, states, targets, teacher, tilts, seed)
+        own = self.exchanges.rehearsed(self.current, cycle) if self.config.distil.on_policy else []
+        teachers, games, purpose = self._teachers(mixture, policy), self.plan.rehearsal, "rehearsal-teacher"
+        chosen = mixture.draw(games, self.plan.streams(purpose, len(games), cycle))
+        led = self._led(mixture, teachers, games, purpose, cycle)
+        made_of = lessons(codec, policy, mixture, own, led, chosen)
+        each, seed = [teachers[place] for place in made_of.drawn], self.plan.training_seed(cycle)
+        task = Consolidation(mixture.merged(), made_of.turns, made_of.targets, each, made_of.tilts, seed)
         made = self.learner.distil(self.current.adapter, task, advance)
         student = self.learner.policy(made.adapter)
-        views = {**made.views, **({} if tilts else self._with_context(student, task))}
+        views = {**made.views, **({} if made_of.tilts else self._with_context(student, mixture, made_of))}
         return Outcome({"version": student.version, "views": views}, _named(made.adapter, "adapter"))
 
-    def _with_context(self, student: Policy, task: Consolidation) -> dict[str, float]:
+    def _with_context(self, student: Policy, mixture: Mixture, made_of: Lessons) -> dict[str, float]:
         """How far the student with the context has come from the teacher, on some states."""
-        places = range(0, len(task.turns), math.ceil(len(task.turns) / VIEWED))
-        answers = self.exchanges.codec.answers(student, [task.turns[place] for place in places], task.context)
-        return {"with_context": mean_divergence(answers, [task.targets[place] for place in places])}
+        viewed = range(0, len(made_of.turns), math.ceil(len(made_of.turns) / VIEWED))
+        answers, targets = list[LogProbs](), list[LogProbs]()
+        for place, context in enumerate(mixture.contexts):
+            some = [state for state in viewed if made_of.drawn[state] == place]
+            if some:
+                answers += self.exchanges.codec.answers(student, [made_of.turns[state] for state in some], context)
+                targets += [made_of.targets[state] for state in some]
+        return {"with_context": mean_divergence(answers, targets)}
 
     def _judge(self, candidate: Adapter, advance: Advance) -> Outcome:
         played = self.public.play(

@@ -14,14 +14,16 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ..client.encoders.encoder import load_encoder
 from ..client.player import Advance
+from ..client.policy.backend import load_backend
 from ..client.policy.policy import LogProbs, Policy, Speaker
+from ..client.policy.several import ask_each
 from ..client.policy.tactics_policy import TacticsPolicy
-from ..client.runtime import BACKENDS
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.play import Turn
-from ..protocol.tactics import DIMENSION, VOCABULARY
+from ..protocol.tactics import DIMENSION, VOCABULARY, cells
 from ..protocol.versions import policy_version
 from .codecs.context import Context
 from .files import write_whole
@@ -37,8 +39,8 @@ class Consolidation:
     ----------
     turns, targets
         Public states to train on, and what the teacher says in each.
-    teacher
-        The policy before, with the context.
+    teachers
+        For each state the policy before, with the context.
     tilts
         What the context adds to each command's score, None where it does more than that.
     seed
@@ -48,7 +50,7 @@ class Consolidation:
     context: Context
     turns: Sequence[Turn]
     targets: Sequence[LogProbs]
-    teacher: Policy
+    teachers: Sequence[Policy]
     tilts: Sequence[LogProbs] | None
     seed: int
 
@@ -99,9 +101,18 @@ class Learner(Protocol):
 
 
 class TacticsLearner:
-    """The baseline without a language model: contexts are added up."""
+    """The baseline without a language model: contexts of the tactics codec are added up, others are distilled.
+
+    Parameters
+    ----------
+    adds_up
+        Whether contexts are weights of tactics.
+    """
 
     base = VOCABULARY
+
+    def __init__(self, adds_up: bool = True) -> None:
+        self._adds_up = adds_up
 
     def load(self) -> None:
         """Have nothing to load."""
@@ -118,8 +129,14 @@ class TacticsLearner:
         return {"weights": np.zeros(DIMENSION, dtype=np.float32)}
 
     def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
-        """Add the context to the weights: for this player that is exact."""
-        return Consolidated({"weights": adapter["weights"] + task.context.weights}, {"without_context": 0.0})
+        """Add the context to the weights: for this player that is exact. Others' contexts say what to play only."""
+        if self._adds_up:
+            return Consolidated({"weights": adapter["weights"] + task.context.weights}, {"without_context": 0.0})
+        from .distillation.log_linear import fit
+
+        one_hot = np.eye(DIMENSION, dtype=np.float32)
+        phi = [one_hot[cells(turn.situation)] for turn in task.turns]
+        return Consolidated({"weights": fit(phi, task.targets, adapter["weights"])}, {})
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
         """Have nothing outside of games."""
@@ -200,10 +217,11 @@ class TorchLearner:
         streams = [np.random.default_rng([task.seed, 4, place]) for place in range(len(states))]
         written = None
         if not self._config.distil.on_policy:
-            answers = cast(Speaker, task.teacher).respond(list(zip(states, streams, strict=True)))
+            asked = list(zip(states, streams, strict=True))
+            answers = ask_each(task.teachers, asked, lambda teacher, own: cast(Speaker, teacher).respond(own))
             written = [answer.tokens for answer in answers]
         text = FreeText(
-            model, states, task.teacher, decoding_of(self._config.policy), token_loss(self._config.distil), task.seed,
+            model, states, task.teachers, decoding_of(self._config.policy), token_loss(self._config.distil), task.seed,
             written,
         )  # fmt: skip
         losses = self._optimise(adapter, text, schedule, task.seed, advance)
@@ -317,7 +335,7 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
         If the base model is not there.
     """
     if config.policy.backend == "tactics":
-        return TacticsLearner()
+        return TacticsLearner(load_encoder(config.codec.name).vocabulary == VOCABULARY)
     if config.policy.backend == "torch":
         from ..client.policy.base import find_model
 
@@ -327,4 +345,7 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
 
             token_loss(config.distil)
         return TorchLearner(config, cache)
-    raise ConfigError(f"unknown policy.backend {config.policy.backend!r}; known are {', '.join(BACKENDS)}")
+    learner = getattr(load_backend(config.policy.backend), "learner", None)
+    if learner is None:
+        raise ConfigError(f"policy.backend {config.policy.backend!r} plays but has no learner(config, cache)")
+    return cast(Learner, learner(config, cache))

@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
     set_environment()
+    look_here()
     try:
         verb: Callable[[argparse.Namespace], int] = import_module(arguments.module, __package__).run_verb
         return verb(arguments)
@@ -55,6 +56,14 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def look_here() -> None:
+    """Find modules of plug-ins in the working folder, after all others; processes that are started do so too."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), here]))
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs; each verb names the module whose `run_verb` does it."""
     root = argparse.ArgumentParser(prog="fedoel", description="Federated online experiential learning.")
@@ -68,6 +77,11 @@ def parser() -> argparse.ArgumentParser:
     _privacy(verbs.add_parser("privacy", help="plan what a private run promises and costs"))
     _server(verbs.add_parser("server", help="run a fleet's server"))
     _device(verbs.add_parser("device", help="put this machine into a fleet"))
+    _check_plugin(verbs.add_parser("check-plugin", help="check that a plug-in does what one must do"))
+    verbs.add_parser("plugins", help="list what can be plugged in, from where, and its options").set_defaults(
+        module=".plugins"
+    )
+    _new(verbs.add_parser("new", help="write a plug-in to start from, with its tests"))
     return root
 
 
@@ -141,6 +155,19 @@ def _privacy(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--codec", default="tactics", help="what is sent (default: %(default)s)")
     verb.add_argument("--clipping-norm", type=float, default=2.0, metavar="C", help="default: %(default)s")
     verb.add_argument("--max-dropout", type=float, default=0.2, metavar="P", help="default: %(default)s")
+
+
+def _check_plugin(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(module=".conformance.verb")
+    verb.description = "Find out which kind of plug-in something is, and check it. Exits with 1 if a check fails."
+    verb.add_argument("plugin", metavar="PLUGIN", help="module:Name, or the name of an installed one")
+
+
+def _new(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(module=".skeletons.verb")
+    verb.description = "Write a package with a plug-in that works, registered by entry point and tested."
+    verb.add_argument("kind", choices=("strategy", "codec", "game"), help="what to write")
+    verb.add_argument("name", metavar="NAME", help="of the package and its folder: letters, digits, - and _")
 
 
 def _server(verb: argparse.ArgumentParser) -> None:

@@ -26,12 +26,13 @@ def send_and_receive(grid: Grid, messages: Sequence[Message], timeout: float) ->
     # Flower says None of a message that it could not send.
     waiting, replies = {name for name in grid.push_messages(messages) if name}, list[Message]()
     while waiting:
-        for reply in grid.pull_messages(waiting):
-            waiting.discard(reply.metadata.reply_to_message_id)
-            replies.append(reply)
+        arrived = list(grid.pull_messages(waiting))
+        waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+        replies += arrived
         if not waiting or time.monotonic() >= deadline:
             break
-        time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+        if not arrived:
+            time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
     return replies
 
 

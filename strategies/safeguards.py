@@ -38,6 +38,11 @@ class Safeguards(Protocol):
         ...
 
     @property
+    def sample(self) -> int:
+        """Devices that a release draws on average."""
+        ...
+
+    @property
     def chance(self) -> float:
         """Chance of each device to be drawn for a release."""
         ...

@@ -1,4 +1,7 @@
-"""What encoders ask of a policy beyond playing: to take a context into its prompt, or into its residual stream."""
+"""What encoders ask of a policy beyond playing: to take a context into prompt or residual stream, or to write text.
+
+An encoder says what it `needs` and a backend which `abilities` its policies have, by these names.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ from ...protocol.experience import Vector
 from ...protocol.play import Turn
 from ...protocol.situation import Situation
 from ..policy.policy import Policy
+
+PROMPT, RESIDUAL, WRITING = "a prompt", "a residual stream", "free text"
+ABILITIES = frozenset({PROMPT, RESIDUAL, WRITING})
 
 
 @runtime_checkable

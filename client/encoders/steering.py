@@ -20,7 +20,7 @@ from ...protocol.experience import Vector
 from ...protocol.play import Turn
 from ...protocol.steering import DIMENSION, VOCABULARY
 from ..policy.policy import Policy
-from .abilities import Steered, steered
+from .abilities import RESIDUAL, Steered, steered
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +32,8 @@ class SteeringEncoder:
     name: str = "steering"
     vocabulary: str = VOCABULARY
     dimension: int = DIMENSION
+    needs: frozenset[str] = frozenset({RESIDUAL})
+    adds: bool = False
 
     def under(self, policy: Policy, context: Vector) -> Policy:
         """Add the control vector.

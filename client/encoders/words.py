@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...protocol.experience import Vector
 from ...protocol.play import Trajectory, Turn
 from ..policy.policy import Policy
-from .abilities import tell
+from .abilities import PROMPT, WRITING, tell
 
 Floats = NDArray[np.float64]
 ASK = (
@@ -36,6 +36,13 @@ class WordsEncoder:
     raw: bool = False
     vocabulary: str = hashlib.sha256(ASK.encode()).hexdigest()[:16]
     dimension: int = 0
+    adds: bool = False
+    server: str = "fedoel.server.codecs.words:WordsCodec"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """A prompt to read the words in, and a policy that can write them, unless they are the games themselves."""
+        return frozenset({PROMPT}) if self.raw else frozenset({PROMPT, WRITING})
 
     def under(self, policy: Policy, context: Vector) -> Policy:
         """Leave the policy as it is: a context of words is for the teacher alone."""

@@ -42,14 +42,7 @@ class SeveralPolicy:
     def _shared(
         self, situations: Sequence[Situation], items: Sequence[Item], ask: Callable[[Policy, list[Item]], list[Found]]
     ) -> list[Found]:
-        """Ask every member for its part, in one call each."""
-        answers: dict[int, Found] = {}
-        chosen = [self.member(situation) for situation in situations]
-        for policy in self.members:
-            own = [place for place, other in enumerate(chosen) if other is policy]
-            if own:
-                answers |= dict(zip(own, ask(policy, [items[place] for place in own]), strict=True))
-        return [answers[place] for place in range(len(items))]
+        return ask_each([self.member(situation) for situation in situations], items, ask)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +52,17 @@ class SeveralSpeaker(SeveralPolicy):
     def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
         """Write an answer to each situation, sampled with its own random stream."""
         return self._shared([s for s, _ in asked], asked, lambda policy, part: cast(Speaker, policy).respond(part))
+
+
+def ask_each(
+    policies: Sequence[Policy], items: Sequence[Item], ask: Callable[[Policy, list[Item]], list[Found]]
+) -> list[Found]:
+    """Ask policies, of which there is one for every item, in one call for all items of the same policy."""
+    answers: dict[int, Found] = {}
+    for policy in {id(policy): policy for policy in policies}.values():
+        own = [place for place, other in enumerate(policies) if other is policy]
+        answers |= zip(own, ask(policy, [items[place] for place in own]), strict=True)
+    return [answers[place] for place in range(len(items))]
 
 
 def several(members: Sequence[Policy]) -> Policy:

@@ -20,7 +20,7 @@ import torch
 from ...client.policy.free import Decoding, FreePolicy
 from ...client.policy.policy import Policy
 from ...client.policy.reading import Readable
-from ...client.policy.several import pick
+from ...client.policy.several import ask_each, pick
 from ...client.policy.tokens import Row
 from ...client.policy.torch_policy import TorchModel, TorchPolicy
 from ...protocol.play import Turn
@@ -39,8 +39,8 @@ class FreeText:
     ----------
     states
         Public states to answer.
-    teacher
-        The policy at the start of the cycle with the context; it must write freely too.
+    teachers
+        For each state the policy at the start of the cycle with the context; it must write freely too.
     written
         One answer of the teacher to each state, for off-policy distillation; None where the student writes.
     coverage
@@ -49,7 +49,7 @@ class FreeText:
 
     model: TorchModel
     states: Sequence[Situation]
-    teacher: Policy
+    teachers: Sequence[Policy]
     decoding: Decoding
     loss: TokenLoss
     seed: int
@@ -83,14 +83,13 @@ class FreeText:
     @torch.inference_mode()
     def _read(self, batch: Sequence[int], responses: Sequence[Response]) -> torch.Tensor:
         """What the teacher has before its head at each token; several contexts answer for their own states."""
-        found: dict[int, torch.Tensor] = {}
-        teachers = [cast(FreePolicy, pick(self.teacher, self.states[index])) for index in batch]
-        for teacher in {id(teacher): teacher for teacher in teachers}.values():
-            own = [place for place, other in enumerate(teachers) if other is teacher]
-            rows = [self.rows[batch[place]] for place in own]
-            parts = reread(teacher.inner, rows, [responses[place] for place in own])
-            found |= dict(zip(own, parts, strict=True))
-        return torch.cat([found[place] for place in range(len(batch))])
+
+        def read(teacher: Policy, places: list[int]) -> list[torch.Tensor]:
+            rows = [self.rows[batch[place]] for place in places]
+            return reread(cast(FreePolicy, teacher).inner, rows, [responses[place] for place in places])
+
+        teachers = [pick(self.teachers[index], self.states[index]) for index in batch]
+        return torch.cat(ask_each(teachers, range(len(batch)), read))
 
 
 @dataclass

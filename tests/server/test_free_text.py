@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from fedoel.client.policy.base import load_base
 from fedoel.client.policy.free import Decoding, FreePolicy
+from fedoel.client.policy.policy import Policy
 from fedoel.client.policy.several import several
 from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy
 from fedoel.protocol.config import PolicyConfig
@@ -40,7 +42,7 @@ def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
 
 def task(model: TorchModel, context: str, loss: TokenLoss = LOSS) -> FreeText:
     teacher = FreePolicy(TorchPolicy(model, model.adapter()), DECODING)
-    return FreeText(model, states(), teacher.behind(context) if context else teacher, DECODING, loss, 0)
+    return FreeText(model, states(), [teacher.behind(context) if context else teacher] * 6, DECODING, loss, 0)
 
 
 def test_without_a_context_there_is_nothing_to_learn(model: TorchModel) -> None:
@@ -113,11 +115,17 @@ def test_only_the_student_gets_a_gradient(model: TorchModel) -> None:
 def test_several_teachers_answer_for_their_own_states(model: TorchModel) -> None:
     teacher = FreePolicy(TorchPolicy(model, model.adapter()), DECODING)
     members = [teacher.behind(f"Advice: {letter * 9}.\n") for letter in "xyz"]
-    whole = FreeText(model, states(), several(members), DECODING, LOSS, 0)._read(range(6), [(5, 0)] * 6)
-    alone = [FreeText(model, states(), member, DECODING, LOSS, 0)._read(range(6), [(5, 0)] * 6) for member in members]
+
+    def read(teachers: Sequence[Policy]) -> torch.Tensor:
+        return FreeText(model, states(), teachers, DECODING, LOSS, 0)._read(range(6), [(5, 0)] * 6)
+
+    whole, alone = read([several(members)] * 6), [read([member] * 6) for member in members]
     chosen = [min(range(3), key=lambda k: float((alone[k][2 * n] - whole[2 * n]).abs().max())) for n in range(6)]
     assert len(set(chosen)) > 1
     assert all(torch.allclose(alone[k][2 * n], whole[2 * n], atol=1e-5) for n, k in enumerate(chosen))
+    drawn = [2, 0, 1, 1, 0, 2]
+    mixed = read([members[k] for k in drawn])
+    assert all(torch.allclose(alone[k][2 * n], mixed[2 * n], atol=1e-5) for n, k in enumerate(drawn))
 
 
 def test_the_warm_start_teaches_to_write_commands(model: TorchModel) -> None:

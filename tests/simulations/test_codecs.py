@@ -117,7 +117,11 @@ def test_words_leave_no_device_unless_the_run_says_so(config: RunConfig, words_i
     assert not Path(config.out).exists()
 
 
-@pytest.mark.parametrize("change", [{"exchanges": 2}, {"name": "secure-mean"}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{"exchanges": 2}, {"name": "secure-mean"}, {"name": "median"}, {"name": "fedoel.strategies.controls:Empty"}],
+    ids=str,
+)
 def test_words_need_the_plain_strategy(config: RunConfig, change: dict[str, Any]) -> None:
     config = replace(config, codec=CodecConfig(name="text"), privacy=PrivacyConfig(allow_plaintext=True))
     with pytest.raises(ConfigError, match=r"needs strategy\.name 'mean' and strategy\.exchanges 1"):
@@ -146,8 +150,27 @@ def test_a_cycle_of_free_text_repeats(
     assert summary(tmp_path / "again") == summary(Path(config.out))
 
 
+@pytest.mark.parametrize("on_policy", [True, False])
+def test_free_text_and_several_contexts(config: RunConfig, monkeypatch: pytest.MonkeyPatch, on_policy: bool) -> None:
+    monkeypatch.setattr(cycle, "context_helps", passes)
+    monkeypatch.setattr(cycle, "candidate_holds", passes)
+    config = replace(
+        config, strategy=StrategyConfig("clustered", "min-cluster-size=1"),
+        policy=replace(config.policy, decoding="free", response_tokens=4),
+        distil=replace(config.distil, on_policy=on_policy, top_k=8),
+    )  # fmt: skip
+    run_inprocess(config)
+    assert (Path(config.out) / "checkpoints" / "cycle-001" / "context-part-2.npz").exists()
+    last = summary(Path(config.out))[-1]
+    assert last["decision"] == "promoted"
+    assert last["views"]["with_context"] > 0
+
+
 @pytest.mark.parametrize(
-    "change", [{"codec": CodecConfig(name="tactics")}, {"policy": PolicyConfig(backend="tactics")}], ids=str
+    "change",
+    [{"codec": CodecConfig(name=name)} for name in ("tactics", "examples.verbs:Verbs")]
+    + [{"policy": PolicyConfig(backend="tactics")}],
+    ids=str,
 )
 def test_free_decoding_needs_a_teacher_that_writes(config: RunConfig, change: dict[str, Any]) -> None:
     config = replace(config, **change)

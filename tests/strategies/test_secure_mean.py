@@ -26,6 +26,7 @@ from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
 from fedoel.simulations.identity import server_identity
 from fedoel.strategies.budget import EXHAUSTED
 from fedoel.strategies.consolidator import Traffic
+from fedoel.strategies.grouped_secure import GroupedSecure
 from fedoel.strategies.registry import load_strategy
 from fedoel.strategies.secure_mean import FAILED, SecureMean
 
@@ -98,6 +99,12 @@ class Server:
     def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
         self.aggregates.append(aggregate)
         self.traffic.append(traffic)
+
+    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
+        raise NotImplementedError
+
+    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
+        return None
 
     def consolidate(self, cycle: int) -> None: ...
 
@@ -316,7 +323,8 @@ def test_other_replies_are_refused(reply: RecordDict) -> None:
         reply_from_records(reply)
 
 
-def test_devices_that_are_not_ready_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [SecureMean, GroupedSecure])
+def test_devices_that_are_not_ready_are_asked_again(monkeypatch: pytest.MonkeyPatch, kind: type[SecureMean]) -> None:
     """Nobody wants to play, twice; the third time they do, and it is the same exchange."""
     asked: list[str] = []
     monkeypatch.setattr("fedoel.strategies.asking.AGAIN_SECONDS", 0.0)
@@ -326,8 +334,8 @@ def test_devices_that_are_not_ready_are_asked_again(monkeypatch: pytest.MonkeyPa
         if asked.count("keys") <= 2 * CLIENTS:
             raise NotNow("at night only")
 
-    fleet = Fleet(tired)
-    SecureMean(fleet.server, min_available_nodes=CLIENTS, patience=1e6).start(fleet.grid, num_rounds=1)
+    fleet = Fleet(tired, max_dropout=0.2)
+    kind(fleet.server, min_available_nodes=CLIENTS, patience=1e6).start(fleet.grid, num_rounds=1)
     [aggregate], [traffic] = fleet.server.aggregates, fleet.server.traffic
     assert aggregate is not None and aggregate.cohort == CLIENTS
     assert traffic.refused == {}
