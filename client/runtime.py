@@ -17,7 +17,7 @@ from .games.store import default_cache
 from .membership import Membership, load_membership
 from .policy.policy import Policy
 
-BACKENDS = ("torch", "tactics")
+BACKENDS = ("torch", "llama", "tactics")
 Adapter = Mapping[str, NDArray[Any]]
 
 
@@ -47,7 +47,7 @@ class LocalRuntime:
         It raises what `load_version` raises.
         """
         version, exchange = request.spec.policy_version, (request.cycle, request.exchange)
-        if config.policy.backend == "torch":
+        if config.policy.backend in ("torch", "llama"):
             return _kept_version(_Wanted(config.policy, version, exchange, self.cache(config), request.adapter))
         return load_version(config.policy, request.adapter, version, self.cache(config))
 
@@ -105,4 +105,8 @@ def load_version(config: PolicyConfig, adapter: Adapter, version: str, cache: Pa
         from .policy.torch_policy import load_policy
 
         return load_policy(config, adapter, version, cache)
+    if config.backend == "llama":
+        from .policy import llama_policy
+
+        return llama_policy.load_policy(config, adapter, version, cache)
     raise ConfigError(f"unknown policy.backend {config.backend!r}; known are {', '.join(BACKENDS)}")

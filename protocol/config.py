@@ -15,6 +15,7 @@ from .errors import ConfigError
 
 Scalar = int | float | str | bool
 PRECISIONS = ("auto", "fp32", "bf16")
+WEIGHTS = ("file", "q8_0", "f16")
 MECHANISMS = ("none", "distributed", "central", "local")
 
 
@@ -39,13 +40,15 @@ class PolicyConfig:
     """The model that plays.
 
     `base` is empty for the packaged SmolLM2, or a folder or GGUF file. `precision` is ``fp32``, ``bf16`` for the
-    matrix products of frozen layers, or ``auto`` for what is faster on the device.
+    matrix products of frozen layers, or ``auto`` for what is faster on the device. `weights` is how llama.cpp holds the
+    base model: as in the ``file``, or converted once to ``q8_0`` or ``f16``.
     """
 
     backend: str = "torch"
     base: str = ""
     device: str = "auto"
     precision: str = "auto"
+    weights: str = "f16"
     threads: int = 0
     batch_tokens: int = 4096
     lora_rank: int = 8
@@ -244,6 +247,8 @@ def _check_ranges(config: RunConfig) -> None:
             raise ConfigError(f"{key} must lie between {low} and {high}, not {flat[key]!r}")
     if config.policy.precision not in PRECISIONS:
         raise ConfigError(f"policy.precision must be one of {', '.join(PRECISIONS)}, not {config.policy.precision!r}")
+    if config.policy.weights not in WEIGHTS:
+        raise ConfigError(f"policy.weights must be one of {', '.join(WEIGHTS)}, not {config.policy.weights!r}")
     if config.privacy.mechanism not in MECHANISMS:
         raise ConfigError(f"privacy.mechanism must be one of {', '.join(MECHANISMS)}, not {config.privacy.mechanism!r}")
     if (config.privacy.mechanism == "none") != (config.privacy.epsilon == 0):

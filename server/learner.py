@@ -261,8 +261,8 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
     """
     if config.policy.backend == "tactics":
         return TacticsLearner()
-    if config.policy.backend == "torch":
-        from ..client.policy.base import find_model
+    if config.policy.backend in ("torch", "llama"):  # devices may play with llama.cpp; the server trains with torch
+        from ..client.policy.model_files import find_model
 
         find_model(config.policy.base)
         return TorchLearner(config, cache)

@@ -19,7 +19,8 @@ from ...protocol.situation import Situation
 from ...protocol.soft_prompt import DIMENSION, SCALE, START, VIRTUAL_TOKENS, directions
 from .policy import LogProbs
 from .scenes import Pool, SceneCache
-from .segments import Attended, KeyValues, Span, causal
+from .segments import Attended, KeyValues
+from .spans import Span, causal
 from .tokens import Row, cut
 
 if TYPE_CHECKING:

