@@ -214,7 +214,8 @@ def prepare(turns: Sequence[int], batch: int, scratch: Path) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from fedoel.client.games.store import default_cache
-    from fedoel.client.policy.base import dequantised, find_model
+    from fedoel.client.model_files import find_model
+    from fedoel.client.policy.base import dequantised
     from fedoel.client.policy.tactics_policy import TacticsPolicy
     from fedoel.protocol.prompts import SYSTEM, render
     from fedoel.protocol.tactics import DIMENSION, advice, tactic_name

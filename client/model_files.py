@@ -1,9 +1,13 @@
-"""The base model's file: where it is, and its digest. Needs neither torch nor llama.cpp."""
+"""The base model's file: where it is, its digest, and files made of it. Needs neither torch nor llama.cpp."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..protocol.errors import ModelError
@@ -38,13 +42,33 @@ def model_digest(path: Path) -> str:
         If a folder holds no model.
     """
     if path.is_file():
-        return _file_digest(path)
+        return file_digest(path)
     files = sorted(part for part in path.iterdir() if part.suffix in {".safetensors", ".bin", ".json"})
     if not files:
         raise ModelError(f"{path} holds no model: expected a Hugging Face folder with config.json and weights")
-    return hashlib.sha256("".join(_file_digest(part) for part in files).encode()).hexdigest()
+    return hashlib.sha256("".join(file_digest(part) for part in files).encode()).hexdigest()
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """Give a path to write to that becomes `path` in one step, or vanishes if anything goes wrong.
+
+    Raises
+    ------
+    ModelError
+        If the disk refuses it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".draft-") as folder:
+            draft = Path(folder) / path.name
+            yield draft
+            os.replace(draft, path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be written: {error.strerror or error}; make room there") from error

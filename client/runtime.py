@@ -46,7 +46,7 @@ class LocalRuntime:
         It raises what `load_version` raises.
         """
         version, exchange = request.spec.policy_version, (request.cycle, request.exchange)
-        if config.policy.backend == "torch":
+        if config.policy.backend in ("torch", "llama"):
             return _kept_version(_Wanted(config.policy, version, exchange, self.cache(config), request.adapter))
         return load_version(config.policy, request.adapter, version, self.cache(config))
 

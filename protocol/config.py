@@ -17,6 +17,7 @@ Scalar = int | float | str | bool
 PRECISIONS = ("auto", "fp32", "bf16")
 DECODINGS = ("tree", "free")
 DIVERGENCES = ("reverse-kl", "forward-kl", "jsd")
+WEIGHTS = ("file", "q8_0", "f16")
 MECHANISMS = ("none", "distributed", "central", "local")
 
 
@@ -43,13 +44,15 @@ class PolicyConfig:
     `base` is empty for the packaged SmolLM2, or a folder or GGUF file. `precision` is ``fp32``, ``bf16`` for the
     matrix products of frozen layers, or ``auto`` for what is faster on the device. `decoding` is ``tree``, the exact
     distribution over admissible commands, or ``free``: the policy writes at most `response_tokens` tokens at
-    `temperature`, `thinking` or not, told which commands there are (`listed`) or not.
+    `temperature`, `thinking` or not, told which commands there are (`listed`) or not. `weights` is how
+    llama.cpp holds the base model: as in the ``file``, or converted once to ``q8_0`` or ``f16``.
     """
 
     backend: str = "torch"
     base: str = ""
     device: str = "auto"
     precision: str = "auto"
+    weights: str = "f16"
     threads: int = 0
     batch_tokens: int = 4096
     lora_rank: int = 8
@@ -278,6 +281,8 @@ def _check_ranges(config: RunConfig) -> None:
         raise ConfigError(
             f"distil.divergence must be one of {', '.join(DIVERGENCES)}, not {config.distil.divergence!r}"
         )
+    if config.policy.weights not in WEIGHTS:
+        raise ConfigError(f"policy.weights must be one of {', '.join(WEIGHTS)}, not {config.policy.weights!r}")
     if config.privacy.mechanism not in MECHANISMS:
         raise ConfigError(f"privacy.mechanism must be one of {', '.join(MECHANISMS)}, not {config.privacy.mechanism!r}")
     if (config.privacy.mechanism == "none") != (config.privacy.epsilon == 0):

@@ -336,8 +336,8 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
     """
     if config.policy.backend == "tactics":
         return TacticsLearner(load_encoder(config.codec.name).vocabulary == VOCABULARY)
-    if config.policy.backend == "torch":
-        from ..client.policy.base import find_model
+    if config.policy.backend in ("torch", "llama"):  # devices may play with llama.cpp; the server trains with torch
+        from ..client.model_files import find_model
 
         find_model(config.policy.base)
         if config.policy.decoding == "free":

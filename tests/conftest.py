@@ -6,8 +6,16 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+HIDDEN, INNER, LAYERS, HEADS, KEY_HEADS = 64, 96, 4, 4, 2
+MERGES = ["Ġ t", "Ġt a", "k e", "Ġta ke", "g o", "Ġ e", "i n", "o o", "Ġ c", "c o", "Ġc o"]
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,6 +41,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Llama with a byte-level tokenizer in a GGUF file, which both backends read."""
+    path = tmp_path_factory.mktemp("tiny-gguf") / "tiny.gguf"
+    _write_tiny_gguf(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder with a tiny random Llama and a byte-level tokenizer with a chat template."""
     import torch
@@ -46,10 +62,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     core.add_special_tokens(special)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=special[0])
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
+    tokenizer.chat_template = TEMPLATE
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(alphabet) + 2,
@@ -67,3 +80,76 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def _write_tiny_gguf(path: Path) -> None:
+    """Write the file as llama.cpp's own converter would."""
+    import gguf
+    import numpy as np
+
+    from fedoel.client.policy.lora import permuted
+
+    writer = gguf.GGUFWriter(path, "llama")
+    _describe(writer)
+    _tokenizer(writer)
+    rng = np.random.default_rng(0)
+    for name, (rows, columns) in _shapes(len(_vocabulary())).items():
+        weights = rng.normal(0, 0.1 if "embd" in name else 0.2, (rows, columns)).astype(np.float32)
+        if ".attn_q." in name or ".attn_k." in name:
+            weights = permuted(weights, HEADS if ".attn_q." in name else KEY_HEADS)
+        writer.add_tensor(name, weights)
+    for name in ("output_norm", *(f"blk.{n}.{part}_norm" for n in range(LAYERS) for part in ("attn", "ffn"))):
+        writer.add_tensor(f"{name}.weight", rng.uniform(0.5, 1.5, HIDDEN).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _describe(writer: Any) -> None:
+    writer.add_type("model")
+    writer.add_name("tiny")
+    writer.add_block_count(LAYERS)
+    writer.add_context_length(4096)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_feed_forward_length(INNER)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KEY_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_rope_dimension_count(HIDDEN // HEADS)
+    writer.add_vocab_size(len(_vocabulary()))
+    writer.add_file_type(0)
+
+
+def _tokenizer(writer: Any) -> None:
+    tokens = _vocabulary()
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token.startswith("<|") else 1 for token in tokens])
+    writer.add_token_merges(MERGES)
+    writer.add_eos_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_pad_token_id(0)
+    writer.add_unk_token_id(0)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(TEMPLATE)
+
+
+def _vocabulary() -> list[str]:
+    from tokenizers import pre_tokenizers
+
+    merged = ["".join(pair.split(" ")) for pair in MERGES]
+    return ["<|im_end|>", "<|im_start|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *merged]
+
+
+def _shapes(tokens: int) -> dict[str, tuple[int, int]]:
+    size = HIDDEN // HEADS
+    layer = {
+        "attn_q": (HIDDEN, HIDDEN), "attn_k": (KEY_HEADS * size, HIDDEN), "attn_v": (KEY_HEADS * size, HIDDEN),
+        "attn_output": (HIDDEN, HIDDEN), "ffn_gate": (INNER, HIDDEN), "ffn_up": (INNER, HIDDEN),
+        "ffn_down": (HIDDEN, INNER),
+    }  # fmt: skip
+    layers = {f"blk.{n}.{name}.weight": shape for n in range(LAYERS) for name, shape in layer.items()}
+    return {"token_embd.weight": (tokens, HIDDEN), **layers}

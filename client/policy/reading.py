@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ...protocol.situation import Situation
 from .policy import LogProbs, Policy
 from .scenes import Pool
-from .segments import Attended, KeyValues, Span, causal
+from .segments import Attended, KeyValues
+from .spans import Span, causal
 from .tokens import Row
 from .trunk import Trunk
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .segments import Attended, KeyValues, Span, causal
+from .segments import Attended, KeyValues
+from .spans import Span, causal
 from .tokens import Ids, RowKey, cut
 from .trunk import Trunk, stack, unstack
 

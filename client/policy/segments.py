@@ -20,32 +20,12 @@ import torch
 from numpy.typing import NDArray
 from transformers import AttentionInterface
 
+from .spans import Span
+
 NAME = "fedoel_segments"
 KeyValues = tuple[torch.Tensor, torch.Tensor]
 LARGEST_PADDING = 1.3  # as a factor on the products that attention has to compute
 SMALL = 20_000  # products that are not worth a batch of their own
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One sequence of a packed row.
-
-    Parameters
-    ----------
-    length
-        Number of own tokens.
-    positions
-        Position of each own token in its prompt, shape (length,).
-    context
-        Indices of the keys of earlier segments that every own token may attend to.
-    sees
-        Which own token may attend to which, shape (length, length).
-    """
-
-    length: int
-    positions: NDArray[np.int64]
-    context: NDArray[np.int64]
-    sees: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +53,6 @@ class Attended:
     layout: Layout
     cached: dict[int, KeyValues] = field(default_factory=dict)
     made: dict[int, KeyValues] | None = None
-
-
-def causal(length: int) -> NDArray[np.bool_]:
-    """Each token attends to itself and to those before it."""
-    return np.tril(np.ones((length, length), dtype=bool))
 
 
 def build_layout(spans: Sequence[Span], cached_keys: int, device: torch.device) -> Layout:

@@ -21,7 +21,8 @@ from ...protocol.soft_prompt import DIMENSION, SCALE, START, VIRTUAL_TOKENS, dir
 from .policy import LogProbs
 from .reading import Load, Reading, score
 from .scenes import Pool, SceneCache
-from .segments import Attended, KeyValues, Span, causal
+from .segments import Attended, KeyValues
+from .spans import Span, causal
 from .tokens import Row, cut
 
 if TYPE_CHECKING:

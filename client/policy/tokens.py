@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...protocol.actions import ActionTree
 from ...protocol.prompts import WALKED, Style, render
 from ...protocol.situation import Situation
-from .segments import Span, causal
+from .spans import Span, causal
 
 MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
 Ids = tuple[int, ...]
@@ -44,6 +44,11 @@ class Row:
         """The tokens over which the next one is normalised, in ascending order."""
         return np.unique([*self.scene, *self.moment, *self.tree.choice_token])
 
+    def positions(self, start: int) -> NDArray[np.int64]:
+        """Place of each token behind `start` tokens of head and scene: a node's is that of its depth."""
+        moment = len(self.moment)
+        return np.concatenate([np.arange(moment), moment - 1 + self.tree.depths]) + start
+
     def span(self, start: int, context: NDArray[np.int64]) -> Span:
         """Lay the row out behind `start` tokens of head and scene, whose keys are `context`."""
         moment, nodes = len(self.moment), len(self.tree.tokens)
@@ -51,8 +56,24 @@ class Row:
         sees[:moment, :moment] = causal(moment)
         sees[moment:, :moment] = True
         sees[moment:, moment:] = self.tree.ancestors()
-        positions = np.concatenate([np.arange(moment), moment - 1 + self.tree.depths]) + start
-        return Span(moment + nodes, positions, context, sees)
+        return Span(moment + nodes, self.positions(start), context, sees)
+
+
+class Tokenizer(Protocol):
+    """What is used here of a transformers tokenizer."""
+
+    @property
+    def eos_token_id(self) -> Any:
+        """Number of the token that ends a command."""
+        ...
+
+    def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> Any:
+        """Render messages as the prompt of an answer."""
+        ...
+
+    def __call__(self, text: Any, *, add_special_tokens: bool) -> Any:
+        """Return ``{"input_ids": numbers of the text's tokens}``; special tokens in the text are recognised."""
+        ...
 
 
 class Encoder:
@@ -64,7 +85,7 @@ class Encoder:
         How the policy is asked.
     """
 
-    def __init__(self, tokenizer: Any, style: Style = WALKED) -> None:
+    def __init__(self, tokenizer: Tokenizer, style: Style = WALKED) -> None:
         self._tokenizer, self._style = tokenizer, style
         messages = [{"role": "system", "content": style.system}, {"role": "user", "content": MARK}]
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -92,8 +113,8 @@ class Encoder:
         return int(self._tokenizer.eos_token_id)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """What some tokens say; special ones say nothing."""
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        """What some tokens say; special ones say nothing. Only of a tokenizer of transformers."""
+        return str(cast(Any, self._tokenizer).decode(tokens, skip_special_tokens=True))
 
     def _row(self, situation: Situation) -> Row:
         prompt = render(situation, self._style)

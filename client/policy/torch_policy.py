@@ -23,8 +23,9 @@ from .free import Decoding, FreePolicy, tell
 from .policy import LogProbs
 from .reading import Reading
 from .scenes import Pool, SceneCache
-from .segments import Attended, Span
+from .segments import Attended
 from .soft_prompt import PromptedPolicy, SoftPromptPolicy, Subspace
+from .spans import Span
 from .steered import SteeredPolicy
 from .tokens import Encoder, Row, cut
 from .trunk import Trunk

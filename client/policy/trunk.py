@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from .base import Base
-from .segments import Attended, KeyValues, Layout, Span, build_layout, causal
+from .segments import Attended, KeyValues, Layout, build_layout
+from .spans import Span, causal
 from .tokens import Row
 
 Ints = NDArray[np.int64]

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.client.policy.segments import LARGEST_PADDING, SMALL, Span, build_layout, causal
+from fedoel.client.policy.segments import LARGEST_PADDING, SMALL, build_layout
+from fedoel.client.policy.spans import Span, causal
 
 CACHED = 200
 sizes = st.lists(st.tuples(st.integers(1, 60), st.integers(0, CACHED)), min_size=1, max_size=20)

@@ -1,0 +1,144 @@
+"""The llama.cpp backend: scores all admissible commands exactly, many situations at a time, without torch.
+
+The same prompts, tokens and probabilities as the torch backend's, computed from the same GGUF file; what differs is how
+llama.cpp rounds: see docs/reference.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...protocol.config import PolicyConfig
+from ...protocol.errors import ModelError
+from ...protocol.situation import Situation
+from ...protocol.versions import policy_version
+from ..model_files import file_digest, find_model
+from .gguf_tokenizer import GgufTokenizer
+from .likelihood import command_log_probs
+from .llama_branches import branched, rounds
+from .llama_library import LlamaContext, LlamaFile
+from .llama_prefixes import Prefixes
+from .llama_weights import weights_file
+from .lora import write_gguf_lora
+from .policy import LogProbs
+from .tokens import Encoder, Row
+
+Adapter = Mapping[str, NDArray[Any]]
+
+
+class LlamaModel:
+    """One base model in memory with its cache of prompts, for one user at a time.
+
+    Parameters
+    ----------
+    file
+        The base model, a GGUF file.
+    cache
+        Folder for what is converted: weights and adapters.
+    """
+
+    def __init__(self, file: Path, config: PolicyConfig, cache: Path) -> None:
+        self.digest, self._cache = file_digest(file), cache
+        self.file = LlamaFile(weights_file(file, self.digest, config.weights, cache), gpu=config.device != "cpu")
+        self.encoder = Encoder(GgufTokenizer(self.file))
+        self.context = LlamaContext(self.file, config.threads, config.batch_tokens)
+        self.prefixes = Prefixes(self.context, self.encoder.head)
+        self._lock = Lock()
+        self._cells = config.batch_tokens - len(self.encoder.head)
+        self._adapters: dict[str, Any] = {}
+        self._user: object = None
+
+    def score(self, rows: Sequence[Row]) -> list[LogProbs]:
+        """Log-probabilities of each row's commands under the adapter that is in place."""
+        answers = {n: np.zeros(1, np.float32) for n, row in enumerate(rows) if not len(row.tree.choice_token)}
+        asking = [n for n in range(len(rows)) if n not in answers]
+        for batch in rounds([rows[n] for n in asking], self._cells):
+            for log_probs in self._score(batch):
+                answers[asking[len(answers) - len(rows) + len(asking)]] = log_probs
+        return [answers[n] for n in range(len(rows))]
+
+    def _score(self, rows: Sequence[Row]) -> list[LogProbs]:
+        columns = np.unique(np.concatenate([row.vocabulary for row in rows]))
+        self.prefixes.prepare((row.scene for row in rows), room=sum(len(row.tokens) for row in rows))
+        with branched(self.context, self.prefixes, rows) as tokens:
+            logits = self.context.decode(tokens, columns)
+        ends = np.cumsum([len(np.unique(row.tree.choice_node)) for row in rows])[:-1]
+        return [command_log_probs(row, part, columns) for row, part in zip(rows, np.split(logits, ends), strict=True)]
+
+    @contextmanager
+    def serving(self, user: object, version: str, adapter: Adapter) -> Iterator[None]:
+        """Put a user's adapter in place; what the cache holds of another user's, or of a failure's, is forgotten."""
+        with self._lock:
+            if self._user is not user:
+                self.context.adapt(self._loaded(version, adapter))
+                self.prefixes.clear()
+            self._user = None
+            yield
+            self._user = user
+
+    def _loaded(self, version: str, adapter: Adapter) -> Any:
+        """Return an adapter in llama.cpp's memory, converted first if it is new here; None for an empty one."""
+        if adapter and version not in self._adapters:
+            path = self._cache / "adapters" / f"{version}.gguf"
+            if not path.exists():
+                write_gguf_lora(path, adapter, self.file.heads)
+            self._adapters[version] = self.file.adapter(path)
+        return self._adapters.get(version)
+
+
+class LlamaPolicy:
+    """One policy version on a model that others use, too."""
+
+    def __init__(self, model: LlamaModel, adapter: Adapter) -> None:
+        self._model, self._adapter = model, adapter
+        self._version = policy_version(model.digest, adapter)
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        """Log-probabilities of each situation's admissible commands."""
+        with self._model.serving(self, self._version, self._adapter):
+            return self._model.score(self._model.encoder.encode(situations))
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        """Prompt tokens of each situation."""
+        return [self._model.encoder.prompt_tokens(situation) for situation in situations]
+
+
+@lru_cache(maxsize=1)
+def load_model(config: PolicyConfig, cache: Path) -> LlamaModel:
+    """Load the base model, once per process.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or llama.cpp cannot load it.
+    """
+    file = find_model(config.base)
+    if file.is_dir():
+        raise ModelError(f"policy.backend 'llama' needs a GGUF file as policy.base, but {file} is a folder")
+    return LlamaModel(file, config, cache)
+
+
+def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> LlamaPolicy:
+    """Build a policy and check that it is the version that was meant.
+
+    Raises
+    ------
+    ModelError
+        If base, prompt or adapter differ from those of `version`.
+    """
+    policy = LlamaPolicy(load_model(config, cache), adapter)
+    if version and policy.version != version:
+        raise ModelError(f"asked for policy {version}, but base, prompt and adapter here make {policy.version}")
+    return policy
