@@ -227,10 +227,16 @@ class TorchLearner:
         return self._model().adapter()  # type: ignore[no-any-return]
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
-        """Read a general text, with the adapter and without."""
+        """Read a general text and answer instructions, with the adapter and without."""
+        measured = self._measure(adapter)
+        return {**measured, **{f"base_{name}": value for name, value in self._base_measures.items()}}
+
+    def _measure(self, adapter: Adapter) -> dict[str, float]:
+        from .probes.instructions import instructions_followed, load_instructions
         from .probes.perplexity import perplexity
 
-        return {"perplexity": perplexity(self._model(), adapter), "base_perplexity": self._base_perplexity}
+        followed = instructions_followed(self._model(), adapter, load_instructions())
+        return {"perplexity": perplexity(self._model(), adapter), "instructions": followed}
 
     @cached_property
     def _anchor(self) -> Any:
@@ -239,10 +245,8 @@ class TorchLearner:
         return Anchor.prepare(self._model())
 
     @cached_property
-    def _base_perplexity(self) -> float:
-        from .probes.perplexity import perplexity
-
-        return perplexity(self._model(), {})
+    def _base_measures(self) -> Mapping[str, float]:
+        return self._measure({})
 
     def describe(self, folder: Path) -> None:
         """Write PEFT's own configuration, so that plain peft can load the folder."""

@@ -111,15 +111,18 @@ def _cell(value: object) -> str:
 def _cycles(summary: Summary) -> str:
     head = ("cycle", "version", "decision", "held-out wins", "teacher", "turns per win", "tokens per win", "KL")
     rows = [[*_what(e), *_efficiency(e["held_out"]), round(e["kl"], 3)] for e in summary["cycles"]]
-    return html_table(
-        (*head, "perplexity"), ([*row, _perplexity(e)] for row, e in zip(rows, summary["cycles"], strict=True))
-    )
+    probed = ([*row, *_probes(e)] for row, e in zip(rows, summary["cycles"], strict=True))
+    return html_table((*head, "perplexity", "instructions"), probed)
 
 
-def _perplexity(entry: Mapping[str, Any]) -> str:
-    """Say what a version makes of a general text, beside the base model; older runs did not ask."""
+def _probes(entry: Mapping[str, Any]) -> list[str]:
+    """Say what a version does outside of games, beside the base model; older runs did not ask all of it."""
     probes = entry.get("probes") or {}
-    return "{perplexity:.2f} (base {base_perplexity:.2f})".format_map(probes) if probes else "-"
+    said = {"perplexity": "{:.2f} (base {:.2f})", "instructions": "{:.0%} (base {:.0%})"}
+    return [
+        form.format(probes[name], probes[f"base_{name}"]).replace("%", " %") if name in probes else "-"
+        for name, form in said.items()
+    ]
 
 
 def _what(entry: Mapping[str, Any]) -> list[object]:
