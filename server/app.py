@@ -97,8 +97,8 @@ def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy]
 def _check_codec(config: RunConfig, strategy: type[ExperienceStrategy]) -> None:
     """Refuse codecs that this run cannot have, and words that it does not allow."""
     name, encoder = config.codec.name, load_codec(config.codec.name).encoder
-    if name != "tactics" and (config.policy.backend != "torch" or config.distil.retention):
-        raise ConfigError(f"codec.name {name!r} needs policy.backend 'torch' and distil.retention 0")
+    if name != "tactics" and config.policy.backend != "torch":
+        raise ConfigError(f"codec.name {name!r} needs policy.backend 'torch'")
     if config.policy.decoding == "free" and (name == "tactics" or config.policy.backend != "torch"):
         raise ConfigError(
             "policy.decoding 'free' needs policy.backend 'torch' and a codec whose teacher writes: tactics-text, "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..protocol.tactics import DIMENSION
 from ..protocol.versions import Manifest
 from ..strategies.consolidator import Traffic
 from .baselines import play_floors
-from .codecs.context import Context, mean_divergence
+from .codecs.context import Context
 from .events import EventLog, read_events, seconds_by_phase
 from .exchanges import Current, Exchanges
 from .fleet import owner_key
@@ -35,8 +35,6 @@ from .public import PublicGames, turns_of
 from .registry import save_version
 from .safeguards import RunSafeguards
 from .summary import Entry, stats_of, without_families, write_summary
-
-VIEWED = 160  # states on which the student is looked at with the context
 
 
 class Cycles:
@@ -193,17 +191,11 @@ class Cycles:
         targets = [*codec.answers(policy, own, context), *(turn.log_probs for turn in led)]
         states = [*own, *led]
         tilts, seed = codec.tilts(states, context), self.plan.training_seed(cycle)
-        task = Consolidation(context, states, targets, teacher, tilts, seed)
+        under = partial(codec.teacher, context=context)
+        task = Consolidation(context, states, targets, teacher, under, tilts, seed)
         made = self.learner.distil(self.current.adapter, task, advance)
-        student = self.learner.policy(made.adapter)
-        views = {**made.views, **({} if tilts else self._with_context(student, task))}
-        return Outcome({"version": student.version, "views": views}, _named(made.adapter, "adapter"))
-
-    def _with_context(self, student: Policy, task: Consolidation) -> dict[str, float]:
-        """How far the student with the context has come from the teacher, on some states."""
-        places = range(0, len(task.turns), math.ceil(len(task.turns) / VIEWED))
-        answers = self.exchanges.codec.answers(student, [task.turns[place] for place in places], task.context)
-        return {"with_context": mean_divergence(answers, [task.targets[place] for place in places])}
+        version = self.learner.policy(made.adapter).version
+        return Outcome({"version": version, "views": dict(made.views)}, _named(made.adapter, "adapter"))
 
     def _judge(self, candidate: Adapter, advance: Advance) -> Outcome:
         played = self.public.play(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,8 @@ class Consolidation:
         Public states to train on, and what the teacher says in each.
     teacher
         The policy before, with the context.
+    under
+        Gives a policy the context.
     tilts
         What the context adds to each command's score, None where it does more than that.
     seed
@@ -49,6 +51,7 @@ class Consolidation:
     turns: Sequence[Turn]
     targets: Sequence[LogProbs]
     teacher: Policy
+    under: Callable[[Policy], Policy]
     tilts: Sequence[LogProbs] | None
     seed: int
 
@@ -177,7 +180,7 @@ class TorchLearner:
 
     def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
         """Train the adapter towards the teacher's answers on rehearsal turns."""
-        from .distillation.opcd import Schedule, Views, divergence_of, retaining
+        from .distillation.opcd import Retained, Schedule, Views, divergence_of, retaining, towards
 
         settings, views = self._config.distil, Views()
         schedule = Schedule(
@@ -186,15 +189,30 @@ class TorchLearner:
         if self._free:
             return self._distil_text(adapter, task, schedule, advance)
         loss = divergence_of(settings.divergence, settings.beta)
-        objective = retaining(task.targets, task.tilts, settings.retention, views, loss)
-        made = self._train(adapter, task.turns, objective, schedule, task.seed, advance)
-        return Consolidated(made, views.end(states=settings.batch * max(1, settings.steps // 4)))
+        objective, retained = retaining(task.targets, task.tilts, settings.retention, views, loss), None
+        if task.tilts is None:
+            states = [turn.situation for turn in task.turns]
+            retained = Retained(self._retention(task, views.context), states, towards(task.targets, loss))
+        made = self._train(adapter, task.turns, objective, schedule, task.seed, advance, retained)
+        return Consolidated(made, views.end(settings.batch * self._last_steps))
+
+    @property
+    def _last_steps(self) -> int:
+        """Steps at the end of distillation in which both views of the student are taken."""
+        return max(1, self._config.distil.steps // 4)
+
+    def _retention(self, task: Consolidation, seen: list[float]) -> Any:
+        from .distillation.retention import Retention
+
+        settings = self._config.distil
+        return Retention(task.under, settings.retention, settings.steps - self._last_steps, seen)
 
     def _distil_text(self, adapter: Adapter, task: Consolidation, schedule: Any, advance: Advance) -> Consolidated:
         """Distil what the student writes, or, off-policy, what the teacher has written."""
         from ..client.policy.torch_policy import decoding_of
         from .distillation.free_text import FreeText
         from .distillation.losses import token_loss
+        from .distillation.opcd import Views
 
         model, states = self._model(), [turn.situation for turn in task.turns]
         streams = [np.random.default_rng([task.seed, 4, place]) for place in range(len(states))]
@@ -202,17 +220,17 @@ class TorchLearner:
         if not self._config.distil.on_policy:
             answers = cast(Speaker, task.teacher).respond(list(zip(states, streams, strict=True)))
             written = [answer.tokens for answer in answers]
+        views, last = Views(), self._last_steps
         text = FreeText(
             model, states, task.teacher, decoding_of(self._config.policy), token_loss(self._config.distil), task.seed,
-            written,
+            written, self._retention(task, views.context), seen=views.without,
         )  # fmt: skip
-        losses = self._optimise(adapter, text, schedule, task.seed, advance)
-        last = max(1, schedule.steps // 4)
+        self._optimise(adapter, text, schedule, task.seed, advance)
         covered = {
             f"{name}_mass": float(np.mean([getattr(coverage, name) for coverage in text.coverage[-last:]]))
             for name in ("student", "teacher")
         }
-        return Consolidated(model.adapter(), {"without_context": float(np.mean(losses[-last:])), **covered})
+        return Consolidated(model.adapter(), {**views.end(last), **covered})
 
     def _imitate(self, turns: Sequence[Turn], schedule: Any, advance: Advance) -> Adapter:
         """Train fresh LoRA layers on the commands that turns are about."""
@@ -266,7 +284,14 @@ class TorchLearner:
         return load_model(self._config.policy, self._cache)
 
     def _train(
-        self, adapter: Adapter, turns: Sequence[Turn], objective: Any, schedule: Any, seed: int, advance: Advance
+        self,
+        adapter: Adapter,
+        turns: Sequence[Turn],
+        objective: Any,
+        schedule: Any,
+        seed: int,
+        advance: Advance,
+        retained: Any = None,
     ) -> Adapter:
         from .distillation.opcd import train
         from .distillation.rehearsal import Rehearsal
@@ -275,7 +300,7 @@ class TorchLearner:
         rehearsal = Rehearsal.prepare(model, [turn.situation for turn in turns], self._learned_scenes)
         anchor = self._anchor if schedule.anchor else None
         model.load(adapter)
-        train(rehearsal, objective, schedule, seed, advance, anchor)
+        train(rehearsal, objective, schedule, seed, advance, anchor, retained)
         self.forget()
         return model.adapter()  # type: ignore[no-any-return]
 

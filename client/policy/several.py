@@ -44,11 +44,8 @@ class SeveralPolicy:
     ) -> list[Found]:
         """Ask every member for its part, in one call each."""
         answers: dict[int, Found] = {}
-        chosen = [self.member(situation) for situation in situations]
-        for policy in self.members:
-            own = [place for place, other in enumerate(chosen) if other is policy]
-            if own:
-                answers |= dict(zip(own, ask(policy, [items[place] for place in own]), strict=True))
+        for policy, own in shares(self, situations):
+            answers |= dict(zip(own, ask(policy, [items[place] for place in own]), strict=True))
         return [answers[place] for place in range(len(items))]
 
 
@@ -68,6 +65,10 @@ def several(members: Sequence[Policy]) -> Policy:
     return (SeveralSpeaker if isinstance(members[0], Speaker) else SeveralPolicy)(members)
 
 
-def pick(policy: Policy, situation: Situation) -> Policy:
-    """Return the policy that answers a situation: one of several, or this one."""
-    return policy.member(situation) if isinstance(policy, SeveralPolicy) else policy
+def shares(policy: Policy, situations: Sequence[Situation]) -> list[tuple[Policy, list[int]]]:
+    """Say who answers what: each of several policies, or this one, with the places of its situations."""
+    if not isinstance(policy, SeveralPolicy):
+        return [(policy, list(range(len(situations))))]
+    chosen = [policy.member(situation) for situation in situations]
+    found = [(member, [n for n, other in enumerate(chosen) if other is member]) for member in policy.members]
+    return [(member, own) for member, own in found if own]

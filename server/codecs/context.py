@@ -68,12 +68,7 @@ def natural_step(aggregate: Aggregate, config: ContextConfig) -> Vector:
 
 def divergence(answers: Sequence[NDArray[np.float32]], turns: Sequence[Turn]) -> float:
     """Mean KL(teacher || player) in nats, from the teacher's answers to turns."""
-    return mean_divergence(answers, [turn.log_probs for turn in turns])
-
-
-def mean_divergence(answers: Sequence[NDArray[np.float32]], others: Sequence[NDArray[np.float32]]) -> float:
-    """Mean KL(answers || others) in nats, state by state."""
-    return float(np.mean([_kl(answer, other) for answer, other in zip(answers, others, strict=True)]))
+    return float(np.mean([_kl(answer, turn.log_probs) for answer, turn in zip(answers, turns, strict=True)]))
 
 
 def _kl(teacher: NDArray[np.float32], player: NDArray[np.float32]) -> float:
