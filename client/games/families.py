@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,9 +11,13 @@ from ...protocol.errors import ConfigError
 from ...protocol.play import GameSpec, Setting
 from . import frozen_lake, sokoban
 from .game import Engine, Game, RuledGame
+from .renamed import RenamedEngine
 from .settings import Flag, Number, Rule, Word, checked
 
 SPLITS = ("all", "train", "valid", "test")
+RENAMED = "renamed"
+EVERY_FAMILY: Mapping[str, Rule] = MappingProxyType({RENAMED: Flag()})
+"""Settings that every family has, beside its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,9 @@ def build_game(spec: GameSpec, cache: Path) -> Game:
     ConfigError
         If the family or a setting is unknown or out of range.
     """
-    settings = settings_of(spec)
-    return RuledGame(FAMILIES[spec.family].engine(spec.family, settings, cache), spec.max_turns)
+    content, renamed = content_of(spec), settings_of(spec)[RENAMED]
+    engine = FAMILIES[spec.family].engine(spec.family, content, cache)
+    return RuledGame(RenamedEngine(engine) if renamed else engine, spec.max_turns)
 
 
 def settings_of(spec: GameSpec) -> dict[str, Setting]:
@@ -65,20 +70,32 @@ def settings_of(spec: GameSpec) -> dict[str, Setting]:
     family = FAMILIES.get(spec.family)
     if family is None:
         raise ConfigError(f"unknown game family {spec.family!r}; known are {sorted(FAMILIES)}")
-    settings = checked(spec, family.rules)
+    settings = checked(spec, {**family.rules, **EVERY_FAMILY})
     if problem := family.check(settings):
         raise ConfigError(f"game {str(spec)!r}: {problem}")
     return settings
 
 
+def content_of(spec: GameSpec) -> dict[str, Setting]:
+    """Return the settings that decide what a game holds, and not in which words it is played, after checking all."""
+    return {name: value for name, value in settings_of(spec).items() if name != RENAMED}
+
+
+def unrenamed(spec: GameSpec) -> GameSpec:
+    """Return the specification of the same game in its own words."""
+    return replace(spec, settings=tuple(pair for pair in spec.settings if pair[0] != RENAMED))
+
+
 def is_prepared(spec: GameSpec, seed: int, cache: Path) -> bool:
     """Return whether one instance is ready to be started."""
-    return FAMILIES[spec.family].ready(spec.family, settings_of(spec), seed, cache)
+    content = content_of(spec)
+    return FAMILIES[spec.family].ready(spec.family, content, seed, cache)
 
 
 def prepare_game(spec: GameSpec, seed: int, cache: Path) -> bool:
     """Make one instance ready to be started; return whether there was something to do."""
-    return FAMILIES[spec.family].prepare(spec.family, settings_of(spec), seed, cache)
+    content = content_of(spec)
+    return FAMILIES[spec.family].prepare(spec.family, content, seed, cache)
 
 
 def _textworld_engine(family: str, settings: Mapping[str, Setting], cache: Path) -> Engine:

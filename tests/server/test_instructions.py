@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fedoel.client.policy import free
 from fedoel.client.policy.base import load_base
 from fedoel.client.policy.torch_policy import TorchModel
 from fedoel.protocol.config import PolicyConfig
@@ -14,7 +16,7 @@ from fedoel.protocol.errors import ConfigError
 from fedoel.server.probes import instructions as probe
 from fedoel.server.probes.instructions import CHECKS, Instruction, instructions_followed, load_instructions
 
-JUDGED = [
+JUDGED: list[tuple[dict[str, Any], list[str], list[str]]] = [
     ({"words": 1}, ["White.", " white ", "off-white"], ["", "Snow is white.", "..."]),
     ({"most-words": 3}, ["Honey", "honey and wax"], ["They make honey, mostly", ""]),
     ({"least-words": 3}, ["It falls down.", "rain is wet water"], ["It falls", ""]),
@@ -34,7 +36,7 @@ JUDGED = [
 
 
 @pytest.mark.parametrize(("checks", "right", "wrong"), JUDGED, ids=lambda value: str(value)[:24])
-def test_answers_are_judged(checks: dict[str, object], right: list[str], wrong: list[str]) -> None:
+def test_answers_are_judged(checks: dict[str, Any], right: list[str], wrong: list[str]) -> None:
     instruction = Instruction("?", checks)
     assert [answer for answer in right if not instruction.followed(answer)] == []
     assert [answer for answer in wrong if instruction.followed(answer)] == []
@@ -68,7 +70,7 @@ def test_a_model_is_asked_greedily_with_its_adapter(
     config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
     model = TorchModel(load_base(config, tmp_path), 512)
     asked: list[list[str]] = []
-    answer = probe.tell
+    answer = free.tell
 
     def listen(*arguments: object) -> list[str]:
         asked.append(answer(*arguments))  # type: ignore[arg-type]
