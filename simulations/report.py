@@ -13,7 +13,18 @@ from ..server.events import Event, read_events, seconds_by_phase
 from ..server.files import write_whole
 from .figures import draw_learning_curve, inline_svg
 from .report_page import PAGE
-from .summary import FLOORS, Summary, families, headline, lesson_words, load_summary, percent, refused_words, size
+from .summary import (
+    FLOORS,
+    Summary,
+    families,
+    headline,
+    lesson_words,
+    load_summary,
+    percent,
+    refused_words,
+    size,
+    transfer,
+)
 
 Row = Sequence[object]
 
@@ -134,9 +145,14 @@ def _efficiency(stats: Mapping[str, Any]) -> list[object]:
 
 
 def _families(summary: Summary) -> str:
-    names = families(summary)
-    entries = summary["cycles"]
-    return html_table(("cycle", *names), ([e["cycle"], *(percent(e["families"][n]) for n in names)] for e in entries))
+    tables = [_by_name(summary["cycles"], "families", families(summary))]
+    if names := transfer(summary):
+        tables += ["<p class=note>Games that nobody learned from:</p>", _by_name(summary["cycles"], "transfer", names)]
+    return "".join(tables)
+
+
+def _by_name(entries: Sequence[Mapping[str, Any]], part: str, names: Sequence[str]) -> str:
+    return html_table(("cycle", *names), ([e["cycle"], *(percent(e[part][n]) for n in names)] for e in entries))
 
 
 def _lessons(summary: Summary) -> str:
@@ -184,12 +200,13 @@ def _seconds(summary: Summary, events: Sequence[Event]) -> str:
 
 
 def _floors(summary: Summary) -> str:
-    names = families(summary)
+    names, others = families(summary), transfer(summary)
     rows = []
     for name in FLOORS:
         floor = summary["floors"][name]
-        rows.append([name.replace("_", " "), percent(floor), *(_rate(floor["families"].get(n)) for n in names)])
-    return html_table(("play", "all games", *names), rows)
+        rates = [floor["families"].get(n) for n in names] + [floor.get("transfer", {}).get(n) for n in others]
+        rows.append([name.replace("_", " "), percent(floor), *map(_rate, rates)])
+    return html_table(("play", "all games", *names, *others), rows)
 
 
 def _rate(stats: Mapping[str, Any] | None) -> str:
