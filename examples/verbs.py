@@ -57,7 +57,7 @@ class Verbs:
     vocabulary: str = hashlib.sha256(repr((VERBS, CELLS)).encode()).hexdigest()[:16]
     dimension: int = CELLS
     needs: frozenset[str] = frozenset()
-    adds: bool = False
+    adds: bool = True
 
     def under(self, policy: Policy, context: Vector) -> Policy:
         return Tilted(policy, context.astype(np.float64)) if context.any() else policy

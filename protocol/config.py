@@ -25,7 +25,8 @@ MECHANISMS = ("none", "distributed", "central", "local")
 class GamesConfig:
     """Which games, how many, and how they are spread over clients.
 
-    The teacher is measured on the first `held_out_teacher` held-out games; 0 stands for all of them.
+    The teacher is measured on the first `held_out_teacher` held-out games; 0 stands for all of them. `transfer` names
+    games, like `families`, that nobody learns from and that every version plays.
     """
 
     families: str = "coin-collector level=102 turns=7"
@@ -35,6 +36,7 @@ class GamesConfig:
     gate: int = 24
     held_out: int = 100
     held_out_teacher: int = 0
+    transfer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..client.games.prepare import prepare
 from ..client.player import Advance
-from ..client.policy.policy import LogProbs, Policy
+from ..client.policy.policy import Policy
 from ..client.policy.tactics_policy import TacticsPolicy
 from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
@@ -24,21 +24,19 @@ from ..protocol.tactics import DIMENSION
 from ..protocol.versions import Manifest
 from ..strategies.consolidator import Traffic
 from .baselines import play_floors
-from .codecs.context import mean_divergence
+from .evaluation import summarise
 from .events import EventLog, read_events, seconds_by_phase
 from .exchanges import Current, Exchanges
 from .fleet import owner_key
 from .gate import Trial, candidate_holds, context_helps
 from .learner import Adapter, Consolidation, Learner
-from .mixture import Lessons, Mixture, lessons
+from .mixture import Mixture, lessons
 from .phases import Outcome, Phases
 from .plan import GameId, Plan
 from .public import PublicGames, turns_of
 from .registry import save_version
 from .safeguards import RunSafeguards
 from .summary import Entry, stats_of, without_families, write_summary
-
-VIEWED = 160  # states on which the student is looked at with the context
 
 
 class Cycles:
@@ -76,7 +74,7 @@ class Cycles:
     def start(self) -> None:
         """Make the warm start, the floors, and the first evaluation."""
         self._emit_start()
-        games = (*self.plan.rehearsal, *self.plan.gate, *self.plan.held_out)
+        games = (*self.plan.rehearsal, *self.plan.gate, *self.plan.measured)
         # Other processes make the games while this one loads the model.
         with ThreadPoolExecutor(1) as pool:
             made = pool.submit(prepare, games, self.cache)
@@ -86,13 +84,13 @@ class Cycles:
                 made.result()
         first = self.phases.run(0, "warm-start", self._warm_start, self.config.warm_start.steps)
         self._promote(_part(first.arrays, "adapter"), self._manifest(first.values["version"], 0, [], 0, {}))
-        self.summary["floors"] = self.phases.run(0, "floors", self._floors, len(self.plan.held_out)).values
-        result = self.phases.run(0, "evaluate", self._evaluate_first, len(self.plan.held_out) + len(self.plan.gate))
+        self.summary["floors"] = self.phases.run(0, "floors", self._floors, len(self.plan.measured)).values
+        result = self.phases.run(0, "evaluate", self._evaluate_first, len(self.plan.measured) + len(self.plan.gate))
         self.trial, self.gate_stats = Trial.from_arrays(result.arrays), result.values["gate"]
         self._finish(0, {
             "decision": "warm-start",
             "reason": "uniform play over the admissible commands",
-            "held_out": result.values["held_out"], "probes": result.values["probes"],
+            **{name: result.values[name] for name in ("held_out", "transfer", "probes")},
             "teacher": without_families(result.values["held_out"]), "gate": None, "lessons": [], "kl": 0.0,
             "uplink_bytes": 0.0, "downlink_bytes": 0.0, "accepted": 0, "refused": {},
         })  # fmt: skip
@@ -105,16 +103,20 @@ class Cycles:
         return Outcome({"version": version}, _named(adapter, "adapter"))
 
     def _floors(self, advance: Advance) -> Outcome:
-        streams = self.plan.streams("held-out", len(self.plan.held_out))
-        played = play_floors(self.plan.held_out, streams, self.cache, advance)
-        return Outcome({name: stats_of(trajectories) for name, trajectories in played.items()})
+        def play(games: Sequence[GameId]) -> dict[str, list[Trajectory]]:
+            return play_floors(games, self.plan.streams("held-out", len(games)), self.cache, advance)
+
+        played, transfer = play(self.plan.held_out), {name: play(games) for name, games in self.plan.transfer.items()}
+        return Outcome({
+            floor: {**stats_of(own), "transfer": {name: asdict(summarise(t[floor])) for name, t in transfer.items()}}
+            for floor, own in played.items()
+        })  # fmt: skip
 
     def _evaluate_first(self, advance: Advance) -> Outcome:
         policy = self.learner.policy(self.current.adapter, measured=True)
         played = self.public.play(policy, self.plan.gate, "gate", advance=advance)
-        values = {"held_out": self._held_out(policy, advance), "gate": without_families(stats_of(played))}
-        probes = self.learner.probe(self.current.adapter)
-        return Outcome({**values, "probes": probes}, Trial.of(played).to_arrays())
+        values = {**self._measure(policy, advance), "gate": without_families(stats_of(played))}
+        return Outcome(values, Trial.of(played).to_arrays())
 
     # The exchanges with the cohort
 
@@ -176,7 +178,7 @@ class Cycles:
         manifest = self._manifest(made.values["version"], cycle, entry["lessons"], self.exchanges.cohort(cycle), gate)
         self._promote(candidate, manifest)
         self.trial, self.gate_stats = trial, entry["gate"]["candidate"]
-        result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.held_out))
+        result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.measured))
         return {**entry, **result.values, "decision": "promoted", "reason": f"{helps.reason}; {holds.reason}"}
 
     def _said(self, mixture: Mixture) -> list[dict[str, Any]]:
@@ -218,27 +220,18 @@ class Cycles:
         codec, policy = self.exchanges.codec, self.learner.policy(self.current.adapter)
         self.exchanges.rehearse_all(self.current, cycle)
         own = self.exchanges.rehearsed(self.current, cycle) if self.config.distil.on_policy else []
-        teachers, games, purpose = self._teachers(mixture, policy), self.plan.rehearsal, "rehearsal-teacher"
+        unders = [partial(codec.teacher, context=context) for context in mixture.contexts]
+        teachers, games, purpose = [under(policy) for under in unders], self.plan.rehearsal, "rehearsal-teacher"
         chosen = mixture.draw(games, self.plan.streams(purpose, len(games), cycle))
         led = self._led(mixture, teachers, games, purpose, cycle)
         made_of = lessons(codec, policy, mixture, own, led, chosen)
-        each, seed = [teachers[place] for place in made_of.drawn], self.plan.training_seed(cycle)
-        task = Consolidation(mixture.merged(), made_of.turns, made_of.targets, each, made_of.tilts, seed)
+        task = Consolidation(
+            mixture.merged(), made_of.turns, made_of.targets, [teachers[place] for place in made_of.drawn],
+            [unders[place] for place in made_of.drawn], made_of.tilts, self.plan.training_seed(cycle),
+        )  # fmt: skip
         made = self.learner.distil(self.current.adapter, task, advance)
-        student = self.learner.policy(made.adapter)
-        views = {**made.views, **({} if made_of.tilts else self._with_context(student, mixture, made_of))}
-        return Outcome({"version": student.version, "views": views}, _named(made.adapter, "adapter"))
-
-    def _with_context(self, student: Policy, mixture: Mixture, made_of: Lessons) -> dict[str, float]:
-        """How far the student with the context has come from the teacher, on some states."""
-        viewed = range(0, len(made_of.turns), math.ceil(len(made_of.turns) / VIEWED))
-        answers, targets = list[LogProbs](), list[LogProbs]()
-        for place, context in enumerate(mixture.contexts):
-            some = [state for state in viewed if made_of.drawn[state] == place]
-            if some:
-                answers += self.exchanges.codec.answers(student, [made_of.turns[state] for state in some], context)
-                targets += [made_of.targets[state] for state in some]
-        return {"with_context": mean_divergence(answers, targets)}
+        version = self.learner.policy(made.adapter).version
+        return Outcome({"version": version, "views": dict(made.views)}, _named(made.adapter, "adapter"))
 
     def _judge(self, candidate: Adapter, advance: Advance) -> Outcome:
         played = self.public.play(
@@ -247,11 +240,17 @@ class Cycles:
         return Outcome({"gate": {"candidate": without_families(stats_of(played))}}, Trial.of(played).to_arrays())
 
     def _evaluate(self, advance: Advance) -> Outcome:
-        held_out = self._held_out(self.learner.policy(self.current.adapter, measured=True), advance)
-        return Outcome({"held_out": held_out, "probes": self.learner.probe(self.current.adapter)})
+        return Outcome(self._measure(self.learner.policy(self.current.adapter, measured=True), advance))
 
-    def _held_out(self, policy: Policy, advance: Advance) -> Entry:
-        return stats_of(self.public.play(policy, self.plan.held_out, "held-out", advance=advance))
+    def _measure(self, policy: Policy, advance: Advance) -> Entry:
+        """What is reported of a version: held-out games, those of kinds that nobody learns from, and probes."""
+
+        def play(games: Sequence[GameId]) -> list[Trajectory]:
+            return self.public.play(policy, games, "held-out", advance=advance)
+
+        held_out = stats_of(play(self.plan.held_out))
+        transfer = {name: asdict(summarise(play(games))) for name, games in self.plan.transfer.items()}
+        return {"held_out": held_out, "transfer": transfer, "probes": self.learner.probe(self.current.adapter)}
 
     def _teacher_games(self) -> Sequence[GameId]:
         return self.plan.held_out[: self.config.games.held_out_teacher or None]
@@ -271,7 +270,8 @@ class Cycles:
     def _as_before(self) -> Entry:
         """Results of the version that stays."""
         last = self.summary["cycles"][-1]
-        return {"held_out": {**last["held_out"], "families": last["families"]}, "probes": last["probes"]}
+        held_out = {**last["held_out"], "families": last["families"]}
+        return {"held_out": held_out, "transfer": last["transfer"], "probes": last["probes"]}
 
     def _finish(self, cycle: int, entry: Entry) -> None:
         """Complete the cycle's entry, log it and rewrite the summary."""

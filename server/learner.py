@@ -18,14 +18,14 @@ from ..client.encoders.encoder import load_encoder
 from ..client.player import Advance
 from ..client.policy.backend import load_backend
 from ..client.policy.policy import LogProbs, Policy, Speaker
-from ..client.policy.several import ask_each
+from ..client.policy.several import Under, ask_each, each_under
 from ..client.policy.tactics_policy import TacticsPolicy
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.play import Turn
 from ..protocol.tactics import DIMENSION, VOCABULARY, cells
 from ..protocol.versions import policy_version
-from .codecs.context import Context
+from .codecs.context import Context, mean_divergence
 from .files import write_whole
 
 Adapter = Mapping[str, NDArray[Any]]
@@ -41,6 +41,8 @@ class Consolidation:
         Public states to train on, and what the teacher says in each.
     teachers
         For each state the policy before, with the context.
+    under
+        For each state what gives a policy the context.
     tilts
         What the context adds to each command's score, None where it does more than that.
     seed
@@ -51,6 +53,7 @@ class Consolidation:
     turns: Sequence[Turn]
     targets: Sequence[LogProbs]
     teachers: Sequence[Policy]
+    under: Sequence[Under]
     tilts: Sequence[LogProbs] | None
     seed: int
 
@@ -136,7 +139,14 @@ class TacticsLearner:
 
         one_hot = np.eye(DIMENSION, dtype=np.float32)
         phi = [one_hot[cells(turn.situation)] for turn in task.turns]
-        return Consolidated({"weights": fit(phi, task.targets, adapter["weights"])}, {})
+        made = {"weights": fit(phi, task.targets, adapter["weights"])}
+        return Consolidated(made, self._views(made, task))
+
+    def _views(self, adapter: Adapter, task: Consolidation) -> dict[str, float]:
+        student, states = self.policy(adapter), [turn.situation for turn in task.turns]
+        with_context = ask_each(each_under(student, task.under), states, lambda policy, own: policy.score(own))
+        answers = {"without_context": student.score(states), "with_context": with_context}
+        return {name: mean_divergence(found, task.targets) for name, found in answers.items()}
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
         """Have nothing outside of games."""
@@ -194,7 +204,7 @@ class TorchLearner:
 
     def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
         """Train the adapter towards the teacher's answers on rehearsal turns."""
-        from .distillation.opcd import Schedule, Views, divergence_of, retaining
+        from .distillation.opcd import Retained, Schedule, Views, divergence_of, retaining, towards
 
         settings, views = self._config.distil, Views()
         schedule = Schedule(
@@ -203,15 +213,30 @@ class TorchLearner:
         if self._free:
             return self._distil_text(adapter, task, schedule, advance)
         loss = divergence_of(settings.divergence, settings.beta)
-        objective = retaining(task.targets, task.tilts, settings.retention, views, loss)
-        made = self._train(adapter, task.turns, objective, schedule, task.seed, advance)
-        return Consolidated(made, views.end(states=settings.batch * max(1, settings.steps // 4)))
+        objective, retained = retaining(task.targets, task.tilts, settings.retention, views, loss), None
+        if task.tilts is None:
+            states = [turn.situation for turn in task.turns]
+            retained = Retained(self._retention(task, views.context), states, towards(task.targets, loss))
+        made = self._train(adapter, task.turns, objective, schedule, task.seed, advance, retained)
+        return Consolidated(made, views.end(settings.batch * self._last_steps))
+
+    @property
+    def _last_steps(self) -> int:
+        """Steps at the end of distillation in which both views of the student are taken."""
+        return max(1, self._config.distil.steps // 4)
+
+    def _retention(self, task: Consolidation, seen: list[float]) -> Any:
+        from .distillation.retention import Retention
+
+        settings = self._config.distil
+        return Retention(task.under, settings.retention, settings.steps - self._last_steps, seen)
 
     def _distil_text(self, adapter: Adapter, task: Consolidation, schedule: Any, advance: Advance) -> Consolidated:
         """Distil what the student writes, or, off-policy, what the teacher has written."""
         from ..client.policy.torch_policy import decoding_of
         from .distillation.free_text import FreeText
         from .distillation.losses import token_loss
+        from .distillation.opcd import Views
 
         model, states = self._model(), [turn.situation for turn in task.turns]
         streams = [np.random.default_rng([task.seed, 4, place]) for place in range(len(states))]
@@ -220,17 +245,17 @@ class TorchLearner:
             asked = list(zip(states, streams, strict=True))
             answers = ask_each(task.teachers, asked, lambda teacher, own: cast(Speaker, teacher).respond(own))
             written = [answer.tokens for answer in answers]
+        views, last = Views(), self._last_steps
         text = FreeText(
             model, states, task.teachers, decoding_of(self._config.policy), token_loss(self._config.distil), task.seed,
-            written,
+            written, self._retention(task, views.context), seen=views.without,
         )  # fmt: skip
-        losses = self._optimise(adapter, text, schedule, task.seed, advance)
-        last = max(1, schedule.steps // 4)
+        self._optimise(adapter, text, schedule, task.seed, advance)
         covered = {
             f"{name}_mass": float(np.mean([getattr(coverage, name) for coverage in text.coverage[-last:]]))
             for name in ("student", "teacher")
         }
-        return Consolidated(model.adapter(), {"without_context": float(np.mean(losses[-last:])), **covered})
+        return Consolidated(model.adapter(), {**views.end(last), **covered})
 
     def _imitate(self, turns: Sequence[Turn], schedule: Any, advance: Advance) -> Adapter:
         """Train fresh LoRA layers on the commands that turns are about."""
@@ -245,10 +270,16 @@ class TorchLearner:
         return self._model().adapter()  # type: ignore[no-any-return]
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
-        """Read a general text, with the adapter and without."""
+        """Read a general text and answer instructions, with the adapter and without."""
+        measured = self._measure(adapter)
+        return {**measured, **{f"base_{name}": value for name, value in self._base_measures.items()}}
+
+    def _measure(self, adapter: Adapter) -> dict[str, float]:
+        from .probes.instructions import instructions_followed, load_instructions
         from .probes.perplexity import perplexity
 
-        return {"perplexity": perplexity(self._model(), adapter), "base_perplexity": self._base_perplexity}
+        followed = instructions_followed(self._model(), adapter, load_instructions())
+        return {"perplexity": perplexity(self._model(), adapter), "instructions": followed}
 
     @cached_property
     def _anchor(self) -> Any:
@@ -257,10 +288,8 @@ class TorchLearner:
         return Anchor.prepare(self._model())
 
     @cached_property
-    def _base_perplexity(self) -> float:
-        from .probes.perplexity import perplexity
-
-        return perplexity(self._model(), {})
+    def _base_measures(self) -> Mapping[str, float]:
+        return self._measure({})
 
     def describe(self, folder: Path) -> None:
         """Write PEFT's own configuration, so that plain peft can load the folder."""
@@ -280,7 +309,14 @@ class TorchLearner:
         return load_model(self._config.policy, self._cache)
 
     def _train(
-        self, adapter: Adapter, turns: Sequence[Turn], objective: Any, schedule: Any, seed: int, advance: Advance
+        self,
+        adapter: Adapter,
+        turns: Sequence[Turn],
+        objective: Any,
+        schedule: Any,
+        seed: int,
+        advance: Advance,
+        retained: Any = None,
     ) -> Adapter:
         from .distillation.opcd import train
         from .distillation.rehearsal import Rehearsal
@@ -289,7 +325,7 @@ class TorchLearner:
         rehearsal = Rehearsal.prepare(model, [turn.situation for turn in turns], self._learned_scenes)
         anchor = self._anchor if schedule.anchor else None
         model.load(adapter)
-        train(rehearsal, objective, schedule, seed, advance, anchor)
+        train(rehearsal, objective, schedule, seed, advance, anchor, retained)
         self.forget()
         return model.adapter()  # type: ignore[no-any-return]
 

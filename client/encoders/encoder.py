@@ -51,7 +51,7 @@ class Encoder(Protocol):
 
     @property
     def adds(self) -> bool:
-        """Whether a context does nothing but add to the score of each command, which is what retention can keep."""
+        """Whether a context does nothing but add to the score of each command: then retention costs nothing."""
         ...
 
     def under(self, policy: Policy, context: Vector) -> Policy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,9 +13,13 @@ from ...protocol.play import GameSpec, Setting
 from ...protocol.plugins import POINTS
 from . import frozen_lake, sokoban
 from .game import Engine, Game, RuledGame
+from .renamed import RenamedEngine
 from .settings import Flag, Number, Rule, Word, checked
 
 SPLITS = ("all", "train", "valid", "test")
+RENAMED = "renamed"
+EVERY_FAMILY: Mapping[str, Rule] = MappingProxyType({RENAMED: Flag()})
+"""Settings that every family has, beside its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,13 @@ def family_of(name: str) -> Family:
     Raises
     ------
     ConfigError
-        If there is none of this name, or it is no family.
+        If there is none of this name, it is no family, or it has a setting that every family has.
     """
     found = POINTS["game"].find(name, FAMILIES)
     if not isinstance(found, Family):
         raise ConfigError(f"game family {name!r} is {found!r}, not a Family")
+    if taken := found.rules.keys() & EVERY_FAMILY.keys():
+        raise ConfigError(f"game family {name!r} must call {', '.join(taken)} something else: every family has it")
     return found
 
 
@@ -73,27 +79,38 @@ def build_game(spec: GameSpec, cache: Path) -> Game:
     ConfigError
         If the family or a setting is unknown or out of range.
     """
-    settings = settings_of(spec)
-    return RuledGame(family_of(spec.family).engine(spec.family, settings, cache), spec.max_turns)
+    content, renamed = content_of(spec), settings_of(spec)[RENAMED]
+    engine = family_of(spec.family).engine(spec.family, content, cache)
+    return RuledGame(RenamedEngine(engine) if renamed else engine, spec.max_turns)
 
 
 def settings_of(spec: GameSpec) -> dict[str, Setting]:
     """Return every setting of a game in canonical form, after checking them."""
     family = family_of(spec.family)
-    settings = checked(spec, family.rules)
-    if problem := family.check(settings):
+    settings = checked(spec, {**family.rules, **EVERY_FAMILY})
+    if problem := family.check({name: settings[name] for name in family.rules}):
         raise ConfigError(f"game {str(spec)!r}: {problem}")
     return settings
 
 
+def content_of(spec: GameSpec) -> dict[str, Setting]:
+    """Return the settings that decide what a game holds, and not in which words it is played, after checking all."""
+    return {name: value for name, value in settings_of(spec).items() if name != RENAMED}
+
+
+def unrenamed(spec: GameSpec) -> GameSpec:
+    """Return the specification of the same game in its own words."""
+    return replace(spec, settings=tuple(pair for pair in spec.settings if pair[0] != RENAMED))
+
+
 def is_prepared(spec: GameSpec, seed: int, cache: Path) -> bool:
     """Return whether one instance is ready to be started."""
-    return family_of(spec.family).ready(spec.family, settings_of(spec), seed, cache)
+    return family_of(spec.family).ready(spec.family, content_of(spec), seed, cache)
 
 
 def prepare_game(spec: GameSpec, seed: int, cache: Path) -> bool:
     """Make one instance ready to be started; return whether there was something to do."""
-    return family_of(spec.family).prepare(spec.family, settings_of(spec), seed, cache)
+    return family_of(spec.family).prepare(spec.family, content_of(spec), seed, cache)
 
 
 def _textworld_engine(family: str, settings: Mapping[str, Setting], cache: Path) -> Engine:

@@ -7,7 +7,7 @@ from enum import Enum
 
 from ...protocol.errors import ConfigError, GameError
 from ...protocol.play import GameSpec
-from .families import family_of, settings_of
+from .families import content_of, family_of, settings_of
 from .store import game_key
 
 CLIENTS = 10_000
@@ -55,8 +55,8 @@ def for_split(spec: GameSpec, split: Split) -> GameSpec:
 
 
 def fingerprint(spec: GameSpec, seed: int) -> str:
-    """Identify the content of a game, however long it may be played."""
-    return game_key(spec.family, settings_of(spec), seed)
+    """Identify the content of a game, however long it may be played, and in which words."""
+    return game_key(spec.family, content_of(spec), seed)
 
 
 def assert_disjoint(trained: Iterable[tuple[GameSpec, int]], held_out: Iterable[tuple[GameSpec, int]]) -> None:

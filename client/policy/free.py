@@ -120,7 +120,9 @@ def _unscored(reading: Reading, rows: Sequence[Row]) -> tuple[list[torch.Tensor]
 
 
 @torch.inference_mode()
-def tell(model: TorchModel, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
+def tell(
+    model: TorchModel, asked: Sequence[tuple[str, np.random.Generator]], longest: int, temperature: float = TELLING
+) -> list[str]:
     """Let a model, with the adapter that it has, answer some questions in at most so many tokens."""
     encoder, texts = model.encoder, list[str]()
     nothing = ActionTree.build([(encoder.end,)])
@@ -131,7 +133,7 @@ def tell(model: TorchModel, asked: Sequence[tuple[str, np.random.Generator]], lo
         reading = Reading(model.trunk, model.trunk.whole, 0, chunk, pool)
         last = [part[-1] for part in reading.read(range(len(chunk)), [row.moment for row in chunk])]
         own = [next(streams) for _ in chunk]
-        texts += [encoder.text(tokens) for tokens in write(reading, last, model, Decoding(TELLING, longest), own)]
+        texts += [encoder.text(tokens) for tokens in write(reading, last, model, Decoding(temperature, longest), own)]
     return texts
 
 

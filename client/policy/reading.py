@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -121,6 +121,7 @@ def joined(one: dict[int, KeyValues], two: dict[int, KeyValues]) -> dict[int, Ke
     }
 
 
+@runtime_checkable
 class Readable(Policy, Protocol):
     """A policy of the torch backend."""
 

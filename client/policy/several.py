@@ -14,6 +14,8 @@ from .policy import Answer, LogProbs, Policy, Speaker
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+Under = Callable[[Policy], Policy]
+"""Gives a policy a context."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +72,12 @@ def several(members: Sequence[Policy]) -> Policy:
     if len(members) == 1:
         return members[0]
     return (SeveralSpeaker if isinstance(members[0], Speaker) else SeveralPolicy)(members)
+
+
+def each_under(policy: Policy, contexts: Sequence[Under]) -> list[Policy]:
+    """Give a policy each of some contexts; those that are the same one make the same policy."""
+    made = {under: under(policy) for under in dict.fromkeys(contexts)}
+    return [made[under] for under in contexts]
 
 
 def pick(policy: Policy, situation: Situation) -> Policy:

@@ -6,11 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...client.encoders.encoder import Encoder
 from ...client.policy.policy import LogProbs, Policy
+from ...client.policy.tactics_policy import TacticsPolicy
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
+from ...protocol.tactics import DIMENSION
 from .context import Context, Lesson, divergence, natural_step
 
 MEASURED_TURNS = 160
@@ -49,8 +53,11 @@ class AskedCodec:
         return self.teacher(policy, context).score([turn.situation for turn in turns])
 
     def tilts(self, turns: Sequence[Turn], context: Context) -> list[LogProbs] | None:
-        """What such a context adds depends on the student."""
-        return None
+        """What a uniform policy says with the context is what it adds, up to a constant; None if it does more."""
+        if not self.encoder.adds:
+            return None
+        uniform = TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32))
+        return self.encoder.under(uniform, context.weights).score([turn.situation for turn in turns])
 
     def lessons(self, context: Context) -> list[Lesson]:
         """Say nothing: these coordinates have no names."""

@@ -93,6 +93,10 @@ def check_codec(config: RunConfig, abilities: frozenset[str]) -> Codec:
             "policy.decoding 'free' needs policy.backend 'torch' and a codec whose teacher writes, such as "
             "tactics-text, prefix, steering or text"
         )
-    if config.distil.retention and not codec.encoder.adds:
-        raise ConfigError(f"codec.name {name!r} needs distil.retention 0: its contexts do more than add to scores")
+    # The student in training can only be put behind contexts that work inside of it.
+    if config.distil.retention and not codec.encoder.adds and not codec.encoder.needs:
+        raise ConfigError(
+            f"codec.name {name!r} needs distil.retention 0: its contexts work on a policy's answers from outside, and "
+            "do more than add to scores"
+        )
     return codec

@@ -27,6 +27,7 @@ from ...protocol.play import Turn
 from ...protocol.prompts import COMMAND_MARK
 from ...protocol.situation import Situation
 from .losses import Coverage, TokenLoss, chunked_divergence, mean_over_sequences, surprise
+from .retention import Retention
 
 Response = tuple[int, ...]
 
@@ -43,8 +44,12 @@ class FreeText:
         For each state the policy at the start of the cycle with the context; it must write freely too.
     written
         One answer of the teacher to each state, for off-policy distillation; None where the student writes.
+    retention
+        How the student with the context is looked at: on the same answers, against the same teacher.
     coverage
         What the tokens that counted held, step by step.
+    seen
+        Divergence of the student without the context, step by step.
     """
 
     model: TorchModel
@@ -54,7 +59,9 @@ class FreeText:
     loss: TokenLoss
     seed: int
     written: Sequence[Response] | None = None
+    retention: Retention | None = None
     coverage: list[Coverage] = field(default_factory=list)
+    seen: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rows: list[Row] = self.model.encoder.encode(self.states)
@@ -62,15 +69,37 @@ class FreeText:
 
     def step(self, number: int, batch: Sequence[int]) -> torch.Tensor:
         """Loss of one step: mean over the tokens of each answer, then over answers."""
-        rows = [self.rows[index] for index in batch]
         student = TorchPolicy(self.model, {}, self._scenes, live=f"step {number}")
         responses = self._written(number, batch, student)
         with set_aside(self.model):
             target_Nd = self._read(batch, responses)
-        found_Nd = torch.cat(reread(student, rows, responses))
-        losses_N, coverage = chunked_divergence(found_Nd, target_Nd, self.model.base.head, self.loss)
+        found_Nd = torch.cat(reread(student, [self.rows[index] for index in batch], responses))
+        mean, coverage = self._compare(found_Nd, target_Nd, responses)
         self.coverage.append(coverage)
-        return mean_over_sequences(losses_N, [len(response) for response in responses])
+        self.seen.append(mean.item())
+        return mean if self.retention is None else mean + self._retained(number, batch, student, responses, target_Nd)
+
+    def _compare(
+        self, found_Nd: torch.Tensor, target_Nd: torch.Tensor, responses: Sequence[Response]
+    ) -> tuple[torch.Tensor, Coverage]:
+        losses_N, coverage = chunked_divergence(found_Nd, target_Nd, self.model.base.head, self.loss)
+        return mean_over_sequences(losses_N, [len(response) for response in responses]), coverage
+
+    def _retained(
+        self,
+        number: int,
+        batch: Sequence[int],
+        student: TorchPolicy,
+        responses: Sequence[Response],
+        target_Nd: torch.Tensor,
+    ) -> torch.Tensor:
+        retention = cast(Retention, self.retention)
+
+        def divergences() -> torch.Tensor:
+            asked = retention.students(FreePolicy(student, self.decoding), batch)
+            return self._compare(self._behind(asked, batch, responses), target_Nd, responses)[0][None]
+
+        return retention.loss(number, divergences)
 
     def _written(self, number: int, batch: Sequence[int], student: TorchPolicy) -> list[Response]:
         if self.written is not None:
@@ -82,14 +111,17 @@ class FreeText:
 
     @torch.inference_mode()
     def _read(self, batch: Sequence[int], responses: Sequence[Response]) -> torch.Tensor:
-        """What the teacher has before its head at each token; several contexts answer for their own states."""
+        return self._behind([self.teachers[index] for index in batch], batch, responses)
 
-        def read(teacher: Policy, places: list[int]) -> list[torch.Tensor]:
+    def _behind(self, policies: Sequence[Policy], batch: Sequence[int], responses: Sequence[Response]) -> torch.Tensor:
+        """What policies, one for each state, have before their heads at each token."""
+
+        def read(policy: Policy, places: list[int]) -> list[torch.Tensor]:
             rows = [self.rows[batch[place]] for place in places]
-            return reread(cast(FreePolicy, teacher).inner, rows, [responses[place] for place in places])
+            return reread(cast(FreePolicy, policy).inner, rows, [responses[place] for place in places])
 
-        teachers = [pick(self.teachers[index], self.states[index]) for index in batch]
-        return torch.cat(ask_each(teachers, range(len(batch)), read))
+        asked = [pick(policy, self.states[index]) for policy, index in zip(policies, batch, strict=True)]
+        return torch.cat(ask_each(asked, range(len(batch)), read))
 
 
 @dataclass

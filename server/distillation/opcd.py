@@ -10,7 +10,7 @@ is taken exactly, and the gradient flows through the student only.
 
 Training without the context can spoil the use of a context in later cycles (ReSAIL, arXiv 2609.39306). The optional
 retention term is the same divergence of the student *with* the context from the teacher, that is from the policy that
-the student was at the start of the cycle.
+the student was at the start of the cycle: see `fedoel.server.distillation.retention`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ import torch
 from ...client.policy.policy import LogProbs
 from ...client.policy.tokens import Row
 from ...client.policy.torch_policy import TorchModel
+from ...protocol.situation import Situation
 from .anchor import Anchor
 from .losses import TokenLoss, compare
 from .rehearsal import Rehearsal, batches
+from .retention import Retention
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Objective = Callable[[int, torch.Tensor], torch.Tensor]
@@ -47,15 +49,15 @@ class Schedule:
 
 @dataclass
 class Views:
-    """What the student says without the context and with it, as mean reverse KL to the teacher, state by state."""
+    """How far the student is from the teacher without the context and with it, state by state or step by step."""
 
     without: list[float] = field(default_factory=list)
     context: list[float] = field(default_factory=list)
 
-    def end(self, states: int) -> dict[str, float]:
-        """Means over the last states that were trained on, of the views that there are."""
+    def end(self, last: int) -> dict[str, float]:
+        """Means over the last that were noted, of the views that there are."""
         views = {"without_context": self.without, "with_context": self.context}
-        return {name: float(np.mean(seen[-states:])) for name, seen in views.items() if seen}
+        return {name: float(np.mean(seen[-last:])) for name, seen in views.items() if seen}
 
 
 def reverse_kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -124,6 +126,37 @@ def retaining(
     return objective
 
 
+@dataclass(frozen=True)
+class Retained:
+    """The retention term of contexts that work inside the model.
+
+    Parameters
+    ----------
+    situations
+        All states that are trained on.
+    objective
+        Loss of a state, from its index and the log-probabilities of the student with the context.
+    """
+
+    retention: Retention
+    situations: Sequence[Situation]
+    objective: Objective
+
+    def loss(self, rehearsal: Rehearsal, step: int, batch: Sequence[int]) -> torch.Tensor:
+        """Return what is added to the loss of a step."""
+
+        def divergences() -> torch.Tensor:
+            asked = self.retention.commands(rehearsal, self.situations, batch, f"step {step}")
+            return _each(self.objective, batch, asked)
+
+        return self.retention.loss(step, divergences)
+
+
+def _each(objective: Objective, batch: Sequence[int], log_probs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Losses of some states, shape (n,)."""
+    return torch.stack([objective(index, found) for index, found in zip(batch, log_probs, strict=True)])
+
+
 def train(
     rehearsal: Rehearsal,
     objective: Objective,
@@ -131,6 +164,7 @@ def train(
     seed: int,
     advance: Advance = lambda steps: None,
     anchor: Anchor | None = None,
+    retained: Retained | None = None,
 ) -> list[float]:
     """Fit the adapter in place over trees of commands; returns the mean loss of every step.
 
@@ -140,11 +174,14 @@ def train(
         Loss of a state, from its index and the student's log-probabilities of its commands.
     anchor
         Added to the loss, weighted as the schedule says.
+    retained
+        Added to the loss, weighted by itself.
     """
 
     def loss(step: int, batch: Sequence[int]) -> torch.Tensor:
         students = rehearsal.log_probs(batch, f"step {step}")
-        return torch.stack([objective(index, s) for index, s in zip(batch, students, strict=True)]).mean()
+        mean = _each(objective, batch, students).mean()
+        return mean if retained is None else mean + retained.loss(rehearsal, step, batch)
 
     return optimise(rehearsal.model, rehearsal.rows, loss, schedule, seed, advance, anchor)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from ...client.encoders.abilities import ABILITIES
 from ...client.encoders.encoder import Encoder, SaysWords
 from ...client.policy.policy import LogProbs
+from ...client.policy.tactics_policy import TacticsPolicy
+from ...protocol.tactics import DIMENSION
 from ...server.codecs.codec import load_codec
+from ...server.codecs.context import Context, no_context
 from .checks import NotApplicable, demand
 from .federation import go_through_a_run
 from .played import situations, turns, uniform
@@ -28,8 +31,13 @@ class Named:
 
     @property
     def zeros(self) -> NDArray[np.float32]:
-        """The empty context."""
-        return np.zeros(self.encoder.dimension, np.float32)
+        """Weights of the empty context."""
+        return self.empty.weights
+
+    @property
+    def empty(self) -> Context:
+        """The empty context, as the server has it."""
+        return no_context(self.encoder.dimension)
 
     def sums(self, advantages: Floats, first: int = 0, last: int | None = None) -> tuple[Floats, Floats]:
         """Sum some turns of uniform play, if a policy without a model will do."""
@@ -63,6 +71,7 @@ def says_what_it_is(named: Named) -> None:
     demand(type(encoder.dimension) is int and encoder.dimension >= least, f"dimension is {encoder.dimension!r}")
     demand(encoder.needs <= ABILITIES, f"needs {set(encoder.needs)}; known are {', '.join(sorted(ABILITIES))}")
     demand(type(encoder.adds) is bool, f"adds must be true or false, not {encoder.adds!r}")
+    demand(not (encoder.adds and encoder.needs), "what only adds to scores needs nothing of a policy")
 
 
 def has_a_half_on_the_server(named: Named) -> None:
@@ -114,6 +123,22 @@ def a_context_gives_probabilities(named: Named) -> None:
         demand(abs(float(np.exp(answer.astype(np.float64)).sum()) - 1) < 1e-4, "probabilities do not add up to one")
 
 
+def a_context_adds_if_it_says_so(named: Named) -> None:
+    """Where contexts only add to scores, the half on the server says what, whoever plays; else it says nothing."""
+    encoder, rng = named.encoder, np.random.default_rng(2)
+    context = replace(named.empty, weights=rng.normal(size=encoder.dimension).astype(np.float32))
+    added = load_codec(named.name).tilts(turns(), context)
+    demand((added is not None) == encoder.adds, f"adds is {encoder.adds}, and its half on the server knows otherwise")
+    if added is None:
+        return
+    player = TacticsPolicy("some", rng.normal(size=DIMENSION).astype(np.float32))
+    answers = encoder.under(player, context.weights).score(situations())
+    for bare, tilt, answer in zip(player.score(situations()), added, answers, strict=True):
+        scores = bare.astype(np.float64) + tilt
+        expected = scores - np.logaddexp.reduce(scores)
+        demand(np.allclose(expected, answer, atol=1e-4), "a context does something else than to add what it says")
+
+
 def the_gradient_leads_uphill(named: Named) -> None:
     """A small step along the gradient makes what was rewarded more likely."""
     weights = advantages()
@@ -144,6 +169,7 @@ CHECKS = (
     gradients_follow_the_advantage,
     an_empty_context_changes_nothing,
     a_context_gives_probabilities,
+    a_context_adds_if_it_says_so,
     the_gradient_leads_uphill,
     goes_through_whole_runs,
 )

@@ -112,8 +112,12 @@ def learns_what_it_is_told(named: Named) -> None:
     ]
     targets = [tilt(turn.log_probs, turn.situation, weights) for turn in seen]
     context = replace(no_context(DIMENSION), weights=weights)
-    teacher = TiltedPolicy(named.load(named.adapter), weights)
-    task = Consolidation(context, seen, targets, [teacher] * len(seen), None, seed=0)
+    policy, count = named.load(named.adapter), len(seen)
+
+    def under(policy: Policy) -> Policy:
+        return TiltedPolicy(policy, weights)
+
+    task = Consolidation(context, seen, targets, [under(policy)] * count, [under] * count, None, seed=0)
     made = named.learner.distil(named.adapter, task, lambda steps: None).adapter
     before, after = (_distance(targets, _answers(named, adapter)) for adapter in (named.adapter, made))
     demand(after < 0.9 * before, f"mean KL to the teacher was {before:.3f} before distillation and {after:.3f} after")

@@ -39,6 +39,7 @@ def test_an_adapter_is_measured_beside_its_base(policy_config: PolicyConfig, tmp
     same, moved = learner.probe(fresh), learner.probe(other)
     assert same["perplexity"] == same["base_perplexity"] == moved["base_perplexity"]
     assert abs(moved["perplexity"] - moved["base_perplexity"]) > 0.01
+    assert same["instructions"] == same["base_instructions"] == moved["base_instructions"]
     assert TacticsLearner().probe({}) == {}
 
 

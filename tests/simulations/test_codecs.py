@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from examples import verbs
 from fedoel.client.encoders import words
 from fedoel.protocol.config import (
     CodecConfig,
@@ -62,12 +63,13 @@ def summary(out: Path) -> list[dict[str, Any]]:
 def test_a_cycle_inside_the_model_repeats_and_stays_in_its_trust_region(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    config = replace(config, codec=CodecConfig(name=name))
+    config = replace(config, codec=CodecConfig(name=name), distil=replace(config.distil, retention=0.5))
     monkeypatch.setattr(cycle, "context_helps", passes)
     monkeypatch.setattr(cycle, "candidate_holds", passes)
     run_inprocess(config)
     last = summary(Path(config.out))[-1]
     assert (last["decision"], last["accepted"], last["lessons"]) == ("promoted", 2, [])
+    assert set(last["views"]) == {"without_context", "with_context"}
     assert 0 < last["uplink_bytes"] <= 4096
     # Two steps of 0.02 nats, the second from where the first ended: no further than four times one of them.
     assert 0.005 < last["kl"] < 0.1
@@ -139,7 +141,7 @@ def test_a_cycle_of_free_text_repeats(
         config, codec=CodecConfig(name=name), strategy=StrategyConfig(),
         privacy=PrivacyConfig(allow_plaintext=name == "text"),
         policy=replace(config.policy, decoding="free", response_tokens=8),
-        distil=replace(config.distil, on_policy=on_policy, top_k=8, tail=True),
+        distil=replace(config.distil, on_policy=on_policy, top_k=8, tail=True, retention=0.5 if on_policy else 0.0),
     )  # fmt: skip
     run_inprocess(config)
     first, last = (summary(Path(config.out))[place] for place in (0, -1))
@@ -157,13 +159,40 @@ def test_free_text_and_several_contexts(config: RunConfig, monkeypatch: pytest.M
     config = replace(
         config, strategy=StrategyConfig("clustered", "min-cluster-size=1"),
         policy=replace(config.policy, decoding="free", response_tokens=4),
-        distil=replace(config.distil, on_policy=on_policy, top_k=8),
+        distil=replace(config.distil, on_policy=on_policy, top_k=8, retention=0.5 if on_policy else 0.0),
     )  # fmt: skip
     run_inprocess(config)
     assert (Path(config.out) / "checkpoints" / "cycle-001" / "context-part-2.npz").exists()
     last = summary(Path(config.out))[-1]
     assert last["decision"] == "promoted"
     assert last["views"]["with_context"] > 0
+
+
+@pytest.mark.parametrize(("adds", "retention"), [(True, 0.5), (False, 0.0)])
+def test_a_context_that_works_on_answers_from_outside(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, adds: bool, retention: float
+) -> None:
+    monkeypatch.setattr(cycle, "context_helps", passes)
+    monkeypatch.setattr(cycle, "candidate_holds", passes)
+    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(adds=adds), raising=False)
+    distil = replace(config.distil, retention=retention)
+    run_inprocess(replace(config, codec=CodecConfig(name="examples.verbs:MINE"), distil=distil))
+    last = summary(Path(config.out))[-1]
+    assert last["decision"] == "promoted"
+    assert set(last["views"]) == {"without_context", "with_context"}
+    with_context = last["views"]["with_context"]
+    # The student with the context starts out as the teacher, while without it is as far as the context leads.
+    assert 0 <= with_context < last["views"]["without_context"]
+
+
+def test_retention_of_a_context_that_works_on_answers_from_outside_and_does_more_than_add_is_refused(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(adds=False), raising=False)
+    config = replace(config, codec=CodecConfig(name="examples.verbs:MINE"), distil=DistilConfig(retention=0.5))
+    with pytest.raises(ConfigError, match=r"needs distil\.retention 0"):
+        run_inprocess(config)
+    assert not Path(config.out).exists()
 
 
 @pytest.mark.parametrize(
@@ -178,10 +207,7 @@ def test_free_decoding_needs_a_teacher_that_writes(config: RunConfig, change: di
         run_inprocess(replace(config, policy=replace(config.policy, decoding="free")))
 
 
-@pytest.mark.parametrize(
-    "change", [{"policy": PolicyConfig(backend="tactics")}, {"distil": DistilConfig(retention=0.5)}], ids=str
-)
-def test_what_a_soft_prompt_cannot_do_is_refused(config: RunConfig, change: dict[str, Any]) -> None:
+def test_what_a_soft_prompt_cannot_do_is_refused(config: RunConfig) -> None:
     with pytest.raises(ConfigError, match=r"codec\.name 'prefix' needs"):
-        run_inprocess(replace(config, **change))
+        run_inprocess(replace(config, policy=PolicyConfig(backend="tactics")))
     assert not Path(config.out).exists()

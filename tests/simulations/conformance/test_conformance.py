@@ -126,6 +126,15 @@ class Shifts(TacticsEncoder):
         return super().under(policy, context + np.arange(len(context), dtype=np.float32) % 7)
 
 
+class Doubles(TacticsEncoder):
+    def under(self, policy: Any, context: Any) -> Any:
+        return super().under(policy, 2 * context)
+
+
+class Understates(TacticsEncoder):
+    adds = False
+
+
 class Abler(TacticsEncoder):
     needs = frozenset({"magic"})
 
@@ -229,6 +238,8 @@ BUGS: dict[str, tuple[Any, str, str]] = {
     "Negative": (Negative(), "codec", "the Fisher diagonal is negative"),
     "Normalises": (Normalises(), "codec", "not that of its parts"),
     "Shifts": (Shifts(), "codec", "an empty context changes"),
+    "Doubles": (Doubles(), "codec", "something else than to add"),
+    "Understates": (Understates(), "codec", "adds is False"),
     "Abler": (Abler(), "codec", "needs {'magic'}"),
     "Lazy": (family(Lazy), "game", "has no walkthrough"),
     "Unseeded": (family(Unseeded), "game", "the same seed gave another transcript"),
