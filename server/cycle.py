@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class Cycles:
             "reason": "uniform play over the admissible commands",
             "held_out": result.values["held_out"], "probes": result.values["probes"],
             "teacher": without_families(result.values["held_out"]), "gate": None, "lessons": [], "kl": 0.0,
-            "uplink_bytes": 0.0, "downlink_bytes": 0.0, "accepted": 0, "refused": {},
+            "choices": [], "uplink_bytes": 0.0, "downlink_bytes": 0.0, "accepted": 0, "refused": {},
         })  # fmt: skip
 
     def _warm_start(self, advance: Advance) -> Outcome:
@@ -134,7 +134,7 @@ class Cycles:
         """Turn what was collected into the next version, or say why not."""
         traffic = asdict(self.exchanges.traffic(cycle))
         self.log.emit("traffic", cycle=cycle, **traffic)
-        entry: Entry = {**traffic, "gate": None, "teacher": None, "lessons": [], "kl": 0.0}
+        entry: Entry = {**traffic, "gate": None, "teacher": None, "lessons": [], "kl": 0.0, "choices": []}
         if not self.exchanges.cohort(cycle):
             reason = "no client sent a vector that could be used"
             self._finish(cycle, {**entry, **self._as_before(), "decision": "no-experience", "reason": reason})
@@ -142,16 +142,16 @@ class Cycles:
         self._finish(cycle, {**entry, **self._learn(cycle)})
 
     def _learn(self, cycle: int) -> Entry:
-        context = self.exchanges.context(self.current, cycle)
+        context, choices = self._choose(cycle, self.exchanges.context(self.current, cycle))
         entry: Entry = {
             "lessons": [asdict(lesson) for lesson in self.exchanges.codec.lessons(context)],
-            "kl": context.kl,
-        }
+            "kl": context.kl, "choices": choices,
+        }  # fmt: skip
         self.log.emit("lessons", cycle=cycle, lessons=entry["lessons"])
         games = len(self.plan.gate) + len(self._teacher_games())
         tried = self.phases.run(cycle, "teacher", lambda advance: self._teacher(context, advance), games)
         entry |= {"teacher": tried.values["held_out"], "gate": {**tried.values["gate"], "candidate": None}}
-        helps = context_helps(self.trial, Trial.from_arrays(tried.arrays))
+        helps = context_helps(self.trial, Trial.from_arrays(tried.arrays), [choice["name"] for choice in choices])
         if not helps.passed:
             return {**entry, **self._as_before(), "decision": "no-gain", "reason": helps.reason}
         made = self.phases.run(
@@ -171,6 +171,27 @@ class Cycles:
         self.trial, self.gate_stats = trial, entry["gate"]["candidate"]
         result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.held_out))
         return {**entry, **result.values, "decision": "promoted", "reason": f"{helps.reason}; {holds.reason}"}
+
+    def _choose(self, cycle: int, context: Context) -> tuple[Context, list[Entry]]:
+        """Let the gate's games choose among the contexts that this one can become; also return all, best first."""
+        if not self.exchanges.codec.chooses:
+            return context, []
+        found = self.phases.run(cycle, "choose", lambda advance: self._best(cycle, context, advance))
+        choices = found.values["choices"]
+        return replace(context, weights=found.arrays["weights"], kl=choices[0]["kl"]), choices
+
+    def _best(self, cycle: int, context: Context, advance: Advance) -> Outcome:
+        codec, policy = self.exchanges.codec, self.learner.policy(self.current.adapter)
+        own = turns_of(self.exchanges.rehearsed(self.current, cycle))
+        found = codec.choices(policy, own, context, self.config.context)
+        player = self.learner.policy(self.current.adapter, measured=True)
+        entries: list[Entry] = []
+        for choice in found:
+            played = self.public.play(codec.teacher(player, choice.context), self.plan.gate, "gate", advance=advance)
+            merit = float(Trial.of(played).merits.mean())
+            entries.append({"name": choice.name, "kl": choice.context.kl, "merit": merit})
+        order = sorted(range(len(found)), key=lambda place: -entries[place]["merit"])  # the first of equals
+        return Outcome({"choices": [entries[place] for place in order]}, {"weights": found[order[0]].context.weights})
 
     def _teacher(self, context: Context, advance: Advance) -> Outcome:
         policy = self.learner.policy(self.current.adapter, measured=True)

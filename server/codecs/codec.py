@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ...client.encoders.encoder import Encoder, load_encoder
+from ...client.encoders.steering import SteeringEncoder
 from ...client.encoders.tactics import TacticsEncoder
 from ...client.encoders.words import WordsEncoder
 from ...client.policy.policy import LogProbs, Policy
+from ...protocol import steering
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
 from .asked import AskedCodec
-from .context import Context, Lesson
+from .context import Choice, Context, Lesson
 from .tactics import TacticsCodec
 from .words import WordsCodec
 
@@ -45,6 +47,23 @@ class Codec(Protocol):
         """
         ...
 
+    @property
+    def chooses(self) -> bool:
+        """Whether the cycle's context is chosen, out of several, by play on the gate's games."""
+        ...
+
+    def choices(self, policy: Policy, turns: Sequence[Turn], context: Context, config: ContextConfig) -> list[Choice]:
+        """What the cycle's context can become, where there is a choice.
+
+        Parameters
+        ----------
+        policy
+            The bare policy.
+        turns
+            Public turns, played without a context.
+        """
+        ...
+
     def teacher(self, policy: Policy, context: Context) -> Policy:
         """Return the policy with a context."""
         ...
@@ -67,4 +86,6 @@ def load_codec(name: str) -> Codec:
     encoder = load_encoder(name)
     if isinstance(encoder, TacticsEncoder):
         return TacticsCodec(encoder)
-    return WordsCodec(encoder) if isinstance(encoder, WordsEncoder) else AskedCodec(encoder)
+    if isinstance(encoder, WordsEncoder):
+        return WordsCodec(encoder)
+    return AskedCodec(encoder, steering.parts()) if isinstance(encoder, SteeringEncoder) else AskedCodec(encoder)
