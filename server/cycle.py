@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ..protocol.tactics import DIMENSION
 from ..protocol.versions import Manifest
 from ..strategies.consolidator import Traffic
 from .baselines import play_floors
+from .codecs.context import Context
 from .evaluation import summarise
 from .events import EventLog, read_events, seconds_by_phase
 from .exchanges import Current, Exchanges
@@ -92,7 +93,7 @@ class Cycles:
             "reason": "uniform play over the admissible commands",
             **{name: result.values[name] for name in ("held_out", "transfer", "probes")},
             "teacher": without_families(result.values["held_out"]), "gate": None, "lessons": [], "kl": 0.0,
-            "uplink_bytes": 0.0, "downlink_bytes": 0.0, "accepted": 0, "refused": {},
+            "choices": [], "uplink_bytes": 0.0, "downlink_bytes": 0.0, "accepted": 0, "refused": {},
         })  # fmt: skip
 
     def _warm_start(self, advance: Advance) -> Outcome:
@@ -146,7 +147,7 @@ class Cycles:
         """Turn what was collected into the next version, or say why not."""
         traffic = asdict(self.exchanges.traffic(cycle))
         self.log.emit("traffic", cycle=cycle, **traffic)
-        entry: Entry = {**traffic, "gate": None, "teacher": None, "lessons": [], "kl": 0.0}
+        entry: Entry = {**traffic, "gate": None, "teacher": None, "lessons": [], "kl": 0.0, "choices": []}
         if not self.exchanges.cohort(cycle):
             reason = "no client sent a vector that could be used"
             self._finish(cycle, {**entry, **self._as_before(), "decision": "no-experience", "reason": reason})
@@ -154,13 +155,13 @@ class Cycles:
         self._finish(cycle, {**entry, **self._learn(cycle)})
 
     def _learn(self, cycle: int) -> Entry:
-        mixture = self.exchanges.mixture(self.current, cycle)
-        entry: Entry = {"lessons": self._said(mixture), "kl": mixture.kl}
+        mixture, choices = self._choose(cycle, self.exchanges.mixture(self.current, cycle))
+        entry: Entry = {"lessons": self._said(mixture), "kl": mixture.kl, "choices": choices}
         self.log.emit("lessons", cycle=cycle, lessons=entry["lessons"])
         games = len(self.plan.gate) + len(self._teacher_games())
         tried = self.phases.run(cycle, "teacher", lambda advance: self._teacher(mixture, advance), games)
         entry |= {"teacher": tried.values["held_out"], "gate": {**tried.values["gate"], "candidate": None}}
-        helps = context_helps(self.trial, Trial.from_arrays(tried.arrays))
+        helps = context_helps(self.trial, Trial.from_arrays(tried.arrays), [choice["name"] for choice in choices])
         if not helps.passed:
             return {**entry, **self._as_before(), "decision": "no-gain", "reason": helps.reason}
         made = self.phases.run(
@@ -180,6 +181,28 @@ class Cycles:
         self.trial, self.gate_stats = trial, entry["gate"]["candidate"]
         result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.measured))
         return {**entry, **result.values, "decision": "promoted", "reason": f"{helps.reason}; {holds.reason}"}
+
+    def _choose(self, cycle: int, mixture: Mixture) -> tuple[Mixture, list[Entry]]:
+        """Let the gate's games choose among the contexts that a single one can become; also return all, best first."""
+        if not self.exchanges.codec.chooses or len(mixture.contexts) > 1:
+            return mixture, []
+        (context,) = mixture.contexts
+        found = self.phases.run(cycle, "choose", lambda advance: self._best(cycle, context, advance))
+        choices = found.values["choices"]
+        return Mixture.of(replace(context, weights=found.arrays["weights"], kl=choices[0]["kl"])), choices
+
+    def _best(self, cycle: int, context: Context, advance: Advance) -> Outcome:
+        codec, policy = self.exchanges.codec, self.learner.policy(self.current.adapter)
+        own = turns_of(self.exchanges.rehearsed(self.current, cycle))
+        found = codec.choices(policy, own, context, self.config.context)
+        player = self.learner.policy(self.current.adapter, measured=True)
+        entries: list[Entry] = []
+        for choice in found:
+            played = self.public.play(codec.teacher(player, choice.context), self.plan.gate, "gate", advance=advance)
+            merit = float(Trial.of(played).merits.mean())
+            entries.append({"name": choice.name, "kl": choice.context.kl, "merit": merit})
+        order = sorted(range(len(found)), key=lambda place: -entries[place]["merit"])  # the first of equals
+        return Outcome({"choices": [entries[place] for place in order]}, {"weights": found[order[0]].context.weights})
 
     def _said(self, mixture: Mixture) -> list[dict[str, Any]]:
         """Lessons of a context in words, or of each with its number."""

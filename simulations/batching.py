@@ -146,7 +146,7 @@ class BatchingPolicy:
         return tell(self.inner, asked, longest)
 
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
-        """Hidden states for one client, which it asks for when it has played."""
+        """What would steer towards one client's commands, which it asks for when it has played."""
         return cast(Steered, self.inner).features(situations)
 
     def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:

@@ -55,7 +55,7 @@ class Steered(Policy, Protocol):
     """A policy with a control vector."""
 
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
-        """Hidden states where each admissible command ends, in the subspace, shapes ``(commands, dimension)``."""
+        """What would steer towards each admissible command, shapes ``(commands, dimension)``."""
         ...
 
 

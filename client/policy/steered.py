@@ -1,8 +1,8 @@
-"""A torch policy with a control vector, and what its hidden states say of each command.
+"""A torch policy with a control vector, and what would steer it towards each command.
 
-The vector is added to the residual stream of the moment and of the commands at one layer; scenes are left alone, so
-that what is cached of them serves every context. Features of a command are read where it ends, at the same layer,
-before the vector is added.
+The vector is added to the residual stream of the moment and of the commands; scenes are left alone, so that what is
+cached of them serves every context. What steers towards a command is read where the head reads, behind the last layer:
+exact for a vector that is added there, and what the residual stream carries up from one added some layers below.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...protocol.actions import ROOT, ActionTree
 from ...protocol.situation import Situation
-from ...protocol.steering import directions, layer_of
+from ...protocol.steering import DEPTHS, directions, layers_of
 from .policy import LogProbs
 from .reading import Load, Reading, score
+from .readout import contrasts
 from .scenes import Pool, SceneCache
 from .segments import Attended
-from .tokens import Ids, Row
+from .tokens import Row
 
 if TYPE_CHECKING:
     from .torch_policy import TorchModel
@@ -45,8 +45,8 @@ class SteeredPolicy:
         self, model: TorchModel, load: Load, version: str, scenes: SceneCache, weights: NDArray[np.float32]
     ) -> None:
         self._model, self._load, self._scenes = model, load, scenes
-        self._version, self._weights, self._lock = f"{version}+context", np.array(weights), RLock()
-        self._layer = layer_of(model.trunk.layers)
+        self._version, self._lock = f"{version}+context", RLock()
+        self._weights, self._layers = np.array(weights).reshape(len(DEPTHS), -1), layers_of(model.trunk.layers)
 
     @property
     def version(self) -> str:
@@ -72,58 +72,38 @@ class SteeredPolicy:
             yield Reading(self._model.trunk, self._through, len(self._model.encoder.head), rows, pool)
 
     def _through(self, hidden: torch.Tensor, attended: Attended) -> torch.Tensor:
-        """Take hidden states through all layers, with the vector added on the way."""
-        trunk = self._model.trunk
-        below = trunk.run(hidden, 0, self._layer, attended)
-        vector = torch.from_numpy(self._weights).to(below) @ self._directions_Wd.to(below)
-        return trunk.run(below + below.norm(dim=-1, keepdim=True) * vector, self._layer, trunk.layers, attended)
+        """Take hidden states through all layers, with the vectors added on the way."""
+        trunk, below = self._model.trunk, 0
+        for layer, weights, directions_Wd in zip(self._layers, self._weights, self._directions_KWd, strict=True):
+            if not weights.any():
+                continue
+            hidden = trunk.run(hidden, below, layer, attended)
+            vector = torch.from_numpy(weights).to(hidden) @ directions_Wd.to(hidden)
+            hidden, below = hidden + hidden.norm(dim=-1, keepdim=True) * vector, layer
+        return trunk.run(hidden, below, trunk.layers, attended)
 
     @torch.inference_mode()
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
-        """Unit hidden states where each admissible command ends, in the subspace, shapes ``(commands, DIMENSION)``."""
+        """Contrasts of each situation's admissible commands, in every layer's subspace, shapes ``(A, DIMENSION)``."""
         model, found = self._model, list[NDArray[np.float32]]()
         with self._lock:
-            pairs = [self._whole(situation) for situation in situations]
-            ends = iter([end for _, end in pairs])
-            for rows in model.chunks([row for row, _ in pairs]):
-                below, starts = self._below(rows)
-                unit = below / below.norm(dim=-1, keepdim=True)
-                for row, start in zip(rows, starts, strict=True):
-                    at = torch.from_numpy(start + len(row.moment) + next(ends)).to(unit.device)
-                    found.append((unit[at] @ self._directions_Wd.to(unit).T).cpu().numpy())
+            for rows in model.chunks(model.encoder.encode(situations)):
+                pool = self._pool(rows)
+                spans, starts = model.spans(rows, pool)
+                attended = Attended(model.trunk.layout(spans, pool.keys), pool.cached)
+                top = self._through(model.trunk.embed([token for row in rows for token in row.tokens]), attended)
+                found += [self._coordinates(part) for part in contrasts(model.trunk, top, rows, starts)]
         return found
 
-    def _below(self, rows: Sequence[Row]) -> tuple[torch.Tensor, list[int]]:
-        """Run rows through the layers below the vector; also say where each starts."""
-        model, pool = self._model, self._pool(rows)
-        spans, starts = model.spans(rows, pool)
-        attended = Attended(model.trunk.layout(spans, pool.keys), pool.cached)
-        hidden = model.trunk.embed([token for row in rows for token in row.tokens])
-        return model.trunk.run(hidden, 0, self._layer, attended), starts
+    def _coordinates(self, contrasts_Ad: torch.Tensor) -> NDArray[np.float32]:
+        directions_Wd = self._directions_KWd.flatten(0, 1).to(contrasts_Ad)
+        found: NDArray[np.float32] = (contrasts_Ad @ directions_Wd.T).cpu().numpy()
+        return found
 
     def _pool(self, rows: Sequence[Row]) -> Pool:
         self._scenes.prepare([row.scene for row in rows], self._load())
         return self._scenes.pool(row.scene for row in rows)
 
-    def _whole(self, situation: Situation) -> tuple[Row, NDArray[np.int64]]:
-        """Return a row that holds every token of every command, and the node where each command ends."""
-        row = self._model.encoder.encode([situation])[0]
-        tree, ends = whole_tree([self._model.encoder.ids(command) for command in situation.admissible])
-        return Row(row.scene, row.moment, tree), ends
-
     @cached_property
-    def _directions_Wd(self) -> torch.Tensor:
+    def _directions_KWd(self) -> torch.Tensor:
         return torch.from_numpy(directions(self._model.base.head.shape[1]))
-
-
-def whole_tree(commands: Sequence[Ids]) -> tuple[ActionTree, NDArray[np.int64]]:
-    """Return the tree of all tokens of some commands, with nothing to choose, and each command's last node."""
-    nodes = sorted({command[:n] for command in commands for n in range(1, len(command) + 1)}, key=lambda p: (len(p), p))
-    index = {(): ROOT} | {prefix: place for place, prefix in enumerate(nodes)}
-    tokens, parents, depths = (
-        np.array(column, dtype=np.int64)
-        for column in zip(*((prefix[-1], index[prefix[:-1]], len(prefix)) for prefix in nodes), strict=True)
-    )
-    none = np.zeros(0, dtype=np.int64)
-    tree = ActionTree(tokens, parents, depths, none, none, np.zeros((len(commands), 0), dtype=np.float32))
-    return tree, np.array([index[tuple(command)] for command in commands], dtype=np.int64)

@@ -14,7 +14,7 @@ from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
 from ...protocol.plugins import POINTS
 from .asked import AskedCodec
-from .context import Context, Lesson
+from .context import Choice, Context, Lesson
 
 
 class Codec(Protocol):
@@ -41,6 +41,23 @@ class Codec(Protocol):
         -------
         Context
             With the KL of this step alone.
+        """
+        ...
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the cycle's context is chosen, out of several, by play on the gate's games."""
+        ...
+
+    def choices(self, policy: Policy, turns: Sequence[Turn], context: Context, config: ContextConfig) -> list[Choice]:
+        """What the cycle's context can become, where there is a choice.
+
+        Parameters
+        ----------
+        policy
+            The bare policy.
+        turns
+            Public turns, played without a context.
         """
         ...
 

@@ -43,6 +43,14 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the contexts that an aggregate can become; `name` says what sets it apart from the others."""
+
+    context: Context
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lesson:
     """One coordinate as a person reads it."""
 

@@ -14,7 +14,7 @@ from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate, Vector
 from ...protocol.play import Turn
 from ...protocol.tactics import cells, tactic_name, tilt
-from .context import Context, Lesson, natural_step
+from .context import Choice, Context, Lesson, natural_step
 
 HALVINGS = 24
 SMALLEST_LESSON = 0.05
@@ -47,6 +47,15 @@ class TacticsCodec:
             scale = 1.0
         weights = (before.weights + scale * full).astype(np.float32)
         return Context(weights, before.support + aggregate.vector.fisher, scorer.mean_kl(scale))
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there is a choice: no."""
+        return False
+
+    def choices(self, policy: Policy, turns: Sequence[Turn], context: Context, config: ContextConfig) -> list[Choice]:
+        """Have none."""
+        return []
 
     def teacher(self, policy: Policy, context: Context) -> Policy:
         """Tilt or advise the policy."""

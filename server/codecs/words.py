@@ -19,7 +19,7 @@ from ...client.policy.several import several
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
-from .context import Context, Lesson
+from .context import Choice, Context, Lesson
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,15 @@ class WordsCodec:
         made = [self._list(policy, [words[place] for place in order], config.longest) for order in orders if words]
         none = np.zeros(0, np.float32)
         return Context(none, none, 0.0, tuple(dict.fromkeys(made)))
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there is a choice: no."""
+        return False
+
+    def choices(self, policy: Policy, turns: Sequence[Turn], context: Context, config: ContextConfig) -> list[Choice]:
+        """Have none."""
+        return []
 
     def teacher(self, policy: Policy, context: Context) -> Policy:
         """Put the lists into the prompt, one a turn."""

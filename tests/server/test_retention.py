@@ -105,9 +105,9 @@ def outside(policy: Policy) -> Policy:
 def test_looking_on_changes_nothing(model: TorchModel) -> None:
     states, start, made = situations(), model.adapter(), []
     told = [np.log(np.array([0.9, *[0.025] * 4], np.float32)) for _ in states]
-    for under in (None, drawn("words"), drawn("mixed"), [outside] * 12):
+    for under in ([], drawn("words"), drawn("mixed"), [outside] * 12):
         model.load(start)
-        retained = under and Retained(Retention(under, 0.0), states, towards(told, reverse_kl))
+        retained = None if not under else Retained(Retention(under, 0.0), states, towards(told, reverse_kl))
         train(Rehearsal.prepare(model, states), towards(told, reverse_kl), Schedule(4, 6, 1e-2), 0, retained=retained)
         made.append(model.adapter())
     assert all(np.array_equal(made[0][name], other[name]) for other in made[1:] for name in start)

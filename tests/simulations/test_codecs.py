@@ -12,6 +12,7 @@ import pytest
 
 from examples import verbs
 from fedoel.client.encoders import words
+from fedoel.client.policy.policy import Policy
 from fedoel.protocol.config import (
     CodecConfig,
     ContextConfig,
@@ -25,10 +26,12 @@ from fedoel.protocol.config import (
 )
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.soft_prompt import DIMENSION
+from fedoel.protocol.steering import parts
 from fedoel.server import cycle
 from fedoel.server.events import EventLog
 from fedoel.server.gate import Trial, Verdict
-from fedoel.server.phases import Phases
+from fedoel.server.phases import Outcome, Phases
+from fedoel.server.public import PublicGames
 from fedoel.simulations.inprocess import run_inprocess
 
 
@@ -71,12 +74,43 @@ def test_a_cycle_inside_the_model_repeats_and_stays_in_its_trust_region(
     assert (last["decision"], last["accepted"], last["lessons"]) == ("promoted", 2, [])
     assert set(last["views"]) == {"without_context", "with_context"}
     assert 0 < last["uplink_bytes"] <= 4096
-    # Two steps of 0.02 nats, the second from where the first ended: no further than four times one of them.
-    assert 0.005 < last["kl"] < 0.1
+    # Two steps of 0.02 nats, the second from where the first ended: no further than four times one of them. A control
+    # vector is one step alone, or half of it.
+    assert (0.002 < last["kl"] <= 0.02) if name == "steering" else (0.005 < last["kl"] < 0.1)
     with np.load(Path(config.out) / "checkpoints" / "cycle-001" / "context-2.npz") as kept:
         assert np.count_nonzero(kept["weights"]) > DIMENSION / 2
     run_inprocess(replace(config, out=str(tmp_path / "again")))
     assert summary(tmp_path / "again") == summary(Path(config.out))
+
+
+def test_a_control_vector_is_chosen_on_the_games_of_the_gate_alone(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[str] = []
+    play, best = PublicGames.play, cycle.Cycles._best
+
+    def watched(self: PublicGames, policy: Policy, games: Any, purpose: str, *rest: Any, **named: Any) -> Any:
+        played.append(purpose)
+        return play(self, policy, games, purpose, *rest, **named)
+
+    def choosing(self: cycle.Cycles, *rest: Any) -> Outcome:
+        monkeypatch.setattr(PublicGames, "play", watched)
+        try:
+            return best(self, *rest)
+        finally:
+            monkeypatch.setattr(PublicGames, "play", play)
+
+    monkeypatch.setattr(cycle.Cycles, "_best", choosing)
+    monkeypatch.setattr(cycle, "candidate_holds", passes)
+    run_inprocess(replace(config, codec=CodecConfig(name="steering"), strategy=StrategyConfig()))
+    first, last = summary(Path(config.out))
+    choices = last["choices"]
+    assert played == ["gate"] * len(choices) == ["gate"] * 2 * len(parts())
+    merits = [choice["merit"] for choice in choices]
+    assert merits == sorted(merits, reverse=True)
+    assert f"({choices[0]['name']}, the best of {len(choices)})" in last["reason"]
+    assert last["kl"] == choices[0]["kl"]
+    assert first["choices"] == []
 
 
 def test_a_cycle_with_tactics_in_words(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
