@@ -270,7 +270,7 @@ class TorchLearner:
         return self._model().adapter()  # type: ignore[no-any-return]
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
-        """Read a general text and answer instructions, with the adapter and without."""
+        """Read a general text and, if it is to, answer instructions, with the adapter and without."""
         measured = self._measure(adapter)
         return {**measured, **{f"base_{name}": value for name, value in self._base_measures.items()}}
 
@@ -278,8 +278,10 @@ class TorchLearner:
         from .probes.instructions import instructions_followed, load_instructions
         from .probes.perplexity import perplexity
 
-        followed = instructions_followed(self._model(), adapter, load_instructions())
-        return {"perplexity": perplexity(self._model(), adapter), "instructions": followed}
+        measured = {"perplexity": perplexity(self._model(), adapter)}
+        if self._config.games.instructions:
+            measured["instructions"] = instructions_followed(self._model(), adapter, load_instructions())
+        return measured
 
     @cached_property
     def _anchor(self) -> Any:
