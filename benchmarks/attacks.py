@@ -16,16 +16,20 @@ import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the games lie beside this file, and under examples/
 
+from fedoel.client.policy.tactics_policy import TacticsPolicy
 from fedoel.client.runtime import LocalRuntime
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.server.app import run
+from fedoel.server.plan import Plan
+from fedoel.server.public import PublicGames
+from fedoel.server.registry import load_adapter
 from fedoel.simulations.attacks.app import Gang, make_attacked_app, malicious_of
 from fedoel.simulations.attacks.vectors import ATTACKS
 from fedoel.simulations.grid import InProcessGrid
@@ -108,25 +112,23 @@ def main() -> None:
 
 
 def attacked(cell: Cell, out: Path) -> Result:
-    """Make one run, and keep its last version's results."""
-    folder, cache, runtime = out / "run", out / "cache", LocalRuntime()
+    """Make one run, and measure its last version: the versions before it need not be."""
+    folder, runtime = out / "run", LocalRuntime()
     shutil.rmtree(folder, ignore_errors=True)
-    config, floors = cell.config(folder, cache), out / f"floors-{cell.seed}.npz"
-    kept = folder / "checkpoints" / "cycle-000" / "floors.npz"
-    if floors.exists():  # random play of the same held-out games is the same in every run of a seed
-        kept.parent.mkdir(parents=True)
-        shutil.copyfile(floors, kept)
+    config = cell.config(folder, out / "cache")
+    brief = replace(config, games=replace(config.games, held_out=1))
     name = cell.attack.partition(" ")[0]
-    gang = Gang(runtime, config, ATTACKS[name], malicious_of(config.clients, SHARES[cell.attack], cell.seed))
+    gang = Gang(runtime, brief, ATTACKS[name], malicious_of(config.clients, SHARES[cell.attack], cell.seed))
     with server_identity():
-        grid = InProcessGrid(make_attacked_app(runtime, gang), config.clients, config.to_flat())
-        run(grid, config, runtime, engine="inprocess")
-    if not floors.exists():
-        shutil.copyfile(kept, floors)
+        grid = InProcessGrid(make_attacked_app(runtime, gang), config.clients, brief.to_flat())
+        run(grid, brief, runtime, engine="inprocess")
     cycles = json.loads((folder / "summary.json").read_text())["cycles"]
-    last = cycles[-1]["held_out"]
+    version, adapter = load_adapter(folder / "versions" / cycles[-1]["version"])
+    policy = TacticsPolicy.from_adapter(adapter, version)
+    plan = Plan.of(config)
+    won = sum(each.won for each in PublicGames(plan, out / "cache").play(policy, plan.held_out, "held-out"))
     return {
-        "win_rate": last["win_rate"], "episodes": last["episodes"], "start": cycles[0]["held_out"]["win_rate"],
+        "win_rate": won / len(plan.held_out), "episodes": len(plan.held_out),
         "decisions": [entry["decision"] for entry in cycles[1:]],
         "refused": [sum(entry["refused"].values()) for entry in cycles[1:]],
     }  # fmt: skip
