@@ -26,8 +26,8 @@ class GamesConfig:
     """Which games, how many, and how they are spread over clients.
 
     The teacher is measured on the first `held_out_teacher` held-out games; 0 stands for all of them. `transfer` names
-    games, like `families`, that nobody learns from and that every version plays; with `instructions` it also answers some
-    that are not about games.
+    games, like `families`, that nobody learns from and that every version plays; with `instructions` it also
+    answers some that are not about games.
     """
 
     families: str = "coin-collector level=102 turns=7"
