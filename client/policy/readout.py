@@ -45,8 +45,8 @@ def _contrasts(trunk: Trunk, top_Td: torch.Tensor, row: Row, start: int) -> torc
     probs_NV = (norm(hidden_Nd).float() @ head_Vd.T).softmax(-1)
     at_C = torch.from_numpy(node_of_C).to(device)
     chosen_Cd = trunk.base.head[torch.from_numpy(row.tree.choice_token).to(device)].float()
-    wished_Cd = norm.weight * (chosen_Cd - (probs_NV @ head_Vd)[at_C])
+    wished_Cd: torch.Tensor = norm.weight * (chosen_Cd - (probs_NV @ head_Vd)[at_C])
     unit_Cd = (hidden_Nd / hidden_Nd.norm(dim=-1, keepdim=True))[at_C]
-    turned_Cd = wished_Cd - unit_Cd * (unit_Cd * wished_Cd).sum(-1, keepdim=True)
-    contrasts_Ad: torch.Tensor = math.sqrt(top_Td.shape[1]) * torch.from_numpy(row.tree.uses).to(device) @ turned_Cd
-    return contrasts_Ad
+    turned_Cd: torch.Tensor = wished_Cd - unit_Cd * (unit_Cd * wished_Cd).sum(-1, keepdim=True)
+    uses_AC = torch.from_numpy(row.tree.uses).to(turned_Cd)
+    return uses_AC @ (math.sqrt(top_Td.shape[1]) * turned_Cd)

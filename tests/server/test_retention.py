@@ -31,7 +31,7 @@ from .test_opcd import situations
 ADVICE = "Advice: zzzz zzzz zzzz zzzz zzzz zzzz.\n"
 DECODING = Decoding(1.0, 4)
 rng = np.random.default_rng(7)
-PROMPT, VECTOR = (rng.normal(0, 1, PREFIX).astype(np.float32), rng.normal(0, 0.3, STEERING).astype(np.float32))
+PROMPT, VECTOR = (rng.normal(0, 1, PREFIX).astype(np.float32), rng.normal(0, 2.4, STEERING).astype(np.float32))
 CONTEXTS: dict[str, Under] = {
     "words": lambda policy: behind(policy, ADVICE),
     "prefix": lambda policy: behind(policy, PROMPT),
