@@ -29,6 +29,10 @@ from .plan import Plan
 from .safeguards import RunSafeguards
 
 Listener = Callable[[dict[str, Any]], None]
+# Codecs whose context is more than a tilt, and the backends that can play it.
+CONTEXT_BACKENDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"tactics-text": ("torch",), "prefix": ("torch",), "steering": ("torch", "llama")}
+)
 NEEDED: Mapping[str, type[ExperienceStrategy]] = MappingProxyType(
     {"distributed": SecureMean, "central": CentralMean, "local": LocalMean}
 )
@@ -86,12 +90,21 @@ def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy]
     if not config.out or not Path(config.out).is_absolute():
         raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
     load_codec(config.codec.name)
-    if config.codec.name != "tactics" and (config.policy.backend != "torch" or config.distil.retention):
-        raise ConfigError(f"codec.name {config.codec.name!r} needs policy.backend 'torch' and distil.retention 0")
+    _check_codec(config)
     strategy = load_strategy(config.strategy.name)
     plan = Plan.of(config)
     _check_privacy(config, strategy, plan)
     return strategy, plan, make_learner(config, runtime.cache(config))
+
+
+def _check_codec(config: RunConfig) -> None:
+    """Refuse a codec whose context the devices' backend cannot play, or that distillation cannot retain."""
+    codec, backend = config.codec.name, config.policy.backend
+    backends = CONTEXT_BACKENDS.get(codec)
+    if backends and (backend not in backends or config.distil.retention):
+        raise ConfigError(
+            f"codec.name {codec!r} needs policy.backend {' or '.join(map(repr, backends))} and distil.retention 0"
+        )
 
 
 def _check_privacy(config: RunConfig, strategy: type[ExperienceStrategy], plan: Plan) -> None:

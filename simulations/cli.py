@@ -16,6 +16,8 @@ from ..protocol.errors import FedoelError
 
 SCALES = ("quick", "standard", "full", "private")
 ENGINES = ("inprocess", "ray")
+EXPORTS = ("peft", "gguf-lora", "gguf-merged")
+KINDS = ("f32", "f16", "bf16", "q8_0")
 REFUSED, INTERRUPTED = 2, 130
 ENVIRONMENT = (
     # Waiting threads of torch must sleep, or they take the cores of everybody else, but not between two operations:
@@ -61,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
     _simulate(verbs.add_parser("simulate", help="run a federation on this machine, and report on it"))
     _evaluate(verbs.add_parser("evaluate", help="measure an adapter on held-out games"))
+    _export(verbs.add_parser("export", help="write a version as other tools load it"))
     _report(verbs.add_parser("report", help="write the report of a run again"))
     _experiment(verbs.add_parser("experiment", help="compare arms of a scenario over seeds"))
     _play(verbs.add_parser("play", help="watch a policy play one game"))
@@ -89,6 +92,16 @@ def _evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--scenario", default="", help="file or built-in name (default: its run, or quick)")
     verb.add_argument("--games", type=int, metavar="N", help="number of held-out games (default: the scenario's)")
     _add_settings(verb)
+
+
+def _export(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(module=".export")
+    verb.description = "Write a version as other tools load it, with a model card. Its manifest must verify."
+    verb.add_argument("version", metavar="VERSION", help="folder of the version, RUN/versions/VERSION")
+    verb.add_argument("--to", choices=EXPORTS, required=True, help="for peft, or for llama.cpp")
+    verb.add_argument("--quantise", choices=KINDS, default="", help="kind of numbers (default: f32 for peft, else f16)")
+    verb.add_argument("--base", default="", metavar="PATH", help="the base model (default: its run's)")
+    verb.add_argument("--out", metavar="DIR", help="an empty folder (default: VERSION-FORMAT)")
 
 
 def _report(verb: argparse.ArgumentParser) -> None:

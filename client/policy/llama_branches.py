@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ...protocol.actions import ROOT
+from ...protocol.errors import ModelError
 from .llama_library import SEQUENCES, LlamaContext, Tokens
 from .llama_prefixes import HOMES, Prefixes
 from .tokens import Ids, Row
@@ -75,9 +76,17 @@ def _leaves(row: Row) -> list[int]:
 
 
 def rounds(rows: Sequence[Row], cells: int) -> Iterator[list[Row]]:
-    """Cut rows, in their order, into batches that fit into the sequences there are and, scenes too, into `cells`."""
+    """Cut rows, in their order, into batches that fit into the sequences there are and, scenes too, into `cells`.
+
+    Raises
+    ------
+    ModelError
+        If a row alone needs more sequences than there are.
+    """
     batch, scenes, leaves, used = list[Row](), set[Ids](), 0, 0
     for row in rows:
+        if leaf_count(row) > len(BRANCHES):
+            raise ModelError(f"llama.cpp tells {len(BRANCHES)} commands apart, but a game offers {leaf_count(row)}")
         more = len(row.tokens) + (len(row.scene) if row.scene not in scenes else 0)
         full = len(scenes | {row.scene}) > len(HOMES) or leaves + leaf_count(row) > len(BRANCHES)
         if batch and (full or used + more > cells):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,17 +231,34 @@ class LlamaContext:
         scales = (ctypes.c_float * 1)(1.0)
         llama_cpp.llama_set_adapters_lora(self.handle, handles, 0 if adapter is None else 1, scales)
 
-    def steer(self, vector: Floats, layer: int) -> None:
-        """Add a vector to what comes out of a layer, from now on, at every token.
+    @contextmanager
+    def steered(self, vector: Floats, layer: int) -> Iterator[None]:
+        """Add a vector to what comes out of a layer, at every token that is evaluated meanwhile.
+
+        Afterwards there are zeros in its place: llama.cpp keeps graphs, and would not notice that one lost its vector.
 
         Parameters
         ----------
         vector
-            Shape (hidden,); zeros switch it off.
+            Shape (hidden,).
         layer
             At least 1: llama.cpp steers no layer below.
+
+        Raises
+        ------
+        ModelError
+            If there is no such layer.
         """
-        data = np.zeros((self.model.layers, self.model.hidden), dtype=np.float32)
+        self._steer(vector, layer)
+        try:
+            yield
+        finally:
+            self._steer(np.zeros_like(vector), layer)
+
+    def _steer(self, vector: Floats, layer: int) -> None:
+        if not 1 <= layer < self.model.layers:
+            raise ModelError(f"llama.cpp steers layers 1 to {self.model.layers - 1}, not {layer}: use codec 'tactics'")
+        data = np.zeros((self.model.layers - 1, self.model.hidden), dtype=np.float32)
         data[layer - 1] = vector
         code = llama_cpp.llama_set_adapter_cvec(
             self.handle, _pointer(data, ctypes.c_float), data.size, self.model.hidden, layer, layer

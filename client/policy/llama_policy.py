@@ -7,8 +7,8 @@ llama.cpp rounds: see docs/reference.md.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -25,6 +25,7 @@ from .likelihood import command_log_probs
 from .llama_branches import branched, rounds
 from .llama_library import LlamaContext, LlamaFile
 from .llama_prefixes import Prefixes
+from .llama_steered import SteeredLlamaPolicy, Steering
 from .llama_weights import weights_file
 from .lora import write_gguf_lora
 from .model_files import file_digest, find_model
@@ -47,29 +48,39 @@ class LlamaModel:
 
     def __init__(self, file: Path, config: PolicyConfig, cache: Path) -> None:
         self.digest, self._cache = file_digest(file), cache
+        self.cells, self.threads = config.batch_tokens, config.threads
         self.file = LlamaFile(weights_file(file, self.digest, config.weights, cache), gpu=config.device != "cpu")
         self.encoder = Encoder(GgufTokenizer(self.file))
-        self.context = LlamaContext(self.file, config.threads, config.batch_tokens)
+        self.context = LlamaContext(self.file, self.threads, self.cells)
         self.prefixes = Prefixes(self.context, self.encoder.head)
         self._lock = Lock()
-        self._cells = config.batch_tokens - len(self.encoder.head)
         self._adapters: dict[str, Any] = {}
+        self._adapter: Any = None
         self._user: object = None
 
-    def score(self, rows: Sequence[Row]) -> list[LogProbs]:
-        """Log-probabilities of each row's commands under the adapter that is in place."""
-        answers = {n: np.zeros(1, np.float32) for n, row in enumerate(rows) if not len(row.tree.choice_token)}
-        asking = [n for n in range(len(rows)) if n not in answers]
-        for batch in rounds([rows[n] for n in asking], self._cells):
-            for log_probs in self._score(batch):
-                answers[asking[len(answers) - len(rows) + len(asking)]] = log_probs
-        return [answers[n] for n in range(len(rows))]
+    def score(self, rows: Sequence[Row], vector: NDArray[np.float32] | None = None) -> list[LogProbs]:
+        """Log-probabilities of each row's commands under the adapter that is in place.
 
-    def _score(self, rows: Sequence[Row]) -> list[LogProbs]:
+        Parameters
+        ----------
+        vector
+            What to add to the residual stream of moments and commands, shape (hidden,).
+        """
+        asking = [row for row in rows if len(row.tree.choice_token)]
+        scored = iter(
+            [one for batch in rounds(asking, self.cells - len(self.encoder.head)) for one in self._score(batch, vector)]
+        )
+        return [next(scored) if len(row.tree.choice_token) else np.zeros(1, np.float32) for row in rows]
+
+    def _score(self, rows: Sequence[Row], vector: NDArray[np.float32] | None) -> list[LogProbs]:
         columns = np.unique(np.concatenate([row.vocabulary for row in rows]))
         self.prefixes.prepare((row.scene for row in rows), room=sum(len(row.tokens) for row in rows))
         with branched(self.context, self.prefixes, rows) as tokens:
-            logits = self.context.decode(tokens, columns)
+            if vector is None:
+                logits = self.context.decode(tokens, columns)
+            else:
+                with self.context.steered(vector, self.steering.layer - 1):
+                    logits = self.context.decode(tokens, columns)
         ends = np.cumsum([len(np.unique(row.tree.choice_node)) for row in rows])[:-1]
         return [command_log_probs(row, part, columns) for row, part in zip(rows, np.split(logits, ends), strict=True)]
 
@@ -78,11 +89,22 @@ class LlamaModel:
         """Put a user's adapter in place; what the cache holds of another user's, or of a failure's, is forgotten."""
         with self._lock:
             if self._user is not user:
-                self.context.adapt(self._loaded(version, adapter))
+                loaded = self._loaded(version, adapter)
+                self.context.adapt(loaded)
                 self.prefixes.clear()
+                if "steering" in self.__dict__:
+                    self.steering.adapt(loaded)
+                self._adapter = loaded
             self._user = None
             yield
             self._user = user
+
+    @cached_property
+    def steering(self) -> Steering:
+        """What control vectors need, made when the first is asked for."""
+        made = Steering(self)
+        made.adapt(self._adapter)
+        return made
 
     def _loaded(self, version: str, adapter: Adapter) -> Any:
         """Return an adapter in llama.cpp's memory, converted first if it is new here; None for an empty one."""
@@ -100,6 +122,7 @@ class LlamaPolicy:
     def __init__(self, model: LlamaModel, adapter: Adapter) -> None:
         self._model, self._adapter = model, adapter
         self._version = policy_version(model.digest, adapter)
+        self._steered: dict[bytes, SteeredLlamaPolicy] = {}
 
     @property
     def version(self) -> str:
@@ -107,8 +130,16 @@ class LlamaPolicy:
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands."""
-        with self._model.serving(self, self._version, self._adapter):
+        with self.serving():
             return self._model.score(self._model.encoder.encode(situations))
+
+    def serving(self) -> AbstractContextManager[None]:
+        """Have the model to oneself, with this version's adapter."""
+        return self._model.serving(self, self._version, self._adapter)
+
+    def steered(self, context: NDArray[np.float32]) -> SteeredLlamaPolicy:
+        """Return this version with the control vector of a context: one object for all who ask for the same."""
+        return self._steered.setdefault(context.tobytes(), SteeredLlamaPolicy(self._model, self, context))
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation."""

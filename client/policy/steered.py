@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...protocol.actions import ROOT, ActionTree
 from ...protocol.situation import Situation
 from ...protocol.steering import directions, layer_of
 from .policy import LogProbs
 from .scenes import SceneCache
 from .segments import Attended
-from .tokens import Ids, Row
+from .tokens import Row
 
 if TYPE_CHECKING:
     from .torch_policy import Adapter, TorchModel
@@ -70,7 +69,7 @@ class SteeredPolicy:
         """Unit hidden states where each admissible command ends, in the subspace, shapes ``(commands, DIMENSION)``."""
         model, found = self._model, list[NDArray[np.float32]]()
         with self._lock:
-            pairs = [self._whole(situation) for situation in situations]
+            pairs = [model.encoder.whole(situation) for situation in situations]
             ends = iter([end for _, end in pairs])
             for rows in model.chunks([row for row, _ in pairs]):
                 below, starts, _ = self._below(rows)
@@ -90,25 +89,6 @@ class SteeredPolicy:
         hidden = model.trunk.embed([token for row in rows for token in row.tokens])
         return model.trunk.run(hidden, 0, self._layer, attended), starts, attended
 
-    def _whole(self, situation: Situation) -> tuple[Row, NDArray[np.int64]]:
-        """Return a row that holds every token of every command, and the node where each command ends."""
-        row = self._model.encoder.encode([situation])[0]
-        tree, ends = whole_tree([self._model.encoder.ids(command) for command in situation.admissible])
-        return Row(row.scene, row.moment, tree), ends
-
     @cached_property
     def _directions_Wd(self) -> torch.Tensor:
         return torch.from_numpy(directions(self._model.base.head.shape[1]))
-
-
-def whole_tree(commands: Sequence[Ids]) -> tuple[ActionTree, NDArray[np.int64]]:
-    """Return the tree of all tokens of some commands, with nothing to choose, and each command's last node."""
-    nodes = sorted({command[:n] for command in commands for n in range(1, len(command) + 1)}, key=lambda p: (len(p), p))
-    index = {(): ROOT} | {prefix: place for place, prefix in enumerate(nodes)}
-    tokens, parents, depths = (
-        np.array(column, dtype=np.int64)
-        for column in zip(*((prefix[-1], index[prefix[:-1]], len(prefix)) for prefix in nodes), strict=True)
-    )
-    none = np.zeros(0, dtype=np.int64)
-    tree = ActionTree(tokens, parents, depths, none, none, np.zeros((len(commands), 0), dtype=np.float32))
-    return tree, np.array([index[tuple(command)] for command in commands], dtype=np.int64)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...protocol.actions import ActionTree
+from ...protocol.actions import ROOT, ActionTree
 from ...protocol.prompts import SYSTEM, render
 from ...protocol.situation import Situation
 from .spans import Span, causal
@@ -91,6 +91,12 @@ class Encoder:
         """Tokenise every situation: scene, moment and action tree."""
         return [self._row(situation) for situation in situations]
 
+    def whole(self, situation: Situation) -> tuple[Row, NDArray[np.int64]]:
+        """Return a row that holds every token of every command, and the node where each command ends."""
+        row = self._row(situation)
+        tree, ends = whole_tree([self.ids(command) for command in situation.admissible])
+        return Row(row.scene, row.moment, tree), ends
+
     def prompt_tokens(self, situation: Situation) -> int:
         """Length of the whole prompt, head included."""
         prompt = render(situation)
@@ -106,6 +112,19 @@ class Encoder:
 
     def _tokenise(self, text: str) -> Ids:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def whole_tree(commands: Sequence[Ids]) -> tuple[ActionTree, NDArray[np.int64]]:
+    """Return the tree of all tokens of some commands, with nothing to choose, and each command's last node."""
+    nodes = sorted({command[:n] for command in commands for n in range(1, len(command) + 1)}, key=lambda p: (len(p), p))
+    index = {(): ROOT} | {prefix: place for place, prefix in enumerate(nodes)}
+    tokens, parents, depths = (
+        np.array(column, dtype=np.int64)
+        for column in zip(*((prefix[-1], index[prefix[:-1]], len(prefix)) for prefix in nodes), strict=True)
+    )
+    none = np.zeros(0, dtype=np.int64)
+    tree = ActionTree(tokens, parents, depths, none, none, np.zeros((len(commands), 0), dtype=np.float32))
+    return tree, np.array([index[tuple(command)] for command in commands], dtype=np.int64)
 
 
 def cut(items: Iterable[Item], tokens: Callable[[Item], int], most: int) -> Iterator[list[Item]]:

@@ -15,11 +15,13 @@ from fedoel.protocol.situation import Memory, Situation
 
 pytest.importorskip("llama_cpp", reason="llama.cpp is not installed: make setup LLAMA=1")
 
+from fedoel.client.encoders.encoder import load_encoder
 from fedoel.client.policy import llama_policy, llama_prefixes
 from fedoel.client.policy.base import load_base
 from fedoel.client.policy.llama_branches import BRANCHES, leaf_count, leaves_below, rounds
 from fedoel.client.policy.llama_policy import LlamaModel, LlamaPolicy, load_policy
 from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy
+from fedoel.protocol.steering import DIMENSION
 
 COMMANDS = ("go east", "take coin", "take coin from shelf", "look", "take")
 CLOSE = 0.005  # of a log-probability, which is a sum over tokens: keys and values are kept in half precision
@@ -133,7 +135,7 @@ def test_more_games_than_the_cache_holds_are_answered_in_rounds(
     tiny_gguf: Path, tmp_path: Path, adapters: list[Adapter]
 ) -> None:
     roomy, narrow = (LlamaModel(tiny_gguf, config(tiny_gguf, batch_tokens=n), tmp_path) for n in (8192, 512))
-    played = many(90)
+    played = many(70)
     wide, tight = (LlamaPolicy(each, adapters[0]) for each in (roomy, narrow))
     expected = wide.score(played)
     assert same(tight.score(played), expected)
@@ -217,3 +219,41 @@ def test_numbers_that_are_not_finite_are_refused(model: LlamaModel, adapters: li
     next(iter(broken.values()))[0, 0] = np.nan
     with pytest.raises(ModelError, match="not finite"):
         LlamaPolicy(model, broken).score(situations())
+
+
+def steered(policy: Any, context: np.ndarray) -> Any:
+    return load_encoder("steering").under(policy, context)
+
+
+def test_no_vector_changes_nothing_and_a_long_one_much_and_then_nothing_again(
+    model: LlamaModel, adapters: list[Adapter]
+) -> None:
+    policy = LlamaPolicy(model, adapters[0])
+    vector = np.random.default_rng(0).normal(0, 0.3, DIMENSION).astype(np.float32)
+    bare = policy.score(situations())
+    assert same(steered(policy, np.zeros_like(vector)).score(situations()), bare, 1e-3)
+    moved = steered(policy, vector).score(situations())
+    assert not same(moved, bare, 0.1)
+    assert same(policy.score(situations()), bare, 1e-3)
+    assert same(steered(policy, vector).score(situations()), moved, 1e-3)
+
+
+def test_a_vector_steers_as_in_torch(model: LlamaModel, torch_model: TorchModel, adapters: list[Adapter]) -> None:
+    ours, theirs = LlamaPolicy(model, adapters[0]), TorchPolicy(torch_model, adapters[0])
+    vector = np.random.default_rng(1).normal(0, 0.1, DIMENSION).astype(np.float32)
+    bare = theirs.score(situations())
+    torch_moved = np.concatenate(
+        [a - b for a, b in zip(steered(theirs, vector).score(situations()), bare, strict=True)]
+    )
+    moved = np.concatenate([a - b for a, b in zip(steered(ours, vector).score(situations()), bare, strict=True)])
+    assert np.corrcoef(moved, torch_moved)[0, 1] > 0.9
+
+
+def test_features_are_those_of_torch_whatever_the_vector(
+    model: LlamaModel, torch_model: TorchModel, adapters: list[Adapter]
+) -> None:
+    ours, theirs = LlamaPolicy(model, adapters[0]), TorchPolicy(torch_model, adapters[0])
+    zero, vector = np.zeros(DIMENSION, np.float32), np.full(DIMENSION, 0.1, np.float32)
+    expected = steered(theirs, zero).features(situations())
+    for context in (zero, vector):
+        assert same(steered(ours, context).features(situations()), expected, 5e-3)

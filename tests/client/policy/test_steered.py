@@ -9,8 +9,9 @@ import pytest
 
 from fedoel.client.encoders.encoder import load_encoder
 from fedoel.client.policy.base import load_base
-from fedoel.client.policy.steered import SteeredPolicy, whole_tree
+from fedoel.client.policy.steered import SteeredPolicy
 from fedoel.client.policy.tactics_policy import TacticsPolicy
+from fedoel.client.policy.tokens import whole_tree
 from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.errors import ConfigError
