@@ -67,7 +67,7 @@ def test_prompts_and_commands_have_the_same_tokens(pair: tuple[GgufTokenizer, An
 
 
 @settings(max_examples=300, deadline=None)
-@given(text=st.one_of(st.text(), st.lists(WORDS, max_size=12).map(" ".join)))
+@given(text=st.one_of(st.text(), st.text("ab1½ \n\t"), st.lists(WORDS, max_size=12).map(" ".join)))
 def test_any_text_has_the_same_tokens(pair: tuple[GgufTokenizer, Any], text: str) -> None:
     ours, theirs = (tokenizer(text, add_special_tokens=False)["input_ids"] for tokenizer in pair)
     assert list(ours) == list(theirs)
