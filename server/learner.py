@@ -264,6 +264,7 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
     if config.policy.backend in ("torch", "llama"):  # devices may play with llama.cpp; the server trains with torch
         from ..client.policy.model_files import find_model
 
-        find_model(config.policy.base)
+        if find_model(config.policy.base).is_dir() and config.policy.backend == "llama":
+            raise ConfigError("policy.backend 'llama' needs a GGUF file as policy.base: devices read no other")
         return TorchLearner(config, cache)
     raise ConfigError(f"unknown policy.backend {config.policy.backend!r}; known are {', '.join(BACKENDS)}")

@@ -23,6 +23,7 @@ from fedoel.protocol.config import (
 from fedoel.protocol.errors import ConfigError
 from fedoel.server import cycle
 from fedoel.server.gate import Trial, Verdict
+from fedoel.simulations import engines
 from fedoel.simulations.inprocess import run_inprocess
 
 
@@ -71,3 +72,14 @@ def test_a_context_in_the_prompt_is_refused(config: RunConfig, codec: str) -> No
     with pytest.raises(ConfigError, match=rf"codec\.name '{codec}' needs policy\.backend 'torch'"):
         run_inprocess(replace(config, codec=CodecConfig(name=codec)))
     assert not Path(config.out).exists()
+
+
+def test_what_llama_cpp_cannot_be_given_is_refused(
+    config: RunConfig, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = replace(config, policy=replace(config.policy, base=str(tiny_base)))
+    with pytest.raises(ConfigError, match="needs a GGUF file"):
+        engines.check(folder)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="make setup LLAMA=1"):
+        engines.check(config)

@@ -63,3 +63,24 @@ def test_a_device_without_torch_plays_and_encodes(tiny_gguf: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("played")
     assert not done.stderr  # llama.cpp keeps its log to itself
+
+
+UNINSTALLED = """
+import sys
+from pathlib import Path
+
+sys.modules["llama_cpp"] = None
+from fedoel.client.runtime import load_version
+from fedoel.protocol.config import PolicyConfig
+from fedoel.protocol.errors import ModelError
+
+try:
+    load_version(PolicyConfig("llama"), {}, "", Path())
+except ModelError as error:
+    print(error)
+"""
+
+
+def test_without_llama_cpp_the_error_says_what_to_install() -> None:
+    done = subprocess.run([sys.executable, "-c", UNINSTALLED], capture_output=True, text=True)
+    assert "pip install 'fedoel[llama]'" in done.stdout, done.stderr
