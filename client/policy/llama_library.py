@@ -187,27 +187,14 @@ class LlamaContext:
         return np.concatenate(parts) if parts else np.zeros((0, len(columns)), dtype=np.float32)
 
     def _decode(self, tokens: Tokens, columns: NDArray[np.int64]) -> Floats:
-        counts = np.array([len(own) for own in tokens.sequences], dtype=np.int32)
-        members = np.array([each for own in tokens.sequences for each in own], dtype=np.int32)
-        starts = members.ctypes.data + 4 * (np.cumsum(counts, dtype=np.uint64) - counts.astype(np.uint64))
-        ids, positions = (np.ascontiguousarray(array, dtype=np.int32) for array in (tokens.ids, tokens.positions))
-        asked = tokens.asked.astype(np.int8)
-        batch = llama_cpp.llama_batch(
-            len(ids),
-            _pointer(ids, ctypes.c_int32),
-            None,
-            _pointer(positions, ctypes.c_int32),
-            _pointer(counts, ctypes.c_int32),
-            _pointer(starts, ctypes.POINTER(ctypes.c_int32)),
-            _pointer(asked, ctypes.c_int8),
-        )
+        batch, _kept = as_batch(tokens)
         if code := llama_cpp.llama_decode(self.handle, batch):
             raise ModelError(
-                f"llama.cpp refused a batch of {len(ids)} tokens (code {code}) with room for {self.cells}: "
+                f"llama.cpp refused a batch of {len(tokens.ids)} tokens (code {code}) with room for {self.cells}: "
                 "raise policy.batch-tokens, if prompts are that long"
             )
-        self.evaluated += len(ids)
-        rows = int(asked.sum())
+        self.evaluated += len(tokens.ids)
+        rows = int(tokens.asked.sum())
         if not rows:
             return np.zeros((0, len(columns)), dtype=np.float32)
         logits = llama_cpp.llama_get_logits(self.handle)
@@ -265,6 +252,25 @@ class LlamaContext:
         )
         if code:
             raise ModelError(f"llama.cpp cannot steer layer {layer} of this model")
+
+
+def as_batch(tokens: Tokens) -> tuple[Any, object]:
+    """Return llama.cpp's form of a batch, and the arrays that must live as long as it does."""
+    counts = np.array([len(own) for own in tokens.sequences], dtype=np.int32)
+    members = np.array([each for own in tokens.sequences for each in own], dtype=np.int32)
+    starts = members.ctypes.data + 4 * (np.cumsum(counts, dtype=np.uint64) - counts.astype(np.uint64))
+    ids, positions = (np.ascontiguousarray(array, dtype=np.int32) for array in (tokens.ids, tokens.positions))
+    asked = tokens.asked.astype(np.int8)
+    batch = llama_cpp.llama_batch(
+        len(ids),
+        _pointer(ids, ctypes.c_int32),
+        None,
+        _pointer(positions, ctypes.c_int32),
+        _pointer(counts, ctypes.c_int32),
+        _pointer(starts, ctypes.POINTER(ctypes.c_int32)),
+        _pointer(asked, ctypes.c_int8),
+    )
+    return batch, (counts, members, starts, ids, positions, asked)
 
 
 def processors() -> int:
