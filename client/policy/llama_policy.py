@@ -28,11 +28,13 @@ from .llama_prefixes import Prefixes
 from .llama_steered import SteeredLlamaPolicy, Steering
 from .llama_weights import weights_file
 from .lora import write_gguf_lora
-from .model_files import file_digest, find_model
+from .model_files import file_digest, find_model, keep_newest
 from .policy import LogProbs
 from .tokens import Encoder, Row
 
 Adapter = Mapping[str, NDArray[Any]]
+ADAPTER_FORMAT = 1  # of our conversion: raise it when the same adapter makes another file
+ADAPTERS_KEPT = 8  # on disk
 
 
 class LlamaModel:
@@ -109,8 +111,9 @@ class LlamaModel:
     def _loaded(self, version: str, adapter: Adapter) -> Any:
         """Return an adapter in llama.cpp's memory, converted first if it is new here; None for an empty one."""
         if adapter and version not in self._adapters:
-            path = self._cache / "adapters" / f"{version}.gguf"
+            path = self._cache / "adapters" / f"{version}-{ADAPTER_FORMAT}.gguf"
             if not path.exists():
+                keep_newest(path.parent, ADAPTERS_KEPT - 1)
                 write_gguf_lora(path, adapter, self.file.heads)
             self._adapters[version] = self.file.adapter(path)
         return self._adapters.get(version)

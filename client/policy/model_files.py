@@ -41,6 +41,13 @@ def folder_digest(folder: Path) -> str:
     return hashlib.sha256("".join(file_digest(path) for path in files).encode()).hexdigest()
 
 
+def keep_newest(folder: Path, count: int) -> None:
+    """Delete all but the newest GGUF files of a folder."""
+    files = sorted(folder.glob("*.gguf"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in files[count:]:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def draft_of(path: Path) -> Iterator[Path]:
     """Give a path to write to that becomes `path` in one step, or vanishes if anything goes wrong.

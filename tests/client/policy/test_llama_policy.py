@@ -121,6 +121,17 @@ def test_scenes_that_begin_alike_share_their_beginning(model: LlamaModel, adapte
     assert model.context.evaluated - before == len(cellar.scene) - shared + len(cellar.tokens)
 
 
+def test_adapters_are_converted_once_and_only_the_newest_are_kept(
+    model: LlamaModel, tmp_path: Path, adapters: list[Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_policy, "ADAPTERS_KEPT", 2)
+    halves = [{name: array / n for name, array in adapters[0].items()} for n in (1, 2, 3)]
+    for adapter in (*halves, halves[-1]):
+        LlamaPolicy(model, adapter).score(situations())
+    kept = sorted(path.name for path in (tmp_path / "adapters").iterdir())
+    assert kept == sorted(f"{LlamaPolicy(model, half).version}-1.gguf" for half in halves[1:])
+
+
 def test_a_command_without_alternative_costs_nothing(model: LlamaModel) -> None:
     assert LlamaPolicy(model, {}).score(situations()[3:])[0].tolist() == [0.0]
     assert model.context.evaluated == 0
