@@ -199,7 +199,9 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def replay(context: Any, calls: list[tuple[str, Any]], originals: Mapping[str, Any]) -> float:
     """Seconds of the same calls, prepared beforehand."""
-    from fedoel.client.policy.llama_library import as_batch, llama_cpp
+    import llama_cpp
+
+    from fedoel.client.policy.llama_library import as_batch
 
     ready = [(name, as_batch(values[0]) if name == "_decode" else values) for name, values in calls]
     originals["clear"]()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,16 @@ from ..protocol.messages import PlayRequest, reply_to_records, request_from_reco
 from ..protocol.play import specs_from_text
 from ..protocol.privacy.plan import Plan
 from ..protocol.secagg.messages import ACTIONS
-from .encoders.encoder import Encoder, encode, load_encoder
+from .device.runtime import DeviceRuntime
+from .encoders.encoder import Encoder, SaysWords, encode, load_encoder
 from .games.assignment import client_games
 from .player import play_episodes
 from .runtime import LocalRuntime, Runtime
 from .secure import answer_step, protected
 from .store import Store
 from .store_key import key_from_file, key_from_keyring
+
+FIRST = "keys"  # phase of a secure sum in which a device agrees to take part
 
 
 def make_app(runtime: Runtime) -> ClientApp:
@@ -42,7 +46,7 @@ def make_app(runtime: Runtime) -> ClientApp:
 
     @app.train("experience")
     def experience(message: Message, context: Context) -> Message:
-        return _guarded(message, lambda: answer(message.content, context, runtime))
+        return _guarded(message, lambda: answer(message.content, context, _here(context, runtime)))
 
     for phase, action in ACTIONS.items():
         category, _, name = action.partition(".")
@@ -53,9 +57,15 @@ def make_app(runtime: Runtime) -> ClientApp:
 
 def _secure_verb(phase: str, runtime: Runtime) -> Callable[[Message, Context], Message]:
     def verb(message: Message, context: Context) -> Message:
-        return _guarded(message, lambda: answer_secure(phase, message.content, context, runtime))
+        return _guarded(message, lambda: answer_secure(phase, message.content, context, _here(context, runtime)))
 
     return verb
+
+
+def _here(context: Context, runtime: Runtime) -> Runtime:
+    """Return the device's own runtime, if the node was started with its folder as the setting ``home``."""
+    home = context.node_config.get("home")
+    return runtime if home is None else DeviceRuntime(Path(str(home)))
 
 
 def _guarded(message: Message, work: Callable[[], RecordDict]) -> Message:
@@ -74,12 +84,16 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     """Answer one phase of a secure sum; raises as `answer` does, and `SecureSumError` for what must not be done."""
     config = RunConfig.from_flat(context.run_config)
     client, clients = partition(context)
+    if phase == FIRST:  # rather than to drop out of a round later
+        _admit(runtime, config)
     member = runtime.membership(config, client)
 
     def play(request: PlayRequest) -> ExperienceVector:
+        _admit(runtime, config)
         check_codec(request.spec, load_encoder(config.codec.name))
         member.accept(request)
-        return experience_of(config, request, client, clients, runtime, store_of(context, client))
+        _begin(runtime, config)
+        return experience_of(config, request, client, clients, runtime, store_of(context, client)).vector
 
     return answer_step(phase, records, context, member, play)
 
@@ -93,11 +107,38 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
         If the request is malformed or of a codec that this device does not know, or playing fails.
     """
     config = RunConfig.from_flat(context.run_config)
+    _admit(runtime, config)
     request, (client, clients) = request_from_records(records), partition(context)
     check_codec(request.spec, load_encoder(config.codec.name))
     runtime.membership(config, client).accept(request)
-    vector = experience_of(config, request, client, clients, runtime, store_of(context, client))
-    return reply_to_records(_noised(vector, Plan.from_json(request.plan)) if request.plan else vector.clipped())
+    _begin(runtime, config)
+    played = experience_of(config, request, client, clients, runtime, store_of(context, client))
+    vector = played.vector
+    if request.plan:
+        return reply_to_records(_noised(vector, Plan.from_json(request.plan)))
+    return reply_to_records(vector.clipped(), played.words)
+
+
+def _admit(runtime: Runtime, config: RunConfig) -> None:
+    """Ask a device whether it plays now, before anything is loaded; those of a simulation always do.
+
+    Raises
+    ------
+    ConfigError
+        If a device that is somebody's own is asked for words, whatever the run says.
+    NotNow
+        If its owner's conditions do not hold.
+    """
+    if isinstance(runtime, DeviceRuntime):
+        runtime.admit(config.games.per_client)
+        if isinstance(load_encoder(config.codec.name), SaysWords):
+            raise ConfigError("no device of a deployment sends words about what happened on it")
+
+
+def _begin(runtime: Runtime, config: RunConfig) -> None:
+    """Tell a device that games are about to be played."""
+    if isinstance(runtime, DeviceRuntime):
+        runtime.begin(config.games.per_client)
 
 
 def _noised(vector: ExperienceVector, plan: Plan) -> ExperienceVector:
@@ -105,10 +146,24 @@ def _noised(vector: ExperienceVector, plan: Plan) -> ExperienceVector:
     return ExperienceVector.from_parts(vector.spec, plan.decode(protected(vector, plan)))
 
 
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """What a device has to say: a vector, not yet clipped, and words where a codec sends them."""
+
+    vector: ExperienceVector
+    words: tuple[str, ...] = ()
+
+
 def experience_of(
     config: RunConfig, request: PlayRequest, client: int, clients: int, runtime: Runtime, store: Store | None = None
-) -> ExperienceVector:
-    """Play one client's games of one cycle and encode them, not yet clipped; log them in the device's store."""
+) -> Experience:
+    """Play one client's games of one cycle and encode them; log them in the device's store.
+
+    Raises
+    ------
+    ConfigError
+        If the codec sends words, and the run does not say that it may.
+    """
     games = client_games(
         specs_from_text(config.games.families),
         client,
@@ -118,7 +173,10 @@ def experience_of(
         config.games.partition,
         config.seed,
     )
-    policy, encoder = runtime.policy(config, request), load_encoder(config.codec.name)
+    encoder = load_encoder(config.codec.name)
+    if isinstance(encoder, SaysWords) and not config.privacy.allow_plaintext:
+        raise ConfigError("this codec sends words: the run must say privacy.allow-plaintext")
+    policy = runtime.policy(config, request)
     context = np.zeros(encoder.dimension, np.float32) if request.context is None else request.context
     policy = encoder.under(policy, context)
     seeds = streams(config.seed, request.cycle, client, len(games))
@@ -127,7 +185,8 @@ def experience_of(
     vector = encode(encoder, policy, trajectories, request.spec, request.baseline, config.codec.discount)
     if store:
         store.note_use(logged, hashlib.sha256(vector.to_array().tobytes()).hexdigest()[:16])
-    return vector
+    words = encoder.words(policy, trajectories) if isinstance(encoder, SaysWords) else []
+    return Experience(vector, tuple(words))
 
 
 def store_of(context: Context, client: int) -> Store | None:

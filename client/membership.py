@@ -1,39 +1,41 @@
 """What makes a device a member of a fleet: its own key, and the list of members that the fleet's owner has signed.
 
-A folder holds ``fleet.pub`` (whom to believe), ``members.json`` and its signature, and one private key a device. Keys
-are raw Ed25519 keys in hexadecimal, private ones readable by their owner alone.
+A folder holds ``fleet.pub`` (whom to believe), ``members`` (the signed list) and one private key a device. Keys are raw
+Ed25519 keys in hexadecimal, private ones readable by their owner alone.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ..protocol.errors import ConfigError, VersionError
+from ..protocol.members import Members, read_members
 from ..protocol.messages import PlayRequest
 from ..protocol.secagg.keys import Identity
 from ..protocol.signing import check_request
 from .secret_file import exposed
 
-FLEET_KEY, MEMBERS, SIGNATURE = "fleet.pub", "members.json", "members.sig"
+FLEET_KEY, MEMBERS = "fleet.pub", "members"
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
     """A device's identity, the public keys of all members, and the key that signs what the fleet's owner says.
 
-    `seen` is the file with the serial number of the last request that this device has taken.
+    `seen` is the file with the serial number of the last request that this device has taken, `listed` that with the
+    list of members, and `number` the list's.
     """
 
     identity: Identity
     members: frozenset[bytes]
     fleet_key: bytes
     seen: Path
+    listed: Path | None = None
+    number: int = 0
 
     def accept(self, request: PlayRequest) -> None:
         """Take a request that the fleet's owner has signed, and none that is older than one that was taken before.
@@ -48,9 +50,29 @@ class Membership:
         if request.serial < last:
             raise VersionError(f"request {request.serial} is older than {last}, which this device has taken")
         if request.serial > last:
-            part = self.seen.with_suffix(".part")
-            part.write_text(str(request.serial), encoding="ascii")
-            os.replace(part, self.seen)
+            _write_whole(self.seen, str(request.serial))
+
+    def renewed(self, text: str) -> Membership:
+        """Take a list of members that came with a request, keep it if it is newer, and refuse an older one.
+
+        Parameters
+        ----------
+        text
+            The signed list, or nothing where the fleet is that of a simulation.
+
+        Raises
+        ------
+        VersionError
+            If it is not signed, or older than the list that this device has.
+        """
+        if not text:
+            return self
+        members = read_members(self.fleet_key, text)
+        if members.number < self.number:
+            raise VersionError(f"list of members {members.number} is older than {self.number}, which this device has")
+        if members.number > self.number and self.listed is not None:
+            _write_whole(self.listed, text)
+        return replace(self, members=members.identities, number=members.number)
 
 
 def device_key(client: int) -> str:
@@ -59,7 +81,19 @@ def device_key(client: int) -> str:
 
 
 def load_membership(folder: Path, client: int) -> Membership:
+    """Read and check what one device of a simulation has been given; raises as `membership_at` does."""
+    return membership_at(folder, folder / device_key(client))
+
+
+def membership_at(folder: Path, path: Path) -> Membership:
     """Read and check what a device has been given.
+
+    Parameters
+    ----------
+    folder
+        Where the fleet's key and the list of members are.
+    path
+        The device's private key.
 
     Raises
     ------
@@ -67,7 +101,6 @@ def load_membership(folder: Path, client: int) -> Membership:
         If something is missing or damaged, others may read the private key, or the list is not signed.
     """
     members, fleet_key = load_members(folder)
-    path = folder / device_key(client)
     try:
         if exposed(path):
             raise ConfigError(f"others may read {path}: chmod 600 it, and give this device a new key if they did")
@@ -76,17 +109,22 @@ def load_membership(folder: Path, client: int) -> Membership:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} holds no key of this device ({error}): let it join the fleet again") from error
-    return Membership(identity, members, fleet_key, path.with_suffix(".serial"))
+    seen, listed = path.with_suffix(".serial"), folder / MEMBERS
+    return Membership(identity, members.identities, fleet_key, seen, listed, members.number)
 
 
-def load_members(folder: Path) -> tuple[frozenset[bytes], bytes]:
-    """Read the public keys of a fleet's members, and the fleet's own; raises as `load_membership` does."""
+def load_members(folder: Path) -> tuple[Members, bytes]:
+    """Read the list of a fleet's members, and the fleet's own public key; raises as `membership_at` does."""
     try:
         fleet_key = bytes.fromhex((folder / FLEET_KEY).read_text(encoding="ascii"))
-        listed = (folder / MEMBERS).read_bytes()
-        Ed25519PublicKey.from_public_bytes(fleet_key).verify((folder / SIGNATURE).read_bytes(), listed)
-        return frozenset(bytes.fromhex(member) for member in json.loads(listed)), fleet_key
-    except InvalidSignature as error:
-        raise ConfigError(f"{folder / MEMBERS} is not signed by the fleet's key: fetch it again") from error
-    except (OSError, ValueError, TypeError) as error:
+        return read_members(fleet_key, (folder / MEMBERS).read_text(encoding="ascii")), fleet_key
+    except VersionError as error:
+        raise ConfigError(f"{folder / MEMBERS}: {error}") from error
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} is no folder of a fleet's keys ({error}): let this device join again") from error
+
+
+def _write_whole(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="ascii")
+    os.replace(part, path)

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..protocol.play import GameSpec, Observation, Trajectory, Turn
+from ..protocol.play import INVALID, GameSpec, Observation, Trajectory, Turn
+from ..protocol.prompts import command_of
 from ..protocol.situation import Memory, Situation
 from .games.families import build_game
 from .games.game import Game
-from .policy.policy import LogProbs, Policy
+from .policy.policy import LogProbs, Policy, Speaker, sampled
 
 Advance = Callable[[int], None]
+MOST_REFUSED = 2  # invalid commands in a row, which end an episode
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Move:
+    """What a policy decided in one turn: the place of a command, or `INVALID`, and how it came to it."""
+
+    log_probs: LogProbs
+    action: int
+    response: str = ""
+    response_tokens: int = 0
 
 
 @dataclass
@@ -30,6 +42,8 @@ class Episode:
     situation: Situation
     turns: list[Turn] = field(default_factory=list)
     tokens: int = 0
+    response_tokens: int = 0
+    refused: int = 0
 
     @classmethod
     def begin(cls, spec: GameSpec, seed: int, stream: int, cache: Path) -> Episode:
@@ -45,24 +59,26 @@ class Episode:
 
     @property
     def done(self) -> bool:
-        return self.observation.done
+        return self.observation.done or self.refused == MOST_REFUSED
 
-    def act(self, log_probs: LogProbs, tokens: int) -> None:
-        """Draw a command from the policy's distribution and give it to the game."""
-        situation, before = self.situation, self.observation
-        action = draw(log_probs, self.rng)
-        command = situation.admissible[action]
-        after = self.game.step(command)
-        self.turns.append(Turn(situation, log_probs, action, _reward(before, after)))
+    def act(self, move: Move, tokens: int) -> None:
+        """Give a command to the game. What is none never reaches it, and costs a turn."""
+        before, turn = self.observation, Turn(self.situation, move.log_probs, move.action, 0.0, move.response)
+        after = self.game.step(turn.command)
+        self.turns.append(replace(turn, reward=_reward(before, after)))
         self.tokens += tokens
-        self.memory.do(command)
+        self.response_tokens += move.response_tokens
+        self.refused = 0 if turn.valid else self.refused + 1
+        if turn.valid:
+            self.memory.do(turn.command)
         self.situation = self.memory.see(after.text, after.admissible, after.turn)
         self.observation = after
 
     def finish(self, version: str) -> Trajectory:
         last = self.observation
         score = last.score / last.max_score if last.max_score else 0.0
-        return Trajectory(self.spec, self.seed, version, tuple(self.turns), last.won, last.lost, score, self.tokens)
+        turns, tokens = tuple(self.turns), (self.tokens, self.response_tokens)
+        return Trajectory(self.spec, self.seed, version, turns, last.won, last.lost, score, *tokens)
 
 
 def play_episodes(
@@ -89,10 +105,9 @@ def play_episodes(
             episodes.append(Episode.begin(spec, seed, stream, cache))
         active = [episode for episode in episodes if not episode.done]
         while active:
-            situations = [episode.situation for episode in active]
-            answers = zip(active, policy.score(situations), policy.tokens(situations), strict=True)
-            for episode, log_probs, tokens in answers:
-                episode.act(log_probs, tokens)
+            prompts = policy.tokens([episode.situation for episode in active])
+            for episode, move, tokens in zip(active, _moves(policy, active), prompts, strict=True):
+                episode.act(move, tokens)
             running = [episode for episode in active if not episode.done]
             advance(len(active) - len(running))
             active = running
@@ -102,10 +117,25 @@ def play_episodes(
             episode.game.close()
 
 
+def _moves(policy: Policy, episodes: Sequence[Episode]) -> list[Move]:
+    """Decide one turn of every episode: draw from the policy's distribution, or let it write."""
+    if isinstance(policy, Speaker):
+        answers = policy.respond([(episode.situation, episode.rng) for episode in episodes])
+        return [
+            Move(answer.log_probs, _found(command_of(answer.text), episode.situation), answer.text, len(answer.tokens))
+            for answer, episode in zip(answers, episodes, strict=True)
+        ]
+    scores = policy.score([episode.situation for episode in episodes])
+    return [Move(log_probs, draw(log_probs, episode.rng)) for log_probs, episode in zip(scores, episodes, strict=True)]
+
+
+def _found(command: str, situation: Situation) -> int:
+    return situation.admissible.index(command) if command in situation.admissible else INVALID
+
+
 def draw(log_probs: LogProbs, rng: np.random.Generator) -> int:
-    """Sample an index by inverting the cumulative distribution: one uniform number a turn."""
-    cumulative = np.exp(log_probs.astype(np.float64)).cumsum()
-    return min(int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")), len(log_probs) - 1)
+    """Sample a command: one uniform number a turn."""
+    return sampled(np.exp(log_probs.astype(np.float64)), rng)
 
 
 def _reward(before: Observation, after: Observation) -> float:

@@ -11,13 +11,12 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ..protocol.config import PolicyConfig, RunConfig
-from ..protocol.errors import ConfigError
 from ..protocol.messages import PlayRequest
 from .games.store import default_cache
 from .membership import Membership, load_membership
+from .policy.backend import load_backend
 from .policy.policy import Policy
 
-BACKENDS = ("torch", "llama", "tactics")
 Adapter = Mapping[str, NDArray[Any]]
 
 
@@ -96,17 +95,4 @@ def load_version(config: PolicyConfig, adapter: Adapter, version: str, cache: Pa
     ModelError
         If base and adapter do not make this version.
     """
-    if config.backend == "tactics":
-        from .policy.tactics_policy import TacticsPolicy
-
-        return TacticsPolicy.from_adapter(adapter, version)
-    if config.backend == "torch":
-        # Devices that play without a model have no torch.
-        from .policy.torch_policy import load_policy
-
-        return load_policy(config, adapter, version, cache)
-    if config.backend == "llama":
-        from .policy import llama_policy
-
-        return llama_policy.load_policy(config, adapter, version, cache)
-    raise ConfigError(f"unknown policy.backend {config.backend!r}; known are {', '.join(BACKENDS)}")
+    return load_backend(config.backend).load(config, adapter, version, cache)

@@ -42,7 +42,7 @@ def answer_step(phase: str, records: RecordDict, context: Context, member: Membe
     step = step_from_records(records)
     state = _begin(step, context, member) if phase == "keys" else _under_way(step, context)
     if phase == "shares":
-        state = device.share(state, step.body, member.members)
+        state = device.share(state, step.body, member.renewed(step.extra.decode("ascii", "replace")).members)
     elif phase == "masked":
         state = _mask(state, step, records, play)
     elif phase == "confirm":

@@ -24,14 +24,13 @@ def trajectory_to_bytes(trajectory: Trajectory) -> bytes:
             "log_probs": turn.log_probs.tolist(),
             "action": turn.action,
             "reward": turn.reward,
+            "response": turn.response,
         }
         for turn in trajectory.turns
     ]
-    fields = {name: getattr(trajectory, name) for name in ("seed", "policy_version", "won", "lost", "score")}
-    whole = {
-        "format": FORMAT, "spec": str(trajectory.spec), "turns": turns, "prompt_tokens": trajectory.prompt_tokens,
-        **fields,
-    }  # fmt: skip
+    names = ("seed", "policy_version", "won", "lost", "score", "prompt_tokens", "response_tokens")
+    fields = {name: getattr(trajectory, name) for name in names}
+    whole = {"format": FORMAT, "spec": str(trajectory.spec), "turns": turns, **fields}
     return zlib.compress(json.dumps(whole).encode())
 
 
@@ -59,4 +58,4 @@ def _turn(fields: dict[str, Any]) -> Turn:
     }
     situation["done"] = frozenset(situation["done"])
     log_probs = np.array(fields["log_probs"], dtype=np.float32)
-    return Turn(Situation(**situation), log_probs, fields["action"], fields["reward"])
+    return Turn(Situation(**situation), log_probs, fields["action"], fields["reward"], fields.get("response", ""))

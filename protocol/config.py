@@ -15,6 +15,8 @@ from .errors import ConfigError
 
 Scalar = int | float | str | bool
 PRECISIONS = ("auto", "fp32", "bf16")
+DECODINGS = ("tree", "free")
+DIVERGENCES = ("reverse-kl", "forward-kl", "jsd")
 WEIGHTS = ("file", "q8_0", "f16")
 MECHANISMS = ("none", "distributed", "central", "local")
 
@@ -23,7 +25,9 @@ MECHANISMS = ("none", "distributed", "central", "local")
 class GamesConfig:
     """Which games, how many, and how they are spread over clients.
 
-    The teacher is measured on the first `held_out_teacher` held-out games; 0 stands for all of them.
+    The teacher is measured on the first `held_out_teacher` held-out games; 0 stands for all of them. `transfer` names
+    games, like `families`, that nobody learns from and that every version plays; with `instructions` it also
+    answers some that are not about games.
     """
 
     families: str = "coin-collector level=102 turns=7"
@@ -33,6 +37,8 @@ class GamesConfig:
     gate: int = 24
     held_out: int = 100
     held_out_teacher: int = 0
+    transfer: str = ""
+    instructions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +46,10 @@ class PolicyConfig:
     """The model that plays.
 
     `base` is empty for the packaged SmolLM2, or a folder or GGUF file. `precision` is ``fp32``, ``bf16`` for the
-    matrix products of frozen layers, or ``auto`` for what is faster on the device. `weights` is how llama.cpp holds the
-    base model: as in the ``file``, or converted once to ``q8_0`` or ``f16``.
+    matrix products of frozen layers, or ``auto`` for what is faster on the device. `decoding` is ``tree``, the exact
+    distribution over admissible commands, or ``free``: the policy writes at most `response_tokens` tokens at
+    `temperature`, `thinking` or not, told which commands there are (`listed`) or not. `weights` is how
+    llama.cpp holds the base model: as in the ``file``, or converted once to ``q8_0`` or ``f16``.
     """
 
     backend: str = "torch"
@@ -53,6 +61,11 @@ class PolicyConfig:
     batch_tokens: int = 4096
     lora_rank: int = 8
     lora_layers: int = 10
+    decoding: str = "tree"
+    thinking: bool = False
+    listed: bool = True
+    response_tokens: int = 16
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +82,25 @@ class CodecConfig:
 class ContextConfig:
     """How an aggregate becomes the teacher's context: see `fedoel.server.codecs.context`.
 
-    `noise` is the variance of an advantage that is taken for chance; `max_kl` is in nats.
+    `noise` is the variance of an advantage that is taken for chance; `max_kl` is in nats. Contexts of words are `lists`
+    of them, each of at most `longest` tokens.
     """
 
     step: float = 20.0
     damping: float = 3.0
     noise: float = 0.05
     max_kl: float = 0.5
+    longest: int = 256
+    lists: int = 4
 
 
 @dataclass(frozen=True, slots=True)
 class DistilConfig:
     """On-policy context distillation into the adapter.
 
-    `retention` weighs the student's answers with the context, `anchor` what the base model says to a general text.
+    `retention` weighs the student's answers with the context, `anchor` what the base model says to a general text. The
+    rest says how text that was written freely is compared: see `fedoel.server.distillation.losses`. With `on_policy`
+    the student writes it, anew in every step; without, the teacher has written it before.
     """
 
     steps: int = 40
@@ -91,6 +109,13 @@ class DistilConfig:
     gradient_norm: float = 1.0
     retention: float = 0.0
     anchor: float = 0.0
+    divergence: str = "reverse-kl"
+    top_k: int = 256
+    tail: bool = False
+    renormalise: bool = False
+    temperature: float = 1.0
+    beta: float = 0.5
+    on_policy: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +132,17 @@ class WarmStartConfig:
 class StrategyConfig:
     """How vectors become an aggregate; `name` is an entry point or ``module:Class``.
 
-    In a cycle of several `exchanges`, each asks its own part of the cohort, with the context that those before it gave.
+    `options` are the strategy's own, as ``name=value`` words. In a cycle of several `exchanges`, each asks its own part
+    of the cohort, with the context that those before it gave. Where too few devices are ready, they are asked again for
+    `patience` seconds.
     """
 
     name: str = "mean"
+    options: str = ""
     exchanges: int = 1
     fraction_train: float = 1.0
     min_available_nodes: int = 2
+    patience: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +152,7 @@ class PrivacyConfig:
     With `epsilon` above 0, noise keeps the whole run within it at `delta`, for a fleet of `population` devices (0 for
     `clients`). `fisher_share` is the part of the vector's norm that goes to its Fisher diagonal; with 0 the diagonal is
     taken from public games. A secure sum stands `max_dropout`, and a share of `colluding` devices. `keys` is the folder
-    of the fleet's keys, by default inside the run's.
+    of the fleet's keys, by default inside the run's. Codecs that send words need `allow_plaintext`: nothing hides them.
     """
 
     mechanism: str = "none"
@@ -134,6 +163,7 @@ class PrivacyConfig:
     max_dropout: float = 0.2
     colluding: float = 1 / 3
     keys: str = ""
+    allow_plaintext: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +260,7 @@ def _check_ranges(config: RunConfig) -> None:
         "policy.lora-layers", "policy.batch-tokens", "codec.clipping-norm", "codec.fisher-norm", "context.step",
         "context.damping", "context.max-kl", "distil.steps", "distil.batch", "distil.learning-rate", "warm-start.steps",
         "warm-start.batch", "warm-start.learning-rate", "distil.gradient-norm", "strategy.min-available-nodes",
+        "policy.response-tokens", "policy.temperature", "distil.temperature", "context.longest", "context.lists",
     ]  # fmt: skip
     flat = config.to_flat()
     for key in positive:
@@ -239,14 +270,21 @@ def _check_ranges(config: RunConfig) -> None:
         ("seed", 0, 2**31 - 1), ("policy.threads", 0, 1024), ("games.held-out-teacher", 0, 1e9),
         ("strategy.fraction-train", 1e-9, 1), ("codec.discount", 0, 1), ("context.noise", 0, 1e6),
         ("distil.retention", 0, 1e6), ("distil.anchor", 0, 1e6), ("warm-start.anchor", 0, 1e6),
-        ("strategy.exchanges", 1, config.clients), ("privacy.epsilon", 0, 1e6), ("privacy.delta", 1e-15, 0.1),
+        ("strategy.exchanges", 1, config.clients), ("strategy.patience", 0, 1e8),
+        ("privacy.epsilon", 0, 1e6), ("privacy.delta", 1e-15, 0.1),
         ("privacy.population", 0, 1e12), ("privacy.fisher-share", 0, 0.99), ("privacy.max-dropout", 0, 0.9),
-        ("privacy.colluding", 0, 0.9),
+        ("privacy.colluding", 0, 0.9), ("distil.top-k", 0, 1e9), ("distil.beta", 1e-6, 1 - 1e-6),
     ):  # fmt: skip
         if not low <= float(flat[key]) <= high:
             raise ConfigError(f"{key} must lie between {low} and {high}, not {flat[key]!r}")
     if config.policy.precision not in PRECISIONS:
         raise ConfigError(f"policy.precision must be one of {', '.join(PRECISIONS)}, not {config.policy.precision!r}")
+    if config.policy.decoding not in DECODINGS:
+        raise ConfigError(f"policy.decoding must be one of {', '.join(DECODINGS)}, not {config.policy.decoding!r}")
+    if config.distil.divergence not in DIVERGENCES:
+        raise ConfigError(
+            f"distil.divergence must be one of {', '.join(DIVERGENCES)}, not {config.distil.divergence!r}"
+        )
     if config.policy.weights not in WEIGHTS:
         raise ConfigError(f"policy.weights must be one of {', '.join(WEIGHTS)}, not {config.policy.weights!r}")
     if config.privacy.mechanism not in MECHANISMS:

@@ -35,3 +35,11 @@ class PrivacyError(FedoelError, ValueError):
 
 class StoreError(FedoelError, RuntimeError):
     """A device's store that cannot be read or written."""
+
+
+class EnrolmentError(FedoelError, ValueError):
+    """A file with which a device joins a fleet that is something else, was changed, or does not fit."""
+
+
+class NotNow(FedoelError, RuntimeError):
+    """A request that a device would serve at another time: what its owner asks for does not hold at the moment."""

@@ -35,7 +35,7 @@ class VectorSpec:
     codec
         Name of the codec.
     dimension
-        Length of the context parameter w, and so of g and of F.
+        Length of the context parameter w, and so of g and of F; 0 where contexts are words.
     vocabulary
         Hash of whatever gives the coordinates their meaning.
     policy_version
@@ -101,8 +101,10 @@ class VectorSpec:
             spec._check_types()
         except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
             raise VectorError(f"this vector specification cannot be read: {error}") from error
-        if spec.dimension < 1 or spec.horizon < 1 or not spec.families:
-            raise VectorError(f"vector specification {spec.codec!r} has no coordinates, steps or families")
+        if spec.dimension < 0 or spec.horizon < 1 or not spec.families:
+            raise VectorError(
+                f"vector specification {spec.codec!r} has no steps or families, or fewer than no coordinates"
+            )
         return spec
 
     def _check_types(self) -> None:
@@ -232,7 +234,7 @@ class ExperienceVector:
             ("gradient", self.gradient, self.spec.clipping_norm),
             ("Fisher diagonal", self.fisher, self.spec.fisher_norm),
         ):
-            norm = float(np.linalg.norm(part))
+            norm = float(np.linalg.norm(part.astype(np.float64)))  # squares of what is sent may overflow float32
             if norm > bound * (1 + 1e-4):
                 raise VectorError(f"{name} has norm {norm:.3g}, above the clipping norm {bound:.3g}")
         if (self.fisher < 0).any() or (self.counters.visits < 0).any() or (self.counters.values[:, :4] < 0).any():
@@ -250,22 +252,27 @@ class ExperienceVector:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """One accepted vector and the node that sent it."""
+    """One accepted vector and the node that sent it, and what that said in words where a codec sends them."""
 
     node_id: int
     vector: ExperienceVector
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
     """What a strategy makes of a cohort's contributions: one vector, on the scale of a sum over `cohort` clients.
 
-    `noise` is the variance of the noise that was added to each number of its gradient.
+    `noise` is the variance of the noise that was added to each number of its gradient. `parts` are groups of the cohort
+    that are to have contexts of their own; without any, all share one. `words` is what the cohort said where a codec
+    sends words.
     """
 
     vector: ExperienceVector
     cohort: int
     noise: float = 0.0
+    parts: tuple[Aggregate, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 def clip(values: NDArray[Real], norm: float) -> NDArray[Real]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +26,7 @@ ADAPTER_TYPES = (np.dtype(np.float16), np.dtype(np.float32))
 REQUEST_FIELDS = MappingProxyType(
     {"cycle": int, "exchange": int, "spec": str, "serial": int, "plan": str, "signature": bytes}
 )
+MOST_WORDS, LONGEST_WORDS = 256, 20_000
 NUMPY_STYPE = "numpy.ndarray"
 
 Adapter = Mapping[str, NDArray[Any]]
@@ -128,18 +129,47 @@ def request_from_records(records: RecordDict) -> PlayRequest:
     )  # fmt: skip
 
 
-def reply_to_records(vector: ExperienceVector) -> RecordDict:
-    """Write the only thing that leaves a device: the vector, and the digest of its specification."""
-    return RecordDict(
+def reply_to_records(vector: ExperienceVector, words: Sequence[str] = ()) -> RecordDict:
+    """Write the only thing that leaves a device: the vector, and the digest of its specification.
+
+    Parameters
+    ----------
+    words
+        What the device says beside it, of codecs that send words.
+    """
+    records = RecordDict(
         {
             "experience": ArrayRecord({"vector": _to_array(vector.to_array())}),
             "spec": ConfigRecord({"digest": vector.spec.digest}),
         }
     )
+    if words:
+        records["words"] = ConfigRecord({"words": list(words)})
+    return records
+
+
+def words_from_reply(records: RecordDict, spec: VectorSpec) -> tuple[str, ...]:
+    """Take out of a reply what it says in words; only of codecs whose contexts are words.
+
+    Raises
+    ------
+    VectorError
+        If they are not a list of short texts.
+    """
+    if spec.dimension or "words" not in records:
+        return ()
+    said = records.pop("words")
+    given = said.get("words") if isinstance(said, ConfigRecord) and set(said) == {"words"} else None
+    words = tuple(word for word in given if isinstance(word, str)) if isinstance(given, list) else ()
+    if not isinstance(given, list) or not len(words) == len(given) <= MOST_WORDS:
+        raise VectorError(f"the words of a reply must be a list of at most {MOST_WORDS} texts")
+    if any(len(word) > LONGEST_WORDS for word in words):
+        raise VectorError(f"a text of a reply is longer than {LONGEST_WORDS} characters")
+    return words
 
 
 def vector_from_reply(records: RecordDict, spec: VectorSpec, noisy: bool = False) -> ExperienceVector:
-    """Read a reply.
+    """Read a reply, without its words.
 
     Parameters
     ----------

@@ -12,6 +12,7 @@ from .errors import ConfigError
 from .situation import Situation
 
 Setting = int | str | bool
+INVALID = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +84,28 @@ class Turn:
     """One decision: what the player knew, how likely each admissible command was, which one it gave, what came of it.
 
     `log_probs` has shape ``(len(situation.admissible),)``, natural log, under the policy that played.
-    `reward` is the change of score over the maximal score, minus one if this command lost the game.
+    `reward` is the change of score over the maximal score, minus one if this command lost the game. `response` is what
+    a policy that writes freely wrote; where that ends in no admissible command, `action` is `INVALID`.
     """
 
     situation: Situation
     log_probs: NDArray[np.float32]
     action: int
     reward: float
+    response: str = ""
+
+    @property
+    def valid(self) -> bool:
+        return self.action != INVALID
 
     @property
     def command(self) -> str:
-        return self.situation.admissible[self.action]
+        return self.situation.admissible[self.action] if self.valid else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One episode, played by one policy version."""
+    """One episode, played by one policy version. Tokens are those of all prompts and commands, and of all responses."""
 
     spec: GameSpec
     seed: int
@@ -108,6 +115,7 @@ class Trajectory:
     lost: bool
     score: float
     prompt_tokens: int = 0
+    response_tokens: int = 0
 
 
 def specs_from_text(text: str) -> tuple[GameSpec, ...]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 ROOM_LINE = re.compile(r"^\s*-=\s*(?P<name>.+?)\s*=-\s*$", re.MULTILINE)
 _WAYS = (("north", "south"), ("east", "west"), ("up", "down"), ("left", "right"))
-OPPOSITE = {one: other for pair in _WAYS for one, other in (pair, pair[::-1])}
+_ENDINGS = ("", "ward")
+OPPOSITE = {f"{a}{end}": f"{b}{end}" for way in _WAYS for a, b in (way, way[::-1]) for end in _ENDINGS}
 INFORMING = ("examine", "read", "look", "inventory")
 NOTE_WORDS = 12
 

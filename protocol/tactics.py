@@ -13,6 +13,7 @@ nothing here knows one family. All verbs outside of the vocabulary share one mor
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 
@@ -77,6 +78,7 @@ def move_of(command: str) -> int:
     return len(MOVES)
 
 
+@functools.lru_cache(maxsize=8192)  # goals, notes and commands come again turn after turn
 def words(text: str) -> frozenset[str]:
     """Words that carry meaning, in lower case."""
     return frozenset(w for w in re.findall(r"[a-z]{3,}", text.lower()) if w not in TRIFLES)

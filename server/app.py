@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from ..client.encoders.encoder import Encoder, SaysWords
+from ..client.policy.backend import load_backend
 from ..client.runtime import LocalRuntime, Runtime, keys_folder
 from ..protocol.config import RunConfig
-from ..protocol.errors import ConfigError, PrivacyError, SecureSumError
-from ..protocol.secagg.graph import choose_graph
-from ..strategies.budget import BudgetStrategy
+from ..protocol.errors import ConfigError
+from ..strategies.consolidator import Consolidator
 from ..strategies.experience import ExperienceStrategy
-from ..strategies.noisy_mean import CentralMean, LocalMean
-from ..strategies.registry import load_strategy
+from ..strategies.registry import build_strategy, load_strategy
 from ..strategies.secure_mean import SecureMean
-from .codecs.codec import load_codec
+from .codecs.codec import check_codec
 from .cycle import Cycles
 from .events import EventLog
 from .exchanges import spec_of
@@ -29,13 +29,6 @@ from .plan import Plan
 from .safeguards import RunSafeguards
 
 Listener = Callable[[dict[str, Any]], None]
-# Codecs whose context is more than a tilt, and the backends that can play it.
-CONTEXT_BACKENDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"tactics-text": ("torch",), "prefix": ("torch",), "steering": ("torch", "llama")}
-)
-NEEDED: Mapping[str, type[ExperienceStrategy]] = MappingProxyType(
-    {"distributed": SecureMean, "central": CentralMean, "local": LocalMean}
-)
 
 
 def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | None = None, engine: str = "") -> None:
@@ -66,13 +59,7 @@ def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | No
     with EventLog(Path(config.out) / "events.jsonl", listener) as log:
         secure = issubclass(strategy_class, SecureMean)
         cycles = Cycles(config, plan, learner, log, cache, engine or type(grid).__name__, secure)
-        strategy = strategy_class(
-            cycles,
-            exchanges=config.strategy.exchanges,
-            fraction_train=config.strategy.fraction_train,
-            min_available_nodes=config.strategy.min_available_nodes,
-            seed=config.seed,
-        )
+        strategy = build_strategy(config.strategy, cycles, config.seed)
         strategy.start(grid, num_rounds=config.cycles)
         log.emit("run_finished", summary="summary.json")
 
@@ -89,42 +76,36 @@ def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy]
     """
     if not config.out or not Path(config.out).is_absolute():
         raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
-    load_codec(config.codec.name)
-    _check_codec(config)
+    abilities = load_backend(config.policy.backend).abilities
+    encoder, plan = check_codec(config, abilities).encoder, Plan.of(config)
     strategy = load_strategy(config.strategy.name)
-    plan = Plan.of(config)
-    _check_privacy(config, strategy, plan)
+    _check_words(config, encoder, strategy)
+    if config.privacy.mechanism not in strategy.mechanisms:
+        raise ConfigError(
+            f"privacy.mechanism {config.privacy.mechanism!r} and strategy {config.strategy.name!r} do not go together: "
+            f"it works with {', '.join(sorted(strategy.mechanisms))}; 'distributed' noise needs 'secure-mean', "
+            "'central' noise 'central-mean' and 'local' noise 'local-mean'"
+        )
+    # Until the run starts, safeguards are all that there is to ask.
+    unborn = cast(Consolidator, SimpleNamespace(safeguards=RunSafeguards(config)))
+    build_strategy(config.strategy, unborn, config.seed).check(spec_of(config, encoder, plan, ""))
     return strategy, plan, make_learner(config, runtime.cache(config))
 
 
-def _check_codec(config: RunConfig) -> None:
-    """Refuse a codec whose context the devices' backend cannot play, or that distillation cannot retain."""
-    codec, backend = config.codec.name, config.policy.backend
-    backends = CONTEXT_BACKENDS.get(codec)
-    if backends and (backend not in backends or config.distil.retention):
-        raise ConfigError(
-            f"codec.name {codec!r} needs policy.backend {' or '.join(map(repr, backends))} and distil.retention 0"
-        )
-
-
-def _check_privacy(config: RunConfig, strategy: type[ExperienceStrategy], plan: Plan) -> None:
-    """Refuse noise that a strategy does not add, cohorts too small to hide in, and budgets that no noise keeps."""
-    mechanism = config.privacy.mechanism
-    needed = NEEDED.get(mechanism, ExperienceStrategy)
-    if not issubclass(strategy, needed) or (mechanism == "none" and issubclass(strategy, (CentralMean, LocalMean))):
-        pairs = ", ".join(f"{name!r} and a {kind.__name__}" for name, kind in NEEDED.items())
-        raise ConfigError(
-            f"privacy.mechanism {mechanism!r} and strategy {strategy.__name__} do not go together: {pairs} do"
-        )
-    if not issubclass(strategy, BudgetStrategy):
+def _check_words(config: RunConfig, encoder: Encoder, strategy: type[ExperienceStrategy]) -> None:
+    """Refuse words that a run does not allow, or that would get lost on their way."""
+    name = config.codec.name
+    if not isinstance(encoder, SaysWords):
+        if config.privacy.allow_plaintext:
+            raise ConfigError(f"codec.name {name!r} sends no words: leave privacy.allow-plaintext out")
         return
-    safeguards, encoder = RunSafeguards(config), load_codec(config.codec.name).encoder
-    try:
-        safeguards.plan(spec_of(config, encoder, plan, ""))
-        if issubclass(strategy, SecureMean):
-            choose_graph(safeguards.sample, config.privacy.colluding, config.privacy.max_dropout)
-    except (PrivacyError, SecureSumError) as error:
-        raise ConfigError(str(error)) from error
+    if not config.privacy.allow_plaintext:
+        raise ConfigError(
+            f"codec.name {name!r} sends words about what happened on devices, and nothing hides them: set "
+            "privacy.allow-plaintext if that is meant"
+        )
+    if not strategy.carries_words or config.strategy.exchanges > 1:
+        raise ConfigError(f"codec.name {name!r} needs strategy.name 'mean' and strategy.exchanges 1")
 
 
 app = ServerApp()

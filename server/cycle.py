@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,21 @@ from ..client.policy.policy import Policy
 from ..client.policy.tactics_policy import TacticsPolicy
 from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
-from ..protocol.experience import Aggregate
+from ..protocol.experience import Aggregate, ExperienceVector
 from ..protocol.messages import PlayRequest
+from ..protocol.play import Trajectory
 from ..protocol.tactics import DIMENSION
 from ..protocol.versions import Manifest
 from ..strategies.consolidator import Traffic
 from .baselines import play_floors
 from .codecs.context import Context
+from .evaluation import summarise
 from .events import EventLog, read_events, seconds_by_phase
 from .exchanges import Current, Exchanges
 from .fleet import owner_key
 from .gate import Trial, candidate_holds, context_helps
 from .learner import Adapter, Consolidation, Learner
+from .mixture import Mixture, lessons
 from .phases import Outcome, Phases
 from .plan import GameId, Plan
 from .public import PublicGames, turns_of
@@ -59,7 +63,8 @@ class Cycles:
         self.safeguards = RunSafeguards(config)
         self.summary: Entry = {
             "scenario": config.name, "seed": config.seed, "engine": engine, "private": self.safeguards.noisy,
-            "privacy": self.safeguards.describe(secure), "config": config.to_flat(), "floors": {}, "cycles": [],
+            "privacy": self.safeguards.describe(secure), "plaintext": config.privacy.allow_plaintext,
+            "config": config.to_flat(), "floors": {}, "cycles": [],
         }  # fmt: skip
         self.current = Current("", {})
         self.public = PublicGames(plan, cache)
@@ -70,7 +75,7 @@ class Cycles:
     def start(self) -> None:
         """Make the warm start, the floors, and the first evaluation."""
         self._emit_start()
-        games = (*self.plan.rehearsal, *self.plan.gate, *self.plan.held_out)
+        games = (*self.plan.rehearsal, *self.plan.gate, *self.plan.measured)
         # Other processes make the games while this one loads the model.
         with ThreadPoolExecutor(1) as pool:
             made = pool.submit(prepare, games, self.cache)
@@ -80,15 +85,15 @@ class Cycles:
                 made.result()
         first = self.phases.run(0, "warm-start", self._warm_start, self.config.warm_start.steps)
         self._promote(_part(first.arrays, "adapter"), self._manifest(first.values["version"], 0, [], 0, {}))
-        self.summary["floors"] = self.phases.run(0, "floors", self._floors, len(self.plan.held_out)).values
-        result = self.phases.run(0, "evaluate", self._evaluate_first, len(self.plan.held_out) + len(self.plan.gate))
+        self.summary["floors"] = self.phases.run(0, "floors", self._floors, len(self.plan.measured)).values
+        result = self.phases.run(0, "evaluate", self._evaluate_first, len(self.plan.measured) + len(self.plan.gate))
         self.trial, self.gate_stats = Trial.from_arrays(result.arrays), result.values["gate"]
         self._finish(0, {
             "decision": "warm-start",
             "reason": "uniform play over the admissible commands",
-            "held_out": result.values["held_out"], "probes": result.values["probes"],
+            **{name: result.values[name] for name in ("held_out", "transfer", "probes")},
             "teacher": without_families(result.values["held_out"]), "gate": None, "lessons": [], "kl": 0.0,
-            "uplink_bytes": 0.0, "downlink_bytes": 0.0, "accepted": 0, "refused": {},
+            "choices": [], "uplink_bytes": 0.0, "downlink_bytes": 0.0, "accepted": 0, "refused": {},
         })  # fmt: skip
 
     def _warm_start(self, advance: Advance) -> Outcome:
@@ -99,16 +104,20 @@ class Cycles:
         return Outcome({"version": version}, _named(adapter, "adapter"))
 
     def _floors(self, advance: Advance) -> Outcome:
-        streams = self.plan.streams("held-out", len(self.plan.held_out))
-        played = play_floors(self.plan.held_out, streams, self.cache, advance)
-        return Outcome({name: stats_of(trajectories) for name, trajectories in played.items()})
+        def play(games: Sequence[GameId]) -> dict[str, list[Trajectory]]:
+            return play_floors(games, self.plan.streams("held-out", len(games)), self.cache, advance)
+
+        played, transfer = play(self.plan.held_out), {name: play(games) for name, games in self.plan.transfer.items()}
+        return Outcome({
+            floor: {**stats_of(own), "transfer": {name: asdict(summarise(t[floor])) for name, t in transfer.items()}}
+            for floor, own in played.items()
+        })  # fmt: skip
 
     def _evaluate_first(self, advance: Advance) -> Outcome:
         policy = self.learner.policy(self.current.adapter, measured=True)
         played = self.public.play(policy, self.plan.gate, "gate", advance=advance)
-        values = {"held_out": self._held_out(policy, advance), "gate": without_families(stats_of(played))}
-        probes = self.learner.probe(self.current.adapter)
-        return Outcome({**values, "probes": probes}, Trial.of(played).to_arrays())
+        values = {**self._measure(policy, advance), "gate": without_families(stats_of(played))}
+        return Outcome(values, Trial.of(played).to_arrays())
 
     # The exchanges with the cohort
 
@@ -124,13 +133,21 @@ class Cycles:
         """Keep the aggregate, or that there is none."""
         self.exchanges.collect(cycle, exchange, aggregate, traffic)
 
+    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
+        """Return the aggregate that was kept last before this exchange."""
+        return self.exchanges.collected_before(self.current, cycle, exchange)
+
+    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
+        """What the server learned itself from its rehearsal in this exchange."""
+        return self.exchanges.reference(self.current, cycle, exchange)
+
     # The cycle itself
 
     def consolidate(self, cycle: int) -> None:
         """Turn what was collected into the next version, or say why not."""
         traffic = asdict(self.exchanges.traffic(cycle))
         self.log.emit("traffic", cycle=cycle, **traffic)
-        entry: Entry = {**traffic, "gate": None, "teacher": None, "lessons": [], "kl": 0.0}
+        entry: Entry = {**traffic, "gate": None, "teacher": None, "lessons": [], "kl": 0.0, "choices": []}
         if not self.exchanges.cohort(cycle):
             reason = "no client sent a vector that could be used"
             self._finish(cycle, {**entry, **self._as_before(), "decision": "no-experience", "reason": reason})
@@ -138,20 +155,17 @@ class Cycles:
         self._finish(cycle, {**entry, **self._learn(cycle)})
 
     def _learn(self, cycle: int) -> Entry:
-        context = self.exchanges.context(self.current, cycle)
-        entry: Entry = {
-            "lessons": [asdict(lesson) for lesson in self.exchanges.codec.lessons(context)],
-            "kl": context.kl,
-        }
+        mixture, choices = self._choose(cycle, self.exchanges.mixture(self.current, cycle))
+        entry: Entry = {"lessons": self._said(mixture), "kl": mixture.kl, "choices": choices}
         self.log.emit("lessons", cycle=cycle, lessons=entry["lessons"])
         games = len(self.plan.gate) + len(self._teacher_games())
-        tried = self.phases.run(cycle, "teacher", lambda advance: self._teacher(context, advance), games)
+        tried = self.phases.run(cycle, "teacher", lambda advance: self._teacher(mixture, advance), games)
         entry |= {"teacher": tried.values["held_out"], "gate": {**tried.values["gate"], "candidate": None}}
-        helps = context_helps(self.trial, Trial.from_arrays(tried.arrays))
+        helps = context_helps(self.trial, Trial.from_arrays(tried.arrays), [choice["name"] for choice in choices])
         if not helps.passed:
             return {**entry, **self._as_before(), "decision": "no-gain", "reason": helps.reason}
         made = self.phases.run(
-            cycle, "distil", lambda advance: self._distil(cycle, context, advance), self.config.distil.steps
+            cycle, "distil", lambda advance: self._distil(cycle, mixture, advance), self.config.distil.steps
         )
         entry["views"] = made.values["views"]
         candidate = _part(made.arrays, "adapter")
@@ -165,31 +179,82 @@ class Cycles:
         manifest = self._manifest(made.values["version"], cycle, entry["lessons"], self.exchanges.cohort(cycle), gate)
         self._promote(candidate, manifest)
         self.trial, self.gate_stats = trial, entry["gate"]["candidate"]
-        result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.held_out))
+        result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.measured))
         return {**entry, **result.values, "decision": "promoted", "reason": f"{helps.reason}; {holds.reason}"}
 
-    def _teacher(self, context: Context, advance: Advance) -> Outcome:
-        policy = self.learner.policy(self.current.adapter, measured=True)
-        teacher = self.exchanges.codec.encoder.under(policy, context.weights)
-        played = self.public.play(teacher, self.plan.gate, "gate", advance=advance)
-        held_out = self.public.play(teacher, self._teacher_games(), "held-out", advance=advance)
+    def _choose(self, cycle: int, mixture: Mixture) -> tuple[Mixture, list[Entry]]:
+        """Let the gate's games choose among the contexts that a single one can become; also return all, best first."""
+        if not self.exchanges.codec.chooses or len(mixture.contexts) > 1:
+            return mixture, []
+        (context,) = mixture.contexts
+        found = self.phases.run(cycle, "choose", lambda advance: self._best(cycle, context, advance))
+        choices = found.values["choices"]
+        return Mixture.of(replace(context, weights=found.arrays["weights"], kl=choices[0]["kl"])), choices
+
+    def _best(self, cycle: int, context: Context, advance: Advance) -> Outcome:
+        codec, policy = self.exchanges.codec, self.learner.policy(self.current.adapter)
+        own = turns_of(self.exchanges.rehearsed(self.current, cycle))
+        found = codec.choices(policy, own, context, self.config.context)
+        player = self.learner.policy(self.current.adapter, measured=True)
+        entries: list[Entry] = []
+        for choice in found:
+            played = self.public.play(codec.teacher(player, choice.context), self.plan.gate, "gate", advance=advance)
+            merit = float(Trial.of(played).merits.mean())
+            entries.append({"name": choice.name, "kl": choice.context.kl, "merit": merit})
+        order = sorted(range(len(found)), key=lambda place: -entries[place]["merit"])  # the first of equals
+        return Outcome({"choices": [entries[place] for place in order]}, {"weights": found[order[0]].context.weights})
+
+    def _said(self, mixture: Mixture) -> list[dict[str, Any]]:
+        """Lessons of a context in words, or of each with its number."""
+        said = [self.exchanges.codec.lessons(context) for context in mixture.contexts]
+        if len(said) == 1:
+            return [asdict(lesson) for lesson in said[0]]
+        return [{**asdict(each), "cluster": place} for place, some in enumerate(said, start=1) for each in some]
+
+    def _teachers(self, mixture: Mixture, policy: Policy) -> list[Policy]:
+        """Return the policy with each of the contexts."""
+        return [self.exchanges.codec.teacher(policy, context) for context in mixture.contexts]
+
+    def _led(
+        self,
+        mixture: Mixture,
+        teachers: Sequence[Policy],
+        games: Sequence[GameId],
+        purpose: str,
+        cycle: int,
+        advance: Advance = lambda played: None,
+    ) -> list[Trajectory]:
+        """Play games by the teachers, each with the context that was drawn for it."""
+        chosen = mixture.draw(games, self.plan.streams(purpose, len(games), cycle))
+        return self.public.play_each(teachers, chosen, games, purpose, cycle, advance)
+
+    def _teacher(self, mixture: Mixture, advance: Advance) -> Outcome:
+        teachers = self._teachers(mixture, self.learner.policy(self.current.adapter, measured=True))
+        played = self._led(mixture, teachers, self.plan.gate, "gate", 0, advance)
+        held_out = self._led(mixture, teachers, self._teacher_games(), "held-out", 0, advance)
         gate = {"current": self.gate_stats, "teacher": without_families(stats_of(played))}
         return Outcome({"held_out": stats_of(held_out), "gate": gate}, Trial.of(played).to_arrays())
 
-    def _distil(self, cycle: int, context: Context, advance: Advance) -> Outcome:
-        """Train on states that the student visits without the context, and on those that the teacher leads to."""
+    def _distil(self, cycle: int, mixture: Mixture, advance: Advance) -> Outcome:
+        """Train on states that the student visits without the context, and on those that the teacher leads to.
+
+        Off-policy, the baseline, only where the teacher leads.
+        """
         codec, policy = self.exchanges.codec, self.learner.policy(self.current.adapter)
         self.exchanges.rehearse_all(self.current, cycle)
-        own = turns_of(self.exchanges.rehearsed(self.current, cycle))
-        teacher = codec.encoder.under(policy, context.weights)
-        led = turns_of(self.public.play(teacher, self.plan.rehearsal, "rehearsal-teacher", cycle))
-        targets = [*codec.answers(policy, own, context.weights), *(turn.log_probs for turn in led)]
-        states = [*own, *led]
-        tilts, seed = codec.tilts(states, context.weights), self.plan.training_seed(cycle)
-        task = Consolidation(context, states, targets, tilts, seed)
+        own = self.exchanges.rehearsed(self.current, cycle) if self.config.distil.on_policy else []
+        unders = [partial(codec.teacher, context=context) for context in mixture.contexts]
+        teachers, games, purpose = [under(policy) for under in unders], self.plan.rehearsal, "rehearsal-teacher"
+        chosen = mixture.draw(games, self.plan.streams(purpose, len(games), cycle))
+        led = self._led(mixture, teachers, games, purpose, cycle)
+        made_of = lessons(codec, policy, mixture, own, led, chosen)
+        task = Consolidation(
+            mixture.merged(), made_of.turns, made_of.targets, [teachers[place] for place in made_of.drawn],
+            [unders[place] for place in made_of.drawn], made_of.tilts, self.plan.training_seed(cycle),
+        )  # fmt: skip
         made = self.learner.distil(self.current.adapter, task, advance)
         version = self.learner.policy(made.adapter).version
-        return Outcome({"version": version, "views": made.views}, _named(made.adapter, "adapter"))
+        return Outcome({"version": version, "views": dict(made.views)}, _named(made.adapter, "adapter"))
 
     def _judge(self, candidate: Adapter, advance: Advance) -> Outcome:
         played = self.public.play(
@@ -198,11 +263,17 @@ class Cycles:
         return Outcome({"gate": {"candidate": without_families(stats_of(played))}}, Trial.of(played).to_arrays())
 
     def _evaluate(self, advance: Advance) -> Outcome:
-        held_out = self._held_out(self.learner.policy(self.current.adapter, measured=True), advance)
-        return Outcome({"held_out": held_out, "probes": self.learner.probe(self.current.adapter)})
+        return Outcome(self._measure(self.learner.policy(self.current.adapter, measured=True), advance))
 
-    def _held_out(self, policy: Policy, advance: Advance) -> Entry:
-        return stats_of(self.public.play(policy, self.plan.held_out, "held-out", advance=advance))
+    def _measure(self, policy: Policy, advance: Advance) -> Entry:
+        """What is reported of a version: held-out games, those of kinds that nobody learns from, and probes."""
+
+        def play(games: Sequence[GameId]) -> list[Trajectory]:
+            return self.public.play(policy, games, "held-out", advance=advance)
+
+        held_out = stats_of(play(self.plan.held_out))
+        transfer = {name: asdict(summarise(play(games))) for name, games in self.plan.transfer.items()}
+        return {"held_out": held_out, "transfer": transfer, "probes": self.learner.probe(self.current.adapter)}
 
     def _teacher_games(self) -> Sequence[GameId]:
         return self.plan.held_out[: self.config.games.held_out_teacher or None]
@@ -222,7 +293,8 @@ class Cycles:
     def _as_before(self) -> Entry:
         """Results of the version that stays."""
         last = self.summary["cycles"][-1]
-        return {"held_out": {**last["held_out"], "families": last["families"]}, "probes": last["probes"]}
+        held_out = {**last["held_out"], "families": last["families"]}
+        return {"held_out": held_out, "transfer": last["transfer"], "probes": last["probes"]}
 
     def _finish(self, cycle: int, entry: Entry) -> None:
         """Complete the cycle's entry, log it and rewrite the summary."""

@@ -20,7 +20,9 @@ class Stats:
     """Results over some episodes. Rates and scores are fractions; `low` and `high` bound the win rate at 95 %.
 
     `turns_per_win` and `tokens_per_win` are all turns and all prompt and command tokens of the episodes, lost ones
-    included, over the number of wins; None when nothing was won.
+    included, over the number of wins; None when nothing was won. `response_tokens` is the mean length of what was
+    written in a turn, and `invalid` the share of turns in which that was no command; both are zero where commands are
+    walked as a tree.
     """
 
     win_rate: float
@@ -30,6 +32,8 @@ class Stats:
     score: float
     turns_per_win: float | None
     tokens_per_win: float | None
+    response_tokens: float
+    invalid: float
 
 
 def summarise(trajectories: Sequence[Trajectory]) -> Stats:
@@ -46,6 +50,8 @@ def summarise(trajectories: Sequence[Trajectory]) -> Stats:
         score=fmean(t.score for t in trajectories),
         turns_per_win=turns / wins if wins else None,
         tokens_per_win=tokens / wins if wins else None,
+        response_tokens=sum(t.response_tokens for t in trajectories) / max(turns, 1),
+        invalid=sum(not turn.valid for t in trajectories for turn in t.turns) / max(turns, 1),
     )
 
 

@@ -133,6 +133,20 @@ class EventLog:
         self.emit("phase_finished", cycle=cycle, phase=name, seconds=round(self._clock() - began, 3))
 
 
+def follow(file: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield the events that are appended to a file from now on, and None whenever there are no more yet."""
+    position, rest = file.stat().st_size if file.exists() else 0, b""
+    while True:
+        if file.exists():
+            with file.open("rb") as stream:
+                stream.seek(position)
+                *lines, rest = (rest + stream.read()).split(b"\n")
+                position = stream.tell()
+            for line in lines:
+                yield json.loads(line)
+        yield None
+
+
 def read_events(path: Path) -> list[Event]:
     """Read a log; a last line that was torn by the end of the process is left out.
 

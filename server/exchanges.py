@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 
 import numpy as np
 
-from ..client.encoders.encoder import Encoder, count
+from ..client.encoders.encoder import Encoder, count, encode
 from ..client.policy.policy import Policy
 from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
@@ -23,10 +24,12 @@ from ..protocol.messages import PlayRequest
 from ..protocol.play import Trajectory, Turn
 from ..protocol.signing import sign_request
 from ..strategies.consolidator import Traffic
+from ..strategies.robust import cosine
 from .codecs.codec import load_codec
 from .codecs.context import Context, divergence, no_context
 from .fleet import next_serial, owner_key
 from .learner import Adapter, Learner
+from .mixture import Mixture
 from .phases import Outcome, Phases
 from .plan import Plan
 from .public import PublicGames, turns_of
@@ -77,13 +80,43 @@ class Exchanges:
 
     def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
         """Keep the aggregate, or that there is none."""
-        vector = {} if aggregate is None else {"vector": aggregate.vector.to_array()}
+        vectors = {} if aggregate is None else {"vector": aggregate.vector.to_array()}
+        parts = aggregate.parts if aggregate else ()
+        vectors |= {f"part-{number}": part.vector.to_array() for number, part in enumerate(parts)}
         values = {
             **asdict(traffic), "refused": dict(traffic.refused), "cohort": aggregate.cohort if aggregate else 0,
             "noise": aggregate.noise if aggregate else 0.0, "version": self._asked,
+            "parts": [part.cohort for part in parts], "words": list(aggregate.words) if aggregate else [],
         }  # fmt: skip
-        self.phases.keep(cycle, _numbered("collect", exchange), Outcome(values, vector))
+        self.phases.keep(cycle, _numbered("collect", exchange), Outcome(values, vectors))
         self._collecting.close()
+
+    def collected_before(self, current: Current, cycle: int, exchange: int) -> Aggregate | None:
+        """Return what was kept last before an exchange, whichever version it was about."""
+        places = [(before, number) for before in range(1, cycle) for number in self._all()]
+        for before, number in reversed([*places, *((cycle, number) for number in range(1, exchange))]):
+            if "vector" in (kept := self._kept(before, number)).arrays:
+                return _aggregate_of(self._spec(current), kept)
+        return None
+
+    def reference(self, current: Current, cycle: int, exchange: int) -> ExperienceVector:
+        """Encode the server's own episodes of an exchange as a device does; not clipped."""
+        played = self.rehearsed(current, cycle, exchange)
+        policy = self._player(current, cycle, exchange)
+        baseline, discount = self._baseline(current, played), self.config.codec.discount
+        return encode(self.codec.encoder, policy, played, self._spec(current), baseline, discount)
+
+    def mixture(self, current: Current, cycle: int) -> Mixture:
+        """Return the contexts that the cycle's exchanges gave: one, or one for each part of their aggregate."""
+        parts = self._parts(current, cycle)
+        if len(parts) < 2:
+            return Mixture.of(self.context(current, cycle))
+        nothing = no_context(self.codec.encoder.dimension)
+        contexts = [
+            self._step(current, cycle, 1, nothing, part, f"context-part-{number}")
+            for number, part in enumerate(parts, start=1)
+        ]
+        return Mixture.weighted(contexts, parts, self.public.plan.families)
 
     def context(self, current: Current, cycle: int, exchanges: int | None = None) -> Context:
         """Context after some of the cycle's exchanges, or all of them; an exchange that gave nothing adds nothing."""
@@ -117,9 +150,7 @@ class Exchanges:
             self._rehearsed = {cycle: []}
         played = self._rehearsed[cycle]
         while len(played) < exchange:
-            weights = self.context(current, cycle, len(played)).weights
-            policy = self.codec.encoder.under(self.learner.policy(current.adapter), weights)
-            purpose = _numbered("rehearsal", len(played) + 1)
+            policy, purpose = self._player(current, cycle, len(played) + 1), _numbered("rehearsal", len(played) + 1)
             played.append(self.public.play(policy, self.public.plan.rehearsal, purpose, cycle))
         return played[exchange - 1]
 
@@ -127,20 +158,44 @@ class Exchanges:
         """Play what is missing of the cycle's rehearsals, as a run that was never interrupted has."""
         self.rehearsed(current, cycle, self.config.strategy.exchanges)
 
-    def _step(self, current: Current, cycle: int, exchange: int, before: Context, aggregate: Aggregate) -> Context:
+    def _player(self, current: Current, cycle: int, exchange: int) -> Policy:
+        """Return who plays in an exchange: the current version with the context so far."""
+        return self.codec.teacher(self.learner.policy(current.adapter), self.context(current, cycle, exchange - 1))
+
+    def _step(
+        self, current: Current, cycle: int, exchange: int, before: Context, aggregate: Aggregate, name: str = ""
+    ) -> Context:
         def work(advance: object) -> Outcome:
             own, turns = (turns_of(self.rehearsed(current, cycle, number)) for number in (1, exchange))
             policy = self.learner.policy(current.adapter)
-            seen = self._with_fisher(aggregate, self.codec.encoder.under(policy, before.weights), turns)
+            seen = self._with_fisher(aggregate, self.codec.teacher(policy, before), turns)
             after = self.codec.solve(seen, policy, turns, self.config.context, before)
-            kl = divergence(self.codec.answers(policy, own, after.weights), own)
-            return Outcome({"kl": kl}, {"weights": after.weights, "support": after.support})
+            kl = divergence(self.codec.answers(policy, own, after), own)
+            values = {"kl": kl, "words": list(after.words)}
+            return Outcome(values, {"weights": after.weights, "support": after.support})
 
-        found = self.phases.run(cycle, _numbered("context", exchange), work)
-        return Context(found.arrays["weights"], found.arrays["support"], found.values["kl"])
+        found = self.phases.run(cycle, name or _numbered("context", exchange), work)
+        words = tuple(found.values.get("words", ()))
+        return Context(found.arrays["weights"], found.arrays["support"], found.values["kl"], words)
 
     def _aggregate(self, current: Current, cycle: int, exchange: int) -> Aggregate | None:
-        """What an exchange gave, and those before it that asked the same version in the same way.
+        """What an exchange gave, and those before it that asked the same version in the same way."""
+        found = self._about(current, cycle, exchange)
+        return _sum(found) if found else None
+
+    def _parts(self, current: Current, cycle: int) -> list[Aggregate]:
+        """Parts of the cycle's aggregate, each with those of earlier ones about this version that are most like it."""
+        if self.config.strategy.exchanges > 1:
+            return []
+        newest, *before = [each.parts for each in self._about(current, cycle, 1)] or [()]
+        groups = [[part] for part in newest]
+        for old in [part for parts in before for part in parts if groups]:
+            likeness = [cosine(old.vector.gradient, part.vector.gradient) for part in newest]
+            groups[int(np.argmax(likeness))].append(old)
+        return [_sum(group) for group in groups]
+
+    def _about(self, current: Current, cycle: int, exchange: int) -> list[Aggregate]:
+        """Aggregates about the version that plays, newest first.
 
         Where a cycle promoted nothing, its experience is still that of the version that plays: it is not thrown away.
         """
@@ -150,19 +205,14 @@ class Exchanges:
                 if (kept := self._kept(before, 1)).values.get("version") != current.version:
                     break
                 asked.append(kept)
-        found = [kept for kept in asked if "vector" in kept.arrays]
-        if not found:
-            return None
-        spec = self._spec(current)
-        vector = total(ExperienceVector.unchecked(spec, kept.arrays["vector"]) for kept in found)
-        cohort, noise = (sum(kept.values[name] for kept in found) for name in ("cohort", "noise"))
-        return Aggregate(vector, cohort, noise)
+        return [_aggregate_of(self._spec(current), kept) for kept in asked if "vector" in kept.arrays]
 
     def _with_fisher(self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn]) -> Aggregate:
         """Fill in a Fisher diagonal that the cohort was not asked for, from as many public games as it played."""
-        if aggregate.vector.fisher.any():
+        if aggregate.vector.fisher.any() or not aggregate.vector.spec.dimension:
             return aggregate
-        _, fisher = self.codec.encoder.sums(policy, turns, np.zeros(len(turns)))
+        valid = [turn for turn in turns if turn.valid]
+        _, fisher = self.codec.encoder.sums(policy, valid, np.zeros(len(valid)))
         scale = aggregate.cohort * self.config.games.per_client / len(self.public.plan.rehearsal)
         return replace(aggregate, vector=replace(aggregate.vector, fisher=(scale * fisher).astype(np.float32)))
 
@@ -186,6 +236,22 @@ def spec_of(config: RunConfig, encoder: Encoder, plan: Plan, version: str) -> Ve
         encoder.name, encoder.dimension, encoder.vocabulary, version, plan.families, plan.horizon,
         config.codec.clipping_norm, config.codec.fisher_norm,
     )  # fmt: skip
+
+
+def _aggregate_of(spec: VectorSpec, kept: Outcome) -> Aggregate:
+    """Read an aggregate back."""
+    vectors = {name: ExperienceVector.unchecked(spec, array) for name, array in kept.arrays.items()}
+    cohorts = kept.values.get("parts", ())
+    parts = tuple(Aggregate(vectors[f"part-{number}"], cohort) for number, cohort in enumerate(cohorts))
+    words = tuple(kept.values.get("words", ()))
+    return Aggregate(vectors["vector"], kept.values["cohort"], kept.values["noise"], parts, words)
+
+
+def _sum(aggregates: Sequence[Aggregate]) -> Aggregate:
+    """Add aggregates up, newest first; their words stand in the order in which they came."""
+    vector, words = total(each.vector for each in aggregates), [each.words for each in reversed(aggregates)]
+    cohort, noise = sum(each.cohort for each in aggregates), sum(each.noise for each in aggregates)
+    return Aggregate(vector, cohort, noise, words=tuple(chain.from_iterable(words)))
 
 
 def _numbered(name: str, exchange: int) -> str:

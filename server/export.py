@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from ..client.membership import FLEET_KEY
+from ..client.model_files import find_model, model_digest
 from ..client.policy.lora import Heads, write_gguf_lora
-from ..client.policy.model_files import file_digest, find_model, folder_digest
 from ..protocol.errors import ConfigError, ModelError, VersionError
 from ..protocol.versions import Manifest
 from .files import write_whole
@@ -56,8 +56,10 @@ class Source:
     def promise(self) -> Mapping[str, Any]:
         """Read what the run promised its devices, if its summary is there."""
         path = self.run / "summary.json"
-        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["privacy"] if path.exists() else {}
-        return found
+        if not path.exists():
+            return {}
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        return {**summary["privacy"], "plaintext": summary.get("plaintext", False)}
 
 
 def export(folder: Path, to: str, quantise: str, base: str, out: Path) -> Path:
@@ -120,8 +122,8 @@ def verified(folder: Path, fleet_key: bytes | None = None) -> Source:
 def checked_base(base: str, manifest: Manifest) -> Path:
     """Find the base model, and refuse another than the version's."""
     model = find_model(base)
-    digest = folder_digest(model) if model.is_dir() else file_digest(model)
-    if digest != manifest.base:
+    # A policy that writes freely has the style of its prompt behind the digest.
+    if model_digest(model) != manifest.base.partition(" ")[0]:
         raise ModelError(f"{model} is not the base of version {manifest.version}: name the right one with --base")
     return model
 

@@ -1,15 +1,16 @@
-"""Keys of a fleet: made once, for a simulation all in one folder."""
+"""Keys of a fleet: made once, for a simulation all in one folder; a deployment knows its devices' public keys only."""
 
 from __future__ import annotations
 
-import json
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ..client.membership import FLEET_KEY, MEMBERS, SIGNATURE, device_key
+from ..client.membership import FLEET_KEY, MEMBERS, device_key, load_members
+from ..client.secret_file import write_secret
 from ..protocol.errors import ConfigError
+from ..protocol.members import sign_members
 from .files import write_whole
 
 OWNER_KEY, SERIAL = "fleet.key", "fleet.serial"
@@ -23,26 +24,34 @@ def make_fleet(folder: Path, clients: int) -> None:
     ConfigError
         If the folder cannot be written.
     """
-    if (folder / SIGNATURE).exists():  # written last
+    if (folder / MEMBERS).exists():  # written last
         return
-    owner, devices = (Ed25519PrivateKey.generate(), [Ed25519PrivateKey.generate() for _ in range(clients)])
-    members = json.dumps([device.public_key().public_bytes_raw().hex() for device in devices]).encode()
+    devices = [Ed25519PrivateKey.generate() for _ in range(clients)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for client, device in enumerate(devices):
+            write_secret(folder / device_key(client), device.private_bytes_raw().hex())
+    except OSError as error:
+        raise ConfigError(f"keys cannot be kept in {folder}: {error.strerror}; choose another folder") from error
+    make_owner(folder, [device.public_key().public_bytes_raw() for device in devices])
+
+
+def make_owner(folder: Path, members: Sequence[bytes] = ()) -> None:
+    """Make the fleet's own key, and its first list of members; raises as `make_fleet` does."""
+    owner = Ed25519PrivateKey.generate()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_secret(folder / OWNER_KEY, owner.private_bytes_raw().hex())
-        for client, device in enumerate(devices):
-            write_secret(folder / device_key(client), device.private_bytes_raw().hex())
         (folder / FLEET_KEY).write_text(owner.public_key().public_bytes_raw().hex(), encoding="ascii")
-        (folder / MEMBERS).write_bytes(members)
-        (folder / SIGNATURE).write_bytes(owner.sign(members))
     except OSError as error:
         raise ConfigError(f"keys cannot be kept in {folder}: {error.strerror}; choose another folder") from error
+    publish_members(folder, members)
 
 
-def write_secret(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, from its first byte on."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
-        file.write(text)
+def publish_members(folder: Path, members: Sequence[bytes]) -> None:
+    """Sign a list of members that replaces every one before it, and put it in place whole."""
+    number = load_members(folder)[0].number + 1 if (folder / MEMBERS).exists() else 1
+    write_whole(folder / MEMBERS, sign_members(owner_key(folder), number, members).encode())
 
 
 def owner_key(folder: Path) -> Ed25519PrivateKey:

@@ -55,10 +55,18 @@ class Verdict:
     reason: str
 
 
-def context_helps(current: Trial, teacher: Trial) -> Verdict:
-    """Whether the context raises the mean merit at all."""
-    gain = float((teacher.merits - current.merits).mean())
-    return Verdict(gain > 0, f"with the context {_wins(current, teacher)}, merit {gain:+.3f}")
+def context_helps(current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
+    """Whether the context raises the mean merit at all; by more than noise, if it is the best of several.
+
+    Parameters
+    ----------
+    choices
+        Names of the contexts that the same games have chosen from, the chosen one first.
+    """
+    difference = teacher.merits - current.merits
+    gain, luck = float(difference.mean()), NOISE * _standard_error(difference) if len(choices) > 1 else 0.0
+    chosen = f" ({choices[0]}, the best of {len(choices)})" if choices else ""
+    return Verdict(gain > luck, f"with the context{chosen} {_wins(current, teacher)}, merit {gain:+.3f}")
 
 
 def candidate_holds(current: Trial, candidate: Trial) -> Verdict:

@@ -9,21 +9,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..client.encoders.encoder import load_encoder
 from ..client.player import Advance
-from ..client.policy.policy import LogProbs, Policy
+from ..client.policy.backend import load_backend
+from ..client.policy.policy import LogProbs, Policy, Speaker
+from ..client.policy.several import Under, ask_each, each_under
 from ..client.policy.tactics_policy import TacticsPolicy
-from ..client.runtime import BACKENDS
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.play import Turn
-from ..protocol.tactics import DIMENSION, VOCABULARY
+from ..protocol.tactics import DIMENSION, VOCABULARY, cells
 from ..protocol.versions import policy_version
-from .codecs.context import Context
+from .codecs.context import Context, mean_divergence
 from .files import write_whole
 
 Adapter = Mapping[str, NDArray[Any]]
@@ -37,6 +39,10 @@ class Consolidation:
     ----------
     turns, targets
         Public states to train on, and what the teacher says in each.
+    teachers
+        For each state the policy before, with the context.
+    under
+        For each state what gives a policy the context.
     tilts
         What the context adds to each command's score, None where it does more than that.
     seed
@@ -46,6 +52,8 @@ class Consolidation:
     context: Context
     turns: Sequence[Turn]
     targets: Sequence[LogProbs]
+    teachers: Sequence[Policy]
+    under: Sequence[Under]
     tilts: Sequence[LogProbs] | None
     seed: int
 
@@ -96,9 +104,18 @@ class Learner(Protocol):
 
 
 class TacticsLearner:
-    """The baseline without a language model: contexts are added up."""
+    """The baseline without a language model: contexts of the tactics codec are added up, others are distilled.
+
+    Parameters
+    ----------
+    adds_up
+        Whether contexts are weights of tactics.
+    """
 
     base = VOCABULARY
+
+    def __init__(self, adds_up: bool = True) -> None:
+        self._adds_up = adds_up
 
     def load(self) -> None:
         """Have nothing to load."""
@@ -115,8 +132,21 @@ class TacticsLearner:
         return {"weights": np.zeros(DIMENSION, dtype=np.float32)}
 
     def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
-        """Add the context to the weights: for this player that is exact."""
-        return Consolidated({"weights": adapter["weights"] + task.context.weights}, {"without_context": 0.0})
+        """Add the context to the weights: for this player that is exact. Others' contexts say what to play only."""
+        if self._adds_up:
+            return Consolidated({"weights": adapter["weights"] + task.context.weights}, {"without_context": 0.0})
+        from .distillation.log_linear import fit
+
+        one_hot = np.eye(DIMENSION, dtype=np.float32)
+        phi = [one_hot[cells(turn.situation)] for turn in task.turns]
+        made = {"weights": fit(phi, task.targets, adapter["weights"])}
+        return Consolidated(made, self._views(made, task))
+
+    def _views(self, adapter: Adapter, task: Consolidation) -> dict[str, float]:
+        student, states = self.policy(adapter), [turn.situation for turn in task.turns]
+        with_context = ask_each(each_under(student, task.under), states, lambda policy, own: policy.score(own))
+        answers = {"without_context": student.score(states), "with_context": with_context}
+        return {name: mean_divergence(found, task.targets) for name, found in answers.items()}
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
         """Have nothing outside of games."""
@@ -139,7 +169,7 @@ class TorchLearner:
     @property
     def base(self) -> str:
         """Digest of the base model's file."""
-        return str(self._model().base.digest)
+        return str(self._model().name)
 
     def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
         """Return the model with this adapter.
@@ -147,9 +177,10 @@ class TorchLearner:
         Games on which every version is measured share their scenes. Those to learn from start without any after
         `forget`, so that what is learned does not depend, in its last bits, on what was played before.
         """
-        from ..client.policy.torch_policy import TorchPolicy
+        from ..client.policy.torch_policy import TorchPolicy, speaking
 
-        return TorchPolicy(self._model(), adapter, self._measured_scenes if measured else self._learned_scenes)
+        scenes = self._measured_scenes if measured else self._learned_scenes
+        return speaking(TorchPolicy(self._model(), adapter, scenes), self._config.policy, scored=not measured)
 
     def forget(self) -> None:
         """Drop the scenes and rows of games to learn from."""
@@ -157,7 +188,7 @@ class TorchLearner:
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
         """Train fresh LoRA layers towards uniform play, or read the result of the same training from the cache."""
-        from .distillation.opcd import Schedule, forward_kl, towards
+        from .distillation.opcd import Schedule
 
         path = self._cache / "warm-starts" / f"{self._warm_key(turns)}.npz"
         if path.exists():
@@ -165,8 +196,7 @@ class TorchLearner:
                 return {name: stored[name] for name in stored.files}
         settings = self._config.warm_start
         schedule = Schedule(settings.steps, settings.batch, settings.learning_rate, anchor=settings.anchor)
-        objective = towards([turn.log_probs for turn in turns], forward_kl)
-        adapter = self._train({}, turns, objective, schedule, 0, advance)
+        adapter = self._imitate(turns, schedule, advance)
         buffer = io.BytesIO()
         np.savez(buffer, **adapter)  # type: ignore[arg-type]
         write_whole(path, buffer.getvalue())
@@ -174,21 +204,84 @@ class TorchLearner:
 
     def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
         """Train the adapter towards the teacher's answers on rehearsal turns."""
-        from .distillation.opcd import Schedule, Views, retaining
+        from .distillation.opcd import Retained, Schedule, Views, divergence_of, retaining, towards
 
         settings, views = self._config.distil, Views()
         schedule = Schedule(
             settings.steps, settings.batch, settings.learning_rate, settings.gradient_norm, settings.anchor
         )
-        objective = retaining(task.targets, task.tilts, settings.retention, views)
-        made = self._train(adapter, task.turns, objective, schedule, task.seed, advance)
-        return Consolidated(made, views.end(states=settings.batch * max(1, settings.steps // 4)))
+        if self._free:
+            return self._distil_text(adapter, task, schedule, advance)
+        loss = divergence_of(settings.divergence, settings.beta)
+        objective, retained = retaining(task.targets, task.tilts, settings.retention, views, loss), None
+        if task.tilts is None:
+            states = [turn.situation for turn in task.turns]
+            retained = Retained(self._retention(task, views.context), states, towards(task.targets, loss))
+        made = self._train(adapter, task.turns, objective, schedule, task.seed, advance, retained)
+        return Consolidated(made, views.end(settings.batch * self._last_steps))
+
+    @property
+    def _last_steps(self) -> int:
+        """Steps at the end of distillation in which both views of the student are taken."""
+        return max(1, self._config.distil.steps // 4)
+
+    def _retention(self, task: Consolidation, seen: list[float]) -> Any:
+        from .distillation.retention import Retention
+
+        settings = self._config.distil
+        return Retention(task.under, settings.retention, settings.steps - self._last_steps, seen)
+
+    def _distil_text(self, adapter: Adapter, task: Consolidation, schedule: Any, advance: Advance) -> Consolidated:
+        """Distil what the student writes, or, off-policy, what the teacher has written."""
+        from ..client.policy.torch_policy import decoding_of
+        from .distillation.free_text import FreeText
+        from .distillation.losses import token_loss
+        from .distillation.opcd import Views
+
+        model, states = self._model(), [turn.situation for turn in task.turns]
+        streams = [np.random.default_rng([task.seed, 4, place]) for place in range(len(states))]
+        written = None
+        if not self._config.distil.on_policy:
+            asked = list(zip(states, streams, strict=True))
+            answers = ask_each(task.teachers, asked, lambda teacher, own: cast(Speaker, teacher).respond(own))
+            written = [answer.tokens for answer in answers]
+        views, last = Views(), self._last_steps
+        text = FreeText(
+            model, states, task.teachers, decoding_of(self._config.policy), token_loss(self._config.distil), task.seed,
+            written, self._retention(task, views.context), seen=views.without,
+        )  # fmt: skip
+        self._optimise(adapter, text, schedule, task.seed, advance)
+        covered = {
+            f"{name}_mass": float(np.mean([getattr(coverage, name) for coverage in text.coverage[-last:]]))
+            for name in ("student", "teacher")
+        }
+        return Consolidated(model.adapter(), {**views.end(last), **covered})
+
+    def _imitate(self, turns: Sequence[Turn], schedule: Any, advance: Advance) -> Adapter:
+        """Train fresh LoRA layers on the commands that turns are about."""
+        from .distillation.opcd import forward_kl, towards
+
+        if not self._free:
+            objective = towards([turn.log_probs for turn in turns], forward_kl)
+            return self._train({}, turns, objective, schedule, 0, advance)
+        from .distillation.free_text import Imitation
+
+        self._optimise({}, Imitation(self._model(), turns, 0), schedule, 0, advance)
+        return self._model().adapter()  # type: ignore[no-any-return]
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
-        """Read a general text, with the adapter and without."""
+        """Read a general text and, if it is to, answer instructions, with the adapter and without."""
+        measured = self._measure(adapter)
+        return {**measured, **{f"base_{name}": value for name, value in self._base_measures.items()}}
+
+    def _measure(self, adapter: Adapter) -> dict[str, float]:
+        from .probes.instructions import instructions_followed, load_instructions
         from .probes.perplexity import perplexity
 
-        return {"perplexity": perplexity(self._model(), adapter), "base_perplexity": self._base_perplexity}
+        measured = {"perplexity": perplexity(self._model(), adapter)}
+        if self._config.games.instructions:
+            measured["instructions"] = instructions_followed(self._model(), adapter, load_instructions())
+        return measured
 
     @cached_property
     def _anchor(self) -> Any:
@@ -197,10 +290,8 @@ class TorchLearner:
         return Anchor.prepare(self._model())
 
     @cached_property
-    def _base_perplexity(self) -> float:
-        from .probes.perplexity import perplexity
-
-        return perplexity(self._model(), {})
+    def _base_measures(self) -> Mapping[str, float]:
+        return self._measure({})
 
     def describe(self, folder: Path) -> None:
         """Write PEFT's own configuration, so that plain peft can load the folder."""
@@ -220,7 +311,14 @@ class TorchLearner:
         return load_model(self._config.policy, self._cache)
 
     def _train(
-        self, adapter: Adapter, turns: Sequence[Turn], objective: Any, schedule: Any, seed: int, advance: Advance
+        self,
+        adapter: Adapter,
+        turns: Sequence[Turn],
+        objective: Any,
+        schedule: Any,
+        seed: int,
+        advance: Advance,
+        retained: Any = None,
     ) -> Adapter:
         from .distillation.opcd import train
         from .distillation.rehearsal import Rehearsal
@@ -229,14 +327,29 @@ class TorchLearner:
         rehearsal = Rehearsal.prepare(model, [turn.situation for turn in turns], self._learned_scenes)
         anchor = self._anchor if schedule.anchor else None
         model.load(adapter)
-        train(rehearsal, objective, schedule, seed, advance, anchor)
+        train(rehearsal, objective, schedule, seed, advance, anchor, retained)
         self.forget()
         return model.adapter()  # type: ignore[no-any-return]
+
+    def _optimise(self, adapter: Adapter, task: Any, schedule: Any, seed: int, advance: Advance) -> list[float]:
+        """Fit the adapter to a task over free text; returns the loss of every step."""
+        from .distillation.opcd import optimise
+
+        anchor = self._anchor if schedule.anchor else None
+        self._model().load(adapter)
+        losses = optimise(self._model(), task.rows, task.step, schedule, seed, advance, anchor)
+        self.forget()
+        return losses
+
+    @property
+    def _free(self) -> bool:
+        return self._config.policy.decoding == "free"
 
     def _warm_key(self, turns: Sequence[Turn]) -> str:
         """Hash of all that decides the warm start: base and precision, prompt, LoRA shape, schedule and states."""
         from ..protocol.prompts import render
 
+        style = self._model().style
         policy, precision = self._config.policy, self._model().base.precision
         settings = [asdict(self._config.warm_start), policy.lora_rank, policy.lora_layers, precision]
         if self._config.warm_start.anchor:
@@ -244,7 +357,7 @@ class TorchLearner:
         digest = hashlib.sha256(policy_version(self.base, {}).encode())
         digest.update(json.dumps(settings).encode())
         for turn in turns:
-            prompt = render(turn.situation)
+            prompt = render(turn.situation, style)
             digest.update(repr((prompt, turn.situation.admissible)).encode())
         return digest.hexdigest()[:24]
 
@@ -260,11 +373,18 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
         If the base model is not there.
     """
     if config.policy.backend == "tactics":
-        return TacticsLearner()
+        return TacticsLearner(load_encoder(config.codec.name).vocabulary == VOCABULARY)
     if config.policy.backend in ("torch", "llama"):  # devices may play with llama.cpp; the server trains with torch
-        from ..client.policy.model_files import find_model
+        from ..client.model_files import find_model
 
         if find_model(config.policy.base).is_dir() and config.policy.backend == "llama":
             raise ConfigError("policy.backend 'llama' needs a GGUF file as policy.base: devices read no other")
+        if config.policy.decoding == "free":
+            from .distillation.losses import token_loss
+
+            token_loss(config.distil)
         return TorchLearner(config, cache)
-    raise ConfigError(f"unknown policy.backend {config.policy.backend!r}; known are {', '.join(BACKENDS)}")
+    learner = getattr(load_backend(config.policy.backend), "learner", None)
+    if learner is None:
+        raise ConfigError(f"policy.backend {config.policy.backend!r} plays but has no learner(config, cache)")
+    return cast(Learner, learner(config, cache))

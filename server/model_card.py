@@ -116,7 +116,7 @@ tags: [fedoel, federated-learning, text-games]
 
 # fedoel {version}
 
-An adapter that plays text games, learned from the experience of many devices, none of whose transcripts left them.
+Plays text games, from the experience of many devices; what left them is said under Privacy.
 
 | | |
 |---|---|

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..client.games.assignment import mixes
+from ..client.games.families import settings_of
 from ..client.games.splits import Split, assert_disjoint, for_split, game_seed
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
@@ -18,12 +21,17 @@ GameId = tuple[GameSpec, int]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The public games of a run, every family in equal shares."""
+    """The public games of a run, every family in equal shares.
+
+    `transfer` are held-out games, by name, of kinds that nobody learns from; as many of each as of a family that is
+    learned from.
+    """
 
     specs: tuple[GameSpec, ...]
     rehearsal: tuple[GameId, ...]
     gate: tuple[GameId, ...]
     held_out: tuple[GameId, ...]
+    transfer: Mapping[str, tuple[GameId, ...]]
     seed: int
 
     @classmethod
@@ -33,8 +41,8 @@ class Plan:
         Raises
         ------
         ConfigError
-            If the configuration names no games, the same family twice, an unknown family or setting, or more clients
-            or games than there are seeds.
+            If the configuration names no games, the same family twice, an unknown family or setting, more clients or
+            games than there are seeds, or games to learn from among those for transfer.
         """
         specs = specs_from_text(config.games.families)
         families = [spec.family for spec in specs]
@@ -48,10 +56,16 @@ class Plan:
             _games(specs, Split.REHEARSAL, games.rehearsal),
             _games(specs, Split.GATE, games.gate),
             _games(specs, Split.HELD_OUT, games.held_out),
+            _transfer(specs, games.transfer, math.ceil(games.held_out / len(specs))),
             config.seed,
         )
-        assert_disjoint((*plan.rehearsal, *plan.gate), plan.held_out)
+        assert_disjoint((*plan.rehearsal, *plan.gate), plan.measured)
         return plan
+
+    @property
+    def measured(self) -> tuple[GameId, ...]:
+        """All games that every version plays and that are reported on."""
+        return (*self.held_out, *(game for games in self.transfer.values() for game in games))
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -75,6 +89,14 @@ class Plan:
 
 def _games(specs: tuple[GameSpec, ...], split: Split, count: int) -> tuple[GameId, ...]:
     return tuple((for_split(specs[i % len(specs)], split), game_seed(split, i)) for i in range(count))
+
+
+def _transfer(learned: tuple[GameSpec, ...], text: str, count: int) -> dict[str, tuple[GameId, ...]]:
+    specs = specs_from_text(text)
+    known = [(spec.family, settings_of(spec)) for spec in learned]
+    if any((spec.family, settings_of(spec)) in known for spec in specs) or len(set(specs)) < len(specs):
+        raise ConfigError(f"games.transfer must name games that nobody learns from, each once, not {text!r}")
+    return {str(spec): _games((spec,), Split.HELD_OUT, count) for spec in specs}
 
 
 def _number(purpose: str) -> int:

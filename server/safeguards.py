@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..client.membership import load_members
+from ..client.membership import MEMBERS, load_members
 from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
 from ..protocol.errors import PrivacyError
@@ -31,10 +31,15 @@ class RunSafeguards:
         """Where rounds and releases are written down."""
         return Ledger(Path(self.config.out) / "privacy.jsonl")
 
-    @cached_property
+    @property
     def members(self) -> Collection[bytes]:
-        """Public keys of the fleet's devices."""
-        return load_members(keys_folder(self.config))[0]
+        """Public keys of the fleet's devices; read anew each time, since devices join and leave during a run."""
+        return load_members(keys_folder(self.config))[0].identities
+
+    @property
+    def signed_members(self) -> bytes:
+        """The list as devices check it. A simulation's devices have it already, and it never changes."""
+        return (keys_folder(self.config) / MEMBERS).read_bytes() if self.config.privacy.keys else b""
 
     @property
     def colluding(self) -> float:

@@ -7,34 +7,41 @@ be repeated to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import Condition
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..client.encoders.abilities import SoftPrompted, Steered, behind, steered
-from ..client.policy.policy import LogProbs, Policy
+from ..client.encoders.abilities import SoftPrompted, Steered, behind, length, steered, tell
+from ..client.policy.policy import Answer, LogProbs, Policy, Speaker
 from ..protocol.errors import FedoelError
 from ..protocol.experience import Vector
 from ..protocol.play import Turn
 from ..protocol.situation import Situation
 
+Call = Callable[[Policy, Sequence[Any]], list[Any]]
 _client: ContextVar[int | None] = ContextVar("client", default=None)
 
 
 @dataclass(eq=False)
 class _Request:
-    """One client's waiting call, and what came of it."""
+    """One client's waiting call, and what came of it: one answer for each thing asked."""
 
     policy: Policy
-    situations: Sequence[Situation]
-    answer: list[LogProbs] | None = None
+    call: Call
+    asked: Sequence[Any]
+    answer: list[Any] | None = None
     failure: BaseException | None = None
+
+    @property
+    def kind(self) -> tuple[int, Call]:
+        """What is answered together."""
+        return id(self.policy), self.call
 
     @property
     def done(self) -> bool:
@@ -72,15 +79,15 @@ class Batcher:
 
     def wrap(self, policy: Policy) -> BatchingPolicy:
         """Return a policy whose calls are batched with those of the other clients."""
-        return BatchingPolicy(policy, self)
+        return BatchingSpeaker(policy, self) if isinstance(policy, Speaker) else BatchingPolicy(policy, self)
 
-    def score(self, policy: Policy, situations: Sequence[Situation]) -> list[LogProbs]:
+    def ask(self, policy: Policy, call: Call, asked: Sequence[Any]) -> list[Any]:
         """Wait until every live client waits too, and return this call's part of the batch."""
         client = _client.get()
         if client is None:
             # The server's own calls are not part of any cohort.
-            return policy.score(situations)
-        request = _Request(policy, situations)
+            return call(policy, asked)
+        request = _Request(policy, call, asked)
         with self._changed:
             if client not in self._live:
                 raise FedoelError(f"client {client} plays without having been admitted")
@@ -97,8 +104,8 @@ class Batcher:
             return
         requests = [self._waiting[client] for client in sorted(self._waiting)]
         self._waiting.clear()
-        for policy in {id(request.policy): request.policy for request in requests}.values():
-            _answer(policy, [request for request in requests if request.policy is policy])
+        for first in {request.kind: request for request in reversed(requests)}.values():
+            _answer(first.policy, first.call, [request for request in requests if request.kind == first.kind])
         self._changed.notify_all()
 
 
@@ -116,7 +123,7 @@ class BatchingPolicy:
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands."""
-        return self.batcher.score(self.inner, situations)
+        return self.batcher.ask(self.inner, _score, situations)
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation; counting needs no batch."""
@@ -124,14 +131,22 @@ class BatchingPolicy:
 
     def behind(self, context: Vector | str) -> BatchingPolicy:
         """Return the inner policy with a context in its prompt, batched too."""
-        return BatchingPolicy(behind(self.inner, context), self.batcher)
+        return self.batcher.wrap(behind(self.inner, context))
 
     def steered(self, context: Vector) -> BatchingPolicy:
         """Return the inner policy with a control vector, batched too."""
-        return BatchingPolicy(steered(self.inner, context), self.batcher)
+        return self.batcher.wrap(steered(self.inner, context))
+
+    def length(self, text: str) -> int:
+        """Tokens of a text."""
+        return length(self.inner, text)
+
+    def tell(self, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
+        """Let one client's policy write about its games, when it has played."""
+        return tell(self.inner, asked, longest)
 
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
-        """Hidden states for one client, which it asks for when it has played."""
+        """What would steer towards one client's commands, which it asks for when it has played."""
         return cast(Steered, self.inner).features(situations)
 
     def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
@@ -139,15 +154,32 @@ class BatchingPolicy:
         return cast(SoftPrompted, self.inner).gradients(turns)
 
 
-def _answer(policy: Policy, requests: Sequence[_Request]) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchingSpeaker(BatchingPolicy):
+    """A policy that writes its answers, those of all clients side by side."""
+
+    def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
+        """Write an answer to each situation, sampled with its own random stream."""
+        return self.batcher.ask(self.inner, _respond, asked)
+
+
+def _score(policy: Policy, situations: Sequence[Situation]) -> list[LogProbs]:
+    return policy.score(situations)
+
+
+def _respond(policy: Policy, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
+    return cast(Speaker, policy).respond(asked)
+
+
+def _answer(policy: Policy, call: Call, requests: Sequence[_Request]) -> None:
     """Call the policy once, and give each request its part, or the exception."""
     try:
-        scores = policy.score([situation for request in requests for situation in request.situations])
+        answers = call(policy, [item for request in requests for item in request.asked])
     except BaseException as failure:  # even an interrupt: a client that is never woken would hang the run
         for request in requests:
             request.failure = failure
         return
     start = 0
     for request in requests:
-        request.answer = scores[start : start + len(request.situations)]
-        start += len(request.situations)
+        request.answer = answers[start : start + len(request.asked)]
+        start += len(request.asked)

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
+from ..server.run_folder import STORED, stored_config
 from .scenario import load_scenario, parse_setting
-from .simulate import STORED, stored_config
 from .summary import percent
 
 

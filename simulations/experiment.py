@@ -1,7 +1,8 @@
 """The verb ``experiment``: the same scenario in several arms and seeds, and one table and figure from all of them.
 
 An experiment is a TOML file: a question, a scenario, seeds, settings for all arms, and settings for each. Every run
-lies in a folder of its own, so that an experiment that was interrupted goes on where it stopped.
+lies in a folder of its own, so that an experiment that was interrupted goes on where it stopped. Arms that the file
+says `cannot` be run are there to be refused: the table says why.
 """
 
 from __future__ import annotations
@@ -9,21 +10,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
 from ..server.files import write_whole
+from ..server.run_folder import prepare_folder
 from .experiment_table import arms_table
 from .scenario import load_scenario, parse_setting, read_toml
-from .simulate import prepare_folder
 from .summary import read_summary
 
-BUILT_IN = ("knowledge", "consistency", "loop", "privacy")
+BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy")
 FOLDER = Path(__file__).parent / "experiments"
 KEYS = {"question", "scenario", "seeds", "settings", "arms"}
+CANNOT = "cannot"
 Settings = Mapping[str, Scalar]
 
 
@@ -37,6 +39,7 @@ class Experiment:
     seeds: tuple[int, ...]
     settings: Settings
     arms: Mapping[str, Settings]
+    impossible: Mapping[str, Settings] = field(default_factory=dict)
 
     def config(self, arm: str, seed: int, out: Path) -> RunConfig:
         """Return the run of one arm and seed.
@@ -47,7 +50,7 @@ class Experiment:
             If a setting is unknown or cannot be used.
         """
         folder = out / "runs" / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
-        given = {**self.settings, **self.arms[arm], "seed": seed, "out": str(folder)}
+        given = {**self.settings, **{**self.arms, **self.impossible}[arm], "seed": seed, "out": str(folder)}
         return replace(load_scenario(self.scenario, given), resume=folder.exists())
 
 
@@ -56,7 +59,7 @@ def run_verb(arguments: argparse.Namespace) -> int:
     experiment = load_experiment(arguments.experiment, arguments.settings, arguments.seeds)
     out = Path(arguments.out or f"runs/experiment-{experiment.name}").expanduser().absolute()
     results = run_experiment(experiment, out)
-    print(f"\n{experiment.question}\n\n{arms_table(results)}\n")
+    print(f"\n{experiment.question}\n\n{arms_table(results, refusals(experiment, out))}\n")
     for path in write_results(experiment, results, out):
         print(path)
     return 0
@@ -81,11 +84,12 @@ def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "") ->
     if not path.is_file():
         raise ConfigError(f"no experiment {name!r}: give the path of a TOML file, or one of {', '.join(BUILT_IN)}")
     read = read_toml(path)
-    if set(read) != KEYS or not isinstance(read["arms"], dict) or not read["arms"]:
+    if set(read) - {CANNOT} != KEYS or not isinstance(read["arms"], dict) or not read["arms"]:
         raise ConfigError(f"{path}: an experiment has {', '.join(sorted(KEYS))}, and at least one arm")
     chosen = _seeds(seeds) if seeds else tuple(read["seeds"])
     shared = {**read["settings"], **dict(parse_setting(text) for text in settings)}
-    return Experiment(path.stem, read["question"], read["scenario"], chosen, shared, read["arms"])
+    impossible = read.get(CANNOT, {})
+    return Experiment(path.stem, read["question"], read["scenario"], chosen, shared, read["arms"], impossible)
 
 
 def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -106,11 +110,33 @@ def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str
     configs = {(arm, seed): experiment.config(arm, seed, out) for seed in experiment.seeds for arm in experiment.arms}
     for config in configs.values():
         check(config)
+    refusals(experiment, out)
     results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in experiment.arms}
     for (arm, seed), config in configs.items():
         print(f"--- {arm}, seed {seed}", flush=True)
         results[arm].append(_run(config))
     return results
+
+
+def refusals(experiment: Experiment, out: Path) -> dict[str, str]:
+    """Say why arms cannot be run that are there to show just that.
+
+    Raises
+    ------
+    ConfigError
+        If one of them can be run.
+    """
+    from .engines import check
+
+    found: dict[str, str] = {}
+    for arm in experiment.impossible:
+        try:
+            check(experiment.config(arm, experiment.seeds[0], out))
+        except ConfigError as refusal:
+            found[arm] = str(refusal)
+        else:
+            raise ConfigError(f"{experiment.name}: {arm!r} can be run, so it belongs to the arms, not to {CANNOT!r}")
+    return found
 
 
 def write_results(experiment: Experiment, results: Mapping[str, Sequence[Mapping[str, Any]]], out: Path) -> list[Path]:
@@ -121,7 +147,8 @@ def write_results(experiment: Experiment, results: Mapping[str, Sequence[Mapping
     seeds = ", ".join(map(str, experiment.seeds))
     command = f"fedoel experiment {experiment.name} --seeds {seeds.replace(' ', '')}"
     below = f"\nSeeds {seeds}: means, and from the lowest to the highest. Made by `{command}`.\n"
-    write_whole(out / "table.md", f"{heading}{arms_table(results)}\n{below}".encode())
+    table = arms_table(results, refusals(experiment, out))
+    write_whole(out / "table.md", f"{heading}{table}\n{below}".encode())
     write_whole(out / "results.json", json.dumps(results, indent=1).encode())
     return [out / "table.md", *draw_arms(experiment.question, results, out), out / "results.json"]
 

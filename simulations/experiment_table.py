@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
+from .summary import transfer
+
 Summary = Mapping[str, Any]
-COLUMNS = (
-    "arm", "start", "with the context", "after consolidation", "gain", "turns per win", "bytes sent", "device seconds",
-    "decisions",
-)  # fmt: skip
+Stats = Mapping[str, Any]
+FLOORS = ("random", "heuristic", "walkthrough")
 
 
-def arms_table(results: Mapping[str, Sequence[Summary]]) -> str:
-    """Return one line an arm, and the floors of the first below.
+def _nothing(floors: Sequence[Stats]) -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: what it says of the runs of an arm, and of what was played without learning."""
+
+    name: str
+    arm: Callable[[Sequence[Summary]], str]
+    floor: Callable[[Sequence[Stats]], str] = _nothing
+
+
+def arms_table(results: Mapping[str, Sequence[Summary]], refused: Mapping[str, str] | None = None) -> str:
+    """Return one line an arm, and the floors of all runs below.
 
     The context is that of the last cycle. Bytes are of one client and cycle; device seconds are those in which the
-    cohort played, of the whole run.
+    cohort played, of the whole run. Columns that no run has anything to say to are left out.
+
+    Parameters
+    ----------
+    refused
+        Arms that cannot be run, and why.
     """
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += ["| " + " | ".join([arm, *_cells(runs)]) + " |" for arm, runs in results.items()]
-    for name in ("random", "heuristic", "walkthrough"):
-        rate = rates([run["floors"][name] for runs in results.values() for run in runs])
-        lines.append(f"| {name} |  |  | {rate} |" + "  |" * (len(COLUMNS) - 4))
-    return "\n".join(lines)
+    everything = [run for runs in results.values() for run in runs]
+    columns = [*ALWAYS, *(column for column, wanted in SOMETIMES if wanted(everything))]
+    columns += [_transfer_column(name) for name in dict.fromkeys(name for run in everything for name in transfer(run))]
+    lines = [["arm", *(column.name for column in columns)]]
+    lines += [[arm, *(column.arm(runs) for column in columns)] for arm, runs in results.items()]
+    lines += [[arm, f"cannot: {why}", *[""] * (len(columns) - 1)] for arm, why in (refused or {}).items()]
+    for name in FLOORS:
+        floors = [run["floors"][name] for run in everything]
+        lines.append([name, *(column.floor(floors) for column in columns)])
+    written = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([written[0], "|" + "---|" * len(lines[0]), *written[1:]])
 
 
-def rates(stats: Sequence[Mapping[str, Any]]) -> str:
+def rates(stats: Sequence[Stats]) -> str:
     """Say win rates in percent."""
     return spread([100 * each["win_rate"] for each in stats], "{:.0f}", " %")
 
@@ -41,25 +66,110 @@ def spread(values: Sequence[float | None], form: str, unit: str = "") -> str:
     return f"{mean}{unit}" if low == high else f"{mean}{unit} ({low}-{high})"
 
 
-def _cells(runs: Sequence[Summary]) -> list[str]:
-    first, last = ([run["cycles"][place] for run in runs] for place in (0, -1))
-    gains = [
-        100 * (after["held_out"]["win_rate"] - before["held_out"]["win_rate"])
-        for before, after in zip(first, last, strict=True)
-    ]
-    decisions = sorted({entry["decision"] for run in runs for entry in run["cycles"][1:]})
-    return [
-        rates([entry["held_out"] for entry in first]),
-        rates([entry["teacher"] for entry in last if entry["teacher"]]),
-        f"**{rates([entry['held_out'] for entry in last])}**",
-        spread(gains, "{:+.0f}"),
-        spread([entry["held_out"]["turns_per_win"] for entry in last], "{:.1f}"),
-        spread([entry["uplink_bytes"] for entry in last], "{:,.0f}"),
-        spread([_device_seconds(run) for run in runs], "{:.0f}"),
-        ", ".join(decisions),
-    ]
+def lowest_change(run: Summary) -> float | None:
+    """Smallest change of held-out wins from one cycle to the next, in points; None without any cycle."""
+    wins = [100 * entry["held_out"]["win_rate"] for entry in run["cycles"]]
+    return min((after - before for before, after in pairwise(wins)), default=None)
+
+
+def _start(runs: Sequence[Summary]) -> list[Summary]:
+    return [run["cycles"][0] for run in runs]
+
+
+def _end(runs: Sequence[Summary]) -> list[Summary]:
+    return [run["cycles"][-1] for run in runs]
+
+
+def _held_out(key: str, form: str, unit: str = "") -> Callable[[Sequence[Summary]], str]:
+    """Say one of the held-out results of the last cycle."""
+    scale = 100 if unit else 1
+
+    def say(runs: Sequence[Summary]) -> str:
+        found = [entry["held_out"].get(key) for entry in _end(runs)]
+        return spread([None if value is None else scale * value for value in found], form, unit)
+
+    return say
+
+
+def _gain(runs: Sequence[Summary]) -> str:
+    pairs = zip(_start(runs), _end(runs), strict=True)
+    gains = [100 * (after["held_out"]["win_rate"] - before["held_out"]["win_rate"]) for before, after in pairs]
+    return spread(gains, "{:+.0f}")
+
+
+def _decisions(runs: Sequence[Summary]) -> str:
+    return ", ".join(sorted({entry["decision"] for run in runs for entry in run["cycles"][1:]}))
 
 
 def _device_seconds(run: Summary) -> float:
     phases = [phase for entry in run["cycles"] for phase in entry["seconds"].items()]
     return float(sum(seconds for name, seconds in phases if name.partition("-")[0] == "collect"))
+
+
+def _probe(entry: Summary, name: str) -> float | None:
+    return (entry.get("probes") or {}).get(name)
+
+
+def _perplexity(runs: Sequence[Summary]) -> str:
+    pairs = [(_probe(entry, "perplexity"), _probe(entry, "base_perplexity")) for entry in _end(runs)]
+    return spread([own / base if own and base else None for own, base in pairs], "{:.3f}")
+
+
+def _instructions(runs: Sequence[Summary]) -> str:
+    shares = [(_probe(entry, "instructions"), _probe(entry, "base_instructions")) for entry in _end(runs)]
+    own, base = (
+        spread([None if share is None else 100 * share for share in side], "{:.0f}", " %")
+        for side in zip(*shares, strict=True)
+    )
+    return "-" if own == "-" else f"{own}, base {base}"
+
+
+def _transfer_column(name: str) -> Column:
+    """Wins in games that nobody learned from, before anything was learned and at the end."""
+
+    def played(stats: Sequence[Stats]) -> str:
+        found = [each.get("transfer", {}).get(name) for each in stats]
+        return rates([each for each in found if each]) if all(found) else "-"
+
+    def arm(runs: Sequence[Summary]) -> str:
+        return f"{played(_start(runs))} → **{played(_end(runs))}**"
+
+    return Column(name, arm, played)
+
+
+ALWAYS = (
+    Column("start", lambda runs: rates([entry["held_out"] for entry in _start(runs)])),
+    Column("with the context", lambda runs: rates([entry["teacher"] for entry in _end(runs) if entry["teacher"]])),
+    Column("after consolidation", lambda runs: f"**{rates([entry['held_out'] for entry in _end(runs)])}**", rates),
+    Column("gain", _gain),
+    Column("turns per win", _held_out("turns_per_win", "{:.1f}")),
+    Column("bytes sent", lambda runs: spread([entry["uplink_bytes"] for entry in _end(runs)], "{:,.0f}")),
+    Column("device seconds", lambda runs: spread([_device_seconds(run) for run in runs], "{:.0f}")),
+    Column("decisions", _decisions),
+)
+SOMETIMES: Sequence[tuple[Column, Callable[[Sequence[Summary]], bool]]] = (
+    (
+        Column("tokens per win", _held_out("tokens_per_win", "{:,.0f}")),
+        lambda runs: any(entry["held_out"]["tokens_per_win"] for entry in _end(runs)),
+    ),
+    (
+        Column("tokens of an answer", _held_out("response_tokens", "{:.1f}")),
+        lambda runs: any(entry["held_out"].get("response_tokens") for entry in _end(runs)),
+    ),
+    (
+        Column("no command", _held_out("invalid", "{:.0f}", " %")),
+        lambda runs: any(entry["held_out"].get("response_tokens") for entry in _end(runs)),
+    ),
+    (
+        Column("lowest change in a cycle", lambda runs: spread([lowest_change(run) for run in runs], "{:+.0f}")),
+        lambda runs: any(len(run["cycles"]) > 2 for run in runs),
+    ),
+    (
+        Column("perplexity / base", _perplexity),
+        lambda runs: any(_probe(entry, "perplexity") for entry in _end(runs)),
+    ),
+    (
+        Column("instructions", _instructions),
+        lambda runs: any(_probe(entry, "instructions") is not None for entry in _end(runs)),
+    ),
+)

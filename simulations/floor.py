@@ -23,13 +23,17 @@ def add_tactics_floor(config: RunConfig) -> None:
         _lend_floors(out)
         run_inprocess(tactics_only(config))
         baseline = read_summary(out / FOLDER)
-    cycles = [{**entry["held_out"], "families": entry["families"]} for entry in baseline["cycles"]]
+    parts = ("families", "transfer")
+    cycles = [{**entry["held_out"], **{name: entry[name] for name in parts}} for entry in baseline["cycles"]]
     summary["floors"]["tactics_only"] = {**cycles[-1], "cycles": cycles}
     write_summary(out, summary)
 
 
 def tactics_only(config: RunConfig) -> RunConfig:
-    """Return the same run without a language model. Its teacher is what its student becomes: measured only once."""
+    """Return the same run without a language model. Its teacher is what its student becomes: measured only once.
+
+    It writes nothing: its commands are chosen from the list, and its devices send no words.
+    """
     # Another codec's norms are those of another vector.
     own = config.codec.name.startswith("tactics")
     codec = replace(config.codec, name="tactics") if own else CodecConfig(discount=config.codec.discount)
@@ -37,8 +41,9 @@ def tactics_only(config: RunConfig) -> RunConfig:
         config,
         name=f"{config.name}, tactics only",
         out=str(Path(config.out) / FOLDER),
-        policy=replace(config.policy, backend="tactics"),
+        policy=replace(config.policy, backend="tactics", decoding="tree"),
         codec=codec,
+        privacy=replace(config.privacy, allow_plaintext=False),
         games=replace(config.games, held_out_teacher=1),
     )
 

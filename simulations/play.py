@@ -16,31 +16,32 @@ if TYPE_CHECKING:
 
     from ..protocol.play import Trajectory, Turn
 
+    Adapter = Mapping[str, NDArray[Any]]
+
 BAR_WIDTH = 24
 
 
 def run_verb(arguments: argparse.Namespace) -> int:
     """Play one game and show it."""
-    config, adapter = _player(arguments)
-    print(show(play(config, adapter, arguments.game or _first_game(config), arguments.seed)))
+    if arguments.device:
+        config, version, arrays = _device(arguments.device)
+    else:
+        config, adapter = _player(arguments)
+        version, arrays = _load(adapter)
+    print(show(play(config, version, arrays, arguments.game or _first_game(config), arguments.seed)))
     return 0
 
 
-def play(config: RunConfig, adapter: Path | None, game: str, seed: int) -> Trajectory:
+def play(config: RunConfig, version: str, adapter: Adapter, game: str, seed: int) -> Trajectory:
     """Play one held-out instance of a game; without an adapter the base model plays."""
     from ..client.games.splits import Split, for_split, game_seed
     from ..client.player import play_episodes
     from ..client.runtime import LocalRuntime, load_version
     from ..protocol.play import GameSpec
-    from ..server.registry import load_adapter
 
     spec = for_split(GameSpec.parse(game), Split.HELD_OUT)
     cache = LocalRuntime().cache(config)
-    version: str = ""
-    arrays: Mapping[str, NDArray[Any]] = {}
-    if adapter is not None:
-        version, arrays = load_adapter(adapter)
-    policy = load_version(config.policy, arrays, version, cache)
+    policy = load_version(config.policy, adapter, version, cache)
     return play_episodes(policy, [(spec, game_seed(Split.HELD_OUT, seed))], [seed], cache)[0]
 
 
@@ -76,11 +77,28 @@ def _bar(probability: float) -> str:
     return f"{'█' * round(BAR_WIDTH * probability):<{BAR_WIDTH}} {probability:6.1%}"
 
 
+def _load(adapter: Path | None) -> tuple[str, Adapter]:
+    from ..server.registry import load_adapter
+
+    return load_adapter(adapter) if adapter is not None else ("", {})
+
+
+def _device(path: str) -> tuple[RunConfig, str, Adapter]:
+    """Say what a device's last good version is, after its signature was checked; needs no network."""
+    from ..client.device.folder import folder_at, membership_of
+    from ..client.device.last_version import last_version
+    from ..client.device.runtime import DeviceRuntime
+
+    folder = folder_at(path)
+    config, request = last_version(folder.versions, membership_of(folder).fleet_key)
+    return DeviceRuntime(folder.path).own(config), request.spec.policy_version, request.adapter
+
+
 def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Path | None]:
     """Say which configuration and adapter play: those of a run, the adapter given, or the bare base model."""
+    from ..server.run_folder import stored_config
     from .evaluate import existing, scenario_of
     from .scenario import load_scenario
-    from .simulate import stored_config
     from .summary import load_summary
 
     if arguments.run:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import subprocess
 import tempfile
 import time
@@ -13,31 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..protocol.config import RunConfig, Scalar
+from ..client.processes import tail
+from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError
+from ..server.events import follow
+from ..server.operate.run_app import COMPLETED, run_started, run_status, write_app
 from .inprocess import Listener, whole_fleet
-from .superlink import SuperLink, superlink, tail
+from .superlink import SuperLink, superlink
 
 POLL_SECONDS = 0.5
 EVENTS = "events.jsonl"
-STARTED = re.compile(r"started run (\d+)")
-APP = """\
-[project]
-name = "fedoel-run"
-version = "1.0.0"
-description = "One simulated run of fedoel"
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "fedoel"
-
-[tool.flwr.app.components]
-serverapp = "fedoel.server.app:app"
-clientapp = "fedoel.client.app:app"
-
-[tool.flwr.app.config]
-"""
 
 
 def run_ray(config: RunConfig, listener: Listener | None = None) -> None:
@@ -70,27 +53,6 @@ def run_ray(config: RunConfig, listener: Listener | None = None) -> None:
             log = _flwr_run(folder, config.clients, link, events, listener)
             _check_completed(log, link)
             _deliver(events, listener)
-
-
-def write_app(folder: Path, config: RunConfig) -> None:
-    """Write a Flower app that names the installed components and holds this run's settings as its defaults."""
-    folder.mkdir(parents=True)
-    settings = "\n".join(f"{key} = {_toml(value)}" for key, value in config.to_flat().items())
-    (folder / "pyproject.toml").write_text(f"{APP}{settings}\n", encoding="utf-8")
-
-
-def follow(file: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield the events that are appended to a file from now on, and None whenever there are no more yet."""
-    position, rest = file.stat().st_size if file.exists() else 0, b""
-    while True:
-        if file.exists():
-            with file.open("rb") as stream:
-                stream.seek(position)
-                *lines, rest = (rest + stream.read()).split(b"\n")
-                position = stream.tell()
-            for line in lines:
-                yield json.loads(line)
-        yield None
 
 
 def _deliver(events: Iterator[dict[str, Any] | None], listener: Listener | None) -> None:
@@ -131,21 +93,6 @@ def _check_completed(log: Path, link: SuperLink) -> None:
     FedoelError
         If it did not complete.
     """
-    found = STARTED.search(log.read_text(errors="replace"))
-    status = _status(found[1], link) if found else "not started"
-    if status != "finished:completed":
+    status = run_status(run_started(log), "local", link.environment)
+    if status != COMPLETED:
         raise FedoelError(f"the run is '{status}'; the end of Flower's log:\n{tail(log)}\n{link.tail()}")
-
-
-def _status(run: str, link: SuperLink) -> str:
-    command = ["flwr", "ls", "local", "--run-id", run, "--format", "json"]
-    answer = subprocess.run(command, env=link.environment, capture_output=True, text=True, check=False)
-    try:
-        return str(json.loads(answer.stdout)["runs"][0]["status"])
-    except (ValueError, KeyError, IndexError):
-        return f"unknown: {answer.stdout[-500:]}{answer.stderr[-500:]}"
-
-
-def _toml(value: Scalar) -> str:
-    """Write a scalar; JSON's strings are TOML's basic strings."""
-    return repr(value) if isinstance(value, float) else json.dumps(value)

@@ -13,7 +13,18 @@ from ..server.events import Event, read_events, seconds_by_phase
 from ..server.files import write_whole
 from .figures import draw_learning_curve, inline_svg
 from .report_page import PAGE
-from .summary import FLOORS, Summary, families, headline, lesson_words, load_summary, percent, refused_words, size
+from .summary import (
+    FLOORS,
+    Summary,
+    families,
+    headline,
+    lesson_words,
+    load_summary,
+    percent,
+    refused_words,
+    size,
+    transfer,
+)
 
 Row = Sequence[object]
 
@@ -86,6 +97,8 @@ def _page(summary: Summary, events: Sequence[Event]) -> str:
 def _privacy(summary: Summary) -> str:
     """Say what the server could see, and what noise promises."""
     privacy = summary.get("privacy", {})
+    if summary.get("plaintext"):
+        return "This run was not private: devices sent words about what happened on them."
     seen = "The server saw sums over cohorts only." if privacy.get("secure_sum") else "The server saw every vector."
     if not summary["private"]:
         return f"{seen} No noise was added."
@@ -109,15 +122,18 @@ def _cell(value: object) -> str:
 def _cycles(summary: Summary) -> str:
     head = ("cycle", "version", "decision", "held-out wins", "teacher", "turns per win", "tokens per win", "KL")
     rows = [[*_what(e), *_efficiency(e["held_out"]), round(e["kl"], 3)] for e in summary["cycles"]]
-    return html_table(
-        (*head, "perplexity"), ([*row, _perplexity(e)] for row, e in zip(rows, summary["cycles"], strict=True))
-    )
+    probed = ([*row, *_probes(e)] for row, e in zip(rows, summary["cycles"], strict=True))
+    return html_table((*head, "perplexity", "instructions"), probed)
 
 
-def _perplexity(entry: Mapping[str, Any]) -> str:
-    """Say what a version makes of a general text, beside the base model; older runs did not ask."""
+def _probes(entry: Mapping[str, Any]) -> list[str]:
+    """Say what a version does outside of games, beside the base model; older runs did not ask all of it."""
     probes = entry.get("probes") or {}
-    return "{perplexity:.2f} (base {base_perplexity:.2f})".format_map(probes) if probes else "-"
+    said = {"perplexity": "{:.2f} (base {:.2f})", "instructions": "{:.0%} (base {:.0%})"}
+    return [
+        form.format(probes[name], probes[f"base_{name}"]).replace("%", " %") if name in probes else "-"
+        for name, form in said.items()
+    ]
 
 
 def _what(entry: Mapping[str, Any]) -> list[object]:
@@ -129,9 +145,14 @@ def _efficiency(stats: Mapping[str, Any]) -> list[object]:
 
 
 def _families(summary: Summary) -> str:
-    names = families(summary)
-    entries = summary["cycles"]
-    return html_table(("cycle", *names), ([e["cycle"], *(percent(e["families"][n]) for n in names)] for e in entries))
+    tables = [_by_name(summary["cycles"], "families", families(summary))]
+    if names := transfer(summary):
+        tables += ["<p class=note>Games that nobody learned from:</p>", _by_name(summary["cycles"], "transfer", names)]
+    return "".join(tables)
+
+
+def _by_name(entries: Sequence[Mapping[str, Any]], part: str, names: Sequence[str]) -> str:
+    return html_table(("cycle", *names), ([e["cycle"], *(percent(e[part][n]) for n in names)] for e in entries))
 
 
 def _lessons(summary: Summary) -> str:
@@ -179,12 +200,13 @@ def _seconds(summary: Summary, events: Sequence[Event]) -> str:
 
 
 def _floors(summary: Summary) -> str:
-    names = families(summary)
+    names, others = families(summary), transfer(summary)
     rows = []
     for name in FLOORS:
         floor = summary["floors"][name]
-        rows.append([name.replace("_", " "), percent(floor), *(_rate(floor["families"].get(n)) for n in names)])
-    return html_table(("play", "all games", *names), rows)
+        rates = [floor["families"].get(n) for n in names] + [floor.get("transfer", {}).get(n) for n in others]
+        rows.append([name.replace("_", " "), percent(floor), *map(_rate, rates)])
+    return html_table(("play", "all games", *names, *others), rows)
 
 
 def _rate(stats: Mapping[str, Any] | None) -> str:

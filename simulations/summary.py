@@ -74,6 +74,11 @@ def families(summary: Summary) -> list[str]:
     return list(summary["cycles"][0]["families"])
 
 
+def transfer(summary: Summary) -> list[str]:
+    """Return the names of the games that every version played and nobody learned from; older runs had none."""
+    return list(summary["cycles"][0].get("transfer") or {})
+
+
 def lesson_words(lesson: Mapping[str, Any]) -> str:
     """Say what was learned: a positive weight makes a tactic more likely, a negative one less."""
     return f"{'do' if lesson['weight'] >= 0 else 'avoid'}: {lesson['tactic']}"

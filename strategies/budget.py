@@ -8,7 +8,8 @@ import numpy as np
 from flwr.app import MetricRecord
 from flwr.serverapp import Grid
 
-from ..protocol.errors import PrivacyError
+from ..protocol.errors import ConfigError, PrivacyError
+from ..protocol.experience import VectorSpec
 from .consolidator import Traffic
 from .experience import ExperienceStrategy, log
 
@@ -34,15 +35,21 @@ class BudgetStrategy(ExperienceStrategy):
             cohort = self._part(nodes, cycle, exchange)
         return [cohort[place] for place in rng.permutation(len(cohort)).tolist()]
 
+    def check(self, spec: VectorSpec) -> None:
+        """Refuse cohorts that are too small to hide in, and budgets that no noise keeps."""
+        try:
+            self.consolidator.safeguards.plan(spec)
+        except PrivacyError as error:
+            raise ConfigError(str(error)) from error
+
     def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Make a release, or say that there is nothing left to make one with."""
-        cycle, exchange = self.place(server_round)
-        self.cycle = cycle
+        self.cycle = self.place(server_round)[0]
         try:
             self.consolidator.safeguards.check_budget()
         except PrivacyError as error:
             log(WARNING, "exchange: no release: %s", error)
-            self.consolidator.collect(cycle, exchange, None, Traffic(0.0, 0.0, 0, {EXHAUSTED: 1}))
+            self.hand_on(server_round, None, Traffic(0.0, 0.0, 0, {EXHAUSTED: 1}))
             return MetricRecord({"accepted": 0, "refused": 1})
         return self.release(grid, server_round, timeout)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..protocol.experience import Aggregate
+from ..protocol.experience import Aggregate, ExperienceVector
 from ..protocol.messages import PlayRequest
 from .safeguards import Safeguards
 
@@ -50,6 +50,14 @@ class Consolidator(Protocol):
 
     def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
         """Keep what the cohort sent; None when nothing could be used."""
+        ...
+
+    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
+        """Return the aggregate that was kept last before this exchange; None when there was none yet."""
+        ...
+
+    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
+        """What the server learned itself in this exchange, from the public games that it played as the cohort did."""
         ...
 
     def consolidate(self, cycle: int) -> None:

@@ -18,6 +18,8 @@ from .mean import Mean
 class Empty(Mean):
     """An aggregate whose gradient is zero: the teacher's context is empty, and must change nothing."""
 
+    carries_words = False
+
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Keep the counters only."""
         whole = super().aggregate(contributions)
@@ -26,6 +28,8 @@ class Empty(Mean):
 
 class Shuffled(Mean):
     """An aggregate whose gradient belongs to other tactics: as strong as the real one, but about something else."""
+
+    carries_words = False
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Give every gradient that was seen to another tactic that was seen, at random under the seed."""
@@ -39,6 +43,7 @@ class Shuffled(Mean):
 class Stale(Mean):
     """An aggregate that is one exchange old: it speaks of a player that is no longer there. The first is its own."""
 
+    carries_words = False
     age = 1
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:

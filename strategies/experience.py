@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING, getLogger
 from typing import Any
 
@@ -20,8 +20,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from ..protocol.errors import ConfigError, FedoelError, VectorError
-from ..protocol.experience import Aggregate, Contribution
+from ..protocol.experience import Aggregate, Contribution, VectorSpec
 from ..protocol.messages import ACTION, PlayRequest, records_bytes, request_to_records
+from ..protocol.options import Option, options_of
+from .asking import Patience, send_and_receive
 from .cohort import sample, split, wait_for_nodes
 from .consolidator import Consolidator, Traffic
 from .replies import Sorted, sort_replies
@@ -47,6 +49,11 @@ class Exchange:
 class ExperienceStrategy(Strategy):
     """Collect experience vectors and turn them into one aggregate.
 
+    A strategy's own options are what its constructor takes by keyword only, each with a default; see `options`.
+    `mechanisms` are the values of `privacy.mechanism` that it works with; `carries_words` says whether its aggregates
+    hold what a codec's contributions say in words; `current` is the cycle and the exchange whose contributions are
+    aggregated.
+
     Parameters
     ----------
     consolidator
@@ -63,7 +70,12 @@ class ExperienceStrategy(Strategy):
         Seconds to wait for replies; those that come later are not used.
     node_timeout
         Seconds to wait for `min_available_nodes`.
+    patience
+        Seconds for which to wait for nodes, and to ask again, while too few devices are ready to play.
     """
+
+    mechanisms: frozenset[str] = frozenset({"none"})
+    carries_words: bool = False
 
     def __init__(
         self,
@@ -75,6 +87,7 @@ class ExperienceStrategy(Strategy):
         seed: int = 0,
         timeout: float = 3600.0,
         node_timeout: float = 120.0,
+        patience: float = 0.0,
     ) -> None:
         if not 0 < fraction_train <= 1 or min_available_nodes < 1:
             raise ConfigError(
@@ -89,7 +102,9 @@ class ExperienceStrategy(Strategy):
         self.min_available_nodes = min_available_nodes
         self.seed = seed
         self.timeout = timeout
-        self.node_timeout = node_timeout
+        self.node_timeout = max(node_timeout, patience)
+        self.patience = patience
+        self.current = (0, 0)
         self._exchange: Exchange | None = None
         self._cohort: tuple[int, list[list[int]]] = (0, [])
 
@@ -113,6 +128,25 @@ class ExperienceStrategy(Strategy):
             If these contributions should not be used; the cycle then goes on without an aggregate.
         """
 
+    @classmethod
+    def options(cls) -> Mapping[str, Option]:
+        """What a run can tell this strategy by `strategy.options`: what its constructors take by keyword only."""
+        return options_of(cls, ExperienceStrategy)
+
+    def check(self, spec: VectorSpec) -> None:
+        """Refuse a run that this strategy cannot go through with, before any work starts.
+
+        Parameters
+        ----------
+        spec
+            What devices will be asked for.
+
+        Raises
+        ------
+        ConfigError
+            Saying what to change.
+        """
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
@@ -133,13 +167,28 @@ class ExperienceStrategy(Strategy):
         if exchange is None:
             raise FedoelError(f"round {server_round} was not asked for: call configure_train first")
         arrived = sort_replies(replies, exchange.asked, exchange.request.spec, bool(exchange.request.plan))
+        return None, self.conclude(server_round, arrived, exchange.downlink_bytes)
+
+    def conclude(self, server_round: int, arrived: Sorted, downlink_bytes: float) -> MetricRecord:
+        """Aggregate what arrived in an exchange, and hand it on."""
+        self.current = self.place(server_round)
         aggregate, refused = self._aggregate(arrived)
         for reason, count in refused.items():
             log(WARNING, "aggregate_train: %d refused: %s", count, reason)
         accepted = len(arrived.contributions) if aggregate else 0
-        traffic = Traffic(_mean(arrived.uplink), exchange.downlink_bytes, accepted, refused)
-        self.consolidator.collect(*self.place(server_round), aggregate, traffic)
-        return None, MetricRecord({"accepted": accepted, "refused": sum(refused.values())})
+        self.hand_on(server_round, aggregate, Traffic(_mean(arrived.uplink), downlink_bytes, accepted, refused))
+        return MetricRecord({"accepted": accepted, "refused": sum(refused.values())})
+
+    def hand_on(self, server_round: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
+        """Give the consolidator what an exchange brought, after the server's optimiser."""
+        cycle, exchange = self.place(server_round)
+        if aggregate is not None:
+            aggregate = self.optimise(aggregate, cycle, exchange)
+        self.consolidator.collect(cycle, exchange, aggregate, traffic)
+
+    def optimise(self, aggregate: Aggregate, cycle: int, exchange: int) -> Aggregate:
+        """Make a server optimiser's step out of an aggregate; here there is no such optimiser."""
+        return aggregate
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -190,11 +239,29 @@ class ExperienceStrategy(Strategy):
         """Ask a part of the cohort, wait, and hand on what came: one of Flower's rounds."""
         messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
         # Flower refuses to send nothing, which is what is asked of a part whose nodes have all left.
-        replies = grid.send_and_receive(messages, timeout=timeout) if messages else []
+        replies = send_and_receive(grid, messages, timeout) if messages else []
+        patience = Patience(self.patience)
+        while messages and all(reply.has_error() for reply in replies) and patience.wait():
+            messages = self._ask_again()
+            replies = send_and_receive(grid, messages, timeout)
         return self.aggregate_train(server_round, replies)[1]
 
+    def _ask_again(self) -> list[Message]:
+        """Make the messages of an exchange anew: Flower sends none twice."""
+        if self._exchange is None:
+            raise FedoelError("nothing was asked for: call configure_train first")
+        records, nodes = request_to_records(self._exchange.request), self._exchange.asked.values()
+        messages = tuple(Message(records, dst_node_id=node, message_type=ACTION) for node in nodes)
+        self._exchange = replace(self._exchange, messages=messages)
+        return list(messages)
+
     def summary(self) -> None:
-        """Log the settings of the strategy."""
+        """Log the settings of the strategy: its own options, then those that all have."""
+        lines = [f"{option.name}: {getattr(self, name, option.default)}" for name, option in self.options().items()]
+        if lines:
+            log(INFO, "\t├──> %s settings:", type(self).__name__)
+        for number, line in enumerate(lines, start=1):
+            log(INFO, "\t│\t%s %s", "└──" if number == len(lines) else "├──", line)
         log(INFO, "\t├──> Sampling:")
         log(INFO, "\t│\t├── Exchanges in a cycle: %d", self.exchanges)
         log(INFO, "\t│\t├── Fraction: train (%.2f)", self.fraction_train)
@@ -202,7 +269,8 @@ class ExperienceStrategy(Strategy):
         log(INFO, "\t│\t└── Seed: %d", self.seed)
         log(INFO, "\t└──> Waiting:")
         log(INFO, "\t\t├── For nodes: %.0f s", self.node_timeout)
-        log(INFO, "\t\t└── For replies: %.0f s", self.timeout)
+        log(INFO, "\t\t├── For replies: %.0f s", self.timeout)
+        log(INFO, "\t\t└── For devices that are not ready: %.0f s", self.patience)
 
     def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
         """Draw the devices of an exchange."""

@@ -14,6 +14,8 @@ from .budget import BudgetStrategy
 class CentralMean(BudgetStrategy):
     """The server sees every vector and adds the noise to their sum: the least noise there is, for who trusts it."""
 
+    mechanisms = frozenset({"central"})
+
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Clip and round each vector as a device would, and add the noise once."""
         spec, safeguards = contributions[0].vector.spec, self.consolidator.safeguards
@@ -26,6 +28,8 @@ class CentralMean(BudgetStrategy):
 
 class LocalMean(BudgetStrategy):
     """Every device adds all of its noise itself and trusts nobody: the most noise there is."""
+
+    mechanisms = frozenset({"local"})
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Add up what is noisy already."""

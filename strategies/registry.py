@@ -1,20 +1,47 @@
-"""Strategies by name: installed ones by entry point, one's own as ``module:Class``."""
+"""Strategies by name, and built from a run's configuration: built in, installed, or one's own as ``module:Class``."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import entry_points
+from collections.abc import Mapping
 from types import MappingProxyType
 
+from ..protocol.config import StrategyConfig
 from ..protocol.errors import ConfigError
+from ..protocol.options import read_options
+from ..protocol.plugins import POINTS
+from .buffered import Buffered
+from .clustered import Clustered
+from .consolidator import Consolidator
 from .experience import ExperienceStrategy
+from .grouped_secure import GroupedSecure
+from .krum import Krum, MultiKrum
 from .mean import Mean
 from .noisy_mean import CentralMean, LocalMean
+from .norm_bounded import NormBounded
 from .secure_mean import SecureMean
+from .server_optimiser import Adam, Momentum
+from .trimmed_mean import Median, TrimmedMean
+from .trusted import Trusted
 
-GROUP = "fedoel.strategies"
-BUILT_IN = MappingProxyType(
-    {"mean": Mean, "secure-mean": SecureMean, "central-mean": CentralMean, "local-mean": LocalMean}
+POINT = POINTS["strategy"]
+BUILT_IN: Mapping[str, type[ExperienceStrategy]] = MappingProxyType(
+    {
+        "mean": Mean,
+        "secure-mean": SecureMean,
+        "central-mean": CentralMean,
+        "local-mean": LocalMean,
+        "trimmed-mean": TrimmedMean,
+        "median": Median,
+        "krum": Krum,
+        "multi-krum": MultiKrum,
+        "norm-bounded": NormBounded,
+        "trusted": Trusted,
+        "clustered": Clustered,
+        "buffered": Buffered,
+        "grouped-secure": GroupedSecure,
+        "momentum": Momentum,
+        "adam": Adam,
+    }
 )
 
 
@@ -24,40 +51,43 @@ def load_strategy(name: str) -> type[ExperienceStrategy]:
     Parameters
     ----------
     name
-        Name of an entry point in the group ``fedoel.strategies``, or ``module:Class``.
+        A built-in name, the name of an entry point in the group ``fedoel.strategies``, or ``module:Class``.
 
     Raises
     ------
     ConfigError
         If there is none, it cannot be imported, or it is not an `ExperienceStrategy`.
     """
-    found = _import(name) if ":" in name else _installed(name)
+    found = POINT.find(name, BUILT_IN)
     if not (isinstance(found, type) and issubclass(found, ExperienceStrategy)):
-        raise ConfigError(f"strategy.name {name!r} is {found!r}, not a subclass of ExperienceStrategy")
+        raise ConfigError(f"{POINT.setting} {name!r} is {found!r}, not a subclass of ExperienceStrategy")
     return found
+
+
+def build_strategy(config: StrategyConfig, consolidator: Consolidator, seed: int) -> ExperienceStrategy:
+    """Build the strategy that a run names, with the options that it gives.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or its options are unknown or out of range.
+    """
+    kind = load_strategy(config.name)
+    try:
+        options = read_options(config.options, kind.options())
+    except ConfigError as error:
+        raise ConfigError(f"strategy.options of {config.name!r}: {error}") from error
+    return kind(
+        consolidator,
+        exchanges=config.exchanges,
+        fraction_train=config.fraction_train,
+        min_available_nodes=config.min_available_nodes,
+        patience=config.patience,
+        seed=seed,
+        **options,  # type: ignore[arg-type]
+    )
 
 
 def known() -> list[str]:
     """Names that need no module."""
-    return sorted({*BUILT_IN, *entry_points(group=GROUP).names})
-
-
-def _installed(name: str) -> object:
-    matching = tuple(entry_points(group=GROUP, name=name))
-    if matching:
-        try:
-            return matching[0].load()
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"strategy {name!r} is installed but cannot be imported: {error}") from error
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    raise ConfigError(f"unknown strategy.name {name!r}; known are {', '.join(known())}, or name 'module:Class'")
-
-
-def _import(name: str) -> object:
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        choices = ", ".join(known())
-        raise ConfigError(f"strategy.name {name!r} cannot be imported: {error}; known are {choices}") from error
+    return sorted({*BUILT_IN, *POINT.installed()})

@@ -11,7 +11,7 @@ from flwr.app import Message
 
 from ..protocol.errors import VectorError
 from ..protocol.experience import Contribution, VectorSpec
-from ..protocol.messages import records_bytes, vector_from_reply
+from ..protocol.messages import records_bytes, vector_from_reply, words_from_reply
 
 FAILURE = re.compile(r"code: ([A-Za-z]{1,40})'")
 DUPLICATE, UNASKED, SILENT, BAD_VECTOR = "duplicate", "not asked for", "no reply", "bad vector"
@@ -50,12 +50,13 @@ def sort_replies(replies: Iterable[Message], asked: Mapping[str, int], spec: Vec
         else:
             uplink.append(records_bytes(reply.content))
             try:
-                accepted.append(Contribution(node, vector_from_reply(reply.content, spec, noisy)))
+                words = words_from_reply(reply.content, spec)
+                accepted.append(Contribution(node, vector_from_reply(reply.content, spec, noisy), words))
             except VectorError:
                 refused[BAD_VECTOR] += 1
     if waiting:
         refused[SILENT] = len(waiting)
-    accepted.sort(key=lambda contribution: contribution.vector.to_array().tobytes())
+    accepted.sort(key=lambda contribution: (contribution.vector.to_array().tobytes(), contribution.words))
     return Sorted(tuple(accepted), tuple(uplink), dict(sorted(refused.items())))
 
 

@@ -18,6 +18,11 @@ class Safeguards(Protocol):
         ...
 
     @property
+    def signed_members(self) -> bytes:
+        """The same list as the fleet's owner has signed it, for devices to check; empty if they have it."""
+        ...
+
+    @property
     def colluding(self) -> float:
         """Share of a cohort that may work together with the server."""
         ...
@@ -30,6 +35,11 @@ class Safeguards(Protocol):
     @property
     def noisy(self) -> bool:
         """Whether releases are differentially private, so that cohorts must be drawn at random and independently."""
+        ...
+
+    @property
+    def sample(self) -> int:
+        """Devices that a release draws on average."""
         ...
 
     @property

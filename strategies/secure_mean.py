@@ -7,7 +7,7 @@ is left out of the sum or taken out of it; when too few are left, the round fail
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from ..protocol.errors import SecureSumError, VectorError
+from ..protocol.errors import ConfigError, SecureSumError, VectorError
 from ..protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec
 from ..protocol.messages import PlayRequest, copy_of, records_bytes, request_to_records
 from ..protocol.privacy.plan import Plan
@@ -23,6 +23,7 @@ from ..protocol.secagg.graph import choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
+from .asking import Patience, send_and_receive
 from .budget import BudgetStrategy
 from .cohort import wait_for_nodes
 from .consolidator import Traffic
@@ -34,18 +35,30 @@ ATTEMPTS = 2  # a phase is idempotent: who did not answer in time is asked once 
 
 
 @dataclass
-class _Tally:
-    """Bytes to and from each node, and what was refused, over the phases of a round."""
+class Tally:
+    """Bytes to and from each node, what was refused, and whether budget was spent, over the phases of a round."""
 
     down: Counter[int] = field(default_factory=Counter)
     up: Counter[int] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    spent: bool = False
 
     def traffic(self, accepted: int) -> Traffic:
         """Means per device that was asked."""
         asked = max(1, len(self.down))
         refused = dict(sorted(self.refused.items()))
         return Traffic(self.up.total() / asked, self.down.total() / asked, accepted, refused)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One phase of a round: what each position is sent, and who takes its reply."""
+
+    phase: str
+    steps: Mapping[int, Step]
+    take: Callable[[int, bytes], None]
+    timeout: float
+    beside: RecordDict | None = None
 
 
 class SecureMean(BudgetStrategy):
@@ -57,9 +70,20 @@ class SecureMean(BudgetStrategy):
         Seconds to wait in the phases in which nothing is played.
     """
 
+    mechanisms = frozenset({"none", "distributed"})
+
     def __init__(self, *arguments: Any, phase_timeout: float = 120.0, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.phase_timeout = phase_timeout
+
+    def check(self, spec: VectorSpec) -> None:
+        """Refuse cohorts whose secrets would not be safe, too."""
+        super().check(spec)
+        safeguards = self.consolidator.safeguards
+        try:
+            choose_graph(safeguards.sample, safeguards.colluding, safeguards.max_dropout)
+        except SecureSumError as error:
+            raise ConfigError(str(error)) from error
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Refuse: there are no contributions to see.
@@ -71,44 +95,86 @@ class SecureMean(BudgetStrategy):
         """
         raise VectorError("a secure sum has no single contributions")
 
+    def plan(self, spec: VectorSpec) -> Plan:
+        """Return the privacy plan of one secure sum."""
+        return self.consolidator.safeguards.plan(spec)
+
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Run one round; a round that fails is an exchange in which nothing was learned."""
         cycle, exchange = self.place(server_round)
-        tally, aggregate = _Tally(), None
-        request = self.consolidator.request(cycle, exchange)
-        try:
-            nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-            aggregate = self._sum(grid, self.draw(nodes, cycle, exchange), request, timeout, tally)
-        except SecureSumError as error:
-            log(WARNING, "exchange: the round fails closed: %s", error)
-            tally.refused[FAILED] += 1
-        accepted = aggregate.cohort if aggregate else 0
-        self.consolidator.collect(cycle, exchange, aggregate, tally.traffic(accepted))
+        tally, request = Tally(), self.consolidator.request(cycle, exchange)
+        found = self.sums(grid, server_round, request, timeout, tally)
+        accepted = found[0].cohort if found else 0
+        self.hand_on(server_round, found[0] if found else None, tally.traffic(accepted))
         return MetricRecord({"accepted": accepted, "refused": tally.refused.total()})
 
-    def _sum(self, grid: Grid, cohort: list[int], request: PlayRequest, timeout: float, tally: _Tally) -> Aggregate:
-        """Take a cohort through the five phases."""
+    def groups(self, cohort: list[int]) -> list[list[int]]:
+        """Deal a cohort into groups that are summed by themselves: here it is one."""
+        return [cohort]
+
+    def sums(
+        self, grid: Grid, server_round: int, request: PlayRequest, timeout: float, tally: Tally
+    ) -> list[Aggregate]:
+        """Draw a cohort and sum its groups, again while none of the sums came about and no budget was spent."""
+        patience = Patience(self.patience)
+        while True:
+            nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
+            groups = self.groups(self.draw(nodes, *self.place(server_round)))
+            found = self.secure_sums(grid, groups, request, timeout, tally)
+            if found or tally.spent or not patience.wait():
+                return found
+            log(INFO, "exchange: nothing was released; asking again")
+            tally.refused.clear()
+
+    def secure_sums(
+        self, grid: Grid, cohorts: Sequence[Sequence[int]], request: PlayRequest, timeout: float, tally: Tally
+    ) -> list[Aggregate]:
+        """Take cohorts through the phases side by side; one that fails closed is left out."""
+        found: dict[int, Aggregate] = {}
+        rounds = {place: self._round(len(cohort), request, timeout, tally) for place, cohort in enumerate(cohorts)}
+        while rounds:
+            asks: dict[int, _Ask] = {}
+            for place, under_way in list(rounds.items()):
+                try:
+                    asks[place] = next(under_way)
+                except StopIteration as end:
+                    found[place] = end.value
+                except SecureSumError as error:
+                    log(WARNING, "exchange: the round fails closed: %s", error)
+                    tally.refused[FAILED] += 1
+                if place not in asks:
+                    del rounds[place]
+            _Asking(grid, cohorts, tally).ask(asks)
+        return [found[place] for place in sorted(found)]
+
+    def _round(
+        self, cohort: int, request: PlayRequest, timeout: float, tally: Tally
+    ) -> Generator[_Ask, None, Aggregate]:
+        """One secure sum over a cohort of this size: each phase asks, and goes on with what was taken."""
         safeguards, spec = self.consolidator.safeguards, request.spec
-        plan = safeguards.plan(spec)
-        terms = self._terms(len(cohort), spec, plan)
+        plan = self.plan(spec)
+        if not safeguards.noisy:  # devices that joined after the plan was made take part in their turn
+            cohort = min(cohort, plan.cohort)
+        terms = self._terms(cohort, spec, plan)
         log(INFO, "exchange: secure sum over %d nodes, %d neighbours each", terms.cohort, terms.neighbours)
-        state, asking = ServerRound(terms, safeguards.members), _Asking(grid, cohort, tally)
-        name, wait, everyone = terms.digest, self.phase_timeout, range(len(cohort))
-        asking.ask("keys", {p: first_step(terms, p) for p in everyone}, state.take_keys, wait)
+        members, listed = safeguards.members, safeguards.signed_members
+        state, name, wait = ServerRound(terms, members), terms.digest, self.phase_timeout
+        yield _Ask("keys", {p: first_step(terms, p) for p in range(cohort)}, state.take_keys, wait)
         state.check(state.adverts, terms.threshold + 1)
-        steps = {p: Step(name, state.adverts_for(p)) for p in state.adverts}
-        asking.ask("shares", steps, state.take_shares, wait)
+        steps = {p: Step(name, state.adverts_for(p), listed) for p in state.adverts}
+        yield _Ask("shares", steps, state.take_shares, wait)
         state.check(state.sealed, terms.threshold + 1)
         play, paper = request_to_records(request), plan.to_json().encode()
         steps = {p: Step(name, state.shares_for(p), paper) for p in state.sealed}
-        asking.ask("masked", steps, state.take_masked, timeout, play)
+        yield _Ask("masked", steps, state.take_masked, timeout, play)
         state.check(state.masked)
         survivors = state.survivors
-        asking.ask("confirm", {p: Step(name, survivors) for p in state.masked}, state.take_confirmation, wait)
+        yield _Ask("confirm", {p: Step(name, survivors) for p in state.masked}, state.take_confirmation, wait)
         state.check(state.signatures, terms.threshold)
         safeguards.spend(request.cycle)  # on disk before anything is unmasked
+        tally.spent = safeguards.noisy
         steps = {p: Step(name, survivors, state.signatures_for(p)) for p in state.signatures}
-        asking.ask("unmask", steps, state.take_opened, wait)
+        yield _Ask("unmask", steps, state.take_opened, wait)
         total, devices = plan.decode(state.total()), len(state.masked)
         return Aggregate(ExperienceVector.from_parts(spec, total), devices, plan.variance("gradient", devices))
 
@@ -126,59 +192,46 @@ class SecureMean(BudgetStrategy):
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """Asks the devices of a round; positions are places in the cohort."""
+    """Asks the devices of rounds that are in the same phase; a position is a place in a cohort."""
 
     grid: Grid
-    cohort: Sequence[int]
-    tally: _Tally
+    cohorts: Sequence[Sequence[int]]
+    tally: Tally
 
-    def ask(
-        self,
-        phase: str,
-        steps: Mapping[int, Step],
-        take: Callable[[int, bytes], None],
-        timeout: float,
-        beside: RecordDict | None = None,
-    ) -> None:
-        """Ask one phase of some positions, and hand every usable reply on; whoever fails has dropped out."""
-        waiting: Collection[int] = set(steps)
+    def ask(self, asks: Mapping[int, _Ask]) -> None:
+        """Ask one phase, and hand every usable reply on; whoever fails has dropped out."""
+        waiting = {(place, position) for place, ask in asks.items() for position in ask.steps}
         for _ in range(ATTEMPTS):
-            waiting = self._once(phase, {p: steps[p] for p in sorted(waiting)}, take, timeout, beside)
             if not waiting:
                 return
-        self.tally.refused[f"{phase}: {SILENT}"] += len(waiting)
+            waiting = self._once(asks, sorted(waiting))
+        for place, _ in waiting:
+            self.tally.refused[f"{asks[place].phase}: {SILENT}"] += 1
 
-    def _once(
-        self,
-        phase: str,
-        steps: Mapping[int, Step],
-        take: Callable[[int, bytes], None],
-        timeout: float,
-        beside: RecordDict | None,
-    ) -> set[int]:
-        """Send once, and return the positions that did not answer."""
-        messages = {position: self._message(phase, position, step, beside) for position, step in steps.items()}
-        replies: Iterable[Message] = self.grid.send_and_receive(list(messages.values()), timeout=timeout)
-        positions = {message.metadata.message_id: position for position, message in messages.items()}
+    def _once(self, asks: Mapping[int, _Ask], waiting: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Send once, and return who did not answer."""
+        messages = {(place, position): self._message(asks[place], place, position) for place, position in waiting}
+        timeout = max(ask.timeout for ask in asks.values())
+        replies = send_and_receive(self.grid, list(messages.values()), timeout)
+        senders = {message.metadata.message_id: sender for sender, message in messages.items()}
         for reply in replies:
-            position = positions.pop(reply.metadata.reply_to_message_id, None)
-            if position is not None:
-                self._take(phase, position, reply, take)
-        return set(positions.values())
+            if (sender := senders.pop(reply.metadata.reply_to_message_id, None)) is not None:
+                self._take(asks[sender[0]], *sender, reply)
+        return set(senders.values())
 
-    def _message(self, phase: str, position: int, step: Step, beside: RecordDict | None) -> Message:
-        records = RecordDict() if beside is None else copy_of(beside)
-        records[RECORD] = step.to_record()
-        node = self.cohort[position]
+    def _message(self, ask: _Ask, place: int, position: int) -> Message:
+        records = RecordDict() if ask.beside is None else copy_of(ask.beside)
+        records[RECORD] = ask.steps[position].to_record()
+        node = self.cohorts[place][position]
         self.tally.down[node] += records_bytes(records)
-        return Message(records, dst_node_id=node, message_type=ACTIONS[phase])
+        return Message(records, dst_node_id=node, message_type=ACTIONS[ask.phase])
 
-    def _take(self, phase: str, position: int, reply: Message, take: Callable[[int, bytes], None]) -> None:
+    def _take(self, ask: _Ask, place: int, position: int, reply: Message) -> None:
         if reply.has_error():
-            self.tally.refused[f"{phase}: {failure(reply)}"] += 1
+            self.tally.refused[f"{ask.phase}: {failure(reply)}"] += 1
             return
-        self.tally.up[self.cohort[position]] += records_bytes(reply.content)
+        self.tally.up[self.cohorts[place][position]] += records_bytes(reply.content)
         try:
-            take(position, reply_from_records(reply.content))
+            ask.take(position, reply_from_records(reply.content))
         except SecureSumError:
-            self.tally.refused[f"{phase}: bad reply"] += 1
+            self.tally.refused[f"{ask.phase}: bad reply"] += 1

@@ -1,4 +1,7 @@
-"""What encoders ask of a policy beyond playing: to take a context into its prompt, or into its residual stream."""
+"""What encoders ask of a policy beyond playing: to take a context into prompt or residual stream, or to write text.
+
+An encoder says what it `needs` and a backend which `abilities` its policies have, by these names.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,9 @@ from ...protocol.play import Turn
 from ...protocol.situation import Situation
 from ..policy.policy import Policy
 
+PROMPT, RESIDUAL, WRITING = "a prompt", "a residual stream", "free text"
+ABILITIES = frozenset({PROMPT, RESIDUAL, WRITING})
+
 
 @runtime_checkable
 class Promptable(Protocol):
@@ -21,6 +27,10 @@ class Promptable(Protocol):
 
     def behind(self, context: Vector | str) -> Policy:
         """Return this policy with a context in words, or as weights of a soft prompt."""
+        ...
+
+    def length(self, text: str) -> int:
+        """Tokens of a text."""
         ...
 
 
@@ -45,8 +55,35 @@ class Steered(Policy, Protocol):
     """A policy with a control vector."""
 
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
-        """Hidden states where each admissible command ends, in the subspace, shapes ``(commands, dimension)``."""
+        """What would steer towards each admissible command, shapes ``(commands, dimension)``."""
         ...
+
+
+@runtime_checkable
+class Author(Protocol):
+    """A policy that can write about what it is told."""
+
+    def tell(self, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
+        """Answer some questions in at most so many tokens, each sampled with its own random stream."""
+        ...
+
+
+def tell(policy: Policy, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
+    """Let a policy answer some questions.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot write.
+    """
+    if not isinstance(policy, Author):
+        raise ConfigError("writing lessons needs policy.backend 'torch': other policies write no text")
+    return policy.tell(asked, longest)
+
+
+def length(policy: Policy, text: str) -> int:
+    """Tokens of a text for a policy that reads; words for one that does not."""
+    return policy.length(text) if isinstance(policy, Promptable) else len(text.split())
 
 
 def behind(policy: Policy, context: Vector | str) -> Policy:

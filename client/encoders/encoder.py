@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +12,22 @@ from numpy.typing import NDArray
 from ...protocol.errors import ConfigError
 from ...protocol.experience import BASE_COUNTERS, Counters, ExperienceVector, Vector, VectorSpec
 from ...protocol.play import Trajectory, Turn
+from ...protocol.plugins import POINTS
 from ..policy.policy import Policy
 from .prefix import PrefixEncoder
 from .steering import SteeringEncoder
 from .tactics import TacticsEncoder
+from .words import WordsEncoder
 
 Floats = NDArray[np.float64]
 
 
 class Encoder(Protocol):
-    """One codec on the device. A context w of shape ``(dimension,)`` steers the policy; every cycle starts at w = 0."""
+    """One codec on the device. A context w of shape ``(dimension,)`` steers the policy; every cycle starts at w = 0.
+
+    Its half on the server is `fedoel.server.codecs.asked.AskedCodec`, unless it names another one in an attribute
+    ``server = "module:Class"``: a text, so that devices need not import it.
+    """
 
     @property
     def name(self) -> str:
@@ -36,6 +42,16 @@ class Encoder(Protocol):
     @property
     def dimension(self) -> int:
         """Number of coordinates."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Abilities that it needs of a policy beyond playing: see `fedoel.client.encoders.abilities`."""
+        ...
+
+    @property
+    def adds(self) -> bool:
+        """Whether a context does nothing but add to the score of each command: then retention costs nothing."""
         ...
 
     def under(self, policy: Policy, context: Vector) -> Policy:
@@ -61,26 +77,41 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class SaysWords(Protocol):
+    """An encoder that sends words beside its vector, which nothing hides: runs must say `privacy.allow-plaintext`."""
+
+    def words(self, policy: Policy, trajectories: Sequence[Trajectory]) -> list[str]:
+        """What a device says about its games."""
+        ...
+
+
+POINT = POINTS["codec"]
+MEMBERS = ("name", "vocabulary", "dimension", "needs", "adds", "under", "sums")
 ALL: tuple[Encoder, ...] = (
     TacticsEncoder(),
     TacticsEncoder("tactics-text", spoken=True),
     PrefixEncoder(),
     SteeringEncoder(),
+    WordsEncoder(),
+    WordsEncoder("raw", raw=True),
 )
 ENCODERS: Mapping[str, Encoder] = MappingProxyType({encoder.name: encoder for encoder in ALL})
 
 
 def load_encoder(name: str) -> Encoder:
-    """Return the device's half of a codec.
+    """Return the device's half of a codec: built in, installed, or one's own as ``module:Name``.
 
     Raises
     ------
     ConfigError
-        If there is none of this name.
+        If there is none of this name, or it is no encoder.
     """
-    if name not in ENCODERS:
-        raise ConfigError(f"unknown codec.name {name!r}; known are {', '.join(sorted(ENCODERS))}")
-    return ENCODERS[name]
+    found = POINT.find(name, ENCODERS)
+    encoder = found() if isinstance(found, type) else found
+    if missing := [member for member in MEMBERS if not hasattr(encoder, member)]:
+        raise ConfigError(f"{POINT.setting} {name!r} is no encoder: it has no {', '.join(missing)}")
+    return cast(Encoder, encoder)
 
 
 def encode(
@@ -106,7 +137,10 @@ def encode(
         for trajectory in trajectories
         for step, value in enumerate(_returns(trajectory, discount))
     ]
-    gradient, fisher = encoder.sums(policy, turns, np.array(advantages, dtype=np.float64))
+    # What was no command was not chosen among commands: it says nothing about them.
+    valid = [place for place, turn in enumerate(turns) if turn.valid]
+    chosen = np.array([advantages[place] for place in valid], dtype=np.float64)
+    gradient, fisher = encoder.sums(policy, [turns[place] for place in valid], chosen)
     counters = count(trajectories, spec, discount)
     return ExperienceVector(spec, gradient.astype(np.float32), fisher.astype(np.float32), counters)
 

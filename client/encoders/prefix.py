@@ -18,7 +18,7 @@ from ...protocol.experience import Vector
 from ...protocol.play import Turn
 from ...protocol.soft_prompt import DIMENSION, VOCABULARY
 from ..policy.policy import Policy
-from .abilities import SoftPrompted, behind
+from .abilities import PROMPT, SoftPrompted, behind
 
 Floats = NDArray[np.float64]
 
@@ -30,6 +30,8 @@ class PrefixEncoder:
     name: str = "prefix"
     vocabulary: str = VOCABULARY
     dimension: int = DIMENSION
+    needs: frozenset[str] = frozenset({PROMPT})
+    adds: bool = False
 
     def under(self, policy: Policy, context: Vector) -> Policy:
         """Put the policy behind the soft prompt.

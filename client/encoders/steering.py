@@ -1,10 +1,11 @@
-"""The device's half of the steering codec: what good commands look like inside the model, against the others.
+"""The device's half of the steering codec: what would steer towards good commands, against the others.
 
-    g = sum_t A_t (h(x_t, a_t) - E_pi h(x_t, .))        F = sum_t Var_pi h(x_t, .)
+    g = sum_t A_t (c(x_t, a_t) - E_pi c(x_t, .))        F = sum_t Var_pi c(x_t, .)
 
-with h the unit hidden state at one layer where a command ends, in a public random subspace: chosen against rejected
-commands, weighted by the advantage (contrastive activation addition, arXiv 2312.06681, with a policy's own choices). It
-takes forward passes only.
+with c a command's contrast with its rivals where the head reads them (`fedoel.client.policy.readout`), in public random
+subspaces: chosen against rejected commands, weighted by the advantage (contrastive activation addition, arXiv
+2312.06681, with a policy's own choices). It takes forward passes only, and behind the last layer it is the exact policy
+gradient. Differences of the commands' own hidden states, the usual form, are nearly at right angles to that gradient.
 """
 
 from __future__ import annotations
@@ -20,21 +21,24 @@ from ...protocol.experience import Vector
 from ...protocol.play import Turn
 from ...protocol.steering import DIMENSION, VOCABULARY
 from ..policy.policy import Policy
-from .abilities import Steered, steered
+from .abilities import RESIDUAL, Steered, steered
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class SteeringEncoder:
-    """Coordinates of a control vector."""
+    """Coordinates of control vectors, one block for each layer at which one may be added."""
 
     name: str = "steering"
     vocabulary: str = VOCABULARY
     dimension: int = DIMENSION
+    needs: frozenset[str] = frozenset({RESIDUAL})
+    adds: bool = False
+    server: str = "fedoel.server.codecs.asked:steering_codec"
 
     def under(self, policy: Policy, context: Vector) -> Policy:
-        """Add the control vector.
+        """Add the control vectors.
 
         Raises
         ------
@@ -44,7 +48,7 @@ class SteeringEncoder:
         return steered(policy, context)
 
     def sums(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
-        """Compare the hidden states of what was chosen with those of what else there was."""
+        """Compare what was chosen with what else there was."""
         gradient, fisher = np.zeros(DIMENSION), np.zeros(DIMENSION)
         found = cast(Steered, policy).features([turn.situation for turn in turns])
         for turn, features, advantage in zip(turns, found, advantages, strict=True):

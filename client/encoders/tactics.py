@@ -19,7 +19,7 @@ from ...protocol.play import Turn
 from ...protocol.tactics import DIMENSION, VOCABULARY, advice, cells
 from ..policy.policy import Policy
 from ..policy.tilted import TiltedPolicy
-from .abilities import behind
+from .abilities import PROMPT, behind
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +32,17 @@ class TacticsEncoder:
     spoken: bool = False
     vocabulary: str = VOCABULARY
     dimension: int = DIMENSION
+    server: str = "fedoel.server.codecs.tactics:TacticsCodec"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """A prompt, where the context is spoken."""
+        return frozenset({PROMPT}) if self.spoken else frozenset()
+
+    @property
+    def adds(self) -> bool:
+        """A tilt only adds to scores; words do more."""
+        return not self.spoken
 
     def under(self, policy: Policy, context: Vector) -> Policy:
         """Tilt or advise the policy; without a context it is the policy itself."""

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from ...protocol.errors import ConfigError
 from ...protocol.play import GameSpec, Setting
+from ...protocol.plugins import POINTS
 from . import frozen_lake, sokoban
 from .game import Engine, Game, RuledGame
+from .renamed import RenamedEngine
 from .settings import Flag, Number, Rule, Word, checked
 
 SPLITS = ("all", "train", "valid", "test")
+RENAMED = "renamed"
+EVERY_FAMILY: Mapping[str, Rule] = MappingProxyType({RENAMED: Flag()})
+"""Settings that every family has, beside its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family of games.
+    """One family of games; one that is made as it is played needs no more than rules and an engine.
 
     Parameters
     ----------
@@ -36,9 +42,26 @@ class Family:
 
     rules: Mapping[str, Rule]
     engine: Callable[[str, Mapping[str, Setting], Path], Engine]
-    check: Callable[[Mapping[str, Setting]], str]
-    ready: Callable[[str, Mapping[str, Setting], int, Path], bool]
-    prepare: Callable[[str, Mapping[str, Setting], int, Path], bool]
+    check: Callable[[Mapping[str, Setting]], str] = lambda settings: ""
+    ready: Callable[[str, Mapping[str, Setting], int, Path], bool] = lambda family, settings, seed, cache: True
+    prepare: Callable[[str, Mapping[str, Setting], int, Path], bool] = lambda family, settings, seed, cache: False
+
+
+@functools.cache
+def family_of(name: str) -> Family:
+    """Return a family: built in, installed, or one's own as ``module:Name``.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of this name, it is no family, or it has a setting that every family has.
+    """
+    found = POINTS["game"].find(name, FAMILIES)
+    if not isinstance(found, Family):
+        raise ConfigError(f"game family {name!r} is {found!r}, not a Family")
+    if taken := found.rules.keys() & EVERY_FAMILY.keys():
+        raise ConfigError(f"game family {name!r} must call {', '.join(taken)} something else: every family has it")
+    return found
 
 
 def build_game(spec: GameSpec, cache: Path) -> Game:
@@ -56,29 +79,38 @@ def build_game(spec: GameSpec, cache: Path) -> Game:
     ConfigError
         If the family or a setting is unknown or out of range.
     """
-    settings = settings_of(spec)
-    return RuledGame(FAMILIES[spec.family].engine(spec.family, settings, cache), spec.max_turns)
+    content, renamed = content_of(spec), settings_of(spec)[RENAMED]
+    engine = family_of(spec.family).engine(spec.family, content, cache)
+    return RuledGame(RenamedEngine(engine) if renamed else engine, spec.max_turns)
 
 
 def settings_of(spec: GameSpec) -> dict[str, Setting]:
     """Return every setting of a game in canonical form, after checking them."""
-    family = FAMILIES.get(spec.family)
-    if family is None:
-        raise ConfigError(f"unknown game family {spec.family!r}; known are {sorted(FAMILIES)}")
-    settings = checked(spec, family.rules)
-    if problem := family.check(settings):
+    family = family_of(spec.family)
+    settings = checked(spec, {**family.rules, **EVERY_FAMILY})
+    if problem := family.check({name: settings[name] for name in family.rules}):
         raise ConfigError(f"game {str(spec)!r}: {problem}")
     return settings
 
 
+def content_of(spec: GameSpec) -> dict[str, Setting]:
+    """Return the settings that decide what a game holds, and not in which words it is played, after checking all."""
+    return {name: value for name, value in settings_of(spec).items() if name != RENAMED}
+
+
+def unrenamed(spec: GameSpec) -> GameSpec:
+    """Return the specification of the same game in its own words."""
+    return replace(spec, settings=tuple(pair for pair in spec.settings if pair[0] != RENAMED))
+
+
 def is_prepared(spec: GameSpec, seed: int, cache: Path) -> bool:
     """Return whether one instance is ready to be started."""
-    return FAMILIES[spec.family].ready(spec.family, settings_of(spec), seed, cache)
+    return family_of(spec.family).ready(spec.family, content_of(spec), seed, cache)
 
 
 def prepare_game(spec: GameSpec, seed: int, cache: Path) -> bool:
     """Make one instance ready to be started; return whether there was something to do."""
-    return FAMILIES[spec.family].prepare(spec.family, settings_of(spec), seed, cache)
+    return family_of(spec.family).prepare(spec.family, content_of(spec), seed, cache)
 
 
 def _textworld_engine(family: str, settings: Mapping[str, Setting], cache: Path) -> Engine:
@@ -113,18 +145,6 @@ def _cooking_problem(settings: Mapping[str, Setting]) -> str:
     return f"take={take} is more than the {recipe} ingredients of the recipe" if take > recipe else ""
 
 
-def _no_problem(settings: Mapping[str, Setting]) -> str:
-    return ""
-
-
-def _always_ready(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> bool:
-    return True
-
-
-def _nothing_to_prepare(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> bool:
-    return False
-
-
 _SPLIT = Word(SPLITS, default="all")
 _COOKING: Mapping[str, Rule] = {
     "recipe": Number(1, 5, default=1),
@@ -145,15 +165,14 @@ _SOKOBAN: Mapping[str, Rule] = {
     "split": _SPLIT,
 }
 
-_PURE = (_always_ready, _nothing_to_prepare)
 _TEXTWORLD = (_textworld_ready, _textworld_prepare)
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "coin-collector": Family({"level": Number(1, 300)}, _textworld_engine, _coin_problem, *_TEXTWORLD),
-        "treasure-hunter": Family({"level": Number(1, 30)}, _textworld_engine, _no_problem, *_TEXTWORLD),
+        "treasure-hunter": Family({"level": Number(1, 30)}, _textworld_engine, lambda settings: "", *_TEXTWORLD),
         "cooking": Family(_COOKING, _textworld_engine, _cooking_problem, *_TEXTWORLD),
-        "frozen-lake": Family(_LAKE, frozen_lake.make_engine, frozen_lake.check_lake, *_PURE),
-        "sokoban": Family(_SOKOBAN, sokoban.make_engine, _no_problem, *_PURE),
+        "frozen-lake": Family(_LAKE, frozen_lake.make_engine, frozen_lake.check_lake),
+        "sokoban": Family(_SOKOBAN, sokoban.make_engine),
     }
 )

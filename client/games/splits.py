@@ -7,7 +7,7 @@ from enum import Enum
 
 from ...protocol.errors import ConfigError, GameError
 from ...protocol.play import GameSpec
-from .families import FAMILIES, settings_of
+from .families import content_of, family_of, settings_of
 from .store import game_key
 
 CLIENTS = 10_000
@@ -48,15 +48,15 @@ def game_seed(split: Split, index: int, client: int = 0) -> int:
 def for_split(spec: GameSpec, split: Split) -> GameSpec:
     """Return the specification to use in a split: where a family divides its content too, with that division."""
     settings_of(spec)
-    if "split" not in FAMILIES[spec.family].rules:
+    if "split" not in family_of(spec.family).rules:
         return spec
     settings = {**dict(spec.settings), "split": _CONTENT[split]}
     return GameSpec(spec.family, tuple(sorted(settings.items())), spec.max_turns)
 
 
 def fingerprint(spec: GameSpec, seed: int) -> str:
-    """Identify the content of a game, however long it may be played."""
-    return game_key(spec.family, settings_of(spec), seed)
+    """Identify the content of a game, however long it may be played, and in which words."""
+    return game_key(spec.family, content_of(spec), seed)
 
 
 def assert_disjoint(trained: Iterable[tuple[GameSpec, int]], held_out: Iterable[tuple[GameSpec, int]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -93,6 +94,7 @@ def _explain(error: OSError, folder: Path) -> str:
     return f"cannot keep games in {folder.parent}: {error}; set FEDOEL_CACHE to a folder that can be written"
 
 
+@functools.cache
 def _textworld_version() -> str:
     try:
         return version("textworld")

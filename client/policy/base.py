@@ -27,9 +27,9 @@ from transformers import (
 
 from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
+from ..model_files import file_digest, find_model, model_digest
 from . import segments
 from .lora import lora_alpha
-from .model_files import file_digest, find_model, folder_digest
 from .precision import HALF, halve, pick_precision
 
 CACHE_FORMAT = 2
@@ -78,7 +78,7 @@ def load_base(config: PolicyConfig, cache: Path) -> Base:
     if config.threads:
         torch.set_num_threads(config.threads)
     source = find_model(config.base)
-    folder, digest = (source, folder_digest(source)) if source.is_dir() else dequantised(source, cache)
+    folder, digest = (source, model_digest(source)) if source.is_dir() else dequantised(source, cache)
     segments.register()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

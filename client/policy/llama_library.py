@@ -9,24 +9,19 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
 from ...protocol.errors import ModelError
+from .llama_watch import Watch
 from .lora import Heads
-
-try:
-    import llama_cpp
-except (ImportError, OSError, RuntimeError) as error:
-    raise ModelError(
-        "policy.backend 'llama' needs llama.cpp: pip install 'fedoel[llama]' (pip compiles it where no wheel fits)"
-    ) from error
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -153,19 +148,16 @@ class LlamaContext:
         0 for as many as there are processors.
     cells
         Tokens that it holds: 23 KB each, for a model of 30 layers with three key-value heads.
-    watch
-        A callback on computed tensors, as llama.cpp's ``cb_eval``.
     """
 
-    def __init__(self, model: LlamaFile, threads: int, cells: int, watch: Any = None) -> None:
+    def __init__(self, model: LlamaFile, threads: int, cells: int) -> None:
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx, settings.n_batch, settings.n_ubatch = cells, BATCH, BATCH // 2
         settings.n_seq_max = settings.n_outputs_max = settings.n_outputs_max_per_seq = SEQUENCES
         settings.n_threads = settings.n_threads_batch = threads or processors()
         settings.kv_unified = True  # sequences share cells only in one stream
-        if watch is not None:
-            settings.cb_eval = watch
-        self.model, self.cells, self._watch = model, cells, watch
+        self.model, self.cells, self._watch = model, cells, Watch(model.hidden)
+        settings.cb_eval = self._watch.callback
         self.handle = llama_cpp.llama_init_from_model(model.handle, settings)
         if not self.handle:
             raise ModelError("llama.cpp cannot make its cache: there is not enough memory")
@@ -219,39 +211,32 @@ class LlamaContext:
         llama_cpp.llama_set_adapters_lora(self.handle, handles, 0 if adapter is None else 1, scales)
 
     @contextmanager
-    def steered(self, vector: Floats, layer: int) -> Iterator[None]:
-        """Add a vector to what comes out of a layer, at every token that is evaluated meanwhile.
-
-        Afterwards there are zeros in its place: llama.cpp keeps graphs, and would not notice that one lost its vector.
+    def steered(self, vectors: Mapping[str, Sequence[Floats]]) -> Iterator[None]:
+        """Add vectors to the residual stream at every token that is evaluated meanwhile, in lengths of what is there.
 
         Parameters
         ----------
-        vector
-            Shape (hidden,).
-        layer
-            At least 1: llama.cpp steers no layer below.
-
-        Raises
-        ------
-        ModelError
-            If there is no such layer.
+        vectors
+            By names of tensors of llama.cpp's graph, each of shape (hidden,).
         """
-        self._steer(vector, layer)
+        self._watch.added.update({name.encode(): each for name, each in vectors.items()})
         try:
             yield
         finally:
-            self._steer(np.zeros_like(vector), layer)
+            self._watch.added.clear()
 
-    def _steer(self, vector: Floats, layer: int) -> None:
-        if not 1 <= layer < self.model.layers:
-            raise ModelError(f"llama.cpp steers layers 1 to {self.model.layers - 1}, not {layer}: use codec 'tactics'")
-        data = np.zeros((self.model.layers - 1, self.model.hidden), dtype=np.float32)
-        data[layer - 1] = vector
-        code = llama_cpp.llama_set_adapter_cvec(
-            self.handle, _pointer(data, ctypes.c_float), data.size, self.model.hidden, layer, layer
-        )
-        if code:
-            raise ModelError(f"llama.cpp cannot steer layer {layer} of this model")
+    def watched(self, tokens: Tokens, tensor: str) -> Floats:
+        """Evaluate tokens up to a tensor of llama.cpp's graph, and return its rows.
+
+        What lies above is not computed, so that these tokens' cells are to be dropped.
+        """
+        self._watch.wanted = tensor.encode()
+        try:
+            self.decode(tokens, np.zeros(0, dtype=np.int64))
+            return np.concatenate([np.zeros((0, self.model.hidden), np.float32), *self._watch.read])
+        finally:
+            self._watch.wanted = b""
+            self._watch.read.clear()
 
 
 def as_batch(tokens: Tokens) -> tuple[Any, object]:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,21 @@ from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
 from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
+from ..model_files import file_digest, find_model, keep_newest
 from .gguf_tokenizer import GgufTokenizer
 from .likelihood import command_log_probs
 from .llama_branches import branched, rounds
-from .llama_library import LlamaContext, LlamaFile
+from .llama_library import LlamaContext, LlamaFile, Tokens
 from .llama_prefixes import Prefixes
-from .llama_steered import SteeredLlamaPolicy, Steering
+from .llama_steered import Readout, SteeredLlamaPolicy
 from .llama_weights import weights_file
 from .lora import write_gguf_lora
-from .model_files import file_digest, find_model, keep_newest
 from .policy import LogProbs
 from .tokens import Encoder, Row
 
 Adapter = Mapping[str, NDArray[Any]]
+Vectors = Mapping[str, Sequence[NDArray[np.float32]]]
+NO_VECTORS: Vectors = MappingProxyType({})
 ADAPTER_FORMAT = 1  # of our conversion: raise it when the same adapter makes another file
 ADAPTERS_KEPT = 8  # on disk
 
@@ -57,32 +60,41 @@ class LlamaModel:
         self.prefixes = Prefixes(self.context, self.encoder.head)
         self._lock = Lock()
         self._adapters: dict[str, Any] = {}
-        self._adapter: Any = None
         self._user: object = None
 
-    def score(self, rows: Sequence[Row], vector: NDArray[np.float32] | None = None) -> list[LogProbs]:
+    def score(self, rows: Sequence[Row], vectors: Vectors = NO_VECTORS) -> list[LogProbs]:
         """Log-probabilities of each row's commands under the adapter that is in place.
 
         Parameters
         ----------
-        vector
-            What to add to the residual stream of moments and commands, shape (hidden,).
+        vectors
+            What to add to the residual stream of moments and commands, by names of llama.cpp's tensors.
         """
         asking = [row for row in rows if len(row.tree.choice_token)]
         scored = iter(
-            [one for batch in rounds(asking, self.cells - len(self.encoder.head)) for one in self._score(batch, vector)]
+            [
+                one
+                for batch in rounds(asking, self.cells - len(self.encoder.head))
+                for one in self._score(batch, vectors)
+            ]
         )
         return [next(scored) if len(row.tree.choice_token) else np.zeros(1, np.float32) for row in rows]
 
-    def _score(self, rows: Sequence[Row], vector: NDArray[np.float32] | None) -> list[LogProbs]:
-        columns = np.unique(np.concatenate([row.vocabulary for row in rows]))
+    def watched(self, rows: Sequence[Row], tensor: str, vectors: Vectors) -> NDArray[np.float32]:
+        """Read a tensor of llama.cpp's graph while it evaluates rows that fit into the cache together."""
+        with self._laid_out(rows) as tokens, self.context.steered(vectors):
+            return self.context.watched(tokens, tensor)
+
+    @contextmanager
+    def _laid_out(self, rows: Sequence[Row]) -> Iterator[Tokens]:
         self.prefixes.prepare((row.scene for row in rows), room=sum(len(row.tokens) for row in rows))
         with branched(self.context, self.prefixes, rows) as tokens:
-            if vector is None:
-                logits = self.context.decode(tokens, columns)
-            else:
-                with self.context.steered(vector, self.steering.layer - 1):
-                    logits = self.context.decode(tokens, columns)
+            yield tokens
+
+    def _score(self, rows: Sequence[Row], vectors: Vectors) -> list[LogProbs]:
+        columns = np.unique(np.concatenate([row.vocabulary for row in rows]))
+        with self._laid_out(rows) as tokens, self.context.steered(vectors):
+            logits = self.context.decode(tokens, columns)
         ends = np.cumsum([len(np.unique(row.tree.choice_node)) for row in rows])[:-1]
         return [command_log_probs(row, part, columns) for row, part in zip(rows, np.split(logits, ends), strict=True)]
 
@@ -91,22 +103,16 @@ class LlamaModel:
         """Put a user's adapter in place; what the cache holds of another user's, or of a failure's, is forgotten."""
         with self._lock:
             if self._user is not user:
-                loaded = self._loaded(version, adapter)
-                self.context.adapt(loaded)
+                self.context.adapt(self._loaded(version, adapter))
                 self.prefixes.clear()
-                if "steering" in self.__dict__:
-                    self.steering.adapt(loaded)
-                self._adapter = loaded
             self._user = None
             yield
             self._user = user
 
     @cached_property
-    def steering(self) -> Steering:
-        """What control vectors need, made when the first is asked for."""
-        made = Steering(self)
-        made.adapt(self._adapter)
-        return made
+    def readout(self) -> Readout:
+        """The end of the model in numpy, read when it is first asked for."""
+        return Readout(self.file.path)
 
     def _loaded(self, version: str, adapter: Adapter) -> Any:
         """Return an adapter in llama.cpp's memory, converted first if it is new here; None for an empty one."""
@@ -141,7 +147,7 @@ class LlamaPolicy:
         return self._model.serving(self, self._version, self._adapter)
 
     def steered(self, context: NDArray[np.float32]) -> SteeredLlamaPolicy:
-        """Return this version with the control vector of a context: one object for all who ask for the same."""
+        """Return this version with the control vectors of a context: one object for all who ask for the same."""
         return self._steered.setdefault(context.tobytes(), SteeredLlamaPolicy(self._model, self, context))
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:

@@ -15,8 +15,8 @@ import llama_cpp
 
 from ...protocol.config import WEIGHTS
 from ...protocol.errors import ModelError
+from ..model_files import draft_of
 from .llama_library import quiet
-from .model_files import draft_of
 
 AS_THEY_ARE, Q8, HALF = WEIGHTS
 _TYPES = {Q8: llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, HALF: llama_cpp.LLAMA_FTYPE_MOSTLY_F16}

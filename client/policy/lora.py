@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...protocol.errors import ModelError
-from .model_files import draft_of
+from ..model_files import draft_of
 
 Floats = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,15 @@ from numpy.typing import NDArray
 from ...protocol.situation import Situation
 
 LogProbs = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What a policy wrote in one situation, its tokens, and how likely it finds the admissible commands, if it says."""
+
+    text: str
+    tokens: tuple[int, ...]
+    log_probs: LogProbs
 
 
 class Policy(Protocol):
@@ -34,3 +44,18 @@ class Policy(Protocol):
             One of shape ``(len(situation.admissible),)`` for each situation.
         """
         ...
+
+
+@runtime_checkable
+class Speaker(Protocol):
+    """A policy that writes its answers freely: the last command line of what it writes counts."""
+
+    def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
+        """Write an answer to each situation, sampled with its own random stream."""
+        ...
+
+
+def sampled(probs: NDArray[np.floating[Any]], rng: np.random.Generator) -> int:
+    """Sample an index by inverting the cumulative distribution: one uniform number."""
+    cumulative = probs.astype(np.float64).cumsum()
+    return min(int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")), len(probs) - 1)

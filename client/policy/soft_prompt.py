@@ -6,7 +6,8 @@ see it. Scenes do not, so that what is cached of scenes serves every context, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import RLock
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,14 @@ from ...protocol.play import Turn
 from ...protocol.situation import Situation
 from ...protocol.soft_prompt import DIMENSION, SCALE, START, VIRTUAL_TOKENS, directions
 from .policy import LogProbs
+from .reading import Load, Reading, score
 from .scenes import Pool, SceneCache
 from .segments import Attended, KeyValues
 from .spans import Span, causal
 from .tokens import Row, cut
 
 if TYPE_CHECKING:
-    from .torch_policy import Adapter, TorchModel
+    from .torch_policy import TorchModel
 
 GRADIENT_TOKENS = 640  # of one backward pass: about a gigabyte for a model of 135 million weights
 
@@ -52,14 +54,16 @@ class PromptedPolicy:
 
     Parameters
     ----------
+    load
+        Puts the version's adapter in place.
     prompt_nd
         Embeddings of the segment's tokens, real ones or virtual ones.
     """
 
     def __init__(
-        self, model: TorchModel, adapter: Adapter, version: str, scenes: SceneCache, prompt_nd: torch.Tensor
+        self, model: TorchModel, load: Load, version: str, scenes: SceneCache, prompt_nd: torch.Tensor
     ) -> None:
-        self._model, self._adapter, self._scenes = model, adapter, scenes
+        self._model, self._load, self._scenes = model, load, scenes
         self._version, self._lock = f"{version}+context", RLock()
         self._prompt_nd = prompt_nd
         self._kept: dict[int, KeyValues] = {}
@@ -77,25 +81,23 @@ class PromptedPolicy:
         """Prompt tokens of each situation, those of the segment included."""
         return [self._model.encoder.prompt_tokens(situation) + self.length for situation in situations]
 
-    @torch.inference_mode()
+    @property
+    def model(self) -> TorchModel:
+        return self._model
+
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands."""
-        model, answers = self._model, list[LogProbs]()
-        with self._lock:
-            version = model.load(self._adapter)
-            for rows in model.chunks(model.encoder.encode(situations)):
-                self._scenes.prepare([row.scene for row in rows], version)
-                pool = self._scenes.pool(row.scene for row in rows)
-                cached = _joined(pool.cached, self._prompt(pool))
-                places = [np.arange(pool.keys, pool.keys + self.length)] * len(rows)
-                spans, starts = self._model.spans(rows, pool, places)
-                hidden = model.trunk.embed([token for row in rows for token in row.tokens])
-                top = self._run(hidden, Attended(model.trunk.layout(spans, pool.keys + self.length), cached))
-                answers += [part.cpu().numpy() for part in model.trunk.log_probs(top, rows, starts)]
-        return answers
+        return score(self, situations)
 
-    def _run(self, hidden: torch.Tensor, attended: Attended) -> torch.Tensor:
-        return self._model.trunk.run(hidden, 0, self._model.trunk.layers, attended)
+    @contextmanager
+    def reading(self, rows: Sequence[Row]) -> Iterator[Reading]:
+        """Begin to read some rows behind the segment."""
+        model = self._model
+        with self._lock:
+            self._scenes.prepare([row.scene for row in rows], self._load())
+            pool = self._scenes.pool(row.scene for row in rows)
+            head, prompt = len(model.encoder.head), self._prompt(pool)
+            yield Reading(model.trunk, model.trunk.whole, head, rows, pool, prompt, self.length)
 
     def _prompt(self, pool: Pool) -> dict[int, KeyValues]:
         """Keys and values of the segment in all layers; computed once, they depend on the head only."""
@@ -103,7 +105,7 @@ class PromptedPolicy:
             made: dict[int, KeyValues] = {}
             span = self._prompt_span(pool)
             layout = self._model.trunk.layout([span], pool.keys)
-            self._run(self._prompt_nd, Attended(layout, pool.cached, made))
+            self._model.trunk.whole(self._prompt_nd, Attended(layout, pool.cached, made))
             kept = self._model.base.kept_dtype
             self._kept = {layer: (keys.to(kept), values.to(kept)) for layer, (keys, values) in made.items()}
         return self._kept
@@ -124,10 +126,10 @@ class SoftPromptPolicy(PromptedPolicy):
     """
 
     def __init__(
-        self, model: TorchModel, adapter: Adapter, version: str, scenes: SceneCache, weights: NDArray[np.float32]
+        self, model: TorchModel, load: Load, version: str, scenes: SceneCache, weights: NDArray[np.float32]
     ) -> None:
         self._weights_W = torch.from_numpy(np.array(weights)).to(model.base.device)
-        super().__init__(model, adapter, version, scenes, model.subspace.prompts(self._weights_W[None])[0])
+        super().__init__(model, load, version, scenes, model.subspace.prompts(self._weights_W[None])[0])
 
     def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
         """Gradients of the log-probabilities of the commands given, shape ``(len(turns), DIMENSION)``.
@@ -137,7 +139,7 @@ class SoftPromptPolicy(PromptedPolicy):
         """
         model, found = self._model, [np.zeros((0, DIMENSION), dtype=np.float32)]
         with self._lock:
-            version = model.load(self._adapter)
+            version = self._load()
             # A cache of its own: what is in the other depends on what other clients have played.
             scenes = model.new_scenes()
             pairs = list(zip(model.encoder.encode([turn.situation for turn in turns]), turns, strict=True))
@@ -161,15 +163,8 @@ class SoftPromptPolicy(PromptedPolicy):
         with torch.enable_grad():
             own = trunk.embed([token for row in rows for token in row.tokens]).detach()
             hidden = torch.cat([self._model.subspace.prompts(weights_BW).flatten(0, 1), own])
-            top = self._run(hidden, Attended(layout, cached))
+            top = trunk.whole(hidden, Attended(layout, cached))
             answers = trunk.log_probs(top, rows, [before + start for start in starts])
             said = torch.stack([answer[action] for answer, action in zip(answers, actions, strict=True)])
             (gradient_BW,) = torch.autograd.grad(said.sum(), weights_BW)
         return gradient_BW.cpu().numpy()
-
-
-def _joined(one: dict[int, KeyValues], two: dict[int, KeyValues]) -> dict[int, KeyValues]:
-    return {
-        layer: (torch.cat([keys, two[layer][0].to(keys)], dim=1), torch.cat([values, two[layer][1].to(values)], dim=1))
-        for layer, (keys, values) in one.items()
-    }

@@ -1,13 +1,14 @@
-"""A torch policy with a control vector, and what its hidden states say of each command.
+"""A torch policy with a control vector, and what would steer it towards each command.
 
-The vector is added to the residual stream of the moment and of the commands at one layer; scenes are left alone, so
-that what is cached of them serves every context. Features of a command are read where it ends, at the same layer,
-before the vector is added.
+The vector is added to the residual stream of the moment and of the commands; scenes are left alone, so that what is
+cached of them serves every context. What steers towards a command is read where the head reads, behind the last layer:
+exact for a vector that is added there, and what the residual stream carries up from one added some layers below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING
@@ -17,14 +18,16 @@ import torch
 from numpy.typing import NDArray
 
 from ...protocol.situation import Situation
-from ...protocol.steering import directions, layer_of
+from ...protocol.steering import DEPTHS, directions, layers_of
 from .policy import LogProbs
-from .scenes import SceneCache
+from .reading import Load, Reading, score
+from .readout import contrasts
+from .scenes import Pool, SceneCache
 from .segments import Attended
 from .tokens import Row
 
 if TYPE_CHECKING:
-    from .torch_policy import Adapter, TorchModel
+    from .torch_policy import TorchModel
 
 
 class SteeredPolicy:
@@ -32,16 +35,18 @@ class SteeredPolicy:
 
     Parameters
     ----------
+    load
+        Puts the version's adapter in place.
     weights
         The context, shape ``(DIMENSION,)``, in lengths of hidden states.
     """
 
     def __init__(
-        self, model: TorchModel, adapter: Adapter, version: str, scenes: SceneCache, weights: NDArray[np.float32]
+        self, model: TorchModel, load: Load, version: str, scenes: SceneCache, weights: NDArray[np.float32]
     ) -> None:
-        self._model, self._adapter, self._scenes = model, adapter, scenes
-        self._version, self._weights, self._lock = f"{version}+context", np.array(weights), RLock()
-        self._layer = layer_of(model.trunk.layers)
+        self._model, self._load, self._scenes = model, load, scenes
+        self._version, self._lock = f"{version}+context", RLock()
+        self._weights, self._layers = np.array(weights).reshape(len(DEPTHS), -1), layers_of(model.trunk.layers)
 
     @property
     def version(self) -> str:
@@ -51,44 +56,54 @@ class SteeredPolicy:
         """Prompt tokens of each situation: a vector costs none."""
         return [self._model.encoder.prompt_tokens(situation) for situation in situations]
 
-    @torch.inference_mode()
+    @property
+    def model(self) -> TorchModel:
+        return self._model
+
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands."""
-        model, answers = self._model, list[LogProbs]()
+        return score(self, situations)
+
+    @contextmanager
+    def reading(self, rows: Sequence[Row]) -> Iterator[Reading]:
+        """Begin to read some rows with the control vector."""
         with self._lock:
-            for rows in model.chunks(model.encoder.encode(situations)):
-                below, starts, attended = self._below(rows)
-                vector = torch.from_numpy(self._weights).to(below) @ self._directions_Wd.to(below)
-                hidden = below + below.norm(dim=-1, keepdim=True) * vector
-                top = model.trunk.run(hidden, self._layer, model.trunk.layers, attended)
-                answers += [part.cpu().numpy() for part in model.trunk.log_probs(top, rows, starts)]
-        return answers
+            pool = self._pool(rows)
+            yield Reading(self._model.trunk, self._through, len(self._model.encoder.head), rows, pool)
+
+    def _through(self, hidden: torch.Tensor, attended: Attended) -> torch.Tensor:
+        """Take hidden states through all layers, with the vectors added on the way."""
+        trunk, below = self._model.trunk, 0
+        for layer, weights, directions_Wd in zip(self._layers, self._weights, self._directions_KWd, strict=True):
+            if not weights.any():
+                continue
+            hidden = trunk.run(hidden, below, layer, attended)
+            vector = torch.from_numpy(weights).to(hidden) @ directions_Wd.to(hidden)
+            hidden, below = hidden + hidden.norm(dim=-1, keepdim=True) * vector, layer
+        return trunk.run(hidden, below, trunk.layers, attended)
 
     @torch.inference_mode()
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
-        """Unit hidden states where each admissible command ends, in the subspace, shapes ``(commands, DIMENSION)``."""
+        """Contrasts of each situation's admissible commands, in every layer's subspace, shapes ``(A, DIMENSION)``."""
         model, found = self._model, list[NDArray[np.float32]]()
         with self._lock:
-            pairs = [model.encoder.whole(situation) for situation in situations]
-            ends = iter([end for _, end in pairs])
-            for rows in model.chunks([row for row, _ in pairs]):
-                below, starts, _ = self._below(rows)
-                unit = below / below.norm(dim=-1, keepdim=True)
-                for row, start in zip(rows, starts, strict=True):
-                    at = torch.from_numpy(start + len(row.moment) + next(ends)).to(unit.device)
-                    found.append((unit[at] @ self._directions_Wd.to(unit).T).cpu().numpy())
+            for rows in model.chunks(model.encoder.encode(situations)):
+                pool = self._pool(rows)
+                spans, starts = model.spans(rows, pool)
+                attended = Attended(model.trunk.layout(spans, pool.keys), pool.cached)
+                top = self._through(model.trunk.embed([token for row in rows for token in row.tokens]), attended)
+                found += [self._coordinates(part) for part in contrasts(model.trunk, top, rows, starts)]
         return found
 
-    def _below(self, rows: Sequence[Row]) -> tuple[torch.Tensor, list[int], Attended]:
-        """Run rows through the layers below the vector."""
-        model = self._model
-        self._scenes.prepare([row.scene for row in rows], model.load(self._adapter))
-        pool = self._scenes.pool(row.scene for row in rows)
-        spans, starts = model.spans(rows, pool)
-        attended = Attended(model.trunk.layout(spans, pool.keys), pool.cached)
-        hidden = model.trunk.embed([token for row in rows for token in row.tokens])
-        return model.trunk.run(hidden, 0, self._layer, attended), starts, attended
+    def _coordinates(self, contrasts_Ad: torch.Tensor) -> NDArray[np.float32]:
+        directions_Wd = self._directions_KWd.flatten(0, 1).to(contrasts_Ad)
+        found: NDArray[np.float32] = (contrasts_Ad @ directions_Wd.T).cpu().numpy()
+        return found
+
+    def _pool(self, rows: Sequence[Row]) -> Pool:
+        self._scenes.prepare([row.scene for row in rows], self._load())
+        return self._scenes.pool(row.scene for row in rows)
 
     @cached_property
-    def _directions_Wd(self) -> torch.Tensor:
+    def _directions_KWd(self) -> torch.Tensor:
         return torch.from_numpy(directions(self._model.base.head.shape[1]))

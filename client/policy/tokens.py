@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...protocol.actions import ROOT, ActionTree
-from ...protocol.prompts import SYSTEM, render
+from ...protocol.actions import ActionTree
+from ...protocol.prompts import WALKED, Style, render
 from ...protocol.situation import Situation
 from .spans import Span, causal
 
@@ -77,11 +77,17 @@ class Tokenizer(Protocol):
 
 
 class Encoder:
-    """Tokenises situations with one model's tokenizer and chat template."""
+    """Tokenises situations with one model's tokenizer and chat template, and reads what was written.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": MARK}]
+    Parameters
+    ----------
+    style
+        How the policy is asked.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, style: Style = WALKED) -> None:
+        self._tokenizer, self._style = tokenizer, style
+        messages = [{"role": "system", "content": style.system}, {"role": "user", "content": MARK}]
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         head, _, self._tail = text.partition(MARK)
         self.ids = lru_cache(maxsize=TEXTS_KEPT)(self._tokenise)
@@ -91,40 +97,35 @@ class Encoder:
         """Tokenise every situation: scene, moment and action tree."""
         return [self._row(situation) for situation in situations]
 
-    def whole(self, situation: Situation) -> tuple[Row, NDArray[np.int64]]:
-        """Return a row that holds every token of every command, and the node where each command ends."""
-        row = self._row(situation)
-        tree, ends = whole_tree([self.ids(command) for command in situation.admissible])
-        return Row(row.scene, row.moment, tree), ends
-
     def prompt_tokens(self, situation: Situation) -> int:
         """Length of the whole prompt, head included."""
-        prompt = render(situation)
+        prompt = render(situation, self._style)
         return len(self.head) + len(self.ids(prompt.scene)) + len(self.ids(prompt.moment + self._tail))
 
+    def chat(self, text: str) -> Ids:
+        """A question as the user's turn of a conversation, up to where the model answers."""
+        messages = [{"role": "user", "content": text}]
+        return self._tokenise(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    @property
+    def end(self) -> int:
+        """The token that ends a response."""
+        return int(self._tokenizer.eos_token_id)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What some tokens say; special ones say nothing. Only of a tokenizer of transformers."""
+        return str(cast(Any, self._tokenizer).decode(tokens, skip_special_tokens=True))
+
     def _row(self, situation: Situation) -> Row:
-        prompt = render(situation)
+        prompt = render(situation, self._style)
         tree = ActionTree.build([self._command_ids(command) for command in situation.admissible])
         return Row(self.ids(prompt.scene), self.ids(prompt.moment + self._tail), tree)
 
     def _command_ids(self, command: str) -> Ids:
-        return (*self.ids(command), int(self._tokenizer.eos_token_id))
+        return (*self.ids(command), self.end)
 
     def _tokenise(self, text: str) -> Ids:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def whole_tree(commands: Sequence[Ids]) -> tuple[ActionTree, NDArray[np.int64]]:
-    """Return the tree of all tokens of some commands, with nothing to choose, and each command's last node."""
-    nodes = sorted({command[:n] for command in commands for n in range(1, len(command) + 1)}, key=lambda p: (len(p), p))
-    index = {(): ROOT} | {prefix: place for place, prefix in enumerate(nodes)}
-    tokens, parents, depths = (
-        np.array(column, dtype=np.int64)
-        for column in zip(*((prefix[-1], index[prefix[:-1]], len(prefix)) for prefix in nodes), strict=True)
-    )
-    none = np.zeros(0, dtype=np.int64)
-    tree = ActionTree(tokens, parents, depths, none, none, np.zeros((len(commands), 0), dtype=np.float32))
-    return tree, np.array([index[tuple(command)] for command in commands], dtype=np.int64)
 
 
 def cut(items: Iterable[Item], tokens: Callable[[Item], int], most: int) -> Iterator[list[Item]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -13,10 +15,13 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
 from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
+from ...protocol.prompts import WALKED, Style
 from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
 from .base import Base, load_base
+from .free import Decoding, FreePolicy, tell
 from .policy import LogProbs
+from .reading import Reading
 from .scenes import Pool, SceneCache
 from .segments import Attended
 from .soft_prompt import PromptedPolicy, SoftPromptPolicy, Subspace
@@ -29,14 +34,32 @@ Adapter = Mapping[str, NDArray[np.float32]]
 
 
 class TorchModel:
-    """One base model in memory, with the adapter of one version at a time."""
+    """One base model in memory, with the adapter of one version at a time.
 
-    def __init__(self, base: Base, batch_tokens: int) -> None:
-        self.base, self.batch_tokens = base, batch_tokens
-        self.encoder = Encoder(base.tokenizer)
+    Parameters
+    ----------
+    batch_tokens
+        How many tokens go through the model at a time.
+    style
+        How the policies of this model are asked.
+    """
+
+    def __init__(self, base: Base, batch_tokens: int, style: Style = WALKED) -> None:
+        self.base, self.batch_tokens, self.style = base, batch_tokens, style
+        self.encoder = Encoder(base.tokenizer, style)
         self.trunk = Trunk(base)
         self.fresh = self.adapter()
         self.version = ""
+
+    @property
+    def name(self) -> str:
+        """What adapters are put on: the digest of the base model and, unless it is the usual one, the style."""
+        return f"{self.base.digest} {self.style.name}".strip()
+
+    @property
+    def trained(self) -> list[torch.nn.Parameter]:
+        """The LoRA weights."""
+        return [parameter for parameter in self.base.model.parameters() if parameter.requires_grad]
 
     def adapter(self) -> dict[str, NDArray[np.float32]]:
         """A copy of the LoRA weights, by PEFT's names."""
@@ -54,7 +77,7 @@ class TorchModel:
         chosen = adapter or self.fresh
         if {name: array.shape for name, array in chosen.items()} != {n: a.shape for n, a in self.fresh.items()}:
             raise ModelError("the adapter does not fit: its LoRA rank, layers or base model differ from policy.lora-*")
-        version = policy_version(self.base.digest, chosen)
+        version = policy_version(self.name, chosen)
         if version != self.version:
             set_peft_model_state_dict(self.base.model, {n: torch.from_numpy(np.array(a)) for n, a in chosen.items()})
             self.version = version
@@ -62,7 +85,7 @@ class TorchModel:
 
     def changed(self) -> None:
         """Say that the LoRA weights were changed in place: what was computed with the old ones must not serve."""
-        self.version = policy_version(self.base.digest, self.adapter())
+        self.version = policy_version(self.name, self.adapter())
 
     @cached_property
     def subspace(self) -> Subspace:
@@ -127,14 +150,19 @@ class TorchPolicy:
 
     Parameters
     ----------
+    adapter
+        LoRA weights; empty for fresh ones.
     scenes
         A cache that outlives this version, where several versions play the same games; by default its own.
+    live
+        Name of the weights that the model has just now, in training. If it is given, no adapter is loaded, and answers
+        are differentiable in the adapter that is there.
     """
 
-    def __init__(self, model: TorchModel, adapter: Adapter, scenes: SceneCache | None = None) -> None:
+    def __init__(self, model: TorchModel, adapter: Adapter, scenes: SceneCache | None = None, live: str = "") -> None:
         self._model, self._scenes = model, scenes or model.new_scenes()
-        self._adapter = adapter or model.fresh
-        self._version = policy_version(model.base.digest, self._adapter)
+        self._adapter, self._live = adapter or model.fresh, live
+        self._version = live or policy_version(model.name, self._adapter)
         self._prompted: dict[bytes, PromptedPolicy] = {}
         self._steered: dict[bytes, SteeredPolicy] = {}
 
@@ -142,16 +170,28 @@ class TorchPolicy:
     def version(self) -> str:
         return self._version
 
+    @property
+    def model(self) -> TorchModel:
+        return self._model
+
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
-        self._model.load(self._adapter)
+        self._load()
         return self._model.score(situations, self._scenes)
+
+    @contextmanager
+    def reading(self, rows: Sequence[Row]) -> Iterator[Reading]:
+        """Begin to read some rows with this version."""
+        trunk = self._model.trunk
+        self._scenes.prepare([row.scene for row in rows], self._load())
+        pool = self._scenes.pool(row.scene for row in rows)
+        yield Reading(trunk, trunk.whole, len(self._model.encoder.head), rows, pool)
 
     def behind(self, context: NDArray[np.float32] | str) -> PromptedPolicy:
         """Return this version with a context in its prompt, in words or as weights of a soft prompt.
 
         Who asks for the same gets the same object: what is played together is recognised by it.
         """
-        parts = self._model, self._adapter, self._version, self._scenes
+        parts = self._model, self._load, self._version, self._scenes
         if isinstance(context, str):
             words = self._model.trunk.embed(self._model.encoder.ids(context))
             return self._prompted.setdefault(context.encode(), PromptedPolicy(*parts, words))
@@ -159,8 +199,21 @@ class TorchPolicy:
 
     def steered(self, context: NDArray[np.float32]) -> SteeredPolicy:
         """Return this version with the control vector of a context: one object for all who ask for the same."""
-        made = SteeredPolicy(self._model, self._adapter, self._version, self._scenes, context)
+        made = SteeredPolicy(self._model, self._load, self._version, self._scenes, context)
         return self._steered.setdefault(context.tobytes(), made)
+
+    def tell(self, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
+        """Answer some questions in at most so many tokens, each sampled with its own random stream."""
+        self._load()
+        return tell(self._model, asked, longest)
+
+    def length(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self._model.encoder.ids(text))
+
+    def _load(self) -> str:
+        """Put this version's adapter in place, and return the name under which scenes are kept."""
+        return self._live or self._model.load(self._adapter)
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation."""
@@ -170,10 +223,11 @@ class TorchPolicy:
 @lru_cache(maxsize=1)
 def load_model(config: PolicyConfig, cache: Path) -> TorchModel:
     """Load the base model, once per process."""
-    return TorchModel(load_base(config, cache), config.batch_tokens)
+    style = Style(config.decoding == "free", config.thinking, config.listed)
+    return TorchModel(load_base(config, cache), config.batch_tokens, style)
 
 
-def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> TorchPolicy:
+def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> TorchPolicy | FreePolicy:
     """Build a policy and check that it is the version that was meant.
 
     Raises
@@ -184,4 +238,16 @@ def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Pat
     policy = TorchPolicy(load_model(config, cache), adapter)
     if version and policy.version != version:
         raise ModelError(f"asked for policy {version}, but base, prompt and adapter here make {policy.version}")
-    return policy
+    return speaking(policy, config)
+
+
+def speaking(policy: TorchPolicy, config: PolicyConfig, scored: bool = True) -> TorchPolicy | FreePolicy:
+    """Let a policy write freely, if that is how it is to decode; say whether it is to score commands, too."""
+    if config.decoding != "free":
+        return policy
+    return FreePolicy(policy, replace(decoding_of(config), scored=scored))
+
+
+def decoding_of(config: PolicyConfig) -> Decoding:
+    """How a policy that writes freely samples."""
+    return Decoding(config.temperature, config.response_tokens)

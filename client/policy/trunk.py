@@ -42,6 +42,10 @@ class Trunk:
             hidden = layer(hidden, position_embeddings=rotary, attended=attended)
         return hidden[0]
 
+    def whole(self, hidden_Td: torch.Tensor, attended: Attended) -> torch.Tensor:
+        """Apply all layers."""
+        return self.run(hidden_Td, 0, self.layers, attended)
+
     def log_probs(self, hidden_Td: torch.Tensor, rows: Sequence[Row], starts: Sequence[int]) -> list[torch.Tensor]:
         """Log-probabilities of every row's commands, from the last layer's output.
 

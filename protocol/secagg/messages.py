@@ -27,7 +27,8 @@ class Step:
     body
         What the phase is about: terms, keys, shares, or survivors.
     extra
-        In the first phase the device's position; with the vector its privacy plan; in the last what neighbours signed.
+        In the first phase the device's position; with keys the signed list of members; with the vector its privacy
+        plan; in the last what neighbours signed.
     """
 
     round: bytes

@@ -3,51 +3,105 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from ...client.encoders.encoder import Encoder
 from ...client.policy.policy import LogProbs, Policy
+from ...client.policy.tactics_policy import TacticsPolicy
+from ...protocol import steering
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate, Vector
 from ...protocol.play import Turn
-from .context import Context, Lesson, divergence, natural_step
+from ...protocol.tactics import DIMENSION
+from .context import Choice, Context, Lesson, divergence, natural_step
 
 MEASURED_TURNS = 160
 TRIES = 12
+WEAKER = 0.5  # as a share of the longest step inside the trust region: a quarter of its KL
 
 
 @dataclass(frozen=True, slots=True)
 class AskedCodec:
-    """Asks the model what a context does: the step is shortened until some public turns are close enough."""
+    """Asks the model what a context does: the step is shortened until some public turns are close enough.
+
+    Parameters
+    ----------
+    parts
+        Coordinates that make a context of their own, by name: one of them is chosen, and how strong it is.
+    """
 
     encoder: Encoder
+    parts: Mapping[str, slice] = field(default_factory=dict)
 
     def solve(
         self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn], config: ContextConfig, before: Context
     ) -> Context:
         """Take the natural gradient step and shorten it to the trust region, where KL grows with the step's square."""
-        full = natural_step(aggregate, config)
-        some = turns[:: math.ceil(len(turns) / MEASURED_TURNS)]
-        scale = 1.0
-        for _ in range(TRIES):
-            weights = (before.weights + scale * full).astype(before.weights.dtype)
-            kl = divergence(self.answers(policy, some, weights), some)
-            if kl <= config.max_kl:
-                break
-            scale *= min(0.9, max(0.1, math.sqrt(config.max_kl / kl)))
-        else:
-            weights, kl = before.weights, 0.0
+        weights, kl = self._within(policy, turns, before.weights, natural_step(aggregate, config), config.max_kl)
         return Context(weights, before.support + aggregate.vector.fisher, kl)
 
-    def answers(self, policy: Policy, turns: Sequence[Turn], weights: Vector) -> list[LogProbs]:
-        """Ask the policy with the context."""
-        return self.encoder.under(policy, weights).score([turn.situation for turn in turns])
+    @property
+    def chooses(self) -> bool:
+        """Whether there are parts."""
+        return bool(self.parts)
 
-    def tilts(self, turns: Sequence[Turn], weights: Vector) -> list[LogProbs] | None:
-        """What such a context adds depends on the student."""
-        return None
+    def choices(self, policy: Policy, turns: Sequence[Turn], context: Context, config: ContextConfig) -> list[Choice]:
+        """Every part alone, once as far as the trust region goes, and once half of that."""
+        found: list[Choice] = []
+        for name, part in self.parts.items():
+            alone = np.zeros_like(context.weights)
+            # Together they were shortened: alone, each may go further.
+            alone[part] = len(self.parts) * context.weights[part]
+            full, kl = self._within(policy, turns, np.zeros_like(alone), alone, config.max_kl)
+            found.append(Choice(replace(context, weights=full, kl=kl), f"{name}, strength 1"))
+            half = (WEAKER * full).astype(full.dtype)
+            kl = divergence(self._answers(policy, _some(turns), half), _some(turns))
+            found.append(Choice(replace(context, weights=half, kl=kl), f"{name}, strength {WEAKER:g}"))
+        return found
+
+    def _within(
+        self, policy: Policy, turns: Sequence[Turn], before: Vector, step: Vector, max_kl: float
+    ) -> tuple[Vector, float]:
+        """Shorten a step until the mean KL that it adds is small enough."""
+        some, scale = _some(turns), 1.0
+        for _ in range(TRIES):
+            weights = (before + scale * step).astype(before.dtype)
+            kl = divergence(self._answers(policy, some, weights), some)
+            if kl <= max_kl:
+                return weights, kl
+            scale *= min(0.9, max(0.1, math.sqrt(max_kl / kl)))
+        return before, 0.0
+
+    def teacher(self, policy: Policy, context: Context) -> Policy:
+        """Give the policy the context."""
+        return self.encoder.under(policy, context.weights)
+
+    def answers(self, policy: Policy, turns: Sequence[Turn], context: Context) -> list[LogProbs]:
+        """Ask the policy with the context."""
+        return self._answers(policy, turns, context.weights)
+
+    def tilts(self, turns: Sequence[Turn], context: Context) -> list[LogProbs] | None:
+        """What a uniform policy says with the context is what it adds, up to a constant; None if it does more."""
+        if not self.encoder.adds:
+            return None
+        uniform = TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32))
+        return self.encoder.under(uniform, context.weights).score([turn.situation for turn in turns])
 
     def lessons(self, context: Context) -> list[Lesson]:
         """Say nothing: these coordinates have no names."""
         return []
+
+    def _answers(self, policy: Policy, turns: Sequence[Turn], weights: Vector) -> list[LogProbs]:
+        return self.encoder.under(policy, weights).score([turn.situation for turn in turns])
+
+
+def _some(turns: Sequence[Turn]) -> Sequence[Turn]:
+    return turns[:: math.ceil(len(turns) / MEASURED_TURNS)]
+
+
+def steering_codec(encoder: Encoder) -> AskedCodec:
+    """Return the server's half of `steering`: its parts are the layers at which a control vector may be added."""
+    return AskedCodec(encoder, steering.parts())

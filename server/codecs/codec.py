@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
+from ...client.encoders.abilities import WRITING
 from ...client.encoders.encoder import Encoder, load_encoder
-from ...client.encoders.tactics import TacticsEncoder
 from ...client.policy.policy import LogProbs, Policy
-from ...protocol.config import ContextConfig
-from ...protocol.experience import Aggregate, Vector
+from ...protocol.config import ContextConfig, RunConfig
+from ...protocol.errors import ConfigError
+from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
+from ...protocol.plugins import POINTS
 from .asked import AskedCodec
-from .context import Context, Lesson
-from .tactics import TacticsCodec
+from .context import Choice, Context, Lesson
 
 
 class Codec(Protocol):
@@ -43,11 +44,32 @@ class Codec(Protocol):
         """
         ...
 
-    def answers(self, policy: Policy, turns: Sequence[Turn], weights: Vector) -> list[LogProbs]:
+    @property
+    def chooses(self) -> bool:
+        """Whether the cycle's context is chosen, out of several, by play on the gate's games."""
+        ...
+
+    def choices(self, policy: Policy, turns: Sequence[Turn], context: Context, config: ContextConfig) -> list[Choice]:
+        """What the cycle's context can become, where there is a choice.
+
+        Parameters
+        ----------
+        policy
+            The bare policy.
+        turns
+            Public turns, played without a context.
+        """
+        ...
+
+    def teacher(self, policy: Policy, context: Context) -> Policy:
+        """Return the policy with a context."""
+        ...
+
+    def answers(self, policy: Policy, turns: Sequence[Turn], context: Context) -> list[LogProbs]:
         """What the teacher says to turns that were played in the cycle's first exchange, without a context."""
         ...
 
-    def tilts(self, turns: Sequence[Turn], weights: Vector) -> list[LogProbs] | None:
+    def tilts(self, turns: Sequence[Turn], context: Context) -> list[LogProbs] | None:
         """What the context adds to the score of each command; None if it does more than to add."""
         ...
 
@@ -59,4 +81,39 @@ class Codec(Protocol):
 def load_codec(name: str) -> Codec:
     """Return the server's half of a codec; it raises what `load_encoder` raises."""
     encoder = load_encoder(name)
-    return TacticsCodec(encoder) if isinstance(encoder, TacticsEncoder) else AskedCodec(encoder)
+    half = getattr(encoder, "server", "")
+    return cast(Callable[[Encoder], Codec], POINTS["codec"].find(half, {}))(encoder) if half else AskedCodec(encoder)
+
+
+def check_codec(config: RunConfig, abilities: frozenset[str]) -> Codec:
+    """Return the codec of a run, if its policy can do what the codec needs, and what the run wants of both.
+
+    Parameters
+    ----------
+    abilities
+        What policies of the run's backend can do beyond playing.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such codec, or it does not go with the backend, with free decoding or with retention.
+    """
+    codec, name = load_codec(config.codec.name), config.codec.name
+    if lacking := codec.encoder.needs - abilities:
+        raise ConfigError(
+            f"codec.name {name!r} needs a policy with {' and '.join(sorted(lacking))}, and policy.backend "
+            f"{config.policy.backend!r} has none: use 'torch', or another codec"
+        )
+    # A codec that needs nothing of a policy works on its answers from outside: there is no text to work on.
+    if config.policy.decoding == "free" and (WRITING not in abilities or not codec.encoder.needs):
+        raise ConfigError(
+            "policy.decoding 'free' needs policy.backend 'torch' and a codec whose teacher writes, such as "
+            "tactics-text, prefix, steering or text"
+        )
+    # The student in training can only be put behind contexts that work inside of it.
+    if config.distil.retention and not codec.encoder.adds and not codec.encoder.needs:
+        raise ConfigError(
+            f"codec.name {name!r} needs distil.retention 0: its contexts work on a policy's answers from outside, and "
+            "do more than add to scores"
+        )
+    return codec

@@ -32,12 +32,22 @@ Floats = NDArray[np.float64]
 class Context:
     """The weights of a codec's coordinates, how much play speaks for each, and how far they lead: mean KL, in nats.
 
-    `support` is the Fisher information of the exchanges that the weights come from.
+    `support` is the Fisher information of the exchanges that the weights come from. `words` are texts, where a context
+    is words: each a list of what was learned, of which every turn is answered with one.
     """
 
     weights: Vector
     support: Vector
     kl: float
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the contexts that an aggregate can become; `name` says what sets it apart from the others."""
+
+    context: Context
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,12 @@ def natural_step(aggregate: Aggregate, config: ContextConfig) -> Vector:
 
 def divergence(answers: Sequence[NDArray[np.float32]], turns: Sequence[Turn]) -> float:
     """Mean KL(teacher || player) in nats, from the teacher's answers to turns."""
-    return float(np.mean([_kl(answer, turn.log_probs) for answer, turn in zip(answers, turns, strict=True)]))
+    return mean_divergence(answers, [turn.log_probs for turn in turns])
+
+
+def mean_divergence(answers: Sequence[NDArray[np.float32]], others: Sequence[NDArray[np.float32]]) -> float:
+    """Mean KL(answers || others) in nats, state by state."""
+    return float(np.mean([_kl(answer, other) for answer, other in zip(answers, others, strict=True)]))
 
 
 def _kl(teacher: NDArray[np.float32], player: NDArray[np.float32]) -> float:

@@ -14,7 +14,7 @@ from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate, Vector
 from ...protocol.play import Turn
 from ...protocol.tactics import cells, tactic_name, tilt
-from .context import Context, Lesson, natural_step
+from .context import Choice, Context, Lesson, natural_step
 
 HALVINGS = 24
 SMALLEST_LESSON = 0.05
@@ -48,15 +48,28 @@ class TacticsCodec:
         weights = (before.weights + scale * full).astype(np.float32)
         return Context(weights, before.support + aggregate.vector.fisher, scorer.mean_kl(scale))
 
-    def answers(self, policy: Policy, turns: Sequence[Turn], weights: Vector) -> list[LogProbs]:
+    @property
+    def chooses(self) -> bool:
+        """Whether there is a choice: no."""
+        return False
+
+    def choices(self, policy: Policy, turns: Sequence[Turn], context: Context, config: ContextConfig) -> list[Choice]:
+        """Have none."""
+        return []
+
+    def teacher(self, policy: Policy, context: Context) -> Policy:
+        """Tilt or advise the policy."""
+        return self.encoder.under(policy, context.weights)
+
+    def answers(self, policy: Policy, turns: Sequence[Turn], context: Context) -> list[LogProbs]:
         """Tilt what the policy said when it played, or ask it with the advice in its prompt."""
         if self.encoder.spoken:
-            return self.encoder.under(policy, weights).score([turn.situation for turn in turns])
-        return [tilt(turn.log_probs, turn.situation, weights) for turn in turns]
+            return self.teacher(policy, context).score([turn.situation for turn in turns])
+        return [tilt(turn.log_probs, turn.situation, context.weights) for turn in turns]
 
-    def tilts(self, turns: Sequence[Turn], weights: Vector) -> list[LogProbs] | None:
+    def tilts(self, turns: Sequence[Turn], context: Context) -> list[LogProbs] | None:
         """The weights of the commands' tactics, unless they are spoken."""
-        return None if self.encoder.spoken else [weights[cells(turn.situation)] for turn in turns]
+        return None if self.encoder.spoken else [context.weights[cells(turn.situation)] for turn in turns]
 
     def lessons(self, context: Context) -> list[Lesson]:
         """Name the tactics whose weights matter, strongest first."""

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
+from ...protocol.config import DIVERGENCES, DistilConfig
 from ...protocol.errors import ConfigError
 
-DIVERGENCES = ("reverse-kl", "forward-kl", "jsd")
 CHUNK = 64  # positions: 12 MB of logits in float32
 
 
@@ -69,6 +70,11 @@ class TokenLoss:
             raise ConfigError(f"{self.divergence} over {self.top_k} tokens can be negative: set tail or renormalise")
 
 
+def token_loss(config: DistilConfig) -> TokenLoss:
+    """Read the loss of a configuration; raises what `TokenLoss` raises."""
+    return TokenLoss(config.divergence, config.top_k, config.tail, config.renormalise, config.temperature, config.beta)
+
+
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """How much of each distribution the tokens that counted held, means over positions: watch both while training."""
@@ -94,7 +100,7 @@ def token_divergence(
         log_s, log_t = (torch.cat([x, _rest(x)], dim=-1) for x in (log_s, log_t))
     if loss.renormalise:
         log_s, log_t = log_s.log_softmax(-1), log_t.log_softmax(-1)
-    return _divergence(log_s, log_t, loss), masses
+    return compare(log_s, log_t, loss), masses
 
 
 def _rest(log_probs: torch.Tensor) -> torch.Tensor:
@@ -103,7 +109,8 @@ def _rest(log_probs: torch.Tensor) -> torch.Tensor:
     return (1 - log_probs.exp().sum(-1, keepdim=True)).clamp_min(tiny).log()
 
 
-def _divergence(log_s: torch.Tensor, log_t: torch.Tensor, loss: TokenLoss) -> torch.Tensor:
+def compare(log_s: torch.Tensor, log_t: torch.Tensor, loss: TokenLoss) -> torch.Tensor:
+    """Divergence between log-distributions over the same outcomes, along the last dimension."""
     if loss.divergence == "reverse-kl":
         return _kl(log_s, log_t)
     if loss.divergence == "forward-kl":
@@ -177,3 +184,15 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Any) -> tuple[torch.Tensor, None, None, None, None]:
         (gradient_Nd,) = ctx.saved_tensors
         return gradient_Nd * upstream[0][:, None], None, None, None, None
+
+
+def surprise(
+    student_Nd: torch.Tensor, tokens_N: torch.Tensor, head_Vd: torch.Tensor, chunk: int = CHUNK
+) -> torch.Tensor:
+    """Minus the log-probability of the token at every position, shape (N,), with logits of one chunk at a time."""
+
+    def of(part_nd: torch.Tensor, wanted_n: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy((part_nd @ head_Vd.T).float(), wanted_n, reduction="none")
+
+    parts = zip(student_Nd.split(chunk), tokens_N.split(chunk), strict=True)
+    return torch.cat([checkpoint(of, part, wanted, use_reentrant=False) for part, wanted in parts])

@@ -10,7 +10,7 @@ is taken exactly, and the gradient flows through the student only.
 
 Training without the context can spoil the use of a context in later cycles (ReSAIL, arXiv 2609.39306). The optional
 retention term is the same divergence of the student *with* the context from the teacher, that is from the policy that
-the student was at the start of the cycle.
+the student was at the start of the cycle: see `fedoel.server.distillation.retention`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,13 @@ import numpy as np
 import torch
 
 from ...client.policy.policy import LogProbs
+from ...client.policy.tokens import Row
+from ...client.policy.torch_policy import TorchModel
+from ...protocol.situation import Situation
 from .anchor import Anchor
-from .rehearsal import Rehearsal
+from .losses import TokenLoss, compare
+from .rehearsal import Rehearsal, batches
+from .retention import Retention
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Objective = Callable[[int, torch.Tensor], torch.Tensor]
@@ -44,15 +49,15 @@ class Schedule:
 
 @dataclass
 class Views:
-    """What the student says without the context and with it, as mean reverse KL to the teacher, state by state."""
+    """How far the student is from the teacher without the context and with it, state by state or step by step."""
 
     without: list[float] = field(default_factory=list)
     context: list[float] = field(default_factory=list)
 
-    def end(self, states: int) -> dict[str, float]:
-        """Means over the last states that were trained on, of the views that there are."""
+    def end(self, last: int) -> dict[str, float]:
+        """Means over the last that were noted, of the views that there are."""
         views = {"without_context": self.without, "with_context": self.context}
-        return {name: float(np.mean(seen[-states:])) for name, seen in views.items() if seen}
+        return {name: float(np.mean(seen[-last:])) for name, seen in views.items() if seen}
 
 
 def reverse_kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -65,6 +70,20 @@ def forward_kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return (teacher.exp() * (teacher - student)).sum()
 
 
+def divergence_of(name: str, beta: float) -> Loss:
+    """Return the divergence of a configuration, between distributions over the same commands.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of this name.
+    """
+    if name == "reverse-kl":
+        return reverse_kl
+    whole = TokenLoss(name, top_k=0, beta=beta)
+    return lambda student, teacher: compare(student, teacher, whole)
+
+
 def towards(targets: Sequence[LogProbs], loss: Loss) -> Objective:
     """Objective of a state: the divergence of the student's answer from the target for that state."""
 
@@ -75,9 +94,13 @@ def towards(targets: Sequence[LogProbs], loss: Loss) -> Objective:
 
 
 def retaining(
-    targets: Sequence[LogProbs], tilts: Sequence[LogProbs] | None, weight: float, views: Views | None = None
+    targets: Sequence[LogProbs],
+    tilts: Sequence[LogProbs] | None,
+    weight: float,
+    views: Views | None = None,
+    loss: Loss = reverse_kl,
 ) -> Objective:
-    """Objective of a state: reverse KL to the teacher, and `weight` times that of the student with the context.
+    """Objective of a state: divergence from the teacher, and `weight` times that of the student with the context.
 
     Parameters
     ----------
@@ -88,7 +111,7 @@ def retaining(
     views
         Where both divergences of every state are noted.
     """
-    distilled, seen = towards(targets, reverse_kl), views or Views()
+    distilled, seen = towards(targets, loss), views or Views()
 
     def objective(index: int, student: torch.Tensor) -> torch.Tensor:
         without = distilled(index, student)
@@ -103,6 +126,37 @@ def retaining(
     return objective
 
 
+@dataclass(frozen=True)
+class Retained:
+    """The retention term of contexts that work inside the model.
+
+    Parameters
+    ----------
+    situations
+        All states that are trained on.
+    objective
+        Loss of a state, from its index and the log-probabilities of the student with the context.
+    """
+
+    retention: Retention
+    situations: Sequence[Situation]
+    objective: Objective
+
+    def loss(self, rehearsal: Rehearsal, step: int, batch: Sequence[int]) -> torch.Tensor:
+        """Return what is added to the loss of a step."""
+
+        def divergences() -> torch.Tensor:
+            asked = self.retention.commands(rehearsal, self.situations, batch, f"step {step}")
+            return _each(self.objective, batch, asked)
+
+        return self.retention.loss(step, divergences)
+
+
+def _each(objective: Objective, batch: Sequence[int], log_probs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Losses of some states, shape (n,)."""
+    return torch.stack([objective(index, found) for index, found in zip(batch, log_probs, strict=True)])
+
+
 def train(
     rehearsal: Rehearsal,
     objective: Objective,
@@ -110,8 +164,9 @@ def train(
     seed: int,
     advance: Advance = lambda steps: None,
     anchor: Anchor | None = None,
+    retained: Retained | None = None,
 ) -> list[float]:
-    """Fit the adapter in place; returns the mean loss of every step.
+    """Fit the adapter in place over trees of commands; returns the mean loss of every step.
 
     Parameters
     ----------
@@ -119,19 +174,46 @@ def train(
         Loss of a state, from its index and the student's log-probabilities of its commands.
     anchor
         Added to the loss, weighted as the schedule says.
+    retained
+        Added to the loss, weighted by itself.
     """
-    model = rehearsal.model.base.model
-    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def loss(step: int, batch: Sequence[int]) -> torch.Tensor:
+        students = rehearsal.log_probs(batch, f"step {step}")
+        mean = _each(objective, batch, students).mean()
+        return mean if retained is None else mean + retained.loss(rehearsal, step, batch)
+
+    return optimise(rehearsal.model, rehearsal.rows, loss, schedule, seed, advance, anchor)
+
+
+def optimise(
+    model: TorchModel,
+    rows: Sequence[Row],
+    loss: Callable[[int, Sequence[int]], torch.Tensor],
+    schedule: Schedule,
+    seed: int,
+    advance: Advance = lambda steps: None,
+    anchor: Anchor | None = None,
+) -> list[float]:
+    """Fit the adapter in place; returns the loss of every step.
+
+    Parameters
+    ----------
+    rows
+        The states, of which every step gets some.
+    loss
+        From the number of the step and the indices of its states.
+    """
+    weights = model.trained
     optimiser = torch.optim.AdamW(weights, lr=schedule.learning_rate, weight_decay=0.0)
     # A linear decay to zero: in a few dozen steps a constant rate would end on the noise of its last batches.
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / schedule.steps)
-    batches = rehearsal.batches(schedule.batch, np.random.default_rng(seed))
+    drawn = batches(rows, schedule.batch, np.random.default_rng(seed))
     passages = np.random.default_rng([seed, 1])
     losses: list[float] = []
     with _repeatable():
-        for step, batch in zip(range(schedule.steps), batches, strict=False):
-            students = rehearsal.log_probs(batch, f"step {step}")
-            mean = torch.stack([objective(index, s) for index, s in zip(batch, students, strict=True)]).mean()
+        for step, batch in zip(range(schedule.steps), drawn, strict=False):
+            mean = loss(step, batch)
             optimiser.zero_grad(set_to_none=True)
             mean.backward()
             if anchor is not None:  # apart from the rest: what one backward pass needs is gone before the next
@@ -141,7 +223,7 @@ def train(
             decay.step()
             losses.append(mean.item())
             advance(1)
-    rehearsal.model.changed()
+    model.changed()
     return losses
 
 

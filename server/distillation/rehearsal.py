@@ -62,15 +62,16 @@ class Rehearsal:
         top = trunk.run(hidden, trunk.first, trunk.layers, Attended(trunk.layout(spans, pool.keys), pool.cached))
         return trunk.log_probs(top, rows, starts)
 
-    def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """Endless batches of state indices; states that share a scene stay together, in a new order every epoch."""
-        groups: dict[Ids, list[int]] = {}
-        for index, row in enumerate(self.rows):
-            groups.setdefault(row.scene, []).append(index)
-        pending: list[int] = []
-        while True:
-            for group in rng.permutation(len(groups)).tolist():
-                pending += list(groups.values())[group]
-                while len(pending) >= size:
-                    yield pending[:size]
-                    pending = pending[size:]
+
+def batches(rows: Sequence[Row], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Endless batches of row indices; rows that share a scene stay together, in a new order every epoch."""
+    groups: dict[Ids, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(row.scene, []).append(index)
+    pending: list[int] = []
+    while True:
+        for group in rng.permutation(len(groups)).tolist():
+            pending += list(groups.values())[group]
+            while len(pending) >= size:
+                yield pending[:size]
+                pending = pending[size:]

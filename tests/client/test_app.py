@@ -218,7 +218,7 @@ def test_the_local_runtime_loads_tactics_and_refuses_other_backends() -> None:
     assert local.policy(CONFIG, asked).version == "v1"
     with pytest.raises(ModelError, match="weights"):
         local.policy(CONFIG, replace(asked, adapter={"weights": np.zeros(3, np.float32)}))
-    with pytest.raises(ConfigError, match="known are torch, tactics"):
+    with pytest.raises(ConfigError, match="known are torch, llama, tactics"):
         local.policy(replace(CONFIG, policy=PolicyConfig(backend="magic")), asked)
     assert local.cache(replace(CONFIG, cache="/somewhere")) == Path("/somewhere")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 from fedoel.client.encoders import encoder
 from fedoel.client.encoders.encoder import load_encoder, returns_to_go
 from fedoel.client.encoders.tactics import moments
+from fedoel.client.encoders.words import lessons, transcript
 from fedoel.client.policy.tactics_policy import TacticsPolicy
 from fedoel.protocol.experience import ExperienceVector, Vector, VectorSpec
-from fedoel.protocol.play import GameSpec, Trajectory, Turn
+from fedoel.protocol.play import INVALID, GameSpec, Trajectory, Turn
 from fedoel.protocol.situation import Memory
 from fedoel.protocol.tactics import DIMENSION, VOCABULARY, cells
 
@@ -33,6 +35,27 @@ def episode(*turns: Turn, won: bool = True) -> Trajectory:
 def encode(trajectories: Sequence[Trajectory], baseline: Vector, discount: float = 0.9) -> ExperienceVector:
     uniform = TacticsPolicy("v", np.zeros(DIMENSION, np.float32))
     return encoder.encode(load_encoder("tactics"), uniform, trajectories, SPEC, baseline, discount)
+
+
+def test_lessons_are_whole_sentences_with_or_without_a_mark() -> None:
+    answer = "- Take what shines.\n\n2. Never  go back!\n* Too short.\nOpen the door first.\nA fourth one.\nAnd cut o"
+    assert lessons(answer) == ["Take what shines.", "Never go back!", "Open the door first."]
+    assert lessons("- " + "word " * 31 + ".") == []
+
+
+def test_a_game_is_told_from_beginning_to_end() -> None:
+    told = transcript(episode(turn(2, 0.0), turn(0, 1.0)))
+    assert told.startswith("Goal: Take the coin.\n-= Hall =-")
+    assert told.index("> go east") < told.index("> take coin") < told.index("You won.")
+
+
+def test_a_turn_without_a_command_adds_nothing_but_its_reward() -> None:
+    none = np.zeros((1, 4), np.float32)
+    silent = replace(turn(0, 0.0), action=INVALID, response="hm")
+    whole = encode([episode(turn(1, 0.0), silent, turn(0, 1.0))], none)
+    parts = [encode([episode(turn(1, 0.81))], none), encode([episode(turn(0, 1.0))], none)]
+    assert np.allclose(whole.gradient, sum(part.gradient for part in parts), atol=1e-6)
+    assert whole.counters.turns[0] == 3
 
 
 def test_returns_are_discounted_sums_of_what_comes() -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fedoel.client.policy.base import load_base
 from fedoel.client.policy.tactics_policy import TacticsPolicy
-from fedoel.protocol.config import ContextConfig
+from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy
+from fedoel.protocol import steering
+from fedoel.protocol.config import ContextConfig, PolicyConfig
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from fedoel.protocol.play import Turn
 from fedoel.protocol.situation import Memory
@@ -51,7 +55,7 @@ def test_the_step_ends_at_the_trust_region(limit: float) -> None:
     kl = float((np.exp(teacher) * (teacher - turn().log_probs)).sum())
     assert kl == pytest.approx(limit, rel=1e-3)
     assert context.kl == pytest.approx(kl, rel=1e-3)
-    assert divergence(CODEC.answers(UNIFORM, [turn()], context.weights), [turn()]) == pytest.approx(kl, rel=1e-3)
+    assert divergence(CODEC.answers(UNIFORM, [turn()], context), [turn()]) == pytest.approx(kl, rel=1e-3)
 
 
 def test_a_second_step_starts_where_the_first_ended_and_has_a_trust_region_of_its_own() -> None:
@@ -61,7 +65,7 @@ def test_a_second_step_starts_where_the_first_ended_and_has_a_trust_region_of_it
     second = CODEC.solve(given, UNIFORM, [led], config, first)
     assert second.weights.max() > first.weights.max()
     assert second.kl == pytest.approx(0.05, rel=1e-3)
-    assert divergence(CODEC.answers(UNIFORM, [turn()], second.weights), [turn()]) > 0.06
+    assert divergence(CODEC.answers(UNIFORM, [turn()], second), [turn()]) > 0.06
     assert np.array_equal(second.support, 2 * given.vector.fisher)
 
 
@@ -93,3 +97,35 @@ def test_lessons_are_sorted_by_strength_and_leave_out_trifles() -> None:
     learned = CODEC.lessons(Context(weights, np.zeros_like(weights), 0.0))
     assert [lesson.weight for lesson in learned] == [-2.0, 1.0, 0.5]
     assert [lesson.tactic for lesson in learned] == [tactic_name(cell) for cell in (1, 3, 0)]
+
+
+def test_a_control_vector_is_one_of_its_parts_at_one_of_two_strengths(tiny_base: Path, tmp_path: Path) -> None:
+    config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
+    policy, codec = TorchPolicy(TorchModel(load_base(config, tmp_path), 64), {}), load_codec("steering")
+    situation = Memory("Take the coin.", 5).see("-= Hall =-\nA hall.", ("go east", "go west", "go down"), 0)
+    turns = [Turn(situation, policy.score([situation])[0], 0, 0.0)]
+    spec = replace(SPEC, codec="steering", dimension=steering.DIMENSION, vocabulary=steering.VOCABULARY)
+    array = np.zeros(spec.size, dtype=np.float32)
+    array[: steering.DIMENSION] = np.random.default_rng(0).normal(0, 9, steering.DIMENSION)
+    array[steering.DIMENSION : 2 * steering.DIMENSION] = 100.0
+    bounds, given = ContextConfig(step=4.0, max_kl=0.002), Aggregate(ExperienceVector.unchecked(spec, array), 4)
+    context = codec.solve(given, policy, turns, bounds, no_context(steering.DIMENSION))
+    assert codec.chooses and np.count_nonzero(context.weights) == steering.DIMENSION
+    choices = codec.choices(policy, turns, context, bounds)
+    assert len({choice.name for choice in choices}) == len(choices) == 2 * len(steering.parts())
+    for (name, part), strong, weak in zip(steering.parts().items(), choices[::2], choices[1::2], strict=True):
+        assert strong.name.startswith(name) and weak.name.startswith(name)
+        ratios = strong.context.weights[part] / context.weights[part]
+        assert np.allclose(ratios, ratios[0], rtol=1e-4) and ratios[0] > 0
+        assert np.count_nonzero(strong.context.weights) == part.stop - part.start
+        assert np.allclose(weak.context.weights, strong.context.weights / 2)
+        assert 0.0005 < strong.context.kl <= 0.002
+        assert 0 < weak.context.kl < 0.6 * strong.context.kl
+        assert strong.context.kl == pytest.approx(divergence(codec.answers(policy, turns, strong.context), turns))
+
+
+@pytest.mark.parametrize("name", ["tactics", "tactics-text", "prefix", "text", "raw"])
+def test_other_contexts_leave_no_choice(name: str) -> None:
+    codec = load_codec(name)
+    assert not codec.chooses
+    assert codec.choices(UNIFORM, [turn()], no_context(codec.encoder.dimension), ContextConfig()) == []

@@ -42,7 +42,7 @@ def collect(exchanges: Exchanges, current: Current, cycle: int, gradient: float 
     aggregate = None
     if gradient is not None:
         parts = {"gradient": np.full(spec.dimension, gradient), "fisher": np.ones(spec.dimension)}
-        aggregate = Aggregate(ExperienceVector.from_parts(spec, parts), 10, 0.5)
+        aggregate = Aggregate(ExperienceVector.from_parts(spec, parts), 10, 0.5, words=(f"cycle {cycle}",))
     exchanges.collect(cycle, 1, aggregate, Traffic(0.0, 0.0, 10, {}))
 
 
@@ -53,6 +53,24 @@ def test_cycles_that_promoted_nothing_add_up(exchanges: Exchanges) -> None:
     found = exchanges._aggregate(first, 3, 1)
     assert found is not None and (found.cohort, found.noise) == (20, 1.0)
     assert (found.vector.gradient == 3.0).all() and (found.vector.fisher == 2.0).all()
+    assert found.words == ("cycle 1", "cycle 3")
+
+
+def test_the_server_learns_from_its_rehearsal_as_a_device_does(exchanges: Exchanges) -> None:
+    current = Current("first", TacticsLearner().warm_start([], lambda n: None))
+    exchanges.request(current, 1, 1)
+    own = exchanges.reference(current, 1, 1)
+    assert own.counters.episodes.sum() == GAMES.rehearsal and own.fisher.any()
+    assert own.spec.policy_version == "first"
+
+
+def test_what_was_kept_last_is_found_again_with_its_parts(exchanges: Exchanges) -> None:
+    current = Current("first", TacticsLearner().warm_start([], lambda n: None))
+    assert exchanges.collected_before(current, 1, 1) is None
+    collect(exchanges, current, 1, 1.0)
+    collect(exchanges, current, 2, None)
+    found = exchanges.collected_before(current, 3, 1)
+    assert found is not None and (found.cohort, found.parts) == (10, ()) and (found.vector.gradient == 1.0).all()
 
 
 def test_another_version_starts_anew(exchanges: Exchanges) -> None:

@@ -19,6 +19,15 @@ def test_a_context_without_gain_is_refused() -> None:
     assert context_helps(BEFORE, trial([2, 0, 2, 0], [0, 0, 0, 0.5])).passed
 
 
+def test_the_best_of_several_must_gain_more_than_luck_gives() -> None:
+    after = trial([2, 0, 2, 0], [0, 0, 0, 0.5])
+    assert context_helps(BEFORE, after, ["one"]).passed
+    refused = context_helps(BEFORE, after, ["left, strength 1", "right, strength 1"])
+    assert not refused.passed
+    assert "with the context (left, strength 1, the best of 2) 25% -> 25%" in refused.reason
+    assert context_helps(BEFORE, trial([2, 2, 2, 2], [0, 0, 0, 0]), ["left", "right"]).passed
+
+
 def test_a_candidate_that_loses_is_refused_and_the_reason_says_where() -> None:
     assert candidate_holds(BEFORE, BEFORE).passed
     assert not candidate_holds(BEFORE, trial([0, 0, 0, 0], [0, 0, 0, 0])).passed

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from fedoel.client.policy.base import load_base
 from fedoel.client.policy.torch_policy import TorchModel
-from fedoel.protocol.config import PolicyConfig, RunConfig
+from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
 from fedoel.server.learner import TacticsLearner, TorchLearner
 from fedoel.server.probes.perplexity import TEXT, perplexity
 
@@ -31,7 +31,7 @@ def test_perplexity_is_that_of_plain_transformers(tiny_base: Path, policy_config
 
 
 def test_an_adapter_is_measured_beside_its_base(policy_config: PolicyConfig, tmp_path: Path) -> None:
-    learner = TorchLearner(RunConfig(policy=policy_config), tmp_path)
+    learner = TorchLearner(RunConfig(games=GamesConfig(instructions=True), policy=policy_config), tmp_path)
     learner.load()
     fresh = learner._model().fresh
     rng = np.random.default_rng(0)
@@ -39,6 +39,9 @@ def test_an_adapter_is_measured_beside_its_base(policy_config: PolicyConfig, tmp
     same, moved = learner.probe(fresh), learner.probe(other)
     assert same["perplexity"] == same["base_perplexity"] == moved["base_perplexity"]
     assert abs(moved["perplexity"] - moved["base_perplexity"]) > 0.01
+    assert same["instructions"] == same["base_instructions"] == moved["base_instructions"]
+    plain = TorchLearner(RunConfig(policy=policy_config), tmp_path).probe(fresh)
+    assert set(plain) == {"perplexity", "base_perplexity"}
     assert TacticsLearner().probe({}) == {}
 
 

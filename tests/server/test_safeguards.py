@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ from dp_accounting.pld import PLDAccountant
 
 from fedoel.client.membership import MEMBERS, device_key, load_members, load_membership
 from fedoel.protocol.config import RunConfig, Scalar
-from fedoel.protocol.errors import ConfigError, FedoelError, PrivacyError
+from fedoel.protocol.errors import ConfigError, FedoelError, PrivacyError, VersionError
 from fedoel.protocol.experience import VectorSpec
 from fedoel.server.accounting import Release, epsilon_of, multiplier_for
-from fedoel.server.fleet import make_fleet, owner_key
+from fedoel.server.fleet import make_fleet, owner_key, publish_members
 from fedoel.server.ledger import Ledger
 from fedoel.server.safeguards import RunSafeguards
 
@@ -130,7 +131,9 @@ def test_a_fleet_has_keys(tmp_path: Path) -> None:
     assert (tmp_path / MEMBERS).read_bytes() == before
     members, fleet_key = load_members(tmp_path)
     found = [load_membership(tmp_path, client) for client in range(3)]
-    assert {each.identity.public for each in found} == members and {each.fleet_key for each in found} == {fleet_key}
+    assert {each.identity.public for each in found} == members.identities and {each.fleet_key for each in found} == {
+        fleet_key
+    }
     assert owner_key(tmp_path).public_key().public_bytes_raw() == fleet_key
     assert all(path.stat().st_mode & 0o77 == 0 for path in tmp_path.glob("*.key"))
 
@@ -142,11 +145,31 @@ def test_keys_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / device_key(0)).chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         load_membership(tmp_path, 0)
-    members = json.loads((tmp_path / MEMBERS).read_bytes())
-    (tmp_path / MEMBERS).write_text(json.dumps([*members, "00" * 32]))
+    signature, listed = (tmp_path / MEMBERS).read_text().splitlines()
+    members = json.loads(listed)
+    (tmp_path / MEMBERS).write_text(f"{signature}\n{json.dumps({**members, 'number': 2})}")
     with pytest.raises(ConfigError, match="not signed"):
         load_membership(tmp_path, 1)
     with pytest.raises(ConfigError, match="no folder of a fleet's keys"):
         load_members(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="holds no key"):
         owner_key(tmp_path / "nowhere")
+
+
+def test_a_device_takes_newer_lists_of_members_keeps_them_and_refuses_older_ones(tmp_path: Path) -> None:
+    """As they travel with a secure sum: who is enrolled later is believed, and who was revoked does not come back."""
+    make_fleet(tmp_path / "server", 2)
+    shutil.copytree(tmp_path / "server", tmp_path / "device")
+    before = (tmp_path / "server" / MEMBERS).read_text()
+    first = load_membership(tmp_path / "device", 0)
+    publish_members(tmp_path / "server", [first.identity.public])
+    after = (tmp_path / "server" / MEMBERS).read_text()
+    assert first.renewed("") is first
+    assert first.renewed(before).members == first.members
+    assert len(first.members) == 2 and first.renewed(after).members == {first.identity.public}
+    again = load_membership(tmp_path / "device", 0)
+    assert again.members == {first.identity.public}
+    with pytest.raises(VersionError, match="older than 2"):
+        again.renewed(before)
+    with pytest.raises(VersionError, match="not signed"):
+        again.renewed(after.replace('"number": 2', '"number": 3'))

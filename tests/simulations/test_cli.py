@@ -17,11 +17,11 @@ import pytest
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.play import GameSpec, Trajectory, Turn
 from fedoel.protocol.situation import Memory
+from fedoel.server.run_folder import STORED, prepare_folder, stored_config
 from fedoel.simulations.cli import INTERRUPTED, REFUSED, main
 from fedoel.simulations.evaluate import rates_table, scenario_of
 from fedoel.simulations.play import show
 from fedoel.simulations.scenario import load_scenario
-from fedoel.simulations.simulate import STORED, prepare_folder, stored_config
 
 HELP_SECONDS = 0.25
 Save = Callable[[Path, dict[str, Any]], Path]
@@ -43,7 +43,7 @@ def engines(monkeypatch: pytest.MonkeyPatch, save: Save, summary: dict[str, Any]
     return module
 
 
-@pytest.mark.parametrize("words", [["--help"], ["simulate", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["simulate", "--help"], ["device", "--help"]])
 def test_help_answers_at_once(words: list[str]) -> None:
     call = [sys.executable, "-c", "from fedoel.simulations.cli import main; main()", *words]
     subprocess.run(call, check=True, capture_output=True)

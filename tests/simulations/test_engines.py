@@ -15,8 +15,10 @@ import pytest
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig, StrategyConfig, WarmStartConfig
 from fedoel.protocol.errors import ConfigError, FedoelError
 from fedoel.protocol.tactics import DIMENSION
+from fedoel.server.events import follow
+from fedoel.server.operate.run_app import write_app
 from fedoel.simulations.inprocess import run_inprocess, whole_fleet
-from fedoel.simulations.ray_engine import follow, run_ray, write_app
+from fedoel.simulations.ray_engine import run_ray
 
 CONFIG = RunConfig(
     clients=3,

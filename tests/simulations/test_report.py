@@ -92,3 +92,8 @@ def test_overlapping_intervals_are_said(one_family: dict[str, Any]) -> None:
     one_family["cycles"][1]["held_out"] = one_family["cycles"][0]["held_out"]
     assert "does not show a change" in headline(one_family)
     assert "coin-collector" not in table(one_family)
+
+
+def test_a_run_in_plain_text_says_so(tmp_path: Path, save: Save, summary: dict[str, Any]) -> None:
+    page = write_report(save(tmp_path / "run", {**summary, "plaintext": True})).read_text()
+    assert "This run was not private" in page

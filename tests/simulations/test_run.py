@@ -36,6 +36,7 @@ SETTINGS: dict[str, Scalar] = {
     "games.rehearsal": 4,
     "games.gate": 6,
     "games.held-out": 8,
+    "games.transfer": "frozen-lake turns=6",
     "policy.backend": "tactics",
 }
 WAIT = 120
@@ -65,14 +66,15 @@ def test_a_summary_has_everything_and_a_second_run_says_the_same(config: RunConf
     assert [entry["cycle"] for entry in found["cycles"]] == [0, 1, 2]
     written = load_summary(Path(config.out))
     for entry, timed in zip(found["cycles"], written["cycles"], strict=True):
-        for stats in (entry["held_out"], entry["teacher"], entry["families"]["coin-collector"]):
+        elsewhere = entry["transfer"].values()
+        for stats in (entry["held_out"], entry["teacher"], entry["families"]["coin-collector"], *elsewhere):
             assert set(stats) >= RATES
         assert timed["seconds"].keys() <= {*FIRST_PHASES, *CYCLE_PHASES}
         assert all(seconds >= 0 for seconds in timed["seconds"].values())
         if entry["cycle"]:
             assert 0 < entry["uplink_bytes"] <= 4096
             assert entry["downlink_bytes"] > entry["adapter_bytes"]
-    assert all(set(floor) >= RATES | {"families"} for floor in found["floors"].values())
+    assert all(set(floor) >= RATES | {"families", "transfer"} for floor in found["floors"].values())
     assert len(found["floors"]["tactics_only"]["cycles"]) == 3
     assert found["floors"]["walkthrough"]["win_rate"] == 1.0
     again = replace(config, out=str(tmp_path / "again"))

@@ -13,6 +13,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp import ClientApp
 
+from fedoel.protocol.config import StrategyConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, VectorError
 from fedoel.protocol.experience import Aggregate, Contribution, Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.messages import PlayRequest, records_bytes, reply_to_records, request_from_records
@@ -22,8 +23,9 @@ from fedoel.strategies.cohort import sample, split, wait_for_nodes
 from fedoel.strategies.consolidator import Traffic
 from fedoel.strategies.experience import ExperienceStrategy
 from fedoel.strategies.mean import Mean
-from fedoel.strategies.registry import known, load_strategy
+from fedoel.strategies.registry import build_strategy, known, load_strategy
 from fedoel.strategies.replies import sort_replies
+from fedoel.strategies.trimmed_mean import TrimmedMean
 
 SPEC = VectorSpec("tactics", 4, "vocabulary", "v1", ("coin",), 2, 50.0, 200.0)
 SECRET = "the safe opens with 4711"
@@ -60,6 +62,12 @@ class Ledger:
     def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
         self.steps.append(f"collect {cycle}.{exchange}")
         self.aggregates[cycle], self.traffic[cycle] = aggregate, traffic
+
+    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
+        raise NotImplementedError
+
+    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
+        return self.aggregates.get(cycle - 1)
 
     def consolidate(self, cycle: int) -> None:
         self.steps.append(f"consolidate {cycle}")
@@ -317,6 +325,19 @@ def test_replies_need_a_request() -> None:
         Mean(Ledger()).aggregate_train(1, [])
 
 
+def test_a_summary_shows_the_strategys_own_options_first(caplog: pytest.LogCaptureFixture) -> None:
+    class Loud(Mean):
+        def __init__(self, *arguments: Any, volume: float = 2.0, tone: int = 3, **settings: Any) -> None:
+            super().__init__(*arguments, **settings)
+            self.volume, self.tone = volume, tone
+
+    with caplog.at_level("INFO", logger="flwr"):
+        Loud(Ledger(), volume=7.0).summary()
+    assert [record.getMessage() for record in caplog.records][:4] == [
+        "\t├──> Loud settings:", "\t│\t├── volume: 7.0", "\t│\t└── tone: 3", "\t├──> Sampling:",
+    ]  # fmt: skip
+
+
 def test_nobody_is_asked_to_evaluate() -> None:
     strategy = Mean(Ledger())
     grid = InProcessGrid(make_app(good), 1, {})
@@ -333,6 +354,15 @@ def test_settings_that_ask_nobody_are_refused(settings: dict[str, Any]) -> None:
 def test_a_cycle_without_exchanges_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"strategy\.exchanges"):
         Mean(Ledger(), exchanges=0)
+
+
+def test_strategies_are_built_with_the_options_of_a_run() -> None:
+    built = build_strategy(StrategyConfig("trimmed-mean", "beta=0.1", exchanges=2), Ledger(), seed=7)
+    assert isinstance(built, TrimmedMean) and (built.beta, built.exchanges, built.seed) == (0.1, 2, 7)
+    with pytest.raises(ConfigError, match=r"strategy\.options of 'trimmed-mean': unknown option 'trim=1'.*beta=0\.2"):
+        build_strategy(StrategyConfig("trimmed-mean", "trim=1"), Ledger(), 0)
+    with pytest.raises(ConfigError, match="beta must be in the range"):
+        build_strategy(StrategyConfig("trimmed-mean", "beta=0.7"), Ledger(), 0)
 
 
 def test_strategies_are_found_by_name() -> None:

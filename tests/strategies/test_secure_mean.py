@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 
 from fedoel.client.membership import Membership
 from fedoel.client.secure import answer_step
-from fedoel.protocol.errors import PrivacyError, SecureSumError, VectorError
+from fedoel.protocol.errors import NotNow, PrivacyError, SecureSumError, VectorError
 from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.privacy.plan import Part, Plan
@@ -26,6 +26,7 @@ from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
 from fedoel.simulations.identity import server_identity
 from fedoel.strategies.budget import EXHAUSTED
 from fedoel.strategies.consolidator import Traffic
+from fedoel.strategies.grouped_secure import GroupedSecure
 from fedoel.strategies.registry import load_strategy
 from fedoel.strategies.secure_mean import FAILED, SecureMean
 
@@ -54,6 +55,7 @@ class Paper:
     secret: int = 0
     rounds: int = 0
     steps: list[str] = field(default_factory=list)
+    signed_members: bytes = b""
 
     @property
     def noisy(self) -> bool:
@@ -97,6 +99,12 @@ class Server:
     def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
         self.aggregates.append(aggregate)
         self.traffic.append(traffic)
+
+    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
+        raise NotImplementedError
+
+    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
+        return None
 
     def consolidate(self, cycle: int) -> None: ...
 
@@ -313,3 +321,59 @@ def test_single_vectors_are_not_to_be_had() -> None:
 def test_other_replies_are_refused(reply: RecordDict) -> None:
     with pytest.raises(SecureSumError, match="nothing else"):
         reply_from_records(reply)
+
+
+@pytest.mark.parametrize("kind", [SecureMean, GroupedSecure])
+def test_devices_that_are_not_ready_are_asked_again(monkeypatch: pytest.MonkeyPatch, kind: type[SecureMean]) -> None:
+    """Nobody wants to play, twice; the third time they do, and it is the same exchange."""
+    asked: list[str] = []
+    monkeypatch.setattr("fedoel.strategies.asking.AGAIN_SECONDS", 0.0)
+
+    def tired(phase: str, client: int, step: Step) -> None:
+        asked.append(phase)
+        if asked.count("keys") <= 2 * CLIENTS:
+            raise NotNow("at night only")
+
+    fleet = Fleet(tired, max_dropout=0.2)
+    kind(fleet.server, min_available_nodes=CLIENTS, patience=1e6).start(fleet.grid, num_rounds=1)
+    [aggregate], [traffic] = fleet.server.aggregates, fleet.server.traffic
+    assert aggregate is not None and aggregate.cohort == CLIENTS
+    assert traffic.refused == {}
+    assert asked.count("keys") == 3 * CLIENTS
+
+
+def test_without_patience_a_round_that_nobody_wants_is_refused_by_name() -> None:
+    def tired(phase: str, client: int, step: Step) -> None:
+        raise NotNow("at night only")
+
+    fleet = Fleet(tired)
+    SecureMean(fleet.server, min_available_nodes=CLIENTS).start(fleet.grid, num_rounds=1)
+    assert fleet.server.aggregates == [None]
+    assert fleet.server.traffic[0].refused[FAILED] == 1
+    assert sum(count for reason, count in fleet.server.traffic[0].refused.items() if "keys" in reason) == CLIENTS
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+@pytest.mark.parametrize("phase", ["shares", "masked", "confirm", "unmask"])
+def test_a_round_that_fails_closed_is_tried_again_unless_it_has_spent_budget(
+    monkeypatch: pytest.MonkeyPatch, phase: str, noise: float
+) -> None:
+    """Too many drop out once, in any phase; when they are back, the sum is that of all of them."""
+    monkeypatch.setattr("fedoel.strategies.asking.AGAIN_SECONDS", 0.0)
+    failures: list[int] = []
+
+    def cut(here: str, client: int, step: Step) -> None:
+        if here == phase and len(failures) < CLIENTS - 1:
+            failures.append(client)
+            raise RuntimeError("the network is gone")
+
+    fleet = Fleet(cut, noise=noise, chance=1.0)
+    SecureMean(fleet.server, min_available_nodes=CLIENTS, patience=1e6).start(fleet.grid, num_rounds=1)
+    [aggregate] = fleet.server.aggregates
+    if noise and phase == "unmask":
+        assert aggregate is None and fleet.server.safeguards.budget == 99
+        return
+    assert aggregate is not None and aggregate.cohort == CLIENTS
+    if not noise:
+        expected = sum(vector(client).gradient for client in range(CLIENTS))
+        assert np.allclose(aggregate.vector.gradient, expected, atol=0.01)

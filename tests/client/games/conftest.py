@@ -18,6 +18,11 @@ SPECS = tuple(
         "cooking recipe=1 take=1 split=train turns=10",
         "frozen-lake size=4 split=train turns=12",
         "sokoban split=train turns=5",
+        "coin-collector level=102 renamed=1 turns=6",
+        "treasure-hunter level=5 renamed=1 turns=10",
+        "cooking recipe=1 take=1 renamed=1 split=train turns=10",
+        "frozen-lake size=4 renamed=1 split=train turns=12",
+        "sokoban renamed=1 split=train turns=5",
     )
 )
 
@@ -27,7 +32,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("games")
 
 
-@pytest.fixture(params=SPECS, ids=lambda spec: spec.family)
+@pytest.fixture(params=SPECS, ids=lambda spec: f"{spec.family}{' renamed' * dict(spec.settings).get('renamed', 0)}")
 def spec(request: pytest.FixtureRequest) -> GameSpec:
     chosen = request.param
     assert isinstance(chosen, GameSpec)

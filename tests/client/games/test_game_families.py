@@ -23,12 +23,13 @@ from fedoel.protocol.play import GameSpec
         ("coin-collector level=0 turns=3", "level must be an integer from 1 to 300, not 0"),
         ("coin-collector level=high turns=3", "not 'high'"),
         ("coin-collector level=300 turns=3", "300 rooms"),
-        ("coin-collector size=3 turns=3", r"unknown setting 'size'; coin-collector knows \['level'\]"),
+        ("coin-collector size=3 turns=3", r"unknown setting 'size'; coin-collector knows \['level', 'renamed'\]"),
         ("treasure-hunter level=31 turns=3", "from 1 to 30"),
         ("cooking go=2 turns=3", r"one of \[1, 6, 9, 12\]"),
         ("cooking recipe=1 take=2 turns=3", "take=2 is more than"),
         ("cooking cut=2 turns=3", "cut must be 1 or 0"),
         ("cooking split=dev turns=3", "split must be one of"),
+        ("sokoban renamed=2 turns=3", "renamed must be 1 or 0"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_a_remedy(text: str, complaint: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedoel.client.games.families import settings_of
+from fedoel.client.games.families import content_of
 from fedoel.client.games.prepare import prepare
 from fedoel.client.games.store import is_ready
 from fedoel.protocol.errors import ConfigError, GameError
@@ -39,7 +39,7 @@ def test_missing_games_are_made_once(cache: Path) -> None:
     games = [(COIN, 3), (COIN, 40), (LONGER, 40), (COIN, 40), (COIN, 41)]
     assert prepare(games, cache, progress=lambda done, total: seen.append((done, total))) == 3
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert all(is_ready("coin-collector", settings_of(COIN), seed, cache) for seed in (3, 40, 41))
+    assert all(is_ready("coin-collector", content_of(COIN), seed, cache) for seed in (3, 40, 41))
 
 
 def test_nothing_to_do_starts_nothing(cache: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ from fedoel.client.games.store import default_cache, game_file, game_key, is_rea
 from fedoel.protocol.errors import GameError
 
 COIN = {"level": 102}
+
+
+@pytest.fixture(autouse=True)
+def asked_anew() -> Iterator[None]:
+    """TextWorld's version is asked for once in a process, and once in each of these tests."""
+    store._textworld_version.cache_clear()
+    yield
+    store._textworld_version.cache_clear()
 
 
 def write(family: str, settings: object, seed: int, story: Path) -> None:
@@ -38,6 +47,7 @@ def test_the_key_names_everything_that_determines_a_game(monkeypatch: pytest.Mon
         game_key("treasure-hunter", COIN, 1),
     ]
     monkeypatch.setattr(store, "version", lambda name: "0.0")
+    store._textworld_version.cache_clear()
     keys.append(game_key("coin-collector", COIN, 1))
     monkeypatch.setattr(store, "GENERATOR_VERSION", -1)
     keys.append(game_key("coin-collector", COIN, 1))

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 pytest.importorskip("llama_cpp", reason="llama.cpp is not installed: make setup LLAMA=1")
 
 from fedoel.client.games.families import build_game
+from fedoel.client.model_files import find_model
 from fedoel.client.policy.base import dequantised
 from fedoel.client.policy.gguf_tokenizer import GgufTokenizer
 from fedoel.client.policy.llama_library import LlamaFile
-from fedoel.client.policy.model_files import find_model
 from fedoel.client.policy.tokens import Encoder
 from fedoel.protocol.errors import ModelError
 from fedoel.protocol.play import GameSpec

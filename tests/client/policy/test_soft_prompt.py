@@ -140,7 +140,7 @@ def test_tactics_are_put_into_words_and_read(policy: TorchPolicy) -> None:
 def test_a_soft_prompt_that_is_a_text_says_what_the_text_says(policy: TorchPolicy) -> None:
     situations = [turn.situation for turn in turns()]
     start = policy._model.subspace.start_nd
-    words = policy._model.encoder._tokenizer.decode(policy._model.encoder.ids(START)[:VIRTUAL_TOKENS])
+    words = policy._model.encoder.text(policy._model.encoder.ids(START)[:VIRTUAL_TOKENS])
     assert len(start) == VIRTUAL_TOKENS
     virtual, real = (policy.behind(each).score(situations) for each in (np.zeros(DIMENSION, np.float32), words))
     assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(virtual, real, strict=True))

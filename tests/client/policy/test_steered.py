@@ -1,4 +1,4 @@
-"""Policies with a control vector, and the hidden states that the steering codec is made of."""
+"""Policies with a control vector, and the contrasts that the steering codec is made of."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from fedoel.client.encoders.encoder import load_encoder
 from fedoel.client.policy.base import load_base
 from fedoel.client.policy.steered import SteeredPolicy
 from fedoel.client.policy.tactics_policy import TacticsPolicy
-from fedoel.client.policy.tokens import whole_tree
 from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import Turn
 from fedoel.protocol.situation import Memory, Situation
-from fedoel.protocol.steering import DIMENSION, directions, layer_of
+from fedoel.protocol.steering import COORDINATES, DEPTHS, DIMENSION, SCALE, directions, layers_of, parts
 from fedoel.protocol.tactics import DIMENSION as TACTICS
 
 ENCODER = load_encoder("steering")
@@ -62,9 +61,32 @@ def test_features_belong_to_commands_and_not_to_their_company(policy: TorchPolic
     assert [features.shape for features in together] == [(4, DIMENSION), (3, DIMENSION)]
     assert np.allclose(steered(policy, ZERO).features([second])[0], together[1], atol=1e-5)
     assert np.linalg.matrix_rank(together[0] - together[0].mean(0)) == 3
-    # They are read below the vector, so that a context does not change what they say.
-    vector = np.full(DIMENSION, 0.2, np.float32)
-    assert np.allclose(steered(policy, vector).features([first])[0], together[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [0.0, 0.5])
+def test_features_are_the_gradient_behind_the_last_layer_at_the_context_that_is_played(
+    policy: TorchPolicy, length: float
+) -> None:
+    assert layers_of(policy.model.trunk.layers)[-1] == policy.model.trunk.layers
+    rng, situation = np.random.default_rng(1), situations()[0]
+    last = list(parts().values())[-1]
+    context, towards = np.zeros(DIMENSION, np.float32), np.zeros(DIMENSION, np.float32)
+    context[last], towards[last] = length * rng.normal(size=COORDINATES), rng.normal(size=COORDINATES)
+    played = steered(policy, context)
+    features = played.features([situation])[0]
+    probs = np.exp(played.score([situation])[0].astype(np.float64))
+    after, before = (steered(policy, context + sign * 1e-2 * towards).score([situation])[0] for sign in (1, -1))
+    expected = (features - probs @ features) @ towards
+    assert np.abs(expected).max() > 1e-3
+    slopes = (after.astype(np.float64) - before) / 2e-2
+    # Lengths are those of what is read: with a vector in it, not quite those in which the vector is given.
+    assert slopes @ expected > (1 - 1e-3) * np.linalg.norm(slopes) * np.linalg.norm(expected)
+    assert np.allclose(slopes, expected, rtol=0.02 if not length else 0.2, atol=1e-3)
+
+
+def test_a_command_without_rivals_has_nothing_to_be_steered_towards(policy: TorchPolicy) -> None:
+    alone = Memory("Take the coin.", 9).see("-= Hall =-\nA hall.", ("look",), 0)
+    assert not steered(policy, ZERO).features([alone])[0].any()
 
 
 def test_sums_compare_the_chosen_with_the_rejected(policy: TorchPolicy) -> None:
@@ -80,22 +102,19 @@ def test_sums_compare_the_chosen_with_the_rejected(policy: TorchPolicy) -> None:
     assert np.allclose(gradient, 2 * scores[0] - scores[1])
 
 
-def test_every_token_of_every_command_is_in_the_whole_tree() -> None:
-    tree, ends = whole_tree([(1, 2), (1, 2, 3), (4,)])
-    paths = []
-    for end in ends:
-        path, node = [], int(end)
-        while node >= 0:
-            path.append(int(tree.tokens[node]))
-            node = int(tree.parents[node])
-        paths.append(tuple(reversed(path)))
-    assert paths == [(1, 2), (1, 2, 3), (4,)]
-    assert tree.depths.tolist() == [1, 1, 2, 3]
-
-
-def test_a_vector_is_added_between_layers() -> None:
-    assert [layer_of(layers) for layers in (2, 4, 30)] == [1, 2, 18]
-    assert np.allclose(np.linalg.norm(directions(8), axis=1), 1, atol=1e-6)
+def test_vectors_are_added_between_layers_each_with_its_own_directions(policy: TorchPolicy) -> None:
+    assert [layers_of(layers) for layers in (1, 4, 30)] == [(1, 1, 1), (3, 4, 4), (24, 27, 30)]
+    drawn = directions(8)
+    assert drawn.shape == (len(DEPTHS), COORDINATES, 8)
+    assert np.allclose(np.linalg.norm(drawn, axis=2), SCALE, atol=1e-6)
+    assert not np.allclose(drawn[0], drawn[1], atol=0.01)
+    found = list(parts().values())
+    assert [place for part in found for place in range(DIMENSION)[part]] == list(range(DIMENSION))
+    for part in found:
+        alone = ZERO.copy()
+        alone[part] = 0.5
+        bare, moved = policy.score(situations()[:1])[0], steered(policy, alone).score(situations()[:1])[0]
+        assert np.abs(bare - moved).max() > 0.01
 
 
 def test_a_policy_without_a_residual_stream_is_refused() -> None:

@@ -75,7 +75,7 @@ def test_a_trajectory_in_a_log_is_found(config: RunConfig, tmp_path: Path) -> No
 
 
 def test_a_double_release_is_found(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    once, spend = SecureMean._sum, RunSafeguards.spend
+    once, spend = SecureMean.secure_sums, RunSafeguards.spend
 
     def twice(self: SecureMean, *arguments: Any) -> Any:
         once(self, *arguments)
@@ -85,7 +85,7 @@ def test_a_double_release_is_found(config: RunConfig, tmp_path: Path, monkeypatc
         if not self.ledger.spent():
             spend(self, cycle)
 
-    monkeypatch.setattr(SecureMean, "_sum", twice)
+    monkeypatch.setattr(SecureMean, "secure_sums", twice)
     monkeypatch.setattr(RunSafeguards, "spend", forgetful)
     found = watch(config, tmp_path / "run")
     assert not found.holds and (found.unmasked, found.journaled) == (2, 1)

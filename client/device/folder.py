@@ -1,0 +1,115 @@
+"""The folder of a device: where its keys, its store, its versions and what the fleet told it are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...protocol.enrolment import Bundle, bundle_from_text
+from ...protocol.errors import ConfigError, EnrolmentError
+from ..membership import Membership, membership_at
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFolder:
+    """Paths inside a device's folder.
+
+    Parameters
+    ----------
+    path
+        The folder, absolute.
+    """
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        """What the device's owner may change."""
+        return self.path / "device.toml"
+
+    @property
+    def node_key(self) -> Path:
+        """Private key of the Flower node, OpenSSH."""
+        return self.path / "keys" / "node.key"
+
+    @property
+    def identity(self) -> Path:
+        """Private Ed25519 key, hexadecimal."""
+        return self.path / "keys" / "identity.key"
+
+    @property
+    def authority(self) -> Path:
+        """Certificate that the server's has to follow from."""
+        return self.path / "ca.crt"
+
+    @property
+    def fleet(self) -> Path:
+        """What the fleet has told: its bundle, its public key, and the newest list of members."""
+        return self.path / "fleet"
+
+    @property
+    def bundle(self) -> Path:
+        return self.fleet / "bundle.toml"
+
+    @property
+    def store(self) -> Path:
+        """The encrypted log of trajectories."""
+        return self.path / "store.sqlite"
+
+    @property
+    def store_key(self) -> Path:
+        return self.path / "keys" / "store.key"
+
+    @property
+    def versions(self) -> Path:
+        """The last good versions."""
+        return self.path / "versions"
+
+    @property
+    def played(self) -> Path:
+        """How many games were played today."""
+        return self.path / "played.json"
+
+    @property
+    def cache(self) -> Path:
+        return self.path / "cache"
+
+    @property
+    def flower(self) -> Path:
+        """Everything that Flower writes."""
+        return self.path / "flower"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "supernode.log"
+
+    @property
+    def process(self) -> Path:
+        """Process id of the device's service while it runs."""
+        return self.path / "device.pid"
+
+
+def folder_at(path: str) -> DeviceFolder:
+    """Return the folder that a person has named."""
+    return DeviceFolder(Path(path).expanduser().absolute())
+
+
+def joined(folder: DeviceFolder) -> Bundle:
+    """Read the bundle of a device that has joined.
+
+    Raises
+    ------
+    ConfigError
+        If it has not joined yet, or what it was told is damaged.
+    """
+    try:
+        return bundle_from_text(folder.bundle.read_text(encoding="utf-8"), folder.authority.read_bytes())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{folder.path} has not joined a fleet: run `fedoel device join` first") from error
+    except EnrolmentError as error:
+        raise ConfigError(f"{folder.bundle}: {error}") from error
+
+
+def membership_of(folder: DeviceFolder) -> Membership:
+    """Read what makes this device a member; raises as `membership_at` does."""
+    return membership_at(folder.fleet, folder.identity)

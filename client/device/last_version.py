@@ -1,0 +1,106 @@
+"""The last good version on a device's disk: the signed request that brought it, so that it can be checked offline.
+
+A version that cannot be loaded never replaces one that could; the one before stays, too, should a file be damaged.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ...protocol.config import RunConfig
+from ...protocol.errors import FedoelError, VersionError
+from ...protocol.experience import VectorSpec
+from ...protocol.messages import PlayRequest
+from ...protocol.signing import check_request
+
+LAST, BEFORE = "last.npz", "before.npz"
+ADAPTER = "adapter/"
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile)
+
+
+def keep(folder: Path, request: PlayRequest, config: RunConfig) -> None:
+    """Keep the version of a request that could be loaded; nothing is written if it is the last one already.
+
+    Raises
+    ------
+    FedoelError
+        If the disk refuses it.
+    """
+    last = version_at(folder / LAST)
+    if last == request.spec.policy_version:
+        return
+    head = {
+        "cycle": request.cycle, "exchange": request.exchange, "spec": request.spec.to_json(),
+        "serial": request.serial, "plan": request.plan, "signature": request.signature.hex(),
+        "version": request.spec.policy_version, "config": config.to_flat(),
+    }  # fmt: skip
+    arrays: dict[str, Any] = {f"{ADAPTER}{name}": array for name, array in request.adapter.items()}
+    arrays |= {"baseline": request.baseline} | ({} if request.context is None else {"context": request.context})
+    buffer = io.BytesIO()
+    np.savez(buffer, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)
+    part = folder / f"{LAST}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        if last:
+            os.replace(folder / LAST, folder / BEFORE)
+        os.replace(part, folder / LAST)
+    except OSError as error:
+        raise FedoelError(f"the version cannot be kept in {folder}: {error.strerror}; make room") from error
+
+
+def last_version(folder: Path, fleet_key: bytes) -> tuple[RunConfig, PlayRequest]:
+    """Read the last version that is whole and signed by the fleet's owner.
+
+    Raises
+    ------
+    VersionError
+        If there is none.
+    """
+    problem = "no version has been played yet"
+    for name in (LAST, BEFORE):
+        try:
+            config, request = _read(folder / name)
+            check_request(fleet_key, request)
+            return config, request
+        except FileNotFoundError:
+            continue
+        except UNREADABLE as error:
+            problem = f"{name} is damaged ({error})"
+    raise VersionError(f"there is no version in {folder}: {problem}; the next request brings one")
+
+
+def version_at(path: Path) -> str:
+    """Name of the version in a file; empty if there is none or it is damaged."""
+    try:
+        return str(_head(path)["version"])
+    except UNREADABLE:
+        return ""
+
+
+def _read(path: Path) -> tuple[RunConfig, PlayRequest]:
+    head = _head(path)
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    request = PlayRequest(
+        head["cycle"], head["exchange"], VectorSpec.from_json(head["spec"]), arrays["baseline"],
+        {name.removeprefix(ADAPTER): array for name, array in arrays.items() if name.startswith(ADAPTER)},
+        arrays.get("context"), head["serial"], head["plan"], bytes.fromhex(head["signature"]),
+    )  # fmt: skip
+    return RunConfig.from_flat(head["config"]), request
+
+
+def _head(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as stored:
+        head: dict[str, Any] = json.loads(stored["head"].tobytes())
+    return head

@@ -1,0 +1,85 @@
+"""The verb ``device service``: a systemd unit that runs the device unprivileged, bounded and for ever."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ...protocol.errors import ConfigError
+from .folder import DeviceFolder, folder_at, joined
+from .settings import Limits, read_settings
+
+# Flower takes a node for alive for 60 s after its last sign of life, and refuses a second one with its key until then.
+RESTART_SECONDS = 75
+IDLE_MEGABYTES = {False: 600, True: 1200}  # of all processes, without a language model and with one
+UNIT = """\
+[Unit]
+Description=fedoel device {name}
+Wants=network-online.target time-sync.target
+After=network-online.target time-sync.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+User={user}
+ExecStart={command} device start {folder}
+Restart=always
+RestartSec={restart}
+KillMode=mixed
+TimeoutStopSec=20
+MemoryMax={memory}M
+MemorySwapMax={memory}M
+CPUQuota={cpu}%
+Nice=10
+IOSchedulingClass=idle
+TasksMax=256
+NoNewPrivileges=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectSystem=strict
+ProtectHome={home}
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectControlGroups=yes
+RestrictSUIDSGID=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+CapabilityBoundingSet=
+UMask=0077
+ReadWritePaths={folder}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def service(arguments: argparse.Namespace) -> int:
+    """Print the unit, or write it."""
+    folder = folder_at(arguments.dir)
+    bundle, limits = joined(folder), read_settings(folder.settings).limits
+    text = unit(folder, bundle.name, arguments.user, limits, bool(bundle.model))
+    if not arguments.write:
+        print(text, end="")
+        return 0
+    path = Path(arguments.write)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}; try it with sudo") from error
+    print(f"wrote {path}; now, as root:")
+    print(f"  id {arguments.user} || useradd --system --home-dir {folder.path} {arguments.user}")
+    print(f"  chown -R {arguments.user} {folder.path}")
+    print(f"  systemctl daemon-reload && systemctl enable --now {path.stem}")
+    return 0
+
+
+def unit(folder: DeviceFolder, name: str, user: str, limits: Limits, model: bool) -> str:
+    """Return a systemd unit for a device."""
+    if any(character in str(folder.path) for character in ' %\\\n"'):
+        raise ConfigError(f"systemd needs a path without spaces, quotes and percent signs, not {folder.path}")
+    home = any(folder.path.is_relative_to(place) for place in ("/home", "/root"))
+    return UNIT.format(
+        name=name, user=user, command=Path(sys.executable).parent / "fedoel", folder=folder.path,
+        restart=RESTART_SECONDS, memory=IDLE_MEGABYTES[model] if not limits.memory else 500 + limits.memory,
+        cpu=100 * limits.threads, home="no" if home else "yes",
+    )  # fmt: skip

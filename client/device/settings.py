@@ -1,0 +1,155 @@
+"""What a device's owner decides: when it plays, how much, and with how much of the machine."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from datetime import time
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from ...protocol.errors import ConfigError
+
+POWERS = ("any", "mains")
+HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+TEMPLATE = """\
+# What this device does for its fleet. It is read for every request: changes need no restart, but for [limits].
+
+[play]
+hours = "{hours}"  # local time in which it plays, e.g. "22:00-07:00"; empty for any
+max-load = 0.0  # it plays only below this load average of the last minute; 0 for any
+power = "any"  # "mains": never on battery, where the system tells
+games-a-day = 0  # 0 for as many as it is asked for
+
+[limits]
+threads = 1  # of numerical libraries
+memory = 0  # megabytes that one request may take; 0 for no limit
+
+[store]
+keep = true  # the encrypted log of what it played
+days = 90
+megabytes = 100
+
+[model]
+file = ""  # GGUF file or folder of the base model; empty for the packaged one
+"""
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """When a device plays: see `fedoel.client.device.idle`."""
+
+    hours: str = ""
+    max_load: float = 0.0
+    power: str = "any"
+    games_a_day: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """With how much of the machine: threads, and megabytes of a request's own memory (0: no limit)."""
+
+    threads: int = 1
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What the encrypted store keeps, and for how long."""
+
+    keep: bool = True
+    days: float = 90.0
+    megabytes: float = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Where the base model is."""
+
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """Everything in `device.toml`."""
+
+    play: Play = field(default_factory=Play)
+    limits: Limits = field(default_factory=Limits)
+    store: Keep = field(default_factory=Keep)
+    model: Model = field(default_factory=Model)
+
+
+def read_settings(path: Path) -> DeviceSettings:
+    """Read a device's settings.
+
+    Raises
+    ------
+    ConfigError
+        If they cannot be read, or one of them is unknown or cannot be used.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} is missing: run `fedoel device join` first") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    try:
+        tables = get_type_hints(DeviceSettings)
+        if unknown := set(values) - set(tables):
+            raise ConfigError(f"unknown table {sorted(unknown)[0]!r}; known are {', '.join(tables)}")
+        settings = DeviceSettings(**{name: _table(tables[name], name, values[name]) for name in values})
+        hours_of(settings.play.hours)
+        _check(settings)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return settings
+
+
+def hours_of(text: str) -> tuple[time, time] | None:
+    """Read ``22:00-07:00``; None for nothing.
+
+    Raises
+    ------
+    ConfigError
+        If it is something else.
+    """
+    if not text:
+        return None
+    found = HOURS.fullmatch(text)
+    if not found or found[1] + found[2] == found[3] + found[4]:
+        raise ConfigError(f'hours must be like "22:00-07:00", or empty for any time, not {text!r}')
+    return time(int(found[1]), int(found[2])), time(int(found[3]), int(found[4]))
+
+
+def _check(settings: DeviceSettings) -> None:
+    numbers = {
+        "play.max-load": settings.play.max_load, "play.games-a-day": settings.play.games_a_day,
+        "limits.memory": settings.limits.memory, "store.days": settings.store.days,
+        "store.megabytes": settings.store.megabytes,
+    }  # fmt: skip
+    for name, number in numbers.items():
+        if not 0 <= number < 1e9:
+            raise ConfigError(f"{name} must be 0 or more, not {number!r}")
+    if not 1 <= settings.limits.threads <= 1024:
+        raise ConfigError(f"limits.threads must be 1 or more, not {settings.limits.threads!r}")
+    if settings.play.power not in POWERS:
+        raise ConfigError(f"play.power must be one of {', '.join(POWERS)}, not {settings.play.power!r}")
+
+
+def _table(kind: type[Kind], where: str, values: Any) -> Kind:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} must be a table of settings, not {values!r}")
+    hints = get_type_hints(kind)
+    known = {name.replace("_", "-"): name for name in (item.name for item in fields(kind))}  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"unknown setting {where}.{key}; known here: {', '.join(known)}")
+        wanted = hints[known[key]]
+        number = float(value) if wanted is float and type(value) is int else value
+        if type(number) is not wanted:
+            raise ConfigError(f"{where}.{key} must be {wanted.__name__}, not {value!r}")
+        chosen[known[key]] = number
+    return kind(**chosen)

@@ -1,0 +1,102 @@
+"""The verbs ``device status``, ``logs`` and ``wipe``."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from ...protocol.errors import ConfigError, FedoelError
+from ..store import Store
+from ..store_key import key_from_file
+from .folder import DeviceFolder, folder_at, joined, membership_of
+from .idle import games_today, look, why_not
+from .last_version import last_version
+from .settings import read_settings
+from .start import running_process
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Say what this device is, plays and keeps; exit with 0 if its service runs, else with 1."""
+    folder = folder_at(arguments.dir)
+    bundle, running = joined(folder), running_process(folder)
+    print(f"device:  {bundle.name}, number {bundle.number} of the fleet at {bundle.server}")
+    print(f"service: {f'runs as process {running}' if running else 'does not run'}")
+    print(f"plays:   {_plays(folder)}")
+    print(f"version: {_version(folder)}")
+    print(f"store:   {_stored(folder)}")
+    return 0 if running else 1
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    """Print the end of the SuperNode's log."""
+    folder = folder_at(arguments.dir)
+    if not folder.log.exists():
+        raise ConfigError(f"{folder.log} is not there: the device has not been started yet")
+    lines = folder.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    print("\n".join(lines[-arguments.lines :]))
+    return 0
+
+
+def wipe(arguments: argparse.Namespace) -> int:
+    """Delete what this device keeps: keys first, since nothing can be read without them."""
+    folder = folder_at(arguments.dir)
+    if not folder.settings.exists() and not folder.identity.exists():
+        raise ConfigError(f"{folder.path} is no device's folder: nothing was deleted")
+    if running := running_process(folder):
+        raise ConfigError(f"process {running} runs this device: stop it first")
+    gone = [path for path in _contents(folder, arguments.store) if path.exists()]
+    if not arguments.yes:
+        print("this deletes, for good:", *(f"  {path}" for path in gone), sep="\n")
+        if not sys.stdin.isatty() or input("type the folder's name to go on: ").strip() != folder.path.name:
+            raise ConfigError("nothing was deleted; say --yes to delete it")
+    for path in gone:
+        _delete(path)
+    print(f"deleted {len(gone)} files and folders of {folder.path}")
+    if not arguments.store:
+        print("whoever runs the server should revoke this device, too")
+    return 0
+
+
+def _contents(folder: DeviceFolder, store_only: bool) -> list[Path]:
+    """Return what to delete, in this order."""
+    journals = [folder.store.with_name(f"{folder.store.name}{end}") for end in ("", "-journal", "-wal", "-shm")]
+    store = [folder.store_key, *journals]
+    if store_only:
+        return store
+    rest = (
+        folder.identity.parent, folder.versions, folder.fleet, folder.authority, folder.cache, folder.flower,
+        folder.played, folder.path / "server", folder.settings,
+    )  # fmt: skip
+    return [*store, *rest, *folder.path.glob("*.pub"), *folder.path.glob(f"{folder.log.name}*")]
+
+
+def _delete(path: Path) -> None:
+    try:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    except OSError as error:
+        raise FedoelError(f"{path} cannot be deleted: {error.strerror}; delete it yourself") from error
+
+
+def _plays(folder: DeviceFolder) -> str:
+    settings, now = read_settings(folder.settings), look()
+    played = games_today(folder.played, f"{now.clock:%Y-%m-%d}")
+    reason = why_not(settings.play, settings.limits.memory, now, played, 1)
+    return f"{f'not now, since {reason}' if reason else 'now, if it is asked'}; {played} games today"
+
+
+def _version(folder: DeviceFolder) -> str:
+    try:
+        _, request = last_version(folder.versions, membership_of(folder).fleet_key)
+        return f"{request.spec.policy_version}, of cycle {request.cycle}; fedoel play --device {folder.path}"
+    except FedoelError as error:
+        return str(error)
+
+
+def _stored(folder: DeviceFolder) -> str:
+    if not folder.store.exists():
+        return "empty"
+    bundle = joined(folder)
+    contents = Store(folder.store, f"client-{bundle.number}", key_from_file(folder.store_key)).read()
+    return f"{len(contents.rows)} episodes, {len(contents.damaged)} damaged, {folder.store.stat().st_size / 1e6:.1f} MB"

@@ -1,0 +1,86 @@
+"""A policy in 60 lines: a log-linear player over hashed facts about a command: its verb, and what is known about it.
+
+fedoel simulate --set policy.backend=examples.bag_of_words:BagOfWords
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedoel.client.player import Advance
+from fedoel.client.policy.policy import LogProbs, Policy
+from fedoel.protocol.config import PolicyConfig, RunConfig
+from fedoel.protocol.experience import Vector
+from fedoel.protocol.play import Turn
+from fedoel.protocol.situation import Situation
+from fedoel.protocol.versions import policy_version
+
+CELLS = 128
+Adapter = Mapping[str, Vector]
+
+
+def features(situation: Situation) -> Vector:
+    """phi of every admissible command, shape ``(commands, CELLS)``."""
+    found, goal = np.zeros((len(situation.admissible), CELLS), np.float32), situation.goal.strip(".").split()
+    for row, command in zip(found, situation.admissible, strict=True):
+        verb, *rest = command.split()
+        known = (any(word in goal for word in rest), command in situation.done_here, command == situation.back)
+        for fact in ((verb,), (verb, *known)):
+            row[zlib.crc32(repr(fact).encode()) % CELLS] += 1
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class WordPolicy:
+    """One version of the player."""
+
+    version: str
+    weights: Vector
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        return [0] * len(situations)
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        raw = [(features(each) @ self.weights).astype(np.float64) for each in situations]
+        return [(r - r.max() - np.log(np.exp(r - r.max()).sum())).astype(np.float32) for r in raw]
+
+
+class WordLearner:
+    """The server's half: uniform play at first, then whatever the teacher says."""
+
+    base = f"bag of words {CELLS}"
+
+    def load(self) -> None: ...
+    def forget(self) -> None: ...
+    def describe(self, folder: Path) -> None: ...
+    def probe(self, adapter: Adapter) -> Mapping[str, float]:
+        return {}
+
+    def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
+        return WordPolicy(policy_version(self.base, adapter), adapter["weights"])
+
+    def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
+        return {"weights": np.zeros(CELLS, np.float32)}
+
+    def distil(self, adapter: Adapter, task: Any, advance: Advance) -> Any:
+        from fedoel.server.distillation.log_linear import fit  # devices do not load the server's code
+        from fedoel.server.learner import Consolidated
+
+        phi = [features(turn.situation) for turn in task.turns]
+        return Consolidated({"weights": fit(phi, task.targets, adapter["weights"])}, {})
+
+
+class BagOfWords:
+    """The backend: what `policy.backend` names."""
+
+    abilities: frozenset[str] = frozenset()
+
+    def load(self, config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:
+        return WordPolicy(version, adapter["weights"])
+
+    def learner(self, config: RunConfig, cache: Path) -> WordLearner:
+        return WordLearner()

@@ -1,0 +1,130 @@
+"""The fleet's own certificate authority, and the server's certificate: EC P-256, X.509 version 3 (RFC 5280)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from ...protocol.errors import ConfigError
+
+AUTHORITY_DAYS, SERVER_DAYS = 3650, 398
+LOCAL = ("localhost", "127.0.0.1", "::1")  # for commands on the server itself
+SLACK = timedelta(hours=1)  # of clocks
+
+Key = ec.EllipticCurvePrivateKey
+
+
+def make_key() -> Key:
+    """Draw a private key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def make_authority(key: Key, now: datetime | None = None) -> x509.Certificate:
+    """Certify an authority by itself; it may sign certificates of servers, and none of other authorities."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedoel fleet authority")])
+    builder = _builder(name, name, key, AUTHORITY_DAYS, now)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_usage(certificates=True), critical=True)
+    return builder.add_extension(_key_id(key), critical=False).sign(key, SHA256())
+
+
+def make_server_certificate(
+    hosts: Sequence[str], key: Key, authority: x509.Certificate, authority_key: Key, now: datetime | None = None
+) -> x509.Certificate:
+    """Certify a server under every name and address by which it is reached, and under those of its own machine.
+
+    Raises
+    ------
+    ConfigError
+        If a name is none.
+    """
+    names = [_name(host) for host in dict.fromkeys((*hosts, *LOCAL))]
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+    builder = _builder(subject, authority.subject, key, SERVER_DAYS, now)
+    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(_usage(certificates=False), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    builder = builder.add_extension(_key_id(key), critical=False)
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_key_id(authority_key))
+    return builder.add_extension(issuer, critical=False).sign(authority_key, SHA256())
+
+
+def certificate_to_pem(certificate: x509.Certificate) -> bytes:
+    """Write a certificate."""
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def key_to_pem(key: Key) -> str:
+    """Write a private key, not encrypted: the file's mode protects it."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def key_from_pem(text: bytes) -> Key:
+    """Read a private key.
+
+    Raises
+    ------
+    ConfigError
+        If it is none that this fleet's authority can have.
+    """
+    try:
+        key = load_pem_private_key(text, None)
+    except (ValueError, TypeError) as error:
+        raise ConfigError("the authority's key cannot be read: put ca.key back, or make a new fleet") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError("the authority's key must be an elliptic curve key, as `fedoel server init` makes it")
+    return key
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: Key, days: int, now: datetime | None
+) -> x509.CertificateBuilder:
+    start = now or datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start - SLACK)
+        .not_valid_after(start + timedelta(days=days))
+    )
+
+
+def _name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        if not host or any(character in host for character in " /:*"):
+            raise ValueError("a host name has letters, digits, hyphens and dots")
+        return x509.DNSName(host)
+    except ValueError as error:
+        raise ConfigError(f"--host {host!r} is no host name and no address: {error}") from error
+
+
+def _key_id(key: Key) -> x509.SubjectKeyIdentifier:
+    return x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+
+
+def _usage(certificates: bool) -> x509.KeyUsage:
+    """Both sign data: an authority its bundles, a server its handshakes."""
+    return x509.KeyUsage(
+        digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
+        key_agreement=False, key_cert_sign=certificates, crl_sign=certificates, encipher_only=False,
+        decipher_only=False,
+    )  # fmt: skip

@@ -1,0 +1,152 @@
+"""The fleet's SuperLink: started with TLS and node authentication, and told about devices and runs over `flwr`."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...client.processes import flower_environment, start_process, stop, wait_until_healthy
+from ...protocol.errors import FedoelError
+from ..files import write_whole
+from .folder import ServerFolder, Settings
+from .roll import Enrolled, Roll
+
+CONNECTION = "fleet"
+KNOWN = ("registered", "online", "offline")  # Flower's words for a node that may come
+BATCH = """
+import json, sys
+from flwr.cli.app import app
+for words in json.load(sys.stdin):
+    app(words, standalone_mode=False)
+    print(end="\\0", flush=True)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Flower's side of a server's folder."""
+
+    folder: ServerFolder
+    settings: Settings
+
+    @property
+    def url(self) -> str:
+        host, port = self.settings.local
+        return f"https://{f'[{host}]' if ':' in host else host}:{port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment of every command, with the connection that they use."""
+        home = self.folder.flower
+        connection = f"[superlink.{CONNECTION}]\naddress = {json.dumps(self.url.removeprefix('https://'))}\n"
+        authority = f"root-certificates = {json.dumps(str(self.folder.ca_certificate))}\n"
+        write_whole(home / "config.toml", f'[superlink]\ndefault = "{CONNECTION}"\n\n{connection}{authority}'.encode())
+        return flower_environment(home)
+
+    @property
+    def process_file(self) -> Path:
+        """Process id of the SuperLink that was started last."""
+        return self.folder.flower / "superlink.pid"
+
+    def running(self) -> bool:
+        """Whether the SuperLink answers."""
+        context = ssl.create_default_context(cafile=str(self.folder.ca_certificate))
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=2, context=context):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+    @contextmanager
+    def superlink(self) -> Iterator[Mapping[str, str]]:
+        """Run the SuperLink, and give the environment for commands that use it.
+
+        Raises
+        ------
+        FedoelError
+            If it does not start.
+        """
+        environment, listen = self.environment, self.settings.listen.rpartition(":")
+        command = [
+            "flower-superlink", "--host", listen[0].strip("[]"), "--port", listen[2],
+            "--ssl-ca-certfile", str(self.folder.ca_certificate), "--ssl-certfile", str(self.folder.certificate),
+            "--ssl-keyfile", str(self.folder.key), "--enable-supernode-auth",
+            "--database", str(self.folder.flower / "superlink.sqlite"), "--isolation", "subprocess",
+        ]  # fmt: skip
+        process = start_process(command, environment, self.folder.log, self.folder.flower)
+        write_whole(self.process_file, str(process.pid).encode())
+        try:
+            wait_until_healthy(process, self.url, self.folder.log, self.folder.ca_certificate)
+            yield environment
+        finally:
+            stop(process)
+
+    def nodes(self) -> dict[str, str]:
+        """Return what a running SuperLink says about its nodes: status by node id."""
+        [answer] = self._flwr([["supernode", "list", CONNECTION]])
+        return {str(node["node-id"]): str(node["status"]) for node in answer["nodes"]}
+
+    def register(self, roll: Roll) -> None:
+        """Make a running SuperLink know every member of the fleet, and nobody else.
+
+        Which node is whose is kept beside the SuperLink's own database, since it does not say so itself.
+        """
+        kept = self.node_ids()
+        known = self.nodes() if kept else {}
+        there = {number: node for number, node in kept.items() if known.get(node) in KNOWN}
+        new = [device for device in roll.active if device.number not in there]
+        gone = [device.number for device in roll.devices if device.revoked and device.number in there]
+        answers = self._flwr([self._registering(device) for device in new])
+        there |= {device.number: str(answer["node-id"]) for device, answer in zip(new, answers, strict=True)}
+        self._flwr([["supernode", "unregister", there.pop(number), CONNECTION] for number in gone])
+        write_whole(self._node_file, json.dumps(there).encode())
+
+    def node_ids(self) -> dict[int, str]:
+        """Return the SuperLink's node ids by the devices' numbers."""
+        path = self._node_file
+        return {int(number): node for number, node in json.loads(path.read_bytes()).items()} if path.exists() else {}
+
+    @property
+    def _node_file(self) -> Path:
+        return self.folder.flower / "nodes.json"
+
+    def _registering(self, device: Enrolled) -> list[str]:
+        key = self.folder.flower / "keys" / f"{device.number}.pub"
+        write_whole(key, f"{device.node_key}\n".encode())
+        return ["supernode", "register", str(key), CONNECTION, "--name", device.name]
+
+    def _flwr(self, commands: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+        """Run some of Flower's commands, all in one process since one takes seconds to start, and read the answers.
+
+        Raises
+        ------
+        FedoelError
+            If one fails.
+        """
+        if not commands:
+            return []
+        words = json.dumps([[*command, "--format", "json"] for command in commands])
+        done = subprocess.run(
+            [sys.executable, "-c", BATCH],
+            input=words,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        try:
+            answers: list[dict[str, Any]] = [json.loads(text) for text in done.stdout.split("\0")[:-1]]
+        except ValueError:
+            answers = []
+        if len(answers) < len(commands) or not all(answer.get("success") for answer in answers):
+            raise FedoelError(f"`flwr {' '.join(commands[0][:2])}` failed: {(done.stdout + done.stderr)[-800:]}")
+        return answers

@@ -1,0 +1,61 @@
+"""A run as `flwr run` wants it: an app that names the installed components, and how the run ended."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...protocol.config import RunConfig, Scalar
+
+COMPLETED = "finished:completed"
+STARTED = re.compile(r"started run (\d+)")
+APP = """\
+[project]
+name = "fedoel-run"
+version = "1.0.0"
+description = "One run of fedoel"
+license = "Apache-2.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "fedoel"
+
+[tool.flwr.app.components]
+serverapp = "fedoel.server.app:app"
+clientapp = "fedoel.client.app:app"
+
+[tool.flwr.app.config]
+"""
+
+
+def write_app(folder: Path, config: RunConfig) -> None:
+    """Write a Flower app that names the installed components and holds this run's settings as its defaults."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = "\n".join(f"{key} = {_toml(value)}" for key, value in config.to_flat().items())
+    (folder / "pyproject.toml").write_text(f"{APP}{settings}\n", encoding="utf-8")
+
+
+def run_started(log: Path) -> str:
+    """Return the id of the run that `flwr run` says to have started; empty if it has not."""
+    found = STARTED.search(log.read_text(errors="replace"))
+    return found[1] if found else ""
+
+
+def run_status(run: str, connection: str, environment: Mapping[str, str]) -> str:
+    """Ask a SuperLink how a run is, or how it ended: `flwr run` exits with 0 whatever happened."""
+    if not run:
+        return "not started"
+    command = ["flwr", "ls", connection, "--run-id", run, "--format", "json"]
+    answer = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
+    try:
+        return str(json.loads(answer.stdout)["runs"][0]["status"])
+    except (ValueError, KeyError, IndexError):
+        return f"unknown: {answer.stdout[-500:]}{answer.stderr[-500:]}"
+
+
+def _toml(value: Scalar) -> str:
+    """Write a scalar; JSON's strings are TOML's basic strings."""
+    return repr(value) if isinstance(value, float) else json.dumps(value)

@@ -1,0 +1,38 @@
+"""Episodes to check codecs and policies with: uniform play of games in pure Python."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from ...client.games.splits import Split, for_split, game_seed
+from ...client.player import play_episodes
+from ...client.policy.policy import Policy
+from ...client.policy.tactics_policy import TacticsPolicy
+from ...protocol.play import GameSpec, Turn
+from ...protocol.situation import Situation
+from ...protocol.tactics import DIMENSION
+
+SPEC = GameSpec.parse("frozen-lake size=4 turns=6")
+GAMES = 12
+
+
+def uniform() -> Policy:
+    """Uniform play over the admissible commands."""
+    return TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32))
+
+
+@cache
+def turns() -> tuple[Turn, ...]:
+    """Turns of uniform play."""
+    spec = for_split(SPEC, Split.REHEARSAL)
+    games = [(spec, game_seed(Split.REHEARSAL, index)) for index in range(GAMES)]
+    played = play_episodes(uniform(), games, list(range(GAMES)), Path("nowhere"))
+    return tuple(turn for trajectory in played for turn in trajectory.turns)
+
+
+def situations() -> list[Situation]:
+    """What the player saw in these turns."""
+    return [turn.situation for turn in turns()]

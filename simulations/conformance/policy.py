@@ -1,0 +1,149 @@
+"""What a policy's backend must do, on the device and on the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...client.encoders.abilities import ABILITIES
+from ...client.policy.backend import Backend
+from ...client.policy.policy import LogProbs, Policy
+from ...client.policy.tilted import TiltedPolicy
+from ...protocol.config import RunConfig
+from ...protocol.messages import ADAPTER_TYPES
+from ...protocol.tactics import DIMENSION, tilt
+from ...server.codecs.context import no_context
+from ...server.learner import Consolidation, Learner, make_learner
+from .checks import NotApplicable, demand
+from .federation import go_through_a_run
+from .played import situations, turns
+
+CACHE = Path("nowhere")
+Adapter = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A backend, and the name by which a run finds it."""
+
+    name: str
+    backend: Backend
+
+    @cached_property
+    def config(self) -> RunConfig:
+        config = RunConfig()
+        return replace(config, policy=replace(config.policy, backend=self.name))
+
+    @cached_property
+    def learner(self) -> Learner:
+        """Its half on the server."""
+        if self.name == "torch":
+            raise NotApplicable("it needs the base model: its own tests hold it")
+        learner = make_learner(self.config, CACHE)
+        learner.load()
+        return learner
+
+    @cached_property
+    def adapter(self) -> Adapter:
+        """The first version's."""
+        return self.learner.warm_start(list(turns()), lambda steps: None)
+
+    def load(self, adapter: Adapter) -> Policy:
+        """Load a version as a device does."""
+        version = self.learner.policy(adapter).version
+        return self.backend.load(self.config.policy, adapter, version, CACHE)
+
+
+def says_what_it_can(named: Named) -> None:
+    """It says which abilities its policies have beyond playing."""
+    abilities = named.backend.abilities
+    demand(abilities <= ABILITIES, f"abilities {set(abilities)}; known are {', '.join(sorted(ABILITIES))}")
+
+
+def adapters_travel(named: Named) -> None:
+    """Its adapter is arrays of 16 or 32 bits that can be sent, and not all of it is empty."""
+    demand(named.adapter, "the first adapter holds no arrays")
+    for name, array in named.adapter.items():
+        demand(array.dtype in ADAPTER_TYPES, f"array {name!r} is {array.dtype}, not float16 or float32")
+        demand(np.isfinite(array).all(), f"array {name!r} is not finite")
+
+
+def both_sides_have_the_same_version(named: Named) -> None:
+    """The device's policy has the server's version and gives the same answers; another adapter is another version."""
+    here, there = named.learner.policy(named.adapter), named.load(named.adapter)
+    demand(here.version == there.version, f"the server says {here.version!r} and the device {there.version!r}")
+    for one, other in zip(here.score(situations()), there.score(situations()), strict=True):
+        demand(np.allclose(one, other, atol=1e-4), "server and device answer differently")
+    changed = {name: array + array.dtype.type(0.5) for name, array in named.adapter.items()}
+    demand(named.learner.policy(changed).version != here.version, "another adapter has the same version")
+
+
+def answers_are_probabilities(named: Named) -> None:
+    """The probabilities of the admissible commands add up to one, and prompts have a length."""
+    policy = named.load(named.adapter)
+    for answer, situation in zip(policy.score(situations()), situations(), strict=True):
+        demand(answer.shape == (len(situation.admissible),), f"an answer has shape {answer.shape}")
+        demand(answer.dtype == np.float32, f"an answer is {answer.dtype}, not float32")
+        demand(abs(float(np.exp(answer.astype(np.float64)).sum()) - 1) < 1e-4, "probabilities do not add up to one")
+    tokens = policy.tokens(situations())
+    demand(len(tokens) == len(situations()) and min(tokens) >= 0, f"tokens are {tokens[:3]}...")
+
+
+def batches_change_nothing(named: Named) -> None:
+    """An answer does not depend on what else is asked, and the second one is the first."""
+    policy, some = named.load(named.adapter), situations()[:6]
+    together = policy.score(some)
+    for one, situation in zip(together, some, strict=True):
+        demand(np.allclose(one, policy.score([situation])[0], atol=1e-4), "alone it answers differently")
+
+
+def learns_what_it_is_told(named: Named) -> None:
+    """Distillation brings it closer to a teacher that prefers some commands."""
+    weights = np.zeros(DIMENSION, np.float32)
+    weights[::2] = 1.0
+    seen = [
+        replace(turn, log_probs=answer) for turn, answer in zip(turns(), _answers(named, named.adapter), strict=True)
+    ]
+    targets = [tilt(turn.log_probs, turn.situation, weights) for turn in seen]
+    context = replace(no_context(DIMENSION), weights=weights)
+    policy, count = named.load(named.adapter), len(seen)
+
+    def under(policy: Policy) -> Policy:
+        return TiltedPolicy(policy, weights)
+
+    task = Consolidation(context, seen, targets, [under(policy)] * count, [under] * count, None, seed=0)
+    made = named.learner.distil(named.adapter, task, lambda steps: None).adapter
+    before, after = (_distance(targets, _answers(named, adapter)) for adapter in (named.adapter, made))
+    demand(after < 0.9 * before, f"mean KL to the teacher was {before:.3f} before distillation and {after:.3f} after")
+
+
+def goes_through_whole_runs(named: Named) -> None:
+    """A federation of eight devices goes through two cycles with it, and repeats to the bit."""
+    _ = named.learner
+    go_through_a_run(policy__backend=named.name)
+
+
+def _answers(named: Named, adapter: Adapter) -> list[LogProbs]:
+    return named.load(adapter).score(situations())
+
+
+def _distance(teacher: list[LogProbs], student: list[LogProbs]) -> float:
+    each = [float((np.exp(t) * (t - s)).sum()) for t, s in zip(teacher, student, strict=True)]
+    return float(np.mean(each))
+
+
+CHECKS = (
+    says_what_it_can,
+    adapters_travel,
+    both_sides_have_the_same_version,
+    answers_are_probabilities,
+    batches_change_nothing,
+    learns_what_it_is_told,
+    goes_through_whole_runs,
+)

@@ -1,0 +1,89 @@
+"""The verb ``check-plugin``: find out what a plug-in is, and check that it does what one must do."""
+
+from __future__ import annotations
+
+import argparse
+
+from ...client.encoders.encoder import MEMBERS, load_encoder
+from ...client.games.families import Family
+from ...client.policy.backend import load_backend
+from ...protocol.errors import ConfigError
+from ...protocol.plugins import POINTS
+from ...strategies.experience import ExperienceStrategy
+from . import codec, game, policy, strategy
+from .checks import FAILED, PASSED, SKIPPED, Outcome, run_checks
+
+EXAMPLE = "write module:Name, e.g. my_package.mine:Mine"
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """Check a plug-in and print what came out; 1 if a check failed."""
+    kind, outcomes = check_plugin(arguments.plugin)
+    print(f"{arguments.plugin} is a {kind}")
+    for outcome in outcomes:
+        print(outcome)
+    counts = {result: sum(each.result == result for each in outcomes) for result in (PASSED, FAILED, SKIPPED)}
+    print(f"{counts[PASSED]} passed, {counts[FAILED]} failed, {counts[SKIPPED]} skipped")
+    return int(counts[FAILED] > 0)
+
+
+def check_plugin(name: str, kind: str = "") -> tuple[str, list[Outcome]]:
+    """Check a plug-in.
+
+    Parameters
+    ----------
+    name
+        ``module:Name``; with a kind also the name of what is installed.
+    kind
+        What it should be; found out if it is not said.
+
+    Returns
+    -------
+    kind, outcomes
+        What it is, and what each check found.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such thing, or it is nothing that can be plugged in.
+    """
+    kind = kind or kind_of(name)
+    if kind == "strategy":
+        from ...strategies.registry import load_strategy
+
+        return kind, run_checks(strategy.CHECKS, strategy.Named(name, load_strategy(name)))
+    if kind == "game":
+        from ...client.games.families import family_of
+
+        return kind, run_checks(game.CHECKS, game.Named(name, family_of(name)))
+    if kind == "codec":
+        return kind, run_checks(codec.CHECKS, codec.Named(name, load_encoder(name)))
+    return kind, run_checks(policy.CHECKS, policy.Named(name, load_backend(name)))
+
+
+def kind_of(name: str) -> str:
+    """Say which kind of plug-in something is.
+
+    Raises
+    ------
+    ConfigError
+        If it is none, or there is nothing of that name.
+    """
+    if ":" not in name:
+        found = [kind for kind, point in POINTS.items() if name in point.installed()]
+        if len(found) != 1:
+            raise ConfigError(f"{name!r} is installed as {' and '.join(found) or 'no plug-in'}: {EXAMPLE}")
+        return found[0]
+    plugin = POINTS["strategy"].find(name, {})
+    if isinstance(plugin, type) and issubclass(plugin, ExperienceStrategy):
+        return "strategy"
+    if isinstance(plugin, Family):
+        return "game"
+    if all(hasattr(plugin, member) for member in MEMBERS):
+        return "codec"
+    if all(hasattr(plugin, member) for member in ("abilities", "load")):
+        return "policy"
+    raise ConfigError(
+        f"{name!r} is {plugin!r}: neither a subclass of ExperienceStrategy, nor a Family of games, nor an encoder "
+        f"({', '.join(MEMBERS)}), nor a policy's backend (abilities, load)"
+    )

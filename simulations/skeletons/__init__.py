@@ -1,0 +1,1 @@
+"""Plug-ins to start from, as texts: ``$name`` is the package, ``$Name`` the class."""

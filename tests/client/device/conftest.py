@@ -1,0 +1,58 @@
+"""A device that has joined a fleet of one, and requests that the fleet's owner has signed."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedoel.client.device.folder import DeviceFolder
+from fedoel.client.device.join import make_card, take_bundle
+from fedoel.protocol import tactics
+from fedoel.protocol.experience import VectorSpec
+from fedoel.protocol.messages import PlayRequest
+from fedoel.protocol.signing import sign_request
+from fedoel.server.fleet import owner_key
+from fedoel.server.operate.setup import enroll, init
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A device and its server's folder."""
+
+    device: DeviceFolder
+    server: Path
+
+    def request(self, version: str = "v1", serial: int = 1) -> PlayRequest:
+        """Ask for play with a version, signed."""
+        spec = VectorSpec(
+            "tactics", tactics.DIMENSION, tactics.VOCABULARY, version, ("frozen-lake",), 10, 50.0, 200.0
+        )  # fmt: skip
+        baseline = np.zeros((1, 10), np.float32)
+        weights = {"weights": np.full(tactics.DIMENSION, serial, np.float32)}
+        return sign_request(owner_key(self.server / "fleet"), PlayRequest(1, 1, spec, baseline, weights, serial=serial))
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Callable[[str], tuple[DeviceFolder, Path]]:
+    """Make a device's keys and enrol it, but do not hand it its bundle yet."""
+    server = tmp_path / "server"
+    init(Namespace(dir=str(server), host=["127.0.0.1"], port=9, listen="127.0.0.1:9"))
+
+    def make(name: str) -> tuple[DeviceFolder, Path]:
+        device, bundle = DeviceFolder(tmp_path / name), tmp_path / f"{name}.fleet"
+        enroll(Namespace(dir=str(server), card=str(make_card(device, name)), out=str(bundle), name=None))
+        return device, bundle
+
+    return make
+
+
+@pytest.fixture
+def joined(fresh: Callable[[str], tuple[DeviceFolder, Path]], tmp_path: Path) -> Joined:
+    device, bundle = fresh("one")
+    take_bundle(device, bundle)
+    return Joined(device, tmp_path / "server")

@@ -1,0 +1,212 @@
+"""Joining, checking, running as a service, and leaving."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedoel.client.device.doctor import examine
+from fedoel.client.device.folder import DeviceFolder, membership_of
+from fedoel.client.device.folder import joined as bundle_of
+from fedoel.client.device.join import take_bundle
+from fedoel.client.device.service import unit
+from fedoel.client.device.settings import Limits, read_settings
+from fedoel.client.device.start import _node_config, command, running_process, write_node_config
+from fedoel.client.store import Store
+from fedoel.client.store_key import key_from_file
+from fedoel.protocol.errors import ConfigError, EnrolmentError
+from fedoel.simulations.cli import REFUSED, main
+
+from .conftest import Joined
+
+Fresh = Callable[[str], tuple[DeviceFolder, Path]]
+
+
+def test_keys_stay_on_the_device_and_only_their_public_halves_travel(fresh: Fresh) -> None:
+    device, bundle = fresh("one")
+    secrets = [device.node_key.read_text(), device.identity.read_text()]
+    assert all(path.stat().st_mode & 0o77 == 0 for path in (device.node_key, device.identity, device.identity.parent))
+    for travels in (device.path / "one.pub", bundle):
+        text = travels.read_text()
+        assert text.isascii() and len(text) < 4096
+        assert not any(secret in text or "PRIVATE" in text for secret in secrets)
+
+
+def test_joining_again_keeps_keys_and_settings(fresh: Fresh) -> None:
+    device, _ = fresh("one")
+    device.settings.write_text("[play]\npower = 'mains'\n")
+    before = {path: path.read_bytes() for path in device.path.rglob("*") if path.is_file()}
+    assert main(["device", "join", str(device.path), "--name", "one"]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_bundle_of_another_device_or_server_is_refused(fresh: Fresh, capsys: pytest.CaptureFixture[str]) -> None:
+    (one, bundle), (two, _) = fresh("one"), fresh("two")
+    with pytest.raises(EnrolmentError, match="not this device's"):
+        take_bundle(two, bundle)
+    words = ["device", "join", str(one.path), "--bundle", str(bundle)]
+    assert main([*words, "--server", "other.example.org:443"]) == REFUSED
+    assert "names 127.0.0.1:9" in capsys.readouterr().err
+    assert not one.bundle.exists()
+    assert main([*words, "--server", "127.0.0.1:9"]) == 0
+    assert bundle_of(one).number == 0
+    assert membership_of(one).identity.public in membership_of(one).members
+
+
+def test_a_device_that_was_given_a_certificate_takes_no_bundle_of_another_authority(fresh: Fresh) -> None:
+    device, bundle = fresh("one")
+    other = device.path.parent / "other"
+    assert main(["server", "init", str(other), "--host", "x.example.org"]) == 0
+    words = ["device", "join", str(device.path), "--bundle", str(bundle)]
+    assert main([*words, "--ca", str(other / "ca.crt")]) == REFUSED
+    assert main([*words, "--ca", str(device.path.parent / "server" / "ca.crt")]) == 0
+
+
+def test_a_device_that_has_not_joined_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["start"], ["service"], ["status"]):
+        assert main(["device", *words, str(tmp_path)]) == REFUSED
+        assert "fedoel device join" in capsys.readouterr().err
+    assert main(["device", "join", str(tmp_path), "--bundle", "x.fleet"]) == REFUSED
+    assert "--name NAME" in capsys.readouterr().err
+    assert main(["device", "doctor", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert said.count("fedoel device join") >= 3 and "have to be put right" in said
+
+
+def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(joined: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = joined.device
+
+    def failing() -> dict[str, str]:
+        return {finding.what: finding.remedy for finding in examine(device) if not finding.good}
+
+    assert list(failing()) == ["reach 127.0.0.1:9"]
+    device.node_key.chmod(0o644)
+    assert "chmod 600" in failing()["keys"]
+    device.node_key.chmod(0o600)
+    device.settings.write_text("[play]\nhours = 'always'\n")
+    assert "22:00-07:00" in failing()["settings"]
+    device.settings.write_text("")
+    monkeypatch.setattr("fedoel.client.device.doctor.free_memory", lambda: 17.0)
+    assert "swap" in failing()["17 MB of free memory"]
+    monkeypatch.undo()
+    monkeypatch.setattr("fedoel.client.device.doctor.probe", lambda host, port, authority: 12.0)
+    assert "timedatectl" in failing()["the clock is 12 s ahead of the server's"]
+    monkeypatch.setattr("fedoel.client.device.doctor.probe", lambda host, port, authority: -200.0)
+    assert failing() == {}
+    (device.fleet / "members").write_text("nonsense")
+    assert "something else" in failing()["a member of the fleet"]
+
+
+def test_the_doctor_compares_models_by_their_digest(fresh: Fresh, tmp_path: Path) -> None:
+    model = tmp_path / "base.gguf"
+    model.write_bytes(b"GGUF and so on")
+    run = tmp_path / "server" / "run.toml"
+    run.write_text(f"[policy]\nbackend = 'torch'\nbase = '{model}'\n")
+    device, bundle = fresh("one")
+    take_bundle(device, bundle)
+
+    def look() -> str:
+        [found] = [finding for finding in examine(device) if "base model" in finding.what]
+        return "" if found.good else found.remedy
+
+    device.settings.write_text(f"[model]\nfile = '{model}'\n")
+    assert look() == ""
+    model.write_bytes(b"GGUF and so on, but another")
+    assert bundle_of(device).model in look()
+    model.unlink()
+    assert "there is no model" in look()
+
+
+def test_a_supernode_gets_the_fleets_certificate_its_own_key_and_its_place(joined: Joined) -> None:
+    device, bundle = joined.device, bundle_of(joined.device)
+    device.flower.mkdir()
+    words = command(device, bundle, 4321)
+    pairs = dict(zip(words[1::2], words[2::2], strict=True))
+    assert "--insecure" not in words
+    assert pairs["--root-certificates"] == str(device.authority)
+    assert pairs["--auth-supernode-private-key"] == str(device.node_key)
+    assert pairs["--superlink"] == "127.0.0.1:9"
+    write_node_config(device, bundle, read_settings(device.settings))
+    told = tomllib.loads(_node_config(device).read_text())
+    assert (told["home"], told["partition-id"], told["num-partitions"]) == (str(device.path), 0, 1)
+    assert told["store"] == str(device.store)
+
+
+def test_the_unit_is_bounded_unprivileged_and_waits_longer_than_flower_remembers(joined: Joined) -> None:
+    text = unit(joined.device, "one", "fedoel", Limits(threads=2, memory=700), model=True)
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(text)
+    service = parser["Service"]
+    assert (service["User"], service["Restart"], service["CPUQuota"]) == ("fedoel", "always", "200%")
+    assert int(service["RestartSec"]) > 60
+    assert service["MemoryMax"] == "1200M"
+    assert service["ExecStart"].endswith(f"fedoel device start {joined.device.path}")
+    if shutil.which("systemd-analyze"):
+        file = joined.device.path / "fedoel-device.service"
+        file.write_text(text.replace(service["ExecStart"].split()[0], "/bin/true"))
+        done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    with pytest.raises(ConfigError, match="without spaces"):
+        unit(DeviceFolder(Path("/a b")), "one", "fedoel", Limits(), model=False)
+
+
+def test_wiping_leaves_nothing_that_can_be_read(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:
+    device = joined.device
+    Store(device.store, "client-0", key_from_file(device.store_key))
+    (device.path / "notes.txt").write_text("mine")
+    words = ["device", "wipe", str(device.path)]
+    assert main(words) == REFUSED  # nobody is there to ask
+    assert device.store.exists()
+    assert main([*words, "--store", "--yes"]) == 0
+    assert not device.store.exists() and not device.store_key.exists() and device.identity.exists()
+    device.process.write_text("1")  # somebody else's process, which is alive
+    assert main([*words, "--yes"]) == REFUSED
+    device.process.unlink()
+    assert main([*words, "--yes"]) == 0
+    assert [path.name for path in device.path.rglob("*")] == ["notes.txt"]
+    assert main([*words, "--yes"]) == REFUSED
+    assert "nothing was deleted" in capsys.readouterr().err
+
+
+def test_a_dead_process_does_not_keep_a_device_from_starting(joined: Joined) -> None:
+    done = subprocess.Popen(["true"])
+    done.wait()
+    joined.device.process.write_text(str(done.pid))
+    assert running_process(joined.device) == 0
+
+
+def test_logs_are_shown_from_their_end(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["device", "logs", str(joined.device.path), "--lines", "2"]
+    assert main(words) == REFUSED
+    joined.device.log.write_text("a\nb\nc\n")
+    assert main(words) == 0
+    assert capsys.readouterr().out == "b\nc\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nonsense", "[other]\n", "[play]\nother = 1\n", "[play]\nhours = 3\n", "[play]\nhours = '7-8'\n",
+        "[play]\nhours = '07:00-07:00'\n", "[play]\npower = 'solar'\n", "[limits]\nthreads = 0\n",
+        "[limits]\nmemory = -1\n", "play = 3\n", "[play]\nmax-load = nan\n",
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_used_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "device.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"device\.toml"):
+        read_settings(tmp_path / "device.toml")
+
+
+def test_a_card_is_small_and_readable(fresh: Fresh) -> None:
+    device, _ = fresh("one")
+    values = tomllib.loads((device.path / "one.pub").read_text())
+    assert set(values) == {"name", "node-key", "identity", "signature"}
+    assert json.dumps(values["name"]) == '"one"'

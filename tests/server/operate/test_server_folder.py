@@ -1,0 +1,211 @@
+"""A server's folder: certificates that hold for the right names, and a roll that says who belongs to the fleet."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import threading
+from argparse import Namespace
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from fedoel.client.device.folder import DeviceFolder
+from fedoel.client.device.join import make_card, take_bundle
+from fedoel.client.device.probe import ProbeError, probe
+from fedoel.client.membership import load_members
+from fedoel.client.model_files import find_model, model_digest
+from fedoel.protocol.enrolment import Card, bundle_from_text, card_from_text
+from fedoel.protocol.errors import ConfigError, EnrolmentError, ModelError
+from fedoel.server.operate.certificates import make_authority, make_key, make_server_certificate
+from fedoel.server.operate.folder import open_folder
+from fedoel.server.operate.roll import read_roll
+from fedoel.server.operate.run_file import read_run, run_of
+from fedoel.server.operate.setup import enroll, init, revoke
+from fedoel.server.operate.start import start
+from fedoel.simulations.cli import REFUSED, main
+
+HOSTS = ["fleet.example.org", "192.0.2.7"]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Path:
+    folder = tmp_path / "server"
+    init(Namespace(dir=str(folder), host=HOSTS, port=443, listen="127.0.0.1:9"))
+    return folder
+
+
+@pytest.fixture
+def join(tmp_path: Path) -> Callable[[str], Path]:
+    """Make a device's keys and return its card."""
+    return lambda name: make_card(DeviceFolder(tmp_path / name), name)
+
+
+def add(server: Path, card: Path, **options: str | None) -> Path:
+    out = card.with_suffix(".fleet")
+    enroll(Namespace(dir=str(server), card=str(card), out=str(out), name=options.get("name")))
+    return out
+
+
+def test_secrets_are_the_owners_alone_and_the_certificate_has_every_name(server: Path) -> None:
+    assert all(path.stat().st_mode & 0o77 == 0 for path in server.rglob("*.key"))
+    assert len(list(server.rglob("*.key"))) == 3
+    certificate = x509.load_pem_x509_certificate((server / "server.crt").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["fleet.example.org", "localhost"]
+    assert [str(each) for each in names.get_values_for_type(x509.IPAddress)] == ["192.0.2.7", "127.0.0.1", "::1"]
+    assert certificate.not_valid_after_utc - datetime.now(UTC) > timedelta(days=390)
+
+
+class Quiet(BaseHTTPRequestHandler):
+    ahead = 0
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.end_headers()
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(datetime.now().timestamp() + self.ahead)
+
+    def log_message(self, *arguments: object) -> None: ...
+
+
+@pytest.mark.parametrize("ahead", [0, 100, -100])
+def test_a_device_measures_the_clock_over_tls_that_it_checks(server: Path, ahead: int, tmp_path: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(server / "server.crt", server / "server.key")
+    handler = type("Handler", (Quiet,), {"ahead": ahead})
+    with HTTPServer(("127.0.0.1", 0), handler) as there:
+        there.socket = context.wrap_socket(there.socket, server_side=True)
+        threading.Thread(target=there.serve_forever, daemon=True).start()
+        port = there.server_address[1]
+        assert abs(probe("127.0.0.1", port, server / "ca.crt") + ahead) < 3
+        stranger = tmp_path / "stranger"
+        init(Namespace(dir=str(stranger), host=HOSTS, port=443, listen="127.0.0.1:9"))
+        with pytest.raises(ProbeError, match="not from the fleet's authority"):
+            probe("127.0.0.1", port, stranger / "ca.crt")
+        there.shutdown()
+    with pytest.raises(ProbeError, match="that the server runs"):
+        probe("127.0.0.1", port, server / "ca.crt")
+
+
+def test_a_certificate_is_renewed_and_everything_else_stays(server: Path, join: Callable[[str], Path]) -> None:
+    add(server, join("one"))
+    kept = {path: path.read_bytes() for path in server.rglob("*") if path.is_file() and path.name[:7] != "server."}
+    before = (server / "server.crt").read_bytes()
+    init(Namespace(dir=str(server), host=["new.example.org"], port=444, listen="127.0.0.1:9"))
+    assert (server / "server.crt").read_bytes() != before
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert open_folder(str(server))[1].address == "new.example.org:444"
+
+
+@pytest.mark.parametrize("host", ["", "a b", "https://x", "*.example.org", "x/y"])
+def test_hosts_are_names_or_addresses(host: str) -> None:
+    key = make_key()
+    with pytest.raises(ConfigError, match="no host name and no address"):
+        make_server_certificate([host], key, make_authority(key), key)
+
+
+def test_devices_are_enrolled_and_revoked_in_a_list_that_only_grows_in_number(
+    server: Path, join: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cards = {name: join(name) for name in ("one", "two")}
+    bundles = {name: add(server, card) for name, card in cards.items()}
+    identities = {name: bytes.fromhex(card_from_text(card.read_text()).identity) for name, card in cards.items()}
+    members, _ = load_members(server / "fleet")
+    assert members.identities == set(identities.values())
+    taken = take_bundle(DeviceFolder(tmp_path / "two"), bundles["two"])
+    assert (taken.name, taken.number, taken.server) == ("two", 1, "fleet.example.org:443")
+    revoke(Namespace(dir=str(server), name="one"))
+    after, _ = load_members(server / "fleet")
+    assert after.identities == {identities["two"]} and after.number > members.number
+    assert "1 devices are left" in capsys.readouterr().out
+    with pytest.raises(EnrolmentError, match="was revoked"):
+        add(server, cards["one"])
+    with pytest.raises(EnrolmentError, match="enrolled are: two"):
+        revoke(Namespace(dir=str(server), name="one"))
+
+
+def test_enrolling_again_gives_the_bundle_again(server: Path, join: Callable[[str], Path]) -> None:
+    card = join("one")
+    first = bundle_from_text(add(server, card).read_text())
+    again = bundle_from_text(add(server, card).read_text())
+    assert (again.number, again.members) == (first.number, first.members)
+    assert len(read_roll(server / "devices.json").devices) == 1
+
+
+def test_names_and_keys_belong_to_one_device(server: Path, join: Callable[[str], Path]) -> None:
+    one, two = join("one"), join("two")
+    add(server, one)
+    with pytest.raises(EnrolmentError, match="another device is called 'one'"):
+        add(server, two, name="one")
+    with pytest.raises(EnrolmentError, match="belongs to 'one'"):
+        add(server, one, name="other")
+    mixed = Card("three", card_from_text(one.read_text()).node_key, card_from_text(two.read_text()).identity)
+    with pytest.raises(EnrolmentError, match="belongs to 'one'"):
+        read_roll(server / "devices.json").enrol(mixed)
+
+
+def test_a_run_is_that_of_the_file_for_the_devices_that_are_there(server: Path, join: Callable[[str], Path]) -> None:
+    add(server, join("one"))
+    folder, _ = open_folder(str(server))
+    config = run_of(folder, read_roll(folder.roll))
+    assert (config.clients, config.out, config.privacy.keys) == (1, str(server / "run"), str(server / "fleet"))
+    assert config.resume and config.strategy.name == "secure-mean" and config.strategy.patience > 1e5
+    (server / "run.toml").write_text("cycles = 0")
+    with pytest.raises(ConfigError, match="cycles must be more than zero"):
+        read_run(folder)
+
+
+def test_what_cannot_start_is_refused_before_anything_starts(server: Path, join: Callable[[str], Path]) -> None:
+    call = Namespace(dir=str(server))
+    add(server, join("one"))
+    with pytest.raises(ConfigError, match="too few to hide in"):
+        start(call)
+    (server / "ca.key").chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        start(call)
+    assert not (server / "run").exists() and not (server / "flower").exists()
+
+
+def test_the_command_line_refuses_with_a_remedy(
+    tmp_path: Path, server: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    (server / "device.pub").write_text("nonsense")
+    for words, said in (
+        (["server", "start", str(tmp_path)], "fedoel server init"),
+        (["server", "enroll", str(server), "nowhere.pub"], ".pub file that a device has made"),
+        (["server", "enroll", str(server), str(server / "device.pub")], "not a device's public keys"),
+        (["server", "revoke", str(server), "nobody"], "enrolled are: nobody yet"),
+        (["server", "init", str(tmp_path / "other"), "--host", "a.example.org"], "choose an empty folder"),
+        (["server", "init", str(tmp_path / "new"), "--host", "a b"], "HOST:PORT"),
+    ):
+        assert main(words) == REFUSED
+        assert said in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["notes.txt"]
+
+
+def test_status_says_how_the_fleet_is(
+    server: Path, join: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(server, join("one"))
+    capsys.readouterr()
+    assert main(["server", "status", str(server)]) == 1
+    said = capsys.readouterr().out
+    assert "does not answer" in said and "1 enrolled, 0 revoked" in said and "run: not begun" in said
+
+
+def test_models_are_known_by_their_digest(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    assert model_digest(find_model(str(tmp_path / "m.gguf"))) == hashlib.sha256(b"GGUF").hexdigest()
+    with pytest.raises(ModelError, match="there is no model"):
+        find_model(str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match="holds no model"):
+        model_digest(tmp_path / "empty")

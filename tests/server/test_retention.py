@@ -1,0 +1,131 @@
+"""What the student does with the context is kept, also where only the model knows what a context does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedoel.client.encoders.abilities import behind, steered
+from fedoel.client.policy.base import load_base
+from fedoel.client.policy.free import Decoding, FreePolicy
+from fedoel.client.policy.policy import LogProbs, Policy
+from fedoel.client.policy.several import Under, ask_each, each_under, several
+from fedoel.client.policy.tilted import TiltedPolicy
+from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy
+from fedoel.protocol.config import PolicyConfig
+from fedoel.protocol.prompts import WALKED, Style
+from fedoel.protocol.soft_prompt import DIMENSION as PREFIX
+from fedoel.protocol.steering import DIMENSION as STEERING
+from fedoel.protocol.tactics import DIMENSION as TACTICS
+from fedoel.server.distillation.free_text import FreeText
+from fedoel.server.distillation.losses import TokenLoss
+from fedoel.server.distillation.opcd import Retained, Schedule, Views, optimise, retaining, reverse_kl, towards, train
+from fedoel.server.distillation.rehearsal import Rehearsal
+from fedoel.server.distillation.retention import Retention
+
+from .test_opcd import situations
+
+ADVICE = "Advice: zzzz zzzz zzzz zzzz zzzz zzzz.\n"
+DECODING = Decoding(1.0, 4)
+rng = np.random.default_rng(7)
+PROMPT, VECTOR = (rng.normal(0, 1, PREFIX).astype(np.float32), rng.normal(0, 2.4, STEERING).astype(np.float32))
+CONTEXTS: dict[str, Under] = {
+    "words": lambda policy: behind(policy, ADVICE),
+    "prefix": lambda policy: behind(policy, PROMPT),
+    "steering": lambda policy: steered(policy, VECTOR),
+    "several": lambda policy: several([behind(policy, f"Advice: {letter * 20}.\n") for letter in "xyz"]),
+}
+
+
+def drawn(name: str, count: int = 12) -> list[Under]:
+    """The context of each state: the same one, or another in every state."""
+    chosen = [CONTEXTS[name]] if name in CONTEXTS else list(CONTEXTS.values())
+    return [chosen[place % len(chosen)] for place in range(count)]
+
+
+def score(policy: Policy, unders: list[Under]) -> list[LogProbs]:
+    return ask_each(each_under(policy, unders), situations(), lambda each, own: each.score(own))
+
+
+def make(tiny_base: Path, cache: Path, style: Style = WALKED) -> TorchModel:
+    config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
+    model = TorchModel(load_base(config, cache), 512, style)
+    rng = np.random.default_rng(1)
+    model.load({name: rng.normal(0, 0.1, array.shape).astype(np.float32) for name, array in model.fresh.items()})
+    return model
+
+
+@pytest.fixture
+def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
+    return make(tiny_base, tmp_path)
+
+
+@pytest.mark.parametrize("name", [*CONTEXTS, "mixed"])
+def test_the_student_with_the_context_is_the_policy_with_it_and_can_be_trained(model: TorchModel, name: str) -> None:
+    states, under = situations(), drawn(name)
+    asked = score(TorchPolicy(model, model.adapter()), under)
+    found = Retention(under, 1.0).commands(Rehearsal.prepare(model, states), states, range(12), "now")
+    assert all(np.allclose(mine.detach().numpy(), theirs, atol=1e-5) for mine, theirs in zip(found, asked, strict=True))
+    assert not np.allclose(asked[0], TorchPolicy(model, model.adapter()).score(states)[0], atol=1e-3)
+    gradients = torch.autograd.grad(found[0][0] + found[7][1], model.trained)
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", [*CONTEXTS, "mixed"])
+def test_retention_keeps_the_student_with_the_context_near_the_teacher(model: TorchModel, name: str) -> None:
+    states, under, start, views = situations(), drawn(name), model.adapter(), Views()
+    # Elsewhere than where the context leads: so that what is learned without it spoils what is done with it.
+    told, kept = (
+        [np.log(np.array([0.9, *[0.025] * 4], np.float32)) for _ in states],
+        score(TorchPolicy(model, start), under),
+    )
+    apart = []
+    for weight in (0.0, 4.0):
+        model.load(start)
+        retained = Retained(Retention(under, weight, 14, views.context), states, towards(kept, reverse_kl))
+        objective = retaining(told, None, weight, views)
+        train(Rehearsal.prepare(model, states), objective, Schedule(20, 6, 2e-2), 0, retained=retained)
+        scored = score(TorchPolicy(model, model.adapter()), under)
+        apart.append(np.mean([(np.exp(s) * (s - t)).sum() for s, t in zip(scored, kept, strict=True)]))
+    assert apart[1] < 0.5 * apart[0]
+    # Six steps of the first training, in which it only looked on, and all of the second.
+    assert len(views.context) == (6 + 20) * 6
+    assert set(views.end(36)) == {"without_context", "with_context"}
+    assert np.mean(views.context[:36]) == pytest.approx(apart[0], rel=0.5)
+
+
+def outside(policy: Policy) -> Policy:
+    """A context that works on a policy's answers from outside."""
+    return TiltedPolicy(policy, np.linspace(-1, 1, TACTICS).astype(np.float32))
+
+
+def test_looking_on_changes_nothing(model: TorchModel) -> None:
+    states, start, made = situations(), model.adapter(), []
+    told = [np.log(np.array([0.9, *[0.025] * 4], np.float32)) for _ in states]
+    for under in ([], drawn("words"), drawn("mixed"), [outside] * 12):
+        model.load(start)
+        retained = None if not under else Retained(Retention(under, 0.0), states, towards(told, reverse_kl))
+        train(Rehearsal.prepare(model, states), towards(told, reverse_kl), Schedule(4, 6, 1e-2), 0, retained=retained)
+        made.append(model.adapter())
+    assert all(np.array_equal(made[0][name], other[name]) for other in made[1:] for name in start)
+
+
+@pytest.mark.parametrize("name", ["words", "mixed"])
+def test_retention_of_text_that_is_written_freely(tiny_base: Path, tmp_path: Path, name: str) -> None:
+    model, states, under = make(tiny_base, tmp_path, Style(free=True)), situations(6), drawn(name, 6)
+    start, losses = model.adapter(), TokenLoss(top_k=0)
+    teachers, first, last = each_under(FreePolicy(TorchPolicy(model, start), DECODING), under), [], []
+    for weight in (0.0, 3.0):
+        model.load(start)
+        retention = Retention(under, weight)
+        text = FreeText(model, states, teachers, DECODING, losses, 0, retention=retention)
+        optimise(model, text.rows, text.step, Schedule(20, 6, 2e-2), 0)
+        assert len(text.seen) == len(retention.seen) == 20
+        first.append(retention.seen[0])
+        last.append(np.mean(retention.seen[-6:]))
+    # Before anything is learned, the student with the context is the teacher.
+    assert max(map(abs, first)) < 1e-5
+    assert 0 <= last[1] < 0.5 * last[0]
