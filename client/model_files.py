@@ -55,6 +55,13 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def keep_newest(folder: Path, count: int) -> None:
+    """Delete all but the newest GGUF files of a folder."""
+    files = sorted(folder.glob("*.gguf"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in files[count:]:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def draft_of(path: Path) -> Iterator[Path]:
     """Give a path to write to that becomes `path` in one step, or vanishes if anything goes wrong.

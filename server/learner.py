@@ -377,7 +377,8 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
     if config.policy.backend in ("torch", "llama"):  # devices may play with llama.cpp; the server trains with torch
         from ..client.model_files import find_model
 
-        find_model(config.policy.base)
+        if find_model(config.policy.base).is_dir() and config.policy.backend == "llama":
+            raise ConfigError("policy.backend 'llama' needs a GGUF file as policy.base: devices read no other")
         if config.policy.decoding == "free":
             from .distillation.losses import token_loss
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 from ..protocol.config import RunConfig
+from ..protocol.errors import ConfigError
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -15,6 +17,8 @@ def check(config: RunConfig) -> None:
     from ..client.runtime import LocalRuntime
     from ..server.app import check as check_run
 
+    if config.policy.backend == "llama" and importlib.util.find_spec("llama_cpp") is None:
+        raise ConfigError("policy.backend 'llama' needs llama.cpp here, where the devices are: make setup LLAMA=1")
     check_run(config, LocalRuntime())
 
 

@@ -108,5 +108,5 @@ def steered(policy: Policy, context: Vector) -> Policy:
         If the policy has no residual stream.
     """
     if not isinstance(policy, Steerable):
-        raise ConfigError("a control vector needs policy.backend 'torch': other policies have no residual stream")
+        raise ConfigError("a control vector needs policy.backend 'torch' or 'llama': others have no residual stream")
     return policy.steered(context)

@@ -14,9 +14,9 @@ from typing import Any, Protocol, cast
 from numpy.typing import NDArray
 
 from ...protocol.config import PolicyConfig
-from ...protocol.errors import ConfigError
+from ...protocol.errors import ConfigError, ModelError
 from ...protocol.plugins import POINTS
-from ..encoders.abilities import ABILITIES
+from ..encoders.abilities import ABILITIES, RESIDUAL
 from .policy import Policy
 
 Adapter = Mapping[str, NDArray[Any]]
@@ -69,11 +69,16 @@ class TorchBackend:
 class LlamaBackend:
     """The same language model by llama.cpp: no torch."""
 
-    abilities: frozenset[str] = frozenset()
+    abilities: frozenset[str] = frozenset({RESIDUAL})
 
     def load(self, config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:
         """Load the base model once, and put the adapter on it."""
-        from .llama_policy import load_policy
+        try:
+            from .llama_policy import load_policy
+        except (ImportError, OSError, RuntimeError) as error:  # a library that cannot be loaded raises its own
+            raise ModelError(
+                "policy.backend 'llama' needs llama.cpp: pip install 'fedoel[llama]' (pip compiles it)"
+            ) from error
 
         return load_policy(config, adapter, version, cache)
 

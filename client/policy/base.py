@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gguf import GGUFReader
 from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers.pre_tokenizers import Digits, Sequence
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -30,7 +32,9 @@ from . import segments
 from .lora import lora_alpha
 from .precision import HALF, halve, pick_precision
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
+# Tokenizers, as GGUF names them, in which every digit stands alone.
+DIGITS_ALONE = ("smollm", "starcoder", "refact", "command-r")
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ def dequantised(file: Path, cache: Path) -> tuple[Path, str]:
 def _convert(file: Path, folder: Path) -> None:
     # AutoTokenizer would parse the whole file once more, slowly, only to find this class.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    _restore_digits(tokenizer, file)
     model = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, local_files_only=True, dtype=torch.float32
     )
@@ -150,6 +155,14 @@ def _convert(file: Path, folder: Path) -> None:
     model.hf_quantizer, model.is_quantized = None, False
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _restore_digits(tokenizer: PreTrainedTokenizerFast, file: Path) -> None:
+    """Put back a rule that transformers drops: with it, prompts have the same tokens here and in llama.cpp."""
+    kind = GGUFReader(file).get_field("tokenizer.ggml.pre")
+    if kind is not None and kind.contents() in DIGITS_ALONE:
+        core = tokenizer.backend_tokenizer
+        core.pre_tokenizer = Sequence([Digits(individual_digits=True), core.pre_tokenizer])
 
 
 def pick_device(name: str) -> torch.device:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from ...protocol.errors import ModelError
 from .llama_library import LlamaFile
 
@@ -35,6 +32,9 @@ class GgufTokenizer:
         self, conversation: Sequence[Mapping[str, str]], *, tokenize: bool, add_generation_prompt: bool
     ) -> str:
         """Render messages as transformers does, with its settings of Jinja; `tokenize` must be false."""
+        from jinja2 import TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         special = {"bos_token": self._file.text(self._file.begin), "eos_token": self._file.text(self._file.end)}
         try:

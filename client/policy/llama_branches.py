@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ...protocol.actions import ROOT
+from ...protocol.errors import ModelError
 from .llama_library import SEQUENCES, LlamaContext, Tokens
 from .llama_prefixes import HOMES, Prefixes
 from .tokens import Ids, Row
@@ -21,14 +22,8 @@ BRANCHES = range(HOMES.stop, SEQUENCES)
 
 
 @contextmanager
-def branched(context: LlamaContext, prefixes: Prefixes, rows: Sequence[Row], asks: bool = True) -> Iterator[Tokens]:
-    """Branch off prepared scenes; give the rows' tokens, one row after the other, and drop the branches in the end.
-
-    Parameters
-    ----------
-    asks
-        Whether logits of the nodes that have choices are wanted.
-    """
+def branched(context: LlamaContext, prefixes: Prefixes, rows: Sequence[Row]) -> Iterator[Tokens]:
+    """Branch off prepared scenes; give the rows' tokens, one row after the other, and drop the branches in the end."""
     first, parts = BRANCHES.start, list[Tokens]()
     try:
         for row in rows:
@@ -36,18 +31,17 @@ def branched(context: LlamaContext, prefixes: Prefixes, rows: Sequence[Row], ask
             first = leaves.stop
             for leaf in leaves:
                 context.share(prefixes.home(row.scene), leaf)
-            parts.append(_tokens(row, prefixes.length(row.scene), leaves, asks))
+            parts.append(_tokens(row, prefixes.length(row.scene), leaves))
         yield Tokens.joined(parts)
     finally:
         for leaf in range(BRANCHES.start, first):
             context.drop(leaf)
 
 
-def _tokens(row: Row, start: int, leaves: range, asks: bool) -> Tokens:
+def _tokens(row: Row, start: int, leaves: range) -> Tokens:
     moment = len(row.moment)
     asked = np.zeros(moment + len(row.tree.tokens), dtype=bool)
-    if asks:
-        asked[moment + row.tree.choice_node] = True
+    asked[moment + row.tree.choice_node] = True
     below = [tuple(leaves[leaf] for leaf in own) for own in leaves_below(row)]
     sequences = [tuple(leaves)] * moment + below
     return Tokens(np.array(row.tokens, np.int32), row.positions(start).astype(np.int32), sequences, asked)
@@ -75,9 +69,17 @@ def _leaves(row: Row) -> list[int]:
 
 
 def rounds(rows: Sequence[Row], cells: int) -> Iterator[list[Row]]:
-    """Cut rows, in their order, into batches that fit into the sequences there are and, scenes too, into `cells`."""
+    """Cut rows, in their order, into batches that fit into the sequences there are and, scenes too, into `cells`.
+
+    Raises
+    ------
+    ModelError
+        If a row alone needs more sequences than there are.
+    """
     batch, scenes, leaves, used = list[Row](), set[Ids](), 0, 0
     for row in rows:
+        if leaf_count(row) > len(BRANCHES):
+            raise ModelError(f"llama.cpp tells {len(BRANCHES)} commands apart, but a game offers {leaf_count(row)}")
         more = len(row.tokens) + (len(row.scene) if row.scene not in scenes else 0)
         full = len(scenes | {row.scene}) > len(HOMES) or leaves + leaf_count(row) > len(BRANCHES)
         if batch and (full or used + more > cells):

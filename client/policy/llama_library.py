@@ -9,23 +9,19 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
 from ...protocol.errors import ModelError
+from .llama_watch import Watch
 from .lora import Heads
-
-try:
-    import llama_cpp
-except (ImportError, OSError, RuntimeError) as error:
-    raise ModelError(
-        "policy.backend 'llama' needs llama.cpp: pip install 'fedoel[llama]' (pip compiles it where no wheel fits)"
-    ) from error
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -152,19 +148,16 @@ class LlamaContext:
         0 for as many as there are processors.
     cells
         Tokens that it holds: 23 KB each, for a model of 30 layers with three key-value heads.
-    watch
-        A callback on computed tensors, as llama.cpp's ``cb_eval``.
     """
 
-    def __init__(self, model: LlamaFile, threads: int, cells: int, watch: Any = None) -> None:
+    def __init__(self, model: LlamaFile, threads: int, cells: int) -> None:
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx, settings.n_batch, settings.n_ubatch = cells, BATCH, BATCH // 2
         settings.n_seq_max = settings.n_outputs_max = settings.n_outputs_max_per_seq = SEQUENCES
         settings.n_threads = settings.n_threads_batch = threads or processors()
         settings.kv_unified = True  # sequences share cells only in one stream
-        if watch is not None:
-            settings.cb_eval = watch
-        self.model, self.cells, self._watch = model, cells, watch
+        self.model, self.cells, self._watch = model, cells, Watch(model.hidden)
+        settings.cb_eval = self._watch.callback
         self.handle = llama_cpp.llama_init_from_model(model.handle, settings)
         if not self.handle:
             raise ModelError("llama.cpp cannot make its cache: there is not enough memory")
@@ -186,27 +179,14 @@ class LlamaContext:
         return np.concatenate(parts) if parts else np.zeros((0, len(columns)), dtype=np.float32)
 
     def _decode(self, tokens: Tokens, columns: NDArray[np.int64]) -> Floats:
-        counts = np.array([len(own) for own in tokens.sequences], dtype=np.int32)
-        members = np.array([each for own in tokens.sequences for each in own], dtype=np.int32)
-        starts = members.ctypes.data + 4 * (np.cumsum(counts, dtype=np.uint64) - counts.astype(np.uint64))
-        ids, positions = (np.ascontiguousarray(array, dtype=np.int32) for array in (tokens.ids, tokens.positions))
-        asked = tokens.asked.astype(np.int8)
-        batch = llama_cpp.llama_batch(
-            len(ids),
-            _pointer(ids, ctypes.c_int32),
-            None,
-            _pointer(positions, ctypes.c_int32),
-            _pointer(counts, ctypes.c_int32),
-            _pointer(starts, ctypes.POINTER(ctypes.c_int32)),
-            _pointer(asked, ctypes.c_int8),
-        )
+        batch, _kept = as_batch(tokens)
         if code := llama_cpp.llama_decode(self.handle, batch):
             raise ModelError(
-                f"llama.cpp refused a batch of {len(ids)} tokens (code {code}) with room for {self.cells}: "
+                f"llama.cpp refused a batch of {len(tokens.ids)} tokens (code {code}) with room for {self.cells}: "
                 "raise policy.batch-tokens, if prompts are that long"
             )
-        self.evaluated += len(ids)
-        rows = int(asked.sum())
+        self.evaluated += len(tokens.ids)
+        rows = int(tokens.asked.sum())
         if not rows:
             return np.zeros((0, len(columns)), dtype=np.float32)
         logits = llama_cpp.llama_get_logits(self.handle)
@@ -230,23 +210,52 @@ class LlamaContext:
         scales = (ctypes.c_float * 1)(1.0)
         llama_cpp.llama_set_adapters_lora(self.handle, handles, 0 if adapter is None else 1, scales)
 
-    def steer(self, vector: Floats, layer: int) -> None:
-        """Add a vector to what comes out of a layer, from now on, at every token.
+    @contextmanager
+    def steered(self, vectors: Mapping[str, Sequence[Floats]]) -> Iterator[None]:
+        """Add vectors to the residual stream at every token that is evaluated meanwhile, in lengths of what is there.
 
         Parameters
         ----------
-        vector
-            Shape (hidden,); zeros switch it off.
-        layer
-            At least 1: llama.cpp steers no layer below.
+        vectors
+            By names of tensors of llama.cpp's graph, each of shape (hidden,).
         """
-        data = np.zeros((self.model.layers, self.model.hidden), dtype=np.float32)
-        data[layer - 1] = vector
-        code = llama_cpp.llama_set_adapter_cvec(
-            self.handle, _pointer(data, ctypes.c_float), data.size, self.model.hidden, layer, layer
-        )
-        if code:
-            raise ModelError(f"llama.cpp cannot steer layer {layer} of this model")
+        self._watch.added.update({name.encode(): each for name, each in vectors.items()})
+        try:
+            yield
+        finally:
+            self._watch.added.clear()
+
+    def watched(self, tokens: Tokens, tensor: str) -> Floats:
+        """Evaluate tokens up to a tensor of llama.cpp's graph, and return its rows.
+
+        What lies above is not computed, so that these tokens' cells are to be dropped.
+        """
+        self._watch.wanted = tensor.encode()
+        try:
+            self.decode(tokens, np.zeros(0, dtype=np.int64))
+            return np.concatenate([np.zeros((0, self.model.hidden), np.float32), *self._watch.read])
+        finally:
+            self._watch.wanted = b""
+            self._watch.read.clear()
+
+
+def as_batch(tokens: Tokens) -> tuple[Any, object]:
+    """Return llama.cpp's form of a batch, and the arrays that must live as long as it does."""
+    counts = np.array([len(own) for own in tokens.sequences], dtype=np.int32)
+    members = np.array([each for own in tokens.sequences for each in own], dtype=np.int32)
+    starts = members.ctypes.data + 4 * (np.cumsum(counts, dtype=np.uint64) - counts.astype(np.uint64))
+    ids, positions = (np.ascontiguousarray(array, dtype=np.int32) for array in (tokens.ids, tokens.positions))
+    asked = tokens.asked.astype(np.int8)
+    batch = llama_cpp.llama_batch(
+        len(ids),
+        _pointer(ids, ctypes.c_int32),
+        None,
+        _pointer(positions, ctypes.c_int32),
+        _pointer(counts, ctypes.c_int32),
+        _pointer(starts, ctypes.POINTER(ctypes.c_int32)),
+        _pointer(asked, ctypes.c_int8),
+    )
+    return batch, (counts, members, starts, ids, positions, asked)
 
 
 def processors() -> int:

@@ -7,10 +7,11 @@ llama.cpp rounds: see docs/reference.md.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,18 +21,23 @@ from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
 from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
-from ..model_files import file_digest, find_model
+from ..model_files import file_digest, find_model, keep_newest
 from .gguf_tokenizer import GgufTokenizer
 from .likelihood import command_log_probs
 from .llama_branches import branched, rounds
-from .llama_library import LlamaContext, LlamaFile
+from .llama_library import LlamaContext, LlamaFile, Tokens
 from .llama_prefixes import Prefixes
+from .llama_steered import Readout, SteeredLlamaPolicy
 from .llama_weights import weights_file
 from .lora import write_gguf_lora
 from .policy import LogProbs
 from .tokens import Encoder, Row
 
 Adapter = Mapping[str, NDArray[Any]]
+Vectors = Mapping[str, Sequence[NDArray[np.float32]]]
+NO_VECTORS: Vectors = MappingProxyType({})
+ADAPTER_FORMAT = 1  # of our conversion: raise it when the same adapter makes another file
+ADAPTERS_KEPT = 8  # on disk
 
 
 class LlamaModel:
@@ -47,28 +53,47 @@ class LlamaModel:
 
     def __init__(self, file: Path, config: PolicyConfig, cache: Path) -> None:
         self.digest, self._cache = file_digest(file), cache
+        self.cells, self.threads = config.batch_tokens, config.threads
         self.file = LlamaFile(weights_file(file, self.digest, config.weights, cache), gpu=config.device != "cpu")
         self.encoder = Encoder(GgufTokenizer(self.file))
-        self.context = LlamaContext(self.file, config.threads, config.batch_tokens)
+        self.context = LlamaContext(self.file, self.threads, self.cells)
         self.prefixes = Prefixes(self.context, self.encoder.head)
         self._lock = Lock()
-        self._cells = config.batch_tokens - len(self.encoder.head)
         self._adapters: dict[str, Any] = {}
         self._user: object = None
 
-    def score(self, rows: Sequence[Row]) -> list[LogProbs]:
-        """Log-probabilities of each row's commands under the adapter that is in place."""
-        answers = {n: np.zeros(1, np.float32) for n, row in enumerate(rows) if not len(row.tree.choice_token)}
-        asking = [n for n in range(len(rows)) if n not in answers]
-        for batch in rounds([rows[n] for n in asking], self._cells):
-            for log_probs in self._score(batch):
-                answers[asking[len(answers) - len(rows) + len(asking)]] = log_probs
-        return [answers[n] for n in range(len(rows))]
+    def score(self, rows: Sequence[Row], vectors: Vectors = NO_VECTORS) -> list[LogProbs]:
+        """Log-probabilities of each row's commands under the adapter that is in place.
 
-    def _score(self, rows: Sequence[Row]) -> list[LogProbs]:
-        columns = np.unique(np.concatenate([row.vocabulary for row in rows]))
+        Parameters
+        ----------
+        vectors
+            What to add to the residual stream of moments and commands, by names of llama.cpp's tensors.
+        """
+        asking = [row for row in rows if len(row.tree.choice_token)]
+        scored = iter(
+            [
+                one
+                for batch in rounds(asking, self.cells - len(self.encoder.head))
+                for one in self._score(batch, vectors)
+            ]
+        )
+        return [next(scored) if len(row.tree.choice_token) else np.zeros(1, np.float32) for row in rows]
+
+    def watched(self, rows: Sequence[Row], tensor: str, vectors: Vectors) -> NDArray[np.float32]:
+        """Read a tensor of llama.cpp's graph while it evaluates rows that fit into the cache together."""
+        with self._laid_out(rows) as tokens, self.context.steered(vectors):
+            return self.context.watched(tokens, tensor)
+
+    @contextmanager
+    def _laid_out(self, rows: Sequence[Row]) -> Iterator[Tokens]:
         self.prefixes.prepare((row.scene for row in rows), room=sum(len(row.tokens) for row in rows))
         with branched(self.context, self.prefixes, rows) as tokens:
+            yield tokens
+
+    def _score(self, rows: Sequence[Row], vectors: Vectors) -> list[LogProbs]:
+        columns = np.unique(np.concatenate([row.vocabulary for row in rows]))
+        with self._laid_out(rows) as tokens, self.context.steered(vectors):
             logits = self.context.decode(tokens, columns)
         ends = np.cumsum([len(np.unique(row.tree.choice_node)) for row in rows])[:-1]
         return [command_log_probs(row, part, columns) for row, part in zip(rows, np.split(logits, ends), strict=True)]
@@ -84,11 +109,17 @@ class LlamaModel:
             yield
             self._user = user
 
+    @cached_property
+    def readout(self) -> Readout:
+        """The end of the model in numpy, read when it is first asked for."""
+        return Readout(self.file.path)
+
     def _loaded(self, version: str, adapter: Adapter) -> Any:
         """Return an adapter in llama.cpp's memory, converted first if it is new here; None for an empty one."""
         if adapter and version not in self._adapters:
-            path = self._cache / "adapters" / f"{version}.gguf"
+            path = self._cache / "adapters" / f"{version}-{ADAPTER_FORMAT}.gguf"
             if not path.exists():
+                keep_newest(path.parent, ADAPTERS_KEPT - 1)
                 write_gguf_lora(path, adapter, self.file.heads)
             self._adapters[version] = self.file.adapter(path)
         return self._adapters.get(version)
@@ -100,6 +131,7 @@ class LlamaPolicy:
     def __init__(self, model: LlamaModel, adapter: Adapter) -> None:
         self._model, self._adapter = model, adapter
         self._version = policy_version(model.digest, adapter)
+        self._steered: dict[bytes, SteeredLlamaPolicy] = {}
 
     @property
     def version(self) -> str:
@@ -107,8 +139,16 @@ class LlamaPolicy:
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands."""
-        with self._model.serving(self, self._version, self._adapter):
+        with self.serving():
             return self._model.score(self._model.encoder.encode(situations))
+
+    def serving(self) -> AbstractContextManager[None]:
+        """Have the model to oneself, with this version's adapter."""
+        return self._model.serving(self, self._version, self._adapter)
+
+    def steered(self, context: NDArray[np.float32]) -> SteeredLlamaPolicy:
+        """Return this version with the control vectors of a context: one object for all who ask for the same."""
+        return self._steered.setdefault(context.tobytes(), SteeredLlamaPolicy(self._model, self, context))
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation."""

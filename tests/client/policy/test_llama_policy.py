@@ -15,11 +15,13 @@ from fedoel.protocol.situation import Memory, Situation
 
 pytest.importorskip("llama_cpp", reason="llama.cpp is not installed: make setup LLAMA=1")
 
+from fedoel.client.encoders.encoder import load_encoder
 from fedoel.client.policy import llama_policy, llama_prefixes
 from fedoel.client.policy.base import load_base
 from fedoel.client.policy.llama_branches import BRANCHES, leaf_count, leaves_below, rounds
 from fedoel.client.policy.llama_policy import LlamaModel, LlamaPolicy, load_policy
 from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy
+from fedoel.protocol.steering import DIMENSION
 
 COMMANDS = ("go east", "take coin", "take coin from shelf", "look", "take")
 CLOSE = 0.005  # of a log-probability, which is a sum over tokens: keys and values are kept in half precision
@@ -119,6 +121,17 @@ def test_scenes_that_begin_alike_share_their_beginning(model: LlamaModel, adapte
     assert model.context.evaluated - before == len(cellar.scene) - shared + len(cellar.tokens)
 
 
+def test_adapters_are_converted_once_and_only_the_newest_are_kept(
+    model: LlamaModel, tmp_path: Path, adapters: list[Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_policy, "ADAPTERS_KEPT", 2)
+    halves = [{name: array / n for name, array in adapters[0].items()} for n in (1, 2, 3)]
+    for adapter in (*halves, halves[-1]):
+        LlamaPolicy(model, adapter).score(situations())
+    kept = sorted(path.name for path in (tmp_path / "adapters").iterdir())
+    assert kept == sorted(f"{LlamaPolicy(model, half).version}-1.gguf" for half in halves[1:])
+
+
 def test_a_command_without_alternative_costs_nothing(model: LlamaModel) -> None:
     assert LlamaPolicy(model, {}).score(situations()[3:])[0].tolist() == [0.0]
     assert model.context.evaluated == 0
@@ -133,7 +146,7 @@ def test_more_games_than_the_cache_holds_are_answered_in_rounds(
     tiny_gguf: Path, tmp_path: Path, adapters: list[Adapter]
 ) -> None:
     roomy, narrow = (LlamaModel(tiny_gguf, config(tiny_gguf, batch_tokens=n), tmp_path) for n in (8192, 512))
-    played = many(90)
+    played = many(70)
     wide, tight = (LlamaPolicy(each, adapters[0]) for each in (roomy, narrow))
     expected = wide.score(played)
     assert same(tight.score(played), expected)
@@ -217,3 +230,40 @@ def test_numbers_that_are_not_finite_are_refused(model: LlamaModel, adapters: li
     next(iter(broken.values()))[0, 0] = np.nan
     with pytest.raises(ModelError, match="not finite"):
         LlamaPolicy(model, broken).score(situations())
+
+
+def steered(policy: Any, context: np.ndarray) -> Any:
+    return load_encoder("steering").under(policy, context)
+
+
+def test_no_vector_changes_nothing_and_a_long_one_much_and_then_nothing_again(
+    model: LlamaModel, adapters: list[Adapter]
+) -> None:
+    policy = LlamaPolicy(model, adapters[0])
+    vector = np.random.default_rng(0).normal(0, 0.3, DIMENSION).astype(np.float32)
+    bare = policy.score(situations())
+    assert same(steered(policy, np.zeros_like(vector)).score(situations()), bare, 1e-3)
+    moved = steered(policy, vector).score(situations())
+    assert not same(moved, bare, 0.1)
+    assert same(policy.score(situations()), bare, 1e-3)
+    assert same(steered(policy, vector).score(situations()), moved, 1e-3)
+
+
+def test_vectors_steer_as_in_torch(model: LlamaModel, torch_model: TorchModel, adapters: list[Adapter]) -> None:
+    ours, theirs = LlamaPolicy(model, adapters[0]), TorchPolicy(torch_model, adapters[0])
+    for seed, blocks in ((1, slice(None)), (2, slice(0, 96)), (3, slice(192, None))):
+        vector = np.zeros(DIMENSION, np.float32)
+        vector[blocks] = np.random.default_rng(seed).normal(0, 1, DIMENSION)[blocks]
+        moved, expected = (steered(policy, vector) for policy in (ours, theirs))
+        assert same(moved.score(situations()), expected.score(situations()), 0.01)
+        assert not same(moved.score(situations()), ours.score(situations()), 0.05)
+        assert same(moved.features(situations()), expected.features(situations()), 0.01)
+
+
+def test_without_vectors_features_are_those_of_torch(
+    model: LlamaModel, torch_model: TorchModel, adapters: list[Adapter]
+) -> None:
+    ours, theirs = LlamaPolicy(model, adapters[0]), TorchPolicy(torch_model, adapters[0])
+    found, expected = (steered(each, np.zeros(DIMENSION, np.float32)).features(situations()) for each in (ours, theirs))
+    assert [each.shape for each in found] == [(len(each.admissible), DIMENSION) for each in situations()]
+    assert same(found, expected)
