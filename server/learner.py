@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -250,12 +250,12 @@ class TorchLearner:
             model, states, task.teachers, decoding_of(self._config.policy), token_loss(self._config.distil), task.seed,
             written, self._retention(task, views.context), seen=views.without,
         )  # fmt: skip
-        self._optimise(adapter, text, schedule, task.seed, advance)
+        made = self._optimise(adapter, text, schedule, task.seed, advance)
         covered = {
             f"{name}_mass": float(np.mean([getattr(coverage, name) for coverage in text.coverage[-last:]]))
             for name in ("student", "teacher")
         }
-        return Consolidated(model.adapter(), {**views.end(last), **covered})
+        return Consolidated(made, {**views.end(last), **covered})
 
     def _imitate(self, turns: Sequence[Turn], schedule: Any, advance: Advance) -> Adapter:
         """Train fresh LoRA layers on the commands that turns are about."""
@@ -266,8 +266,7 @@ class TorchLearner:
             return self._train({}, turns, objective, schedule, 0, advance)
         from .distillation.free_text import Imitation
 
-        self._optimise({}, Imitation(self._model(), turns, 0), schedule, 0, advance)
-        return self._model().adapter()  # type: ignore[no-any-return]
+        return self._optimise({}, Imitation(self._model(), turns, 0), schedule, 0, advance)
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
         """Read a general text and, if it is to, answer instructions, with the adapter and without."""
@@ -320,26 +319,31 @@ class TorchLearner:
         advance: Advance,
         retained: Any = None,
     ) -> Adapter:
+        """Fit the adapter to an objective over the commands of turns."""
         from .distillation.opcd import train
         from .distillation.rehearsal import Rehearsal
 
-        model = self._model()
-        rehearsal = Rehearsal.prepare(model, [turn.situation for turn in turns], self._learned_scenes)
-        anchor = self._anchor if schedule.anchor else None
-        model.load(adapter)
-        train(rehearsal, objective, schedule, seed, advance, anchor, retained)
-        self.forget()
-        return model.adapter()  # type: ignore[no-any-return]
+        rehearsal = Rehearsal.prepare(self._model(), [turn.situation for turn in turns], self._learned_scenes)
+        return self._fit(
+            adapter, schedule, lambda anchor: train(rehearsal, objective, schedule, seed, advance, anchor, retained)
+        )
 
-    def _optimise(self, adapter: Adapter, task: Any, schedule: Any, seed: int, advance: Advance) -> list[float]:
-        """Fit the adapter to a task over free text; returns the loss of every step."""
+    def _optimise(self, adapter: Adapter, task: Any, schedule: Any, seed: int, advance: Advance) -> Adapter:
+        """Fit the adapter to a task over free text."""
         from .distillation.opcd import optimise
 
-        anchor = self._anchor if schedule.anchor else None
-        self._model().load(adapter)
-        losses = optimise(self._model(), task.rows, task.step, schedule, seed, advance, anchor)
+        model = self._model()
+        return self._fit(
+            adapter, schedule, lambda anchor: optimise(model, task.rows, task.step, schedule, seed, advance, anchor)
+        )
+
+    def _fit(self, adapter: Adapter, schedule: Any, steps: Callable[[Any], object]) -> Adapter:
+        """Start from an adapter, go through the steps, and return what came of it; nothing that was played is kept."""
+        anchor, model = self._anchor if schedule.anchor else None, self._model()
+        model.load(adapter)
+        steps(anchor)
         self.forget()
-        return losses
+        return model.adapter()  # type: ignore[no-any-return]
 
     @property
     def _free(self) -> bool:

@@ -17,12 +17,7 @@ EXHAUSTED = "privacy budget exhausted"
 
 
 class BudgetStrategy(ExperienceStrategy):
-    """Draws every device with the same chance, independently, and asks nobody once the budget is spent.
-
-    `cycle` is the one that is under way.
-    """
-
-    cycle = 0
+    """Draws every device with the same chance, independently, and asks nobody once the budget is spent."""
 
     def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
         """Draw the devices of a release, in random order; a fixed share of them where releases have no noise."""
@@ -44,7 +39,6 @@ class BudgetStrategy(ExperienceStrategy):
 
     def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Make a release, or say that there is nothing left to make one with."""
-        self.cycle = self.place(server_round)[0]
         try:
             self.consolidator.safeguards.check_budget()
         except PrivacyError as error:

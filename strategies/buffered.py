@@ -23,7 +23,7 @@ from ..protocol.messages import PlayRequest
 from .asking import POLL_SECONDS, Patience
 from .experience import log
 from .mean import Mean
-from .replies import Sorted, sort_replies
+from .replies import Sorted, in_order, sort_replies
 
 STALE = "too stale"
 
@@ -104,8 +104,7 @@ class Buffered(Mean):
             contributions += [self._weighted(each, age, request.spec) for each in arrived.contributions]
             uplink += arrived.uplink
             refused.update(arrived.refused)
-        contributions.sort(key=lambda each: (each.vector.to_array().tobytes(), each.words))
-        return Sorted(tuple(contributions), tuple(uplink), refused)
+        return Sorted(in_order(contributions), tuple(uplink), refused)
 
     def _give_up(self, server_round: int) -> Counter[str]:
         """Forget devices that were asked too long ago."""

@@ -11,13 +11,10 @@ from logging import INFO
 from typing import Any
 
 import numpy as np
-from flwr.app import MetricRecord
-from flwr.serverapp import Grid
 
-from ..protocol.errors import ConfigError, SecureSumError
+from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from ..protocol.privacy.plan import Plan
-from ..protocol.secagg.graph import choose_graph
 from .experience import log
 from .robust import check_share, cosine, trimmed_mean
 from .secure_mean import SecureMean, Tally
@@ -72,10 +69,7 @@ class GroupedSecure(SecureMean):
                 f"{safeguards.sample} devices an exchange do not make two groups of {self.group_size}: raise clients "
                 "or strategy.fraction-train, or lower group-size in strategy.options"
             )
-        try:
-            choose_graph(self.group_size, safeguards.colluding, safeguards.max_dropout)
-        except SecureSumError as error:
-            raise ConfigError(str(error)) from error
+        self.check_graph(self.group_size)
 
     def plan(self, spec: VectorSpec) -> Plan:
         """Return the plan of one group's sum: that of the run, for as many devices as a group may have."""
@@ -83,18 +77,13 @@ class GroupedSecure(SecureMean):
         least = max(2, int(self.group_size * (1 - self.consolidator.safeguards.max_dropout)))
         return Plan.make(whole.parts, 2 * self.group_size - 1, least, 0.0)
 
-    def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
-        """Take the groups through a secure sum each, side by side; one that fails is left out."""
-        tally, request = Tally(), self.consolidator.request(*self.place(server_round))
-        found = self.sums(grid, server_round, request, timeout, tally)
-        kept = self._like(self._standing_in(found), *self.place(server_round))
-        if len(kept) < len(found):
-            tally.refused[OUTLYING] += len(found) - len(kept)
-        log(INFO, "exchange: %d of %d groups count", len(kept), len(found))
-        aggregate = self._combined(request.spec, kept) if kept else None
-        accepted = aggregate.cohort if aggregate else 0
-        self.hand_on(server_round, aggregate, tally.traffic(accepted))
-        return MetricRecord({"accepted": accepted, "refused": tally.refused.total()})
+    def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
+        """Leave out the groups that stand out, and cut off the tails of the others."""
+        kept = self._like(self._standing_in(sums), *self.place(server_round))
+        if len(kept) < len(sums):
+            tally.refused[OUTLYING] += len(sums) - len(kept)
+        log(INFO, "exchange: %d of %d groups count", len(kept), len(sums))
+        return self._combined(kept) if kept else None
 
     def groups(self, cohort: list[int]) -> list[list[int]]:
         """Deal a cohort, which comes in random order, into groups of at least `group_size`."""
@@ -103,8 +92,6 @@ class GroupedSecure(SecureMean):
 
     def _standing_in(self, groups: list[Aggregate]) -> list[Aggregate]:
         """Groups whose mean device is not much longer than in others."""
-        if not groups:
-            return []
         norms = np.array([[np.linalg.norm(part) / group.cohort for part in _parts(group)] for group in groups])
         bound = self.norm_bound * np.quantile(norms, QUARTILE, axis=0)
         return [group for group, norm in zip(groups, norms, strict=True) if (norm <= bound).all()]
@@ -116,12 +103,14 @@ class GroupedSecure(SecureMean):
         own = self.consolidator.reference(cycle, exchange).gradient
         return [group for group in groups if cosine(group.vector.gradient, own) >= self.min_likeness]
 
-    def _combined(self, spec: VectorSpec, groups: list[Aggregate]) -> Aggregate:
+    def _combined(self, groups: list[Aggregate]) -> Aggregate:
         """Trimmed mean of the groups' mean devices, times the devices in them."""
         devices = sum(group.cohort for group in groups)
         means = np.stack([np.concatenate(_parts(group)) / group.cohort for group in groups])
         gradient, fisher = np.split(devices * trimmed_mean(means, self.beta), 2)
-        return Aggregate(ExperienceVector.from_parts(spec, {"gradient": gradient, "fisher": fisher}), devices)
+        return Aggregate(
+            ExperienceVector.from_parts(groups[0].vector.spec, {"gradient": gradient, "fisher": fisher}), devices
+        )
 
 
 def _parts(group: Aggregate) -> list[np.ndarray[Any, np.dtype[np.float64]]]:

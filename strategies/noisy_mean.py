@@ -20,7 +20,7 @@ class CentralMean(BudgetStrategy):
         """Clip and round each vector as a device would, and add the noise once."""
         spec, safeguards = contributions[0].vector.spec, self.consolidator.safeguards
         plan = safeguards.plan(spec)
-        safeguards.spend(self.cycle)
+        safeguards.spend(self.current[0])
         whole = np.sum([plan.steps_of(each.vector.parts()) for each in contributions], axis=0) + plan.noise()
         parts = plan.decode(whole.astype(cell_type(plan.bits)))
         return Aggregate(ExperienceVector.from_parts(spec, parts), len(contributions), plan.variance("gradient", 1))
@@ -35,5 +35,5 @@ class LocalMean(BudgetStrategy):
         """Add up what is noisy already."""
         safeguards, devices = self.consolidator.safeguards, len(contributions)
         plan = safeguards.plan(contributions[0].vector.spec)
-        safeguards.spend(self.cycle)
+        safeguards.spend(self.current[0])
         return Aggregate(total(each.vector for each in contributions), devices, plan.variance("gradient", devices))

@@ -29,9 +29,6 @@ class Sorted:
 def sort_replies(replies: Iterable[Message], asked: Mapping[str, int], spec: VectorSpec, noisy: bool = False) -> Sorted:
     """Check every reply.
 
-    Contributions are ordered by their bytes: node ids differ between engines and replies come in any order, but the
-    aggregate must not depend on either.
-
     Parameters
     ----------
     asked
@@ -56,8 +53,15 @@ def sort_replies(replies: Iterable[Message], asked: Mapping[str, int], spec: Vec
                 refused[BAD_VECTOR] += 1
     if waiting:
         refused[SILENT] = len(waiting)
-    accepted.sort(key=lambda contribution: (contribution.vector.to_array().tobytes(), contribution.words))
-    return Sorted(tuple(accepted), tuple(uplink), dict(sorted(refused.items())))
+    return Sorted(in_order(accepted), tuple(uplink), dict(sorted(refused.items())))
+
+
+def in_order(contributions: Iterable[Contribution]) -> tuple[Contribution, ...]:
+    """Order contributions by their bytes.
+
+    Node ids differ between engines and replies come in any order, but the aggregate must not depend on either.
+    """
+    return tuple(sorted(contributions, key=lambda each: (each.vector.to_array().tobytes(), each.words)))
 
 
 def failure(reply: Message) -> str:

@@ -79,9 +79,13 @@ class SecureMean(BudgetStrategy):
     def check(self, spec: VectorSpec) -> None:
         """Refuse cohorts whose secrets would not be safe, too."""
         super().check(spec)
+        self.check_graph(self.consolidator.safeguards.sample)
+
+    def check_graph(self, devices: int) -> None:
+        """Refuse a secure sum over so many devices in which their secrets would not be safe."""
         safeguards = self.consolidator.safeguards
         try:
-            choose_graph(safeguards.sample, safeguards.colluding, safeguards.max_dropout)
+            choose_graph(devices, safeguards.colluding, safeguards.max_dropout)
         except SecureSumError as error:
             raise ConfigError(str(error)) from error
 
@@ -101,12 +105,16 @@ class SecureMean(BudgetStrategy):
 
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Run one round; a round that fails is an exchange in which nothing was learned."""
-        cycle, exchange = self.place(server_round)
-        tally, request = Tally(), self.consolidator.request(cycle, exchange)
+        tally, request = Tally(), self.consolidator.request(*self.place(server_round))
         found = self.sums(grid, server_round, request, timeout, tally)
-        accepted = found[0].cohort if found else 0
-        self.hand_on(server_round, found[0] if found else None, tally.traffic(accepted))
+        aggregate = self.combine(server_round, found, tally) if found else None
+        accepted = aggregate.cohort if aggregate else 0
+        self.hand_on(server_round, aggregate, tally.traffic(accepted))
         return MetricRecord({"accepted": accepted, "refused": tally.refused.total()})
+
+    def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
+        """Make one aggregate of the groups' sums, at least one; None if none of them should be used."""
+        return sums[0]
 
     def groups(self, cohort: list[int]) -> list[list[int]]:
         """Deal a cohort into groups that are summed by themselves: here it is one."""

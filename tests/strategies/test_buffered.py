@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,12 +13,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedoel.protocol.errors import ConfigError, FedoelError
-from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
+from fedoel.protocol.experience import Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.messages import PlayRequest, reply_to_records, request_from_records
 from fedoel.simulations.grid import InProcessGrid
 from fedoel.simulations.identity import server_identity
 from fedoel.strategies.buffered import STALE, Buffered
-from fedoel.strategies.consolidator import Consolidator, Traffic
+from fedoel.strategies.consolidator import Consolidator
+
+from .conftest import Ledger
 
 SPEC = VectorSpec("tactics", 2, "vocabulary", "v1", ("coin",), 2, 50.0, 200.0)
 CLIENTS = 4
@@ -31,33 +33,12 @@ def identity() -> Iterator[None]:
         yield
 
 
-@dataclass
-class Server:
+class Server(Ledger):
     """A consolidator whose every exchange makes a new version."""
 
-    safeguards: Any = None
-    aggregates: list[Aggregate | None] = field(default_factory=list)
-    traffic: list[Traffic] = field(default_factory=list)
-
-    def start(self) -> None: ...
-
     def request(self, cycle: int, exchange: int) -> PlayRequest:
-        return PlayRequest(cycle, exchange, replace(SPEC, policy_version=f"v{cycle}"), np.zeros((1, 2), np.float32), {})
-
-    def collected(self, cycle: int, exchange: int) -> bool:
-        return False
-
-    def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
-        self.aggregates.append(aggregate)
-        self.traffic.append(traffic)
-
-    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
-        raise NotImplementedError
-
-    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
-        return None
-
-    def consolidate(self, cycle: int) -> None: ...
+        request = super().request(cycle, exchange)
+        return replace(request, spec=replace(SPEC, policy_version=f"v{cycle}"))
 
 
 def make_app(failing: int | None = None, tired: int = 0) -> ClientApp:
@@ -100,7 +81,7 @@ class SlowGrid(InProcessGrid):
 
 
 def run(late: int, cycles: int, failing: int | None = None, tired: int = 0, **settings: Any) -> tuple[Server, SlowGrid]:
-    server, grid = Server(), SlowGrid(make_app(failing, tired), late)
+    server, grid = Server(SPEC), SlowGrid(make_app(failing, tired), late)
     strategy = Buffered(cast(Consolidator, server), min_available_nodes=CLIENTS, **settings)
     strategy.start(grid, num_rounds=cycles, timeout=0.3)
     return server, grid
@@ -161,4 +142,4 @@ def test_where_nobody_is_ready_all_are_asked_again(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("settings", [{"buffer_size": -1}, {"staleness_exponent": -0.5}, {"max_staleness": -1}])
 def test_options_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="must not be negative"):
-        Buffered(cast(Consolidator, Server()), **settings)
+        Buffered(cast(Consolidator, Server(SPEC)), **settings)

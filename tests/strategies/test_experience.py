@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,17 @@ from flwr.clientapp import ClientApp
 from fedoel.protocol.config import StrategyConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, VectorError
 from fedoel.protocol.experience import Aggregate, Contribution, Counters, ExperienceVector, VectorSpec
-from fedoel.protocol.messages import PlayRequest, records_bytes, reply_to_records, request_from_records
+from fedoel.protocol.messages import records_bytes, reply_to_records, request_from_records
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
 from fedoel.simulations.identity import server_identity
 from fedoel.strategies.cohort import sample, split, wait_for_nodes
-from fedoel.strategies.consolidator import Traffic
 from fedoel.strategies.experience import ExperienceStrategy
 from fedoel.strategies.mean import Mean
 from fedoel.strategies.registry import build_strategy, known, load_strategy
 from fedoel.strategies.replies import sort_replies
 from fedoel.strategies.trimmed_mean import TrimmedMean
+
+from .conftest import Ledger
 
 SPEC = VectorSpec("tactics", 4, "vocabulary", "v1", ("coin",), 2, 50.0, 200.0)
 SECRET = "the safe opens with 4711"
@@ -37,40 +38,6 @@ Behaviour = Callable[[int, VectorSpec], ExperienceVector]
 def identity() -> Iterator[None]:
     with server_identity():
         yield
-
-
-@dataclass
-class Ledger:
-    """A consolidator that writes down what it is told."""
-
-    safeguards: Any = None
-    done: set[tuple[int, int]] = field(default_factory=set)
-    steps: list[str] = field(default_factory=list)
-    aggregates: dict[int, Aggregate | None] = field(default_factory=dict)
-    traffic: dict[int, Traffic] = field(default_factory=dict)
-
-    def start(self) -> None:
-        self.steps.append("start")
-
-    def request(self, cycle: int, exchange: int) -> PlayRequest:
-        self.steps.append(f"request {cycle}.{exchange}")
-        return PlayRequest(cycle, exchange, SPEC, np.zeros((1, 2), np.float32), {})
-
-    def collected(self, cycle: int, exchange: int) -> bool:
-        return (cycle, exchange) in self.done
-
-    def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
-        self.steps.append(f"collect {cycle}.{exchange}")
-        self.aggregates[cycle], self.traffic[cycle] = aggregate, traffic
-
-    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
-        raise NotImplementedError
-
-    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
-        return self.aggregates.get(cycle - 1)
-
-    def consolidate(self, cycle: int) -> None:
-        self.steps.append(f"consolidate {cycle}")
 
 
 def vector(scale: float, spec: VectorSpec = SPEC) -> ExperienceVector:
@@ -95,20 +62,20 @@ def make_app(behaviour: Behaviour) -> ClientApp:
 
 
 def run(behaviour: Behaviour = good, cycles: int = 1, done: Sequence[tuple[int, int]] = (), **settings: Any) -> Ledger:
-    ledger = Ledger(done=set(done))
+    ledger = Ledger(SPEC, done=set(done))
     Mean(ledger, **settings).start(InProcessGrid(make_app(behaviour), CLIENTS, {}), num_rounds=cycles)
     return ledger
 
 
 def aggregate_of(ledger: Ledger, cycle: int = 1) -> Aggregate:
-    aggregate = ledger.aggregates[cycle]
+    aggregate = ledger.aggregates[cycle - 1]
     assert aggregate is not None
     return aggregate
 
 
 def test_a_cycle_adds_up_every_client() -> None:
     ledger = run()
-    aggregate, traffic = aggregate_of(ledger), ledger.traffic[1]
+    aggregate, traffic = aggregate_of(ledger), ledger.traffic[0]
     assert aggregate.cohort == CLIENTS
     assert np.allclose(aggregate.vector.gradient, 1.5)
     assert (traffic.accepted, traffic.refused) == (CLIENTS, {})
@@ -122,7 +89,7 @@ def test_the_strategy_that_readme_shows_is_found_and_runs(tmp_path: Path, monkey
     assert len(code.splitlines()) <= 25
     (tmp_path / "my_module.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    ledger = Ledger()
+    ledger = Ledger(SPEC)
     load_strategy("my_module:Loudest")(ledger).start(InProcessGrid(make_app(good), CLIENTS, {}), num_rounds=1)
     aggregate = aggregate_of(ledger)
     assert aggregate.cohort == 3
@@ -160,7 +127,7 @@ def test_every_node_is_asked_in_one_exchange_of_a_cycle_although_nodes_come_and_
         messages = strategy.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
         return {message.metadata.dst_node_id for message in messages}
 
-    grid, strategy, before = Changing(make_app(good), 10, {}), Mean(Ledger(), exchanges=2), set(there)
+    grid, strategy, before = Changing(make_app(good), 10, {}), Mean(Ledger(SPEC), exchanges=2), set(there)
     first = asked(1)
     gone = min(before - first)
     there.remove(gone)
@@ -183,10 +150,10 @@ def test_a_part_whose_nodes_have_all_left_is_asked_nothing_and_the_cycle_goes_on
             self.there = [message.metadata.dst_node_id - FIRST_NODE_ID for message in sent]
             return super().push_messages(sent)
 
-    ledger = Ledger()
+    ledger = Ledger(SPEC)
     Mean(ledger, exchanges=2).start(Emptying(make_app(good), CLIENTS, {}), num_rounds=1)
     assert ledger.steps == ["start", "request 1.1", "collect 1.1", "request 1.2", "collect 1.2", "consolidate 1"]
-    assert ledger.aggregates == {1: None}
+    assert [each is None for each in ledger.aggregates] == [False, True]
 
 
 def test_bad_clients_are_counted_and_left_out() -> None:
@@ -198,7 +165,7 @@ def test_bad_clients_are_counted_and_left_out() -> None:
 
     ledger = run(behaviour)
     assert aggregate_of(ledger).cohort == 1
-    assert ledger.traffic[1].refused == {"bad vector": 3, "client GameError": 1}
+    assert ledger.traffic[0].refused == {"bad vector": 3, "client GameError": 1}
 
 
 def test_text_of_a_failing_client_goes_nowhere(caplog: pytest.LogCaptureFixture) -> None:
@@ -206,8 +173,8 @@ def test_text_of_a_failing_client_goes_nowhere(caplog: pytest.LogCaptureFixture)
         raise RuntimeError(SECRET)
 
     ledger = run(behaviour)
-    assert ledger.aggregates == {1: None}
-    assert ledger.traffic[1].refused == {"error code 2": CLIENTS}
+    assert ledger.aggregates == [None]
+    assert ledger.traffic[0].refused == {"error code 2": CLIENTS}
     assert SECRET not in caplog.text
     assert "consolidate 1" in ledger.steps
 
@@ -217,11 +184,11 @@ def test_a_strategy_may_refuse_everything() -> None:
         def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
             raise VectorError("too few")
 
-    ledger = Ledger()
+    ledger = Ledger(SPEC)
     Never(ledger).start(InProcessGrid(make_app(good), CLIENTS, {}), num_rounds=1)
-    assert ledger.aggregates == {1: None}
-    assert ledger.traffic[1].refused == {"aggregate refused": CLIENTS}
-    assert ledger.traffic[1].accepted == 0
+    assert ledger.aggregates == [None]
+    assert ledger.traffic[0].refused == {"aggregate refused": CLIENTS}
+    assert ledger.traffic[0].accepted == 0
 
 
 def test_a_share_of_the_nodes_is_asked_and_the_seed_decides_which() -> None:
@@ -265,7 +232,7 @@ def exchanged(strategy: ExperienceStrategy) -> tuple[list[Message], list[Message
 def test_aggregates_are_the_same_to_the_bit_in_any_order() -> None:
     results = set()
     for turn in range(CLIENTS):
-        ledger = Ledger()
+        ledger = Ledger(SPEC)
         strategy = Mean(ledger)
         _, replies = exchanged(strategy)
         strategy.aggregate_train(1, replies[turn:] + replies[:turn][::-1])
@@ -274,9 +241,9 @@ def test_aggregates_are_the_same_to_the_bit_in_any_order() -> None:
 
 
 def test_duplicates_strangers_and_silence_are_counted() -> None:
-    messages, replies = exchanged(Mean(Ledger()))
+    messages, replies = exchanged(Mean(Ledger(SPEC)))
     asked = {m.metadata.message_id: m.metadata.dst_node_id for m in messages}
-    strangers = exchanged(Mean(Ledger()))[1]
+    strangers = exchanged(Mean(Ledger(SPEC)))[1]
     for number, stranger in enumerate(strangers):
         stranger.metadata.__dict__["_reply_to_message_id"] = f"other-{number}"
     arrived = sort_replies([replies[0], replies[0], replies[1], *strangers], asked, SPEC)
@@ -285,7 +252,7 @@ def test_duplicates_strangers_and_silence_are_counted() -> None:
 
 
 def test_contributions_are_ordered_by_content_and_keep_their_node() -> None:
-    messages, replies = exchanged(Mean(Ledger()))
+    messages, replies = exchanged(Mean(Ledger(SPEC)))
     asked: Mapping[str, int] = {m.metadata.message_id: m.metadata.dst_node_id for m in messages}
     orders = [
         [(c.node_id, c.vector.to_array().tobytes()) for c in sort_replies(order, asked, SPEC).contributions]
@@ -296,7 +263,7 @@ def test_contributions_are_ordered_by_content_and_keep_their_node() -> None:
 
 
 def test_errors_made_on_the_way_are_matched_by_message() -> None:
-    messages, replies = exchanged(Mean(Ledger()))
+    messages, replies = exchanged(Mean(Ledger(SPEC)))
     asked = {m.metadata.message_id: m.metadata.dst_node_id for m in messages}
     lost = Message(Error(5, "node unavailable"), reply_to=messages[0])
     lost.metadata.__dict__["_src_node_id"] = 1
@@ -311,7 +278,7 @@ def test_old_experience_comes_late(name: str, seen: list[float]) -> None:
         rounds[0] += 1
         return vector(0.1 * (client + 1) * ((rounds[0] - 1) // CLIENTS + 1), spec)
 
-    ledger = Ledger()
+    ledger = Ledger(SPEC)
     strategy = load_strategy(f"fedoel.strategies.controls:{name}")(ledger)
     strategy.start(InProcessGrid(make_app(behaviour), CLIENTS, {}), num_rounds=4)
     found = [aggregate_of(ledger, cycle).vector for cycle in range(1, 5)]
@@ -322,7 +289,7 @@ def test_old_experience_comes_late(name: str, seen: list[float]) -> None:
 
 def test_replies_need_a_request() -> None:
     with pytest.raises(FedoelError, match="configure_train"):
-        Mean(Ledger()).aggregate_train(1, [])
+        Mean(Ledger(SPEC)).aggregate_train(1, [])
 
 
 def test_a_summary_shows_the_strategys_own_options_first(caplog: pytest.LogCaptureFixture) -> None:
@@ -332,14 +299,14 @@ def test_a_summary_shows_the_strategys_own_options_first(caplog: pytest.LogCaptu
             self.volume, self.tone = volume, tone
 
     with caplog.at_level("INFO", logger="flwr"):
-        Loud(Ledger(), volume=7.0).summary()
+        Loud(Ledger(SPEC), volume=7.0).summary()
     assert [record.getMessage() for record in caplog.records][:4] == [
         "\t├──> Loud settings:", "\t│\t├── volume: 7.0", "\t│\t└── tone: 3", "\t├──> Sampling:",
     ]  # fmt: skip
 
 
 def test_nobody_is_asked_to_evaluate() -> None:
-    strategy = Mean(Ledger())
+    strategy = Mean(Ledger(SPEC))
     grid = InProcessGrid(make_app(good), 1, {})
     assert list(strategy.configure_evaluate(1, ArrayRecord(), ConfigRecord(), grid)) == []
     strategy.aggregate_evaluate(1, [])
@@ -348,21 +315,21 @@ def test_nobody_is_asked_to_evaluate() -> None:
 @pytest.mark.parametrize("settings", [{"fraction_train": 0.0}, {"fraction_train": 1.5}, {"min_available_nodes": 0}])
 def test_settings_that_ask_nobody_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="fraction-train"):
-        Mean(Ledger(), **settings)
+        Mean(Ledger(SPEC), **settings)
 
 
 def test_a_cycle_without_exchanges_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"strategy\.exchanges"):
-        Mean(Ledger(), exchanges=0)
+        Mean(Ledger(SPEC), exchanges=0)
 
 
 def test_strategies_are_built_with_the_options_of_a_run() -> None:
-    built = build_strategy(StrategyConfig("trimmed-mean", "beta=0.1", exchanges=2), Ledger(), seed=7)
+    built = build_strategy(StrategyConfig("trimmed-mean", "beta=0.1", exchanges=2), Ledger(SPEC), seed=7)
     assert isinstance(built, TrimmedMean) and (built.beta, built.exchanges, built.seed) == (0.1, 2, 7)
     with pytest.raises(ConfigError, match=r"strategy\.options of 'trimmed-mean': unknown option 'trim=1'.*beta=0\.2"):
-        build_strategy(StrategyConfig("trimmed-mean", "trim=1"), Ledger(), 0)
+        build_strategy(StrategyConfig("trimmed-mean", "trim=1"), Ledger(SPEC), 0)
     with pytest.raises(ConfigError, match="beta must be in the range"):
-        build_strategy(StrategyConfig("trimmed-mean", "beta=0.7"), Ledger(), 0)
+        build_strategy(StrategyConfig("trimmed-mean", "beta=0.7"), Ledger(SPEC), 0)
 
 
 def test_strategies_are_found_by_name() -> None:

@@ -41,7 +41,7 @@ def test_groups_that_do_not_clip_are_left_out() -> None:
 
 
 def test_the_rest_is_trimmed_and_stands_for_all_devices_in_it() -> None:
-    combined = strategy(beta=0.25)._combined(SPEC, [group(1.0), group(1.0, 4), group(1.0), group(-3.0)])
+    combined = strategy(beta=0.25)._combined([group(1.0), group(1.0, 4), group(1.0), group(-3.0)])
     assert combined.cohort == 13
     assert combined.vector.gradient == pytest.approx(13 * CENTRE, rel=1e-4)
 

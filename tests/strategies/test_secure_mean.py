@@ -25,10 +25,11 @@ from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_re
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
 from fedoel.simulations.identity import server_identity
 from fedoel.strategies.budget import EXHAUSTED
-from fedoel.strategies.consolidator import Traffic
 from fedoel.strategies.grouped_secure import GroupedSecure
 from fedoel.strategies.registry import load_strategy
 from fedoel.strategies.secure_mean import FAILED, SecureMean
+
+from .conftest import Ledger
 
 SPEC = VectorSpec("tactics", 4, "vocabulary", "v1", ("coin",), 2, 5.0, 20.0)
 CLIENTS = 8
@@ -80,35 +81,6 @@ class Paper:
         self.steps.append("spend")
 
 
-@dataclass
-class Server:
-    """A consolidator that writes down what it is told."""
-
-    safeguards: Paper
-    aggregates: list[Aggregate | None] = field(default_factory=list)
-    traffic: list[Traffic] = field(default_factory=list)
-
-    def start(self) -> None: ...
-
-    def request(self, cycle: int, exchange: int) -> PlayRequest:
-        return PlayRequest(cycle, exchange, SPEC, np.zeros((1, 2), np.float32), {})
-
-    def collected(self, cycle: int, exchange: int) -> bool:
-        return False
-
-    def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
-        self.aggregates.append(aggregate)
-        self.traffic.append(traffic)
-
-    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
-        raise NotImplementedError
-
-    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
-        return None
-
-    def consolidate(self, cycle: int) -> None: ...
-
-
 def vector(client: int) -> ExperienceVector:
     gradient = (np.array([1.0, -1.0, 0.5, 0.0]) * (client + 1) / 10).astype(np.float32)
     return ExperienceVector(SPEC, gradient, np.abs(gradient) * 3, Counters(np.zeros(SPEC.counters_shape, np.float32)))
@@ -122,7 +94,7 @@ class Fleet:
         members = frozenset(each.public for each in identities)
         self.members = [Membership(each, members, b"", Path("nowhere")) for each in identities]
         self.fault = fault
-        self.server = Server(Paper(members, **settings))
+        self.server = Ledger(SPEC, Paper(members, **settings))
         self.sent: list[tuple[str, int, RecordDict]] = []
         self.grid = InProcessGrid(self.app(), CLIENTS, {})
         self.contexts: dict[int, Context] = {}
@@ -147,7 +119,7 @@ class Fleet:
 
         return answer
 
-    def run(self, cycles: int = 1, **settings: Any) -> Server:
+    def run(self, cycles: int = 1, **settings: Any) -> Ledger:
         SecureMean(self.server, **settings).start(self.grid, num_rounds=cycles)
         return self.server
 

@@ -1,0 +1,48 @@
+"""A consolidator that writes down what it is told, for strategies under test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
+from fedoel.protocol.messages import PlayRequest
+from fedoel.strategies.consolidator import Traffic
+
+
+@dataclass
+class Ledger:
+    """Asks for one kind of vector, and has kept nothing on disk unless it is said to be `done`."""
+
+    spec: VectorSpec
+    safeguards: Any = None
+    done: set[tuple[int, int]] = field(default_factory=set)
+    steps: list[str] = field(default_factory=list)
+    aggregates: list[Aggregate | None] = field(default_factory=list)
+    traffic: list[Traffic] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.steps.append("start")
+
+    def request(self, cycle: int, exchange: int) -> PlayRequest:
+        self.steps.append(f"request {cycle}.{exchange}")
+        return PlayRequest(cycle, exchange, self.spec, np.zeros((1, 2), np.float32), {})
+
+    def collected(self, cycle: int, exchange: int) -> bool:
+        return (cycle, exchange) in self.done
+
+    def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
+        self.steps.append(f"collect {cycle}.{exchange}")
+        self.aggregates.append(aggregate)
+        self.traffic.append(traffic)
+
+    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
+        raise NotImplementedError
+
+    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
+        return self.aggregates[-1] if self.aggregates else None
+
+    def consolidate(self, cycle: int) -> None:
+        self.steps.append(f"consolidate {cycle}")
