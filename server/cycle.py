@@ -32,7 +32,7 @@ from .fleet import owner_key
 from .gate import Trial, candidate_holds, context_helps
 from .learner import Adapter, Consolidation, Learner
 from .mixture import Mixture, lessons
-from .phases import Outcome, Phases
+from .phases import CHECKPOINTS, Outcome, Phases
 from .plan import GameId, Plan
 from .public import PublicGames, turns_of
 from .registry import save_version
@@ -59,7 +59,7 @@ class Cycles:
     ) -> None:
         self.config, self.learner, self.log, self.cache = config, learner, log, cache
         self.plan, self.out = plan, Path(config.out)
-        self.phases = Phases(self.out / "checkpoints", log)
+        self.phases = Phases(self.out / CHECKPOINTS, log)
         self.safeguards = RunSafeguards(config)
         self.summary: Entry = {
             "scenario": config.name, "seed": config.seed, "engine": engine, "private": self.safeguards.noisy,

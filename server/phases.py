@@ -17,6 +17,8 @@ from .events import Advance, EventLog
 from .files import write_whole
 from .memory import give_back
 
+CHECKPOINTS = "checkpoints"  # folder of a run's phases
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -77,4 +79,9 @@ class Phases:
             raise FedoelError(f"{path} is damaged ({error}); delete it and go on with --resume") from error
 
     def _path(self, cycle: int, name: str) -> Path:
-        return self.folder / f"cycle-{cycle:03d}" / f"{name}.npz"
+        return cycle_folder(self.folder, cycle) / f"{name}.npz"
+
+
+def cycle_folder(checkpoints: Path, cycle: int) -> Path:
+    """Where the phases of a cycle lie."""
+    return checkpoints / f"cycle-{cycle:03d}"

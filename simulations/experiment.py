@@ -1,14 +1,16 @@
 """The verb ``experiment``: the same scenario in several arms and seeds, and one table and figure from all of them.
 
 An experiment is a TOML file: a question, a scenario, seeds, settings for all arms, and settings for each. Every run
-lies in a folder of its own, so that an experiment that was interrupted goes on where it stopped. Arms that the file
-says `cannot` be run are there to be refused: the table says why.
+lies in a folder of its own, so that an experiment that was interrupted goes on where it stopped. Runs that begin alike
+begin once: what cycle 0 left is copied. Arms that the file says `cannot` be run are there to be refused: the table says
+why.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
 from ..server.files import write_whole
+from ..server.phases import CHECKPOINTS, cycle_folder
 from ..server.run_folder import prepare_folder
 from .experiment_table import arms_table
 from .scenario import load_scenario, parse_setting, read_toml
@@ -25,6 +28,8 @@ from .summary import read_summary
 BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy")
 FOLDER = Path(__file__).parent / "experiments"
 KEYS = {"question", "scenario", "seeds", "settings", "arms"}
+# All that decides what cycle 0 leaves: the warm start, the floors, and the first evaluation.
+BEGINNING = ("seed", "games.", "policy.", "warm-start.")
 CANNOT = "cannot"
 Settings = Mapping[str, Scalar]
 
@@ -112,9 +117,11 @@ def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str
         check(config)
     refusals(experiment, out)
     results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in experiment.arms}
+    done: list[RunConfig] = []
     for (arm, seed), config in configs.items():
         print(f"--- {arm}, seed {seed}", flush=True)
-        results[arm].append(_run(config))
+        results[arm].append(_run(config, done))
+        done.append(config)
     return results
 
 
@@ -153,17 +160,33 @@ def write_results(experiment: Experiment, results: Mapping[str, Sequence[Mapping
     return [out / "table.md", *draw_arms(experiment.question, results, out), out / "results.json"]
 
 
-def _run(config: RunConfig) -> dict[str, Any]:
+def _run(config: RunConfig, done: Sequence[RunConfig]) -> dict[str, Any]:
     """Run one arm to its end, unless it has been there, and return its summary."""
     from .engines import run_inprocess
     from .live import live_view
 
     prepare_folder(config)
     out = Path(config.out)
+    _begin_like(config, done)
     if not ((out / "summary.json").exists() and len(read_summary(out)["cycles"]) > config.cycles):
         with live_view() as listener:
             run_inprocess(config, listener)
     return read_summary(out)
+
+
+def _begin_like(config: RunConfig, done: Sequence[RunConfig]) -> None:
+    """Give a run that has not begun the finished cycle 0 of one that began in the same way."""
+    same = next((other for other in done if _beginning(other) == _beginning(config)), None)
+    begins = cycle_folder(Path(config.out) / CHECKPOINTS, 0)
+    if same is not None and not begins.exists():
+        part = begins.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(cycle_folder(Path(same.out) / CHECKPOINTS, 0), part)
+        part.rename(begins)  # whole or not at all
+
+
+def _beginning(config: RunConfig) -> dict[str, Scalar]:
+    return {key: value for key, value in config.to_flat().items() if key.startswith(BEGINNING)}
 
 
 def _seeds(text: str) -> tuple[int, ...]:

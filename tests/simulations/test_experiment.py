@@ -9,6 +9,7 @@ import pytest
 
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import ConfigError
+from fedoel.server.events import read_events
 from fedoel.simulations import engines
 from fedoel.simulations.cli import REFUSED, main
 from fedoel.simulations.experiment import BUILT_IN, load_experiment, run_experiment
@@ -59,6 +60,11 @@ def test_an_experiment_writes_what_its_arms_came_to_and_is_not_run_twice(
 
     def refuse(*_: object) -> None:
         raise AssertionError("a finished run was started again")
+
+    phases = [event["phase"] for event in read_events(out / "runs" / "none-1" / "events.jsonl") if "phase" in event]
+    assert "teacher" in phases and "floors" not in phases  # what both arms begin with was done once, and is the same
+    begun, copied = (results[arm][1]["cycles"][0] for arm in ("tactics", "none"))
+    assert begun["held_out"] == copied["held_out"] and begun["version"] == copied["version"]
 
     monkeypatch.setattr(engines, "run_inprocess", refuse)
     assert run_experiment(load_experiment(str(small)), out) == results
