@@ -6,6 +6,8 @@ VENV ?= .venv
 # the CPU index that PyTorch's "Get Started" page shows: make PIP_TORCH="torch==2.13.0 --index-url ..."
 PIP_TORCH ?= torch==2.13.0
 SCALE ?= quick
+# Processes that run tests side by side; a module's tests stay together.
+JOBS ?= 2
 # LLAMA=1 also installs llama.cpp, which compiles for some minutes; without it, the tests that need it are skipped.
 LLAMA ?=
 
@@ -33,7 +35,7 @@ simulate: $(INSTALLED)
 	$(BIN)/fedoel simulate --scale $(SCALE) $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

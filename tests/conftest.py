@@ -18,6 +18,10 @@ TEMPLATE = (
 )
 
 
+# Two threads of torch are slower than one as soon as anything else runs, such as the tests' other process.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interrupts() -> Iterator[None]:
     """Let subprocesses be interrupted also where the tests run in the background, with SIGINT ignored."""
@@ -30,10 +34,12 @@ def interrupts() -> Iterator[None]:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where compiled games and prepared models are kept, as FEDOEL_CACHE, which subprocesses inherit.
 
-    FEDOEL_TEST_CACHE names a folder that outlives the session, for those who run the tests often.
+    FEDOEL_TEST_CACHE names a folder that outlives the session, for those who run the tests often. Processes that share a
+    session share its folder.
     """
-    kept = os.environ.get("FEDOEL_TEST_CACHE")
-    folder = Path(kept) if kept else tmp_path_factory.mktemp("cache")
+    kept, base = os.environ.get("FEDOEL_TEST_CACHE"), tmp_path_factory.getbasetemp()
+    session = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = Path(kept) if kept else session / "cache"
     folder.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDOEL_CACHE", str(folder))
