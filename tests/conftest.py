@@ -34,8 +34,8 @@ def interrupts() -> Iterator[None]:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where compiled games and prepared models are kept, as FEDOEL_CACHE, which subprocesses inherit.
 
-    FEDOEL_TEST_CACHE names a folder that outlives the session, for those who run the tests often. Processes that share a
-    session share its folder.
+    FEDOEL_TEST_CACHE names a folder that outlives the session, for those who run the tests often. Processes that run a
+    session together share its folder.
     """
     kept, base = os.environ.get("FEDOEL_TEST_CACHE"), tmp_path_factory.getbasetemp()
     session = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

@@ -8,7 +8,6 @@ from enum import Enum
 from ...protocol.errors import ConfigError, GameError
 from ...protocol.play import GameSpec
 from .families import content_of, family_of, settings_of
-from .store import game_key
 
 CLIENTS = 10_000
 GAMES_PER_CLIENT = 10_000
@@ -54,9 +53,9 @@ def for_split(spec: GameSpec, split: Split) -> GameSpec:
     return GameSpec(spec.family, tuple(sorted(settings.items())), spec.max_turns)
 
 
-def fingerprint(spec: GameSpec, seed: int) -> str:
+def fingerprint(spec: GameSpec, seed: int) -> tuple[object, ...]:
     """Identify the content of a game, however long it may be played, and in which words."""
-    return game_key(spec.family, content_of(spec), seed)
+    return spec.family, *sorted(content_of(spec).items()), seed
 
 
 def assert_disjoint(trained: Iterable[tuple[GameSpec, int]], held_out: Iterable[tuple[GameSpec, int]]) -> None:

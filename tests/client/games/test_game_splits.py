@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from fedoel.client.games import store
 from fedoel.client.games.splits import (
     CLIENTS,
     GAMES_PER_CLIENT,
@@ -81,3 +82,12 @@ def test_training_on_a_held_out_game_is_found() -> None:
     assert_disjoint(trained, held_out)
     with pytest.raises(GameError, match="was trained on"):
         assert_disjoint([*trained, held_out[7]], held_out)
+
+
+def test_games_without_textworld_are_told_apart_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> str:
+        raise GameError("not installed")
+
+    monkeypatch.setattr(store, "_textworld_version", missing)
+    lake = GameSpec.parse("frozen-lake size=3 turns=6")
+    assert_disjoint([(lake, game_seed(Split.GATE, 1))], [(lake, game_seed(Split.HELD_OUT, 1))])
