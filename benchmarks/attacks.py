@@ -49,6 +49,7 @@ STRATEGIES: Mapping[str, str] = {
     "multi-krum": "num-malicious-nodes=6",
     "norm-bounded": "",
     "trusted": "",
+    "trusted-trimmed": "",
     "clustered": "num-clusters=2",
     "buffered": "buffer-size=24",
     "momentum": "server-momentum=0.3",

@@ -21,7 +21,7 @@ from .norm_bounded import NormBounded
 from .secure_mean import SecureMean
 from .server_optimiser import Adam, Momentum
 from .trimmed_mean import Median, TrimmedMean
-from .trusted import Trusted
+from .trusted import Trusted, TrustedTrimmed
 
 POINT = POINTS["strategy"]
 BUILT_IN: Mapping[str, type[ExperienceStrategy]] = MappingProxyType(
@@ -36,6 +36,7 @@ BUILT_IN: Mapping[str, type[ExperienceStrategy]] = MappingProxyType(
         "multi-krum": MultiKrum,
         "norm-bounded": NormBounded,
         "trusted": Trusted,
+        "trusted-trimmed": TrustedTrimmed,
         "clustered": Clustered,
         "buffered": Buffered,
         "grouped-secure": GroupedSecure,

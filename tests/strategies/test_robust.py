@@ -22,7 +22,7 @@ from fedoel.strategies.norm_bounded import NormBounded
 from fedoel.strategies.robust import krum_order, trimmed_mean
 from fedoel.strategies.server_optimiser import Adam, Momentum
 from fedoel.strategies.trimmed_mean import Median, TrimmedMean
-from fedoel.strategies.trusted import Trusted
+from fedoel.strategies.trusted import Trusted, TrustedTrimmed
 
 SPEC = VectorSpec("tactics", 6, "vocabulary", "v1", ("coin", "lake"), 2, 50.0, 200.0)
 HONEST = 16
@@ -98,20 +98,33 @@ def test_krum_puts_the_crowd_first() -> None:
     assert krum_order(points[:1], 0) == [0]
 
 
-def trusted(own: Any) -> Trusted:
-    return Trusted(cast(Consolidator, Shelf(own=contribution(0, own).vector)))
+def trusted(own: Any, kind: type[Trusted] = Trusted, **settings: Any) -> Trusted:
+    return kind(cast(Consolidator, Shelf(own=contribution(0, own).vector)), **settings)
 
 
-def test_what_points_away_from_the_servers_own_experience_does_not_count() -> None:
+@pytest.mark.parametrize("kind", [Trusted, TrustedTrimmed])
+def test_what_points_away_from_the_servers_own_experience_does_not_count(kind: type[Trusted]) -> None:
     own = np.array([3.0, -2.0, 1.0, 0.5, -1.0, 2.0]) + 0.5
     bad = [contribution(100 + node, -50 * each.vector.gradient) for node, each in enumerate(honest(8, seed=1))]
-    spoilt = trusted(own).aggregate([*honest(), *bad])
-    clean = trusted(own).aggregate(honest())
+    spoilt = trusted(own, kind).aggregate([*honest(), *bad])
+    clean = trusted(own, kind).aggregate(honest())
     assert spoilt.cohort == HONEST + 8
     lost = spoilt.vector.gradient / (HONEST + 8) - clean.vector.gradient / HONEST
     assert np.linalg.norm(lost) < 0.1 * np.linalg.norm(clean.vector.gradient / HONEST)
     with pytest.raises(VectorError, match="no vector points"):
-        trusted(own).aggregate(bad)
+        trusted(own, kind).aggregate(bad)
+
+
+def test_trusted_vectors_count_alike_but_for_their_tails() -> None:
+    own = np.ones(6)
+    near, far, stray = np.ones(6), np.eye(6)[0] + 0.01, np.array([40.0, 1, 1, 1, 1, 1])
+    some = [contribution(node, gradient) for node, gradient in enumerate([near, near, far, far, stray])]
+    kept = trusted(own, TrustedTrimmed, beta=0.2).aggregate(some).vector.gradient / 5
+    assert kept[0] == pytest.approx(1.0, abs=0.01)  # neither the longest nor the shortest says more than the others
+    weighted = trusted(own).aggregate(some).vector.gradient / 5
+    assert weighted[1] > kept[1] > 0  # who knows something else is weighed down there, and counts in full here
+    with pytest.raises(ConfigError, match="beta"):
+        trusted(own, TrustedTrimmed, beta=0.5)
 
 
 def two_camps() -> list[Contribution]:
