@@ -2,7 +2,8 @@
 
 An experiment is a TOML file: a question, a scenario, seeds, settings for all arms, and settings for each. Every run
 lies in a folder of its own, so that an experiment that was interrupted goes on where it stopped. Arms that the file
-says `cannot` be run are there to be refused: the table says why.
+says `cannot` be run are there to be refused: the table says why. An arm may name a `baseline`, which makes the same
+run in another way.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
 from ..server.files import write_whole
 from ..server.run_folder import prepare_folder
+from .baselines.baseline import Baseline, Federated, load_baseline
 from .experiment_table import arms_table
 from .scenario import load_scenario, parse_setting, read_toml
 from .summary import read_summary
@@ -25,7 +27,7 @@ from .summary import read_summary
 BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy")
 FOLDER = Path(__file__).parent / "experiments"
 KEYS = {"question", "scenario", "seeds", "settings", "arms"}
-CANNOT = "cannot"
+CANNOT, BASELINE = "cannot", "baseline"
 Settings = Mapping[str, Scalar]
 
 
@@ -50,8 +52,26 @@ class Experiment:
             If a setting is unknown or cannot be used.
         """
         folder = out / "runs" / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
-        given = {**self.settings, **{**self.arms, **self.impossible}[arm], "seed": seed, "out": str(folder)}
+        own = {name: value for name, value in self._arm(arm).items() if name != BASELINE}
+        given = {**self.settings, **own, "seed": seed, "out": str(folder)}
         return replace(load_scenario(self.scenario, given), resume=folder.exists())
+
+    def method(self, arm: str) -> Baseline:
+        """Return how the runs of one arm are made.
+
+        Raises
+        ------
+        ConfigError
+            If the arm names a baseline that is none.
+        """
+        return load_baseline(str(self._arm(arm).get(BASELINE, Federated.NAME)))
+
+    def checked(self, arm: str, seed: int, out: Path) -> RunConfig:
+        """Return the run of one arm and seed as its method makes it; raises `ConfigError` if it cannot be made."""
+        return self.method(arm).check(self.config(arm, seed, out))
+
+    def _arm(self, arm: str) -> Settings:
+        return {**self.arms, **self.impossible}[arm]
 
 
 def run_verb(arguments: argparse.Namespace) -> int:
@@ -105,16 +125,12 @@ def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str
     ConfigError
         If any arm cannot be run: all are checked before the first starts.
     """
-    from .engines import check
-
-    configs = {(arm, seed): experiment.config(arm, seed, out) for seed in experiment.seeds for arm in experiment.arms}
-    for config in configs.values():
-        check(config)
+    configs = {(arm, seed): experiment.checked(arm, seed, out) for seed in experiment.seeds for arm in experiment.arms}
     refusals(experiment, out)
     results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in experiment.arms}
     for (arm, seed), config in configs.items():
         print(f"--- {arm}, seed {seed}", flush=True)
-        results[arm].append(_run(config))
+        results[arm].append(_run(config, experiment.method(arm)))
     return results
 
 
@@ -126,12 +142,10 @@ def refusals(experiment: Experiment, out: Path) -> dict[str, str]:
     ConfigError
         If one of them can be run.
     """
-    from .engines import check
-
     found: dict[str, str] = {}
     for arm in experiment.impossible:
         try:
-            check(experiment.config(arm, experiment.seeds[0], out))
+            experiment.checked(arm, experiment.seeds[0], out)
         except ConfigError as refusal:
             found[arm] = str(refusal)
         else:
@@ -153,16 +167,15 @@ def write_results(experiment: Experiment, results: Mapping[str, Sequence[Mapping
     return [out / "table.md", *draw_arms(experiment.question, results, out), out / "results.json"]
 
 
-def _run(config: RunConfig) -> dict[str, Any]:
+def _run(config: RunConfig, method: Baseline) -> dict[str, Any]:
     """Run one arm to its end, unless it has been there, and return its summary."""
-    from .engines import run_inprocess
     from .live import live_view
 
     prepare_folder(config)
     out = Path(config.out)
     if not ((out / "summary.json").exists() and len(read_summary(out)["cycles"]) > config.cycles):
         with live_view() as listener:
-            run_inprocess(config, listener)
+            method.run(config, listener)
     return read_summary(out)
 
 
