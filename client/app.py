@@ -48,7 +48,7 @@ def make_app(runtime: Runtime) -> ClientApp:
 
     @app.train("experience")
     def experience(message: Message, context: Context) -> Message:
-        return _guarded(message, lambda: answer(message.content, context, _here(context, runtime)))
+        return guarded(message, lambda: answer(message.content, context, _here(context, runtime)))
 
     for phase, action in ACTIONS.items():
         category, _, name = action.partition(".")
@@ -59,7 +59,7 @@ def make_app(runtime: Runtime) -> ClientApp:
 
 def _secure_verb(phase: str, runtime: Runtime) -> Callable[[Message, Context], Message]:
     def verb(message: Message, context: Context) -> Message:
-        return _guarded(message, lambda: answer_secure(phase, message.content, context, _here(context, runtime)))
+        return guarded(message, lambda: answer_secure(phase, message.content, context, _here(context, runtime)))
 
     return verb
 
@@ -70,7 +70,7 @@ def _here(context: Context, runtime: Runtime) -> Runtime:
     return runtime if home is None else DeviceRuntime(Path(str(home)))
 
 
-def _guarded(message: Message, work: Callable[[], RecordDict]) -> Message:
+def guarded(message: Message, work: Callable[[], RecordDict]) -> Message:
     """Reply with what some work gives, or fail without a word of what it said."""
     try:
         records = work()

@@ -54,7 +54,12 @@ class Federated:
 
 
 BASELINES: Mapping[str, str] = MappingProxyType(
-    {Federated.NAME: "baseline:Federated", "pooled": "pooled:Pooled", "local-only": "local_only:LocalOnly"}
+    {
+        Federated.NAME: "baseline:Federated",
+        "pooled": "pooled:Pooled",
+        "local-only": "local_only:LocalOnly",
+        "fedavg-lora": "fedavg_lora:FedAvgLora",
+    }
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from ...client.app import player_of, private_games
+from ...client.app import guarded, player_of, private_games
 from ...client.encoders.encoder import SaysWords, count, encode, load_encoder
 from ...client.player import play_episodes
 from ...client.runtime import Runtime
@@ -60,7 +60,7 @@ def make_pooled_app(runtime: Runtime) -> ClientApp:
 
     @app.train("experience")
     def experience(message: Message, context: Context) -> Message:
-        return Message(answer(message.content, context, runtime), reply_to=message)
+        return guarded(message, lambda: answer(message.content, context, runtime))
 
     return app
 
