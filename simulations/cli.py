@@ -129,8 +129,9 @@ def _report(verb: argparse.ArgumentParser) -> None:
 def _experiment(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(module=".experiment")
     verb.description = "Run the arms of an experiment that are missing, then write its table and figure."
-    verb.add_argument("experiment", metavar="NAME", help="knowledge, consistency, loop, privacy, or a TOML file")
+    verb.add_argument("experiment", metavar="NAME", help="knowledge, federation, loop, privacy, ... or a TOML file")
     verb.add_argument("--seeds", default="", metavar="N,N", help="instead of those of the experiment")
+    verb.add_argument("--arms", default="", metavar="ARM,ARM", help="only these")
     verb.add_argument("--out", metavar="DIR", help="folder of the results (default: runs/experiment-NAME)")
     _add_settings(verb)
 

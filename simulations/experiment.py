@@ -24,7 +24,7 @@ from .experiment_table import arms_table
 from .scenario import load_scenario, parse_setting, read_toml
 from .summary import read_summary
 
-BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy")
+BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy", "federation")
 FOLDER = Path(__file__).parent / "experiments"
 KEYS = {"question", "scenario", "seeds", "settings", "arms"}
 CANNOT, BASELINE = "cannot", "baseline"
@@ -76,16 +76,17 @@ class Experiment:
 
 def run_verb(arguments: argparse.Namespace) -> int:
     """Run what is missing of an experiment, then write its results."""
-    experiment = load_experiment(arguments.experiment, arguments.settings, arguments.seeds)
+    experiment = load_experiment(arguments.experiment, arguments.settings, arguments.seeds, arguments.arms)
     out = Path(arguments.out or f"runs/experiment-{experiment.name}").expanduser().absolute()
     results = run_experiment(experiment, out)
-    print(f"\n{experiment.question}\n\n{arms_table(results, refusals(experiment, out))}\n")
+    table = arms_table(results, refusals(experiment, out))
+    print(f"\n{experiment.question}\n\n{table}\n{_compared(experiment, results)}")
     for path in write_results(experiment, results, out):
         print(path)
     return 0
 
 
-def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "") -> Experiment:
+def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "", arms: str = "") -> Experiment:
     """Read an experiment, built in by name or given by path.
 
     Parameters
@@ -94,6 +95,8 @@ def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "") ->
         ``key=value`` for all arms, over those of the file.
     seeds
         Numbers with commas between them, instead of those of the file.
+    arms
+        Names with commas between them: only these.
 
     Raises
     ------
@@ -108,8 +111,9 @@ def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "") ->
         raise ConfigError(f"{path}: an experiment has {', '.join(sorted(KEYS))}, and at least one arm")
     chosen = _seeds(seeds) if seeds else tuple(read["seeds"])
     shared = {**read["settings"], **dict(parse_setting(text) for text in settings)}
-    impossible = read.get(CANNOT, {})
-    return Experiment(path.stem, read["question"], read["scenario"], chosen, shared, read["arms"], impossible)
+    impossible = {} if arms else read.get(CANNOT, {})
+    some = _chosen(arms, read["arms"]) if arms else read["arms"]
+    return Experiment(path.stem, read["question"], read["scenario"], chosen, shared, some, impossible)
 
 
 def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -155,6 +159,7 @@ def refusals(experiment: Experiment, out: Path) -> dict[str, str]:
 
 def write_results(experiment: Experiment, results: Mapping[str, Sequence[Mapping[str, Any]]], out: Path) -> list[Path]:
     """Write table, figure and summaries of an experiment, and return their paths."""
+    from .experiment_costs import draw_costs
     from .experiment_figure import draw_arms
 
     heading = f"# {experiment.name}\n\n{experiment.question}\n\n"
@@ -162,9 +167,21 @@ def write_results(experiment: Experiment, results: Mapping[str, Sequence[Mapping
     command = f"fedoel experiment {experiment.name} --seeds {seeds.replace(' ', '')}"
     below = f"\nSeeds {seeds}: means, and from the lowest to the highest. Made by `{command}`.\n"
     table = arms_table(results, refusals(experiment, out))
-    write_whole(out / "table.md", f"{heading}{table}\n{below}".encode())
+    write_whole(out / "table.md", f"{heading}{table}\n{_compared(experiment, results)}{below}".encode())
     write_whole(out / "results.json", json.dumps(results, indent=1).encode())
-    return [out / "table.md", *draw_arms(experiment.question, results, out), out / "results.json"]
+    drawn = [*draw_arms(experiment.question, results, out), *draw_costs(results, out)]
+    return [out / "table.md", *drawn, out / "results.json"]
+
+
+def _compared(experiment: Experiment, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Compare the first federated arm with what is pooled and what is alone, where an experiment has all three."""
+    from .experiment_costs import comparison
+
+    by_method: dict[str, str] = {}
+    for arm in experiment.arms:
+        by_method.setdefault(experiment.method(arm).NAME, arm)
+    arms = [by_method.get(name) for name in ("federated", "pooled", "local-only")]
+    return f"\n{comparison(*(results[arm] for arm in arms if arm))}\n" if all(arms) else ""
 
 
 def _run(config: RunConfig, method: Baseline) -> dict[str, Any]:
@@ -177,6 +194,18 @@ def _run(config: RunConfig, method: Baseline) -> dict[str, Any]:
         with live_view() as listener:
             method.run(config, listener)
     return read_summary(out)
+
+
+def _chosen(names: str, arms: Mapping[str, Settings]) -> Mapping[str, Settings]:
+    """Keep the arms that are named; names may hold commas themselves, so the longest that fit are taken."""
+    some, rest = dict[str, Settings](), names
+    while rest:
+        fits = [name for name in arms if f"{rest},".startswith(f"{name},")]
+        if not fits:
+            raise ConfigError(f"--arms: there is no arm at {rest!r}; there are: {'; '.join(arms)}")
+        name = max(fits, key=len)
+        some[name], rest = arms[name], rest[len(name) + 1 :]
+    return some
 
 
 def _seeds(text: str) -> tuple[int, ...]:

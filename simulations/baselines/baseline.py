@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, cast
@@ -17,6 +17,8 @@ Listener = Callable[[dict[str, Any]], None]
 
 class Baseline(Protocol):
     """Another way from a run's configuration to the same folder: versions, events and ``summary.json``."""
+
+    NAME: ClassVar[str]
 
     def check(self, config: RunConfig) -> RunConfig:
         """Return the run as this baseline makes it.
@@ -84,14 +86,15 @@ def load_baseline(text: str) -> Baseline:
     return cast(Baseline, found(**read_options(options, options_of(found, object))))
 
 
-def in_the_open(config: RunConfig, name: str) -> RunConfig:
-    """Return the same run under a name that says how it was made.
+def in_the_open(config: RunConfig, baseline: Baseline) -> RunConfig:
+    """Return the same run under a name that says how it was made, options included.
 
     Raises
     ------
     ConfigError
         If it promises a privacy that this baseline does not give.
     """
+    name = baseline.NAME
     if config.privacy.mechanism != "none" or config.strategy.name != "mean":
         raise ConfigError(
             f"the baseline {name!r} is not private, and runs under no promise that it is: it needs strategy.name "
@@ -99,4 +102,5 @@ def in_the_open(config: RunConfig, name: str) -> RunConfig:
         )
     if config.strategy.exchanges > 1 or config.strategy.fraction_train < 1:
         raise ConfigError(f"the baseline {name!r} needs strategy.exchanges 1 and strategy.fraction-train 1")
-    return replace(config, name=f"{config.name}, {name}")
+    given = {option.name: getattr(baseline, option.name) for option in fields(cast(Any, baseline))}
+    return replace(config, name=" ".join([f"{config.name}, {name}", *(f"{key}={given[key]}" for key in given)]))

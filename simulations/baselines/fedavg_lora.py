@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 import flwr.serverapp.strategy as flower
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -77,6 +78,8 @@ class FedAvgLora:
         Of Krum and MultiKrum.
     """
 
+    NAME: ClassVar[str] = "fedavg-lora"
+
     strategy: str = "FedAvg"
     epochs: int = 2
     learning_rate: float = 0.0
@@ -96,7 +99,7 @@ class FedAvgLora:
             )
         if load_encoder(config.codec.name).name != "tactics":
             raise ConfigError(f"fedavg-lora has no codec: leave codec.name at 'tactics', not {config.codec.name!r}")
-        averaged = in_the_open(config, "fedavg-lora")
+        averaged = in_the_open(config, self)
         check(averaged)
         return averaged
 

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 from ...protocol.config import RunConfig
+from ...protocol.errors import ConfigError
 from ...server.evaluation import wilson
 from ...server.run_folder import prepare_folder
 from ...server.summary import write_summary
@@ -30,18 +31,30 @@ MEASURED = ("evaluate",)  # phases that learning does not need
 
 @dataclass(frozen=True, kw_only=True)
 class LocalOnly:
-    """One run for each client, and their mean."""
+    """One run for each client, and their mean.
+
+    Parameters
+    ----------
+    first
+        How many clients are run, the first ones; 0 for all. With the partition by family, families come in turn.
+    """
+
+    NAME: ClassVar[str] = "local-only"
+
+    first: int = 0
 
     def check(self, config: RunConfig) -> RunConfig:
         """Leave out what only a fleet needs: the teacher is hardly measured."""
-        alone = replace(in_the_open(config, "local-only"), games=replace(config.games, held_out_teacher=1))
+        if not 0 <= self.first <= config.clients:
+            raise ConfigError(f"local-only first={self.first}: there are {config.clients} clients")
+        alone = replace(in_the_open(config, self), games=replace(config.games, held_out_teacher=1))
         check(alone)
         return alone
 
     def run(self, config: RunConfig, listener: Listener | None = None) -> None:
         """Run the clients one after the other; what they share, the warm start and its measures, is made once."""
         out, summaries = Path(config.out), list[Summary]()
-        folders = [out / f"client-{client}" for client in range(config.clients)]
+        folders = [out / f"client-{client}" for client in range(self.first or config.clients)]
         for client, folder in enumerate(folders):
             own = replace(config, out=str(folder), resume=folder.exists())
             prepare_folder(own)
@@ -54,7 +67,8 @@ class LocalOnly:
 
 def merged(summaries: Sequence[Summary], config: RunConfig) -> Summary:
     """Return one summary of clients that learned alone: means of rates, sums of seconds."""
-    cycles = [_entry(list(entries)) for entries in zip(*(each["cycles"] for each in summaries), strict=True)]
+    by_cycle = zip(*(each["cycles"] for each in summaries), strict=True)
+    cycles = [_entry(entries, config.clients) for entries in by_cycle]
     return {**summaries[0], "config": config.to_flat(), "cycles": cycles}
 
 
@@ -76,12 +90,13 @@ def _cost(stats: Sequence[Mapping[str, Any]], name: str) -> float | None:
     return float(sum(each[name] * each["win_rate"] for each in stats) / sum(each["win_rate"] for each in stats))
 
 
-def _entry(entries: Sequence[Summary]) -> Summary:
-    """One cycle of all clients."""
+def _entry(entries: Sequence[Summary], clients: int) -> Summary:
+    """One cycle; the seconds of devices are those of a fleet of so many."""
     first, decided = entries[0], Counter(entry["decision"] for entry in entries)
     seconds: Counter[str] = Counter()
     for entry in entries:
         seconds.update(entry["seconds"])
+    learning = sum(spent for name, spent in seconds.items() if name not in MEASURED)
     families = {name: mean_stats([entry["families"][name] for entry in entries]) for name in first["families"]}
     transfer = {name: mean_stats([entry["transfer"][name] for entry in entries]) for name in first["transfer"]}
     probes = {name: fmean(entry["probes"][name] for entry in entries) for name in first["probes"]}
@@ -92,7 +107,7 @@ def _entry(entries: Sequence[Summary]) -> Summary:
         "downlink_bytes": 0.0, "kl": fmean(entry["kl"] for entry in entries),
         "decision": ", ".join(sorted(decided)), "reason": _counted(decided),
         "accepted": sum(entry["accepted"] for entry in entries), "seconds": dict(seconds),
-        "device_seconds": sum(s for name, s in seconds.items() if name not in MEASURED) if first["cycle"] else 0.0,
+        "device_seconds": learning * clients / len(entries) if first["cycle"] else 0.0,
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -35,12 +36,14 @@ UNBOUNDED = 1e9  # a clipping norm that no vector reaches
 class Pooled:
     """One node in the fleet's place."""
 
+    NAME: ClassVar[str] = "pooled"
+
     def check(self, config: RunConfig) -> RunConfig:
         """Take the clipping off."""
         if isinstance(load_encoder(config.codec.name), SaysWords):
             raise ConfigError(f"the baseline 'pooled' needs a codec of vectors, not {config.codec.name!r}")
         codec = replace(config.codec, clipping_norm=UNBOUNDED, fisher_norm=UNBOUNDED)
-        pooled = replace(in_the_open(config, "pooled"), codec=codec)
+        pooled = replace(in_the_open(config, self), codec=codec)
         check(pooled)
         return pooled
 
