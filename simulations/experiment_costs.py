@@ -51,9 +51,8 @@ def comparison(federated: Sequence[Summary], pooled: Sequence[Summary], local: S
     pairs = list(zip(*ends, strict=True))
     shares = [100 * own / best if best else None for own, best, _ in pairs]
     points = [100 * (own - alone) for own, _, alone in pairs]
-    return (
-        f"Federated over pooled: {spread(shares, '{:.0f}', ' %')}. Over local-only: {spread(points, '{:+.0f}')} points."
-    )
+    near, far = spread(shares, "{:.0f}", " %"), spread(points, "{:+.0f}", " points")
+    return f"What the federation wins, over pooled: {near}; over local-only: {far}."
 
 
 def draw_costs(results: Mapping[str, Sequence[Summary]], folder: Path) -> list[Path]:
