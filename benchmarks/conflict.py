@@ -16,8 +16,9 @@ import logging
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,13 @@ from fedoel.protocol.tactics import DIMENSION, cells
 from fedoel.protocol.versions import policy_version
 from fedoel.server.distillation.log_linear import fit
 from fedoel.server.learner import Consolidated, Consolidation
-from fedoel.simulations.experiment_table import rates
+from fedoel.simulations.experiment_table import rates, spread
 from fedoel.simulations.inprocess import run_inprocess
+from fedoel.simulations.personal import measure_personal
 from fedoel.simulations.summary import read_summary
 
 SLOTS = 8
+COLUMNS = ("arm", "start", "teacher of cycle 1", "end", "orchard", "mirror-orchard", "end, with own contexts")
 SETTINGS: Mapping[str, Scalar] = {
     "clients": 12, "cycles": 3, "games.families": "orchard turns=6; mirror-orchard turns=6", "games.per-client": 8,
     "games.partition": "by-family", "games.rehearsal": 48, "games.gate": 64, "games.held-out": 200,
@@ -125,26 +128,34 @@ def main() -> None:
 
 
 def conflict(arm: str, backend: str, seed: int, out: Path) -> dict[str, Any]:
-    """Run one arm with one player and seed, unless that is done, and return its summary."""
+    """Run one arm with one player and seed, or what is missing of it, and return its summary."""
     folder = out / f"{arm}-{backend.rpartition(':')[2]}-{seed}"
     own: Mapping[str, Scalar] = {
         "policy.backend": backend, "seed": seed, "out": str(folder), "cache": str(out / "cache")
     }  # fmt: skip
-    if not (folder / "summary.json").exists():
-        run_inprocess(RunConfig.from_flat({**SETTINGS, **ARMS[arm], **own}))
-    return read_summary(folder)
+    config = RunConfig.from_flat({**SETTINGS, **ARMS[arm], **own})
+    run_inprocess(config)  # goes on where it stopped
+    summary = read_summary(folder)
+    extras = measure_personal(config, folder / "versions" / summary["cycles"][-1]["version"])
+    return {**summary, "personal": [asdict(each) for each in extras]}
 
 
 def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Held-out wins at the start, of the first cycle's teacher, and at the end, in all games and in each land."""
-    lines = ["| arm | start | teacher of cycle 1 | end | orchard | mirror-orchard |", "|---|---|---|---|---|---|"]
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for arm, runs in results.items():
         ends = [run["cycles"][-1] for run in runs]
         parts = [rates([run["cycles"][0]["held_out"] for run in runs]), rates([_teacher(run) for run in runs])]
         parts += [f"**{rates([end['held_out'] for end in ends])}**"]
         parts += [rates([end["families"][land] for end in ends]) for land in ("orchard", "mirror-orchard")]
+        parts += [spread([_personal(run) for run in runs], "{:.0f}", " %")]
         lines.append(f"| {arm} | " + " | ".join(parts) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _personal(run: Mapping[str, Any]) -> float:
+    """Percent of held-out games that devices win on their own land, each with its own context on the last version."""
+    return 100 * fmean(each["personal"] for each in run["personal"])
 
 
 def _teacher(run: Mapping[str, Any]) -> Mapping[str, Any]:

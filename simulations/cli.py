@@ -107,6 +107,7 @@ def _evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("adapter", metavar="ADAPTER", help="folder of the adapter")
     verb.add_argument("--scenario", default="", help="file or built-in name (default: its run, or quick)")
     verb.add_argument("--games", type=int, metavar="N", help="number of held-out games (default: the scenario's)")
+    verb.add_argument("--personal", action="store_true", help="what each device gains by a context of its own")
     _add_settings(verb)
 
 
