@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import log10
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -65,22 +66,30 @@ def _figure(results: Mapping[str, Sequence[Summary]]) -> Figure:
 
     figure = Figure(figsize=(9.2, 4.2), layout="constrained")
     sent, computed = figure.subplots(1, 2, sharey=True)
-    _panel(sent, results, lambda cost: cost.sent_bytes, "bytes that a client has sent")
-    sent.set_xscale("symlog", linthresh=1000)
-    _panel(computed, results, lambda cost: cost.seconds, "seconds that a device has computed")
-    computed.set_xscale("symlog", linthresh=1)
+    _panel(sent, results, lambda cost: cost.sent_bytes, "bytes that a client has sent", 1000)
+    _panel(computed, results, lambda cost: cost.seconds, "seconds that a device has computed", 1)
     sent.text(0, 1.02, "held-out games won, mean of seeds; a mark a cycle", transform=sent.transAxes, color=MUTED)
     figure.legend(*sent.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
-def _panel(axes: Axes, results: Mapping[str, Sequence[Summary]], of: Callable[[Cost], float], name: str) -> None:
+def _panel(
+    axes: Axes, results: Mapping[str, Sequence[Summary]], of: Callable[[Cost], float], name: str, linear: float
+) -> None:
+    """Draw win rates against a cost: linearly up to a first mark, in powers of ten beyond, since some pay nothing."""
     from matplotlib.ticker import PercentFormatter
 
+    largest = linear
     for number, (arm, runs) in enumerate(results.items()):
         points, colour = mean_costs(runs), COLOURS[number % len(COLOURS)]
-        rates = [point.win_rate for point in points]
-        axes.plot([of(point) for point in points], rates, color=colour, marker="o", markersize=4, label=arm)
+        paid, rates = [of(point) for point in points], [point.win_rate for point in points]
+        axes.plot(paid, rates, color=colour, marker="o", markersize=4, label=arm, clip_on=False)
+        largest = max(largest, *paid)
+    axes.set_xscale("symlog", linthresh=linear)
+    axes.set_xlim(-0.05 * linear, 1.3 * largest)
+    powers = [linear * 10**power for power in range(1 + int(log10(largest / linear)))]
+    axes.set_xticks([0, *powers], labels=["0", *(f"{power:,}" for power in powers)])
+    axes.minorticks_off()
     axes.set_ylim(-0.02, 1.05)
     axes.set_xlabel(name, color=INK)
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
