@@ -7,7 +7,7 @@ a game, so every failure leaves here as the name of its class alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,9 @@ from ..protocol.secagg.messages import ACTIONS
 from .device.runtime import DeviceRuntime
 from .encoders.encoder import Encoder, SaysWords, encode, load_encoder
 from .games.assignment import client_games
+from .games.prepare import GameId
 from .player import play_episodes
+from .policy.policy import Policy
 from .runtime import LocalRuntime, Runtime
 from .secure import answer_step, protected
 from .store import Store
@@ -46,7 +48,7 @@ def make_app(runtime: Runtime) -> ClientApp:
 
     @app.train("experience")
     def experience(message: Message, context: Context) -> Message:
-        return _guarded(message, lambda: answer(message.content, context, _here(context, runtime)))
+        return guarded(message, lambda: answer(message.content, context, _here(context, runtime)))
 
     for phase, action in ACTIONS.items():
         category, _, name = action.partition(".")
@@ -57,7 +59,7 @@ def make_app(runtime: Runtime) -> ClientApp:
 
 def _secure_verb(phase: str, runtime: Runtime) -> Callable[[Message, Context], Message]:
     def verb(message: Message, context: Context) -> Message:
-        return _guarded(message, lambda: answer_secure(phase, message.content, context, _here(context, runtime)))
+        return guarded(message, lambda: answer_secure(phase, message.content, context, _here(context, runtime)))
 
     return verb
 
@@ -68,7 +70,7 @@ def _here(context: Context, runtime: Runtime) -> Runtime:
     return runtime if home is None else DeviceRuntime(Path(str(home)))
 
 
-def _guarded(message: Message, work: Callable[[], RecordDict]) -> Message:
+def guarded(message: Message, work: Callable[[], RecordDict]) -> Message:
     """Reply with what some work gives, or fail without a word of what it said."""
     try:
         records = work()
@@ -164,22 +166,11 @@ def experience_of(
     ConfigError
         If the codec sends words, and the run does not say that it may.
     """
-    games = client_games(
-        specs_from_text(config.games.families),
-        client,
-        clients,
-        config.games.per_client,
-        request.cycle,
-        config.games.partition,
-        config.seed,
-    )
     encoder = load_encoder(config.codec.name)
     if isinstance(encoder, SaysWords) and not config.privacy.allow_plaintext:
         raise ConfigError("this codec sends words: the run must say privacy.allow-plaintext")
-    policy = runtime.policy(config, request)
-    context = np.zeros(encoder.dimension, np.float32) if request.context is None else request.context
-    policy = encoder.under(policy, context)
-    seeds = streams(config.seed, request.cycle, client, len(games))
+    policy = player_of(config, request, encoder, runtime)
+    games, seeds = private_games(config, request.cycle, client, clients)
     trajectories = play_episodes(policy, games, seeds, runtime.cache(config))
     logged = store.add(trajectories) if store else []
     vector = encode(encoder, policy, trajectories, request.spec, request.baseline, config.codec.discount)
@@ -187,6 +178,19 @@ def experience_of(
         store.note_use(logged, hashlib.sha256(vector.to_array().tobytes()).hexdigest()[:16])
     words = encoder.words(policy, trajectories) if isinstance(encoder, SaysWords) else []
     return Experience(vector, tuple(words))
+
+
+def player_of(config: RunConfig, request: PlayRequest, encoder: Encoder, runtime: Runtime) -> Policy:
+    """Return who plays what a request asks for: the version, with the context that the cycle has so far."""
+    context = np.zeros(encoder.dimension, np.float32) if request.context is None else request.context
+    return encoder.under(runtime.policy(config, request), context)
+
+
+def private_games(config: RunConfig, cycle: int, client: int, clients: int) -> tuple[Sequence[GameId], list[int]]:
+    """Return one client's own games of one cycle, and one seed of a random stream for each."""
+    specs, own = specs_from_text(config.games.families), config.games
+    games = client_games(specs, client, clients, own.per_client, cycle, own.partition, config.seed)
+    return games, streams(config.seed, cycle, client, len(games))
 
 
 def store_of(context: Context, client: int) -> Store | None:

@@ -39,6 +39,8 @@ from .registry import save_version
 from .safeguards import RunSafeguards
 from .summary import Entry, stats_of, without_families, write_summary
 
+AVERAGE = "average"
+
 
 class Cycles:
     """Implements `fedoel.strategies.consolidator.Consolidator`.
@@ -153,6 +155,29 @@ class Cycles:
             self._finish(cycle, {**entry, **self._as_before(), "decision": "no-experience", "reason": reason})
             return
         self._finish(cycle, {**entry, **self._learn(cycle)})
+
+    def adopt(self, cycle: int, adapter: Adapter) -> None:
+        """Make what devices have trained themselves the next version, without distillation or gate: a baseline."""
+        made = self.phases.run(cycle, AVERAGE, lambda advance: self._averaged(adapter))
+        traffic = asdict(self.exchanges.traffic(cycle))
+        self.log.emit("traffic", cycle=cycle, **traffic)
+        self._promote(
+            _part(made.arrays, "adapter"), self._manifest(made.values["version"], cycle, [], traffic["accepted"], {})
+        )
+        result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.measured))
+        self._finish(cycle, {
+            **traffic, **result.values, "gate": None, "teacher": None, "lessons": [], "kl": 0.0, "choices": [],
+            "decision": "averaged", "reason": f"weights of {traffic['accepted']} devices, whatever they play",
+        })  # fmt: skip
+
+    def adopted(self, cycle: int) -> Adapter | None:
+        """Return what was adopted in a cycle that is on disk."""
+        if not self.phases.finished(cycle, AVERAGE):
+            return None
+        return _part(self.phases.load(cycle, AVERAGE).arrays, "adapter")
+
+    def _averaged(self, adapter: Adapter) -> Outcome:
+        return Outcome({"version": self.learner.policy(adapter).version}, _named(adapter, "adapter"))
 
     def _learn(self, cycle: int) -> Entry:
         mixture, choices = self._choose(cycle, self.exchanges.mixture(self.current, cycle))

@@ -38,7 +38,7 @@ FIELDS = MappingProxyType(
     }
 )
 FIRST_PHASES = ("model", "games", "warm-start", "floors", "evaluate")
-CYCLE_PHASES = ("collect", "context", "teacher", "distil", "gate", "evaluate")
+CYCLE_PHASES = ("rehearsal", "collect", "context", "teacher", "distil", "gate", "evaluate")
 
 
 class EventLog:

@@ -65,8 +65,9 @@ class Exchanges:
         """
         context = self.context(current, cycle, exchange - 1)
         self._asked = current.version
+        with self.phases.log.phase(cycle, _numbered("rehearsal", exchange)):  # the server's own, not the cohort's
+            baseline = self._baseline(current, self.rehearsed(current, cycle, exchange))
         self._collecting.enter_context(self.phases.log.phase(cycle, _numbered("collect", exchange)))
-        baseline = self._baseline(current, self.rehearsed(current, cycle, exchange))
         weights = context.weights if context.weights.any() else None
         keys, spec = keys_folder(self.config), self._spec(current)
         # Where devices add all of their noise themselves, the plan goes with the request.

@@ -107,6 +107,7 @@ def _evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("adapter", metavar="ADAPTER", help="folder of the adapter")
     verb.add_argument("--scenario", default="", help="file or built-in name (default: its run, or quick)")
     verb.add_argument("--games", type=int, metavar="N", help="number of held-out games (default: the scenario's)")
+    verb.add_argument("--personal", action="store_true", help="what each device gains by a context of its own")
     _add_settings(verb)
 
 
@@ -129,8 +130,9 @@ def _report(verb: argparse.ArgumentParser) -> None:
 def _experiment(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(module=".experiment")
     verb.description = "Run the arms of an experiment that are missing, then write its table and figure."
-    verb.add_argument("experiment", metavar="NAME", help="knowledge, consistency, loop, privacy, or a TOML file")
+    verb.add_argument("experiment", metavar="NAME", help="knowledge, federation, loop, privacy, ... or a TOML file")
     verb.add_argument("--seeds", default="", metavar="N,N", help="instead of those of the experiment")
+    verb.add_argument("--arms", default="", metavar="ARM,ARM", help="only these")
     verb.add_argument("--out", metavar="DIR", help="folder of the results (default: runs/experiment-NAME)")
     _add_settings(verb)
 

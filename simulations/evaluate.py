@@ -21,6 +21,11 @@ def run_verb(arguments: argparse.Namespace) -> int:
     if arguments.games is not None:
         overrides["games.held-out"] = arguments.games
     adapter = existing(arguments.adapter)
+    if arguments.personal:
+        from .personal import measure_personal, personal_table
+
+        print(personal_table(measure_personal(scenario_of(adapter, arguments.scenario, overrides), adapter)))
+        return 0
     print(rates_table(measure(scenario_of(adapter, arguments.scenario, overrides), adapter)))
     return 0
 

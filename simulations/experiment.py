@@ -3,7 +3,7 @@
 An experiment is a TOML file: a question, a scenario, seeds, settings for all arms, and settings for each. Every run
 lies in a folder of its own, so that an experiment that was interrupted goes on where it stopped. Runs that begin alike
 begin once: what cycle 0 left is copied. Arms that the file says `cannot` be run are there to be refused: the table says
-why.
+why. An arm may name a `baseline`, which makes the same run in another way.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from ..protocol.errors import ConfigError
 from ..server.files import write_whole
 from ..server.phases import CHECKPOINTS, cycle_folder
 from ..server.run_folder import prepare_folder
+from .baselines.baseline import Baseline, Federated, load_baseline
 from .experiment_table import arms_table
 from .scenario import load_scenario, parse_setting, read_toml
 from .summary import read_summary
 
-BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy")
+BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy", "federation")
 FOLDER = Path(__file__).parent / "experiments"
 KEYS = {"question", "scenario", "seeds", "settings", "arms"}
 # All that decides what cycle 0 leaves: the warm start, the floors, and the first evaluation.
 BEGINNING = ("seed", "games.", "policy.", "warm-start.")
-CANNOT = "cannot"
+CANNOT, BASELINE = "cannot", "baseline"
 Settings = Mapping[str, Scalar]
 
 
@@ -55,22 +56,41 @@ class Experiment:
             If a setting is unknown or cannot be used.
         """
         folder = out / "runs" / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
-        given = {**self.settings, **{**self.arms, **self.impossible}[arm], "seed": seed, "out": str(folder)}
+        own = {name: value for name, value in self._arm(arm).items() if name != BASELINE}
+        given = {**self.settings, **own, "seed": seed, "out": str(folder)}
         return replace(load_scenario(self.scenario, given), resume=folder.exists())
+
+    def method(self, arm: str) -> Baseline:
+        """Return how the runs of one arm are made.
+
+        Raises
+        ------
+        ConfigError
+            If the arm names a baseline that is none.
+        """
+        return load_baseline(str(self._arm(arm).get(BASELINE, Federated.NAME)))
+
+    def checked(self, arm: str, seed: int, out: Path) -> RunConfig:
+        """Return the run of one arm and seed as its method makes it; raises `ConfigError` if it cannot be made."""
+        return self.method(arm).check(self.config(arm, seed, out))
+
+    def _arm(self, arm: str) -> Settings:
+        return {**self.arms, **self.impossible}[arm]
 
 
 def run_verb(arguments: argparse.Namespace) -> int:
     """Run what is missing of an experiment, then write its results."""
-    experiment = load_experiment(arguments.experiment, arguments.settings, arguments.seeds)
+    experiment = load_experiment(arguments.experiment, arguments.settings, arguments.seeds, arguments.arms)
     out = Path(arguments.out or f"runs/experiment-{experiment.name}").expanduser().absolute()
     results = run_experiment(experiment, out)
-    print(f"\n{experiment.question}\n\n{arms_table(results, refusals(experiment, out))}\n")
+    table = arms_table(results, refusals(experiment, out))
+    print(f"\n{experiment.question}\n\n{table}\n{_compared(experiment, results)}")
     for path in write_results(experiment, results, out):
         print(path)
     return 0
 
 
-def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "") -> Experiment:
+def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "", arms: str = "") -> Experiment:
     """Read an experiment, built in by name or given by path.
 
     Parameters
@@ -79,6 +99,8 @@ def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "") ->
         ``key=value`` for all arms, over those of the file.
     seeds
         Numbers with commas between them, instead of those of the file.
+    arms
+        Names with commas between them: only these.
 
     Raises
     ------
@@ -93,8 +115,9 @@ def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "") ->
         raise ConfigError(f"{path}: an experiment has {', '.join(sorted(KEYS))}, and at least one arm")
     chosen = _seeds(seeds) if seeds else tuple(read["seeds"])
     shared = {**read["settings"], **dict(parse_setting(text) for text in settings)}
-    impossible = read.get(CANNOT, {})
-    return Experiment(path.stem, read["question"], read["scenario"], chosen, shared, read["arms"], impossible)
+    impossible = {} if arms else read.get(CANNOT, {})
+    some = _chosen(arms, read["arms"]) if arms else read["arms"]
+    return Experiment(path.stem, read["question"], read["scenario"], chosen, shared, some, impossible)
 
 
 def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -110,18 +133,18 @@ def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str
     ConfigError
         If any arm cannot be run: all are checked before the first starts.
     """
-    from .engines import check
-
-    configs = {(arm, seed): experiment.config(arm, seed, out) for seed in experiment.seeds for arm in experiment.arms}
-    for config in configs.values():
-        check(config)
+    configs = {(arm, seed): experiment.checked(arm, seed, out) for seed in experiment.seeds for arm in experiment.arms}
     refusals(experiment, out)
     results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in experiment.arms}
     done: list[RunConfig] = []
     for (arm, seed), config in configs.items():
         print(f"--- {arm}, seed {seed}", flush=True)
-        results[arm].append(_run(config, done))
-        done.append(config)
+        method = experiment.method(arm)
+        prepare_folder(config)
+        if isinstance(method, Federated):
+            _begin_like(config, done)
+            done.append(config)
+        results[arm].append(_run(config, method))
     return results
 
 
@@ -133,12 +156,10 @@ def refusals(experiment: Experiment, out: Path) -> dict[str, str]:
     ConfigError
         If one of them can be run.
     """
-    from .engines import check
-
     found: dict[str, str] = {}
     for arm in experiment.impossible:
         try:
-            check(experiment.config(arm, experiment.seeds[0], out))
+            experiment.checked(arm, experiment.seeds[0], out)
         except ConfigError as refusal:
             found[arm] = str(refusal)
         else:
@@ -148,6 +169,7 @@ def refusals(experiment: Experiment, out: Path) -> dict[str, str]:
 
 def write_results(experiment: Experiment, results: Mapping[str, Sequence[Mapping[str, Any]]], out: Path) -> list[Path]:
     """Write table, figure and summaries of an experiment, and return their paths."""
+    from .experiment_costs import draw_costs
     from .experiment_figure import draw_arms
 
     heading = f"# {experiment.name}\n\n{experiment.question}\n\n"
@@ -155,22 +177,31 @@ def write_results(experiment: Experiment, results: Mapping[str, Sequence[Mapping
     command = f"fedoel experiment {experiment.name} --seeds {seeds.replace(' ', '')}"
     below = f"\nSeeds {seeds}: means, and from the lowest to the highest. Made by `{command}`.\n"
     table = arms_table(results, refusals(experiment, out))
-    write_whole(out / "table.md", f"{heading}{table}\n{below}".encode())
+    write_whole(out / "table.md", f"{heading}{table}\n{_compared(experiment, results)}{below}".encode())
     write_whole(out / "results.json", json.dumps(results, indent=1).encode())
-    return [out / "table.md", *draw_arms(experiment.question, results, out), out / "results.json"]
+    drawn = [*draw_arms(experiment.question, results, out), *draw_costs(results, out)]
+    return [out / "table.md", *drawn, out / "results.json"]
 
 
-def _run(config: RunConfig, done: Sequence[RunConfig]) -> dict[str, Any]:
+def _compared(experiment: Experiment, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Compare the first federated arm with what is pooled and what is alone, where an experiment has all three."""
+    from .experiment_costs import comparison
+
+    by_method: dict[str, str] = {}
+    for arm in experiment.arms:
+        by_method.setdefault(experiment.method(arm).NAME, arm)
+    arms = [by_method.get(name) for name in ("federated", "pooled", "local-only")]
+    return f"\n{comparison(*(results[arm] for arm in arms if arm))}\n" if all(arms) else ""
+
+
+def _run(config: RunConfig, method: Baseline) -> dict[str, Any]:
     """Run one arm to its end, unless it has been there, and return its summary."""
-    from .engines import run_inprocess
     from .live import live_view
 
-    prepare_folder(config)
     out = Path(config.out)
-    _begin_like(config, done)
     if not ((out / "summary.json").exists() and len(read_summary(out)["cycles"]) > config.cycles):
         with live_view() as listener:
-            run_inprocess(config, listener)
+            method.run(config, listener)
     return read_summary(out)
 
 
@@ -187,6 +218,18 @@ def _begin_like(config: RunConfig, done: Sequence[RunConfig]) -> None:
 
 def _beginning(config: RunConfig) -> dict[str, Scalar]:
     return {key: value for key, value in config.to_flat().items() if key.startswith(BEGINNING)}
+
+
+def _chosen(names: str, arms: Mapping[str, Settings]) -> Mapping[str, Settings]:
+    """Keep the arms that are named; names may hold commas themselves, so the longest that fit are taken."""
+    some, rest = dict[str, Settings](), names
+    while rest:
+        fits = [name for name in arms if f"{rest},".startswith(f"{name},")]
+        if not fits:
+            raise ConfigError(f"--arms: there is no arm at {rest!r}; there are: {'; '.join(arms)}")
+        name = max(fits, key=len)
+        some[name], rest = arms[name], rest[len(name) + 1 :]
+    return some
 
 
 def _seeds(text: str) -> tuple[int, ...]:

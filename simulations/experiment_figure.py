@@ -7,14 +7,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from .figures import GRID, INK, LABEL_GAP, MUTED, apart, save_figure
+from .figures import COLOURS, GRID, INK, LABEL_GAP, MUTED, apart, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Summary = Mapping[str, Any]
-# Okabe and Ito's colours, dark enough for text.
-COLOURS = ("#0072b2", "#b84f00", "#00795a", "#8a5a83", "#7a6a00", "#3f6b8f", "#55606b")
 
 
 def draw_arms(question: str, results: Mapping[str, Sequence[Summary]], folder: Path) -> list[Path]:

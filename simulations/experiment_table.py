@@ -32,7 +32,7 @@ def arms_table(results: Mapping[str, Sequence[Summary]], refused: Mapping[str, s
     """Return one line an arm, and the floors of all runs below.
 
     The context is that of the last cycle. Bytes are of one client and cycle; device seconds are those in which the
-    cohort played, of the whole run. Columns that no run has anything to say to are left out.
+    cohort worked, of the whole run. Columns that no run has anything to say to are left out.
 
     Parameters
     ----------
@@ -101,9 +101,14 @@ def _decisions(runs: Sequence[Summary]) -> str:
     return ", ".join(sorted({entry["decision"] for run in runs for entry in run["cycles"][1:]}))
 
 
+def cohort_seconds(entry: Summary) -> float:
+    """Seconds of a cycle in which devices worked, all of them together: they played, unless the entry says more."""
+    played = (seconds for name, seconds in entry["seconds"].items() if name.partition("-")[0] == "collect")
+    return float(entry.get("device_seconds", sum(played)))
+
+
 def _device_seconds(run: Summary) -> float:
-    phases = [phase for entry in run["cycles"] for phase in entry["seconds"].items()]
-    return float(sum(seconds for name, seconds in phases if name.partition("-")[0] == "collect"))
+    return sum(cohort_seconds(entry) for entry in run["cycles"])
 
 
 def _probe(entry: Summary, name: str) -> float | None:

@@ -39,6 +39,8 @@ STYLE: Mapping[str, Any] = MappingProxyType({
     "svg.fonttype": "path",
 })  # fmt: skip
 LABEL_GAP = 0.062
+# Of several runs in one figure, in the same palette.
+COLOURS = (LEARNED, TEACHER, TACTICS, "#8a5a83", "#7a6a00", "#3f6b8f", "#55606b")
 
 
 @dataclass(frozen=True, slots=True)

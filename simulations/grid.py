@@ -53,17 +53,25 @@ class InProcessGrid(Grid):
         Flower's flat run config, given to every node.
     watcher
         Is told which clients are about to work and when each of them works.
+    present
+        The nodes that are there, all by default.
     """
 
     def __init__(
-        self, app: ClientApp, clients: int, run_config: Mapping[str, Scalar], watcher: Watcher | None = None
+        self,
+        app: ClientApp,
+        clients: int,
+        run_config: Mapping[str, Scalar],
+        watcher: Watcher | None = None,
+        present: Sequence[int] | None = None,
     ) -> None:
         self._app = app
         self._watcher = watcher or NobodyWatches()
         self._replies: dict[str, Message] = {}
         self._sent = 0
         self._contexts = {
-            FIRST_NODE_ID + client: _context(client, clients, dict(run_config)) for client in range(clients)
+            FIRST_NODE_ID + client: _context(client, clients, dict(run_config))
+            for client in (range(clients) if present is None else present)
         }
 
     @property

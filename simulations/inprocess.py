@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,15 +10,15 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ..client.app import make_app
-from ..client.games.assignment import client_games
+from flwr.clientapp import ClientApp
+
+from ..client.app import make_app, private_games
 from ..client.games.prepare import GameId, prepare
 from ..client.membership import Membership
 from ..client.policy.policy import Policy
 from ..client.runtime import LocalRuntime, Runtime
 from ..protocol.config import RunConfig
 from ..protocol.messages import PlayRequest
-from ..protocol.play import specs_from_text
 from ..server.app import check, run
 from .batching import Batcher
 from .grid import InProcessGrid
@@ -49,7 +49,14 @@ class BatchingRuntime:
         return self.inner.membership(config, client)
 
 
-def run_inprocess(config: RunConfig, listener: Listener | None = None, runtime: Runtime | None = None) -> None:
+def run_inprocess(
+    config: RunConfig,
+    listener: Listener | None = None,
+    runtime: Runtime | None = None,
+    *,
+    make: Callable[[Runtime], ClientApp] = make_app,
+    present: Sequence[int] | None = None,
+) -> None:
     """Run every cycle of a run in this process.
 
     Parameters
@@ -60,29 +67,31 @@ def run_inprocess(config: RunConfig, listener: Listener | None = None, runtime: 
         Called with every event of the run as it happens.
     runtime
         Where policies come from; by default they are loaded here.
+    make
+        Builds the nodes' app: that of a device, or a baseline's.
+    present
+        The clients whose nodes are there, all by default.
     """
-    config, inner, batcher = whole_fleet(config), runtime or LocalRuntime(), Batcher()
+    config, inner, batcher = whole_fleet(config, present), runtime or LocalRuntime(), Batcher()
     check(config, inner)
-    grid = InProcessGrid(make_app(BatchingRuntime(inner, batcher)), config.clients, config.to_flat(), batcher)
-    with server_identity(), made_ahead(private_games(config), inner.cache(config)):
+    grid = InProcessGrid(make(BatchingRuntime(inner, batcher)), config.clients, config.to_flat(), batcher, present)
+    with server_identity(), made_ahead(games_ahead(config), inner.cache(config)):
         run(grid, config, inner, listener, engine="inprocess")
 
 
-def whole_fleet(config: RunConfig) -> RunConfig:
+def whole_fleet(config: RunConfig, present: Sequence[int] | None = None) -> RunConfig:
     """Make the run wait for all of its clients: engines differ in how fast nodes appear, results must not."""
-    return replace(config, strategy=replace(config.strategy, min_available_nodes=config.clients))
+    nodes = config.clients if present is None else len(present)
+    return replace(config, strategy=replace(config.strategy, min_available_nodes=nodes))
 
 
-def private_games(config: RunConfig) -> list[GameId]:
+def games_ahead(config: RunConfig) -> list[GameId]:
     """Return every client's games of every cycle, those of the first cycle first; none where only some will play."""
     if config.strategy.fraction_train < 1:
         return []
-    specs, games = specs_from_text(config.games.families), config.games
+    cycles, clients = range(1, config.cycles + 1), range(config.clients)
     return [
-        game
-        for cycle in range(1, config.cycles + 1)
-        for client in range(config.clients)
-        for game in client_games(specs, client, config.clients, games.per_client, cycle, games.partition, config.seed)
+        game for cycle in cycles for client in clients for game in private_games(config, cycle, client, len(clients))[0]
     ]
 
 

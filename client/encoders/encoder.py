@@ -132,17 +132,24 @@ def encode(
         Factor a step on later rewards.
     """
     turns = [turn for trajectory in trajectories for turn in trajectory.turns]
-    advantages = [
-        value - baseline[spec.families.index(trajectory.spec.family), min(step, spec.horizon - 1)]
-        for trajectory in trajectories
-        for step, value in enumerate(_returns(trajectory, discount))
-    ]
+    advantages = advantages_of(trajectories, spec, baseline, discount)
     # What was no command was not chosen among commands: it says nothing about them.
     valid = [place for place, turn in enumerate(turns) if turn.valid]
     chosen = np.array([advantages[place] for place in valid], dtype=np.float64)
     gradient, fisher = encoder.sums(policy, [turns[place] for place in valid], chosen)
     counters = count(trajectories, spec, discount)
     return ExperienceVector(spec, gradient.astype(np.float32), fisher.astype(np.float32), counters)
+
+
+def advantages_of(
+    trajectories: Sequence[Trajectory], spec: VectorSpec, baseline: Vector, discount: float
+) -> list[float]:
+    """Return what each turn earned beyond the baseline of its family and step, all turns in a row; as in `encode`."""
+    return [
+        float(value - baseline[spec.families.index(trajectory.spec.family), min(step, spec.horizon - 1)])
+        for trajectory in trajectories
+        for step, value in enumerate(_returns(trajectory, discount))
+    ]
 
 
 def count(trajectories: Sequence[Trajectory], spec: VectorSpec, discount: float) -> Counters:

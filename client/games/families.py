@@ -11,7 +11,7 @@ from types import MappingProxyType
 from ...protocol.errors import ConfigError
 from ...protocol.play import GameSpec, Setting
 from ...protocol.plugins import POINTS
-from . import frozen_lake, sokoban
+from . import frozen_lake, orchard, sokoban
 from .game import Engine, Game, RuledGame
 from .renamed import RenamedEngine
 from .settings import Flag, Number, Rule, Word, checked
@@ -174,5 +174,6 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "cooking": Family(_COOKING, _textworld_engine, _cooking_problem, *_TEXTWORLD),
         "frozen-lake": Family(_LAKE, frozen_lake.make_engine, frozen_lake.check_lake),
         "sokoban": Family(_SOKOBAN, sokoban.make_engine),
+        **{name: Family({"trees": Number(2, 7, default=4)}, orchard.make_engine) for name in orchard.LANDS},
     }
 )

@@ -10,6 +10,7 @@ from numpy.random import Generator
 
 from ...protocol.situation import INFORMING, Situation
 from .frozen_lake import solve_lake
+from .orchard import LANDS, pick_fruit
 from .sokoban import solve_store
 
 Player = Callable[[Situation, Generator], str]
@@ -71,9 +72,17 @@ def push(situation: Situation, rng: Generator) -> str:
     return solve_store(situation.place_text)
 
 
+def pick(situation: Situation, rng: Generator) -> str:
+    """Walk to a fruit that wins in this land, and eat it."""
+    return pick_fruit(situation.goal, situation.admissible)
+
+
 HEURISTICS: Mapping[str, Player] = MappingProxyType(
-    {"coin-collector": seek, "treasure-hunter": seek, "cooking": cook, "frozen-lake": cross, "sokoban": push}
-)
+    {
+        "coin-collector": seek, "treasure-hunter": seek, "cooking": cook, "frozen-lake": cross, "sokoban": push,
+        **dict.fromkeys(LANDS, pick),
+    }
+)  # fmt: skip
 
 
 def _directions(situation: Situation, steps: str) -> list[str]:

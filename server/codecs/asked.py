@@ -14,9 +14,10 @@ from ...client.policy.tactics_policy import TacticsPolicy
 from ...protocol import steering
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate, Vector
+from ...protocol.natural_step import natural_step
 from ...protocol.play import Turn
 from ...protocol.tactics import DIMENSION
-from .context import Choice, Context, Lesson, divergence, natural_step
+from .context import Choice, Context, Lesson, divergence
 
 MEASURED_TURNS = 160
 TRIES = 12

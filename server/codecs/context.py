@@ -1,4 +1,4 @@
-"""The teacher's context, and the step that leads to it.
+"""The teacher's context, and the step that leads to it (`fedoel.protocol.natural_step`).
 
     w' = w + eta s g / (F + lambda)        s = g^2 / (g^2 + sigma^2 F)
 
@@ -21,8 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...protocol.config import ContextConfig
-from ...protocol.experience import Aggregate, Vector
+from ...protocol.experience import Vector
 from ...protocol.play import Turn
 
 Floats = NDArray[np.float64]
@@ -62,16 +61,6 @@ class Lesson:
 def no_context(dimension: int) -> Context:
     """Return the context of the bare policy."""
     return Context(np.zeros(dimension, np.float32), np.zeros(dimension, np.float32), 0.0)
-
-
-def natural_step(aggregate: Aggregate, config: ContextConfig) -> Vector:
-    """Return the full step, not yet bounded, shape ``(dimension,)``."""
-    vector, tiny = aggregate.vector, np.finfo(np.float32).tiny
-    g2 = vector.gradient**2
-    shrink = g2 / np.maximum(g2 + config.noise * vector.fisher + aggregate.noise, tiny)
-    damping = config.damping * (1 + aggregate.noise / np.maximum(config.noise * vector.fisher, 1e-9))
-    step: Vector = config.step * shrink * vector.gradient / (vector.fisher + damping)
-    return step.astype(np.float32)
 
 
 def divergence(answers: Sequence[NDArray[np.float32]], turns: Sequence[Turn]) -> float:

@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...client.encoders.tactics import TacticsEncoder
+from ...client.encoders.tactics_step import LARGEST_WEIGHT, bounded
 from ...client.policy.policy import LogProbs, Policy
 from ...protocol.config import ContextConfig
-from ...protocol.experience import Aggregate, Vector
+from ...protocol.experience import Aggregate
+from ...protocol.natural_step import natural_step
 from ...protocol.play import Turn
 from ...protocol.tactics import cells, tactic_name, tilt
-from .context import Choice, Context, Lesson, natural_step
+from .context import Choice, Context, Lesson
 
-HALVINGS = 24
 SMALLEST_LESSON = 0.05
-LARGEST_WEIGHT = 6.0  # a command made 400 times as likely, or as unlikely: beyond that only rounding changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +35,9 @@ class TacticsCodec:
         """Take the natural gradient step and shorten it to the trust region by bisection."""
         full = natural_step(aggregate, config)
         full = np.clip(before.weights + full, -LARGEST_WEIGHT, LARGEST_WEIGHT) - before.weights
-        scorer = _Divergence(turns, full.astype(np.float32))
-        low, high = 0.0, 1.0
-        if scorer.mean_kl(1.0) > config.max_kl:
-            for _ in range(HALVINGS):
-                middle = (low + high) / 2
-                low, high = (middle, high) if scorer.mean_kl(middle) <= config.max_kl else (low, middle)
-            scale = low
-        else:
-            scale = 1.0
+        scale, kl = bounded(turns, full.astype(np.float32), config.max_kl)
         weights = (before.weights + scale * full).astype(np.float32)
-        return Context(weights, before.support + aggregate.vector.fisher, scorer.mean_kl(scale))
+        return Context(weights, before.support + aggregate.vector.fisher, kl)
 
     @property
     def chooses(self) -> bool:
@@ -79,22 +70,3 @@ class TacticsCodec:
             for i in order
             if abs(context.weights[i]) >= SMALLEST_LESSON
         ]
-
-
-class _Divergence:
-    """KL(teacher || player) as a function of the step's scale, with the tilts computed once."""
-
-    def __init__(self, turns: Sequence[Turn], full: Vector) -> None:
-        self._log_probs = [turn.log_probs.astype(np.float64) for turn in turns]
-        self._tilts = [full.astype(np.float64)[cells(turn.situation)] for turn in turns]
-
-    def mean_kl(self, scale: float) -> float:
-        return float(np.mean([_kl(p, scale * t) for p, t in zip(self._log_probs, self._tilts, strict=True)]))
-
-
-def _kl(log_probs: NDArray[np.float64], tilts: NDArray[np.float64]) -> float:
-    scores = log_probs + tilts
-    top = scores.max()
-    log_normaliser = top + np.log(np.exp(scores - top).sum())
-    tilted = np.exp(scores - log_normaliser)
-    return float((tilted * (tilts - log_normaliser)).sum())

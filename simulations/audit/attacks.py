@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate, ExperienceVector, clip
+from ...protocol.natural_step import natural_step
 from ...protocol.privacy.plan import Plan
-from ...server.codecs.context import natural_step
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

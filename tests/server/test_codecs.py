@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedoel.client.encoders.tactics_step import LARGEST_WEIGHT
 from fedoel.client.policy.base import load_base
 from fedoel.client.policy.tactics_policy import TacticsPolicy
 from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy
@@ -17,7 +18,6 @@ from fedoel.protocol.situation import Memory
 from fedoel.protocol.tactics import DIMENSION, VOCABULARY, cells, tactic_name, tilt
 from fedoel.server.codecs.codec import load_codec
 from fedoel.server.codecs.context import Context, divergence, no_context
-from fedoel.server.codecs.tactics import LARGEST_WEIGHT
 
 SPEC = VectorSpec("tactics", DIMENSION, VOCABULARY, "v", ("coin",), 3, 1e9, 1e9)
 CODEC = load_codec("tactics")

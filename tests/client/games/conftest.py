@@ -18,11 +18,14 @@ SPECS = tuple(
         "cooking recipe=1 take=1 split=train turns=10",
         "frozen-lake size=4 split=train turns=12",
         "sokoban split=train turns=5",
+        "orchard turns=6",
+        "mirror-orchard trees=2 turns=6",
         "coin-collector level=102 renamed=1 turns=6",
         "treasure-hunter level=5 renamed=1 turns=10",
         "cooking recipe=1 take=1 renamed=1 split=train turns=10",
         "frozen-lake size=4 renamed=1 split=train turns=12",
         "sokoban renamed=1 split=train turns=5",
+        "orchard renamed=1 turns=6",
     )
 )
 

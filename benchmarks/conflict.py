@@ -1,0 +1,169 @@
+"""Where rules conflict: one context for all devices, one for each cluster of them, and one that a device keeps.
+
+    python benchmarks/conflict.py --seeds 0,1,2 --out runs/conflict
+
+Half of the devices live in `orchard`, half in `mirror-orchard`: what wins in one loses in the other. The player
+has no language model, but one set of weights of tactics for each word that a goal begins with, so that it can hold both
+rules once a teacher shows it both. Tactics alone, which cannot tell the lands apart, are run beside it. Writes
+results.json and table.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the policy lies in this file
+
+from fedoel.client.player import Advance
+from fedoel.client.policy.policy import LogProbs, Policy
+from fedoel.protocol.config import PolicyConfig, RunConfig, Scalar
+from fedoel.protocol.experience import Vector
+from fedoel.protocol.play import Turn
+from fedoel.protocol.situation import Situation
+from fedoel.protocol.tactics import DIMENSION, cells
+from fedoel.protocol.versions import policy_version
+from fedoel.server.distillation.log_linear import fit
+from fedoel.server.learner import Consolidated, Consolidation
+from fedoel.simulations.experiment_table import rates, spread
+from fedoel.simulations.inprocess import run_inprocess
+from fedoel.simulations.personal import measure_personal
+from fedoel.simulations.summary import read_summary
+
+SLOTS = 8
+COLUMNS = ("arm", "start", "teacher of cycle 1", "end", "orchard", "mirror-orchard", "end, with own contexts")
+SETTINGS: Mapping[str, Scalar] = {
+    "clients": 12, "cycles": 3, "games.families": "orchard turns=6; mirror-orchard turns=6", "games.per-client": 8,
+    "games.partition": "by-family", "games.rehearsal": 48, "games.gate": 64, "games.held-out": 200,
+}  # fmt: skip
+ARMS: Mapping[str, Mapping[str, Scalar]] = {
+    "mean": {"strategy.name": "mean"},
+    "clustered": {"strategy.name": "clustered", "strategy.options": "num-clusters=2"},
+}
+BACKENDS: Mapping[str, str] = {"reads the land": "benchmarks.conflict:Lands", "tactics only": "tactics"}
+Adapter = Mapping[str, Vector]
+
+
+def features(situation: Situation) -> Vector:
+    """One-hot of every command's tactic, in the part of the land, shape ``(commands, SLOTS * DIMENSION)``."""
+    found, land = np.zeros((len(situation.admissible), SLOTS * DIMENSION), np.float32), situation.goal.split()[0]
+    found[np.arange(len(found)), zlib.crc32(land.encode()) % SLOTS * DIMENSION + cells(situation)] = 1
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class LandPolicy:
+    """Uniform play, tilted by weights of tactics that each land has for itself."""
+
+    version: str
+    weights: Vector
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        return [0] * len(situations)
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        raw = [(features(each) @ self.weights).astype(np.float64) for each in situations]
+        return [(r - r.max() - np.log(np.exp(r - r.max()).sum())).astype(np.float32) for r in raw]
+
+
+class LandLearner:
+    """Learns what the teachers say, land by land."""
+
+    base = f"lands {SLOTS}"
+
+    def load(self) -> None: ...
+    def forget(self) -> None: ...
+    def describe(self, folder: Path) -> None: ...
+    def probe(self, adapter: Adapter) -> Mapping[str, float]:
+        return {}
+
+    def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
+        return LandPolicy(policy_version(self.base, adapter), adapter["weights"])
+
+    def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
+        return {"weights": np.zeros(SLOTS * DIMENSION, np.float32)}
+
+    def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
+        phi = [features(turn.situation) for turn in task.turns]
+        return Consolidated({"weights": fit(phi, task.targets, adapter["weights"])}, {})
+
+
+class Lands:
+    """The backend."""
+
+    abilities: frozenset[str] = frozenset()
+
+    def load(self, config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:
+        return LandPolicy(version, adapter["weights"])
+
+    def learner(self, config: RunConfig, cache: Path) -> LandLearner:
+        return LandLearner()
+
+
+def main() -> None:
+    """Run what is missing, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--out", default="runs/conflict", type=Path)
+    given = parser.parse_args()
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    out, seeds = given.out.absolute(), [int(seed) for seed in given.seeds.split(",")]
+    results = {
+        f"{arm}, {player}": [conflict(arm, backend, seed, out) for seed in seeds]
+        for player, backend in BACKENDS.items()
+        for arm in ARMS
+    }
+    (out / "results.json").write_text(json.dumps(results, indent=1))
+    (out / "table.md").write_text(table(results))
+    print(table(results))
+
+
+def conflict(arm: str, backend: str, seed: int, out: Path) -> dict[str, Any]:
+    """Run one arm with one player and seed, or what is missing of it, and return its summary."""
+    folder = out / f"{arm}-{backend.rpartition(':')[2]}-{seed}"
+    own: Mapping[str, Scalar] = {
+        "policy.backend": backend, "seed": seed, "out": str(folder), "cache": str(out / "cache")
+    }  # fmt: skip
+    config = RunConfig.from_flat({**SETTINGS, **ARMS[arm], **own})
+    run_inprocess(config)  # goes on where it stopped
+    summary = read_summary(folder)
+    extras = measure_personal(config, folder / "versions" / summary["cycles"][-1]["version"])
+    return {**summary, "personal": [asdict(each) for each in extras]}
+
+
+def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Held-out wins at the start, of the first cycle's teacher, and at the end, in all games and in each land."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    for arm, runs in results.items():
+        ends = [run["cycles"][-1] for run in runs]
+        parts = [rates([run["cycles"][0]["held_out"] for run in runs]), rates([_teacher(run) for run in runs])]
+        parts += [f"**{rates([end['held_out'] for end in ends])}**"]
+        parts += [rates([end["families"][land] for end in ends]) for land in ("orchard", "mirror-orchard")]
+        parts += [spread([_personal(run) for run in runs], "{:.0f}", " %")]
+        lines.append(f"| {arm} | " + " | ".join(parts) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _personal(run: Mapping[str, Any]) -> float:
+    """Percent of held-out games that devices win on their own land, each with its own context on the last version."""
+    return 100 * fmean(each["personal"] for each in run["personal"])
+
+
+def _teacher(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the first teacher's results, or those of nobody where there was no context."""
+    found: Mapping[str, Any] = run["cycles"][1]["teacher"] or run["cycles"][1]["held_out"]
+    return found
+
+
+if __name__ == "__main__":
+    main()

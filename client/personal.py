@@ -1,0 +1,37 @@
+"""A device's own context: weights of tactics on top of the shared version, learned from its own turns and never sent.
+
+The turns are those that it plays for the fleet anyway, under the shared version and the request's context. Its own
+context takes no part in them, so that its vector stays on-policy; it is used when the device plays for its owner. It is
+one natural gradient step long, shrunk where it could be chance and inside the same trust region as the server's, and
+starts anew with every version: what was learned is in the weights by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..protocol.config import ContextConfig
+from ..protocol.experience import Aggregate, ExperienceVector, Vector
+from ..protocol.natural_step import natural_step
+from ..protocol.play import Turn
+from .encoders.tactics_step import LARGEST_WEIGHT, bounded
+
+
+def personal_context(vector: ExperienceVector, turns: Sequence[Turn], config: ContextConfig) -> Vector:
+    """Return the weights that a device keeps for itself, shape ``(dimension,)``.
+
+    Parameters
+    ----------
+    vector
+        Its own experience of the codec `tactics`, not clipped.
+    turns
+        What the vector is about; without any, the device has nothing of its own.
+    """
+    full = np.clip(natural_step(Aggregate(vector, 1), config), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+    if not turns:
+        return np.zeros_like(full)
+    scale, _ = bounded(turns, full, config.max_kl)
+    kept: Vector = (scale * full).astype(np.float32)
+    return kept

@@ -1,0 +1,107 @@
+"""What a device of federated averaging does with its own turns: it fits its adapter to those that went well.
+
+    loss = - sum_t exp(A_t / temperature) log pi(a_t | x_t)
+
+Advantage-weighted regression (Peng et al. 2019, arXiv 1910.00177): the likelihood of the chosen command over the
+admissible ones, so that weights stay positive and several passes over the same turns are safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...client.encoders.tactics import moments
+from ...client.policy.policy import Policy
+from ...client.policy.tactics_policy import TacticsPolicy
+from ...protocol.play import Turn
+from ...protocol.tactics import DIMENSION, tilt
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...client.policy.torch_policy import TorchModel, TorchPolicy
+
+Adapter = Mapping[str, NDArray[np.float32]]
+LARGEST_WEIGHT, DAMPING = 20.0, 1.0
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One device's turns, and how to learn from them.
+
+    Parameters
+    ----------
+    adapter
+        What played the turns, and where training starts.
+    weights
+        One a turn: see `weights_of`.
+    epochs, batch, learning_rate
+        Passes over the turns; turns in a step and AdamW's rate, where a language model is trained.
+    seed
+        Picks the order of the turns.
+    """
+
+    adapter: Adapter
+    turns: Sequence[Turn]
+    weights: Sequence[float]
+    epochs: int
+    batch: int
+    learning_rate: float
+    seed: int
+
+
+def weights_of(advantages: Sequence[float], temperature: float) -> list[float]:
+    """Return how much each turn counts; none more than `LARGEST_WEIGHT`."""
+    return np.minimum(np.exp(np.asarray(advantages) / temperature), LARGEST_WEIGHT).tolist()  # type: ignore[no-any-return]
+
+
+def fitted(policy: Policy, lessons: Sequence[Lesson]) -> list[Adapter]:
+    """Return what each device's lesson makes of its adapter, one after the other.
+
+    Parameters
+    ----------
+    policy
+        What played; a language model is trained in place, and whoever plays next puts its own adapter back.
+    """
+    if isinstance(policy, TacticsPolicy):
+        return [_fit_tactics(lesson) for lesson in lessons]
+    model = cast("TorchPolicy", policy).model
+    return [_fit_lora(model, lesson) for lesson in lessons]
+
+
+def _fit_tactics(lesson: Lesson) -> Adapter:
+    """Take natural gradient steps on the weights of the tactics: the same loss, without a language model."""
+    added = np.zeros(DIMENSION)
+    for _ in range(lesson.epochs):
+        gradient, fisher = np.zeros(DIMENSION), np.zeros(DIMENSION)
+        for turn, weight in zip(lesson.turns, lesson.weights, strict=True):
+            score, variance = moments(_under(turn, added.astype(np.float32)))
+            gradient += weight * score
+            fisher += weight * variance
+        added += gradient / (fisher + DAMPING)
+    return {"weights": (lesson.adapter["weights"] + added).astype(np.float32)}
+
+
+def _under(turn: Turn, weights: NDArray[np.float32]) -> Turn:
+    log_probs = tilt(turn.log_probs, turn.situation, weights)
+    return Turn(turn.situation, log_probs, turn.action, turn.reward, turn.response)
+
+
+def _fit_lora(model: TorchModel, lesson: Lesson) -> Adapter:
+    """Train the LoRA layers with AdamW."""
+    from ...server.distillation.opcd import Schedule, train
+    from ...server.distillation.rehearsal import Rehearsal
+
+    def objective(index: int, student: torch.Tensor) -> torch.Tensor:
+        return -lesson.weights[index] * student[lesson.turns[index].action]
+
+    model.load(lesson.adapter)
+    rehearsal = Rehearsal.prepare(model, [turn.situation for turn in lesson.turns])
+    steps = lesson.epochs * -(-len(lesson.turns) // lesson.batch)
+    train(rehearsal, objective, Schedule(steps, lesson.batch, lesson.learning_rate), lesson.seed)
+    return model.adapter()
