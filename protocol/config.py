@@ -82,14 +82,16 @@ class CodecConfig:
 class ContextConfig:
     """How an aggregate becomes the teacher's context: see `fedoel.server.codecs.context`.
 
-    `noise` is the variance of an advantage that is taken for chance; `max_kl` is in nats. Contexts of words are `lists`
-    of them, each of at most `longest` tokens.
+    `noise` is the variance of an advantage that is taken for chance; `max_kl` is in nats. A context that does not help
+    is halved and tried again, `halvings` times. Contexts of words are `lists` of them, each of at most `longest`
+    tokens.
     """
 
     step: float = 20.0
     damping: float = 3.0
     noise: float = 0.05
     max_kl: float = 0.5
+    halvings: int = 2
     longest: int = 256
     lists: int = 4
 

@@ -29,7 +29,7 @@ from .evaluation import summarise
 from .events import EventLog, read_events, seconds_by_phase
 from .exchanges import Current, Exchanges
 from .fleet import owner_key
-from .gate import Trial, candidate_holds, context_helps
+from .gate import Trial, Verdict, candidate_holds, context_helps
 from .learner import Adapter, Consolidation, Learner
 from .mixture import Mixture, lessons
 from .phases import CHECKPOINTS, Outcome, Phases
@@ -181,12 +181,12 @@ class Cycles:
 
     def _learn(self, cycle: int) -> Entry:
         mixture, choices = self._choose(cycle, self.exchanges.mixture(self.current, cycle))
-        entry: Entry = {"lessons": self._said(mixture), "kl": mixture.kl, "choices": choices}
+        mixture, tried, helps = self._search(cycle, mixture, [choice["name"] for choice in choices])
+        entry: Entry = {
+            "lessons": self._said(mixture), "kl": mixture.kl, "choices": choices,
+            "teacher": tried.values["held_out"], "gate": {**tried.values["gate"], "candidate": None},
+        }  # fmt: skip
         self.log.emit("lessons", cycle=cycle, lessons=entry["lessons"])
-        games = len(self.plan.gate) + len(self._teacher_games())
-        tried = self.phases.run(cycle, "teacher", lambda advance: self._teacher(mixture, advance), games)
-        entry |= {"teacher": tried.values["held_out"], "gate": {**tried.values["gate"], "candidate": None}}
-        helps = context_helps(self.trial, Trial.from_arrays(tried.arrays), [choice["name"] for choice in choices])
         if not helps.passed:
             return {**entry, **self._as_before(), "decision": "no-gain", "reason": helps.reason}
         made = self.phases.run(
@@ -206,6 +206,23 @@ class Cycles:
         self.trial, self.gate_stats = trial, entry["gate"]["candidate"]
         result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.measured))
         return {**entry, **result.values, "decision": "promoted", "reason": f"{helps.reason}; {holds.reason}"}
+
+    def _search(self, cycle: int, mixture: Mixture, names: Sequence[str]) -> tuple[Mixture, Outcome, Verdict]:
+        """Try a context on the gate's games, and halve it while it does not help; one that was chosen there stays.
+
+        Public games only: however often they are played, devices give away nothing more.
+        """
+        games, most = len(self.plan.gate) + len(self._teacher_games()), self.config.context.halvings
+        for halving in range(most + 1):
+            if halving:
+                mixture = self.exchanges.halved(self.current, cycle, mixture, halving)
+                names = [f"1/{2**halving} of it", *(names or ["all of it"])]
+            phase = f"teacher-half-{halving}" if halving else "teacher"
+            tried = self.phases.run(cycle, phase, partial(self._teacher, mixture), games)
+            helps = context_helps(self.trial, Trial.from_arrays(tried.arrays), names)
+            if helps.passed or not mixture.moves or (names and not halving):
+                break
+        return mixture, tried, helps
 
     def _choose(self, cycle: int, mixture: Mixture) -> tuple[Mixture, list[Entry]]:
         """Let the gate's games choose among the contexts that a single one can become; also return all, best first."""

@@ -127,6 +127,14 @@ class Exchanges:
                 context = self._step(current, cycle, exchange, context, aggregate)
         return context
 
+    def halved(self, current: Current, cycle: int, mixture: Mixture, halving: int) -> Mixture:
+        """Halve every context of a mixture: a step may lead in the right direction and too far."""
+        contexts = [
+            self._halved(current, cycle, context, f"context-{place}-half-{halving}")
+            for place, context in enumerate(mixture.contexts, start=1)
+        ]
+        return replace(mixture, contexts=tuple(contexts))
+
     def traffic(self, cycle: int) -> Traffic:
         """What the cycle's exchanges cost together: means per client, sums of counts."""
         parts = [self._kept(cycle, exchange).values for exchange in self._all()]
@@ -171,11 +179,25 @@ class Exchanges:
             policy = self.learner.policy(current.adapter)
             seen = self._with_fisher(aggregate, self.codec.teacher(policy, before), turns)
             after = self.codec.solve(seen, policy, turns, self.config.context, before)
-            kl = divergence(self.codec.answers(policy, own, after), own)
-            values = {"kl": kl, "words": list(after.words)}
-            return Outcome(values, {"weights": after.weights, "support": after.support})
+            return self._outcome(policy, own, after)
 
-        found = self.phases.run(cycle, name or _numbered("context", exchange), work)
+        return self._read(self.phases.run(cycle, name or _numbered("context", exchange), work))
+
+    def _halved(self, current: Current, cycle: int, context: Context, name: str) -> Context:
+        def work(advance: object) -> Outcome:
+            half = replace(context, weights=context.weights / np.float32(2))
+            own = turns_of(self.rehearsed(current, cycle))
+            return self._outcome(self.learner.policy(current.adapter), own, half)
+
+        return self._read(self.phases.run(cycle, name, work))
+
+    def _outcome(self, policy: Policy, own: Sequence[Turn], context: Context) -> Outcome:
+        """Keep a context, with how far it leads from the bare policy on turns that this has played."""
+        kl = divergence(self.codec.answers(policy, own, context), own)
+        values = {"kl": kl, "words": list(context.words)}
+        return Outcome(values, {"weights": context.weights, "support": context.support})
+
+    def _read(self, found: Outcome) -> Context:
         words = tuple(found.values.get("words", ()))
         return Context(found.arrays["weights"], found.arrays["support"], found.values["kl"], words)
 

@@ -57,6 +57,11 @@ class Mixture:
         ]
 
     @property
+    def moves(self) -> bool:
+        """Whether any context has weights other than zero."""
+        return any(context.weights.any() for context in self.contexts)
+
+    @property
     def kl(self) -> float:
         """Mean over families of how far the drawn context leads, in nats."""
         return float(self.chances.mean(axis=0) @ np.array([context.kl for context in self.contexts]))
