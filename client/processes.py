@@ -91,7 +91,7 @@ def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path, au
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End it and everything below it: Flower's simulation runs in a session of its own, and Ray below that."""
-    family = [process.pid, *_descendants(process.pid)]
+    family = [process.pid, *descendants(process.pid)]
     for sign in (signal.SIGTERM, signal.SIGKILL):
         for pid in family:
             with suppress(ProcessLookupError):
@@ -113,7 +113,7 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
     """Return children, grandchildren and so on; must be asked while the parents still live."""
     listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
     children: dict[int, list[int]] = {}
