@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
 from ..protocol.errors import FedoelError
@@ -37,9 +37,16 @@ def flower_environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def start_process(
-    command: list[str], environment: Mapping[str, str], log: Path, folder: Path
+    command: list[str], environment: Mapping[str, str], folder: Path, log: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, with everything that it says at the end of a log.
+    """Start a process in a session of its own.
+
+    Parameters
+    ----------
+    folder
+        Where it works.
+    log
+        At the end of which everything goes that it says; None for a pipe.
 
     Raises
     ------
@@ -47,9 +54,9 @@ def start_process(
         If there is no such command.
     """
     try:
-        with log.open("ab") as output:
+        with nullcontext(subprocess.PIPE) if log is None else log.open("ab") as output:
             return subprocess.Popen(
-                command, env=dict(environment), stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+                command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                 start_new_session=True, cwd=folder,
             )  # fmt: skip
     except FileNotFoundError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ...protocol.enrolment import check_address
 from ...protocol.errors import FedoelError
 from ..model_files import find_model, model_digest
-from ..secret_file import exposed
+from ..secret_file import check_secret
 from .folder import DeviceFolder, folder_at, joined, membership_of
 from .idle import free_memory
 from .probe import ProbeError, probe
@@ -93,14 +93,16 @@ def _settings(folder: DeviceFolder) -> Finding:
 
 
 def _keys(folder: DeviceFolder) -> Finding:
-    for path in (folder.node_key, folder.identity, folder.store_key):
-        if not path.exists():
-            if path == folder.store_key:
-                continue  # it is made with the first game
-            return Finding("keys", False, f"{path} is missing: run `fedoel device join {folder.path} --name NAME`")
-        if exposed(path):
-            return Finding("keys", False, f"others may read {path}: chmod 600 it, or join with new keys if they did")
-    return Finding("keys that nobody else may read", True)
+    def look() -> str:
+        for path in (folder.node_key, folder.identity):
+            if not path.exists():
+                return f"{path} is missing: run `fedoel device join {folder.path} --name NAME`"
+        made = [folder.store_key] if folder.store_key.exists() else []  # with the first game
+        for path in (folder.node_key, folder.identity, *made):
+            check_secret(path, "give this device new keys")
+        return ""
+
+    return _tried("keys that nobody else may read", look)
 
 
 def _member(folder: DeviceFolder) -> Finding:

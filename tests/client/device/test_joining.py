@@ -88,7 +88,7 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(joined: Joined, monk
 
     assert list(failing()) == ["reach 127.0.0.1:9"]
     device.node_key.chmod(0o644)
-    assert "chmod 600" in failing()["keys"]
+    assert "chmod 600" in failing()["keys that nobody else may read"]
     device.node_key.chmod(0o600)
     device.settings.write_text("[play]\nhours = 'always'\n")
     assert "22:00-07:00" in failing()["settings"]
