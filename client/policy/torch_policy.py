@@ -20,7 +20,7 @@ from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
 from .base import Base, load_base
 from .free import Decoding, FreePolicy, tell
-from .policy import LogProbs
+from .policy import LogProbs, check_version
 from .reading import Reading
 from .scenes import Pool, SceneCache
 from .segments import Attended
@@ -236,8 +236,7 @@ def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Pat
         If base, prompt or adapter differ from those of `version`.
     """
     policy = TorchPolicy(load_model(config, cache), adapter)
-    if version and policy.version != version:
-        raise ModelError(f"asked for policy {version}, but base, prompt and adapter here make {policy.version}")
+    check_version(policy, version)
     return speaking(policy, config)
 
 
