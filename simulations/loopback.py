@@ -1,4 +1,4 @@
-"""A real fleet on one machine, for tests and drills: a server and devices as processes, over TLS on the loopback interface.
+"""A real fleet on one machine, for tests and drills: a server and devices as processes, over TLS on loopback.
 
 What is simulated is the misfortune: processes lose their power, and the network between them is cut.
 """

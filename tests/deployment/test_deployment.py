@@ -24,7 +24,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def is_the_sum_of(fleet: LoopbackFleet, cycle: int, devices: tuple[str, ...]) -> bool:
     wanted = expected(fleet.server, [fleet.folder / name for name in devices], cycle, fleet.notes)
-    return wanted.any() and np.array_equal(released(fleet.server, cycle), wanted)
+    return bool(wanted.any()) and np.array_equal(released(fleet.server, cycle), wanted)
 
 
 @pytest.mark.slow
