@@ -23,12 +23,14 @@ from ..protocol.errors import FedoelError
 
 CALL = [sys.executable, "-c", "import sys; from fedoel.simulations.cli import main; sys.exit(main())"]
 FLOWERS_HEARTBEAT, SHORTEST_HEARTBEAT = 30, 10  # seconds; Flower's SuperLink accepts none that is shorter
-# A SuperNode says itself how often it will be heard of, and has no option for it.
+# A SuperNode says itself how often it will be heard of, and has no option for it. Elsewhere the same number is the time
+# in which a process for a message has to have started: that stays.
 OFTENER = """\
 import sys
 if any(word.endswith("flower-supernode") for word in sys.orig_argv):
-    import flwr.common.constant
-    flwr.common.constant.HEARTBEAT_DEFAULT_INTERVAL = {seconds}
+    from flwr.supercore import heartbeat
+    from flwr.supernode import fleet_http_connection
+    heartbeat.HEARTBEAT_DEFAULT_INTERVAL = fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL = {seconds}
 """
 NOTES = "FEDOEL_NOTES"  # environment variable with the folder for notes
 STOP_SECONDS, COMMAND_SECONDS = 30.0, 120.0

@@ -23,7 +23,7 @@ held-out = 20
 backend = "tactics"
 [strategy]
 name = "{STRATEGY}"
-min-available-nodes = 3
+min-available-nodes = 4
 patience = 3600.0
 """
 
