@@ -193,7 +193,7 @@ class TorchLearner:
         path = self._cache / "warm-starts" / f"{self._warm_key(turns)}.npz"
         if path.exists():
             with np.load(path, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
+                return halved({name: stored[name] for name in stored.files})
         settings = self._config.warm_start
         schedule = Schedule(settings.steps, settings.batch, settings.learning_rate, anchor=settings.anchor)
         adapter = self._imitate(turns, schedule, advance)
@@ -255,7 +255,7 @@ class TorchLearner:
             f"{name}_mass": float(np.mean([getattr(coverage, name) for coverage in text.coverage[-last:]]))
             for name in ("student", "teacher")
         }
-        return Consolidated(model.adapter(), {**views.end(last), **covered})
+        return Consolidated(halved(model.adapter()), {**views.end(last), **covered})
 
     def _imitate(self, turns: Sequence[Turn], schedule: Any, advance: Advance) -> Adapter:
         """Train fresh LoRA layers on the commands that turns are about."""
@@ -267,7 +267,7 @@ class TorchLearner:
         from .distillation.free_text import Imitation
 
         self._optimise({}, Imitation(self._model(), turns, 0), schedule, 0, advance)
-        return self._model().adapter()  # type: ignore[no-any-return]
+        return halved(self._model().adapter())
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
         """Read a general text and, if it is to, answer instructions, with the adapter and without."""
@@ -329,7 +329,7 @@ class TorchLearner:
         model.load(adapter)
         train(rehearsal, objective, schedule, seed, advance, anchor, retained)
         self.forget()
-        return model.adapter()  # type: ignore[no-any-return]
+        return halved(model.adapter())
 
     def _optimise(self, adapter: Adapter, task: Any, schedule: Any, seed: int, advance: Advance) -> list[float]:
         """Fit the adapter to a task over free text; returns the loss of every step."""
@@ -360,6 +360,11 @@ class TorchLearner:
             prompt = render(turn.situation, style)
             digest.update(repr((prompt, turn.situation.admissible)).encode())
         return digest.hexdigest()[:24]
+
+
+def halved(adapter: Adapter) -> Adapter:
+    """Round trained weights to float16, as they travel: the server measures and judges what devices will play."""
+    return {name: array.astype(np.float16) for name, array in adapter.items()}
 
 
 def make_learner(config: RunConfig, cache: Path) -> Learner:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from .steered import SteeredPolicy
 from .tokens import Encoder, Row, cut
 from .trunk import Trunk
 
-Adapter = Mapping[str, NDArray[np.float32]]
+Adapter = Mapping[str, NDArray[Any]]
 
 
 class TorchModel:
@@ -79,7 +80,8 @@ class TorchModel:
             raise ModelError("the adapter does not fit: its LoRA rank, layers or base model differ from policy.lora-*")
         version = policy_version(self.name, chosen)
         if version != self.version:
-            set_peft_model_state_dict(self.base.model, {n: torch.from_numpy(np.array(a)) for n, a in chosen.items()})
+            weights = {name: torch.from_numpy(array.astype(np.float32)) for name, array in chosen.items()}
+            set_peft_model_state_dict(self.base.model, weights)
             self.version = version
         return version
 
