@@ -23,11 +23,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 
 from fedoel.client.device.folder import DeviceFolder, joined
+from fedoel.client.processes import descendants
 from fedoel.client.store import Store
 from fedoel.client.store_key import key_from_file
 from fedoel.protocol.secagg.device import PHASES
@@ -142,6 +144,29 @@ class Drill:
         return NAMES
 
 
+class Memory(Thread):
+    """Looks how large a device's processes are, twice a second: the largest one, and all together, in MB."""
+
+    def __init__(self, fleet: LoopbackFleet, name: str) -> None:
+        super().__init__(daemon=True)
+        self._fleet, self._name, self.one, self.all = fleet, name, 0, 0
+
+    def run(self) -> None:
+        while True:
+            if (process := self._fleet.running.get(self._name)) is not None:
+                sizes = [resident(pid) for pid in [process.pid, *descendants(process.pid)]]
+                self.one, self.all = max(self.one, *sizes), max(self.all, sum(sizes))
+            time.sleep(0.5)
+
+
+def resident(pid: int) -> int:
+    """Megabytes of a process in memory; 0 for one that is over (Linux only)."""
+    with suppress(OSError, ValueError, IndexError):
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") // 1_000_000
+    return 0
+
+
 def main() -> None:
     """Run the drill, print a line a cycle, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,9 +191,9 @@ def main() -> None:
 
 
 def drill(fleet: LoopbackFleet, backend: str) -> dict[str, Any]:
-    """Run every misfortune once, a cycle each, after two cycles without any."""
-    doing, longer = Drill(fleet), 3.0 * fleet.heartbeat
-    plans: list[tuple[str, Callable[[int], Sequence[str]]]] = [("nothing", doing.nothing)] * 2
+    """Run every misfortune once, a cycle each, after one without any."""
+    doing, longer, memory = Drill(fleet), 3.0 * fleet.heartbeat, Memory(fleet, NAMES[0])
+    plans: list[tuple[str, Callable[[int], Sequence[str]]]] = [("nothing", doing.nothing)]
     plans += [(f"a device is killed when asked for `{p}`", lambda cycle, p=p: doing.kill(p, cycle)) for p in PHASES]  # type: ignore[misc]
     plans += [(f"the network is cut for {t:.0f} s", lambda cycle, t=t: doing.cut(t, cycle)) for t in (MOMENT, longer)]  # type: ignore[misc]
     plans += [("the server is killed", doing.server)]
@@ -177,6 +202,7 @@ def drill(fleet: LoopbackFleet, backend: str) -> dict[str, Any]:
     fleet.wait(lambda: "4 devices may come in" in fleet.said("server"), LATEST)
     for name in NAMES:
         fleet.start(name)
+    memory.start()
     rows = []
     for cycle, (what, do) in enumerate(plans, start=1):
         doing.mark()
@@ -194,6 +220,7 @@ def drill(fleet: LoopbackFleet, backend: str) -> dict[str, Any]:
     return {
         "backend": backend, "heartbeat": fleet.heartbeat, "load": round(os.getloadavg()[2], 1), "good": good,
         "complete": complete, "stores": stores, "versions": len(list((fleet.server / "run/versions").iterdir())),
+        "largest_process": memory.one, "all_processes": memory.all,
         "rows": [asdict(row) for row in rows],
     }  # fmt: skip
 
@@ -231,6 +258,8 @@ def table(found: dict[str, Any]) -> str:
     lines += [
         f"\nThe run is {'complete' if found['complete'] else 'NOT complete'}, with {found['versions']} versions.",
         f"Stores: {stores}.",
+        f"A device's largest process: {found['largest_process']} MB; all of its processes, when that is most:",
+        f"{found['all_processes']} MB (sizes in memory added up, what they share counted more than once).",
     ]
     return "\n".join(lines) + "\n"
 

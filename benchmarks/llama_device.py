@@ -80,7 +80,7 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
         "command": " ".join(["python benchmarks/llama_device.py", *sys.argv[1:]]), "runs": runs,
         "load": round(os.getloadavg()[1], 1), "processors": os.cpu_count(), "agreement": agreement,
         "held_out": arguments.held_out,
-        "cache": measure("cache", arguments, "f16"), "adapter": measure("adapter", arguments, "f16")["rows"],
+        "cache": measure("cache", arguments, "f16"), "adapter": measure("adapter", arguments, "f16"),
     }  # fmt: skip
 
 
@@ -111,9 +111,10 @@ def table(found: dict[str, Any]) -> str:
         f"| adapter as | MB | packed, MB | mean difference of log-probabilities | won of {found['held_out']} |",
         "|---|---|---|---|---|",
     ]
-    for row in found["adapter"]:
+    for row in found["adapter"]["rows"]:
         packed = ", ".join(f"{name} {size}" for name, size in row["packed"].items())
         lines.append(f"| {row['encoding']} | {row['megabytes']} | {packed} | {row['mean_gap']} | {row['won']} |")
+    lines += [f"\nThe request that brings it in float16, with everything in it: {found['adapter']['message']} MB."]
     return "\n".join(lines) + "\n"
 
 
@@ -328,7 +329,22 @@ def adapter(arguments: argparse.Namespace) -> dict[str, Any]:
                 "won": won,
             }
         )
-    return {"rows": rows}
+    return {"rows": rows, "message": round(message_megabytes(arguments, whole), 3)}
+
+
+def message_megabytes(arguments: argparse.Namespace, whole: Arrays) -> float:
+    """Size of the whole request that brings an adapter to a device in each cycle, as fedoel sends it."""
+    from fedoel.protocol.experience import VectorSpec
+    from fedoel.protocol.messages import PlayRequest, records_bytes, request_to_records
+    from fedoel.protocol.play import GameSpec
+    from fedoel.protocol.tactics import DIMENSION, VOCABULARY
+
+    game = GameSpec.parse(arguments.game)
+    spec = VectorSpec("tactics", DIMENSION, VOCABULARY, "0" * 16, (game.family,), game.max_turns, 50.0, 200.0)
+    half = {name: array.astype(np.float16) for name, array in whole.items()}
+    baseline = np.zeros((1, game.max_turns), np.float32)
+    request = PlayRequest(1, 1, spec, baseline, half, np.zeros(DIMENSION, np.float32), signature=bytes(64))
+    return records_bytes(request_to_records(request)) / 1e6
 
 
 def wins(arguments: argparse.Namespace, policy: Any) -> int:
