@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ..protocol.errors import FedoelError
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 TAIL_LINES = 30
+PR_SET_PDEATHSIG = 1
 
 
 def flower_environment(home: Path, **more: str) -> dict[str, str]:
@@ -39,7 +41,7 @@ def flower_environment(home: Path, **more: str) -> dict[str, str]:
 def start_process(
     command: list[str], environment: Mapping[str, str], folder: Path, log: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own.
+    """Start a process in a session of its own; on Linux it is told to end when we die, whatever kills us.
 
     Parameters
     ----------
@@ -57,10 +59,18 @@ def start_process(
         with nullcontext(subprocess.PIPE) if log is None else log.open("ab") as output:
             return subprocess.Popen(
                 command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                start_new_session=True, cwd=folder,
+                start_new_session=True, cwd=folder, preexec_fn=_ending_with_us(),
             )  # fmt: skip
     except FileNotFoundError as error:
         raise FedoelError(f"{command[0]} is not installed: pip install 'fedoel[flower]'") from error
+
+
+def _ending_with_us() -> Callable[[], object] | None:
+    """Return what a child has to do for that before it becomes another program: see prctl(2)."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def tail(log: Path) -> str:
