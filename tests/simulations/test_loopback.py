@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from fedoel.client.processes import free_ports
 from fedoel.simulations.loopback import Wire
 
 
@@ -41,8 +42,7 @@ def test_nothing_gets_through_a_wire_that_is_cut_and_nothing_is_lost_when_it_is_
         assert end.recv(100) == b"two"
 
 
-def test_a_wire_to_a_server_that_is_down_closes_its_connections(echo: socket.socket) -> None:
-    port = echo.getsockname()[1]
-    echo.close()
+def test_a_wire_to_a_server_that_is_down_closes_its_connections() -> None:
+    [port] = free_ports(1)
     with socket.create_connection(("127.0.0.1", Wire(port).port), timeout=10) as end:
         assert end.recv(100) == b""
