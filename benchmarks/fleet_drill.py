@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -63,6 +64,7 @@ name = "{strategy}"
 min-available-nodes = 4
 patience = 3600.0
 """
+Misfortune = Callable[[int], Sequence[str]]
 MOMENT = 5.0  # seconds of a short cut
 LATEST = 1800.0  # seconds that a cycle may take
 SETTLED = 6.0  # seconds after which a device that still runs has been let in
@@ -172,13 +174,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", choices=("llama", "tactics"), default="llama")
     parser.add_argument("--heartbeat", type=int, default=FLOWERS_HEARTBEAT, help="seconds; Flower's own is 30")
+    parser.add_argument("--only", default="", help="nothing, a phase, short-cut, long-cut, server; commas between them")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--keep", type=Path, help="folder to run in, which stays")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fedoel-drill-") as made:
         fleet = LoopbackFleet((arguments.keep or Path(made)).absolute(), NAMES, arguments.heartbeat)
         try:
-            found = drill(fleet, arguments.backend)
+            found = drill(fleet, arguments.backend, arguments.only.split(",") if arguments.only else ())
         finally:
             fleet.end()
     print(table(found))
@@ -190,21 +193,25 @@ def main() -> None:
         raise SystemExit("something of this is wrong")
 
 
-def drill(fleet: LoopbackFleet, backend: str) -> dict[str, Any]:
-    """Run every misfortune once, a cycle each, after one without any."""
+def drill(fleet: LoopbackFleet, backend: str, only: Sequence[str] = ()) -> dict[str, Any]:
+    """Run every misfortune once, or only some, a cycle each, after one without any."""
     doing, longer, memory = Drill(fleet), 3.0 * fleet.heartbeat, Memory(fleet, NAMES[0])
-    plans: list[tuple[str, Callable[[int], Sequence[str]]]] = [("nothing", doing.nothing)]
-    plans += [(f"a device is killed when asked for `{p}`", lambda cycle, p=p: doing.kill(p, cycle)) for p in PHASES]  # type: ignore[misc]
-    plans += [(f"the network is cut for {t:.0f} s", lambda cycle, t=t: doing.cut(t, cycle)) for t in (MOMENT, longer)]  # type: ignore[misc]
-    plans += [("the server is killed", doing.server)]
-    fleet.make(RUN.format(cycles=len(plans), backend=backend, strategy=STRATEGY))
+    plans: dict[str, tuple[str, Misfortune]] = {"nothing": ("nothing", doing.nothing)}
+    plans |= {phase: (f"a device is killed when asked for `{phase}`", partial(doing.kill, phase)) for phase in PHASES}
+    plans |= {
+        name: (f"the network is cut for {seconds:.0f} s", partial(doing.cut, seconds))
+        for name, seconds in (("short-cut", MOMENT), ("long-cut", longer))
+    }
+    plans["server"] = ("the server is killed", doing.server)
+    chosen = [plans[name] for name in only] or list(plans.values())
+    fleet.make(RUN.format(cycles=len(chosen), backend=backend, strategy=STRATEGY))
     fleet.start("server")
     fleet.wait(lambda: "4 devices may come in" in fleet.said("server"), LATEST)
     for name in NAMES:
         fleet.start(name)
     memory.start()
     rows = []
-    for cycle, (what, do) in enumerate(plans, start=1):
+    for cycle, (what, do) in enumerate(chosen, start=1):
         doing.mark()
         fleet.wait(lambda cycle=cycle: _began(fleet, cycle), LATEST)  # type: ignore[misc]
         names = do(cycle)
@@ -215,7 +222,7 @@ def drill(fleet: LoopbackFleet, backend: str) -> dict[str, Any]:
     complete = fleet.running.pop("server").returncode == 0
     left = {name: fleet.stop(name) for name in NAMES}
     stores = {name: stored(fleet.folder / name) for name in NAMES}
-    whole = all(damaged == 0 and episodes >= 2 * len(plans) for episodes, damaged in stores.values())
+    whole = all(damaged == 0 and episodes >= 2 * len(chosen) for episodes, damaged in stores.values())
     good = complete and whole and not any(left.values()) and all(row.right for row in rows)
     return {
         "backend": backend, "heartbeat": fleet.heartbeat, "load": round(os.getloadavg()[2], 1), "good": good,
