@@ -5,11 +5,13 @@
 Each part runs in a process of its own, on one thread. Times are processor seconds, so that other work on the machine
 counts little. The parts:
 
-* memory and start: a process that has no torch plays; from its first line to its first command, and its largest size;
+* memory and start: a process that has no torch plays; from its first line to the first command of a single game, and
+  its largest size over all games side by side;
 * speed: tokens a second while it plays, and of the same calls to llama.cpp replayed with nothing between them;
 * cache: tokens evaluated a turn, as played, with every turn from nothing, and with every command from nothing;
 * agreement (with --agreement, needs torch): log-probabilities of commands against the torch backend in float32;
-* adapter: bytes of what travels to a device in each cycle, and what a coarser encoding does to the commands.
+* adapter: bytes of what travels to a device in each cycle, in several encodings, and what they do to the commands;
+  fedoel sends float16, to which the server has rounded what it judges.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import importlib
 import json
 import lzma
+import os
 import resource
 import subprocess
 import sys
@@ -44,6 +47,8 @@ def main() -> None:
     parser.add_argument("--game", default=GAME)
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--agreement", action="store_true")
+    parser.add_argument("--held-out", type=int, default=100, help="games that each encoding of the adapter plays")
+    parser.add_argument("--out", type=Path, help="folder for the table and its numbers")
     parser.add_argument("--part", choices=tuple(PARTS), help="run this one here, and print JSON")
     parser.add_argument("--weights", choices=WEIGHTS, default="f16")
     arguments = parser.parse_args()
@@ -53,29 +58,64 @@ def main() -> None:
     from fedoel.client.games.prepare import prepare
     from fedoel.client.games.store import default_cache
 
-    prepare(games_of(arguments), default_cache())
+    prepare([*games_of(arguments), *held_out(arguments)], default_cache())
+    found = collect(arguments)
+    print(table(found))
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+        (arguments.out / "table.md").write_text(table(found))
+
+
+def collect(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything; repeats go round the kinds of weights, so that what else runs meets all of them."""
+    runs: dict[str, list[dict[str, Any]]] = {weights: [] for weights in WEIGHTS}
     for weights in WEIGHTS:
         measure("start", arguments, weights)  # makes the copy of the weights, once
-        starts = [measure("start", arguments, weights) for _ in range(arguments.repeats)]
-        print(f"{weights}: first command after {spread(starts, 'first', 2)} s of processor time", end="")
-        print(f" ({spread(starts, 'wall', 2)} s by the clock); largest size {spread(starts, 'megabytes', 0)} MB")
-        speeds = [measure("speed", arguments, weights) for _ in range(arguments.repeats)]
-        print(
-            f"{weights}: {spread(speeds, 'playing', 0)} tokens/s in play, {spread(speeds, 'scoring', 0)} in scoring,",
-            end="",
-        )
-        print(f" {spread(speeds, 'bare', 0)} bare; play/bare {spread(speeds, 'play_share', 3)},", end="")
-        print(f" scoring/bare {spread(speeds, 'score_share', 3)}")
-        if arguments.agreement:
-            found = measure("agreement", arguments, weights)
-            print(
-                f"{weights}: mean |difference| of log-probabilities {found['mean']:.4f} over {found['commands']}",
-                end="",
-            )
-            print(f" commands, {found['weighted']:.4f} weighted by probability, KL {found['kl']:.5f} nats")
-    print("cache:", measure("cache", arguments, "f16"))
-    for line in measure("adapter", arguments, "f16")["rows"]:
-        print("adapter:", line)
+    for _ in range(arguments.repeats):
+        for weights in WEIGHTS:
+            runs[weights].append(measure("start", arguments, weights) | measure("speed", arguments, weights))
+    agreement = {weights: measure("agreement", arguments, weights) for weights in WEIGHTS if arguments.agreement}
+    return {
+        "command": " ".join(["python benchmarks/llama_device.py", *sys.argv[1:]]), "runs": runs,
+        "load": round(os.getloadavg()[1], 1), "processors": os.cpu_count(), "agreement": agreement,
+        "held_out": arguments.held_out,
+        "cache": measure("cache", arguments, "f16"), "adapter": measure("adapter", arguments, "f16"),
+    }  # fmt: skip
+
+
+def table(found: dict[str, Any]) -> str:
+    """Write what was found for people."""
+    lines = [
+        f"`{found['command']}`, one thread, load average {found['load']} on {found['processors']} processors; medians",
+        "(lowest-highest). Seconds are processor time.\n",
+        "| weights | largest size, MB | first command, s | by the clock, s | tokens/s in play | bare | play/bare |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for weights, runs in found["runs"].items():
+        columns = [("megabytes", 0), ("first", 2), ("wall", 2), ("playing", 0), ("bare", 0), ("play_share", 3)]
+        lines.append(" | ".join([f"| {weights}", *(spread(runs, key, digits) for key, digits in columns)]) + " |")
+    if found["agreement"]:
+        lines += [
+            "\n| weights | commands | mean difference of log-probabilities | weighted by probability | KL, nats |"
+        ]
+        lines += ["|---|---|---|---|---|"]
+    for weights, gap in found["agreement"].items():
+        numbers = f"{gap['mean']:.4f} | {gap['weighted']:.4f} | {gap['kl']:.5f}"
+        lines.append(f"| {weights} | {gap['commands']} | {numbers} |")
+    cached = found["cache"]
+    lines += [
+        f"\nTokens evaluated a turn, over {cached['turns']} turns: {cached['evaluated_a_turn']}; every turn from",
+        f"nothing: {cached['every_turn_from_nothing']}; every command from nothing:",
+        f"{cached['every_command_from_nothing']}.\n",
+        f"| adapter as | MB | packed, MB | mean difference of log-probabilities | won of {found['held_out']} |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["adapter"]["rows"]:
+        packed = ", ".join(f"{name} {size}" for name, size in row["packed"].items())
+        lines.append(f"| {row['encoding']} | {row['megabytes']} | {packed} | {row['mean_gap']} | {row['won']} |")
+    lines += [f"\nThe request that brings it in float16, with everything in it: {found['adapter']['message']} MB."]
+    return "\n".join(lines) + "\n"
 
 
 def measure(part: str, arguments: argparse.Namespace, weights: str) -> dict[str, Any]:
@@ -87,8 +127,6 @@ def measure(part: str, arguments: argparse.Namespace, weights: str) -> dict[str,
 
 
 def environment() -> dict[str, str]:
-    import os
-
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -106,14 +144,22 @@ def games_of(arguments: argparse.Namespace) -> list[Any]:
     return [(spec, game_seed(Split.REHEARSAL, index)) for index in range(arguments.games)]
 
 
+def held_out(arguments: argparse.Namespace) -> list[Any]:
+    from fedoel.client.games.splits import Split, game_seed
+    from fedoel.protocol.play import GameSpec
+
+    return [(GameSpec.parse(arguments.game), game_seed(Split.HELD_OUT, index)) for index in range(arguments.held_out)]
+
+
 def arrays_of(folder: Path) -> Arrays:
     """Read an adapter without safetensors, which a device has not: its format is a header and plain numbers."""
     raw = (folder / "adapter_model.safetensors").read_bytes()
     length = int.from_bytes(raw[:8], "little")
     header, body = json.loads(raw[8 : 8 + length]), raw[8 + length :]
     header.pop("__metadata__", None)
+    types = {"F16": np.float16, "F32": np.float32}
     return {
-        name: np.frombuffer(body[slice(*each["data_offsets"])], np.float32).reshape(each["shape"]).copy()
+        name: np.frombuffer(body[slice(*each["data_offsets"])], types[each["dtype"]]).reshape(each["shape"]).copy()
         for name, each in header.items()
     }
 
@@ -144,11 +190,12 @@ class Timed:
         return answers
 
 
-def play(arguments: argparse.Namespace, policy: Any) -> list[Any]:
+def play(arguments: argparse.Namespace, policy: Any, games: int | None = None) -> list[Any]:
     from fedoel.client.games.store import default_cache
     from fedoel.client.player import play_episodes
 
-    return play_episodes(policy, games_of(arguments), range(arguments.games), default_cache())
+    chosen = games_of(arguments)[:games]
+    return play_episodes(policy, chosen, range(len(chosen)), default_cache())
 
 
 def start(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -162,6 +209,7 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
         return answers
 
     policy.score = first_answer  # type: ignore[method-assign]
+    play(arguments, policy, games=1)
     play(arguments, policy)
     if "torch" in sys.modules:
         raise SystemExit("torch was loaded: this would not be a device's memory")
@@ -262,19 +310,50 @@ def agreement(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def adapter(arguments: argparse.Namespace) -> dict[str, Any]:
     """Encode the adapter in each way, decode it, and play with what came out."""
-    whole = arrays_of(arguments.version)
+    whole = {name: array.astype(np.float32) for name, array in arrays_of(arguments.version).items()}
     exact = policy_of(arguments, whole)
     situations = [turn.situation for trajectory in play(arguments, exact) for turn in trajectory.turns]
     reference, rows = exact.score(situations), []
     for name, (encode, decode) in ENCODINGS.items():
         raw = encode(whole)
         rounded = {key: decode(array) for key, array in whole.items()}
-        gap = compare(policy_of(arguments, rounded).score(situations), reference)
+        policy = policy_of(arguments, rounded)
+        gap, won = compare(policy.score(situations), reference), wins(arguments, policy)
         sizes = {packer: round(len(pack(raw)) / 1e6, 3) for packer, pack in packers().items()}
         rows.append(
-            {"encoding": name, "megabytes": round(len(raw) / 1e6, 3), **sizes, "mean_gap": round(gap["mean"], 5)}
+            {
+                "encoding": name,
+                "megabytes": round(len(raw) / 1e6, 3),
+                "packed": sizes,
+                "mean_gap": round(gap["mean"], 5),
+                "won": won,
+            }
         )
-    return {"rows": rows}
+    return {"rows": rows, "message": round(message_megabytes(arguments, whole), 3)}
+
+
+def message_megabytes(arguments: argparse.Namespace, whole: Arrays) -> float:
+    """Size of the whole request that brings an adapter to a device in each cycle, as fedoel sends it."""
+    from fedoel.protocol.experience import VectorSpec
+    from fedoel.protocol.messages import PlayRequest, records_bytes, request_to_records
+    from fedoel.protocol.play import GameSpec
+    from fedoel.protocol.tactics import DIMENSION, VOCABULARY
+
+    game = GameSpec.parse(arguments.game)
+    spec = VectorSpec("tactics", DIMENSION, VOCABULARY, "0" * 16, (game.family,), game.max_turns, 50.0, 200.0)
+    half = {name: array.astype(np.float16) for name, array in whole.items()}
+    baseline = np.zeros((1, game.max_turns), np.float32)
+    request = PlayRequest(1, 1, spec, baseline, half, np.zeros(DIMENSION, np.float32), signature=bytes(64))
+    return records_bytes(request_to_records(request)) / 1e6
+
+
+def wins(arguments: argparse.Namespace, policy: Any) -> int:
+    """Held-out games that a policy wins, each with the same draws for every policy."""
+    from fedoel.client.games.store import default_cache
+    from fedoel.client.player import play_episodes
+
+    games = held_out(arguments)
+    return sum(trajectory.won for trajectory in play_episodes(policy, games, range(len(games)), default_cache()))
 
 
 def packers() -> dict[str, Callable[[bytes], bytes]]:

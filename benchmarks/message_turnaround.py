@@ -14,19 +14,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from fedoel.client.processes import free_ports
+from fedoel.simulations.loopback import LoopbackFleet
 
-CALL = [sys.executable, "-c", "import sys; from fedoel.simulations.cli import main; sys.exit(main())"]
 RUN = """\
 cycles = {messages}
 [games]
@@ -62,33 +57,23 @@ def main() -> None:
 
 def measure(folder: Path, settings: str, messages: int) -> tuple[list[float], float]:
     """Run a fleet of one device; return the turn-around of each message, and the mean processor time, in seconds."""
-    [port] = free_ports(1)
-    address = f"127.0.0.1:{port}"
-    server, device = folder / "server", folder / "device"
-    call(folder, "server", "init", str(server), "--host", "127.0.0.1", "--port", str(port), "--listen", address)
-    (server / "run.toml").write_text(RUN.format(messages=messages))
-    call(folder, "device", "join", str(device), "--name", "one")
-    call(folder, "server", "enroll", str(server), str(device / "one.pub"))
-    call(folder, "device", "join", str(device), "--bundle", "one.fleet")
-    (device / "device.toml").write_text(settings)
-    said, spent = folder / "server.out", [0.0]
+    fleet, spent = LoopbackFleet(folder, ["device"]), [0.0]
+    fleet.make(RUN.format(messages=messages), settings)
 
     def over() -> bool:
-        spent.append(children_seconds(running[1].pid))
-        return running[0].poll() is not None
+        spent.append(children_seconds(fleet.running["device"].pid))
+        return fleet.over("server")
 
-    with said.open("wb") as output:
-        running = [subprocess.Popen([*CALL, "server", "start", str(server)], cwd=folder, stdout=output, stderr=output)]
-        try:
-            wait(lambda: b"may come in" in said.read_bytes(), said)
-            running.append(subprocess.Popen([*CALL, "device", "start", str(device)], cwd=folder, stdout=output))
-            wait(over, said)
-        finally:
-            for process in reversed(running):
-                process.terminate()
-                process.wait()
+    try:
+        fleet.start("server")
+        fleet.wait(lambda: "may come in" in fleet.said("server"), SECONDS)
+        fleet.start("device")
+        fleet.wait(over, SECONDS, every=0.2)
+        fleet.stop("device")
+    finally:
+        fleet.end()
     # A process is counted when the next one starts: the last one never is.
-    return turnarounds((device / "supernode.log").read_text()), max(spent) / (messages - 1)
+    return turnarounds(fleet.log("device")), max(spent) / (messages - 1)
 
 
 def children_seconds(device: int) -> float:
@@ -118,19 +103,6 @@ def turnarounds(log: str) -> list[float]:
             seconds.append((at - received).total_seconds())
             received = None
     return seconds
-
-
-def call(folder: Path, *words: str) -> None:
-    subprocess.run([*CALL, *words], cwd=folder, check=True, capture_output=True)
-
-
-def wait(what: Callable[[], bool], log: Path) -> None:
-    """Wait for something, not for ever."""
-    deadline = time.monotonic() + SECONDS
-    while not what():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"waited {SECONDS:.0f} s in vain:\n{log.read_text()[-2000:]}")
-        time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ..protocol.members import Members, read_members
 from ..protocol.messages import PlayRequest
 from ..protocol.secagg.keys import Identity
 from ..protocol.signing import check_request
-from .secret_file import exposed
+from .secret_file import check_secret
 
 FLEET_KEY, MEMBERS = "fleet.pub", "members"
 
@@ -102,8 +102,7 @@ def membership_at(folder: Path, path: Path) -> Membership:
     """
     members, fleet_key = load_members(folder)
     try:
-        if exposed(path):
-            raise ConfigError(f"others may read {path}: chmod 600 it, and give this device a new key if they did")
+        check_secret(path, "give this device a new key")
         identity = Identity(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text(encoding="ascii"))))
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -11,8 +12,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
 from ..protocol.errors import FedoelError
@@ -20,6 +21,7 @@ from ..protocol.errors import FedoelError
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 TAIL_LINES = 30
+PR_SET_PDEATHSIG = 1
 
 
 def flower_environment(home: Path, **more: str) -> dict[str, str]:
@@ -37,9 +39,16 @@ def flower_environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def start_process(
-    command: list[str], environment: Mapping[str, str], log: Path, folder: Path
+    command: list[str], environment: Mapping[str, str], folder: Path, log: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, with everything that it says at the end of a log.
+    """Start a process in a session of its own; on Linux it is told to end when we die, whatever kills us.
+
+    Parameters
+    ----------
+    folder
+        Where it works.
+    log
+        At the end of which everything goes that it says; None for a pipe.
 
     Raises
     ------
@@ -47,13 +56,21 @@ def start_process(
         If there is no such command.
     """
     try:
-        with log.open("ab") as output:
+        with nullcontext(subprocess.PIPE) if log is None else log.open("ab") as output:
             return subprocess.Popen(
-                command, env=dict(environment), stdout=output, stderr=output, stdin=subprocess.DEVNULL,
-                start_new_session=True, cwd=folder,
+                command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                start_new_session=True, cwd=folder, preexec_fn=_ending_with_us(),
             )  # fmt: skip
     except FileNotFoundError as error:
         raise FedoelError(f"{command[0]} is not installed: pip install 'fedoel[flower]'") from error
+
+
+def _ending_with_us() -> Callable[[], object] | None:
+    """Return what a child has to do for that before it becomes another program: see prctl(2)."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def tail(log: Path) -> str:
@@ -91,7 +108,7 @@ def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path, au
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End it and everything below it: Flower's simulation runs in a session of its own, and Ray below that."""
-    family = [process.pid, *_descendants(process.pid)]
+    family = [process.pid, *descendants(process.pid)]
     for sign in (signal.SIGTERM, signal.SIGKILL):
         for pid in family:
             with suppress(ProcessLookupError):
@@ -113,7 +130,7 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
     """Return children, grandchildren and so on; must be asked while the parents still live."""
     listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
     children: dict[int, list[int]] = {}

@@ -7,13 +7,16 @@ in a scenario file. Unknown keys are errors.
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, cast, get_type_hints
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_type_hints
 
 from .errors import ConfigError
 
 Scalar = int | float | str | bool
+Kind = TypeVar("Kind")
 PRECISIONS = ("auto", "fp32", "bf16")
 DECODINGS = ("tree", "free")
 DIVERGENCES = ("reverse-kl", "forward-kl", "jsd")
@@ -211,7 +214,7 @@ class RunConfig:
     @classmethod
     def from_nested(cls, values: Mapping[str, Any]) -> RunConfig:
         """Read a parsed scenario file; raises as `from_flat` does."""
-        config: RunConfig = _build(cls, values, "")
+        config = from_table(cls, values)
         _check_ranges(config)
         return config
 
@@ -220,8 +223,35 @@ class RunConfig:
         return dict(_flatten(self, ""))
 
 
-def _build(kind: Any, values: Any, where: str) -> Any:
-    """Build one dataclass from a table, converting ``per-client`` to ``per_client``."""
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}; it has to be a text file in UTF-8") from error
+
+
+def from_table(kind: type[Kind], values: Any, where: str = "") -> Kind:
+    """Build a dataclass from a table of settings, and those in it from tables inside; ``per_client`` is ``per-client``.
+
+    Parameters
+    ----------
+    where
+        What stands before a setting's name in messages.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is unknown or of another type.
+    """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or 'the configuration'} must be a table of settings, not {values!r}")
     hints = get_type_hints(kind)
@@ -232,7 +262,7 @@ def _build(kind: Any, values: Any, where: str) -> Any:
             raise ConfigError(f"unknown setting {where}{key!s}; known here: {', '.join(sorted(known))}")
         expected = hints[known[key]]
         chosen[known[key]] = (
-            _build(expected, value, f"{where}{key}.")
+            from_table(cast(Any, expected), value, f"{where}{key}.")
             if is_dataclass(expected)
             else _typed(expected, value, where + key)
         )

@@ -193,7 +193,7 @@ class TorchLearner:
         path = self._cache / "warm-starts" / f"{self._warm_key(turns)}.npz"
         if path.exists():
             with np.load(path, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
+                return rounded({name: stored[name] for name in stored.files})
         settings = self._config.warm_start
         schedule = Schedule(settings.steps, settings.batch, settings.learning_rate, anchor=settings.anchor)
         adapter = self._imitate(turns, schedule, advance)
@@ -343,7 +343,7 @@ class TorchLearner:
         model.load(adapter)
         steps(anchor)
         self.forget()
-        return model.adapter()  # type: ignore[no-any-return]
+        return rounded(model.adapter())
 
     @property
     def _free(self) -> bool:
@@ -364,6 +364,11 @@ class TorchLearner:
             prompt = render(turn.situation, style)
             digest.update(repr((prompt, turn.situation.admissible)).encode())
         return digest.hexdigest()[:24]
+
+
+def rounded(adapter: Adapter) -> Adapter:
+    """Round trained weights to float16, as they travel: the server measures and judges what devices will play."""
+    return {name: array.astype(np.float16) for name, array in adapter.items()}
 
 
 def make_learner(config: RunConfig, cache: Path) -> Learner:

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..protocol.config import RunConfig, Scalar
+from ..protocol.config import RunConfig, Scalar, read_toml
 from ..protocol.errors import ConfigError
 from ..server.files import write_whole
 from ..server.phases import CHECKPOINTS, cycle_folder
 from ..server.run_folder import prepare_folder
 from .baselines.baseline import Baseline, Federated, load_baseline
 from .experiment_table import arms_table
-from .scenario import load_scenario, parse_setting, read_toml
+from .scenario import load_scenario, parse_setting
 from .summary import read_summary
 
 BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy", "federation")

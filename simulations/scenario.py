@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..protocol.config import RunConfig, Scalar
+from ..protocol.config import RunConfig, Scalar, read_toml
 from ..protocol.errors import ConfigError
 
 BUILT_IN = ("quick", "standard", "full", "private")
@@ -67,22 +67,6 @@ def _find(scenario: str) -> Path:
             f"no scenario {scenario!r}: give the path of a TOML file, or a built-in name: {', '.join(BUILT_IN)}"
         )
     return path
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be read, or is not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}; a scenario is a text file in UTF-8") from error
 
 
 def _override(settings: dict[str, Any], key: str, value: Scalar) -> None:

@@ -48,7 +48,7 @@ def superlink(home: Path, threads: int) -> Iterator[SuperLink]:
         "flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess", "--host", "127.0.0.1",
         "--port", str(port), "--control-api-address", f"127.0.0.1:{control}",
     ]  # fmt: skip
-    process = start_process(command, environment, log, home)
+    process = start_process(command, environment, home, log)
     try:
         wait_until_healthy(process, f"http://127.0.0.1:{port}", log)
         yield SuperLink(environment, log)

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from ...protocol.enrolment import check_address
 from ...protocol.errors import FedoelError
 from ..model_files import find_model, model_digest
-from ..secret_file import exposed
+from ..secret_file import check_secret
 from .folder import DeviceFolder, folder_at, joined, membership_of
 from .idle import free_memory
 from .probe import ProbeError, probe
@@ -24,6 +25,7 @@ PYTHONS = ((3, 11), (3, 14))
 FLOWERS = ((1, 41), (1, 43))
 MEGABYTES = {False: 300, True: 700}  # of memory, without a language model and with one
 DISK = {False: 100, True: 1000}
+PLAYERS = {"llama.cpp": ("llama_cpp", "gguf", "jinja2"), "torch": ("torch", "transformers", "peft", "gguf")}
 # Flower refuses a node whose clock is 5 s ahead of the server's or 305 s behind it; a date in HTTP is whole seconds.
 AHEAD, BEHIND = 4.0, 300.0
 
@@ -63,6 +65,8 @@ def examine(folder: DeviceFolder) -> Iterator[Finding]:
     yield _memory(model)
     yield _disk(folder.path, model)
     yield _model(folder)
+    if model:
+        yield _player()
     yield from _server(folder)
 
 
@@ -93,14 +97,16 @@ def _settings(folder: DeviceFolder) -> Finding:
 
 
 def _keys(folder: DeviceFolder) -> Finding:
-    for path in (folder.node_key, folder.identity, folder.store_key):
-        if not path.exists():
-            if path == folder.store_key:
-                continue  # it is made with the first game
-            return Finding("keys", False, f"{path} is missing: run `fedoel device join {folder.path} --name NAME`")
-        if exposed(path):
-            return Finding("keys", False, f"others may read {path}: chmod 600 it, or join with new keys if they did")
-    return Finding("keys that nobody else may read", True)
+    def look() -> str:
+        for path in (folder.node_key, folder.identity):
+            if not path.exists():
+                return f"{path} is missing: run `fedoel device join {folder.path} --name NAME`"
+        made = [folder.store_key] if folder.store_key.exists() else []  # with the first game
+        for path in (folder.node_key, folder.identity, *made):
+            check_secret(path, "give this device new keys")
+        return ""
+
+    return _tried("keys that nobody else may read", look)
 
 
 def _member(folder: DeviceFolder) -> Finding:
@@ -147,6 +153,13 @@ def _model(folder: DeviceFolder) -> Finding:
 
     what = "the fleet's base model" if _has_model(folder) else "no base model needed"
     return _tried(what, look)
+
+
+def _player() -> Finding:
+    """Look for what plays with a model: the run names llama.cpp or torch, and either can be there."""
+    there = [name for name, needs in PLAYERS.items() if all(find_spec(need) for need in needs)]
+    remedy = "pip install 'fedoel[llama]' (pip compiles it), or fedoel[torch] where the run's policy.backend is torch"
+    return Finding(f"{' and '.join(there) or 'something'} to play the model with", bool(there), remedy)
 
 
 def _server(folder: DeviceFolder) -> Iterator[Finding]:

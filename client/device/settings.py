@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import time
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
 
+from ...protocol.config import from_table, read_toml
 from ...protocol.errors import ConfigError
 
 POWERS = ("any", "mains")
@@ -34,7 +33,6 @@ megabytes = 100
 [model]
 file = ""  # GGUF file or folder of the base model; empty for the packaged one
 """
-Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +87,11 @@ def read_settings(path: Path) -> DeviceSettings:
     ConfigError
         If they cannot be read, or one of them is unknown or cannot be used.
     """
+    if not path.exists():
+        raise ConfigError(f"{path} is missing: run `fedoel device join` first")
+    values = read_toml(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} is missing: run `fedoel device join` first") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    try:
-        tables = get_type_hints(DeviceSettings)
-        if unknown := set(values) - set(tables):
-            raise ConfigError(f"unknown table {sorted(unknown)[0]!r}; known are {', '.join(tables)}")
-        settings = DeviceSettings(**{name: _table(tables[name], name, values[name]) for name in values})
+        settings = from_table(DeviceSettings, values)
         hours_of(settings.play.hours)
         _check(settings)
     except ConfigError as error:
@@ -136,20 +128,3 @@ def _check(settings: DeviceSettings) -> None:
         raise ConfigError(f"limits.threads must be 1 or more, not {settings.limits.threads!r}")
     if settings.play.power not in POWERS:
         raise ConfigError(f"play.power must be one of {', '.join(POWERS)}, not {settings.play.power!r}")
-
-
-def _table(kind: type[Kind], where: str, values: Any) -> Kind:
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where} must be a table of settings, not {values!r}")
-    hints = get_type_hints(kind)
-    known = {name.replace("_", "-"): name for name in (item.name for item in fields(kind))}  # type: ignore[arg-type]
-    chosen: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            raise ConfigError(f"unknown setting {where}.{key}; known here: {', '.join(known)}")
-        wanted = hints[known[key]]
-        number = float(value) if wanted is float and type(value) is int else value
-        if type(number) is not wanted:
-            raise ConfigError(f"{where}.{key} must be {wanted.__name__}, not {value!r}")
-        chosen[known[key]] = number
-    return kind(**chosen)

@@ -18,8 +18,8 @@ from types import FrameType
 
 from ...protocol.enrolment import Bundle
 from ...protocol.errors import ConfigError, FedoelError
-from ..processes import end_session, flower_environment, free_ports
-from ..secret_file import exposed
+from ..processes import end_session, flower_environment, free_ports, start_process
+from ..secret_file import check_secret
 from .folder import DeviceFolder, folder_at, joined, membership_of
 from .settings import DeviceSettings, read_settings
 
@@ -34,8 +34,7 @@ def start(arguments: argparse.Namespace) -> int:
     folder = folder_at(arguments.dir)
     bundle, settings = joined(folder), read_settings(folder.settings)
     membership_of(folder)
-    if exposed(folder.node_key):
-        raise ConfigError(f"others may read {folder.node_key}: chmod 600 it, or join with new keys if they did")
+    check_secret(folder.node_key, "give this device new keys")
     folder.flower.mkdir(parents=True, exist_ok=True)
     write_node_config(folder, bundle, settings)
     with _only_one(folder):
@@ -102,13 +101,7 @@ def _run(folder: DeviceFolder, words: list[str], settings: DeviceSettings) -> in
     threads = str(settings.limits.threads)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = flower_environment(folder.flower, **POLL, **dict.fromkeys(names, threads))
-    try:
-        process = subprocess.Popen(
-            words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True, cwd=folder.flower,
-        )  # fmt: skip
-    except FileNotFoundError as error:
-        raise FedoelError(f"{words[0]} is not installed: pip install 'fedoel[flower]'") from error
+    process = start_process(words, environment, folder.flower)
     stopped: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:

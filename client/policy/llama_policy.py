@@ -30,7 +30,7 @@ from .llama_prefixes import Prefixes
 from .llama_steered import Readout, SteeredLlamaPolicy
 from .llama_weights import weights_file
 from .lora import write_gguf_lora
-from .policy import LogProbs
+from .policy import LogProbs, check_version
 from .tokens import Encoder, Row
 
 Adapter = Mapping[str, NDArray[Any]]
@@ -179,6 +179,5 @@ def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Pat
         If base, prompt or adapter differ from those of `version`.
     """
     policy = LlamaPolicy(load_model(config, cache), adapter)
-    if version and policy.version != version:
-        raise ModelError(f"asked for policy {version}, but base, prompt and adapter here make {policy.version}")
+    check_version(policy, version)
     return policy

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ...protocol.errors import ModelError
 from ...protocol.situation import Situation
 
 LogProbs = NDArray[np.float32]
@@ -53,6 +54,18 @@ class Speaker(Protocol):
     def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
         """Write an answer to each situation, sampled with its own random stream."""
         ...
+
+
+def check_version(policy: Policy, version: str) -> None:
+    """Refuse a policy that is not the version that was meant; an empty version is any.
+
+    Raises
+    ------
+    ModelError
+        If base, prompt or adapter differ.
+    """
+    if version and policy.version != version:
+        raise ModelError(f"asked for policy {version}, but base, prompt and adapter here make {policy.version}")
 
 
 def sampled(probs: NDArray[np.floating[Any]], rng: np.random.Generator) -> int:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
 from .base import Base, load_base
 from .free import Decoding, FreePolicy, tell
-from .policy import LogProbs
+from .policy import LogProbs, check_version
 from .reading import Reading
 from .scenes import Pool, SceneCache
 from .segments import Attended
@@ -30,7 +31,7 @@ from .steered import SteeredPolicy
 from .tokens import Encoder, Row, cut
 from .trunk import Trunk
 
-Adapter = Mapping[str, NDArray[np.float32]]
+Adapter = Mapping[str, NDArray[Any]]
 
 
 class TorchModel:
@@ -79,7 +80,8 @@ class TorchModel:
             raise ModelError("the adapter does not fit: its LoRA rank, layers or base model differ from policy.lora-*")
         version = policy_version(self.name, chosen)
         if version != self.version:
-            set_peft_model_state_dict(self.base.model, {n: torch.from_numpy(np.array(a)) for n, a in chosen.items()})
+            weights = {name: torch.from_numpy(array.astype(np.float32)) for name, array in chosen.items()}
+            set_peft_model_state_dict(self.base.model, weights)
             self.version = version
         return version
 
@@ -236,8 +238,7 @@ def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Pat
         If base, prompt or adapter differ from those of `version`.
     """
     policy = TorchPolicy(load_model(config, cache), adapter)
-    if version and policy.version != version:
-        raise ModelError(f"asked for policy {version}, but base, prompt and adapter here make {policy.version}")
+    check_version(policy, version)
     return speaking(policy, config)
 
 

@@ -82,7 +82,7 @@ class Fleet:
             "--ssl-keyfile", str(self.folder.key), "--enable-supernode-auth",
             "--database", str(self.folder.flower / "superlink.sqlite"), "--isolation", "subprocess",
         ]  # fmt: skip
-        process = start_process(command, environment, self.folder.log, self.folder.flower)
+        process = start_process(command, environment, self.folder.flower, self.folder.log)
         write_whole(self.process_file, str(process.pid).encode())
         try:
             wait_until_healthy(process, self.url, self.folder.log, self.folder.ca_certificate)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from ...protocol.config import RunConfig
+from ...protocol.config import RunConfig, read_toml
 from ...protocol.errors import ConfigError
 from ..run_folder import STORED, stored_config
 from .folder import ServerFolder
@@ -22,12 +19,11 @@ def read_run(folder: ServerFolder) -> RunConfig:
     ConfigError
         If it cannot be read, or holds an unknown or unusable setting.
     """
-    path = folder.run_file
+    values = {"name": "fleet", **read_toml(folder.run_file)}
     try:
-        values: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        config = RunConfig.from_nested({"name": "fleet", **values})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ConfigError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        config = RunConfig.from_nested(values)
+    except ConfigError as error:
+        raise ConfigError(f"{folder.run_file}: {error}") from error
     base = str((folder.path / config.policy.base).absolute()) if config.policy.base else ""
     return replace(
         config, out=str(folder.run), policy=replace(config.policy, base=base),

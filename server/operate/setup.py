@@ -9,7 +9,7 @@ from cryptography import x509
 
 from ...client.membership import FLEET_KEY, MEMBERS
 from ...client.model_files import find_model, model_digest
-from ...client.secret_file import exposed, write_secret
+from ...client.secret_file import check_secret, write_secret
 from ...protocol.enrolment import Bundle, bundle_to_text, card_from_text, check_address, sign_bundle
 from ...protocol.errors import ConfigError, EnrolmentError
 from ..files import write_whole
@@ -133,8 +133,7 @@ def _certify(folder: ServerFolder, settings: Settings) -> None:
 
 def _bundle(folder: ServerFolder, settings: Settings, device: Enrolled) -> Bundle:
     try:
-        if exposed(folder.ca_key):
-            raise ConfigError(f"others may read {folder.ca_key}: chmod 600 it, and make a new fleet if they did")
+        check_secret(folder.ca_key, "make a new fleet")
         plain = Bundle(
             device.name, device.number, settings.address, folder.ca_certificate.read_text(encoding="ascii"),
             (folder.fleet / FLEET_KEY).read_text(encoding="ascii"),

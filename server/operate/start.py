@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...client.processes import tail
 from ...client.runtime import LocalRuntime
-from ...client.secret_file import exposed
+from ...client.secret_file import check_secret
 from ...protocol.errors import ConfigError, FedoelError
 from ..app import check
 from ..events import Event, follow
@@ -69,8 +69,7 @@ def _check_keys(folder: ServerFolder) -> None:
     for path in (folder.key, folder.ca_key, folder.fleet / "fleet.key"):
         if not path.exists():
             raise ConfigError(f"{path} is missing: put back a copy of it, or make a new fleet")
-        if exposed(path):
-            raise ConfigError(f"others may read {path}: chmod 600 it, and make a new fleet if they did")
+        check_secret(path, "make a new fleet")
 
 
 def _run(folder: ServerFolder, environment: Mapping[str, str], events: Iterator[Event | None]) -> str:

@@ -88,7 +88,7 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(joined: Joined, monk
 
     assert list(failing()) == ["reach 127.0.0.1:9"]
     device.node_key.chmod(0o644)
-    assert "chmod 600" in failing()["keys"]
+    assert "chmod 600" in failing()["keys that nobody else may read"]
     device.node_key.chmod(0o600)
     device.settings.write_text("[play]\nhours = 'always'\n")
     assert "22:00-07:00" in failing()["settings"]
@@ -104,7 +104,9 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(joined: Joined, monk
     assert "something else" in failing()["a member of the fleet"]
 
 
-def test_the_doctor_compares_models_by_their_digest(fresh: Fresh, tmp_path: Path) -> None:
+def test_the_doctor_compares_models_by_their_digest_and_looks_for_what_plays_them(
+    fresh: Fresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tmp_path / "base.gguf"
     model.write_bytes(b"GGUF and so on")
     run = tmp_path / "server" / "run.toml"
@@ -122,6 +124,12 @@ def test_the_doctor_compares_models_by_their_digest(fresh: Fresh, tmp_path: Path
     assert bundle_of(device).model in look()
     model.unlink()
     assert "there is no model" in look()
+    monkeypatch.setattr("fedoel.client.device.doctor.find_spec", lambda name: None)
+    assert "fedoel[llama]" in next(f.remedy for f in examine(device) if f.what == "something to play the model with")
+    monkeypatch.setattr("fedoel.client.device.doctor.find_spec", lambda name: name not in ("torch", "gguf") or None)
+    assert not next(f.good for f in examine(device) if "to play the model with" in f.what)
+    monkeypatch.setattr("fedoel.client.device.doctor.find_spec", lambda name: name != "torch" or None)
+    assert next(f.good for f in examine(device) if f.what == "llama.cpp to play the model with")
 
 
 def test_a_supernode_gets_the_fleets_certificate_its_own_key_and_its_place(joined: Joined) -> None:

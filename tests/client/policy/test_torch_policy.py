@@ -12,9 +12,13 @@ from transformers import AutoModelForCausalLM
 from fedoel.client.policy import scenes
 from fedoel.client.policy.base import load_base, pick_device
 from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy, load_policy
-from fedoel.protocol.config import PolicyConfig
+from fedoel.protocol.config import PolicyConfig, RunConfig, WarmStartConfig
 from fedoel.protocol.errors import ModelError
+from fedoel.protocol.experience import VectorSpec
+from fedoel.protocol.messages import PlayRequest, request_from_records, request_to_records
+from fedoel.protocol.play import Turn
 from fedoel.protocol.situation import Memory, Situation
+from fedoel.protocol.tactics import DIMENSION, VOCABULARY
 from fedoel.protocol.versions import Manifest
 from fedoel.server.learner import TorchLearner
 from fedoel.server.registry import load_adapter, save_version
@@ -185,8 +189,6 @@ def test_a_saved_version_loads_with_plain_peft(
 
     from peft import PeftModel
 
-    from fedoel.protocol.config import RunConfig
-
     policy = TorchPolicy(model, adapters[0])
     manifest = Manifest(policy.version, "", model.base.digest, 0, "tactics", (), 0, {})
     learner = TorchLearner(replace(RunConfig(), policy=config(tiny_base)), tmp_path)
@@ -207,3 +209,21 @@ def test_an_empty_adapter_is_the_base_model_also_after_another(
     assert not np.allclose(adapted, model.score(situations())[0], atol=1e-3)
     plain = AutoModelForCausalLM.from_pretrained(tiny_base)
     assert np.allclose(model.score(situations())[0], by_hand(plain, model, situations()[0]), atol=1e-4)
+
+
+def test_a_device_plays_the_very_weights_that_the_server_judges(tiny_base: Path, tmp_path: Path) -> None:
+    """What is learned is rounded to what travels, half the bytes, before anything is measured."""
+    chosen = RunConfig(policy=config(tiny_base), warm_start=WarmStartConfig(steps=2, batch=2))
+    learner = TorchLearner(chosen, tmp_path)
+    turns = [Turn(situations()[0], np.log(np.full(4, 0.25, np.float32)), 0, 0.0)]
+    adapter = learner.warm_start(turns, lambda steps: None)
+    assert {array.dtype for array in adapter.values()} == {np.dtype(np.float16)}
+    judged = learner.policy(adapter)
+    spec = VectorSpec("tactics", DIMENSION, VOCABULARY, judged.version, ("frozen-lake",), 10, 50.0, 200.0)
+    request = PlayRequest(1, 1, spec, np.zeros((1, 10), np.float32), adapter)
+    arrived = request_from_records(request_to_records(request)).adapter
+    device = load_policy(config(tiny_base), arrived, judged.version, tmp_path)  # which refuses another version
+    for ours, theirs in zip(judged.score(situations()), device.score(situations()), strict=True):
+        assert np.array_equal(ours, theirs)
+    again = TorchLearner(chosen, tmp_path).warm_start(turns, lambda steps: None)  # from the cache
+    assert all(np.array_equal(again[name], array) for name, array in adapter.items())

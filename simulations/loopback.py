@@ -1,0 +1,230 @@
+"""A real fleet on one machine, for tests and drills: a server and devices as processes, over TLS on loopback.
+
+What is simulated is the misfortune: processes lose their power, and the network between them is cut.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+
+from ..client.processes import descendants, free_ports, tail
+from ..protocol.errors import FedoelError
+
+CALL = [sys.executable, "-c", "import sys; from fedoel.simulations.cli import main; sys.exit(main())"]
+FLOWERS_HEARTBEAT, SHORTEST_HEARTBEAT = 30, 10  # seconds; Flower's SuperLink accepts none that is shorter
+# A SuperNode says itself how often it will be heard of, and has no option for it. Elsewhere the same number is the time
+# in which a process for a message has to have started: that stays.
+OFTENER = """\
+import sys
+if any(word.endswith("flower-supernode") for word in sys.orig_argv):
+    from flwr.supercore import heartbeat
+    from flwr.supernode import fleet_http_connection
+    heartbeat.HEARTBEAT_DEFAULT_INTERVAL = fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL = {seconds}
+"""
+NOTES = "FEDOEL_NOTES"  # environment variable with the folder for notes
+STOP_SECONDS, COMMAND_SECONDS = 30.0, 120.0
+
+
+class Wire:
+    """A connection to a port of this machine that can be cut: nothing gets through until it is mended.
+
+    Connections stay open in between, as they do when a cable is pulled.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target, self._whole = target, Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._whole.set()
+        Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Let nothing through."""
+        self._whole.clear()
+
+    def mend(self) -> None:
+        """Let everything through again."""
+        self._whole.set()
+
+    def _accept(self) -> None:
+        while True:
+            near, _ = self._listener.accept()
+            Thread(target=self._connect, args=(near,), daemon=True).start()
+
+    def _connect(self, near: socket.socket) -> None:
+        self._whole.wait()
+        try:
+            far = socket.create_connection(("127.0.0.1", self._target))
+        except OSError:  # the server is down
+            near.close()
+            return
+        for source, sink in ((near, far), (far, near)):
+            Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                self._whole.wait()
+                sink.sendall(data)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@dataclass
+class LoopbackFleet:
+    """A fleet's folder, and the processes of it that run.
+
+    Parameters
+    ----------
+    folder
+        Holds ``server`` and a folder for each device.
+    names
+        Of the devices.
+    heartbeat
+        Seconds between two signs of life that a device promises. Flower takes it for alive for twice as long.
+    """
+
+    folder: Path
+    names: Sequence[str]
+    heartbeat: int = FLOWERS_HEARTBEAT
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._port = free_ports(1)[0]
+        self.wire = Wire(self._port)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "sitecustomize.py").write_text(OFTENER.format(seconds=self.heartbeat), encoding="utf-8")
+
+    @property
+    def server(self) -> Path:
+        """The server's folder."""
+        return self.folder / "server"
+
+    @property
+    def notes(self) -> Path:
+        """Where `fedoel.simulations.loopback_sum` notes what devices were asked."""
+        return self.folder / "notes"
+
+    def make(self, run: str, settings: str | None = None) -> None:
+        """Make the server's folder with this run, and let every device join, by the commands that people use.
+
+        Parameters
+        ----------
+        settings
+            What `device.toml` of every device says; None for what `join` writes.
+        """
+        addresses = ("--port", str(self.wire.port), "--listen", f"127.0.0.1:{self._port}")
+        _call("server", "init", str(self.server), "--host", "127.0.0.1", *addresses)
+        (self.server / "run.toml").write_text(run, encoding="utf-8")
+        for name in self.names:
+            device, bundle = str(self.folder / name), str(self.folder / f"{name}.fleet")
+            given = ("--ca", str(self.server / "ca.crt"), "--server", f"127.0.0.1:{self.wire.port}")
+            _call("device", "join", device, "--name", name, *given)
+            _call("server", "enroll", str(self.server), f"{device}/{name}.pub", "--out", bundle)
+            _call("device", "join", device, "--bundle", bundle)
+            if settings is not None:
+                (self.folder / name / "device.toml").write_text(settings, encoding="utf-8")
+
+    def do(self, *words: str) -> str:
+        """Run a command to its end and return what it printed.
+
+        Raises
+        ------
+        FedoelError
+            If it fails.
+        """
+        done = subprocess.run(
+            [*CALL, *words], cwd=self.folder, env=self._environment, capture_output=True, text=True,
+            timeout=COMMAND_SECONDS, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise FedoelError(f"`fedoel {' '.join(words)}` failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def start(self, who: str) -> None:
+        """Start the server, or a device by its name."""
+        kind = "server" if who == "server" else "device"
+        with (self.folder / f"{who}.out").open("ab") as output:
+            self.running[who] = subprocess.Popen(
+                [*CALL, kind, "start", str(self.folder / who)], cwd=self.folder, env=self._environment,
+                stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def said(self, who: str) -> str:
+        """What a process has printed."""
+        path = self.folder / f"{who}.out"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def log(self, device: str) -> str:
+        """What a device's SuperNode has logged."""
+        path = self.folder / device / "supernode.log"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def over(self, who: str) -> bool:
+        """Whether a process has ended by itself."""
+        return self.running[who].poll() is not None
+
+    def wait(self, what: Callable[[], object], seconds: float, every: float = 0.1) -> None:
+        """Wait for something, for so long and no longer.
+
+        Raises
+        ------
+        FedoelError
+            If it does not come, with the ends of the logs.
+        """
+        deadline = time.monotonic() + seconds
+        while not what():
+            if time.monotonic() > deadline:
+                logs = "\n".join(f"--- {path}\n{tail(path)}" for path in self._logs())
+                raise FedoelError(f"waited {seconds:.0f} s in vain\n{logs}")
+            time.sleep(every)
+
+    def kill(self, who: str) -> None:
+        """SIGKILL a process and everything below it, as when the power goes."""
+        process = self.running.pop(who)
+        for pid in [process.pid, *descendants(process.pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+    def stop(self, who: str) -> int:
+        """Ask a process to end, and return its exit code."""
+        process = self.running.pop(who)
+        process.terminate()
+        return process.wait(timeout=STOP_SECONDS)
+
+    def end(self) -> None:
+        """End whatever still runs."""
+        self.wire.mend()
+        for who in list(self.running):
+            self.kill(who)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        paths = [str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), NOTES: str(self.notes)}
+
+    def _logs(self) -> list[Path]:
+        return [*self.folder.glob("*.out"), *self.folder.glob("*/s*.log"), *self.folder.glob("server/flower/run.log")]
+
+
+def _call(*words: str) -> None:
+    """Do a command in this process, which is faster than to start one."""
+    from .cli import main
+
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as errors:
+        code = main(list(words))
+    if code:
+        raise FedoelError(f"`fedoel {' '.join(words)}` failed:\n{errors.getvalue()}")

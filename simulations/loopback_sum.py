@@ -1,0 +1,96 @@
+"""What a secure sum on a loopback fleet should have released: the sum of what its devices have in their stores.
+
+A server does not keep what a single device sends, and a device not what it was asked. So the strategy writes the
+request down, and the vectors are made again from the games that the devices have logged.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from ..client.device.folder import DeviceFolder, joined
+from ..client.encoders.encoder import encode, load_encoder
+from ..client.games.assignment import client_games
+from ..client.policy.tactics_policy import TacticsPolicy
+from ..client.store import Store
+from ..client.store_key import key_from_file
+from ..protocol.config import RunConfig
+from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
+from ..protocol.messages import PlayRequest
+from ..protocol.play import Trajectory, specs_from_text
+from ..protocol.privacy.plan import Plan
+from ..protocol.secagg.masks import cell_type
+from ..protocol.tactics import DIMENSION
+from ..server.files import write_whole
+from ..server.run_folder import stored_config
+from ..strategies.secure_mean import SecureMean, Tally
+from .loopback import NOTES
+
+STRATEGY = f"{__name__}:NotedMean"
+
+
+class NotedMean(SecureMean):
+    """`secure-mean` that writes down what devices were asked, and changes nothing of it."""
+
+    def sums(
+        self, grid: Grid, server_round: int, request: PlayRequest, timeout: float, tally: Tally
+    ) -> list[Aggregate]:
+        """Write the request's specification, plan and baseline down, and sum."""
+        head = json.dumps({"spec": request.spec.to_json(), "plan": self.plan(request.spec).to_json()})
+        buffer = io.BytesIO()
+        np.savez(buffer, head=np.frombuffer(head.encode(), np.uint8), baseline=request.baseline)
+        write_whole(_note(Path(os.environ[NOTES]), request.cycle), buffer.getvalue())
+        return super().sums(grid, server_round, request, timeout, tally)
+
+
+def released(server: Path, cycle: int) -> Vector:
+    """Read what a cycle's secure sum gave, shape ``(spec.size,)``."""
+    with np.load(server / "run" / "checkpoints" / f"cycle-{cycle:03d}" / "collect.npz") as kept:
+        found: Vector = kept["vector"]
+    return found
+
+
+def expected(server: Path, devices: Sequence[Path], cycle: int, notes: Path) -> Vector:
+    """Add up what devices had to send in a cycle, shape ``(spec.size,)``: exactly what a sum without noise releases.
+
+    Parameters
+    ----------
+    devices
+        Folders of those that are in the sum. Their codec must be `tactics`, which needs no policy.
+    notes
+        What `NotedMean` wrote.
+    """
+    with np.load(_note(notes, cycle)) as note:
+        head, baseline = json.loads(note["head"].tobytes()), note["baseline"]
+    spec, plan, config = VectorSpec.from_json(head["spec"]), Plan.from_json(head["plan"]), stored_config(server / "run")
+    encoder, policy = load_encoder(config.codec.name), TacticsPolicy("", np.zeros(DIMENSION, np.float32))
+    total = np.zeros(plan.cells, np.int64)
+    for device in devices:
+        played = played_in(device, config, cycle)
+        total += plan.steps_of(encode(encoder, policy, played, spec, baseline, config.codec.discount).parts())
+    decoded = plan.decode(total.astype(cell_type(plan.bits)))
+    return ExperienceVector.from_parts(spec, decoded).to_array()
+
+
+def played_in(device: Path, config: RunConfig, cycle: int) -> list[Trajectory]:
+    """Return what a device has logged of one cycle's games; what was played twice is there once."""
+    folder = DeviceFolder(device)
+    number = joined(folder).number
+    wanted = client_games(
+        specs_from_text(config.games.families), number, number + 1, config.games.per_client, cycle,
+        config.games.partition, config.seed,
+    )  # fmt: skip
+    contents = Store(folder.store, f"client-{number}", key_from_file(folder.store_key)).read()
+    logged = {(row.trajectory.spec, row.trajectory.seed): row.trajectory for row in contents.rows}
+    return [logged[game] for game in wanted]
+
+
+def _note(folder: Path, cycle: int) -> Path:
+    return folder / f"request-{cycle:03d}.npz"

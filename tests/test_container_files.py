@@ -1,0 +1,61 @@
+"""Container files name what is in the repository: a build would fail otherwise, and nothing here builds them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fedoel.simulations.cli import parser
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "deploy").glob("Containerfile.*"))
+INSTRUCTIONS = {"FROM", "RUN", "WORKDIR", "COPY", "USER", "VOLUME", "EXPOSE", "ARG", "ENV", "ENTRYPOINT", "CMD"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def instructions(path: Path) -> list[tuple[str, str]]:
+    """Instructions of a container file, with continued lines joined and comments left out."""
+    text = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", path.read_text(), flags=re.MULTILINE))
+    found = [line.partition(" ") for line in text.splitlines() if line.strip()]
+    return [(name, rest.strip()) for name, _, rest in found]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.suffix)
+def test_a_container_is_built_from_what_is_there(path: Path) -> None:
+    steps = instructions(path)
+    assert steps[0][0] == "FROM" and {name for name, _ in steps} <= INSTRUCTIONS
+    copies = [shlex.split(rest) for name, rest in steps if name == "COPY" and not rest.startswith("--from=build ")]
+    copied = [source for words in copies for source in words[:-1]]
+    assert [source for source in copied if not (ROOT / source).exists()] == []
+    folders = {folder.partition("/")[0] for folder in PROJECT["tool"]["setuptools"]["package-dir"].values()}
+    assert folders | {"pyproject.toml", "constraints.txt"} <= set(copied)
+    assert {PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]} <= set(copied)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.suffix)
+def test_a_container_installs_extras_that_there_are_and_never_runs_as_root(path: Path) -> None:
+    steps = instructions(path)
+    commands = " ".join(rest for name, rest in steps if name == "RUN")
+    for argument, value in [rest.split("=") for name, rest in steps if name == "ARG"]:
+        commands = commands.replace(f"${{{argument}}}", value)
+    extras = {extra for found in re.findall(r'"\.\[([^\]]+)\]"', commands) for extra in found.split(",")}
+    assert "flower" in extras and extras <= set(PROJECT["project"]["optional-dependencies"])
+    [user] = [rest for name, rest in steps if name == "USER"]
+    assert f"useradd --system --create-home --home-dir /var/lib/{user} {user}" in commands
+    images = [rest.removesuffix(" AS build").removesuffix("-slim") for name, rest in steps if name == "FROM"]
+    assert len(set(images)) == 1
+    assert f"Programming Language :: Python :: {images[0].removeprefix('python:')}" in PROJECT["project"]["classifiers"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.suffix)
+def test_a_container_runs_a_verb_that_there_is(path: Path) -> None:
+    steps = dict(instructions(path))
+    words: list[str] = [*json.loads(steps["ENTRYPOINT"]), *json.loads(steps["CMD"])]
+    assert words[0] in PROJECT["project"]["scripts"]
+    arguments = parser().parse_args(words[1:])
+    assert arguments.what == "start" and arguments.dir.startswith("/var/lib/fedoel/")
