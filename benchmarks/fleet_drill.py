@@ -8,8 +8,9 @@ each of the five phases, the network is cut for a moment and for longer than Flo
 the server loses its power. Devices that died or gave up are started again, as their service does.
 
 After each cycle the released aggregate is compared, to the last bit, with the sum of the vectors of the devices that
-are in it, made again from the games that they have logged. Few games and few steps are enough here: what is learned
-is not the point. Times are by the clock of a machine that may be doing other things; the table says how busy it was.
+are in it, made again from the games that they have logged; a sum of nothing counts as wrong. Few games and few steps
+are enough here: what is learned is not the point, and contexts are small, so that players stay undecided. Times are by
+the clock of a machine that may be doing other things; the table says how busy it was.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ backend = "{backend}"
 threads = 1
 weights = "file"
 lora-layers = 4
+[context]
+max-kl = 0.02
 [distil]
 steps = 2
 batch = 4
