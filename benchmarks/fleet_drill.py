@@ -5,7 +5,8 @@
 A server and four devices run as processes on this machine, with TLS, node authentication and a secure sum, the real
 base model in llama.cpp on the devices, and torch on the server. One misfortune a cycle: a device loses its power in
 each of the five phases, the network is cut for a moment and for longer than Flower takes a silent node for alive, and
-the server loses its power. Devices that died or gave up are started again, as their service does.
+the server loses its power. Devices that died or gave up are started again, as their service does: a SuperNode whose
+connection breaks while it is being made gives up, for one.
 
 After each cycle the released aggregate is compared, to the last bit, with the sum of the vectors of the devices that
 are in it, made again from the games that they have logged; a sum of nothing counts as wrong. Few games and few steps
@@ -70,7 +71,6 @@ patience = 3600.0
 Misfortune = Callable[[int], Sequence[str]]
 MOMENT = 5.0  # seconds of a short cut
 LATEST = 1800.0  # seconds that a cycle may take
-SETTLED = 6.0  # seconds after which a device that still runs has been let in
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,10 @@ class Drill:
         return NAMES
 
     def kill(self, phase: str, cycle: int) -> Sequence[str]:
-        """Kill a device when it is asked in a phase, and start it again as its service would."""
+        """Kill a device when it is asked in a phase."""
         victim = NAMES[cycle % len(NAMES)]
         self._wait_for(phase, [victim])
         self.fleet.kill(victim)
-        self._start_again(victim)
         # Who has sent its masked vector is in the sum, whether it lives to see it or not.
         sent = PHASES.index(phase) > PHASES.index("masked")
         return NAMES if sent else [name for name in NAMES if name != victim]
@@ -112,14 +111,18 @@ class Drill:
         self.fleet.wire.cut()
         time.sleep(seconds)
         self.fleet.wire.mend()
-        return self._whoever_runs()
+        return NAMES
 
     def server(self, cycle: int) -> Sequence[str]:
         """Kill the server while devices play, and start it again."""
         self._wait_for("masked", NAMES[:1])
         self.fleet.kill("server")
         self.fleet.start("server")
-        return self._whoever_runs()
+        return NAMES
+
+    def wait(self, what: Callable[[], object], every: float = 0.2) -> None:
+        """Wait for something, while services start again whatever has ended."""
+        self.fleet.wait(lambda: self.fleet.tend() or what(), LATEST, every)  # type: ignore[func-returns-value]
 
     def mark(self) -> None:
         """From now on, count messages anew."""
@@ -127,26 +130,7 @@ class Drill:
 
     def _wait_for(self, phase: str, names: Sequence[str]) -> None:
         line = f"Receiving: {ACTIONS[phase]} message"
-        self.fleet.wait(
-            lambda: all(self.fleet.log(n).count(line) > self._seen[n].count(line) for n in names), LATEST, every=0.02
-        )
-
-    def _start_again(self, name: str) -> None:
-        """Flower refuses a device that it still takes for alive: its service tries again."""
-        time.sleep(2 * self.fleet.heartbeat)
-        while True:
-            self.fleet.start(name)
-            time.sleep(SETTLED)
-            if not self.fleet.over(name):
-                return
-            self.fleet.running.pop(name)
-
-    def _whoever_runs(self) -> Sequence[str]:
-        """Start again whoever has given up."""
-        for name in [name for name in NAMES if self.fleet.over(name)]:
-            self.fleet.running.pop(name)
-            self._start_again(name)
-        return NAMES
+        self.wait(lambda: all(self.fleet.log(n).count(line) > self._seen[n].count(line) for n in names), every=0.02)
 
 
 class Memory(Thread):
@@ -216,13 +200,14 @@ def drill(fleet: LoopbackFleet, backend: str, only: Sequence[str] = ()) -> dict[
     rows = []
     for cycle, (what, do) in enumerate(chosen, start=1):
         doing.mark()
-        fleet.wait(lambda cycle=cycle: _began(fleet, cycle), LATEST)  # type: ignore[misc]
+        doing.wait(partial(_began, fleet, cycle))
         names = do(cycle)
-        fleet.wait(lambda cycle=cycle: len(_entries(fleet)) > cycle, LATEST)  # type: ignore[misc]
+        doing.wait(partial(_ended, fleet, cycle))
         rows.append(row_of(fleet, cycle, what, names))
         print(json.dumps(asdict(rows[-1])), flush=True)
-    fleet.wait(lambda: fleet.over("server"), LATEST)
+    doing.wait(lambda: fleet.over("server"))
     complete = fleet.running.pop("server").returncode == 0
+    doing.wait(lambda: set(NAMES) <= fleet.running.keys())
     left = {name: fleet.stop(name) for name in NAMES}
     stores = {name: stored(fleet.folder / name) for name in NAMES}
     whole = all(damaged == 0 and episodes >= 2 * len(chosen) for episodes, damaged in stores.values())
@@ -279,6 +264,10 @@ def _entries(fleet: LoopbackFleet) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads((fleet.server / "run" / "summary.json").read_bytes())["cycles"]
         return found
     return []
+
+
+def _ended(fleet: LoopbackFleet, cycle: int) -> bool:
+    return len(_entries(fleet)) > cycle
 
 
 def _began(fleet: LoopbackFleet, cycle: int) -> bool:

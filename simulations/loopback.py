@@ -100,6 +100,7 @@ class LoopbackFleet:
     names: Sequence[str]
     heartbeat: int = FLOWERS_HEARTBEAT
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _ended: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._port = free_ports(1)[0]
@@ -161,6 +162,17 @@ class LoopbackFleet:
                 [*CALL, kind, "start", str(self.folder / who)], cwd=self.folder, env=self._environment,
                 stdout=output, stderr=output, stdin=subprocess.DEVNULL,
             )  # fmt: skip
+
+    def tend(self) -> None:
+        """Do what a device's service does: start again who was killed or gave up, once Flower has forgotten it."""
+        now = time.monotonic()
+        for name in self.names:
+            if name in self.running and not self.over(name):
+                continue
+            self.running.pop(name, None)
+            if now - self._ended.setdefault(name, now) > 2 * self.heartbeat:
+                self.start(name)
+                del self._ended[name]
 
     def said(self, who: str) -> str:
         """What a process has printed."""

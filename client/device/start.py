@@ -26,6 +26,9 @@ from .settings import DeviceSettings, read_settings
 LOG_BYTES, LOG_FILES, LOG_SECONDS = 500_000, 3, 5.0
 # How often Flower looks for work that has come in: it starts a process for each message.
 POLL = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5"}
+# What a SuperNode says when it gives up on its server, whose connection broke while it was being made. It then neither
+# ends nor comes back, and looks alive to whoever would start it again.
+GIVEN_UP = "SSL/TLS handshake error detected"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -122,13 +125,14 @@ def _run(folder: DeviceFolder, words: list[str], settings: DeviceSettings) -> in
     if stopped:
         return 0
     raise FedoelError(
-        f"the SuperNode ended by itself with exit code {process.returncode}: `fedoel device doctor {folder.path}` may "
+        f"the SuperNode ended, or gave up on the server, with exit code {process.returncode}: start it again, as the "
+        f"service does; `fedoel device doctor {folder.path}` may "
         f"say why, and {folder.log}"
     )
 
 
 def _keep_log(process: subprocess.Popen[bytes], path: Path) -> None:
-    """Copy what a process says to a log, in files that do not grow."""
+    """Copy what a process says to a log, in files that do not grow; end one that has given up."""
     handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
     handler.setFormatter(Formatter("%(asctime)s %(message)s"))
     assert process.stdout is not None
@@ -137,5 +141,7 @@ def _keep_log(process: subprocess.Popen[bytes], path: Path) -> None:
             text = COLOURS.sub("", line.decode("utf-8", "replace")).strip()
             if text.removeprefix("INFO :").strip():  # Flower logs empty lines, too
                 handler.emit(LogRecord("supernode", 20, "", 0, "%s", (text,), None))
+            if GIVEN_UP in text:
+                process.kill()
     finally:
         handler.close()

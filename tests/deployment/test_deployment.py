@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ def is_the_sum_of(fleet: LoopbackFleet, cycle: int, devices: tuple[str, ...]) ->
     return bool(wanted.any()) and np.array_equal(released(fleet.server, cycle), wanted)
 
 
+def tended(fleet: LoopbackFleet, what: Callable[[], bool], every: float = 0.1) -> None:
+    """Wait for something, while services start again what has ended."""
+
+    def there() -> bool:
+        fleet.tend()
+        return what()
+
+    fleet.wait(there, 300, every)
+
+
 @pytest.mark.slow
 def test_a_fleet_survives_the_death_of_a_device_a_cut_network_and_the_death_of_its_server(
     fleet: LoopbackFleet,
@@ -46,15 +57,13 @@ def test_a_fleet_survives_the_death_of_a_device_a_cut_network_and_the_death_of_i
     assert "this device is ready" in fleet.do("device", "doctor", str(fleet.folder / "two"))
     status = fleet.do("server", "status", str(fleet.server))
     assert "4 enrolled" in status and status.count("online") >= 3
-    fleet.wait(lambda: "cycle 1" in fleet.said("server"), 300)  # which Flower's memory of the dead one delays
-    fleet.start("one")
-    fleet.wait(lambda: fleet.log("two").count(KEYS) == 2, 300, every=0.02)
+    tended(fleet, lambda: fleet.log("two").count(KEYS) == 2, every=0.02)
     fleet.wire.cut()
     fleet.kill("server")
     fleet.start("server")
     fleet.wait(lambda: fleet.said("server").count("4 devices may come in") == 2, 120)
     fleet.wire.mend()
-    fleet.wait(lambda: fleet.over("server"), 300)
+    tended(fleet, lambda: fleet.over("server"))
     assert fleet.running.pop("server").returncode == 0, fleet.said("server")
     found = summary(fleet.folder)
     first, second = found["cycles"][1:]

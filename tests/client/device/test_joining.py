@@ -6,12 +6,14 @@ import configparser
 import json
 import shutil
 import subprocess
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fedoel.client.device import start
 from fedoel.client.device.doctor import examine
 from fedoel.client.device.folder import DeviceFolder, membership_of
 from fedoel.client.device.folder import joined as bundle_of
@@ -21,7 +23,7 @@ from fedoel.client.device.settings import Limits, read_settings
 from fedoel.client.device.start import _node_config, command, running_process, write_node_config
 from fedoel.client.store import Store
 from fedoel.client.store_key import key_from_file
-from fedoel.protocol.errors import ConfigError, EnrolmentError
+from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError
 from fedoel.simulations.cli import REFUSED, main
 
 from .conftest import Joined
@@ -189,6 +191,17 @@ def test_a_dead_process_does_not_keep_a_device_from_starting(joined: Joined) -> 
     done.wait()
     joined.device.process.write_text(str(done.pid))
     assert running_process(joined.device) == 0
+
+
+def test_a_supernode_that_has_given_up_is_ended_so_that_a_service_starts_it_again(joined: Joined) -> None:
+    """Flower's own process would stay, do nothing, and look alive."""
+    folder = joined.device
+    folder.flower.mkdir()
+    words = ["sh", "-c", "echo 'ERROR :     SSL/TLS handshake error detected.'; exec sleep 60"]
+    began = time.monotonic()
+    with pytest.raises(FedoelError, match="gave up on the server"):
+        start._run(folder, words, read_settings(folder.settings))
+    assert "handshake" in folder.log.read_text() and time.monotonic() < began + 30
 
 
 def test_logs_are_shown_from_their_end(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:
