@@ -18,7 +18,7 @@ from ...client.player import play_episodes
 from ...client.runtime import Runtime
 from ...protocol.config import RunConfig
 from ...protocol.experience import VectorSpec
-from ...protocol.messages import PlayRequest
+from ...protocol.messages import ADAPTER_TYPES, PlayRequest
 from ..batching import BatchingPolicy
 from .local_training import Adapter, Lesson, fitted, weights_of
 
@@ -76,8 +76,9 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
 
 
 def adapter_of(arrays: ArrayRecord) -> Adapter:
-    """Read weights; some of Flower's strategies widen them on their way."""
-    return {str(name): np.asarray(array.numpy(), dtype=np.float32) for name, array in arrays.items()}
+    """Read weights as they are; some of Flower's strategies widen them on their way."""
+    read = {str(name): array.numpy() for name, array in arrays.items()}
+    return {name: each if each.dtype in ADAPTER_TYPES else each.astype(np.float32) for name, each in read.items()}
 
 
 def reply_of(adapter: Adapter, examples: int) -> RecordDict:

@@ -41,7 +41,9 @@ def test_lines_are_written_where_there_is_no_terminal(events: list[dict[str, Any
 
 
 def test_the_panel_shows_where_a_run_stands(events: list[dict[str, Any]]) -> None:
-    until = next(i for i, e in enumerate(events) if e["event"] == "phase_started" and e["cycle"] == 3)
+    until = next(
+        i for i, e in enumerate(events) if e["event"] == "phase_started" and (e["cycle"], e["phase"]) == (3, "collect")
+    )
     progress = follow([*events[: until + 1]])
     progress = after(progress, {**events[until], "event": "phase_progress", "done": 1, "t": progress.now + 10})
     console = Console(file=io.StringIO(), width=110, force_terminal=True, record=True)
