@@ -21,6 +21,7 @@ import json
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -46,7 +47,7 @@ RUN = """\
 cycles = {cycles}
 [games]
 families = "frozen-lake size=3 turns=6"
-per-client = 2
+per-client = {games}
 rehearsal = 4
 gate = 4
 held-out = 4
@@ -69,6 +70,7 @@ min-available-nodes = 4
 patience = 3600.0
 """
 Misfortune = Callable[[int], Sequence[str]]
+GAMES = 2  # of each device in a cycle
 MOMENT = 5.0  # seconds of a short cut
 LATEST = 1800.0  # seconds that a cycle may take
 
@@ -191,17 +193,18 @@ def drill(fleet: LoopbackFleet, backend: str, only: Sequence[str] = ()) -> dict[
     }
     plans["server"] = ("the server is killed", doing.server)
     chosen = [plans[name] for name in only] or list(plans.values())
-    fleet.make(RUN.format(cycles=len(chosen), backend=backend, strategy=STRATEGY))
+    fleet.make(RUN.format(games=GAMES, cycles=len(chosen), backend=backend, strategy=STRATEGY))
     fleet.start("server")
     fleet.wait(lambda: "4 devices may come in" in fleet.said("server"), LATEST)
     for name in NAMES:
         fleet.start(name)
     memory.start()
-    rows = []
+    rows, counted = [], Counter[str]()  # in how many sums each device is
     for cycle, (what, do) in enumerate(chosen, start=1):
         doing.mark()
         doing.wait(partial(_began, fleet, cycle))
         names = do(cycle)
+        counted.update(names)
         doing.wait(partial(_ended, fleet, cycle))
         rows.append(row_of(fleet, cycle, what, names))
         print(json.dumps(asdict(rows[-1])), flush=True)
@@ -210,7 +213,7 @@ def drill(fleet: LoopbackFleet, backend: str, only: Sequence[str] = ()) -> dict[
     doing.wait(lambda: set(NAMES) <= fleet.running.keys())
     left = {name: fleet.stop(name) for name in NAMES}
     stores = {name: stored(fleet.folder / name) for name in NAMES}
-    whole = all(damaged == 0 and episodes >= 2 * len(chosen) for episodes, damaged in stores.values())
+    whole = all(not damaged and episodes >= GAMES * counted[name] for name, (episodes, damaged) in stores.items())
     good = complete and whole and not any(left.values()) and all(row.right for row in rows)
     return {
         "backend": backend, "heartbeat": fleet.heartbeat, "load": round(os.getloadavg()[2], 1), "good": good,

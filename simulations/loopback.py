@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -66,7 +67,8 @@ class Wire:
         self._whole.wait()
         try:
             far = socket.create_connection(("127.0.0.1", self._target))
-        except OSError:  # the server is down
+        except OSError:  # the server is down: refuse, as its own port would
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             near.close()
             return
         for source, sink in ((near, far), (far, near)):

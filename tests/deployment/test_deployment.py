@@ -74,6 +74,7 @@ def test_a_fleet_survives_the_death_of_a_device_a_cut_network_and_the_death_of_i
     assert second["decision"] != "no-experience"
     assert is_the_sum_of(fleet, 1, DEVICES[1:]) and is_the_sum_of(fleet, 2, DEVICES)
     assert not is_the_sum_of(fleet, 2, DEVICES[1:])
+    tended(fleet, lambda: not any(name not in fleet.running or fleet.over(name) for name in DEVICES))
     status = fleet.do("device", "status", str(fleet.folder / "two"))
     assert "8 episodes, 0 damaged" in status and "8 games today" in status
     assert "===" in fleet.do("play", "--device", str(fleet.folder / "two"), "--seed", "1")
