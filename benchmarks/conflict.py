@@ -16,25 +16,21 @@ import logging
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the policy lies in this file
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the policy lies in this file and in examples/
 
-from fedoel.client.player import Advance
-from fedoel.client.policy.policy import LogProbs, Policy
+from examples.bag_of_words import Adapter, BagOfWords, WordLearner, WordPolicy
+from fedoel.client.policy.policy import Policy
 from fedoel.protocol.config import PolicyConfig, RunConfig, Scalar
 from fedoel.protocol.experience import Vector
-from fedoel.protocol.play import Turn
 from fedoel.protocol.situation import Situation
 from fedoel.protocol.tactics import DIMENSION, cells
-from fedoel.protocol.versions import policy_version
-from fedoel.server.distillation.log_linear import fit
-from fedoel.server.learner import Consolidated, Consolidation
 from fedoel.simulations.experiment_table import rates, spread
 from fedoel.simulations.inprocess import run_inprocess
 from fedoel.simulations.personal import measure_personal
@@ -51,7 +47,6 @@ ARMS: Mapping[str, Mapping[str, Scalar]] = {
     "clustered": {"strategy.name": "clustered", "strategy.options": "num-clusters=2"},
 }
 BACKENDS: Mapping[str, str] = {"reads the land": "benchmarks.conflict:Lands", "tactics only": "tactics"}
-Adapter = Mapping[str, Vector]
 
 
 def features(situation: Situation) -> Vector:
@@ -61,50 +56,17 @@ def features(situation: Situation) -> Vector:
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class LandPolicy:
-    """Uniform play, tilted by weights of tactics that each land has for itself."""
-
-    version: str
-    weights: Vector
-
-    def tokens(self, situations: Sequence[Situation]) -> list[int]:
-        return [0] * len(situations)
-
-    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
-        raw = [(features(each) @ self.weights).astype(np.float64) for each in situations]
-        return [(r - r.max() - np.log(np.exp(r - r.max()).sum())).astype(np.float32) for r in raw]
-
-
-class LandLearner:
+class LandLearner(WordLearner):
     """Learns what the teachers say, land by land."""
 
-    base = f"lands {SLOTS}"
-
-    def load(self) -> None: ...
-    def forget(self) -> None: ...
-    def describe(self, folder: Path) -> None: ...
-    def probe(self, adapter: Adapter) -> Mapping[str, float]:
-        return {}
-
-    def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
-        return LandPolicy(policy_version(self.base, adapter), adapter["weights"])
-
-    def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
-        return {"weights": np.zeros(SLOTS * DIMENSION, np.float32)}
-
-    def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
-        phi = [features(turn.situation) for turn in task.turns]
-        return Consolidated({"weights": fit(phi, task.targets, adapter["weights"])}, {})
+    base, cells, phi = f"lands {SLOTS}", SLOTS * DIMENSION, staticmethod(features)
 
 
-class Lands:
+class Lands(BagOfWords):
     """The backend."""
 
-    abilities: frozenset[str] = frozenset()
-
     def load(self, config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:
-        return LandPolicy(version, adapter["weights"])
+        return WordPolicy(version, adapter["weights"], features)
 
     def learner(self, config: RunConfig, cache: Path) -> LandLearner:
         return LandLearner()

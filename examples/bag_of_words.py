@@ -4,7 +4,7 @@ fedoel simulate --set policy.backend=examples.bag_of_words:BagOfWords
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,19 +40,20 @@ class WordPolicy:
 
     version: str
     weights: Vector
+    phi: Callable[[Situation], Vector] = features
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         return [0] * len(situations)
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
-        raw = [(features(each) @ self.weights).astype(np.float64) for each in situations]
+        raw = [(self.phi(each) @ self.weights).astype(np.float64) for each in situations]
         return [(r - r.max() - np.log(np.exp(r - r.max()).sum())).astype(np.float32) for r in raw]
 
 
 class WordLearner:
     """The server's half: uniform play at first, then whatever the teacher says."""
 
-    base = f"bag of words {CELLS}"
+    base, cells, phi = f"bag of words {CELLS}", CELLS, staticmethod(features)
 
     def load(self) -> None: ...
     def forget(self) -> None: ...
@@ -61,16 +62,16 @@ class WordLearner:
         return {}
 
     def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
-        return WordPolicy(policy_version(self.base, adapter), adapter["weights"])
+        return WordPolicy(policy_version(self.base, adapter), adapter["weights"], self.phi)
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
-        return {"weights": np.zeros(CELLS, np.float32)}
+        return {"weights": np.zeros(self.cells, np.float32)}
 
     def distil(self, adapter: Adapter, task: Any, advance: Advance) -> Any:
         from fedoel.server.distillation.log_linear import fit  # devices do not load the server's code
         from fedoel.server.learner import Consolidated
 
-        phi = [features(turn.situation) for turn in task.turns]
+        phi = [self.phi(turn.situation) for turn in task.turns]
         return Consolidated({"weights": fit(phi, task.targets, adapter["weights"])}, {})
 
 
