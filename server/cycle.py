@@ -32,7 +32,7 @@ from .fleet import owner_key
 from .gate import Trial, Verdict, candidate_holds, context_helps
 from .learner import Adapter, Consolidation, Learner
 from .mixture import Mixture, lessons
-from .phases import CHECKPOINTS, Outcome, Phases
+from .phases import Outcome, Phases
 from .plan import GameId, Plan
 from .public import PublicGames, turns_of
 from .registry import save_version
@@ -61,7 +61,7 @@ class Cycles:
     ) -> None:
         self.config, self.learner, self.log, self.cache = config, learner, log, cache
         self.plan, self.out = plan, Path(config.out)
-        self.phases = Phases(self.out / CHECKPOINTS, log)
+        self.phases = Phases(self.out, log)
         self.safeguards = RunSafeguards(config)
         self.summary: Entry = {
             "scenario": config.name, "seed": config.seed, "engine": engine, "private": self.safeguards.noisy,
@@ -147,9 +147,7 @@ class Cycles:
 
     def consolidate(self, cycle: int) -> None:
         """Turn what was collected into the next version, or say why not."""
-        traffic = asdict(self.exchanges.traffic(cycle))
-        self.log.emit("traffic", cycle=cycle, **traffic)
-        entry: Entry = {**traffic, "gate": None, "teacher": None, "lessons": [], "kl": 0.0, "choices": []}
+        entry = self._received(cycle)
         if not self.exchanges.cohort(cycle):
             reason = "no client sent a vector that could be used"
             self._finish(cycle, {**entry, **self._as_before(), "decision": "no-experience", "reason": reason})
@@ -159,22 +157,24 @@ class Cycles:
     def adopt(self, cycle: int, adapter: Adapter) -> None:
         """Make what devices have trained themselves the next version, without distillation or gate: a baseline."""
         made = self.phases.run(cycle, AVERAGE, lambda advance: self._averaged(adapter))
-        traffic = asdict(self.exchanges.traffic(cycle))
-        self.log.emit("traffic", cycle=cycle, **traffic)
-        self._promote(
-            _part(made.arrays, "adapter"), self._manifest(made.values["version"], cycle, [], traffic["accepted"], {})
-        )
+        entry = self._received(cycle)
+        devices = entry["accepted"]
+        self._promote(_part(made.arrays, "adapter"), self._manifest(made.values["version"], cycle, [], devices, {}))
         result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.measured))
-        self._finish(cycle, {
-            **traffic, **result.values, "gate": None, "teacher": None, "lessons": [], "kl": 0.0, "choices": [],
-            "decision": "averaged", "reason": f"weights of {traffic['accepted']} devices, whatever they play",
-        })  # fmt: skip
+        reason = f"weights of {devices} devices, whatever they play"
+        self._finish(cycle, {**entry, **result.values, "decision": "averaged", "reason": reason})
 
     def adopted(self, cycle: int) -> Adapter | None:
         """Return what was adopted in a cycle that is on disk."""
         if not self.phases.finished(cycle, AVERAGE):
             return None
         return _part(self.phases.load(cycle, AVERAGE).arrays, "adapter")
+
+    def _received(self, cycle: int) -> Entry:
+        """Begin a cycle's entry: what came in, and nothing learned yet."""
+        traffic = asdict(self.exchanges.traffic(cycle))
+        self.log.emit("traffic", cycle=cycle, **traffic)
+        return {**traffic, "gate": None, "teacher": None, "lessons": [], "kl": 0.0, "choices": []}
 
     def _averaged(self, adapter: Adapter) -> Outcome:
         return Outcome({"version": self.learner.policy(adapter).version}, _named(adapter, "adapter"))
@@ -212,15 +212,16 @@ class Cycles:
 
         Public games only: however often they are played, devices give away nothing more.
         """
-        games, most = len(self.plan.gate) + len(self._teacher_games()), self.config.context.halvings
-        for halving in range(most + 1):
+        games = len(self.plan.gate) + len(self._teacher_games())
+        stays = names or not mixture.moves
+        for halving in range(1 if stays else self.config.context.halvings + 1):
             if halving:
                 mixture = self.exchanges.halved(self.current, cycle, mixture, halving)
                 names = [f"1/{2**halving} of it", *(names or ["all of it"])]
             phase = f"teacher-half-{halving}" if halving else "teacher"
             tried = self.phases.run(cycle, phase, partial(self._teacher, mixture), games)
             helps = context_helps(self.trial, Trial.from_arrays(tried.arrays), names)
-            if helps.passed or not mixture.moves or (names and not halving):
+            if helps.passed:
                 break
         return mixture, tried, helps
 

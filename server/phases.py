@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,6 @@ from ..protocol.errors import FedoelError
 from .events import Advance, EventLog
 from .files import write_whole
 from .memory import give_back
-
-CHECKPOINTS = "checkpoints"  # folder of a run's phases
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Outcome:
 class Phases:
     """Runs each phase once. A phase that finished in an earlier process is read back instead."""
 
-    folder: Path
+    run_folder: Path
     log: EventLog
 
     def run(self, cycle: int, name: str, work: Callable[[Advance], Outcome], total: int | None = None) -> Outcome:
@@ -79,9 +78,19 @@ class Phases:
             raise FedoelError(f"{path} is damaged ({error}); delete it and go on with --resume") from error
 
     def _path(self, cycle: int, name: str) -> Path:
-        return cycle_folder(self.folder, cycle) / f"{name}.npz"
+        return cycle_folder(self.run_folder, cycle) / f"{name}.npz"
 
 
-def cycle_folder(checkpoints: Path, cycle: int) -> Path:
-    """Where the phases of a cycle lie."""
-    return checkpoints / f"cycle-{cycle:03d}"
+def cycle_folder(run: Path, cycle: int) -> Path:
+    """Where a run keeps the phases of a cycle."""
+    return run / "checkpoints" / f"cycle-{cycle:03d}"
+
+
+def lend_cycle(lender: Path, borrower: Path, cycle: int = 0) -> None:
+    """Give a run that has not begun a cycle all phases that another left of it, or none."""
+    begun = cycle_folder(borrower, cycle)
+    if not begun.exists():
+        part = begun.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(cycle_folder(lender, cycle), part)
+        part.rename(begun)

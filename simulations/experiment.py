@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 from ..protocol.config import RunConfig, Scalar, read_toml
 from ..protocol.errors import ConfigError
 from ..server.files import write_whole
-from ..server.phases import CHECKPOINTS, cycle_folder
+from ..server.phases import lend_cycle
 from ..server.run_folder import prepare_folder
 from .baselines.baseline import Baseline, Federated, load_baseline
 from .experiment_table import arms_table
@@ -83,9 +82,9 @@ def run_verb(arguments: argparse.Namespace) -> int:
     experiment = load_experiment(arguments.experiment, arguments.settings, arguments.seeds, arguments.arms)
     out = Path(arguments.out or f"runs/experiment-{experiment.name}").expanduser().absolute()
     results = run_experiment(experiment, out)
-    table = arms_table(results, refusals(experiment, out))
-    print(f"\n{experiment.question}\n\n{table}\n{_compared(experiment, results)}")
-    for path in write_results(experiment, results, out):
+    table = f"{arms_table(results, refusals(experiment, out))}\n{_compared(experiment, results)}"
+    print(f"\n{experiment.question}\n\n{table}")
+    for path in write_results(experiment, results, table, out):
         print(path)
     return 0
 
@@ -167,8 +166,10 @@ def refusals(experiment: Experiment, out: Path) -> dict[str, str]:
     return found
 
 
-def write_results(experiment: Experiment, results: Mapping[str, Sequence[Mapping[str, Any]]], out: Path) -> list[Path]:
-    """Write table, figure and summaries of an experiment, and return their paths."""
+def write_results(
+    experiment: Experiment, results: Mapping[str, Sequence[Mapping[str, Any]]], table: str, out: Path
+) -> list[Path]:
+    """Write table, figures and summaries of an experiment, and return their paths."""
     from .experiment_costs import draw_costs
     from .experiment_figure import draw_arms
 
@@ -176,8 +177,7 @@ def write_results(experiment: Experiment, results: Mapping[str, Sequence[Mapping
     seeds = ", ".join(map(str, experiment.seeds))
     command = f"fedoel experiment {experiment.name} --seeds {seeds.replace(' ', '')}"
     below = f"\nSeeds {seeds}: means, and from the lowest to the highest. Made by `{command}`.\n"
-    table = arms_table(results, refusals(experiment, out))
-    write_whole(out / "table.md", f"{heading}{table}\n{_compared(experiment, results)}{below}".encode())
+    write_whole(out / "table.md", f"{heading}{table}{below}".encode())
     write_whole(out / "results.json", json.dumps(results, indent=1).encode())
     drawn = [*draw_arms(experiment.question, results, out), *draw_costs(results, out)]
     return [out / "table.md", *drawn, out / "results.json"]
@@ -208,12 +208,8 @@ def _run(config: RunConfig, method: Baseline) -> dict[str, Any]:
 def _begin_like(config: RunConfig, done: Sequence[RunConfig]) -> None:
     """Give a run that has not begun the finished cycle 0 of one that began in the same way."""
     same = next((other for other in done if _beginning(other) == _beginning(config)), None)
-    begins = cycle_folder(Path(config.out) / CHECKPOINTS, 0)
-    if same is not None and not begins.exists():
-        part = begins.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(cycle_folder(Path(same.out) / CHECKPOINTS, 0), part)
-        part.rename(begins)  # whole or not at all
+    if same is not None:
+        lend_cycle(Path(same.out), Path(config.out))
 
 
 def _beginning(config: RunConfig) -> dict[str, Scalar]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..protocol.config import CodecConfig, RunConfig
-from ..server.phases import CHECKPOINTS, cycle_folder
+from ..server.phases import cycle_folder
 from ..server.summary import write_summary
 from .inprocess import run_inprocess
 from .summary import read_summary
@@ -51,6 +51,6 @@ def tactics_only(config: RunConfig) -> RunConfig:
 
 def _lend_floors(out: Path) -> None:
     """Let the baseline take the floors as played: they are the same games, with the same random streams."""
-    played, wanted = (cycle_folder(folder / CHECKPOINTS, 0) / "floors.npz" for folder in (out, out / FOLDER))
+    played, wanted = (cycle_folder(folder, 0) / "floors.npz" for folder in (out, out / FOLDER))
     wanted.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(played, wanted)

@@ -15,20 +15,21 @@ from pathlib import Path
 import numpy as np
 from flwr.serverapp import Grid
 
+from ..client.app import private_games
 from ..client.device.folder import DeviceFolder, joined
 from ..client.encoders.encoder import encode, load_encoder
-from ..client.games.assignment import client_games
 from ..client.policy.tactics_policy import TacticsPolicy
 from ..client.store import Store
 from ..client.store_key import key_from_file
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
 from ..protocol.messages import PlayRequest
-from ..protocol.play import Trajectory, specs_from_text
+from ..protocol.play import Trajectory
 from ..protocol.privacy.plan import Plan
 from ..protocol.secagg.masks import cell_type
 from ..protocol.tactics import DIMENSION
 from ..server.files import write_whole
+from ..server.phases import cycle_folder
 from ..server.run_folder import stored_config
 from ..strategies.secure_mean import SecureMean, Tally
 from .loopback import NOTES
@@ -52,7 +53,7 @@ class NotedMean(SecureMean):
 
 def released(server: Path, cycle: int) -> Vector:
     """Read what a cycle's secure sum gave, shape ``(spec.size,)``."""
-    with np.load(server / "run" / "checkpoints" / f"cycle-{cycle:03d}" / "collect.npz") as kept:
+    with np.load(cycle_folder(server / "run", cycle) / "collect.npz") as kept:
         found: Vector = kept["vector"]
     return found
 
@@ -83,10 +84,7 @@ def played_in(device: Path, config: RunConfig, cycle: int) -> list[Trajectory]:
     """Return what a device has logged of one cycle's games; what was played twice is there once."""
     folder = DeviceFolder(device)
     number = joined(folder).number
-    wanted = client_games(
-        specs_from_text(config.games.families), number, number + 1, config.games.per_client, cycle,
-        config.games.partition, config.seed,
-    )  # fmt: skip
+    wanted, _ = private_games(config, cycle, number, number + 1)
     contents = Store(folder.store, f"client-{number}", key_from_file(folder.store_key)).read()
     logged = {(row.trajectory.spec, row.trajectory.seed): row.trajectory for row in contents.rows}
     return [logged[game] for game in wanted]

@@ -48,11 +48,8 @@ def measure_personal(config: RunConfig, adapter: Path) -> list[Extra]:
         )
     plan, cache, encoder = Plan.of(config), LocalRuntime().cache(config), load_encoder(config.codec.name)
     version, arrays = load_adapter(adapter)
-    policy, public, cycle = (
-        load_version(config.policy, arrays, version, cache),
-        PublicGames(plan, cache),
-        config.cycles + 1,
-    )
+    policy = load_version(config.policy, arrays, version, cache)
+    public, cycle = PublicGames(plan, cache), config.cycles + 1
     spec, discount = spec_of(config, encoder, plan, version), config.codec.discount
     baseline = count(public.play(policy, plan.rehearsal, "rehearsal", cycle), spec, discount).baseline()
     streams, found = plan.streams("held-out", len(plan.held_out)), list[Extra]()

@@ -6,8 +6,6 @@ sends nothing.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +16,7 @@ from typing import Any, ClassVar
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...server.evaluation import wilson
+from ...server.phases import lend_cycle
 from ...server.run_folder import prepare_folder
 from ...server.summary import write_summary
 from ..engines import check
@@ -59,7 +58,7 @@ class LocalOnly:
             own = replace(config, out=str(folder), resume=folder.exists())
             prepare_folder(own)
             if client:
-                _lend(folders[0], folder)
+                lend_cycle(folders[0], folder)
             run_inprocess(own, listener, present=(client,))
             summaries.append(read_summary(folder))
         write_summary(out, merged(summaries, config))
@@ -113,12 +112,3 @@ def _entry(entries: Sequence[Summary], clients: int) -> Summary:
 
 def _counted(decided: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {decision}" for decision, count in sorted(decided.items()))
-
-
-def _lend(first: Path, folder: Path) -> None:
-    """Let a client take cycle 0 as it was played: it is the same for all."""
-    played, wanted = (each / "checkpoints" / "cycle-000" for each in (first, folder))
-    if not wanted.exists():
-        part = wanted.with_name(f"{wanted.name}.part")
-        shutil.copytree(played, part, dirs_exist_ok=True)
-        os.replace(part, wanted)  # whole or not at all

@@ -23,6 +23,7 @@ from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.messages import reply_to_records, request_from_records
 from ...server.files import write_whole
+from ...server.phases import cycle_folder
 from ...server.summary import write_summary
 from ..engines import check
 from ..inprocess import run_inprocess
@@ -85,4 +86,4 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
 
 def _sizes(out: Path, cycle: int) -> Path:
     """Where the bytes of a client's trajectories in a cycle are kept."""
-    return out / "checkpoints" / f"cycle-{cycle:03d}" / "pooled.json"
+    return cycle_folder(out, cycle) / "pooled.json"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...protocol.config import RunConfig, Scalar
+from ...server.phases import cycle_folder
 from ..inprocess import run_inprocess
 from .checks import demand
 
@@ -47,7 +48,7 @@ def _aggregates(settings: dict[str, Scalar]) -> list[dict[str, Any]]:
     with TemporaryDirectory(prefix="fedoel-check-", ignore_cleanup_errors=True) as folder, quiet():
         out = Path(folder) / "run"
         run_inprocess(RunConfig.from_flat({**settings, "out": str(out), "cache": str(Path(folder) / "cache")}))
-        return [_collected(out / "checkpoints" / f"cycle-{cycle:03d}" / "collect.npz") for cycle in (1, 2)]
+        return [_collected(cycle_folder(out, cycle) / "collect.npz") for cycle in (1, 2)]
 
 
 def _collected(path: Path) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def test_a_cycle_with_words(config: RunConfig, tmp_path: Path, monkeypatch: pyte
     last = whole["cycles"][-1]
     assert (last["decision"], last["accepted"]) == ("promoted", 2)
     assert bool(last["lessons"]) == (name == "text")
-    context = Phases(Path(config.out) / "checkpoints", EventLog(tmp_path / "log")).load(1, "context").values
+    context = Phases(Path(config.out), EventLog(tmp_path / "log")).load(1, "context").values
     assert 1 < len(context["words"]) <= 3
     head = "Lessons from earlier games:" if name == "text" else "Earlier games:"
     assert all(text.startswith(head) for text in context["words"])
