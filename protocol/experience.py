@@ -24,6 +24,8 @@ from .errors import VectorError
 Vector = NDArray[np.float32]
 Real = TypeVar("Real", np.float32, np.float64)
 BASE_COUNTERS = 5
+VECTOR_TYPES = (np.dtype(np.float16), np.dtype(np.float32))
+ROUNDING = 1e-3  # how much longer half precision can make a clipped vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +212,13 @@ class ExperienceVector:
         Raises
         ------
         VectorError
-            If it is mis-sized, not float32, not finite, or has a negative Fisher diagonal or counter, or norms
-            above the clipping norms.
+            If it is mis-sized, neither float16 nor float32, not finite, or has a negative Fisher diagonal or counter,
+            or norms above the clipping norms.
         """
-        if array.shape != (spec.size,) or array.dtype != np.float32:
-            raise VectorError(f"expected {spec.size} float32 numbers, got {array.dtype} of shape {array.shape}")
+        if array.shape != (spec.size,) or array.dtype not in VECTOR_TYPES:
+            raise VectorError(
+                f"expected {spec.size} numbers, float16 or float32, got {array.dtype} of shape {array.shape}"
+            )
         values = np.asarray(array, dtype=np.float32)
         if not np.isfinite(values).all():
             raise VectorError("an experience vector holds numbers that are not finite")
@@ -235,7 +239,7 @@ class ExperienceVector:
             ("Fisher diagonal", self.fisher, self.spec.fisher_norm),
         ):
             norm = float(np.linalg.norm(part.astype(np.float64)))  # squares of what is sent may overflow float32
-            if norm > bound * (1 + 1e-4):
+            if norm > bound * (1 + ROUNDING):
                 raise VectorError(f"{name} has norm {norm:.3g}, above the clipping norm {bound:.3g}")
         if (self.fisher < 0).any() or (self.counters.visits < 0).any() or (self.counters.values[:, :4] < 0).any():
             raise VectorError("a Fisher diagonal or a counter is negative")

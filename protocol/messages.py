@@ -130,19 +130,18 @@ def request_from_records(records: RecordDict) -> PlayRequest:
 
 
 def reply_to_records(vector: ExperienceVector, words: Sequence[str] = ()) -> RecordDict:
-    """Write the only thing that leaves a device: the vector, and the digest of its specification.
+    """Write the only thing that leaves a device: the vector, named by the digest of its specification.
+
+    It travels in half precision, unless it has numbers too large for that.
 
     Parameters
     ----------
     words
         What the device says beside it, of codecs that send words.
     """
-    records = RecordDict(
-        {
-            "experience": ArrayRecord({"vector": _to_array(vector.to_array())}),
-            "spec": ConfigRecord({"digest": vector.spec.digest}),
-        }
-    )
+    values = vector.to_array()
+    sent = values.astype(np.float16) if np.abs(values).max() <= np.finfo(np.float16).max else values
+    records = RecordDict({"experience": ArrayRecord({vector.spec.digest: _to_array(sent)})})
     if words:
         records["words"] = ConfigRecord({"words": list(words)})
     return records
@@ -182,13 +181,13 @@ def vector_from_reply(records: RecordDict, spec: VectorSpec, noisy: bool = False
         If the vector is missing, mis-sized or not finite, was made for another specification or policy version, or
         if there is anything beside it.
     """
-    _only(records, {"experience": ArrayRecord, "spec": ConfigRecord})
-    arrays, settings = records.array_records["experience"], records.config_records["spec"]
-    if set(arrays) != {"vector"} or set(settings) != {"digest"}:
-        raise VectorError("a reply must hold one vector and the digest of its specification")
-    if settings["digest"] != spec.digest:
+    _only(records, {"experience": ArrayRecord})
+    arrays = records.array_records["experience"]
+    if len(arrays) != 1:
+        raise VectorError(f"a reply must hold one vector, not {len(arrays)}")
+    if spec.digest not in arrays:
         raise VectorError(f"a vector was made for another specification or policy version than {spec.digest}")
-    return ExperienceVector.from_array(spec, _from_array(arrays["vector"]), bounded=not noisy)
+    return ExperienceVector.from_array(spec, _from_array(arrays[spec.digest]), bounded=not noisy)
 
 
 def records_bytes(records: RecordDict) -> int:

@@ -18,15 +18,15 @@ from ...protocol.natural_step import natural_step
 from ...protocol.play import Turn
 from ...protocol.tactics import DIMENSION
 from .context import Choice, Context, Lesson, divergence
+from .trust_region import longest
 
 MEASURED_TURNS = 160
-TRIES = 12
 WEAKER = 0.5  # as a share of the longest step inside the trust region: a quarter of its KL
 
 
 @dataclass(frozen=True, slots=True)
 class AskedCodec:
-    """Asks the model what a context does: the step is shortened until some public turns are close enough.
+    """Asks the model what a context does: the step ends where some public turns differ too much.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class AskedCodec:
     def solve(
         self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn], config: ContextConfig, before: Context
     ) -> Context:
-        """Take the natural gradient step and shorten it to the trust region, where KL grows with the step's square."""
+        """Take the natural gradient step as far as the trust region reaches."""
         weights, kl = self._within(policy, turns, before.weights, natural_step(aggregate, config), config.max_kl)
         return Context(weights, before.support + aggregate.vector.fisher, kl)
 
@@ -66,15 +66,14 @@ class AskedCodec:
     def _within(
         self, policy: Policy, turns: Sequence[Turn], before: Vector, step: Vector, max_kl: float
     ) -> tuple[Vector, float]:
-        """Shorten a step until the mean KL that it adds is small enough."""
-        some, scale = _some(turns), 1.0
-        for _ in range(TRIES):
-            weights = (before + scale * step).astype(before.dtype)
-            kl = divergence(self._answers(policy, some, weights), some)
-            if kl <= max_kl:
-                return weights, kl
-            scale *= min(0.9, max(0.1, math.sqrt(max_kl / kl)))
-        return before, 0.0
+        """Go along a step as far as the trust region reaches."""
+        some = _some(turns)
+
+        def at(share: float) -> Vector:
+            return (before + share * step).astype(before.dtype)
+
+        share, kl = longest(lambda share: divergence(self._answers(policy, some, at(share)), some), max_kl)
+        return at(share), kl
 
     def teacher(self, policy: Policy, context: Context) -> Policy:
         """Give the policy the context."""

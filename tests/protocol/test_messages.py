@@ -76,7 +76,7 @@ def test_request_round_trip(
         assert np.array_equal(got.adapter[name], weights)
 
 
-@given(hnp.arrays(np.float32, SPEC.size, elements=st.floats(0, 5, width=32)))
+@given(hnp.arrays(np.float32, SPEC.size, elements=st.floats(0, 5, width=16)))
 @settings(deadline=None, max_examples=50)
 def test_reply_round_trip(flat: NDArray[Any]) -> None:
     got = vector_from_reply(reply_to_records(vector(flat)), SPEC)
@@ -101,11 +101,26 @@ def test_fortran_ordered_adapters_travel() -> None:
 
 def test_a_reply_holds_the_vector_and_a_digest_and_is_small() -> None:
     spec = replace(SPEC, dimension=256, horizon=28)
-    assert spec.size * 4 == 2536
+    assert spec.size * 2 == 1268
     records = reply_to_records(ones(spec))
-    assert set(records) == {"experience", "spec"}
-    assert dict(records["spec"]) == {"digest": spec.digest}
-    assert records_bytes(records) <= 4096
+    assert set(records) == {"experience"}
+    assert set(records.array_records["experience"]) == {spec.digest}
+    assert records_bytes(records) <= 2048
+
+
+def test_a_vector_travels_in_half_precision_where_that_holds_its_numbers() -> None:
+    small, large = (ExperienceVector.unchecked(SPEC, np.full(SPEC.size, value, np.float32)) for value in (0.1, 1e5))
+    half = vector_from_reply(reply_to_records(small), SPEC, noisy=True).to_array()
+    assert half.dtype == np.float32 and np.array_equal(half, np.full(SPEC.size, np.float16(0.1), np.float32))
+    whole = vector_from_reply(reply_to_records(large), SPEC, noisy=True).to_array()
+    assert np.array_equal(whole, large.to_array())
+
+
+def test_a_clipped_vector_stays_acceptable_in_half_precision() -> None:
+    spec = replace(SPEC, dimension=1, clipping_norm=1.0 / 3, fisher_norm=1.0)
+    values = np.full(spec.size, 1.0, np.float32)
+    clipped = ExperienceVector.unchecked(spec, values).clipped()
+    assert float(np.float16(clipped.gradient[0])) > 0 and vector_from_reply(reply_to_records(clipped), spec)
 
 
 def test_measuring_leaves_records_that_can_be_copied() -> None:
@@ -115,13 +130,7 @@ def test_measuring_leaves_records_that_can_be_copied() -> None:
 
 def _with_vector(array: NDArray[Any]) -> RecordDict:
     records = reply_to_records(ones())
-    records["experience"] = ArrayRecord({"vector": Array.from_numpy_ndarray(array)})
-    return records
-
-
-def _without(name: str) -> RecordDict:
-    records = reply_to_records(ones())
-    del records[name]
+    records["experience"] = ArrayRecord({SPEC.digest: Array.from_numpy_ndarray(array)})
     return records
 
 
@@ -131,18 +140,18 @@ def _with_extra() -> RecordDict:
     return records
 
 
-def _with_setting() -> RecordDict:
+def _with_two() -> RecordDict:
     records = reply_to_records(ones())
-    records["spec"] = ConfigRecord({"digest": SPEC.digest, "text": "take the coin"})
+    vector = records.array_records["experience"][SPEC.digest]
+    records["experience"] = ArrayRecord({SPEC.digest: vector, "take the coin": vector})
     return records
 
 
 BAD_REPLIES = {
     "empty": RecordDict(),
-    "no vector": _without("experience"),
-    "no digest": _without("spec"),
+    "no vector": RecordDict({"experience": ArrayRecord()}),
     "more than a vector": _with_extra(),
-    "more than a digest": _with_setting(),
+    "two vectors": _with_two(),
     "too long": _with_vector(np.ones(SPEC.size + 1, np.float32)),
     "too short": _with_vector(np.ones(0, np.float32)),
     "two-dimensional": _with_vector(np.ones((1, SPEC.size), np.float32)),
@@ -165,7 +174,7 @@ def test_bad_replies_are_refused(name: str) -> None:
 @settings(deadline=None)
 def test_bytes_that_are_no_array_are_refused(data: bytes) -> None:
     records = reply_to_records(ones())
-    records["experience"] = ArrayRecord({"vector": Array("float32", (SPEC.size,), "numpy.ndarray", data)})
+    records["experience"] = ArrayRecord({SPEC.digest: Array("float32", (SPEC.size,), "numpy.ndarray", data)})
     with pytest.raises(VectorError):
         vector_from_reply(records, SPEC)
 
@@ -173,7 +182,7 @@ def test_bytes_that_are_no_array_are_refused(data: bytes) -> None:
 def test_a_header_cannot_ask_for_more_than_its_bytes() -> None:
     data = bytearray(Array.from_numpy_ndarray(np.ones(8, np.float32)).data).replace(b"(8,)", b"(8000000000000,)")
     records = reply_to_records(ones())
-    records["experience"] = ArrayRecord({"vector": Array("float32", (8,), "numpy.ndarray", bytes(data))})
+    records["experience"] = ArrayRecord({SPEC.digest: Array("float32", (8,), "numpy.ndarray", bytes(data))})
     with pytest.raises(VectorError):
         vector_from_reply(records, SPEC)
 

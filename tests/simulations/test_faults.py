@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -74,7 +74,7 @@ class Fleet:
             if kind:
                 return Message(spoilt(reply.content, request, kind), reply_to=message)
             if request.cycle == 1:
-                self.sent.append(reply.content.array_records["experience"]["vector"].numpy())
+                self.sent.append(reply.content.array_records["experience"][request.spec.digest].numpy())
             return reply
 
         return app
@@ -87,7 +87,7 @@ class Fleet:
 
 
 def spoilt(records: RecordDict, request: PlayRequest, kind: str) -> RecordDict:
-    array = records.array_records["experience"]["vector"].numpy().copy()
+    array = records.array_records["experience"][request.spec.digest].numpy().copy()
     spec = request.spec
     if kind == "nan":
         array[0] = np.nan
@@ -95,8 +95,7 @@ def spoilt(records: RecordDict, request: PlayRequest, kind: str) -> RecordDict:
         array = array[:-1]
     if kind == "old":
         spec = replace(spec, policy_version="the one before")
-    digest = ConfigRecord({"digest": spec.digest})
-    return RecordDict({"experience": ArrayRecord({"vector": Array(array)}), "spec": digest})
+    return RecordDict({"experience": ArrayRecord({spec.digest: Array(array)})})
 
 
 def test_bad_clients_are_counted_by_reason_and_the_others_make_the_aggregate(config: RunConfig) -> None:

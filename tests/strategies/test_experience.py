@@ -46,7 +46,7 @@ def vector(scale: float, spec: VectorSpec = SPEC) -> ExperienceVector:
 
 
 def good(client: int, spec: VectorSpec) -> ExperienceVector:
-    return vector(0.1 * (client + 1), spec)
+    return vector(0.125 * (client + 1), spec)
 
 
 def make_app(behaviour: Behaviour) -> ClientApp:
@@ -77,9 +77,9 @@ def test_a_cycle_adds_up_every_client() -> None:
     ledger = run()
     aggregate, traffic = aggregate_of(ledger), ledger.traffic[0]
     assert aggregate.cohort == CLIENTS
-    assert np.allclose(aggregate.vector.gradient, 1.5)
+    assert np.allclose(aggregate.vector.gradient, 1.875)
     assert (traffic.accepted, traffic.refused) == (CLIENTS, {})
-    assert traffic.uplink_bytes == records_bytes(reply_to_records(vector(0.1)))
+    assert traffic.uplink_bytes == records_bytes(reply_to_records(vector(0.125)))
     assert traffic.downlink_bytes > 0
 
 
@@ -93,7 +93,7 @@ def test_the_strategy_that_readme_shows_is_found_and_runs(tmp_path: Path, monkey
     load_strategy("my_module:Loudest")(ledger).start(InProcessGrid(make_app(good), CLIENTS, {}), num_rounds=1)
     aggregate = aggregate_of(ledger)
     assert aggregate.cohort == 3
-    assert np.allclose(aggregate.vector.gradient, 0.3 + 0.4 + 0.5)
+    assert np.allclose(aggregate.vector.gradient, 0.375 + 0.5 + 0.625)
 
 
 def test_cycles_go_through_their_steps_and_skip_what_is_on_disk() -> None:
@@ -270,21 +270,23 @@ def test_errors_made_on_the_way_are_matched_by_message() -> None:
     assert sort_replies([lost, *replies[1:]], asked, SPEC).refused == {"error code 5": 1}
 
 
-@pytest.mark.parametrize(("name", "seen"), [("Stale", [1.5, 1.5, 3.0, 4.5]), ("Older", [1.5, 1.5, 1.5, 3.0])])
+@pytest.mark.parametrize(
+    ("name", "seen"), [("Stale", [1.875, 1.875, 3.75, 5.625]), ("Older", [1.875, 1.875, 1.875, 3.75])]
+)
 def test_old_experience_comes_late(name: str, seen: list[float]) -> None:
     rounds = [0]
 
     def behaviour(client: int, spec: VectorSpec) -> ExperienceVector:
         rounds[0] += 1
-        return vector(0.1 * (client + 1) * ((rounds[0] - 1) // CLIENTS + 1), spec)
+        return vector(0.125 * (client + 1) * ((rounds[0] - 1) // CLIENTS + 1), spec)
 
     ledger = Ledger(SPEC)
     strategy = load_strategy(f"fedoel.strategies.controls:{name}")(ledger)
     strategy.start(InProcessGrid(make_app(behaviour), CLIENTS, {}), num_rounds=4)
     found = [aggregate_of(ledger, cycle).vector for cycle in range(1, 5)]
-    assert [float(each.gradient[0]) for each in found] == pytest.approx(seen)
-    assert [float(each.fisher[0]) for each in found] == pytest.approx(seen)
-    assert [float(each.counters.episodes[0]) for each in found] == pytest.approx([1.5, 3.0, 4.5, 6.0])
+    assert [float(each.gradient[0]) for each in found] == pytest.approx([1.875 * cycle for cycle in seen])
+    assert [float(each.fisher[0]) for each in found] == pytest.approx([1.875 * cycle for cycle in seen])
+    assert [float(each.counters.episodes[0]) for each in found] == pytest.approx([1.875, 3.75, 5.625, 7.5])
 
 
 def test_replies_need_a_request() -> None:

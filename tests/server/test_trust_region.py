@@ -1,0 +1,50 @@
+"""How far a step may go: the first border of the trust region, from the inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedoel.server.codecs.trust_region import CLOSE, FIRST, longest
+
+
+def square(scale: float) -> Callable[[float], float]:
+    return lambda share: scale * share**2
+
+
+@given(st.floats(1e-4, 1e4), st.floats(1e-3, 1.0))
+def test_a_step_ends_close_to_the_border_or_is_taken_whole(scale: float, most: float) -> None:
+    share, kl = longest(square(scale), most)
+    assert kl == square(scale)(share) <= most
+    assert share == 1.0 or CLOSE * most <= kl
+
+
+def test_a_far_place_that_looks_near_again_is_not_reached() -> None:
+    # What a soft prompt did: KL rises to the border, and falls where the prompt is noise.
+    tried: list[float] = []
+
+    def measure(share: float) -> float:
+        tried.append(share)
+        return 100 * share**2 if share < 0.3 else 0.01
+
+    share, kl = longest(measure, 0.2)
+    assert CLOSE * 0.2 <= kl <= 0.2
+    assert share == pytest.approx((kl / 100) ** 0.5) and max(tried) < 0.3
+
+
+def test_a_step_without_effect_is_taken_whole() -> None:
+    assert longest(lambda share: 0.0, 0.2) == (1.0, 0.0)
+
+
+def test_no_step_is_taken_where_every_one_is_too_long() -> None:
+    tried: list[float] = []
+
+    def measure(share: float) -> float:
+        tried.append(share)
+        return 9.0
+
+    assert longest(measure, 0.2) == (0.0, 0.0)
+    assert max(tried) == FIRST and min(tried) < FIRST / 1000
