@@ -1,8 +1,9 @@
 """The longest step inside a trust region whose border only the model knows, looked for from the inside.
 
-KL grows with the square of a step only as long as the step is short. Far out it can fall again: a soft prompt of large
-random embeddings says nothing any more, and a teacher behind it looks like one without. A search that starts with the
-whole step would stop there. This one goes outwards and ends at the first border.
+KL grows with the square of a step only as long as the step is short. Farther out it hardly grows, or falls: a soft
+prompt of large random embeddings says nothing any more, and a teacher behind it looks like one without. Gradients say nothing
+about such places, and a search that starts with the whole step would stop there. This one goes outwards, and ends where
+the largest KL is reached or where KL begins to grow more slowly than the step itself.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import math
 from collections.abc import Callable
 
 FIRST = 1 / 256  # share of the whole step that is tried first
-FARTHER = 4.0  # the next one is at most so many times as long
+FARTHER = 3.0  # the next one is at most so many times as long
 CLOSE = 0.8  # share of the largest KL that is near enough
+NARROW = 1.2  # between two lengths so near each other nothing is looked for
 AIM = 0.95  # of the length at which the border is expected
+NOTICED = 0.1  # share of the largest KL below which growth is rounding
 TRIES = 12
 
 
@@ -32,15 +35,20 @@ def longest(measure: Callable[[float], float], max_kl: float) -> tuple[float, fl
     inside, found, outside, share = 0.0, 0.0, math.inf, FIRST
     for _ in range(TRIES):
         kl = measure(share)
-        if kl <= max_kl:
-            inside, found = share, kl
-        else:
+        flat = found >= NOTICED * max_kl and kl / share < found / inside
+        if kl > max_kl or flat:
             outside = share
-        if inside == 1 or found >= CLOSE * max_kl:
-            break
-        expected = AIM * share * math.sqrt(max_kl / kl) if kl > 0 else math.inf
-        if outside == math.inf:
-            share = min(1.0, FARTHER * inside, max(expected, inside / AIM))
         else:
-            share = expected if inside < expected < outside else (inside + outside) / 2
+            inside, found = share, kl
+        if inside == 1 or found >= CLOSE * max_kl or outside < NARROW * inside:
+            break
+        share = _next(inside, found, outside, max_kl)
     return inside, found
+
+
+def _next(inside: float, found: float, outside: float, max_kl: float) -> float:
+    """Where the border would be if KL grew with the square of the step, or halfway to what is too far."""
+    expected = AIM * inside * math.sqrt(max_kl / found) if found > 0 else math.inf
+    if outside == math.inf:
+        return min(1.0, FARTHER * inside, expected)
+    return expected if expected < outside else (inside + outside) / 2

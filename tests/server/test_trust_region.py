@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +34,14 @@ def test_a_far_place_that_looks_near_again_is_not_reached() -> None:
     share, kl = longest(measure, 0.2)
     assert CLOSE * 0.2 <= kl <= 0.2
     assert share == pytest.approx((kl / 100) ** 0.5) and max(tried) < 0.3
+
+
+def test_a_step_ends_where_it_adds_less_and_less() -> None:
+    # A ray that was measured: KL stays below the bound, and falls from a third of the step on.
+    shares = [0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1]
+    kls = [0, 0.004, 0.006, 0.026, 0.073, 0.109, 0.091, 0.072, 0.073]
+    share, kl = longest(lambda share: float(np.interp(share, shares, kls)), 0.2)
+    assert 0.1 <= share <= 0.3 and kl >= 0.026
 
 
 def test_a_step_without_effect_is_taken_whole() -> None:
