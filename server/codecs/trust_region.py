@@ -1,9 +1,9 @@
 """The longest step inside a trust region whose border only the model knows, looked for from the inside.
 
 KL grows with the square of a step only as long as the step is short. Farther out it hardly grows, or falls: a soft
-prompt of large random embeddings says nothing any more, and a teacher behind it looks like one without. Gradients say nothing
-about such places, and a search that starts with the whole step would stop there. This one goes outwards, and ends where
-the largest KL is reached or where KL begins to grow more slowly than the step itself.
+prompt of large random embeddings says nothing any more, and a teacher behind it looks like one without. Gradients
+know nothing of such places, and a search that starts with the whole step would stop there. This one goes outwards,
+and ends where the largest KL is reached or where KL begins to grow more slowly than the step itself.
 """
 
 from __future__ import annotations
