@@ -65,9 +65,9 @@ class Exchanges:
         """
         context = self.context(current, cycle, exchange - 1)
         self._asked = current.version
-        with self.phases.log.phase(cycle, _numbered("rehearsal", exchange)):  # the server's own, not the cohort's
+        with self.phases.log.phase(cycle, numbered("rehearsal", exchange)):  # the server's own, not the cohort's
             baseline = self._baseline(current, self.rehearsed(current, cycle, exchange))
-        self._collecting.enter_context(self.phases.log.phase(cycle, _numbered("collect", exchange)))
+        self._collecting.enter_context(self.phases.log.phase(cycle, numbered("collect", exchange)))
         weights = context.weights if context.weights.any() else None
         keys, spec = keys_folder(self.config), self._spec(current)
         # Where devices add all of their noise themselves, the plan goes with the request.
@@ -77,7 +77,7 @@ class Exchanges:
 
     def collected(self, cycle: int, exchange: int) -> bool:
         """Whether the exchange is over."""
-        return self.phases.finished(cycle, _numbered("collect", exchange))
+        return self.phases.finished(cycle, numbered("collect", exchange))
 
     def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
         """Keep the aggregate, or that there is none."""
@@ -89,7 +89,7 @@ class Exchanges:
             "noise": aggregate.noise if aggregate else 0.0, "version": self._asked,
             "parts": [part.cohort for part in parts], "words": list(aggregate.words) if aggregate else [],
         }  # fmt: skip
-        self.phases.keep(cycle, _numbered("collect", exchange), Outcome(values, vectors))
+        self.phases.keep(cycle, numbered("collect", exchange), Outcome(values, vectors))
         self._collecting.close()
 
     def collected_before(self, current: Current, cycle: int, exchange: int) -> Aggregate | None:
@@ -159,7 +159,7 @@ class Exchanges:
             self._rehearsed = {cycle: []}
         played = self._rehearsed[cycle]
         while len(played) < exchange:
-            policy, purpose = self._player(current, cycle, len(played) + 1), _numbered("rehearsal", len(played) + 1)
+            policy, purpose = self._player(current, cycle, len(played) + 1), numbered("rehearsal", len(played) + 1)
             played.append(self.public.play(policy, self.public.plan.rehearsal, purpose, cycle))
         return played[exchange - 1]
 
@@ -181,7 +181,7 @@ class Exchanges:
             after = self.codec.solve(seen, policy, turns, self.config.context, before)
             return self._outcome(policy, own, after)
 
-        return self._read(self.phases.run(cycle, name or _numbered("context", exchange), work))
+        return self._read(self.phases.run(cycle, name or numbered("context", exchange), work))
 
     def _halved(self, current: Current, cycle: int, context: Context, name: str) -> Context:
         def work(advance: object) -> Outcome:
@@ -240,7 +240,7 @@ class Exchanges:
         return replace(aggregate, vector=replace(aggregate.vector, fisher=(scale * fisher).astype(np.float32)))
 
     def _kept(self, cycle: int, exchange: int) -> Outcome:
-        return self.phases.load(cycle, _numbered("collect", exchange))
+        return self.phases.load(cycle, numbered("collect", exchange))
 
     def _all(self) -> range:
         return range(1, self.config.strategy.exchanges + 1)
@@ -277,7 +277,7 @@ def _sum(aggregates: Sequence[Aggregate]) -> Aggregate:
     return Aggregate(vector, cohort, noise, words=tuple(chain.from_iterable(words)))
 
 
-def _numbered(name: str, exchange: int) -> str:
+def numbered(name: str, exchange: int) -> str:
     """Name of an exchange's phase: the first needs no number."""
     return name if exchange == 1 else f"{name}-{exchange}"
 

@@ -25,12 +25,13 @@ from .experiment_table import arms_table
 from .scenario import load_scenario, parse_setting
 from .summary import read_summary
 
-BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy", "federation")
+BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy", "federation", "prefix")
 FOLDER = Path(__file__).parent / "experiments"
 KEYS = {"question", "scenario", "seeds", "settings", "arms"}
 # All that decides what cycle 0 leaves: the warm start, the floors, and the first evaluation.
 BEGINNING = ("seed", "games.", "policy.", "warm-start.")
 CANNOT, BASELINE = "cannot", "baseline"
+RUNS, SEED, OTHER_SEED = "{runs}", "{seed}", "{other-seed}"  # in an arm's settings: what another arm has left
 Settings = Mapping[str, Scalar]
 
 
@@ -55,7 +56,8 @@ class Experiment:
             If a setting is unknown or cannot be used.
         """
         folder = out / "runs" / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
-        own = {name: value for name, value in self._arm(arm).items() if name != BASELINE}
+        places = {RUNS: str(out / "runs"), SEED: str(seed), OTHER_SEED: str(self._other(seed))}
+        own = {name: _filled(value, places) for name, value in self._arm(arm).items() if name != BASELINE}
         given = {**self.settings, **own, "seed": seed, "out": str(folder)}
         return replace(load_scenario(self.scenario, given), resume=folder.exists())
 
@@ -72,6 +74,22 @@ class Experiment:
     def checked(self, arm: str, seed: int, out: Path) -> RunConfig:
         """Return the run of one arm and seed as its method makes it; raises `ConfigError` if it cannot be made."""
         return self.method(arm).check(self.config(arm, seed, out))
+
+    def borrows(self, arm: str) -> bool:
+        """Whether an arm needs a run of another seed, so that it comes after all that do not.
+
+        Raises
+        ------
+        ConfigError
+            If there is one seed only.
+        """
+        needed = any(OTHER_SEED in str(value) for value in self._arm(arm).values())
+        if needed and len(self.seeds) < 2:
+            raise ConfigError(f"{self.name}: {arm!r} needs another seed; name two, or the other arms with --arms")
+        return needed
+
+    def _other(self, seed: int) -> int:
+        return self.seeds[(self.seeds.index(seed) + 1) % len(self.seeds)] if seed in self.seeds else seed
 
     def _arm(self, arm: str) -> Settings:
         return {**self.arms, **self.impossible}[arm]
@@ -120,7 +138,7 @@ def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "", ar
 
 
 def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str, Any]]]:
-    """Run every arm with every seed, seeds first, so that whole comparisons are there early.
+    """Run every arm with every seed, seeds first, so that whole comparisons are there early; who borrows comes last.
 
     Returns
     -------
@@ -132,7 +150,9 @@ def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str
     ConfigError
         If any arm cannot be run: all are checked before the first starts.
     """
-    configs = {(arm, seed): experiment.checked(arm, seed, out) for seed in experiment.seeds for arm in experiment.arms}
+    pairs = [(arm, seed) for seed in experiment.seeds for arm in experiment.arms]
+    pairs.sort(key=lambda pair: experiment.borrows(pair[0]))
+    configs = {(arm, seed): experiment.checked(arm, seed, out) for arm, seed in pairs}
     refusals(experiment, out)
     results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in experiment.arms}
     done: list[RunConfig] = []
@@ -210,6 +230,12 @@ def _begin_like(config: RunConfig, done: Sequence[RunConfig]) -> None:
     same = next((other for other in done if _beginning(other) == _beginning(config)), None)
     if same is not None:
         lend_cycle(Path(same.out), Path(config.out))
+
+
+def _filled(value: Scalar, places: Mapping[str, str]) -> Scalar:
+    for place, text in places.items():
+        value = value.replace(place, text) if isinstance(value, str) else value
+    return value
 
 
 def _beginning(config: RunConfig) -> dict[str, Scalar]:

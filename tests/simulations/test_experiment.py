@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
+from fedoel.protocol.tactics import DIMENSION
 from fedoel.server.events import read_events
 from fedoel.simulations import engines
 from fedoel.simulations.cli import REFUSED, main
 from fedoel.simulations.experiment import BUILT_IN, load_experiment, run_experiment
 from fedoel.simulations.experiment_table import arms_table, spread
+from fedoel.simulations.lent import Lent
 
 SMALL = """
 question = "Does experience help?"
@@ -106,6 +112,48 @@ def test_what_is_no_experiment_is_refused_before_any_run(
     assert main(["experiment", str(path), "--out", str(tmp_path / "out")]) == REFUSED
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+LENT = """
+[arms.lent]
+"strategy.name" = "fedoel.simulations.lent:Lent"
+"strategy.options" = "run={runs}/tactics-{other-seed}"
+"""
+
+
+def test_an_arm_may_learn_from_what_another_seeds_devices_sent(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    small.write_text(SMALL + LENT)
+    experiment = load_experiment(str(small), arms="lent,tactics")
+    run_experiment(experiment, out)
+
+    def vector(run: str) -> NDArray[np.float32]:
+        with np.load(out / "runs" / run / "checkpoints" / "cycle-001" / "collect.npz") as kept:
+            return np.array(kept["vector"][: 2 * DIMENSION])
+
+    assert np.array_equal(vector("lent-0"), vector("tactics-1")) and np.array_equal(
+        vector("lent-1"), vector("tactics-0")
+    )
+    assert not np.array_equal(vector("tactics-0"), vector("tactics-1"))
+
+
+def test_nothing_is_lent_where_there_is_one_seed_or_another_codec(small: Path, tmp_path: Path) -> None:
+    small.write_text(SMALL + LENT)
+    with pytest.raises(ConfigError, match="name the folder of the run that lends"):
+        Lent(cast(Any, None))
+    with pytest.raises(ConfigError, match="needs another seed"):
+        run_experiment(load_experiment(str(small), seeds="0"), tmp_path)
+    assert not any(tmp_path.glob("runs/*"))
+    stored = load_experiment(str(small), ["codec.name=tactics-text"]).config("none", 0, tmp_path).to_flat()
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    spec = VectorSpec("tactics", 2, "", "", ("lake",), 1, 1.0, 1.0)
+    own = Aggregate(ExperienceVector.unchecked(spec, np.ones(spec.size, np.float32)), 1)
+    with pytest.raises(ConfigError, match="codec 'tactics-text', not 'tactics'"):
+        Lent(cast(Any, None), run=str(tmp_path)).optimise(own, 1, 1)
+    stored = load_experiment(str(small)).config("none", 0, tmp_path).to_flat()
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(ConfigError, match="cycle 1 brought nothing"):
+        Lent(cast(Any, None), run=str(tmp_path)).optimise(own, 1, 1)
 
 
 def test_experiments_and_seeds_that_do_not_exist_are_refused(small: Path) -> None:

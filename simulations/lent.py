@@ -1,0 +1,58 @@
+"""An experimental control: every exchange brings what another run's brought, of another seed or of other games.
+
+Use it by path: ``--set strategy.name=fedoel.simulations.lent:Lent --set strategy.options=run=runs/other``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..protocol.errors import ConfigError
+from ..protocol.experience import Aggregate
+from ..server.exchanges import numbered
+from ..server.phases import cycle_folder
+from ..server.run_folder import stored_config
+from ..strategies.mean import Mean
+
+
+class Lent(Mean):
+    """Its own cohort plays and is counted; what it is said to have learned is another run's, of the same codec.
+
+    Parameters
+    ----------
+    run
+        Folder of the other run.
+    """
+
+    carries_words = False
+
+    def __init__(self, *arguments: Any, run: str = "", **settings: Any) -> None:
+        if not run:
+            raise ConfigError("strategy.options: name the folder of the run that lends, run=FOLDER")
+        super().__init__(*arguments, **settings)
+        self.run = run
+
+    def optimise(self, aggregate: Aggregate, cycle: int, exchange: int) -> Aggregate:
+        """Put the other run's gradient and Fisher diagonal in the place of the cohort's.
+
+        Raises
+        ------
+        ConfigError
+            If the other run brought nothing in this exchange, or is of another codec.
+        """
+        spec = aggregate.vector.spec
+        if (codec := stored_config(Path(self.run)).codec.name) != spec.codec:
+            raise ConfigError(
+                f"strategy.options run={self.run}: its vectors are of codec {codec!r}, not {spec.codec!r}"
+            )
+        path = cycle_folder(Path(self.run), cycle) / f"{numbered('collect', exchange)}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                gradient, fisher, _ = np.split(kept["vector"], [spec.dimension, 2 * spec.dimension])
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(f"strategy.options run={self.run}: cycle {cycle} brought nothing to lend") from error
+        return replace(aggregate, vector=replace(aggregate.vector, gradient=gradient, fisher=fisher))
