@@ -32,6 +32,7 @@ class PrefixEncoder:
     dimension: int = DIMENSION
     needs: frozenset[str] = frozenset({PROMPT})
     adds: bool = False
+    server: str = "fedoel.server.codecs.asked:prefix_codec"
 
     def under(self, policy: Policy, context: Vector) -> Policy:
         """Put the policy behind the soft prompt.

@@ -11,9 +11,9 @@ import numpy as np
 from ...client.encoders.encoder import Encoder
 from ...client.policy.policy import LogProbs, Policy
 from ...client.policy.tactics_policy import TacticsPolicy
-from ...protocol import steering
+from ...protocol import soft_prompt, steering
 from ...protocol.config import ContextConfig
-from ...protocol.experience import Aggregate, Vector
+from ...protocol.experience import Aggregate, Vector, clip
 from ...protocol.natural_step import natural_step
 from ...protocol.play import Turn
 from ...protocol.tactics import DIMENSION
@@ -32,10 +32,13 @@ class AskedCodec:
     ----------
     parts
         Coordinates that make a context of their own, by name: one of them is chosen, and how strong it is.
+    radius
+        Norm of the longest context.
     """
 
     encoder: Encoder
     parts: Mapping[str, slice] = field(default_factory=dict)
+    radius: float = math.inf
 
     def solve(
         self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn], config: ContextConfig, before: Context
@@ -70,7 +73,7 @@ class AskedCodec:
         some = _some(turns)
 
         def at(share: float) -> Vector:
-            return (before + share * step).astype(before.dtype)
+            return clip((before + share * step).astype(before.dtype), self.radius)
 
         share, kl = longest(lambda share: divergence(self._answers(policy, some, at(share)), some), max_kl)
         return at(share), kl
@@ -100,6 +103,11 @@ class AskedCodec:
 
 def _some(turns: Sequence[Turn]) -> Sequence[Turn]:
     return turns[:: math.ceil(len(turns) / MEASURED_TURNS)]
+
+
+def prefix_codec(encoder: Encoder) -> AskedCodec:
+    """Return the server's half of `prefix`, whose contexts stay near the text that they start from."""
+    return AskedCodec(encoder, radius=soft_prompt.RADIUS)
 
 
 def steering_codec(encoder: Encoder) -> AskedCodec:

@@ -10,7 +10,7 @@ from fedoel.client.encoders.tactics_step import LARGEST_WEIGHT
 from fedoel.client.policy.base import load_base
 from fedoel.client.policy.tactics_policy import TacticsPolicy
 from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy
-from fedoel.protocol import steering
+from fedoel.protocol import soft_prompt, steering
 from fedoel.protocol.config import ContextConfig, PolicyConfig
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from fedoel.protocol.play import Turn
@@ -122,6 +122,19 @@ def test_a_control_vector_is_one_of_its_parts_at_one_of_two_strengths(tiny_base:
         assert 0.0005 < strong.context.kl <= 0.002
         assert 0 < weak.context.kl < 0.6 * strong.context.kl
         assert strong.context.kl == pytest.approx(divergence(codec.answers(policy, turns, strong.context), turns))
+
+
+def test_a_soft_prompt_stays_near_its_text_however_little_the_model_minds(tiny_base: Path, tmp_path: Path) -> None:
+    config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
+    policy, codec = TorchPolicy(TorchModel(load_base(config, tmp_path), 64), {}), load_codec("prefix")
+    situation = Memory("Take the coin.", 5).see("-= Hall =-\nA hall.", ("go east", "go west", "go down"), 0)
+    turns, size = [Turn(situation, policy.score([situation])[0], 0, 0.0)], soft_prompt.DIMENSION
+    spec = replace(SPEC, codec="prefix", dimension=size, vocabulary=soft_prompt.VOCABULARY)
+    array = np.concatenate([np.full(size, 50.0), np.ones(spec.size - size)]).astype(np.float32)
+    given, bounds = Aggregate(ExperienceVector.unchecked(spec, array), 4), ContextConfig(max_kl=1e6)
+    context = codec.solve(given, policy, turns, bounds, no_context(size))
+    assert np.linalg.norm(context.weights) == pytest.approx(soft_prompt.RADIUS, rel=1e-4)
+    assert context.kl == pytest.approx(divergence(codec.answers(policy, turns, context), turns))
 
 
 @pytest.mark.parametrize("name", ["tactics", "tactics-text", "prefix", "text", "raw"])
