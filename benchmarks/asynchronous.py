@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,8 +59,9 @@ def main() -> None:
     for name, found in curves.items():
         times = [reached(each, goal) for each, goal in zip(found, goals, strict=True)]
         ends = ", ".join(f"{100 * each[-1][1]:.0f} %" for each in found)
-        shares = [time / base for time, base in zip(times, waiting, strict=True)]
-        print(f"| {name} | {ends} | {', '.join(f'{time:.0f}' for time in times)} | {100 * fmean(shares):.0f} % |")
+        share = fmean(time / base for time, base in zip(times, waiting, strict=True))
+        said = ", ".join("never" if time == math.inf else f"{time:.0f}" for time in times)
+        print(f"| {name} | {ends} | {said} | {'-' if share == math.inf else f'{share:.0%}'} |")
 
 
 def curve(settings: Mapping[str, Scalar], seed: int) -> Curve:
@@ -85,7 +87,7 @@ def curve(settings: Mapping[str, Scalar], seed: int) -> Curve:
 
 def reached(found: Curve, goal: float) -> float:
     """First time at which a win rate was there; infinite if it never was."""
-    return next((time for time, rate in found if rate >= goal), float("inf"))
+    return next((time for time, rate in found if rate >= goal), math.inf)
 
 
 if __name__ == "__main__":
