@@ -22,6 +22,16 @@ PLAN = audited(Plan.make((Part("gradient", 64, 2.0, 1.0),), 8, 4, 1.27), 1024)
 
 
 @dataclass(frozen=True, slots=True)
+class Repeatable(PlannedMechanism):
+    """The real one with the same noise every time: under real randomness one bound in some fifty is too low."""
+
+    source: random.Random
+
+    def noise(self) -> Whole:
+        return self.plan.noise(self.source.randrange)
+
+
+@dataclass(frozen=True, slots=True)
 class NoClipping(PlannedMechanism):
     """Planted: a device's vector counts as it is."""
 
@@ -53,7 +63,7 @@ class ReusedSeed:
 
 
 def test_the_real_mechanism_keeps_its_promise() -> None:
-    bounds = audit_mechanism(PLAN, PlannedMechanism(PLAN), DELTA, CONFIDENCE, seed=0)
+    bounds = audit_mechanism(PLAN, Repeatable(PLAN, random.Random(0)), DELTA, CONFIDENCE, seed=0)
     assert all(bound.holds for bound in bounds)
     assert bounds[0].gaussian >= 0.5 * bounds[0].claimed
 

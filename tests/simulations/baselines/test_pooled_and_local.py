@@ -26,7 +26,8 @@ def test_pooled_encodes_the_games_of_the_fleet_against_one_baseline(run: Runner,
     federated, pooled = run(), run("pooled")
     together, one_place = vector("federated"), vector("pooled")
     # The same turns: Fisher diagonal and counters are the fleet's. The gradient has another baseline.
-    assert np.allclose(one_place[DIMENSION:], together[DIMENSION:], rtol=1e-4, atol=1e-4)
+    # Each of the fleet's vectors was rounded to half precision on its way, and their sum was not.
+    assert np.allclose(one_place[DIMENSION:], together[DIMENSION:], rtol=1e-3, atol=1e-4)
     assert not np.allclose(one_place[:DIMENSION], together[:DIMENSION], atol=1e-3)
     assert pooled["cycles"][0]["held_out"] == federated["cycles"][0]["held_out"]
     assert pooled["cycles"][1]["uplink_bytes"] > 1000 and pooled["scenario"].endswith("pooled")
