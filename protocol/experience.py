@@ -24,7 +24,7 @@ from .errors import VectorError
 Vector = NDArray[np.float32]
 Real = TypeVar("Real", np.float32, np.float64)
 BASE_COUNTERS = 5
-VECTOR_TYPES = (np.dtype(np.float16), np.dtype(np.float32))
+WIRE_TYPES = (np.dtype(np.float16), np.dtype(np.float32))  # in which vectors and adapters travel
 ROUNDING = 1e-3  # how much longer half precision can make a clipped vector
 
 
@@ -215,7 +215,7 @@ class ExperienceVector:
             If it is mis-sized, neither float16 nor float32, not finite, or has a negative Fisher diagonal or counter,
             or norms above the clipping norms.
         """
-        if array.shape != (spec.size,) or array.dtype not in VECTOR_TYPES:
+        if array.shape != (spec.size,) or array.dtype not in WIRE_TYPES:
             raise VectorError(
                 f"expected {spec.size} numbers, float16 or float32, got {array.dtype} of shape {array.shape}"
             )

@@ -19,10 +19,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from .errors import VectorError, VersionError
-from .experience import ExperienceVector, Vector, VectorSpec
+from .experience import WIRE_TYPES, ExperienceVector, Vector, VectorSpec
 
 ACTION = "train.experience"
-ADAPTER_TYPES = (np.dtype(np.float16), np.dtype(np.float32))
 REQUEST_FIELDS = MappingProxyType(
     {"cycle": int, "exchange": int, "spec": str, "serial": int, "plan": str, "signature": bytes}
 )
@@ -81,7 +80,7 @@ class PlayRequest:
         if self.context is not None:
             _check_numbers("context", self.context, (self.spec.dimension,))
         for name, weights in self.adapter.items():
-            if weights.dtype not in ADAPTER_TYPES or not np.isfinite(weights).all():
+            if weights.dtype not in WIRE_TYPES or not np.isfinite(weights).all():
                 raise VersionError(f"adapter weights {name!r} must be finite float16 or float32, not {weights.dtype}")
 
 

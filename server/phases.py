@@ -46,7 +46,7 @@ class Phases:
 
     def finished(self, cycle: int, name: str) -> bool:
         """Whether the phase has left its outcome."""
-        return self._path(cycle, name).exists()
+        return _path(self.run_folder, cycle, name).exists()
 
     def keep(self, cycle: int, name: str, outcome: Outcome) -> None:
         """Write an outcome so that it is there whole or not at all.
@@ -59,7 +59,7 @@ class Phases:
         buffer = io.BytesIO()
         values = np.frombuffer(json.dumps(outcome.values).encode(), np.uint8)
         np.savez(buffer, values=values, **outcome.arrays)  # type: ignore[arg-type]
-        write_whole(self._path(cycle, name), buffer.getvalue())
+        write_whole(_path(self.run_folder, cycle, name), buffer.getvalue())
 
     def load(self, cycle: int, name: str) -> Outcome:
         """Read a finished phase.
@@ -69,16 +69,22 @@ class Phases:
         FedoelError
             If the file is damaged.
         """
-        path = self._path(cycle, name)
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {key: stored[key] for key in stored.files}
-            return Outcome(json.loads(arrays.pop("values").tobytes()), arrays)
-        except (OSError, ValueError, KeyError) as error:
-            raise FedoelError(f"{path} is damaged ({error}); delete it and go on with --resume") from error
+        return load_phase(self.run_folder, cycle, name)
 
-    def _path(self, cycle: int, name: str) -> Path:
-        return cycle_folder(self.run_folder, cycle) / f"{name}.npz"
+
+def load_phase(run: Path, cycle: int, name: str) -> Outcome:
+    """Read a finished phase of a run, of this one or another; raises as `Phases.load`."""
+    path = _path(run, cycle, name)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        return Outcome(json.loads(arrays.pop("values").tobytes()), arrays)
+    except (OSError, ValueError, KeyError) as error:
+        raise FedoelError(f"{path} is damaged ({error}); delete it and go on with --resume") from error
+
+
+def _path(run: Path, cycle: int, name: str) -> Path:
+    return cycle_folder(run, cycle) / f"{name}.npz"
 
 
 def cycle_folder(run: Path, cycle: int) -> Path:

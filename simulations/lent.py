@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..protocol.errors import ConfigError
+from ..protocol.errors import ConfigError, FedoelError
 from ..protocol.experience import Aggregate
 from ..server.exchanges import numbered
-from ..server.phases import cycle_folder
+from ..server.phases import load_phase
 from ..server.run_folder import stored_config
 from ..strategies.mean import Mean
 
@@ -49,10 +49,9 @@ class Lent(Mean):
             raise ConfigError(
                 f"strategy.options run={self.run}: its vectors are of codec {codec!r}, not {spec.codec!r}"
             )
-        path = cycle_folder(Path(self.run), cycle) / f"{numbered('collect', exchange)}.npz"
         try:
-            with np.load(path, allow_pickle=False) as kept:
-                gradient, fisher, _ = np.split(kept["vector"], [spec.dimension, 2 * spec.dimension])
-        except (OSError, ValueError, KeyError) as error:
+            lent = load_phase(Path(self.run), cycle, numbered("collect", exchange)).arrays["vector"]
+        except (FedoelError, KeyError) as error:
             raise ConfigError(f"strategy.options run={self.run}: cycle {cycle} brought nothing to lend") from error
+        gradient, fisher, _ = np.split(lent, [spec.dimension, 2 * spec.dimension])
         return replace(aggregate, vector=replace(aggregate.vector, gradient=gradient, fisher=fisher))

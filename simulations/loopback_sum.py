@@ -29,7 +29,7 @@ from ..protocol.privacy.plan import Plan
 from ..protocol.secagg.masks import cell_type
 from ..protocol.tactics import DIMENSION
 from ..server.files import write_whole
-from ..server.phases import cycle_folder
+from ..server.phases import load_phase
 from ..server.run_folder import stored_config
 from ..strategies.secure_mean import SecureMean, Tally
 from .loopback import NOTES
@@ -53,8 +53,7 @@ class NotedMean(SecureMean):
 
 def released(server: Path, cycle: int) -> Vector:
     """Read what a cycle's secure sum gave, shape ``(spec.size,)``."""
-    with np.load(cycle_folder(server / "run", cycle) / "collect.npz") as kept:
-        found: Vector = kept["vector"]
+    found: Vector = load_phase(server / "run", cycle, "collect").arrays["vector"]
     return found
 
 

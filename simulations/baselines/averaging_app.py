@@ -17,8 +17,8 @@ from ...client.encoders.encoder import advantages_of
 from ...client.player import play_episodes
 from ...client.runtime import Runtime
 from ...protocol.config import RunConfig
-from ...protocol.experience import VectorSpec
-from ...protocol.messages import ADAPTER_TYPES, PlayRequest
+from ...protocol.experience import WIRE_TYPES, VectorSpec
+from ...protocol.messages import PlayRequest
 from ..batching import BatchingPolicy
 from .local_training import Adapter, Lesson, fitted, weights_of
 
@@ -78,7 +78,7 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
 def adapter_of(arrays: ArrayRecord) -> Adapter:
     """Read weights as they are; some of Flower's strategies widen them on their way."""
     read = {str(name): array.numpy() for name, array in arrays.items()}
-    return {name: each if each.dtype in ADAPTER_TYPES else each.astype(np.float32) for name, each in read.items()}
+    return {name: each if each.dtype in WIRE_TYPES else each.astype(np.float32) for name, each in read.items()}
 
 
 def reply_of(adapter: Adapter, examples: int) -> RecordDict:

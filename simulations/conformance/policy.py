@@ -16,7 +16,7 @@ from ...client.policy.backend import Backend
 from ...client.policy.policy import LogProbs, Policy
 from ...client.policy.tilted import TiltedPolicy
 from ...protocol.config import RunConfig
-from ...protocol.messages import ADAPTER_TYPES
+from ...protocol.experience import WIRE_TYPES
 from ...protocol.tactics import DIMENSION, tilt
 from ...server.codecs.context import no_context
 from ...server.learner import Consolidation, Learner, make_learner
@@ -70,7 +70,7 @@ def adapters_travel(named: Named) -> None:
     """Its adapter is arrays of 16 or 32 bits that can be sent, and not all of it is empty."""
     demand(named.adapter, "the first adapter holds no arrays")
     for name, array in named.adapter.items():
-        demand(array.dtype in ADAPTER_TYPES, f"array {name!r} is {array.dtype}, not float16 or float32")
+        demand(array.dtype in WIRE_TYPES, f"array {name!r} is {array.dtype}, not float16 or float32")
         demand(np.isfinite(array).all(), f"array {name!r} is not finite")
 
 

@@ -21,6 +21,7 @@ from fedoel.server.codecs.context import Context, divergence, no_context
 
 SPEC = VectorSpec("tactics", DIMENSION, VOCABULARY, "v", ("coin",), 3, 1e9, 1e9)
 CODEC = load_codec("tactics")
+Asked = tuple[TorchPolicy, list[Turn]]
 UNIFORM = TacticsPolicy("v", np.zeros(DIMENSION, np.float32))
 COMMANDS = ("take coin", "go east", "look")
 
@@ -99,11 +100,17 @@ def test_lessons_are_sorted_by_strength_and_leave_out_trifles() -> None:
     assert [lesson.tactic for lesson in learned] == [tactic_name(cell) for cell in (1, 3, 0)]
 
 
-def test_a_control_vector_is_one_of_its_parts_at_one_of_two_strengths(tiny_base: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def asked(tiny_base: Path, tmp_path: Path) -> Asked:
+    """Make a small model, and a turn that it has played."""
     config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
-    policy, codec = TorchPolicy(TorchModel(load_base(config, tmp_path), 64), {}), load_codec("steering")
+    policy = TorchPolicy(TorchModel(load_base(config, tmp_path), 64), {})
     situation = Memory("Take the coin.", 5).see("-= Hall =-\nA hall.", ("go east", "go west", "go down"), 0)
-    turns = [Turn(situation, policy.score([situation])[0], 0, 0.0)]
+    return policy, [Turn(situation, policy.score([situation])[0], 0, 0.0)]
+
+
+def test_a_control_vector_is_one_of_its_parts_at_one_of_two_strengths(asked: Asked) -> None:
+    (policy, turns), codec = asked, load_codec("steering")
     spec = replace(SPEC, codec="steering", dimension=steering.DIMENSION, vocabulary=steering.VOCABULARY)
     array = np.zeros(spec.size, dtype=np.float32)
     array[: steering.DIMENSION] = np.random.default_rng(0).normal(0, 9, steering.DIMENSION)
@@ -124,11 +131,8 @@ def test_a_control_vector_is_one_of_its_parts_at_one_of_two_strengths(tiny_base:
         assert strong.context.kl == pytest.approx(divergence(codec.answers(policy, turns, strong.context), turns))
 
 
-def test_a_soft_prompt_stays_near_its_text_however_little_the_model_minds(tiny_base: Path, tmp_path: Path) -> None:
-    config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
-    policy, codec = TorchPolicy(TorchModel(load_base(config, tmp_path), 64), {}), load_codec("prefix")
-    situation = Memory("Take the coin.", 5).see("-= Hall =-\nA hall.", ("go east", "go west", "go down"), 0)
-    turns, size = [Turn(situation, policy.score([situation])[0], 0, 0.0)], soft_prompt.DIMENSION
+def test_a_soft_prompt_stays_near_its_text_however_little_the_model_minds(asked: Asked) -> None:
+    (policy, turns), codec, size = asked, load_codec("prefix"), soft_prompt.DIMENSION
     spec = replace(SPEC, codec="prefix", dimension=size, vocabulary=soft_prompt.VOCABULARY)
     array = np.concatenate([np.full(size, 50.0), np.ones(spec.size - size)]).astype(np.float32)
     given, bounds = Aggregate(ExperienceVector.unchecked(spec, array), 4), ContextConfig(max_kl=1e6)

@@ -15,6 +15,7 @@ from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from fedoel.protocol.tactics import DIMENSION
 from fedoel.server.events import read_events
+from fedoel.server.phases import load_phase
 from fedoel.simulations import engines
 from fedoel.simulations.cli import REFUSED, main
 from fedoel.simulations.experiment import BUILT_IN, load_experiment, run_experiment
@@ -127,9 +128,8 @@ def test_an_arm_may_learn_from_what_another_seeds_devices_sent(small: Path, tmp_
     experiment = load_experiment(str(small), arms="lent,tactics")
     run_experiment(experiment, out)
 
-    def vector(run: str) -> NDArray[np.float32]:
-        with np.load(out / "runs" / run / "checkpoints" / "cycle-001" / "collect.npz") as kept:
-            return np.array(kept["vector"][: 2 * DIMENSION])
+    def vector(run: str) -> NDArray[Any]:
+        return load_phase(out / "runs" / run, 1, "collect").arrays["vector"][: 2 * DIMENSION]
 
     assert np.array_equal(vector("lent-0"), vector("tactics-1")) and np.array_equal(
         vector("lent-1"), vector("tactics-0")

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedoel.protocol.config import RunConfig, Scalar
+from fedoel.server.phases import load_phase
 from fedoel.server.run_folder import prepare_folder
 from fedoel.simulations.baselines.baseline import load_baseline
 
@@ -44,7 +45,6 @@ def vector(tmp_path: Path) -> Callable[[str], NDArray[np.float32]]:
     """Read what a run collected in its first cycle."""
 
     def read(folder: str) -> NDArray[np.float32]:
-        with np.load(tmp_path / folder / "checkpoints" / "cycle-001" / "collect.npz") as kept:
-            return np.asarray(kept["vector"], dtype=np.float32)
+        return load_phase(tmp_path / folder, 1, "collect").arrays["vector"]
 
     return read
