@@ -38,6 +38,7 @@ def main(arm: str, path: str) -> None:
         last = first + steps * task["batch"]
         say("turn", losses=side.turn(task["prompts"][first:last], steps, say))
         first = last
+    sys.stdin.readline()  # a process that has ended has no peak of memory to read
 
 
 class ActionTree:

@@ -35,6 +35,7 @@ def main(arm: str, path: str) -> None:
     trainer = make(model, tokenizer)
     trainer.add_callback(_turns(talk, task["turns"]))
     trainer.train()
+    talk.wait()  # a process that has ended has no peak of memory to read
 
 
 class Talk:

@@ -27,6 +27,7 @@ for turn in (1, 2):
     sys.stdin.readline()
     for _ in range(steps): say("step")
     say("turn", losses=[0.5] * steps)
+sys.stdin.readline()
 """
 
 
