@@ -350,12 +350,17 @@ class TorchLearner:
         return self._config.policy.decoding == "free"
 
     def _warm_key(self, turns: Sequence[Turn]) -> str:
-        """Hash of all that decides the warm start: base and precision, prompt, LoRA shape, schedule and states."""
+        """Hash of all that decides the warm start: base and precision, prompt, LoRA shape, schedule and states.
+
+        Threads are of that, too: they decide in which order sums are taken, and play carries last bits far.
+        """
+        import torch
+
         from ..protocol.prompts import render
 
         style = self._model().style
-        policy, precision = self._config.policy, self._model().base.precision
-        settings = [asdict(self._config.warm_start), policy.lora_rank, policy.lora_layers, precision]
+        policy, precision, threads = self._config.policy, self._model().base.precision, torch.get_num_threads()
+        settings = [asdict(self._config.warm_start), policy.lora_rank, policy.lora_layers, precision, threads]
         if self._config.warm_start.anchor:
             settings.append(self._anchor.name)
         digest = hashlib.sha256(policy_version(self.base, {}).encode())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,16 @@ def test_a_device_plays_the_very_weights_that_the_server_judges(tiny_base: Path,
         assert np.array_equal(ours, theirs)
     again = TorchLearner(chosen, tmp_path).warm_start(turns, lambda steps: None)  # from the cache
     assert all(np.array_equal(again[name], array) for name, array in adapter.items())
+
+
+def test_a_warm_start_of_another_number_of_threads_is_another_one(tiny_base: Path, tmp_path: Path) -> None:
+    """Sums in another order end in other bits, which play carries far: what a cache holds must not decide a run."""
+    turns, before = [Turn(situations()[0], np.log(np.full(4, 0.25, np.float32)), 0, 0.0)], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 1):
+            policy = replace(config(tiny_base), threads=threads)
+            chosen = RunConfig(policy=policy, warm_start=WarmStartConfig(steps=1, batch=1))
+            TorchLearner(chosen, tmp_path).warm_start(turns, lambda steps: None)
+    finally:
+        torch.set_num_threads(before)
+    assert len(list((tmp_path / "warm-starts").iterdir())) == 2
