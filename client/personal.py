@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..protocol.config import ContextConfig
+from ..protocol.config import ContextConfig, RunConfig
+from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate, ExperienceVector, Vector
 from ..protocol.natural_step import natural_step
 from ..protocol.play import Turn
@@ -35,3 +36,17 @@ def personal_context(vector: ExperienceVector, turns: Sequence[Turn], config: Co
     scale, _ = bounded(turns, full, config.max_kl)
     kept: Vector = (scale * full).astype(np.float32)
     return kept
+
+
+def check_personal(config: RunConfig) -> None:
+    """Make sure that devices of a run can have contexts of their own.
+
+    Raises
+    ------
+    ConfigError
+        If the run's codec is not `tactics`: their own contexts are weights of tactics.
+    """
+    if config.codec.name != "tactics":
+        raise ConfigError(
+            f"a device's own context is one of tactics: codec.name must be 'tactics', not {config.codec.name!r}"
+        )

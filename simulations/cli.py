@@ -144,6 +144,7 @@ def _play(verb: argparse.ArgumentParser) -> None:
     which.add_argument("--run", metavar="RUN", help="folder of a run: its last version plays")
     which.add_argument("--adapter", metavar="DIR", help="folder of an adapter")
     which.add_argument("--device", metavar="DIR", help="folder of a device: its last good version plays, offline")
+    verb.add_argument("--personal", action="store_true", help="with what that device has learned for itself alone")
     verb.add_argument("--game", metavar="GAME", help="e.g. 'coin-collector level=102 turns=7'")
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="picks the game's instance and the draws")
 

@@ -14,11 +14,10 @@ from statistics import fmean
 
 from ..client.app import private_games
 from ..client.encoders.encoder import count, encode, load_encoder
-from ..client.personal import personal_context
+from ..client.personal import check_personal, personal_context
 from ..client.player import play_episodes
 from ..client.runtime import LocalRuntime, load_version
 from ..protocol.config import RunConfig
-from ..protocol.errors import ConfigError
 from ..server.exchanges import spec_of
 from ..server.plan import Plan
 from ..server.public import PublicGames, turns_of
@@ -42,10 +41,7 @@ def measure_personal(config: RunConfig, adapter: Path) -> list[Extra]:
     ConfigError
         If the scenario's codec is not `tactics`: contexts of its own are weights of tactics.
     """
-    if config.codec.name != "tactics":
-        raise ConfigError(
-            f"a device's own context is one of tactics: codec.name must be 'tactics', not {config.codec.name!r}"
-        )
+    check_personal(config)
     plan, cache, encoder = Plan.of(config), LocalRuntime().cache(config), load_encoder(config.codec.name)
     version, arrays = load_adapter(adapter)
     policy = load_version(config.policy, arrays, version, cache)

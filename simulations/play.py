@@ -14,6 +14,7 @@ from ..protocol.errors import ConfigError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ..client.policy.policy import Policy
     from ..protocol.play import Trajectory, Turn
 
     Adapter = Mapping[str, NDArray[Any]]
@@ -23,26 +24,30 @@ BAR_WIDTH = 24
 
 def run_verb(arguments: argparse.Namespace) -> int:
     """Play one game and show it."""
+    from ..client.runtime import LocalRuntime, load_version
+
+    if arguments.personal and not arguments.device:
+        raise ConfigError("--personal plays with what a device has learned for itself: say --device, too")
     if arguments.device:
-        config, version, arrays = _device(arguments.device)
+        config, policy = _device(arguments.device, arguments.personal)
     else:
         config, adapter = _player(arguments)
         version, arrays = _load(adapter)
-    print(show(play(config, version, arrays, arguments.game or _first_game(config), arguments.seed)))
+        policy = load_version(config.policy, arrays, version, LocalRuntime().cache(config))
+    print(show(play(config, policy, arguments.game or _first_game(config), arguments.seed)))
     return 0
 
 
-def play(config: RunConfig, version: str, adapter: Adapter, game: str, seed: int) -> Trajectory:
-    """Play one held-out instance of a game; without an adapter the base model plays."""
+def play(config: RunConfig, policy: Policy, game: str, seed: int) -> Trajectory:
+    """Play one held-out instance of a game."""
     from ..client.games.splits import Split, for_split, game_seed
     from ..client.player import play_episodes
-    from ..client.runtime import LocalRuntime, load_version
+    from ..client.runtime import LocalRuntime
     from ..protocol.play import GameSpec
 
     spec = for_split(GameSpec.parse(game), Split.HELD_OUT)
-    cache = LocalRuntime().cache(config)
-    policy = load_version(config.policy, adapter, version, cache)
-    return play_episodes(policy, [(spec, game_seed(Split.HELD_OUT, seed))], [seed], cache)[0]
+    games = [(spec, game_seed(Split.HELD_OUT, seed))]
+    return play_episodes(policy, games, [seed], LocalRuntime().cache(config))[0]
 
 
 def show(trajectory: Trajectory) -> str:
@@ -83,15 +88,19 @@ def _load(adapter: Path | None) -> tuple[str, Adapter]:
     return load_adapter(adapter) if adapter is not None else ("", {})
 
 
-def _device(path: str) -> tuple[RunConfig, str, Adapter]:
-    """Say what a device's last good version is, after its signature was checked; needs no network."""
+def _device(path: str, personal: bool) -> tuple[RunConfig, Policy]:
+    """Load a device's last good version, after its signature was checked; needs no network."""
     from ..client.device.folder import folder_at, membership_of
     from ..client.device.last_version import last_version
+    from ..client.device.own_context import with_own_context
     from ..client.device.runtime import DeviceRuntime
+    from ..client.runtime import load_version
 
     folder = folder_at(path)
     config, request = last_version(folder.versions, membership_of(folder).fleet_key)
-    return DeviceRuntime(folder.path).own(config), request.spec.policy_version, request.adapter
+    config = DeviceRuntime(folder.path).own(config)
+    policy = load_version(config.policy, request.adapter, request.spec.policy_version, folder.cache)
+    return config, with_own_context(folder, config, request, policy) if personal else policy
 
 
 def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Path | None]:

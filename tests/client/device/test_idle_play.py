@@ -21,13 +21,16 @@ from hypothesis import strategies as st
 from fedoel.client.app import make_app
 from fedoel.client.device import last_version
 from fedoel.client.device.idle import Now, count_games, games_today, on_battery, why_not
+from fedoel.client.device.own_context import with_own_context
 from fedoel.client.device.runtime import DeviceRuntime
 from fedoel.client.device.settings import Play
+from fedoel.client.policy.tactics_policy import TacticsPolicy
 from fedoel.client.runtime import LocalRuntime
 from fedoel.protocol.config import CodecConfig, GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
-from fedoel.protocol.errors import FedoelError, NotNow, VersionError
+from fedoel.protocol.errors import ConfigError, FedoelError, NotNow, VersionError
 from fedoel.protocol.messages import PlayRequest, request_to_records, vector_from_reply
 from fedoel.protocol.signing import sign_request
+from fedoel.protocol.tactics import DIMENSION
 from fedoel.server.fleet import owner_key
 from fedoel.simulations.cli import main
 from fedoel.simulations.identity import server_identity
@@ -46,8 +49,9 @@ def identity() -> Iterator[None]:
         yield
 
 
-def ask(joined: Joined, request: PlayRequest, config: RunConfig = CONFIG) -> Message:
-    node: UserConfig = {"home": str(joined.device.path), "partition-id": 0, "num-partitions": 1}
+def ask(joined: Joined, request: PlayRequest, config: RunConfig = CONFIG, logged: bool = False) -> Message:
+    store = {"store": str(joined.device.store), "store-key": str(joined.device.store_key)} if logged else {}
+    node: UserConfig = {"home": str(joined.device.path), "partition-id": 0, "num-partitions": 1, **store}
     context = Context(1, 1, node, RecordDict(), dict(config.to_flat()))
     message = Message(request_to_records(request), dst_node_id=2, message_type="train.experience")
     return make_app(LocalRuntime())(message, context)
@@ -192,6 +196,34 @@ def test_the_last_version_plays_without_a_network(joined: Joined, capsys: pytest
     ask(joined, joined.request())
     assert main(words) == 0
     assert "played by v1" in capsys.readouterr().out
+
+
+def test_a_device_has_a_context_of_its_own_from_what_it_played_with_its_last_version(
+    joined: Joined, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["play", "--device", str(joined.device.path), "--personal"]
+    ask(joined, joined.request())
+    assert main(words) == 0
+    assert "played by v1\n" in capsys.readouterr().out  # it keeps no log
+    ask(joined, joined.request("v2", 2), logged=True)
+    assert main(words) == 0
+    assert "played by v2+context" in capsys.readouterr().out
+    ask(joined, joined.request("v3", 3))
+    assert main(words) == 0
+    assert "played by v3\n" in capsys.readouterr().out  # what it has in its log was played with another version
+
+
+def test_only_tactics_and_only_devices_have_contexts_of_their_own(
+    joined: Joined, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, policy = (
+        replace(CONFIG, codec=CodecConfig(name="steering")),
+        TacticsPolicy("v1", np.zeros(DIMENSION, np.float32)),
+    )
+    with pytest.raises(ConfigError, match="must be 'tactics'"):
+        with_own_context(joined.device, other, joined.request(), policy)
+    assert main(["play", "--personal"]) == 2
+    assert "say --device, too" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems bound memory in other ways, or not at all")

@@ -1,0 +1,40 @@
+"""What a device has learned for itself alone: made from its log when its owner plays, kept nowhere, sent to nobody."""
+
+from __future__ import annotations
+
+from ...protocol.config import RunConfig
+from ...protocol.messages import PlayRequest
+from ...protocol.play import Trajectory
+from ..encoders.encoder import encode, load_encoder
+from ..personal import check_personal, personal_context
+from ..policy.policy import Policy
+from ..store import Store
+from ..store_key import key_from_file
+from .folder import DeviceFolder, joined
+
+
+def with_own_context(folder: DeviceFolder, config: RunConfig, request: PlayRequest, policy: Policy) -> Policy:
+    """Give the last version the context that this device has learned on top of it.
+
+    Counted are the episodes in its log that it played with this very version and no context of the cycle. Without any,
+    as when the version has only just come, the policy stays as it is.
+
+    Raises
+    ------
+    ConfigError
+        If the run's codec is not `tactics`.
+    """
+    check_personal(config)
+    spec, encoder = request.spec, load_encoder(config.codec.name)
+    played = [each for each in _log(folder) if each.policy_version == spec.policy_version]
+    vector = encode(encoder, policy, played, spec, request.baseline, config.codec.discount)
+    turns = [turn for trajectory in played for turn in trajectory.turns]
+    return encoder.under(policy, personal_context(vector, turns, config.context))
+
+
+def _log(folder: DeviceFolder) -> list[Trajectory]:
+    """Read what can be read of the log; a device whose owner keeps none has none."""
+    if not folder.store.exists():
+        return []
+    store = Store(folder.store, f"client-{joined(folder).number}", key_from_file(folder.store_key))
+    return [row.trajectory for row in store.read().rows]
