@@ -24,7 +24,7 @@ from ..protocol.privacy.plan import Plan
 from ..protocol.secagg.messages import ACTIONS
 from .device.runtime import DeviceRuntime
 from .encoders.encoder import Encoder, SaysWords, encode, load_encoder
-from .games.assignment import client_games
+from .games.assignment import amounts, client_games
 from .games.prepare import GameId
 from .player import play_episodes
 from .policy.policy import Policy
@@ -86,15 +86,16 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     """Answer one phase of a secure sum; raises as `answer` does, and `SecureSumError` for what must not be done."""
     config = RunConfig.from_flat(context.run_config)
     client, clients = partition(context)
+    games = games_of(config, client, clients)
     if phase == FIRST:  # rather than to drop out of a round later
-        _admit(runtime, config)
+        _admit(runtime, config, games)
     member = runtime.membership(config, client)
 
     def play(request: PlayRequest) -> ExperienceVector:
-        _admit(runtime, config)
+        _admit(runtime, config, games)
         check_codec(request.spec, load_encoder(config.codec.name))
         member.accept(request)
-        _begin(runtime, config)
+        _begin(runtime, games)
         return experience_of(config, request, client, clients, runtime, store_of(context, client)).vector
 
     return answer_step(phase, records, context, member, play)
@@ -109,11 +110,13 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
         If the request is malformed or of a codec that this device does not know, or playing fails.
     """
     config = RunConfig.from_flat(context.run_config)
-    _admit(runtime, config)
-    request, (client, clients) = request_from_records(records), partition(context)
+    client, clients = partition(context)
+    games = games_of(config, client, clients)
+    _admit(runtime, config, games)
+    request = request_from_records(records)
     check_codec(request.spec, load_encoder(config.codec.name))
     runtime.membership(config, client).accept(request)
-    _begin(runtime, config)
+    _begin(runtime, games)
     played = experience_of(config, request, client, clients, runtime, store_of(context, client))
     vector = played.vector
     if request.plan:
@@ -121,7 +124,7 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     return reply_to_records(vector.clipped(), played.words)
 
 
-def _admit(runtime: Runtime, config: RunConfig) -> None:
+def _admit(runtime: Runtime, config: RunConfig, games: int) -> None:
     """Ask a device whether it plays now, before anything is loaded; those of a simulation always do.
 
     Raises
@@ -132,15 +135,15 @@ def _admit(runtime: Runtime, config: RunConfig) -> None:
         If its owner's conditions do not hold.
     """
     if isinstance(runtime, DeviceRuntime):
-        runtime.admit(config.games.per_client)
+        runtime.admit(games)
         if isinstance(load_encoder(config.codec.name), SaysWords):
             raise ConfigError("no device of a deployment sends words about what happened on it")
 
 
-def _begin(runtime: Runtime, config: RunConfig) -> None:
+def _begin(runtime: Runtime, games: int) -> None:
     """Tell a device that games are about to be played."""
     if isinstance(runtime, DeviceRuntime):
-        runtime.begin(config.games.per_client)
+        runtime.begin(games)
 
 
 def _noised(vector: ExperienceVector, plan: Plan) -> ExperienceVector:
@@ -188,9 +191,14 @@ def player_of(config: RunConfig, request: PlayRequest, encoder: Encoder, runtime
 
 def private_games(config: RunConfig, cycle: int, client: int, clients: int) -> tuple[Sequence[GameId], list[int]]:
     """Return one client's own games of one cycle, and one seed of a random stream for each."""
-    specs, own = specs_from_text(config.games.families), config.games
-    games = client_games(specs, client, clients, own.per_client, cycle, own.partition, config.seed)
+    specs, count = specs_from_text(config.games.families), games_of(config, client, clients)
+    games = client_games(specs, client, clients, count, cycle, config.games.partition, config.seed)
     return games, streams(config.seed, cycle, client, len(games))
+
+
+def games_of(config: RunConfig, client: int, clients: int) -> int:
+    """Return how many games one client plays in a cycle."""
+    return amounts(config.games.per_client, clients, config.games.amounts, config.seed)[client]
 
 
 def store_of(context: Context, client: int) -> Store | None:

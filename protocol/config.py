@@ -28,6 +28,7 @@ MECHANISMS = ("none", "distributed", "central", "local")
 class GamesConfig:
     """Which games, how many, and how they are spread over clients.
 
+    `per_client` is a mean: `amounts` says how far clients lie from it.
     The teacher is measured on the first `held_out_teacher` held-out games; 0 stands for all of them. `transfer` names
     games, like `families`, that nobody learns from and that every version plays; with `instructions` it also
     answers some that are not about games.
@@ -42,6 +43,7 @@ class GamesConfig:
     held_out_teacher: int = 0
     transfer: str = ""
     instructions: bool = False
+    amounts: str = "equal"
 
 
 @dataclass(frozen=True, slots=True)

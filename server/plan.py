@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..client.games.assignment import mixes
+from ..client.games.assignment import amounts, mixes
 from ..client.games.families import settings_of
 from ..client.games.splits import Split, assert_disjoint, for_split, game_seed
 from ..protocol.config import RunConfig
@@ -49,7 +49,8 @@ class Plan:
         if not specs or len(set(families)) < len(families):
             raise ConfigError(f"games.families must name at least one game, each family once, not {families}")
         games = config.games
-        game_seed(Split.PRIVATE, (config.cycles + 1) * games.per_client - 1, config.clients - 1)
+        most = max(amounts(games.per_client, config.clients, games.amounts, config.seed))
+        game_seed(Split.PRIVATE, (config.cycles + 1) * most - 1, config.clients - 1)
         mixes(specs, config.clients, games.partition, config.seed)
         plan = cls(
             specs,

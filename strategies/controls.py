@@ -1,4 +1,4 @@
-"""Experimental controls: experience that says nothing, and experience that says the wrong thing. Neither may help.
+"""Experimental controls: experience that says nothing or the wrong thing, and devices that come and go.
 
 Use them by path: ``--set strategy.name=fedoel.strategies.controls:Shuffled``.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate, Contribution
 from .mean import Mean
 
@@ -62,3 +63,27 @@ class Older(Stale):
     """An aggregate that is two exchanges old."""
 
     age = 2
+
+
+class Turnover(Mean):
+    """A fleet in which some devices come after the first cycle and others have left by then.
+
+    Parameters
+    ----------
+    late
+        Share of the devices, the last to register, that are not asked in the first cycle.
+    leaving
+        Share of the devices, the first to register, that are asked in the first cycle only.
+    """
+
+    def __init__(self, *arguments: Any, late: float = 0.0, leaving: float = 0.0, **settings: Any) -> None:
+        if not (0 <= late < 1 and 0 <= leaving < 1):
+            raise ConfigError(f"strategy.options: late and leaving must be in [0, 1), not {late} and {leaving}")
+        super().__init__(*arguments, **settings)
+        self.late, self.leaving = late, leaving
+
+    def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
+        """Draw from the devices that are there in a cycle."""
+        first = int(self.leaving * len(nodes)) if cycle > 1 else 0
+        last = len(nodes) - (int(self.late * len(nodes)) if cycle == 1 else 0)
+        return super().draw(nodes[first:last], cycle, exchange)

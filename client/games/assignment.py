@@ -12,6 +12,7 @@ from ...protocol.play import GameSpec
 from .splits import Split, for_split, game_seed
 
 PARTITIONS = ("iid", "by-family", "dirichlet:ALPHA")
+AMOUNTS = ("equal", "lognormal:SIGMA")
 
 
 def client_games(
@@ -55,6 +56,29 @@ def client_games(
     )
 
 
+def amounts(mean: int, num_clients: int, kind: str, seed: int) -> list[int]:
+    """Return how many games each client plays in a cycle, at least one; the same in every cycle.
+
+    Parameters
+    ----------
+    mean
+        Games of a client in a cycle, on average.
+    kind
+        ``"equal"``; ``"lognormal:SIGMA"``: the mean times a draw from a log-normal distribution of mean 1, so that a
+        large SIGMA gives few clients much and most of them little.
+
+    Raises
+    ------
+    ConfigError
+        If the kind is unknown.
+    """
+    if kind == "equal":
+        return [mean] * num_clients
+    sigma = _positive(kind, "lognormal", f"unknown amounts {kind!r}; known are {', '.join(AMOUNTS)} with SIGMA > 0")
+    draws = np.random.default_rng([seed, 2]).lognormal(-(sigma**2) / 2, sigma, size=num_clients)
+    return [max(1, round(mean * draw)) for draw in draws.tolist()]
+
+
 def mixes(specs: Sequence[GameSpec], num_clients: int, partition: str, seed: int) -> NDArray[np.float64]:
     """Return how often each client draws each specification, shape ``(num_clients, len(specs))``, rows sum to 1."""
     if not specs or num_clients < 1:
@@ -63,7 +87,8 @@ def mixes(specs: Sequence[GameSpec], num_clients: int, partition: str, seed: int
         return np.full((num_clients, len(specs)), 1 / len(specs))
     if partition == "by-family":
         return _by_family(specs, num_clients)
-    alpha = _alpha(partition)
+    known = ", ".join(PARTITIONS)
+    alpha = _positive(partition, "dirichlet", f"unknown partition {partition!r}; known are {known} with ALPHA > 0")
     return np.random.default_rng([seed, 0]).dirichlet(np.full(len(specs), alpha), size=num_clients)
 
 
@@ -74,12 +99,13 @@ def _by_family(specs: Sequence[GameSpec], num_clients: int) -> NDArray[np.float6
     return np.asarray(member / member.sum(axis=1, keepdims=True))
 
 
-def _alpha(partition: str) -> float:
-    name, _, value = partition.partition(":")
+def _positive(text: str, name: str, refusal: str) -> float:
+    """Read ``name:NUMBER``."""
+    given, _, number = text.partition(":")
     try:
-        alpha = float(value) if name == "dirichlet" else 0.0
+        value = float(number) if given == name else 0.0
     except ValueError:
-        alpha = 0.0
-    if not 0 < alpha < float("inf"):
-        raise ConfigError(f"unknown partition {partition!r}; known are {', '.join(PARTITIONS)} with ALPHA > 0")
-    return alpha
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ConfigError(refusal)
+    return value

@@ -20,6 +20,7 @@ from fedoel.protocol.messages import records_bytes, reply_to_records, request_fr
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
 from fedoel.simulations.identity import server_identity
 from fedoel.strategies.cohort import sample, split, wait_for_nodes
+from fedoel.strategies.controls import Turnover
 from fedoel.strategies.experience import ExperienceStrategy
 from fedoel.strategies.mean import Mean
 from fedoel.strategies.registry import build_strategy, known, load_strategy
@@ -285,6 +286,13 @@ def test_old_experience_comes_late(name: str, seen: list[float]) -> None:
     assert [float(each.gradient[0]) for each in found] == pytest.approx([1.875 * cycle for cycle in seen])
     assert [float(each.fisher[0]) for each in found] == pytest.approx([1.875 * cycle for cycle in seen])
     assert [float(each.counters.episodes[0]) for each in found] == pytest.approx([1.875, 3.75, 5.625, 7.5])
+
+
+def test_some_devices_come_later_and_others_leave() -> None:
+    strategy = Turnover(Ledger(SPEC), late=0.25, leaving=0.5)
+    assert [strategy.draw([1, 2, 3, 4], cycle, 1) for cycle in (1, 2, 3)] == [[1, 2, 3], [3, 4], [3, 4]]
+    with pytest.raises(ConfigError, match="late and leaving"):
+        Turnover(Ledger(SPEC), late=1.0)
 
 
 def test_replies_need_a_request() -> None:

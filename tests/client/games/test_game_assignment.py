@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.client.games.assignment import client_games, mixes
+from fedoel.client.games.assignment import amounts, client_games, mixes
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import specs_from_text
 
@@ -75,3 +75,22 @@ def test_numbers_out_of_range_are_refused() -> None:
         client_games((), 0, 1, 1, 0, "iid", 0)
     with pytest.raises(ConfigError, match="private game"):
         client_games(SPECS, 0, 1, 5_000, 2, "iid", 0)
+
+
+def test_amounts_have_the_mean_that_was_asked_for_and_spread_with_sigma() -> None:
+    assert amounts(6, 4, "equal", 0) == [6, 6, 6, 6]
+    narrow, wide = (np.array(amounts(60, 4_000, f"lognormal:{sigma}", 0)) for sigma in (0.1, 1.0))
+    assert narrow.mean() == pytest.approx(60, rel=0.02) and wide.mean() == pytest.approx(60, rel=0.06)
+    assert narrow.std() < 10 < 40 < wide.std() and wide.min() >= 1
+
+
+@given(st.integers(0, 2**31), st.integers(1, 9))
+def test_amounts_are_pure_and_a_later_client_changes_no_other(seed: int, clients: int) -> None:
+    known = amounts(6, clients, "lognormal:1", seed)
+    assert known == amounts(6, clients + 1, "lognormal:1", seed)[:clients]
+
+
+@pytest.mark.parametrize("kind", ["", "uneven", "lognormal", "lognormal:0", "lognormal:x", "equal:1"])
+def test_unknown_amounts_are_refused(kind: str) -> None:
+    with pytest.raises(ConfigError, match="known are equal, lognormal"):
+        amounts(6, 3, kind, 0)
