@@ -244,11 +244,13 @@ def partition(context: Context) -> tuple[int, int]:
     Raises
     ------
     ConfigError
-        If the node was started without them.
+        If the node was started without them, or they make no sense.
     """
     client, clients = context.node_config.get("partition-id"), context.node_config.get("num-partitions")
     if type(client) is not int or type(clients) is not int:
         raise ConfigError("start the node with --node-config 'partition-id=0 num-partitions=10'")
+    if not 0 <= client < clients:
+        raise ConfigError(f"partition-id must be between 0 and {clients - 1}, num-partitions less one, not {client}")
     return client, clients
 
 

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from statistics import fmean
 
 import numpy as np
 
 from ..client.encoders.encoder import Encoder, count, encode
+from ..client.games.assignment import amounts
 from ..client.policy.policy import Policy
 from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
@@ -236,7 +238,9 @@ class Exchanges:
             return aggregate
         valid = [turn for turn in turns if turn.valid]
         _, fisher = self.codec.encoder.sums(policy, valid, np.zeros(len(valid)))
-        scale = aggregate.cohort * self.config.games.per_client / len(self.public.plan.rehearsal)
+        games, clients = self.config.games, self.config.clients
+        played = aggregate.cohort * fmean(amounts(games.per_client, clients, games.amounts, self.config.seed))
+        scale = played / len(self.public.plan.rehearsal)
         return replace(aggregate, vector=replace(aggregate.vector, fisher=(scale * fisher).astype(np.float32)))
 
     def _kept(self, cycle: int, exchange: int) -> Outcome:

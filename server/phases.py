@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ class Phases:
         Raises
         ------
         FedoelError
-            If the file is damaged.
+            If the file is damaged or not there.
         """
         return load_phase(self.run_folder, cycle, name)
 
@@ -79,7 +80,9 @@ def load_phase(run: Path, cycle: int, name: str) -> Outcome:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
         return Outcome(json.loads(arrays.pop("values").tobytes()), arrays)
-    except (OSError, ValueError, KeyError) as error:
+    except FileNotFoundError as error:
+        raise FedoelError(f"{path} is not there: this phase has not been finished") from error
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise FedoelError(f"{path} is damaged ({error}); delete it and go on with --resume") from error
 
 

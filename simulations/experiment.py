@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,13 +26,14 @@ from .experiment_table import arms_table
 from .scenario import load_scenario, parse_setting
 from .summary import read_summary
 
-BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy", "federation", "prefix")
+BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy", "federation", "prefix", "heterogeneity")
 FOLDER = Path(__file__).parent / "experiments"
 KEYS = {"question", "scenario", "seeds", "settings", "arms"}
 # All that decides what cycle 0 leaves: the warm start, the floors, and the first evaluation.
 BEGINNING = ("seed", "games.", "policy.", "warm-start.")
 CANNOT, BASELINE = "cannot", "baseline"
 RUNS, SEED, OTHER_SEED = "{runs}", "{seed}", "{other-seed}"  # in an arm's settings: what another arm has left
+LENDER = re.compile(re.escape(RUNS) + r"/(\S+)")
 Settings = Mapping[str, Scalar]
 
 
@@ -56,7 +58,8 @@ class Experiment:
             If a setting is unknown or cannot be used.
         """
         folder = out / "runs" / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
-        places = {RUNS: str(out / "runs"), SEED: str(seed), OTHER_SEED: str(self._other(seed))}
+        # Relative to the run's own folder, so that an experiment can be moved.
+        places = {**self._seeds(seed), RUNS: ".."}
         own = {name: _filled(value, places) for name, value in self._arm(arm).items() if name != BASELINE}
         given = {**self.settings, **own, "seed": seed, "out": str(folder)}
         return replace(load_scenario(self.scenario, given), resume=folder.exists())
@@ -75,18 +78,21 @@ class Experiment:
         """Return the run of one arm and seed as its method makes it; raises `ConfigError` if it cannot be made."""
         return self.method(arm).check(self.config(arm, seed, out))
 
-    def borrows(self, arm: str) -> bool:
-        """Whether an arm needs a run of another seed, so that it comes after all that do not.
+    def lenders(self, arm: str, seed: int) -> list[str]:
+        """Return the folders of the runs that a run learns from, so that it comes after all that learn for themselves.
 
         Raises
         ------
         ConfigError
-            If there is one seed only.
+            If it needs one of another seed, and there is one seed only.
         """
-        needed = any(OTHER_SEED in str(value) for value in self._arm(arm).values())
-        if needed and len(self.seeds) < 2:
+        values = [str(value) for value in self._arm(arm).values()]
+        if any(OTHER_SEED in value for value in values) and len(self.seeds) < 2:
             raise ConfigError(f"{self.name}: {arm!r} needs another seed; name two, or the other arms with --arms")
-        return needed
+        return [name for value in values for name in LENDER.findall(str(_filled(value, self._seeds(seed))))]
+
+    def _seeds(self, seed: int) -> Mapping[str, str]:
+        return {SEED: str(seed), OTHER_SEED: str(self._other(seed))}
 
     def _other(self, seed: int) -> int:
         return self.seeds[(self.seeds.index(seed) + 1) % len(self.seeds)] if seed in self.seeds else seed
@@ -151,8 +157,9 @@ def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str
         If any arm cannot be run: all are checked before the first starts.
     """
     pairs = [(arm, seed) for seed in experiment.seeds for arm in experiment.arms]
-    pairs.sort(key=lambda pair: experiment.borrows(pair[0]))
+    pairs.sort(key=lambda pair: bool(experiment.lenders(*pair)))
     configs = {(arm, seed): experiment.checked(arm, seed, out) for arm, seed in pairs}
+    _check_lenders(experiment, configs, out)
     refusals(experiment, out)
     results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in experiment.arms}
     done: list[RunConfig] = []
@@ -165,6 +172,17 @@ def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str
             done.append(config)
         results[arm].append(_run(config, method))
     return results
+
+
+def _check_lenders(experiment: Experiment, configs: Mapping[tuple[str, int], RunConfig], out: Path) -> None:
+    made = {Path(config.out).name for config in configs.values()}
+    for arm, seed in configs:
+        for lender in experiment.lenders(arm, seed):
+            if lender not in made and not (out / "runs" / lender / "summary.json").exists():
+                raise ConfigError(
+                    f"{experiment.name}: {arm!r} learns from what {lender} has left, which is not there: "
+                    "name that arm, too, with --arms"
+                )
 
 
 def refusals(experiment: Experiment, out: Path) -> dict[str, str]:

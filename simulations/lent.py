@@ -1,18 +1,18 @@
 """An experimental control: every exchange brings what another run's brought, of another seed or of other games.
 
-Use it by path: ``--set strategy.name=fedoel.simulations.lent:Lent --set strategy.options=run=runs/other``.
+Use it by path: ``--set strategy.name=fedoel.simulations.lent:Lent --set strategy.options=run=../other``.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ..protocol.errors import ConfigError, FedoelError
 from ..protocol.experience import Aggregate
+from ..server.cycle import Cycles
 from ..server.exchanges import numbered
 from ..server.phases import load_phase
 from ..server.run_folder import stored_config
@@ -25,7 +25,7 @@ class Lent(Mean):
     Parameters
     ----------
     run
-        Folder of the other run.
+        Folder of the other run; if it is relative, from the folder of its own run.
     """
 
     carries_words = False
@@ -44,13 +44,13 @@ class Lent(Mean):
         ConfigError
             If the other run brought nothing in this exchange, or is of another codec.
         """
-        spec = aggregate.vector.spec
-        if (codec := stored_config(Path(self.run)).codec.name) != spec.codec:
+        spec, run = aggregate.vector.spec, cast(Cycles, self.consolidator).out / self.run
+        if (codec := stored_config(run).codec.name) != spec.codec:
             raise ConfigError(
                 f"strategy.options run={self.run}: its vectors are of codec {codec!r}, not {spec.codec!r}"
             )
         try:
-            lent = load_phase(Path(self.run), cycle, numbered("collect", exchange)).arrays["vector"]
+            lent = load_phase(run, cycle, numbered("collect", exchange)).arrays["vector"]
         except (FedoelError, KeyError) as error:
             raise ConfigError(f"strategy.options run={self.run}: cycle {cycle} brought nothing to lend") from error
         gradient, fisher, _ = np.split(lent, [spec.dimension, 2 * spec.dimension])

@@ -33,8 +33,12 @@ def with_own_context(folder: DeviceFolder, config: RunConfig, request: PlayReque
 
 
 def _log(folder: DeviceFolder) -> list[Trajectory]:
-    """Read what can be read of the log; a device whose owner keeps none has none."""
+    """Read what can be read of the log; a device whose owner keeps none has none.
+
+    A server that was asked to go on may have asked twice: what was played twice is there once.
+    """
     if not folder.store.exists():
         return []
     store = Store(folder.store, f"client-{joined(folder).number}", key_from_file(folder.store_key))
-    return [row.trajectory for row in store.read().rows]
+    episodes = [row.trajectory for row in store.read().rows]
+    return list({(each.policy_version, each.spec, each.seed): each for each in episodes}.values())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,8 @@ from .splits import Split, for_split, game_seed
 
 PARTITIONS = ("iid", "by-family", "dirichlet:ALPHA")
 AMOUNTS = ("equal", "lognormal:SIGMA")
+GOLDEN = (math.sqrt(5) - 1) / 2
+TINY = 1e-9  # no quantile is infinite
 
 
 def client_games(
@@ -64,8 +68,9 @@ def amounts(mean: int, num_clients: int, kind: str, seed: int) -> list[int]:
     mean
         Games of a client in a cycle, on average.
     kind
-        ``"equal"``; ``"lognormal:SIGMA"``: the mean times a draw from a log-normal distribution of mean 1, so that a
-        large SIGMA gives few clients much and most of them little.
+        ``"equal"``; ``"lognormal:SIGMA"``: the mean times a quantile of a log-normal distribution of mean 1, so that a
+        large SIGMA gives few clients much and most of them little. Quantiles are spread evenly over the clients, by a
+        golden-ratio sequence: draws would make a small fleet's total a matter of luck.
 
     Raises
     ------
@@ -75,8 +80,9 @@ def amounts(mean: int, num_clients: int, kind: str, seed: int) -> list[int]:
     if kind == "equal":
         return [mean] * num_clients
     sigma = _positive(kind, "lognormal", f"unknown amounts {kind!r}; known are {', '.join(AMOUNTS)} with SIGMA > 0")
-    draws = np.random.default_rng([seed, 2]).lognormal(-(sigma**2) / 2, sigma, size=num_clients)
-    return [max(1, round(mean * draw)) for draw in draws.tolist()]
+    first, normal = np.random.default_rng([seed, 2]).random(), NormalDist(-(sigma**2) / 2, sigma)
+    places = [(first + client * GOLDEN) % 1 for client in range(num_clients)]
+    return [max(1, round(mean * math.exp(normal.inv_cdf(min(max(place, TINY), 1 - TINY))))) for place in places]
 
 
 def mixes(specs: Sequence[GameSpec], num_clients: int, partition: str, seed: int) -> NDArray[np.float64]:

@@ -36,7 +36,7 @@ def longest(measure: Callable[[float], float], max_kl: float) -> tuple[float, fl
     for _ in range(TRIES):
         kl = measure(share)
         flat = found >= NOTICED * max_kl and kl / share < found / inside
-        if kl > max_kl or flat:
+        if not kl <= max_kl or flat:  # what is not a number is no place to go, either
             outside = share
         else:
             inside, found = share, kl

@@ -199,6 +199,8 @@ def test_a_node_without_a_partition_is_refused(runtime: FakeRuntime) -> None:
     assert failure(runtime, signed(request()), context(client="0")) == "code: ConfigError"
     with pytest.raises(ConfigError, match="partition-id"):
         partition(context(client="0"))
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        partition(context(client=2))
 
 
 def test_an_unknown_setting_is_refused(runtime: FakeRuntime) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -57,3 +58,9 @@ def test_no_step_is_taken_where_every_one_is_too_long() -> None:
 
     assert longest(measure, 0.2) == (0.0, 0.0)
     assert max(tried) == FIRST and min(tried) < FIRST / 1000
+
+
+def test_what_is_not_a_number_is_outside() -> None:
+    share, kl = longest(lambda share: 0.1 * share**2 if share < 0.3 else math.nan, 0.2)
+    assert 0 < share < 0.3 and kl == pytest.approx(0.1 * share**2)
+    assert longest(lambda share: math.nan, 0.2) == (0.0, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from fedoel.server.events import read_events
 from fedoel.server.phases import load_phase
 from fedoel.simulations import engines
 from fedoel.simulations.cli import REFUSED, main
-from fedoel.simulations.experiment import BUILT_IN, load_experiment, run_experiment
+from fedoel.simulations.experiment import BUILT_IN, FOLDER, load_experiment, run_experiment
 from fedoel.simulations.experiment_table import arms_table, spread
 from fedoel.simulations.lent import Lent
 
@@ -148,12 +149,29 @@ def test_nothing_is_lent_where_there_is_one_seed_or_another_codec(small: Path, t
     (tmp_path / "config.json").write_text(json.dumps(stored))
     spec = VectorSpec("tactics", 2, "", "", ("lake",), 1, 1.0, 1.0)
     own = Aggregate(ExperienceVector.unchecked(spec, np.ones(spec.size, np.float32)), 1)
+    (tmp_path / "own").mkdir()
+    borrower = cast(Any, SimpleNamespace(out=tmp_path / "own"))
     with pytest.raises(ConfigError, match="codec 'tactics-text', not 'tactics'"):
-        Lent(cast(Any, None), run=str(tmp_path)).optimise(own, 1, 1)
+        Lent(borrower, run="..").optimise(own, 1, 1)
     stored = load_experiment(str(small)).config("none", 0, tmp_path).to_flat()
     (tmp_path / "config.json").write_text(json.dumps(stored))
     with pytest.raises(ConfigError, match="cycle 1 brought nothing"):
-        Lent(cast(Any, None), run=str(tmp_path)).optimise(own, 1, 1)
+        Lent(borrower, run=str(tmp_path)).optimise(own, 1, 1)
+
+
+def test_a_lender_runs_first_and_must_be_there(small: Path, tmp_path: Path) -> None:
+    small.write_text(SMALL + LENT.replace("other-seed", "seed"))
+    with pytest.raises(ConfigError, match="'lent' learns from what tactics-0 has left, which is not there"):
+        run_experiment(load_experiment(str(small), arms="lent", seeds="0"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    both = load_experiment(str(small), arms="lent,tactics", seeds="0")
+    run_experiment(both, tmp_path / "out here")
+    (tmp_path / "out here").rename(tmp_path / "elsewhere")  # and goes on there
+    run_experiment(load_experiment(str(small), arms="lent", seeds="0"), tmp_path / "elsewhere")
+
+
+def test_every_experiment_that_is_there_is_built_in() -> None:
+    assert sorted(BUILT_IN) == sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def test_experiments_and_seeds_that_do_not_exist_are_refused(small: Path) -> None:
