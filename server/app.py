@@ -24,7 +24,8 @@ from .cycle import Cycles
 from .events import EventLog
 from .exchanges import spec_of
 from .fleet import make_fleet
-from .learner import Learner, make_learner
+from .learner import Learner
+from .learners import make_learner
 from .plan import Plan
 from .safeguards import RunSafeguards
 

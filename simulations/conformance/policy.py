@@ -19,7 +19,8 @@ from ...protocol.config import RunConfig
 from ...protocol.experience import WIRE_TYPES
 from ...protocol.tactics import DIMENSION, tilt
 from ...server.codecs.context import no_context
-from ...server.learner import Consolidation, Learner, make_learner
+from ...server.learner import Consolidation, Learner
+from ...server.learners import make_learner
 from .checks import NotApplicable, demand
 from .federation import go_through_a_run
 from .played import situations, turns

@@ -14,11 +14,11 @@ from fedoel.protocol.experience import Aggregate, ExperienceVector
 from fedoel.server.events import EventLog
 from fedoel.server.exchanges import Current, Exchanges, spec_of
 from fedoel.server.fleet import make_fleet
-from fedoel.server.learner import TacticsLearner
 from fedoel.server.phases import Phases
 from fedoel.server.plan import Plan
 from fedoel.server.public import PublicGames
 from fedoel.server.safeguards import RunSafeguards
+from fedoel.server.tactics_learner import TacticsLearner
 from fedoel.strategies.consolidator import Traffic
 
 GAMES = GamesConfig(families="frozen-lake size=3 turns=3", per_client=1, rehearsal=2, gate=2, held_out=2)

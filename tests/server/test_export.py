@@ -20,8 +20,8 @@ from fedoel.protocol.errors import ConfigError, FedoelError, ModelError, Version
 from fedoel.protocol.situation import Memory, Situation
 from fedoel.protocol.versions import Manifest
 from fedoel.server.export import FORMATS, export, verified
-from fedoel.server.learner import TorchLearner
 from fedoel.server.registry import save_version
+from fedoel.server.torch_learner import TorchLearner
 from fedoel.simulations.cli import EXPORTS, KINDS, main
 
 COMMANDS = ("go east", "take coin", "take coin from shelf", "look")

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 from fedoel.client.policy.base import load_base
 from fedoel.client.policy.torch_policy import TorchModel
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
-from fedoel.server.learner import TacticsLearner, TorchLearner
 from fedoel.server.probes.perplexity import TEXT, perplexity
+from fedoel.server.tactics_learner import TacticsLearner
+from fedoel.server.torch_learner import TorchLearner
 
 
 @pytest.fixture

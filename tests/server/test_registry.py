@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from fedoel.protocol.errors import VersionError
 from fedoel.protocol.versions import Manifest
-from fedoel.server.learner import TacticsLearner
 from fedoel.server.registry import MANIFEST, SIGNATURE, WEIGHTS, load_adapter, save_version
+from fedoel.server.tactics_learner import TacticsLearner
 
 OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 KEY = OWNER.public_key().public_bytes_raw()

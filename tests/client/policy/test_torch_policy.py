@@ -21,8 +21,8 @@ from fedoel.protocol.play import Turn
 from fedoel.protocol.situation import Memory, Situation
 from fedoel.protocol.tactics import DIMENSION, VOCABULARY
 from fedoel.protocol.versions import Manifest
-from fedoel.server.learner import TorchLearner
 from fedoel.server.registry import load_adapter, save_version
+from fedoel.server.torch_learner import TorchLearner
 
 HALL = "-= Hall =-\nYou are in a hall. There is a coin."
 CELLAR = "-= Cellar =-\nA dark cellar."

@@ -21,7 +21,7 @@ from fedoel.client.policy.backend import TacticsBackend
 from fedoel.client.policy.tactics_policy import TacticsPolicy
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Aggregate, Contribution, total
-from fedoel.server.learner import TacticsLearner
+from fedoel.server.tactics_learner import TacticsLearner
 from fedoel.simulations.cli import main
 from fedoel.simulations.conformance.checks import FAILED, SKIPPED, Outcome
 from fedoel.simulations.conformance.verb import check_plugin, kind_of
