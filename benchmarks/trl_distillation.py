@@ -217,10 +217,11 @@ def prepare(turns: Sequence[int], batch: int, scratch: Path) -> dict[str, Any]:
     from fedoel.client.model_files import find_model
     from fedoel.client.policy.base import dequantised
     from fedoel.client.policy.tactics_policy import TacticsPolicy
+    from fedoel.protocol.play import turns_of
     from fedoel.protocol.prompts import SYSTEM, render
     from fedoel.protocol.tactics import DIMENSION, advice, tactic_name
     from fedoel.server.plan import Plan
-    from fedoel.server.public import PublicGames, turns_of
+    from fedoel.server.public import PublicGames
     from fedoel.simulations.scenario import load_scenario
 
     config, cache, wanted = load_scenario("quick"), default_cache(), batch * sum(turns)

@@ -14,10 +14,21 @@ import numpy as np
 
 from ..protocol.config import ContextConfig, RunConfig
 from ..protocol.errors import ConfigError
-from ..protocol.experience import Aggregate, ExperienceVector, Vector
+from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
 from ..protocol.natural_step import natural_step
-from ..protocol.play import Turn
+from ..protocol.play import Trajectory, Turn, turns_of
+from .encoders.encoder import encode, load_encoder
 from .encoders.tactics_step import LARGEST_WEIGHT, bounded
+from .policy.policy import Policy
+
+
+def personalised(
+    policy: Policy, played: Sequence[Trajectory], spec: VectorSpec, baseline: Vector, config: RunConfig
+) -> Policy:
+    """Give a shared version what a device has learned for itself from the episodes that it played with it."""
+    encoder = load_encoder(config.codec.name)
+    vector = encode(encoder, policy, played, spec, baseline, config.codec.discount)
+    return encoder.under(policy, personal_context(vector, turns_of(played), config.context))
 
 
 def personal_context(vector: ExperienceVector, turns: Sequence[Turn], config: ContextConfig) -> Vector:

@@ -118,6 +118,11 @@ class Trajectory:
     response_tokens: int = 0
 
 
+def turns_of(trajectories: Iterable[Trajectory]) -> list[Turn]:
+    """All turns of some episodes, one after the other."""
+    return [turn for trajectory in trajectories for turn in trajectory.turns]
+
+
 def specs_from_text(text: str) -> tuple[GameSpec, ...]:
     """Read a ``;``-separated list of games, the form that fits into one run-config value."""
     return tuple(GameSpec.parse(part) for part in _non_empty(text.split(";")))

@@ -19,7 +19,7 @@ from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate, ExperienceVector
 from ..protocol.messages import PlayRequest
-from ..protocol.play import Trajectory
+from ..protocol.play import Trajectory, turns_of
 from ..protocol.tactics import DIMENSION
 from ..protocol.versions import Manifest
 from ..strategies.consolidator import Traffic
@@ -34,7 +34,7 @@ from .learner import Adapter, Consolidation, Learner
 from .mixture import Mixture, lessons
 from .phases import Outcome, Phases
 from .plan import GameId, Plan
-from .public import PublicGames, turns_of
+from .public import PublicGames
 from .registry import save_version
 from .safeguards import RunSafeguards
 from .summary import Entry, stats_of, without_families, write_summary

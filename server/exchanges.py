@@ -23,7 +23,7 @@ from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec, total
 from ..protocol.messages import PlayRequest
-from ..protocol.play import Trajectory, Turn
+from ..protocol.play import Trajectory, Turn, turns_of
 from ..protocol.signing import sign_request
 from ..strategies.consolidator import Traffic
 from ..strategies.robust import cosine
@@ -34,7 +34,7 @@ from .learner import Adapter, Learner
 from .mixture import Mixture
 from .phases import Outcome, Phases
 from .plan import Plan
-from .public import PublicGames, turns_of
+from .public import PublicGames
 from .safeguards import RunSafeguards
 
 

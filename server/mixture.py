@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from ..client.policy.policy import LogProbs, Policy
 from ..protocol.experience import Aggregate
-from ..protocol.play import Trajectory, Turn
+from ..protocol.play import Trajectory, Turn, turns_of
 from .codecs.codec import Codec
 from .codecs.context import Context
 from .plan import GameId
-from .public import turns_of
 
 
 @dataclass(frozen=True, slots=True)

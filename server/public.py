@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..client.player import Advance, play_episodes
 from ..client.policy.policy import Policy
-from ..protocol.play import Trajectory, Turn
+from ..protocol.play import Trajectory
 from .plan import GameId, Plan
 
 
@@ -41,8 +41,3 @@ class PublicGames:
             some, seeds = [games[place] for place in mine], [streams[place] for place in mine]
             played |= zip(mine, play_episodes(policy, some, seeds, self.cache, advance), strict=True)
         return [played[place] for place in range(len(games))]
-
-
-def turns_of(trajectories: Sequence[Trajectory]) -> list[Turn]:
-    """All turns of some episodes, one after the other."""
-    return [turn for trajectory in trajectories for turn in trajectory.turns]

@@ -13,14 +13,14 @@ from pathlib import Path
 from statistics import fmean
 
 from ..client.app import private_games
-from ..client.encoders.encoder import count, encode, load_encoder
-from ..client.personal import check_personal, personal_context
+from ..client.encoders.encoder import count, load_encoder
+from ..client.personal import check_personal, personalised
 from ..client.player import play_episodes
 from ..client.runtime import LocalRuntime, load_version
 from ..protocol.config import RunConfig
 from ..server.exchanges import spec_of
 from ..server.plan import Plan
-from ..server.public import PublicGames, turns_of
+from ..server.public import PublicGames
 from ..server.registry import load_adapter
 
 
@@ -42,18 +42,17 @@ def measure_personal(config: RunConfig, adapter: Path) -> list[Extra]:
         If the scenario's codec is not `tactics`: contexts of its own are weights of tactics.
     """
     check_personal(config)
-    plan, cache, encoder = Plan.of(config), LocalRuntime().cache(config), load_encoder(config.codec.name)
+    plan, cache = Plan.of(config), LocalRuntime().cache(config)
     version, arrays = load_adapter(adapter)
     policy = load_version(config.policy, arrays, version, cache)
     public, cycle = PublicGames(plan, cache), config.cycles + 1
-    spec, discount = spec_of(config, encoder, plan, version), config.codec.discount
-    baseline = count(public.play(policy, plan.rehearsal, "rehearsal", cycle), spec, discount).baseline()
+    spec = spec_of(config, load_encoder(config.codec.name), plan, version)
+    baseline = count(public.play(policy, plan.rehearsal, "rehearsal", cycle), spec, config.codec.discount).baseline()
     streams, found = plan.streams("held-out", len(plan.held_out)), list[Extra]()
     for client in range(config.clients):
         games, seeds = private_games(config, cycle, client, config.clients)
         played = play_episodes(policy, games, seeds, cache)
-        vector = encode(encoder, policy, played, spec, baseline, discount)
-        own = encoder.under(policy, personal_context(vector, turns_of(played), config.context))
+        own = personalised(policy, played, spec, baseline, config)
         met = {game.family for game, _ in games}
         mine = [(game, stream) for game, stream in zip(plan.held_out, streams, strict=True) if game[0].family in met]
         held_out, random = [game for game, _ in mine], [stream for _, stream in mine]

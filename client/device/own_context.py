@@ -5,8 +5,7 @@ from __future__ import annotations
 from ...protocol.config import RunConfig
 from ...protocol.messages import PlayRequest
 from ...protocol.play import Trajectory
-from ..encoders.encoder import encode, load_encoder
-from ..personal import check_personal, personal_context
+from ..personal import check_personal, personalised
 from ..policy.policy import Policy
 from ..store import Store
 from ..store_key import key_from_file
@@ -25,11 +24,8 @@ def with_own_context(folder: DeviceFolder, config: RunConfig, request: PlayReque
         If the run's codec is not `tactics`.
     """
     check_personal(config)
-    spec, encoder = request.spec, load_encoder(config.codec.name)
-    played = [each for each in _log(folder) if each.policy_version == spec.policy_version]
-    vector = encode(encoder, policy, played, spec, request.baseline, config.codec.discount)
-    turns = [turn for trajectory in played for turn in trajectory.turns]
-    return encoder.under(policy, personal_context(vector, turns, config.context))
+    played = [each for each in _log(folder) if each.policy_version == request.spec.policy_version]
+    return personalised(policy, played, request.spec, request.baseline, config)
 
 
 def _log(folder: DeviceFolder) -> list[Trajectory]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...protocol.errors import ConfigError
 from ...protocol.experience import BASE_COUNTERS, Counters, ExperienceVector, Vector, VectorSpec
-from ...protocol.play import Trajectory, Turn
+from ...protocol.play import Trajectory, Turn, turns_of
 from ...protocol.plugins import POINTS
 from ..policy.policy import Policy
 from .prefix import PrefixEncoder
@@ -131,7 +131,7 @@ def encode(
     discount
         Factor a step on later rewards.
     """
-    turns = [turn for trajectory in trajectories for turn in trajectory.turns]
+    turns = turns_of(trajectories)
     advantages = advantages_of(trajectories, spec, baseline, discount)
     # What was no command was not chosen among commands: it says nothing about them.
     valid = [place for place, turn in enumerate(turns) if turn.valid]

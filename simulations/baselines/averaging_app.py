@@ -19,6 +19,7 @@ from ...client.runtime import Runtime
 from ...protocol.config import RunConfig
 from ...protocol.experience import WIRE_TYPES, VectorSpec
 from ...protocol.messages import PlayRequest
+from ...protocol.play import turns_of
 from ..batching import BatchingPolicy
 from .local_training import Adapter, Lesson, fitted, weights_of
 
@@ -61,7 +62,7 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     games, seeds = private_games(config, cycle, client, clients)
     played = play_episodes(policy, games, seeds, runtime.cache(config))
     advantages = advantages_of(played, spec, baseline, config.codec.discount)
-    turns = [turn for trajectory in played for turn in trajectory.turns]
+    turns = turns_of(played)
     order = int(np.random.SeedSequence([config.seed, 5, client, cycle]).generate_state(1)[0])
     lesson = Lesson(
         adapter, turns, weights_of(advantages, asked["temperature"]), asked["epochs"], config.distil.batch,
