@@ -24,7 +24,7 @@ from ..protocol.privacy.plan import Plan
 from ..protocol.secagg.messages import ACTIONS
 from .device.runtime import DeviceRuntime
 from .encoders.encoder import Encoder, SaysWords, encode, load_encoder
-from .games.assignment import amounts, client_games
+from .games.assignment import amount, client_games
 from .games.prepare import GameId
 from .player import play_episodes
 from .policy.policy import Policy
@@ -86,7 +86,7 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     """Answer one phase of a secure sum; raises as `answer` does, and `SecureSumError` for what must not be done."""
     config = RunConfig.from_flat(context.run_config)
     client, clients = partition(context)
-    games = games_of(config, client, clients)
+    games = games_of(config, client)
     if phase == FIRST:  # rather than to drop out of a round later
         _admit(runtime, config, games)
     member = runtime.membership(config, client)
@@ -111,7 +111,7 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     """
     config = RunConfig.from_flat(context.run_config)
     client, clients = partition(context)
-    games = games_of(config, client, clients)
+    games = games_of(config, client)
     _admit(runtime, config, games)
     request = request_from_records(records)
     check_codec(request.spec, load_encoder(config.codec.name))
@@ -191,14 +191,14 @@ def player_of(config: RunConfig, request: PlayRequest, encoder: Encoder, runtime
 
 def private_games(config: RunConfig, cycle: int, client: int, clients: int) -> tuple[Sequence[GameId], list[int]]:
     """Return one client's own games of one cycle, and one seed of a random stream for each."""
-    specs, count = specs_from_text(config.games.families), games_of(config, client, clients)
+    specs, count = specs_from_text(config.games.families), games_of(config, client)
     games = client_games(specs, client, clients, count, cycle, config.games.partition, config.seed)
     return games, streams(config.seed, cycle, client, len(games))
 
 
-def games_of(config: RunConfig, client: int, clients: int) -> int:
+def games_of(config: RunConfig, client: int) -> int:
     """Return how many games one client plays in a cycle."""
-    return amounts(config.games.per_client, clients, config.games.amounts, config.seed)[client]
+    return amount(config.games.per_client, client, config.games.amounts, config.seed)
 
 
 def store_of(context: Context, client: int) -> Store | None:

@@ -59,7 +59,7 @@ class Experiment:
         """
         folder = out / "runs" / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
         # Relative to the run's own folder, so that an experiment can be moved.
-        places = {**self._seeds(seed), RUNS: ".."}
+        places = {**self._places(seed), RUNS: ".."}
         own = {name: _filled(value, places) for name, value in self._arm(arm).items() if name != BASELINE}
         given = {**self.settings, **own, "seed": seed, "out": str(folder)}
         return replace(load_scenario(self.scenario, given), resume=folder.exists())
@@ -89,9 +89,9 @@ class Experiment:
         values = [str(value) for value in self._arm(arm).values()]
         if any(OTHER_SEED in value for value in values) and len(self.seeds) < 2:
             raise ConfigError(f"{self.name}: {arm!r} needs another seed; name two, or the other arms with --arms")
-        return [name for value in values for name in LENDER.findall(str(_filled(value, self._seeds(seed))))]
+        return [name for value in values for name in LENDER.findall(str(_filled(value, self._places(seed))))]
 
-    def _seeds(self, seed: int) -> Mapping[str, str]:
+    def _places(self, seed: int) -> Mapping[str, str]:
         return {SEED: str(seed), OTHER_SEED: str(self._other(seed))}
 
     def _other(self, seed: int) -> int:

@@ -61,7 +61,12 @@ def client_games(
 
 
 def amounts(mean: int, num_clients: int, kind: str, seed: int) -> list[int]:
-    """Return how many games each client plays in a cycle, at least one; the same in every cycle.
+    """Return how many games each client plays in a cycle; as in `amount`."""
+    return [amount(mean, client, kind, seed) for client in range(num_clients)]
+
+
+def amount(mean: int, client: int, kind: str, seed: int) -> int:
+    """Return how many games one client plays in a cycle, at least one; the same in every cycle.
 
     Parameters
     ----------
@@ -78,11 +83,11 @@ def amounts(mean: int, num_clients: int, kind: str, seed: int) -> list[int]:
         If the kind is unknown.
     """
     if kind == "equal":
-        return [mean] * num_clients
+        return mean
     sigma = _positive(kind, "lognormal", f"unknown amounts {kind!r}; known are {', '.join(AMOUNTS)} with SIGMA > 0")
     first, normal = np.random.default_rng([seed, 2]).random(), NormalDist(-(sigma**2) / 2, sigma)
-    places = [(first + client * GOLDEN) % 1 for client in range(num_clients)]
-    return [max(1, round(mean * math.exp(normal.inv_cdf(min(max(place, TINY), 1 - TINY))))) for place in places]
+    place = (first + client * GOLDEN) % 1
+    return max(1, round(mean * math.exp(normal.inv_cdf(min(max(place, TINY), 1 - TINY)))))
 
 
 def mixes(specs: Sequence[GameSpec], num_clients: int, partition: str, seed: int) -> NDArray[np.float64]:
