@@ -1,4 +1,4 @@
-"""A few instructions whose answers code can check: whether a version still does as it is told, like the base model.
+"""Instructions whose answers code can check: whether a version still does as it is told, like the base model.
 
 After IFEval (Zhou et al. 2023, arXiv 2311.07911), with instructions of our own that ask for short answers. It counts
 whether an answer has the form that was asked for, not whether it is right.
@@ -49,7 +49,7 @@ def load_instructions(path: Path = LIST) -> tuple[Instruction, ...]:
         If one is without a check, or names one that there is not.
     """
     read = tomllib.loads(path.read_text(encoding="utf-8"))["instructions"]
-    found = tuple(Instruction(entry.pop("ask"), entry) for entry in read)
+    found = tuple(_instruction(entry, thing) for entry in read for thing in entry.get("about", [""]))
     for instruction in found:
         if not instruction.checks or not set(instruction.checks) <= set(CHECKS):
             known = ", ".join(sorted(CHECKS))
@@ -70,6 +70,18 @@ def instructions_followed(model: TorchModel, adapter: Adapter, instructions: Seq
     answers = tell(model, asked, LONGEST, GREEDY)
     followed = [instruction.followed(answer) for instruction, answer in zip(instructions, answers, strict=True)]
     return sum(followed) / len(followed)
+
+
+def _instruction(entry: Mapping[str, Any], thing: str) -> Instruction:
+    checks = {name: _about(wanted, thing) for name, wanted in entry.items() if name not in ("ask", "about")}
+    return Instruction(_about(entry["ask"], thing), checks)
+
+
+def _about(said: Any, thing: str) -> Any:
+    """What is said, or wanted, about a thing: it stands in the place of `{}`."""
+    if isinstance(said, list):
+        return [_about(each, thing) for each in said]
+    return said.replace("{}", thing) if isinstance(said, str) else said
 
 
 def _words(text: str) -> list[str]:

@@ -48,12 +48,21 @@ def test_every_check_is_tried_here_and_every_one_is_used() -> None:
     assert tried == used == set(CHECKS)
 
 
-def test_thirty_instructions_are_shipped_that_no_single_answer_follows() -> None:
+def test_three_hundred_instructions_are_shipped_that_no_single_answer_follows() -> None:
     shipped = load_instructions()
-    assert len(shipped) == len({instruction.ask for instruction in shipped}) == 30
+    assert len(shipped) == len({instruction.ask for instruction in shipped}) == 300
+    assert not any("{" in f"{each.ask}{list(each.checks.values())}" for each in shipped)
     for answer in ("", "Yes", "I am sorry.", "Hello! How can I help you today?", "PLEASE\nREAD\nME"):
-        assert sum(instruction.followed(answer) for instruction in shipped) <= 15
+        assert sum(instruction.followed(answer) for instruction in shipped) <= 150
     assert not any(word in instruction.ask for instruction in shipped for word in ("game", "command", "inventory"))
+
+
+def test_an_instruction_is_asked_about_every_thing(tmp_path: Path) -> None:
+    path = tmp_path / "more.toml"
+    path.write_text('[[instructions]]\nask = "Say {}."\nabout = ["yes", "no"]\nholds = ["a", "{}"]\nwords = 2\n')
+    assert load_instructions(path) == tuple(
+        Instruction(f"Say {thing}.", {"holds": ["a", thing], "words": 2}) for thing in ("yes", "no")
+    )
 
 
 @pytest.mark.parametrize("body", ['ask = "Why?"', 'ask = "Why?"\nrhymes = true'])
