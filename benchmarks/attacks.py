@@ -56,8 +56,9 @@ STRATEGIES: Mapping[str, str] = {
     "adam": "",
     "secure-mean": "",
     "grouped-secure": "group-size=3 min-likeness=0",
+    "trusted-secure": "group-size=3",
 }
-PRIVATE = ("secure-mean", "grouped-secure")
+PRIVATE = ("secure-mean", "grouped-secure", "trusted-secure")
 SHARE = 0.2
 SHARES: Mapping[str, float] = {
     "none": 0.0,
@@ -69,11 +70,12 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run: a strategy, an attack, a seed."""
+    """One run: a strategy, an attack, a seed, and how many public games the server plays in a cycle."""
 
     strategy: str
     attack: str
     seed: int
+    rehearsal: int
 
     @property
     def key(self) -> str:
@@ -81,8 +83,8 @@ class Cell:
 
     def config(self, out: Path, cache: Path) -> RunConfig:
         own: Mapping[str, Scalar] = {
-            "strategy.name": self.strategy, "strategy.options": STRATEGIES[self.strategy], "seed": self.seed,
-            "out": str(out), "cache": str(cache),
+            "strategy.name": self.strategy, "strategy.options": STRATEGIES.get(self.strategy, ""), "seed": self.seed,
+            "out": str(out), "cache": str(cache), "games.rehearsal": self.rehearsal,
         }  # fmt: skip
         return RunConfig.from_flat({**SETTINGS, **own})
 
@@ -93,11 +95,17 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--attacks", default=",".join(SHARES))
+    parser.add_argument("--rehearsal", default=SETTINGS["games.rehearsal"], type=int, help="public games in a cycle")
     parser.add_argument("--out", default="runs/attacks", type=Path)
     given = parser.parse_args()
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     seeds = [int(seed) for seed in given.seeds.split(",")]
-    cells = [Cell(s, a, seed) for seed in seeds for s in given.strategies.split(",") for a in given.attacks.split(",")]
+    cells = [
+        Cell(strategy, attack, seed, given.rehearsal)
+        for seed in seeds
+        for strategy in given.strategies.split(",")
+        for attack in given.attacks.split(",")
+    ]
     out = given.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     path = out / "results.json"

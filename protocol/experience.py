@@ -278,6 +278,11 @@ class Aggregate:
     parts: tuple[Aggregate, ...] = ()
     words: tuple[str, ...] = ()
 
+    @property
+    def finite(self) -> bool:
+        """Whether all its numbers, and those of its parts, are finite."""
+        return bool(np.isfinite(self.vector.to_array()).all()) and all(part.finite for part in self.parts)
+
 
 def clip(values: NDArray[Real], norm: float) -> NDArray[Real]:
     """Scale to an L2 norm of at most `norm`, in the precision of the values."""

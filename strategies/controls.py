@@ -41,6 +41,18 @@ class Shuffled(Mean):
         return replace(whole, vector=replace(whole.vector, gradient=gradient))
 
 
+class PublicOnly(Mean):
+    """What the server learns from its own public games, whatever devices send: what is left to federate."""
+
+    carries_words = False
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Give what the server's rehearsal says, a sum over its games."""
+        own = self.consolidator.reference(*self.current)
+        whole = super().aggregate(contributions)
+        return replace(whole, vector=replace(whole.vector, gradient=own.gradient, fisher=own.fisher))
+
+
 class Stale(Mean):
     """An aggregate that is one exchange old: it speaks of a player that is no longer there. The first is its own."""
 

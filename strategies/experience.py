@@ -184,6 +184,10 @@ class ExperienceStrategy(Strategy):
         cycle, exchange = self.place(server_round)
         if aggregate is not None:
             aggregate = self.optimise(aggregate, cycle, exchange)
+            if not aggregate.finite:
+                log(WARNING, "exchange: the aggregate holds numbers that are not finite, and is not used")
+                refused = {**traffic.refused, UNUSABLE: traffic.accepted}
+                aggregate, traffic = None, replace(traffic, accepted=0, refused=refused)
         self.consolidator.collect(cycle, exchange, aggregate, traffic)
 
     def optimise(self, aggregate: Aggregate, cycle: int, exchange: int) -> Aggregate:

@@ -1,9 +1,4 @@
-"""Robust aggregation without seeing anybody: secure sums over small groups, and a trimmed mean over the groups.
-
-The server sees a sum over each group and no single vector. A device that lies spoils its own group only, and a group
-that stands out is left out (group-wise robustness, as in Xhemrishi et al. 2023, arXiv 2306.02907). Small groups are
-more robust and hide a device among fewer: that is the choice that `group_size` makes.
-"""
+"""Robust aggregation without seeing anybody: a trimmed mean over secure sums of groups that do not stand out."""
 
 from __future__ import annotations
 
@@ -13,24 +8,22 @@ from typing import Any
 import numpy as np
 
 from ..protocol.errors import ConfigError
-from ..protocol.experience import Aggregate, ExperienceVector, VectorSpec
-from ..protocol.privacy.plan import Plan
+from ..protocol.experience import Aggregate, ExperienceVector
 from .experience import log
 from .robust import check_share, cosine, trimmed_mean
-from .secure_mean import SecureMean, Tally
+from .secure_groups import OUTLYING, SecureGroups
+from .secure_mean import Tally
 
-OUTLYING = "group left out"
-SMALLEST = 3
 QUARTILE = 0.25  # honest groups are in it as long as three quarters of the groups are not spoilt
 
 
-class GroupedSecure(SecureMean):
-    """Trimmed mean over secure sums of groups, on the scale of the cohort's sum; no noise is added.
+class GroupedSecure(SecureGroups):
+    """Trimmed mean over secure sums of groups, on the scale of the cohort's sum.
+
+    Options: those of `SecureGroups`, and these.
 
     Parameters
     ----------
-    group_size
-        Devices in a group, at least; a vector hides among so many.
     beta
         Fraction of the groups to cut off of both tails of each coordinate, in the range ``[0, 0.5)``.
     norm_bound
@@ -41,12 +34,9 @@ class GroupedSecure(SecureMean):
         et al. 2020, arXiv 2012.13995); -1 leaves none out, 0 those that point the other way.
     """
 
-    mechanisms = frozenset({"none"})
-
     def __init__(
         self,
         *arguments: Any,
-        group_size: int = 4,
         beta: float = 0.25,
         norm_bound: float = 4.0,
         min_likeness: float = -1.0,
@@ -54,28 +44,9 @@ class GroupedSecure(SecureMean):
     ) -> None:
         super().__init__(*arguments, **settings)
         check_share("beta", beta, 0.5)
-        if group_size < SMALLEST or not norm_bound >= 1:
-            raise ConfigError(
-                f"group-size must be at least {SMALLEST} and norm-bound at least 1, not {group_size} and {norm_bound}"
-            )
-        self.group_size, self.beta, self.norm_bound = group_size, beta, norm_bound
-        self.min_likeness = min_likeness
-
-    def check(self, spec: VectorSpec) -> None:
-        """Refuse groups in which secrets would not be safe, and cohorts that are one group."""
-        safeguards = self.consolidator.safeguards
-        if safeguards.sample < 2 * self.group_size:
-            raise ConfigError(
-                f"{safeguards.sample} devices an exchange do not make two groups of {self.group_size}: raise clients "
-                "or strategy.fraction-train, or lower group-size in strategy.options"
-            )
-        self.check_graph(self.group_size)
-
-    def plan(self, spec: VectorSpec) -> Plan:
-        """Return the plan of one group's sum: that of the run, for as many devices as a group may have."""
-        whole = self.consolidator.safeguards.plan(spec)
-        least = max(2, int(self.group_size * (1 - self.consolidator.safeguards.max_dropout)))
-        return Plan.make(whole.parts, 2 * self.group_size - 1, least, 0.0)
+        if not norm_bound >= 1:
+            raise ConfigError(f"norm-bound must be at least 1, not {norm_bound}")
+        self.beta, self.norm_bound, self.min_likeness = beta, norm_bound, min_likeness
 
     def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
         """Leave out the groups that stand out, and cut off the tails of the others."""
@@ -84,11 +55,6 @@ class GroupedSecure(SecureMean):
             tally.refused[OUTLYING] += len(sums) - len(kept)
         log(INFO, "exchange: %d of %d groups count", len(kept), len(sums))
         return self._combined(kept) if kept else None
-
-    def groups(self, cohort: list[int]) -> list[list[int]]:
-        """Deal a cohort, which comes in random order, into groups of at least `group_size`."""
-        count = max(1, len(cohort) // self.group_size)
-        return [cohort[start::count] for start in range(count)]
 
     def _standing_in(self, groups: list[Aggregate]) -> list[Aggregate]:
         """Groups whose mean device is not much longer than in others."""

@@ -22,6 +22,7 @@ from .secure_mean import SecureMean
 from .server_optimiser import Adam, Momentum
 from .trimmed_mean import Median, TrimmedMean
 from .trusted import Trusted, TrustedTrimmed
+from .trusted_secure import TrustedSecure
 
 POINT = POINTS["strategy"]
 BUILT_IN: Mapping[str, type[ExperienceStrategy]] = MappingProxyType(
@@ -40,6 +41,7 @@ BUILT_IN: Mapping[str, type[ExperienceStrategy]] = MappingProxyType(
         "clustered": Clustered,
         "buffered": Buffered,
         "grouped-secure": GroupedSecure,
+        "trusted-secure": TrustedSecure,
         "momentum": Momentum,
         "adam": Adam,
     }

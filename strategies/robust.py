@@ -24,9 +24,9 @@ def rows_of(contributions: Sequence[Contribution]) -> Rows:
     return np.stack([each.vector.to_array().astype(np.float64) for each in contributions])
 
 
-def spread(contributions: Sequence[Contribution], mean: Row) -> Aggregate:
-    """Make a mean device, shape ``(spec.size,)``, a sum over as many devices as contributed."""
-    devices = len(contributions)
+def spread(contributions: Sequence[Contribution], mean: Row, devices: int | None = None) -> Aggregate:
+    """Make a mean device, shape ``(spec.size,)``, a sum over so many devices, by default as many as contributed."""
+    devices = len(contributions) if devices is None else devices
     values = (devices * mean).astype(np.float32)
     return Aggregate(ExperienceVector.unchecked(contributions[0].vector.spec, values), devices)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocol.errors import VectorError
-from ..protocol.experience import Aggregate, Contribution
+from ..protocol.experience import Aggregate, Contribution, ExperienceVector, Vector
 from .experience import ExperienceStrategy
 from .norm_bounded import bounded
 from .robust import Rows, check_share, cosine, rows_of, spread, trimmed_mean
@@ -35,9 +35,7 @@ class Trusted(ExperienceStrategy):
         """Rows of bounded vectors, and how far each is trusted, at least one of them."""
         own = self.consolidator.reference(*self.current).gradient
         vectors = bounded(contributions, 1.0)
-        trust = np.array([max(0.0, cosine(vector.gradient, own)) for vector in vectors])
-        if not trust.any():
-            raise VectorError("no vector points where the server's own experience points")
+        trust = trust_in(vectors, own)
         rows = rows_of([Contribution(each.node_id, v) for each, v in zip(contributions, vectors, strict=True)])
         return rows, trust
 
@@ -63,3 +61,17 @@ class TrustedTrimmed(Trusted):
         """Trim and average what is trusted, on the scale of the cohort's sum."""
         rows, trust = self._trusted(contributions)
         return spread(contributions, trimmed_mean(rows[trust > 0], self.beta))
+
+
+def trust_in(vectors: Sequence[ExperienceVector], own: Vector) -> NDArray[np.float64]:
+    """Cosine of each gradient with the server's own, where it is not negative.
+
+    Raises
+    ------
+    VectorError
+        If none of them is to be trusted.
+    """
+    trust = np.array([max(0.0, cosine(vector.gradient, own)) for vector in vectors])
+    if not trust.any():
+        raise VectorError("no vector points where the server's own experience points")
+    return trust

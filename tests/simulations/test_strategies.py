@@ -19,7 +19,11 @@ SETTINGS: dict[str, Scalar] = {
     "games.families": "frozen-lake size=3 turns=6; sokoban turns=5", "games.rehearsal": 6, "games.gate": 6,
     "games.held-out": 6,
 }  # fmt: skip
-NOISY = {"central-mean": "central", "local-mean": "local"}
+OWN: dict[str, dict[str, Scalar]] = {
+    "central-mean": {"privacy.mechanism": "central", "privacy.epsilon": 8.0},
+    "local-mean": {"privacy.mechanism": "local", "privacy.epsilon": 8.0},
+    "trusted-secure": {"games.per-client": 6, "games.rehearsal": 24},  # enough for groups to point somewhere
+}
 
 
 def run(out: Path, cache: Path, **settings: Scalar) -> list[dict[str, Any]]:
@@ -31,8 +35,7 @@ def run(out: Path, cache: Path, **settings: Scalar) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_strategy_goes_through_a_run(name: str, tmp_path: Path, cache: Path) -> None:
-    noise: dict[str, Scalar] = {"privacy.mechanism": NOISY[name], "privacy.epsilon": 8.0} if name in NOISY else {}
-    entries = run(tmp_path, cache, **{"strategy.name": name, **noise})
+    entries = run(tmp_path, cache, **{"strategy.name": name, **OWN.get(name, {})})
     assert [entry["cycle"] for entry in entries] == [0, 1, 2]
     assert all(entry["accepted"] >= 4 for entry in entries[1:])
 
@@ -62,6 +65,7 @@ def test_a_clustered_run_keeps_its_parts_and_a_context_of_each(tmp_path: Path, c
     [
         ({"strategy.name": "clustered", "strategy.exchanges": 2}, r"strategy\.exchanges 1"),
         ({"strategy.name": "grouped-secure", "clients": 6}, "do not make two groups"),
+        ({"strategy.name": "trusted-secure", "clients": 6}, "do not make two groups"),
         ({"strategy.name": "trimmed-mean", "strategy.options": "beta=2"}, "beta"),
         ({"strategy.name": "grouped-secure", "privacy.mechanism": "distributed", "privacy.epsilon": 1.0}, "together"),
     ],

@@ -192,6 +192,22 @@ def test_a_strategy_may_refuse_everything() -> None:
     assert ledger.traffic[0].accepted == 0
 
 
+def test_an_aggregate_that_is_not_finite_is_refused_whoever_made_it() -> None:
+    class Divides(Mean):
+        def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+            whole = super().aggregate(contributions)
+            return replace(whole, parts=(whole, replace(whole, vector=bad(whole.vector))))
+
+    def bad(vector: ExperienceVector) -> ExperienceVector:
+        return replace(vector, gradient=vector.gradient * np.float32("nan"))
+
+    ledger = Ledger(SPEC)
+    Divides(ledger).start(InProcessGrid(make_app(good), CLIENTS, {}), num_rounds=1)
+    assert ledger.aggregates == [None]
+    assert ledger.traffic[0].refused == {"aggregate refused": CLIENTS}
+    assert ledger.traffic[0].accepted == 0
+
+
 def test_a_share_of_the_nodes_is_asked_and_the_seed_decides_which() -> None:
     assert aggregate_of(run(fraction_train=0.5)).cohort == 2
     nodes = list(range(100))

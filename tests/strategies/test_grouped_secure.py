@@ -56,7 +56,7 @@ def test_cohorts_of_one_group_and_groups_too_small_to_hide_in_are_refused() -> N
         strategy(sample=7).check(SPEC)
     with pytest.raises(ConfigError, match="group-size must be at least 3"):
         strategy(group_size=2)
-    with pytest.raises(ConfigError, match="norm-bound at least 1"):
+    with pytest.raises(ConfigError, match="norm-bound must be at least 1"):
         strategy(norm_bound=0.5)
     strategy(sample=8).check(SPEC)
 

@@ -126,3 +126,12 @@ def test_a_lie_under_a_mask_is_in_the_sum_and_a_group_that_shouts_is_left_out(tm
     found = collected(tmp_path, cache, "overflow", 0.1, grouped)[0]
     assert found["refused"] == {"group left out": 1} and 6 <= found["accepted"] <= 7
     assert np.linalg.norm(found["vector"]) < 3 * np.linalg.norm(truth)
+
+
+def test_groups_that_liars_have_spoilt_count_less_and_nothing_of_theirs_arrives(tmp_path: Path, cache: Path) -> None:
+    trusted: dict[str, Scalar] = {"strategy.name": "trusted-secure", "strategy.options": "group-size=3"}
+    trusted |= {"games.per-client": 24, "games.rehearsal": 96}  # enough for groups to point somewhere
+    [truth, lie] = (collected(tmp_path, cache, attack, 0.1, trusted)[0] for attack in ("none", "scale-100"))
+    assert truth["refused"] == {} and truth["accepted"] == 10
+    assert lie["refused"] == {"group left out": 1} and 6 <= lie["accepted"] <= 7
+    assert np.linalg.norm(lie["vector"]) < 3 * np.linalg.norm(truth["vector"])

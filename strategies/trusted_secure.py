@@ -1,0 +1,56 @@
+"""Trust without seeing anybody: groups count by how far their secure sums point where the server's own experience does.
+
+FLTrust (Cao et al. 2020, arXiv 2012.13995) over secure sums of groups. A group that a liar has spoilt tells less and
+therefore counts less, without a choice of how many may lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from logging import INFO
+
+import numpy as np
+
+from ..protocol.errors import VectorError
+from ..protocol.experience import Aggregate, Contribution, ExperienceVector
+from .experience import log
+from .norm_bounded import bounded
+from .robust import rows_of, spread
+from .secure_groups import OUTLYING, SecureGroups
+from .secure_mean import Tally
+from .trusted import trust_in
+
+
+class TrustedSecure(SecureGroups):
+    """Mean of the groups' mean devices, each as long as the median group at most and weighed by trust.
+
+    Trust is the cosine of a group's gradient with the server's own, from public games; a group that points the other
+    way does not count. Public games must be like private ones for this. Options: those of `SecureGroups`.
+    """
+
+    def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
+        """Weigh the groups, on the scale of the sum over those that count; None if none does."""
+        own = self.consolidator.reference(*self.place(server_round)).gradient
+        try:
+            trust = trust_in([group.vector for group in sums], own)
+        except VectorError as error:
+            log(INFO, "exchange: %s", error)
+            trust = np.zeros(len(sums))
+        counts = [(group, each) for group, each in zip(sums, trust, strict=True) if each > 0]
+        if len(counts) < len(sums):
+            tally.refused[OUTLYING] += len(sums) - len(counts)
+        log(INFO, "exchange: %d of %d groups count", len(counts), len(sums))
+        return _combined(*zip(*counts, strict=True)) if counts else None
+
+
+def _combined(groups: Sequence[Aggregate], trust: Sequence[float]) -> Aggregate:
+    means = [Contribution(place, _mean_device(group)) for place, group in enumerate(groups)]
+    rows = rows_of([Contribution(each.node_id, v) for each, v in zip(means, bounded(means, 1.0), strict=True)])
+    devices = np.array([group.cohort for group in groups])
+    weights = devices * np.asarray(trust)
+    return spread(means, weights @ rows / weights.sum(), int(devices.sum()))
+
+
+def _mean_device(group: Aggregate) -> ExperienceVector:
+    parts = {name: values / group.cohort for name, values in group.vector.parts().items()}
+    return ExperienceVector.from_parts(group.vector.spec, parts)
