@@ -6,15 +6,21 @@ Small groups are more robust and hide a device among fewer: that is the choice t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from logging import INFO
 from typing import Any
 
+import numpy as np
+
 from ..protocol.errors import ConfigError
-from ..protocol.experience import VectorSpec
+from ..protocol.experience import Aggregate, VectorSpec
 from ..protocol.privacy.plan import Plan
-from .secure_mean import SecureMean
+from .experience import log
+from .secure_mean import SecureMean, Tally
 
 OUTLYING = "group left out"
 SMALLEST = 3
+QUARTILE = 0.25  # honest groups are in it as long as three quarters of the groups are not spoilt
 
 
 class SecureGroups(SecureMean):
@@ -24,15 +30,20 @@ class SecureGroups(SecureMean):
     ----------
     group_size
         Devices in a group, at least; a vector hides among so many.
+    norm_bound
+        A group whose gradient or Fisher diagonal is longer than so many times that of the lowest quarter of the groups
+        is left out, since it holds a device that does not clip.
     """
 
     mechanisms = frozenset({"none"})
 
-    def __init__(self, *arguments: Any, group_size: int = 4, **settings: Any) -> None:
+    def __init__(self, *arguments: Any, group_size: int = 4, norm_bound: float = 4.0, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        if group_size < SMALLEST:
-            raise ConfigError(f"group-size must be at least {SMALLEST}, not {group_size}")
-        self.group_size = group_size
+        if group_size < SMALLEST or not norm_bound >= 1:
+            raise ConfigError(
+                f"group-size must be at least {SMALLEST} and norm-bound at least 1, not {group_size} and {norm_bound}"
+            )
+        self.group_size, self.norm_bound = group_size, norm_bound
 
     def check(self, spec: VectorSpec) -> None:
         """Refuse groups in which secrets would not be safe, and cohorts that are one group."""
@@ -54,3 +65,15 @@ class SecureGroups(SecureMean):
         """Deal a cohort, which comes in random order, into groups of at least `group_size`."""
         count = max(1, len(cohort) // self.group_size)
         return [cohort[start::count] for start in range(count)]
+
+    def standing_in(self, groups: Sequence[Aggregate]) -> list[Aggregate]:
+        """Leave out groups whose mean device is much longer than in others that have learned anything."""
+        norms = np.array([[np.linalg.norm(part) / g.cohort for part in g.vector.parts().values()] for g in groups])
+        quarter = np.array([np.quantile(column[column > 0], QUARTILE) if column.any() else 0.0 for column in norms.T])
+        return [g for g, norm in zip(groups, norms, strict=True) if (norm <= self.norm_bound * quarter).all()]
+
+    def left_out(self, count: int, of: int, tally: Tally) -> None:
+        """Count groups that do not count, and say so."""
+        if count:
+            tally.refused[OUTLYING] += count
+        log(INFO, "exchange: %d of %d groups count", of - count, of)

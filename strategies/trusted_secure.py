@@ -16,7 +16,7 @@ from ..protocol.experience import Aggregate, Contribution, ExperienceVector
 from .experience import log
 from .norm_bounded import bounded
 from .robust import rows_of, spread
-from .secure_groups import OUTLYING, SecureGroups
+from .secure_groups import SecureGroups
 from .secure_mean import Tally
 from .trusted import trust_in
 
@@ -31,15 +31,14 @@ class TrustedSecure(SecureGroups):
     def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
         """Weigh the groups, on the scale of the sum over those that count; None if none does."""
         own = self.consolidator.reference(*self.place(server_round)).gradient
+        groups = self.standing_in(sums)
         try:
-            trust = trust_in([group.vector for group in sums], own)
+            trust = trust_in([group.vector for group in groups], own)
         except VectorError as error:
             log(INFO, "exchange: %s", error)
-            trust = np.zeros(len(sums))
-        counts = [(group, each) for group, each in zip(sums, trust, strict=True) if each > 0]
-        if len(counts) < len(sums):
-            tally.refused[OUTLYING] += len(sums) - len(counts)
-        log(INFO, "exchange: %d of %d groups count", len(counts), len(sums))
+            trust = np.zeros(len(groups))
+        counts = [(group, each) for group, each in zip(groups, trust, strict=True) if each > 0]
+        self.left_out(len(sums) - len(counts), len(sums), tally)
         return _combined(*zip(*counts, strict=True)) if counts else None
 
 

@@ -36,8 +36,15 @@ def test_a_cohort_is_dealt_into_groups_and_everybody_is_in_one() -> None:
 
 
 def test_groups_that_do_not_clip_are_left_out() -> None:
-    kept = strategy()._standing_in([group(1.0), group(1.2), group(0.8), group(1.1), group(-40.0), group(300.0)])
+    kept = strategy().standing_in([group(1.0), group(1.2), group(0.8), group(1.1), group(-40.0), group(300.0)])
     assert [float(each.vector.gradient[0]) for each in kept] == pytest.approx([3.0, 3.6, 2.4, 3.3])
+
+
+def test_groups_that_have_learned_nothing_do_not_make_those_that_have_stand_out() -> None:
+    silent = Aggregate(ExperienceVector.from_parts(SPEC, {}), 3)
+    kept = strategy().standing_in([silent, silent, group(1.0), silent, group(1.1), group(-300.0), group(0.9)])
+    assert [float(each.vector.gradient[0]) for each in kept] == pytest.approx([0.0, 0.0, 3.0, 0.0, 3.3, 2.7])
+    assert strategy().standing_in([silent, silent]) == [silent, silent]
 
 
 def test_the_rest_is_trimmed_and_stands_for_all_devices_in_it() -> None:
@@ -56,7 +63,7 @@ def test_cohorts_of_one_group_and_groups_too_small_to_hide_in_are_refused() -> N
         strategy(sample=7).check(SPEC)
     with pytest.raises(ConfigError, match="group-size must be at least 3"):
         strategy(group_size=2)
-    with pytest.raises(ConfigError, match="norm-bound must be at least 1"):
+    with pytest.raises(ConfigError, match="norm-bound at least 1"):
         strategy(norm_bound=0.5)
     strategy(sample=8).check(SPEC)
 

@@ -51,11 +51,12 @@ def test_a_group_that_points_the_other_way_does_not_count() -> None:
     assert found.vector.gradient == pytest.approx([6.0, 0.0])
 
 
-def test_a_group_that_shouts_is_as_long_as_the_median_group() -> None:
-    found, _ = combine(group(1.0, 0.0), group(1.0, 0.0), group(100.0, 0.0, fisher=50.0))
+def test_a_group_that_is_longer_than_most_is_as_long_as_the_median_group() -> None:
+    found, tally = combine(group(1.0, 0.0), group(1.0, 0.0), group(3.0, 0.0, fisher=2.0), group(100.0, 0.0))
     assert found is not None
     assert found.vector.gradient == pytest.approx([9.0, 0.0])
     assert np.linalg.norm(found.vector.fisher) == pytest.approx(9.0, rel=1e-5)
+    assert tally.refused[OUTLYING] == 1  # who shouts much louder is not heard at all
 
 
 def test_nothing_is_learned_where_nobody_is_to_be_trusted() -> None:
