@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from fedoel.client.policy.base import load_base
 from fedoel.client.policy.torch_policy import TorchModel
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.situation import Memory
-from fedoel.server.distillation.anchor import LENGTH, TEXT, Anchor
+from fedoel.server.distillation.anchor import LENGTH, REQUESTS, TEXT, Anchor
 from fedoel.server.distillation.opcd import Schedule, reverse_kl, towards, train
 from fedoel.server.distillation.rehearsal import Rehearsal
 from fedoel.server.probes import perplexity as probe
+from fedoel.server.probes.instructions import load_instructions
 
 SENTENCES = "A river does not choose its bed, but it keeps it. " * 8
 
@@ -59,8 +61,30 @@ def test_an_anchored_student_learns_and_stays_closer_to_the_base(model: TorchMod
     assert left[1] < 0.5 * left[0]
 
 
-def test_the_text_is_shipped_and_is_not_the_one_that_is_measured() -> None:
+def test_answers_are_compared_where_the_model_answers(model: TorchModel) -> None:
+    requests = ["Say hello.", "What is a river?"]
+    passages, answers = Anchor.prepare(model, SENTENCES, requests).kinds
+    assert all(len(passage.top) == len(passage.bottom) == LENGTH for passage in passages)
+    for request, answer in zip(requests, answers, strict=True):
+        asked = len(model.encoder.chat(request))
+        assert len(answer.top) == len(answer.bottom) - asked + 1  # the last token of the question says the first
+    again = Anchor.prepare(model, SENTENCES, requests)
+    assert all(torch.equal(a.top, b.top) for a, b in zip(answers, again.kinds[1], strict=True))
+
+
+def test_how_a_model_answers_is_kept_and_not_only_how_it_reads(model: TorchModel) -> None:
+    anchor, rng = Anchor.prepare(model, SENTENCES), np.random.default_rng(0)
+    model.load({name: rng.normal(0, 0.1, array.shape).astype(np.float32) for name, array in model.fresh.items()})
+    whole = float(anchor.loss(np.random.default_rng(1)).detach())
+    read = replace(anchor, kinds=anchor.kinds[:1])
+    assert whole > float(read.loss(np.random.default_rng(1)).detach()) + 0.01
+
+
+def test_text_and_requests_are_shipped_and_are_not_what_is_measured() -> None:
     anchored, measured = (path.read_text(encoding="utf-8") for path in (TEXT, probe.TEXT))
     assert len(anchored.split()) > 10 * LENGTH
     lines = {line for line in anchored.splitlines() if line}
     assert not lines & set(measured.splitlines())
+    requests = REQUESTS.read_text(encoding="utf-8").splitlines()
+    assert len(set(requests)) == len(requests) > 50
+    assert not set(requests) & {instruction.ask for instruction in load_instructions()}
