@@ -105,9 +105,9 @@ class ContextConfig:
 class DistilConfig:
     """On-policy context distillation into the adapter.
 
-    `retention` weighs the student's answers with the context, `anchor` what the base model says to a general text and to
-    requests. The rest says how text that was written freely is compared: see `fedoel.server.distillation.losses`. With
-    `on_policy` the student writes it, anew in every step; without, the teacher has written it before.
+    `retention` weighs the student's answers with the context, `anchor` what the base model says to a general text and
+    to requests. The rest says how text that was written freely is compared: see `fedoel.server.distillation.losses`.
+    With `on_policy` the student writes it, anew in every step; without, the teacher has written it before.
     """
 
     steps: int = 40
