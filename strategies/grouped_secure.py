@@ -11,8 +11,6 @@ from .robust import check_share, cosine, trimmed_mean
 from .secure_groups import SecureGroups
 from .secure_mean import Tally
 
-QUARTILE = 0.25  # honest groups are in it as long as three quarters of the groups are not spoilt
-
 
 class GroupedSecure(SecureGroups):
     """Trimmed mean over secure sums of groups, on the scale of the cohort's sum.

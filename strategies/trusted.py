@@ -7,6 +7,7 @@ that undoes it from the truth.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,8 @@ class Trusted(ExperienceStrategy):
     def _trusted(self, contributions: Sequence[Contribution]) -> tuple[Rows, NDArray[np.float64]]:
         """Rows of bounded vectors, and how far each is trusted, at least one of them."""
         own = self.consolidator.reference(*self.current).gradient
-        vectors = bounded(contributions, 1.0)
-        trust = trust_in(vectors, own)
-        rows = rows_of([Contribution(each.node_id, v) for each, v in zip(contributions, vectors, strict=True)])
-        return rows, trust
+        inside = within_median(contributions)
+        return rows_of(inside), trust_in([each.vector for each in inside], own)
 
 
 class TrustedTrimmed(Trusted):
@@ -61,6 +60,12 @@ class TrustedTrimmed(Trusted):
         """Trim and average what is trusted, on the scale of the cohort's sum."""
         rows, trust = self._trusted(contributions)
         return spread(contributions, trimmed_mean(rows[trust > 0], self.beta))
+
+
+def within_median(contributions: Sequence[Contribution]) -> list[Contribution]:
+    """Clip gradients and Fisher diagonals to the median norms of all of them."""
+    clipped = zip(contributions, bounded(contributions, 1.0), strict=True)
+    return [replace(each, vector=vector) for each, vector in clipped]
 
 
 def trust_in(vectors: Sequence[ExperienceVector], own: Vector) -> NDArray[np.float64]:

@@ -14,11 +14,10 @@ import numpy as np
 from ..protocol.errors import VectorError
 from ..protocol.experience import Aggregate, Contribution, ExperienceVector
 from .experience import log
-from .norm_bounded import bounded
 from .robust import rows_of, spread
 from .secure_groups import SecureGroups
 from .secure_mean import Tally
-from .trusted import trust_in
+from .trusted import trust_in, within_median
 
 
 class TrustedSecure(SecureGroups):
@@ -44,10 +43,9 @@ class TrustedSecure(SecureGroups):
 
 def _combined(groups: Sequence[Aggregate], trust: Sequence[float]) -> Aggregate:
     means = [Contribution(place, _mean_device(group)) for place, group in enumerate(groups)]
-    rows = rows_of([Contribution(each.node_id, v) for each, v in zip(means, bounded(means, 1.0), strict=True)])
     devices = np.array([group.cohort for group in groups])
     weights = devices * np.asarray(trust)
-    return spread(means, weights @ rows / weights.sum(), int(devices.sum()))
+    return spread(means, weights @ rows_of(within_median(means)) / weights.sum(), int(devices.sum()))
 
 
 def _mean_device(group: Aggregate) -> ExperienceVector:
