@@ -44,7 +44,7 @@ def test_arms_are_chosen_by_name() -> None:
         "federated",
     ]
     assert [whole.method(arm).NAME for arm in whole.arms] == [
-        "federated", "pooled", "local-only", "fedavg-lora", "federated", "federated",
+        "federated", "pooled", "local-only", "federated", "fedavg-lora", "federated", "federated",
     ]  # fmt: skip
     commas = load_experiment("loop", arms="off-policy, forward KL, retention 0.3,on-policy")
     assert list(commas.arms) == ["off-policy, forward KL, retention 0.3", "on-policy"]
