@@ -110,6 +110,8 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / "results.json"
     results: dict[str, Result] = json.loads(path.read_text()) if path.exists() else {}
+    if any(each.get("rehearsal", SETTINGS["games.rehearsal"]) != given.rehearsal for each in results.values()):
+        parser.error(f"{out} holds runs with other public games than {given.rehearsal} a cycle: name another --out")
     for number, cell in enumerate(cells, start=1):
         if cell.key not in results:
             results[cell.key] = attacked(cell, out)
@@ -137,7 +139,7 @@ def attacked(cell: Cell, out: Path) -> Result:
     plan = Plan.of(config)
     won = sum(each.won for each in PublicGames(plan, out / "cache").play(policy, plan.held_out, "held-out"))
     return {
-        "win_rate": won / len(plan.held_out), "episodes": len(plan.held_out),
+        "win_rate": won / len(plan.held_out), "episodes": len(plan.held_out), "rehearsal": cell.rehearsal,
         "decisions": [entry["decision"] for entry in cycles[1:]],
         "refused": [sum(entry["refused"].values()) for entry in cycles[1:]],
     }  # fmt: skip

@@ -36,7 +36,10 @@ class Trusted(ExperienceStrategy):
         """Rows of bounded vectors, and how far each is trusted, at least one of them."""
         own = self.consolidator.reference(*self.current).gradient
         inside = within_median(contributions)
-        return rows_of(inside), trust_in([each.vector for each in inside], own)
+        trust = trust_in([each.vector for each in inside], own)
+        if not trust.any():
+            raise VectorError("no vector points where the server's own experience points")
+        return rows_of(inside), trust
 
 
 class TrustedTrimmed(Trusted):
@@ -69,14 +72,5 @@ def within_median(contributions: Sequence[Contribution]) -> list[Contribution]:
 
 
 def trust_in(vectors: Sequence[ExperienceVector], own: Vector) -> NDArray[np.float64]:
-    """Cosine of each gradient with the server's own, where it is not negative.
-
-    Raises
-    ------
-    VectorError
-        If none of them is to be trusted.
-    """
-    trust = np.array([max(0.0, cosine(vector.gradient, own)) for vector in vectors])
-    if not trust.any():
-        raise VectorError("no vector points where the server's own experience points")
-    return trust
+    """Cosine of each gradient with the server's own; 0 for those that point the other way."""
+    return np.array([max(0.0, cosine(vector.gradient, own)) for vector in vectors])

@@ -7,13 +7,10 @@ therefore counts less, without a choice of how many may lie.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from logging import INFO
 
 import numpy as np
 
-from ..protocol.errors import VectorError
 from ..protocol.experience import Aggregate, Contribution, ExperienceVector
-from .experience import log
 from .robust import rows_of, spread
 from .secure_groups import SecureGroups
 from .secure_mean import Tally
@@ -31,11 +28,7 @@ class TrustedSecure(SecureGroups):
         """Weigh the groups, on the scale of the sum over those that count; None if none does."""
         own = self.consolidator.reference(*self.place(server_round)).gradient
         groups = self.standing_in(sums)
-        try:
-            trust = trust_in([group.vector for group in groups], own)
-        except VectorError as error:
-            log(INFO, "exchange: %s", error)
-            trust = np.zeros(len(groups))
+        trust = trust_in([group.vector for group in groups], own)
         counts = [(group, each) for group, each in zip(groups, trust, strict=True) if each > 0]
         self.left_out(len(sums) - len(counts), len(sums), tally)
         return _combined(*zip(*counts, strict=True)) if counts else None
