@@ -8,7 +8,7 @@ import numpy as np
 
 from ..protocol.experience import Aggregate, ExperienceVector
 from .robust import check_share, cosine, trimmed_mean
-from .secure_groups import SecureGroups
+from .secure_groups import SecureGroups, mean_device
 from .secure_mean import Tally
 
 
@@ -53,12 +53,8 @@ class GroupedSecure(SecureGroups):
     def _combined(self, groups: list[Aggregate]) -> Aggregate:
         """Trimmed mean of the groups' mean devices, times the devices in them."""
         devices = sum(group.cohort for group in groups)
-        means = np.stack([np.concatenate(_parts(group)) / group.cohort for group in groups])
+        means = np.stack([np.concatenate(list(mean_device(group).values())) for group in groups])
         gradient, fisher = np.split(devices * trimmed_mean(means, self.beta), 2)
         return Aggregate(
             ExperienceVector.from_parts(groups[0].vector.spec, {"gradient": gradient, "fisher": fisher}), devices
         )
-
-
-def _parts(group: Aggregate) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
-    return list(group.vector.parts().values())

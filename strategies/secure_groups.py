@@ -11,6 +11,7 @@ from logging import INFO
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate, VectorSpec
@@ -68,7 +69,7 @@ class SecureGroups(SecureMean):
 
     def standing_in(self, groups: Sequence[Aggregate]) -> list[Aggregate]:
         """Leave out groups whose mean device is much longer than in others that have learned anything."""
-        norms = np.array([[np.linalg.norm(part) / g.cohort for part in g.vector.parts().values()] for g in groups])
+        norms = np.array([[np.linalg.norm(part) for part in mean_device(group).values()] for group in groups])
         quarter = np.array([np.quantile(column[column > 0], QUARTILE) if column.any() else 0.0 for column in norms.T])
         return [g for g, norm in zip(groups, norms, strict=True) if (norm <= self.norm_bound * quarter).all()]
 
@@ -77,3 +78,8 @@ class SecureGroups(SecureMean):
         if count:
             tally.refused[OUTLYING] += count
         log(INFO, "exchange: %d of %d groups count", of - count, of)
+
+
+def mean_device(group: Aggregate) -> dict[str, NDArray[np.float64]]:
+    """Return the parts of a group's sum, divided by the devices in it."""
+    return {name: values / group.cohort for name, values in group.vector.parts().items()}

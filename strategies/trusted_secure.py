@@ -12,7 +12,7 @@ import numpy as np
 
 from ..protocol.experience import Aggregate, Contribution, ExperienceVector
 from .robust import rows_of, spread
-from .secure_groups import SecureGroups
+from .secure_groups import SecureGroups, mean_device
 from .secure_mean import Tally
 from .trusted import trust_in, within_median
 
@@ -35,12 +35,10 @@ class TrustedSecure(SecureGroups):
 
 
 def _combined(groups: Sequence[Aggregate], trust: Sequence[float]) -> Aggregate:
-    means = [Contribution(place, _mean_device(group)) for place, group in enumerate(groups)]
+    means = [
+        Contribution(place, ExperienceVector.from_parts(group.vector.spec, mean_device(group)))
+        for place, group in enumerate(groups)
+    ]
     devices = np.array([group.cohort for group in groups])
     weights = devices * np.asarray(trust)
     return spread(means, weights @ rows_of(within_median(means)) / weights.sum(), int(devices.sum()))
-
-
-def _mean_device(group: Aggregate) -> ExperienceVector:
-    parts = {name: values / group.cohort for name, values in group.vector.parts().items()}
-    return ExperienceVector.from_parts(group.vector.spec, parts)
