@@ -80,7 +80,7 @@ def curve(settings: Mapping[str, Scalar], seed: int) -> Curve:
         with server_identity():
             app = make_app(runtime)
             grid = PacedGrid(app, CLIENTS, config.to_flat(), duration=durations.__getitem__)
-            run(grid, config, runtime, listen, engine="paced")
+            run(grid, config, runtime.cache(config), listen, engine="paced")
         cycles = json.loads((out / "summary.json").read_text())["cycles"]
     return list(zip(times, (entry["held_out"]["win_rate"] for entry in cycles), strict=True))
 

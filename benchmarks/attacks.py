@@ -23,11 +23,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the games lie beside this file, and under examples/
 
-from fedoel.client.policy.tactics_policy import TacticsPolicy
 from fedoel.client.runtime import LocalRuntime
+from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.server.app import run
-from fedoel.server.plan import Plan
+from fedoel.server.game_plan import GamePlan
 from fedoel.server.public import PublicGames
 from fedoel.server.registry import load_adapter
 from fedoel.simulations.attacks.app import Gang, make_attacked_app, malicious_of
@@ -132,11 +132,11 @@ def attacked(cell: Cell, out: Path) -> Result:
     gang = Gang(runtime, brief, ATTACKS[name], malicious_of(config.clients, SHARES[cell.attack], cell.seed))
     with server_identity():
         grid = InProcessGrid(make_attacked_app(runtime, gang), config.clients, brief.to_flat())
-        run(grid, brief, runtime, engine="inprocess")
+        run(grid, brief, runtime.cache(brief), engine="inprocess")
     cycles = json.loads((folder / "summary.json").read_text())["cycles"]
     version, adapter = load_adapter(folder / "versions" / cycles[-1]["version"])
     policy = TacticsPolicy.from_adapter(adapter, version)
-    plan = Plan.of(config)
+    plan = GamePlan.of(config)
     won = sum(each.won for each in PublicGames(plan, out / "cache").play(policy, plan.held_out, "held-out"))
     return {
         "win_rate": won / len(plan.held_out), "episodes": len(plan.held_out), "rehearsal": cell.rehearsal,

@@ -35,10 +35,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
 
-    from fedoel.client.games.prepare import prepare
-    from fedoel.client.games.splits import Split, game_seed
-    from fedoel.client.games.store import default_cache
-    from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy, load_model
+    from fedoel.games.prepare import prepare
+    from fedoel.games.splits import Split, game_seed
+    from fedoel.games.store import default_cache
+    from fedoel.policies.torch.model import TorchModel, load_model
+    from fedoel.policies.torch.policy import TorchPolicy
     from fedoel.protocol.config import PolicyConfig
     from fedoel.protocol.play import GameSpec
 
@@ -63,7 +64,7 @@ def main() -> None:
 
 def rate(policy: Any, games: Sequence[Any], cache: Path, one_by_one: bool = False) -> float:
     """Episodes per second."""
-    from fedoel.client.player import play_episodes
+    from fedoel.games.player import play_episodes
 
     start = time.perf_counter()
     for part in [[game] for game in games] if one_by_one else [list(games)]:

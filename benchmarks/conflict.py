@@ -26,14 +26,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the policy lies in this file and in examples/
 
 from examples.bag_of_words import Adapter, BagOfWords, WordLearner, WordPolicy
-from fedoel.client.policy.policy import Policy
+from fedoel.codecs.tactics.coordinates import DIMENSION, cells
+from fedoel.policies.policy import Policy
 from fedoel.protocol.config import PolicyConfig, RunConfig, Scalar
 from fedoel.protocol.experience import Vector
 from fedoel.protocol.situation import Situation
-from fedoel.protocol.tactics import DIMENSION, cells
 from fedoel.simulations.experiment_table import rates, spread
 from fedoel.simulations.inprocess import run_inprocess
-from fedoel.simulations.personal import measure_personal
+from fedoel.simulations.personal_gain import measure_personal
 from fedoel.simulations.summary import read_summary
 
 SLOTS = 8

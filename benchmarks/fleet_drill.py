@@ -33,9 +33,9 @@ from typing import Any
 import numpy as np
 
 from fedoel.client.device.folder import DeviceFolder, joined
-from fedoel.client.processes import descendants
-from fedoel.client.store import Store
+from fedoel.client.store import TrajectoryStore
 from fedoel.client.store_key import key_from_file
+from fedoel.protocol.host.processes import descendants
 from fedoel.protocol.secagg.device import PHASES
 from fedoel.protocol.secagg.messages import ACTIONS
 from fedoel.server.events import read_events
@@ -236,7 +236,7 @@ def row_of(fleet: LoopbackFleet, cycle: int, what: str, names: Sequence[str]) ->
 def stored(device: Path) -> tuple[int, int]:
     """Episodes that a device's store holds, and how many of them are damaged."""
     folder = DeviceFolder(device)
-    contents = Store(folder.store, f"client-{joined(folder).number}", key_from_file(folder.store_key)).read()
+    contents = TrajectoryStore(folder.store, f"client-{joined(folder).number}", key_from_file(folder.store_key)).read()
     return len(contents.rows), len(contents.damaged)
 
 

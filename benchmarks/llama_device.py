@@ -55,8 +55,8 @@ def main() -> None:
     if arguments.part:
         print(json.dumps(PARTS[arguments.part](arguments)))
         return
-    from fedoel.client.games.prepare import prepare
-    from fedoel.client.games.store import default_cache
+    from fedoel.games.prepare import prepare
+    from fedoel.games.store import default_cache
 
     prepare([*games_of(arguments), *held_out(arguments)], default_cache())
     found = collect(arguments)
@@ -137,7 +137,7 @@ def spread(found: list[dict[str, Any]], key: str, digits: int) -> str:
 
 
 def games_of(arguments: argparse.Namespace) -> list[Any]:
-    from fedoel.client.games.splits import Split, game_seed
+    from fedoel.games.splits import Split, game_seed
     from fedoel.protocol.play import GameSpec
 
     spec = GameSpec.parse(arguments.game)
@@ -145,7 +145,7 @@ def games_of(arguments: argparse.Namespace) -> list[Any]:
 
 
 def held_out(arguments: argparse.Namespace) -> list[Any]:
-    from fedoel.client.games.splits import Split, game_seed
+    from fedoel.games.splits import Split, game_seed
     from fedoel.protocol.play import GameSpec
 
     return [(GameSpec.parse(arguments.game), game_seed(Split.HELD_OUT, index)) for index in range(arguments.held_out)]
@@ -165,8 +165,8 @@ def arrays_of(folder: Path) -> Arrays:
 
 
 def policy_of(arguments: argparse.Namespace, adapter: Arrays, version: str = "") -> Any:
-    from fedoel.client.games.store import default_cache
-    from fedoel.client.policy.llama_policy import load_policy
+    from fedoel.games.store import default_cache
+    from fedoel.policies.llama.policy import load_policy
     from fedoel.protocol.config import PolicyConfig
 
     settings = {"weights": arguments.weights, "threads": 1, "batch_tokens": arguments.batch_tokens}
@@ -191,8 +191,8 @@ class Timed:
 
 
 def play(arguments: argparse.Namespace, policy: Any, games: int | None = None) -> list[Any]:
-    from fedoel.client.games.store import default_cache
-    from fedoel.client.player import play_episodes
+    from fedoel.games.player import play_episodes
+    from fedoel.games.store import default_cache
 
     chosen = games_of(arguments)[:games]
     return play_episodes(policy, chosen, range(len(chosen)), default_cache())
@@ -249,7 +249,7 @@ def replay(context: Any, calls: list[tuple[str, Any]], originals: Mapping[str, A
     """Seconds of the same calls, prepared beforehand."""
     import llama_cpp
 
-    from fedoel.client.policy.llama_library import as_batch
+    from fedoel.policies.llama.library import as_batch
 
     ready = [(name, as_batch(values[0]) if name == "_decode" else values) for name, values in calls]
     originals["clear"]()
@@ -294,8 +294,8 @@ def compare(ours: list[Any], theirs: list[Any]) -> dict[str, Any]:
 
 
 def agreement(arguments: argparse.Namespace) -> dict[str, Any]:
-    from fedoel.client.games.store import default_cache
-    from fedoel.client.policy.torch_policy import load_policy
+    from fedoel.games.store import default_cache
+    from fedoel.policies.torch.policy import load_policy
     from fedoel.protocol.config import PolicyConfig
 
     adapter = arrays_of(arguments.version)
@@ -334,10 +334,10 @@ def adapter(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def message_megabytes(arguments: argparse.Namespace, whole: Arrays) -> float:
     """Size of the whole request that brings an adapter to a device in each cycle, as fedoel sends it."""
+    from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY
     from fedoel.protocol.experience import VectorSpec
     from fedoel.protocol.messages import PlayRequest, records_bytes, request_to_records
     from fedoel.protocol.play import GameSpec
-    from fedoel.protocol.tactics import DIMENSION, VOCABULARY
 
     game = GameSpec.parse(arguments.game)
     spec = VectorSpec("tactics", DIMENSION, VOCABULARY, "0" * 16, (game.family,), game.max_turns, 50.0, 200.0)
@@ -349,8 +349,8 @@ def message_megabytes(arguments: argparse.Namespace, whole: Arrays) -> float:
 
 def wins(arguments: argparse.Namespace, policy: Any) -> int:
     """Held-out games that a policy wins, each with the same draws for every policy."""
-    from fedoel.client.games.store import default_cache
-    from fedoel.client.player import play_episodes
+    from fedoel.games.player import play_episodes
+    from fedoel.games.store import default_cache
 
     games = held_out(arguments)
     return sum(trajectory.won for trajectory in play_episodes(policy, games, range(len(games)), default_cache()))

@@ -213,19 +213,19 @@ def prepare(turns: Sequence[int], batch: int, scratch: Path) -> dict[str, Any]:
     import numpy as np
     from transformers import AutoTokenizer
 
-    from fedoel.client.games.store import default_cache
-    from fedoel.client.model_files import find_model
-    from fedoel.client.policy.base import dequantised
-    from fedoel.client.policy.tactics_policy import TacticsPolicy
+    from fedoel.codecs.tactics.coordinates import DIMENSION, advice, tactic_name
+    from fedoel.codecs.tactics.policy import TacticsPolicy
+    from fedoel.games.store import default_cache
+    from fedoel.policies.model_files import find_model
+    from fedoel.policies.torch.base import dequantised
     from fedoel.protocol.play import turns_of
     from fedoel.protocol.prompts import SYSTEM, render
-    from fedoel.protocol.tactics import DIMENSION, advice, tactic_name
-    from fedoel.server.plan import Plan
+    from fedoel.server.game_plan import GamePlan
     from fedoel.server.public import PublicGames
     from fedoel.simulations.scenario import load_scenario
 
     config, cache, wanted = load_scenario("quick"), default_cache(), batch * sum(turns)
-    plan = Plan.of(config)
+    plan = GamePlan.of(config)
     uniform = TacticsPolicy("uniform", np.zeros(DIMENSION, dtype=np.float32))
     played = turns_of(PublicGames(plan, cache).play(uniform, plan.rehearsal, "uniform"))
     if len(played) < wanted:

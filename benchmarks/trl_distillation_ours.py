@@ -45,7 +45,7 @@ class ActionTree:
     """Exact reverse KL over the token tree of the admissible commands: `fedoel.server.distillation`."""
 
     def __init__(self, task: Task) -> None:
-        from fedoel.client.policy.torch_policy import load_model
+        from fedoel.policies.torch.model import load_model
         from fedoel.protocol.config import PolicyConfig
 
         config = PolicyConfig(
@@ -58,7 +58,7 @@ class ActionTree:
 
     def turn(self, prompts: Sequence[dict[str, Any]], steps: int, say: Say) -> list[float]:
         """Let the frozen teacher answer with the context, read the prompts, and train; returns every step's loss."""
-        from fedoel.client.policy.torch_policy import TorchPolicy
+        from fedoel.policies.torch.policy import TorchPolicy
         from fedoel.server.distillation.opcd import Schedule, reverse_kl, towards, train
         from fedoel.server.distillation.rehearsal import Rehearsal
         from fedoel.server.memory import give_back

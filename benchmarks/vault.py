@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedoel.client.games.families import Family
-from fedoel.client.games.game import Frame
-from fedoel.client.games.settings import Number
+from fedoel.games.families import Family
+from fedoel.games.game import Frame
+from fedoel.games.settings import Number
 
 ROOMS = ("Hall", "Kitchen", "Cellar", "Attic", "Garden", "Study", "Porch")
 GOODS = ("pearl", "crown", "scroll", "medal", "flute")

@@ -15,22 +15,22 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from ..codecs.encoder import Encoder, SaysWords, encode, load_encoder
+from ..games.assignment import amount, client_games
+from ..games.player import play_episodes
+from ..games.prepare import GameId
+from ..policies.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import ExperienceVector, VectorSpec
 from ..protocol.messages import PlayRequest, reply_to_records, request_from_records
 from ..protocol.play import specs_from_text
-from ..protocol.privacy.plan import Plan
+from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.messages import ACTIONS
 from .device.runtime import DeviceRuntime
-from .encoders.encoder import Encoder, SaysWords, encode, load_encoder
-from .games.assignment import amount, client_games
-from .games.prepare import GameId
-from .player import play_episodes
-from .policy.policy import Policy
 from .runtime import LocalRuntime, Runtime
 from .secure import answer_step, protected
-from .store import Store
+from .store import TrajectoryStore
 from .store_key import key_from_file, key_from_keyring
 
 FIRST = "keys"  # phase of a secure sum in which a device agrees to take part
@@ -120,7 +120,7 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     played = experience_of(config, request, client, clients, runtime, store_of(context, client))
     vector = played.vector
     if request.plan:
-        return reply_to_records(_noised(vector, Plan.from_json(request.plan)))
+        return reply_to_records(_noised(vector, PrivacyPlan.from_json(request.plan)))
     return reply_to_records(vector.clipped(), played.words)
 
 
@@ -146,7 +146,7 @@ def _begin(runtime: Runtime, games: int) -> None:
         runtime.begin(games)
 
 
-def _noised(vector: ExperienceVector, plan: Plan) -> ExperienceVector:
+def _noised(vector: ExperienceVector, plan: PrivacyPlan) -> ExperienceVector:
     """Make a vector private before it is sent: noise in the parts of a plan, nothing in the others."""
     return ExperienceVector.from_parts(vector.spec, plan.decode(protected(vector, plan)))
 
@@ -160,7 +160,12 @@ class Experience:
 
 
 def experience_of(
-    config: RunConfig, request: PlayRequest, client: int, clients: int, runtime: Runtime, store: Store | None = None
+    config: RunConfig,
+    request: PlayRequest,
+    client: int,
+    clients: int,
+    runtime: Runtime,
+    store: TrajectoryStore | None = None,
 ) -> Experience:
     """Play one client's games of one cycle and encode them; log them in the device's store.
 
@@ -201,7 +206,7 @@ def games_of(config: RunConfig, client: int) -> int:
     return amount(config.games.per_client, client, config.games.amounts, config.seed)
 
 
-def store_of(context: Context, client: int) -> Store | None:
+def store_of(context: Context, client: int) -> TrajectoryStore | None:
     """Open the device's log of trajectories, if the node was started with one, and drop what is too old.
 
     Node settings: ``store`` is its path, ``store-days`` how long rows are kept (90), ``store-megabytes`` how much of
@@ -213,7 +218,7 @@ def store_of(context: Context, client: int) -> Store | None:
         return None
     path, key = Path(str(place)), str(context.node_config.get("store-key", f"{place}.key"))
     name = f"client-{client}"
-    store = Store(path, name, key_from_keyring(name) if key == "keyring" else key_from_file(Path(key)))
+    store = TrajectoryStore(path, name, key_from_keyring(name) if key == "keyring" else key_from_file(Path(key)))
     store.prune(max_age=86_400 * float(days), max_bytes=int(1e6 * float(megabytes)))
     return store
 

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from ..games.store import cache_folder
+from ..policies.backend import load_version
+from ..policies.policy import Policy
 from ..protocol.config import PolicyConfig, RunConfig
+from ..protocol.fleet.membership import Membership, keys_folder, load_membership
 from ..protocol.messages import PlayRequest
-from .games.store import default_cache
-from .membership import Membership, load_membership
-from .policy.backend import load_backend
-from .policy.policy import Policy
 
 Adapter = Mapping[str, NDArray[Any]]
 
@@ -52,16 +52,11 @@ class LocalRuntime:
 
     def cache(self, config: RunConfig) -> Path:
         """Return the run's cache folder, or the user's."""
-        return Path(config.cache).expanduser() if config.cache else default_cache()
+        return cache_folder(config)
 
     def membership(self, config: RunConfig, client: int) -> Membership:
         """Read the device's keys, by default from where a simulation keeps those of all devices."""
         return load_membership(keys_folder(config), client)
-
-
-def keys_folder(config: RunConfig) -> Path:
-    """Folder of the fleet's keys."""
-    return Path(config.privacy.keys).expanduser() if config.privacy.keys else Path(config.out) / "keys"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +78,3 @@ class _Wanted:
 def _kept_version(wanted: _Wanted) -> Policy:
     """Keep the last policy of a process: a simulation's worker plays for one client after the other."""
     return load_version(wanted.config, wanted.adapter, wanted.version, wanted.cache)
-
-
-def load_version(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:
-    """Load a policy version with the backend of a configuration; without a version, whatever the adapter makes.
-
-    Raises
-    ------
-    ConfigError
-        If the backend is unknown.
-    ModelError
-        If base and adapter do not make this version.
-    """
-    return load_backend(config.backend).load(config, adapter, version, cache)

@@ -12,15 +12,15 @@ from flwr.app import Context, RecordDict
 
 from ..protocol.errors import SecureSumError
 from ..protocol.experience import ExperienceVector
+from ..protocol.fleet.membership import Membership
 from ..protocol.messages import PlayRequest, request_from_records
-from ..protocol.privacy.plan import Plan
+from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg import device
 from ..protocol.secagg.device import Round
 from ..protocol.secagg.masks import Cells, cell_type
 from ..protocol.secagg.messages import Step, reply_records, step_from_records, subject, without_step
 from ..protocol.secagg.state import round_from_record, round_to_record
 from ..protocol.secagg.terms import Terms
-from .membership import Membership
 
 STATE, LEAST = "secure-sum", "min-cohort"
 Play = Callable[[PlayRequest], ExperienceVector]
@@ -77,19 +77,19 @@ def _mask(state: Round, step: Step, records: RecordDict, play: Play) -> Round:
     """Play, protect and mask, unless that was done for this very request."""
 
     def vector() -> Cells:
-        request, plan = request_from_records(without_step(records)), Plan.from_json(step.extra.decode())
+        request, plan = request_from_records(without_step(records)), PrivacyPlan.from_json(step.extra.decode())
         _check(state.terms, request, plan)
         return protected(play(request), plan)
 
     return device.mask(state, step.body, vector)
 
 
-def protected(vector: ExperienceVector, plan: Plan) -> Cells:
+def protected(vector: ExperienceVector, plan: PrivacyPlan) -> Cells:
     """Clip a vector, add this device's share of the noise, and write it as cells modulo ``2**bits``."""
     return plan.encode(vector.parts()).astype(cell_type(plan.bits))
 
 
-def _check(terms: Terms, request: PlayRequest, plan: Plan) -> None:
+def _check(terms: Terms, request: PlayRequest, plan: PrivacyPlan) -> None:
     """Refuse a plan or a vector that the round was not agreed for."""
     if terms.subject != subject(request.spec.digest, plan) or (terms.cells, terms.bits) != (plan.cells, plan.bits):
         raise SecureSumError("the vector that is asked for is not the one that this round was agreed for")

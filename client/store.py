@@ -58,7 +58,7 @@ class Use:
     used: float
 
 
-class Store:
+class TrajectoryStore:
     """The trajectories of one client.
 
     Parameters

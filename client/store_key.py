@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..protocol.errors import StoreError
-from .secret_file import exposed
+from ..protocol.host.secret_file import exposed
 
 KEY = 32
 SERVICE = "fedoel"

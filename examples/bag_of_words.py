@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fedoel.client.player import Advance
-from fedoel.client.policy.policy import LogProbs, Policy
+from fedoel.games.player import Advance
+from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import PolicyConfig, RunConfig
 from fedoel.protocol.experience import Vector
 from fedoel.protocol.play import Turn

@@ -5,9 +5,9 @@ fedoel simulate --set 'games.families="examples.errand:ERRAND rooms=3 turns=8"' 
 
 import numpy as np
 
-from fedoel.client.games.families import Family
-from fedoel.client.games.game import Frame
-from fedoel.client.games.settings import Number
+from fedoel.games.families import Family
+from fedoel.games.game import Frame
+from fedoel.games.settings import Number
 
 ROOMS = ("Hall", "Kitchen", "Cellar", "Attic", "Garden", "Study", "Porch")
 THINGS = ("lamp", "coin", "book", "cup", "rope", "bell", "comb", "drum")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedoel.client.encoders.encoder import Floats
-from fedoel.client.policy.policy import LogProbs, Policy
+from fedoel.codecs.encoder import Floats
+from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.experience import Vector
 from fedoel.protocol.play import Turn
 from fedoel.protocol.situation import Situation

@@ -85,7 +85,7 @@ class CodecConfig:
 
 @dataclass(frozen=True, slots=True)
 class ContextConfig:
-    """How an aggregate becomes the teacher's context: see `fedoel.server.codecs.context`.
+    """How an aggregate becomes the teacher's context: see `fedoel.codecs.context`.
 
     `noise` is the variance of an advantage that is taken for chance; `max_kl` is in nats. A context that does not help
     is halved and tried again, `halvings` times. Contexts of words are `lists` of them, each of at most `longest`

@@ -39,6 +39,11 @@ class Point:
     def find(self, name: str, built_in: Mapping[str, object]) -> object:
         """Find what a name stands for. What is built in cannot be replaced by a package that uses its name.
 
+        Parameters
+        ----------
+        built_in
+            What has names of its own: the object, or ``module:Name`` where it is imported when it is asked for.
+
         Raises
         ------
         ConfigError
@@ -47,7 +52,8 @@ class Point:
         if ":" in name:
             return self._import(name)
         if name in built_in:
-            return built_in[name]
+            found = built_in[name]
+            return self._import(found) if isinstance(found, str) else found
         if (point := self.installed().get(name)) is not None:
             try:
                 return point.load()

@@ -10,29 +10,30 @@ from typing import Any, cast
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from ..client.encoders.encoder import Encoder, SaysWords
-from ..client.policy.backend import load_backend
-from ..client.runtime import LocalRuntime, Runtime, keys_folder
+from ..codecs.codec import check_codec
+from ..codecs.encoder import Encoder, SaysWords
+from ..games.store import cache_folder
+from ..policies.backend import load_backend
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
+from ..protocol.fleet.membership import keys_folder
 from ..strategies.consolidator import Consolidator
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import build_strategy, load_strategy
 from ..strategies.secure_mean import SecureMean
-from .codecs.codec import check_codec
 from .cycle import Cycles
 from .events import EventLog
 from .exchanges import spec_of
 from .fleet import make_fleet
+from .game_plan import GamePlan
 from .learner import Learner
-from .learners import make_learner
-from .plan import Plan
+from .learner_registry import make_learner
 from .safeguards import RunSafeguards
 
 Listener = Callable[[dict[str, Any]], None]
 
 
-def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | None = None, engine: str = "") -> None:
+def run(grid: Grid, config: RunConfig, cache: Path, listener: Listener | None = None, engine: str = "") -> None:
     """Run every cycle of a run.
 
     Parameters
@@ -41,8 +42,8 @@ def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | No
         Where the clients are.
     config
         The run; `config.out` must be an absolute path.
-    runtime
-        Where the cache is.
+    cache
+        Folder for compiled games and converted models.
     listener
         Called with every event as it happens.
     engine
@@ -53,8 +54,7 @@ def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | No
     ConfigError
         If the run cannot be what its configuration says.
     """
-    strategy_class, plan, learner = check(config, runtime)
-    cache = runtime.cache(config)
+    strategy_class, plan, learner = check(config, cache)
     if not config.privacy.keys:  # a simulation: the fleet is made with the run
         make_fleet(keys_folder(config), config.clients)
     with EventLog(Path(config.out) / "events.jsonl", listener) as log:
@@ -65,7 +65,7 @@ def run(grid: Grid, config: RunConfig, runtime: Runtime, listener: Listener | No
         log.emit("run_finished", summary="summary.json")
 
 
-def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy], Plan, Learner]:
+def check(config: RunConfig, cache: Path) -> tuple[type[ExperienceStrategy], GamePlan, Learner]:
     """Build what a run needs without doing any of its work, or refuse.
 
     Raises
@@ -78,7 +78,7 @@ def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy]
     if not config.out or not Path(config.out).is_absolute():
         raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
     abilities = load_backend(config.policy.backend).abilities
-    encoder, plan = check_codec(config, abilities).encoder, Plan.of(config)
+    encoder, plan = check_codec(config, abilities).encoder, GamePlan.of(config)
     strategy = load_strategy(config.strategy.name)
     _check_words(config, encoder, strategy)
     if config.privacy.mechanism not in strategy.mechanisms:
@@ -90,7 +90,7 @@ def check(config: RunConfig, runtime: Runtime) -> tuple[type[ExperienceStrategy]
     # Until the run starts, safeguards are all that there is to ask.
     unborn = cast(Consolidator, SimpleNamespace(safeguards=RunSafeguards(config)))
     build_strategy(config.strategy, unborn, config.seed).check(spec_of(config, encoder, plan, ""))
-    return strategy, plan, make_learner(config, runtime.cache(config))
+    return strategy, plan, make_learner(config, cache)
 
 
 def _check_words(config: RunConfig, encoder: Encoder, strategy: type[ExperienceStrategy]) -> None:
@@ -115,4 +115,5 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run what the run config says."""
-    run(grid, RunConfig.from_flat(context.run_config), LocalRuntime(), engine="flower")
+    config = RunConfig.from_flat(context.run_config)
+    run(grid, config, cache_folder(config), engine="flower")

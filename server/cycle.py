@@ -11,29 +11,29 @@ from typing import Any
 
 import numpy as np
 
-from ..client.games.prepare import prepare
-from ..client.player import Advance
-from ..client.policy.policy import Policy
-from ..client.policy.tactics_policy import TacticsPolicy
-from ..client.runtime import keys_folder
+from ..codecs.context import TeacherContext
+from ..codecs.tactics.coordinates import DIMENSION
+from ..codecs.tactics.policy import TacticsPolicy
+from ..games.player import Advance
+from ..games.prepare import prepare
+from ..policies.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate, ExperienceVector
+from ..protocol.fleet.membership import keys_folder
 from ..protocol.messages import PlayRequest
 from ..protocol.play import Trajectory, turns_of
-from ..protocol.tactics import DIMENSION
 from ..protocol.versions import Manifest
 from ..strategies.consolidator import Traffic
-from .baselines import play_floors
-from .codecs.context import Context
 from .evaluation import summarise
 from .events import EventLog, read_events, seconds_by_phase
 from .exchanges import Current, Exchanges
 from .fleet import owner_key
+from .floors import play_floors
+from .game_plan import GameId, GamePlan
 from .gate import Trial, Verdict, candidate_holds, context_helps
 from .learner import Adapter, Consolidation, Learner
 from .mixture import Mixture, lessons
 from .phases import Outcome, Phases
-from .plan import GameId, Plan
 from .public import PublicGames
 from .registry import save_version
 from .safeguards import RunSafeguards
@@ -52,7 +52,7 @@ class Cycles:
     def __init__(
         self,
         config: RunConfig,
-        plan: Plan,
+        plan: GamePlan,
         learner: Learner,
         log: EventLog,
         cache: Path,
@@ -234,7 +234,7 @@ class Cycles:
         choices = found.values["choices"]
         return Mixture.of(replace(context, weights=found.arrays["weights"], kl=choices[0]["kl"])), choices
 
-    def _best(self, cycle: int, context: Context, advance: Advance) -> Outcome:
+    def _best(self, cycle: int, context: TeacherContext, advance: Advance) -> Outcome:
         codec, policy = self.exchanges.codec, self.learner.policy(self.current.adapter)
         own = turns_of(self.exchanges.rehearsed(self.current, cycle))
         found = codec.choices(policy, own, context, self.config.context)

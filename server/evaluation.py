@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from ..client.player import Advance, play_episodes
-from ..client.policy.policy import Policy
+from ..games.player import Advance, play_episodes
+from ..policies.policy import Policy
 from ..protocol.play import GameSpec, Trajectory
 
 Z95 = 1.959964
@@ -61,7 +61,7 @@ def by_family(trajectories: Sequence[Trajectory]) -> dict[str, Stats]:
     return {name: summarise([t for t in trajectories if t.spec.family == name]) for name in families}
 
 
-def evaluate(
+def play_and_summarise(
     policy: Policy,
     games: Sequence[tuple[GameSpec, int]],
     streams: Sequence[int],

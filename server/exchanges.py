@@ -16,24 +16,24 @@ from statistics import fmean
 
 import numpy as np
 
-from ..client.encoders.encoder import Encoder, count, encode
-from ..client.games.assignment import amounts
-from ..client.policy.policy import Policy
-from ..client.runtime import keys_folder
+from ..codecs.codec import load_codec
+from ..codecs.context import TeacherContext, divergence, no_context
+from ..codecs.encoder import Encoder, count, encode
+from ..games.assignment import amounts
+from ..policies.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec, total
+from ..protocol.fleet.membership import keys_folder
 from ..protocol.messages import PlayRequest
 from ..protocol.play import Trajectory, Turn, turns_of
 from ..protocol.signing import sign_request
 from ..strategies.consolidator import Traffic
 from ..strategies.robust import cosine
-from .codecs.codec import load_codec
-from .codecs.context import Context, divergence, no_context
 from .fleet import next_serial, owner_key
+from .game_plan import GamePlan
 from .learner import Adapter, Learner
 from .mixture import Mixture
 from .phases import Outcome, Phases
-from .plan import Plan
 from .public import PublicGames
 from .safeguards import RunSafeguards
 
@@ -121,8 +121,8 @@ class Exchanges:
         ]
         return Mixture.weighted(contexts, parts, self.public.plan.families)
 
-    def context(self, current: Current, cycle: int, exchanges: int | None = None) -> Context:
-        """Context after some of the cycle's exchanges, or all of them; an exchange that gave nothing adds nothing."""
+    def context(self, current: Current, cycle: int, exchanges: int | None = None) -> TeacherContext:
+        """Context after some of the exchanges, or all of them; one that gave nothing adds nothing."""
         context = no_context(self.codec.encoder.dimension)
         for exchange in range(1, (self.config.strategy.exchanges if exchanges is None else exchanges) + 1):
             if (aggregate := self._aggregate(current, cycle, exchange)) is not None:
@@ -174,8 +174,8 @@ class Exchanges:
         return self.codec.teacher(self.learner.policy(current.adapter), self.context(current, cycle, exchange - 1))
 
     def _step(
-        self, current: Current, cycle: int, exchange: int, before: Context, aggregate: Aggregate, name: str = ""
-    ) -> Context:
+        self, current: Current, cycle: int, exchange: int, before: TeacherContext, aggregate: Aggregate, name: str = ""
+    ) -> TeacherContext:
         def work(advance: object) -> Outcome:
             own, turns = (turns_of(self.rehearsed(current, cycle, number)) for number in (1, exchange))
             policy = self.learner.policy(current.adapter)
@@ -185,7 +185,7 @@ class Exchanges:
 
         return self._read(self.phases.run(cycle, name or numbered("context", exchange), work))
 
-    def _halved(self, current: Current, cycle: int, context: Context, name: str) -> Context:
+    def _halved(self, current: Current, cycle: int, context: TeacherContext, name: str) -> TeacherContext:
         def work(advance: object) -> Outcome:
             half = replace(context, weights=context.weights / np.float32(2))
             own = turns_of(self.rehearsed(current, cycle))
@@ -193,15 +193,15 @@ class Exchanges:
 
         return self._read(self.phases.run(cycle, name, work))
 
-    def _outcome(self, policy: Policy, own: Sequence[Turn], context: Context) -> Outcome:
+    def _outcome(self, policy: Policy, own: Sequence[Turn], context: TeacherContext) -> Outcome:
         """Keep a context, with how far it leads from the bare policy on turns that this has played."""
         kl = divergence(self.codec.answers(policy, own, context), own)
         values = {"kl": kl, "words": list(context.words)}
         return Outcome(values, {"weights": context.weights, "support": context.support})
 
-    def _read(self, found: Outcome) -> Context:
+    def _read(self, found: Outcome) -> TeacherContext:
         words = tuple(found.values.get("words", ()))
-        return Context(found.arrays["weights"], found.arrays["support"], found.values["kl"], words)
+        return TeacherContext(found.arrays["weights"], found.arrays["support"], found.values["kl"], words)
 
     def _aggregate(self, current: Current, cycle: int, exchange: int) -> Aggregate | None:
         """What an exchange gave, and those before it that asked the same version in the same way."""
@@ -257,7 +257,7 @@ class Exchanges:
         return spec_of(self.config, self.codec.encoder, self.public.plan, current.version)
 
 
-def spec_of(config: RunConfig, encoder: Encoder, plan: Plan, version: str) -> VectorSpec:
+def spec_of(config: RunConfig, encoder: Encoder, plan: GamePlan, version: str) -> VectorSpec:
     """Return the vector that a run asks for about a policy version."""
     return VectorSpec(
         encoder.name, encoder.dimension, encoder.vocabulary, version, plan.families, plan.horizon,

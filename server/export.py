@@ -13,12 +13,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..client.membership import FLEET_KEY
-from ..client.model_files import find_model, model_digest
-from ..client.policy.lora import Heads, write_gguf_lora
+from ..policies.lora import Heads, write_gguf_lora
+from ..policies.model_files import find_model, model_digest
 from ..protocol.errors import ConfigError, ModelError, VersionError
+from ..protocol.fleet.membership import FLEET_KEY
+from ..protocol.host.files import write_whole
 from ..protocol.versions import Manifest
-from .files import write_whole
 from .gguf_merge import KINDS, heads_in, merge
 from .learner import Adapter
 from .model_card import PRIVACY_CARDS, model_card

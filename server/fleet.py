@@ -7,11 +7,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ..client.membership import FLEET_KEY, MEMBERS, device_key, load_members
-from ..client.secret_file import write_secret
 from ..protocol.errors import ConfigError
-from ..protocol.members import sign_members
-from .files import write_whole
+from ..protocol.fleet.members import sign_members
+from ..protocol.fleet.membership import FLEET_KEY, MEMBERS, device_key, load_members
+from ..protocol.host.files import write_whole
+from ..protocol.host.secret_file import write_secret
 
 OWNER_KEY, SERIAL = "fleet.key", "fleet.serial"
 

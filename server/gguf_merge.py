@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..client.model_files import draft_of
-from ..client.policy.lora import ARCHITECTURE, Heads, deltas
+from ..policies.lora import ARCHITECTURE, Heads, deltas
+from ..policies.model_files import draft_of
 from ..protocol.errors import ModelError
 from .learner import Adapter
 

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from ..client.player import Advance
-from ..client.policy.policy import LogProbs, Policy
-from ..client.policy.several import Under
+from ..codecs.context import TeacherContext
+from ..games.player import Advance
+from ..policies.policy import LogProbs, Policy
+from ..policies.several import Under
 from ..protocol.play import Turn
-from .codecs.context import Context
 
 Adapter = Mapping[str, NDArray[Any]]
 
@@ -36,7 +36,7 @@ class Consolidation:
         Picks the order of the states.
     """
 
-    context: Context
+    context: TeacherContext
     turns: Sequence[Turn]
     targets: Sequence[LogProbs]
     teachers: Sequence[Policy]

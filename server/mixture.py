@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..client.policy.policy import LogProbs, Policy
+from ..codecs.codec import Codec
+from ..codecs.context import TeacherContext
+from ..policies.policy import LogProbs, Policy
 from ..protocol.experience import Aggregate
 from ..protocol.play import Trajectory, Turn, turns_of
-from .codecs.codec import Codec
-from .codecs.context import Context
-from .plan import GameId
+from .game_plan import GameId
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,19 @@ class Mixture:
     `chances` has shape ``(families, contexts)``; its rows add up to one.
     """
 
-    contexts: tuple[Context, ...]
+    contexts: tuple[TeacherContext, ...]
     families: tuple[str, ...]
     chances: NDArray[np.float64]
 
     @classmethod
-    def of(cls, context: Context) -> Mixture:
+    def of(cls, context: TeacherContext) -> Mixture:
         """A single context, for every game."""
         return cls((context,), (), np.ones((1, 1)))
 
     @classmethod
-    def weighted(cls, contexts: Sequence[Context], parts: Sequence[Aggregate], families: tuple[str, ...]) -> Mixture:
+    def weighted(
+        cls, contexts: Sequence[TeacherContext], parts: Sequence[Aggregate], families: tuple[str, ...]
+    ) -> Mixture:
         """One context for each part of an aggregate, drawn as often as its devices played a family."""
         episodes = np.array([part.vector.counters.episodes for part in parts], dtype=np.float64).T
         cohorts = np.array([part.cohort for part in parts], dtype=np.float64)
@@ -65,7 +67,7 @@ class Mixture:
         """Mean over families of how far the drawn context leads, in nats."""
         return float(self.chances.mean(axis=0) @ np.array([context.kl for context in self.contexts]))
 
-    def merged(self) -> Context:
+    def merged(self) -> TeacherContext:
         """The one context that is nearest to all: their mean, coordinate by coordinate, weighted by Fisher information.
 
         It minimises the expected KL to a drawn context, to second order (Matena and Raffel 2021, arXiv 2111.09832).
@@ -78,7 +80,7 @@ class Mixture:
         )
         total = support.sum(axis=0)
         mean = np.divide((weights * support).sum(axis=0), total, out=np.zeros_like(total), where=total > 0)
-        return Context(mean.astype(np.float32), total.astype(np.float32), self.kl)
+        return TeacherContext(mean.astype(np.float32), total.astype(np.float32), self.kl)
 
 
 @dataclass(frozen=True, slots=True)

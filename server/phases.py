@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocol.errors import FedoelError
+from ..protocol.host.files import write_whole
 from .events import Advance, EventLog
-from .files import write_whole
 from .memory import give_back
 
 

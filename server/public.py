@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..client.player import Advance, play_episodes
-from ..client.policy.policy import Policy
+from ..games.player import Advance, play_episodes
+from ..policies.policy import Policy
 from ..protocol.play import Trajectory
-from .plan import GameId, Plan
+from .game_plan import GameId, GamePlan
 
 
 @dataclass(frozen=True, slots=True)
 class PublicGames:
     """The public games of a run, ready to be played."""
 
-    plan: Plan
+    plan: GamePlan
     cache: Path
 
     def play(

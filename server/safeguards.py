@@ -9,12 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..client.membership import MEMBERS, load_members
-from ..client.runtime import keys_folder
 from ..protocol.config import RunConfig
 from ..protocol.errors import PrivacyError
 from ..protocol.experience import VectorSpec
-from ..protocol.privacy.plan import Part, Plan
+from ..protocol.fleet.membership import MEMBERS, keys_folder, load_members
+from ..protocol.privacy.plan import Part, PrivacyPlan
 from .ledger import Ledger
 
 WIDE = 6.0  # standard deviations of a cohort's size that a plan allows for
@@ -94,7 +93,7 @@ class RunSafeguards:
         """Devices of a release that the accountant may take for drawn at random: who sends its noise is seen."""
         return self.population if self.config.privacy.mechanism == "local" else self.sample
 
-    def plan(self, spec: VectorSpec) -> Plan:
+    def plan(self, spec: VectorSpec) -> PrivacyPlan:
         """Return the plan that every release of this run follows.
 
         Raises
@@ -114,7 +113,7 @@ class RunSafeguards:
                 "in: raise clients or strategy.fraction-train, or lower strategy.exchanges"
             )
         shared = self.config.privacy.mechanism in ("none", "distributed")
-        return Plan.make(parts, largest, minimum if shared else 1, self.noise_multiplier)
+        return PrivacyPlan.make(parts, largest, minimum if shared else 1, self.noise_multiplier)
 
     def begin_round(self) -> tuple[str, int]:
         """Number a round that was never used, not even before a crash."""

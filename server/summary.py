@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..protocol.host.files import write_whole
 from ..protocol.play import Trajectory
 from .evaluation import by_family, summarise
-from .files import write_whole
 
 Entry = dict[str, Any]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..client.player import Advance
-from ..client.policy.policy import Policy
-from ..client.policy.several import ask_each, each_under
-from ..client.policy.tactics_policy import TacticsPolicy
+from ..codecs.context import mean_divergence
+from ..codecs.tactics.coordinates import DIMENSION, VOCABULARY, cells
+from ..codecs.tactics.policy import TacticsPolicy
+from ..games.player import Advance
+from ..policies.policy import Policy
+from ..policies.several import ask_each, each_under
 from ..protocol.play import Turn
-from ..protocol.tactics import DIMENSION, VOCABULARY, cells
 from ..protocol.versions import policy_version
-from .codecs.context import mean_divergence
 from .learner import Adapter, Consolidated, Consolidation
 
 

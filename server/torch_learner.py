@@ -13,13 +13,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..client.player import Advance
-from ..client.policy.policy import Policy, Speaker
-from ..client.policy.several import ask_each
+from ..games.player import Advance
+from ..policies.policy import Policy, Speaker
+from ..policies.several import ask_each
 from ..protocol.config import RunConfig
+from ..protocol.host.files import write_whole
 from ..protocol.play import Turn
 from ..protocol.versions import policy_version
-from .files import write_whole
 from .learner import Adapter, Consolidated, Consolidation
 
 
@@ -44,7 +44,7 @@ class TorchLearner:
         Games on which every version is measured share their scenes. Those to learn from start without any after
         `forget`, so that what is learned does not depend, in its last bits, on what was played before.
         """
-        from ..client.policy.torch_policy import TorchPolicy, speaking
+        from ..policies.torch.policy import TorchPolicy, speaking
 
         scenes = self._measured_scenes if measured else self._learned_scenes
         return speaking(TorchPolicy(self._model(), adapter, scenes), self._config.policy, scored=not measured)
@@ -100,7 +100,7 @@ class TorchLearner:
 
     def _distil_text(self, adapter: Adapter, task: Consolidation, schedule: Any, advance: Advance) -> Consolidated:
         """Distil what the student writes, or, off-policy, what the teacher has written."""
-        from ..client.policy.torch_policy import decoding_of
+        from ..policies.torch.policy import decoding_of
         from .distillation.free_text import FreeText
         from .distillation.losses import token_loss
         from .distillation.opcd import Views
@@ -172,7 +172,7 @@ class TorchLearner:
         return self._model().new_scenes()
 
     def _model(self) -> Any:
-        from ..client.policy.torch_policy import load_model
+        from ..policies.torch.model import load_model
 
         return load_model(self._config.policy, self._cache)
 

@@ -17,10 +17,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..client.encoders.abilities import SoftPrompted, Steered, behind, length, steered, tell
-from ..client.policy.policy import Answer, LogProbs, Policy, Speaker
+from ..policies.abilities import SoftPrompted, Steered, behind, length, steered, tell
+from ..policies.policy import Answer, LogProbs, Policy, Speaker
+from ..policies.spaces import ControlVector, SoftPrompt
 from ..protocol.errors import FedoelError
-from ..protocol.experience import Vector
 from ..protocol.play import Turn
 from ..protocol.situation import Situation
 
@@ -129,11 +129,11 @@ class BatchingPolicy:
         """Prompt tokens of each situation; counting needs no batch."""
         return self.inner.tokens(situations)
 
-    def behind(self, context: Vector | str) -> BatchingPolicy:
+    def behind(self, context: SoftPrompt | str) -> BatchingPolicy:
         """Return the inner policy with a context in its prompt, batched too."""
         return self.batcher.wrap(behind(self.inner, context))
 
-    def steered(self, context: Vector) -> BatchingPolicy:
+    def steered(self, context: ControlVector) -> BatchingPolicy:
         """Return the inner policy with a control vector, batched too."""
         return self.batcher.wrap(steered(self.inner, context))
 

@@ -14,12 +14,12 @@ Listener = Callable[[dict[str, Any]], None]
 
 def check(config: RunConfig) -> None:
     """Refuse what no engine can run, before a folder or a game is made."""
-    from ..client.runtime import LocalRuntime
+    from ..games.store import cache_folder
     from ..server.app import check as check_run
 
     if config.policy.backend == "llama" and importlib.util.find_spec("llama_cpp") is None:
         raise ConfigError("policy.backend 'llama' needs llama.cpp here, where the devices are: make setup LLAMA=1")
-    check_run(config, LocalRuntime())
+    check_run(config, cache_folder(config))
 
 
 def run_inprocess(config: RunConfig, listener: Listener | None = None) -> None:

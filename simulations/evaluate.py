@@ -22,7 +22,7 @@ def run_verb(arguments: argparse.Namespace) -> int:
         overrides["games.held-out"] = arguments.games
     adapter = existing(arguments.adapter)
     if arguments.personal:
-        from .personal import measure_personal, personal_table
+        from .personal_gain import measure_personal, personal_table
 
         print(personal_table(measure_personal(scenario_of(adapter, arguments.scenario, overrides), adapter)))
         return 0
@@ -54,18 +54,19 @@ def existing(adapter: str) -> Path:
 
 def measure(config: RunConfig, adapter: Path) -> dict[str, Mapping[str, Any]]:
     """Play the held-out games of a scenario with an adapter, and return the results by family."""
-    from ..client.runtime import LocalRuntime, load_version
-    from ..server.evaluation import evaluate
-    from ..server.plan import Plan
+    from ..games.store import cache_folder
+    from ..policies.backend import load_version
+    from ..server.evaluation import play_and_summarise
+    from ..server.game_plan import GamePlan
     from ..server.registry import load_adapter
 
-    cache = LocalRuntime().cache(config)
+    cache = cache_folder(config)
     version, arrays = load_adapter(adapter)
-    plan = Plan.of(config)
+    plan = GamePlan.of(config)
     policy = load_version(config.policy, arrays, version, cache)
     # The run's own random streams: with its scenario and seed, this gives the run's own numbers.
     streams = plan.streams("held-out", len(plan.held_out))
-    results = evaluate(policy, plan.held_out, streams, cache)
+    results = play_and_summarise(policy, plan.held_out, streams, cache)
     return {family: asdict(stats) for family, stats in results.items()}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..server.files import write_whole
+from ..protocol.host.files import write_whole
 from .summary import FLOORS, Summary, families
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from typing import Any
 from flwr.clientapp import ClientApp
 
 from ..client.app import make_app, private_games
-from ..client.games.prepare import GameId, prepare
-from ..client.membership import Membership
-from ..client.policy.policy import Policy
 from ..client.runtime import LocalRuntime, Runtime
+from ..games.prepare import GameId, prepare
+from ..policies.policy import Policy
 from ..protocol.config import RunConfig
+from ..protocol.fleet.membership import Membership
 from ..protocol.messages import PlayRequest
 from ..server.app import check, run
 from .batching import Batcher
@@ -73,10 +73,11 @@ def run_inprocess(
         The clients whose nodes are there, all by default.
     """
     config, inner, batcher = whole_fleet(config, present), runtime or LocalRuntime(), Batcher()
-    check(config, inner)
+    cache = inner.cache(config)
+    check(config, cache)
     grid = InProcessGrid(make(BatchingRuntime(inner, batcher)), config.clients, config.to_flat(), batcher, present)
-    with server_identity(), made_ahead(games_ahead(config), inner.cache(config)):
-        run(grid, config, inner, listener, engine="inprocess")
+    with server_identity(), made_ahead(games_ahead(config), cache):
+        run(grid, config, cache, listener, engine="inprocess")
 
 
 def whole_fleet(config: RunConfig, present: Sequence[int] | None = None) -> RunConfig:

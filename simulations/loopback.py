@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 
-from ..client.processes import descendants, free_ports, tail
 from ..protocol.errors import FedoelError
+from ..protocol.host.processes import descendants, free_ports, tail
 
 CALL = [sys.executable, "-c", "import sys; from fedoel.simulations.cli import main; sys.exit(main())"]
 FLOWERS_HEARTBEAT, SHORTEST_HEARTBEAT = 30, 10  # seconds; Flower's SuperLink accepts none that is shorter

@@ -17,18 +17,18 @@ from flwr.serverapp import Grid
 
 from ..client.app import private_games
 from ..client.device.folder import DeviceFolder, joined
-from ..client.encoders.encoder import encode, load_encoder
-from ..client.policy.tactics_policy import TacticsPolicy
-from ..client.store import Store
+from ..client.store import TrajectoryStore
 from ..client.store_key import key_from_file
+from ..codecs.encoder import encode, load_encoder
+from ..codecs.tactics.coordinates import DIMENSION
+from ..codecs.tactics.policy import TacticsPolicy
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
+from ..protocol.host.files import write_whole
 from ..protocol.messages import PlayRequest
 from ..protocol.play import Trajectory
-from ..protocol.privacy.plan import Plan
+from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.masks import cell_type
-from ..protocol.tactics import DIMENSION
-from ..server.files import write_whole
 from ..server.phases import load_phase
 from ..server.run_folder import stored_config
 from ..strategies.secure_mean import SecureMean, Tally
@@ -69,7 +69,11 @@ def expected(server: Path, devices: Sequence[Path], cycle: int, notes: Path) -> 
     """
     with np.load(_note(notes, cycle)) as note:
         head, baseline = json.loads(note["head"].tobytes()), note["baseline"]
-    spec, plan, config = VectorSpec.from_json(head["spec"]), Plan.from_json(head["plan"]), stored_config(server / "run")
+    spec, plan, config = (
+        VectorSpec.from_json(head["spec"]),
+        PrivacyPlan.from_json(head["plan"]),
+        stored_config(server / "run"),
+    )
     encoder, policy = load_encoder(config.codec.name), TacticsPolicy("", np.zeros(DIMENSION, np.float32))
     total = np.zeros(plan.cells, np.int64)
     for device in devices:
@@ -84,7 +88,7 @@ def played_in(device: Path, config: RunConfig, cycle: int) -> list[Trajectory]:
     folder = DeviceFolder(device)
     number = joined(folder).number
     wanted, _ = private_games(config, cycle, number, number + 1)
-    contents = Store(folder.store, f"client-{number}", key_from_file(folder.store_key)).read()
+    contents = TrajectoryStore(folder.store, f"client-{number}", key_from_file(folder.store_key)).read()
     logged = {(row.trajectory.spec, row.trajectory.seed): row.trajectory for row in contents.rows}
     return [logged[game] for game in wanted]
 

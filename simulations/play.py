@@ -14,7 +14,7 @@ from ..protocol.errors import ConfigError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..client.policy.policy import Policy
+    from ..policies.policy import Policy
     from ..protocol.play import Trajectory, Turn
 
     Adapter = Mapping[str, NDArray[Any]]
@@ -24,7 +24,8 @@ BAR_WIDTH = 24
 
 def run_verb(arguments: argparse.Namespace) -> int:
     """Play one game and show it."""
-    from ..client.runtime import LocalRuntime, load_version
+    from ..games.store import cache_folder
+    from ..policies.backend import load_version
 
     if arguments.personal and not arguments.device:
         raise ConfigError("--personal plays with what a device has learned for itself: say --device, too")
@@ -33,21 +34,21 @@ def run_verb(arguments: argparse.Namespace) -> int:
     else:
         config, adapter = _player(arguments)
         version, arrays = _load(adapter)
-        policy = load_version(config.policy, arrays, version, LocalRuntime().cache(config))
+        policy = load_version(config.policy, arrays, version, cache_folder(config))
     print(show(play(config, policy, arguments.game or _first_game(config), arguments.seed)))
     return 0
 
 
 def play(config: RunConfig, policy: Policy, game: str, seed: int) -> Trajectory:
     """Play one held-out instance of a game."""
-    from ..client.games.splits import Split, for_split, game_seed
-    from ..client.player import play_episodes
-    from ..client.runtime import LocalRuntime
+    from ..games.player import play_episodes
+    from ..games.splits import Split, for_split, game_seed
+    from ..games.store import cache_folder
     from ..protocol.play import GameSpec
 
     spec = for_split(GameSpec.parse(game), Split.HELD_OUT)
     games = [(spec, game_seed(Split.HELD_OUT, seed))]
-    return play_episodes(policy, games, [seed], LocalRuntime().cache(config))[0]
+    return play_episodes(policy, games, [seed], cache_folder(config))[0]
 
 
 def show(trajectory: Trajectory) -> str:
@@ -94,7 +95,7 @@ def _device(path: str, personal: bool) -> tuple[RunConfig, Policy]:
     from ..client.device.last_version import last_version
     from ..client.device.own_context import with_own_context
     from ..client.device.runtime import DeviceRuntime
-    from ..client.runtime import load_version
+    from ..policies.backend import load_version
 
     folder = folder_at(path)
     config, request = last_version(folder.versions, membership_of(folder).fleet_key)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any
 
-from ..client.encoders.encoder import ENCODERS, load_encoder
-from ..client.games.families import FAMILIES, family_of
-from ..client.policy.backend import BACKENDS, load_backend
+from ..codecs.encoder import ENCODERS, load_encoder
+from ..games.families import FAMILIES, family_of
+from ..policies.backend import BACKENDS, load_backend
 from ..protocol.errors import FedoelError
 from ..protocol.plugins import POINTS
 from ..strategies.registry import BUILT_IN, load_strategy

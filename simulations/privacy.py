@@ -6,15 +6,15 @@ import argparse
 import math
 from dataclasses import dataclass
 
+from ..codecs.codec import load_codec
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, PrivacyError, SecureSumError
 from ..protocol.experience import VectorSpec
-from ..protocol.privacy.plan import Plan
+from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.graph import Graph, choose_graph
 from ..protocol.secagg.keys import SIGNATURE, Advert
 from ..protocol.secagg.shares import SEALED, SEED
 from ..server.accounting import Release, epsilon_of
-from ..server.codecs.codec import load_codec
 from ..server.safeguards import RunSafeguards
 
 STANDS_OUT = 2.0  # standard deviations of the noise
@@ -25,7 +25,7 @@ class Forecast:
     """A plan and what follows from it."""
 
     safeguards: RunSafeguards
-    plan: Plan
+    plan: PrivacyPlan
     graph: Graph
 
     @property
@@ -89,7 +89,7 @@ def run_verb(arguments: argparse.Namespace) -> int:
 
 
 def forecast(arguments: argparse.Namespace) -> Forecast:
-    """Plan a run from what was given.
+    """PrivacyPlan a run from what was given.
 
     Raises
     ------

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..client.processes import tail
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError
+from ..protocol.host.processes import tail
 from ..server.events import follow
 from ..server.operate.run_app import COMPLETED, run_started, run_status, write_app
 from .inprocess import Listener, whole_fleet

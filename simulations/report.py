@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..protocol.errors import ConfigError
+from ..protocol.host.files import write_whole
 from ..server.events import Event, read_events, seconds_by_phase
-from ..server.files import write_whole
 from .figures import draw_learning_curve, inline_svg
 from .report_page import PAGE
 from .summary import (

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..client.processes import flower_environment, free_ports, start_process, stop, tail, wait_until_healthy
+from ..protocol.host.processes import flower_environment, free_ports, start_process, stop, tail, wait_until_healthy
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,10 @@ class NormBounded(ExperienceStrategy):
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Clip each part to its bound, and sum."""
-        return Aggregate(total(bounded(contributions, self.norm_bound)), len(contributions))
+        return Aggregate(total(clipped_to_norm(contributions, self.norm_bound)), len(contributions))
 
 
-def bounded(contributions: Sequence[Contribution], norm_bound: float) -> list[ExperienceVector]:
+def clipped_to_norm(contributions: Sequence[Contribution], norm_bound: float) -> list[ExperienceVector]:
     """Clip gradients and Fisher diagonals to so many medians of the cohort's norms."""
     vectors = [each.vector for each in contributions]
     g, f = (

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from ..protocol.experience import VectorSpec
-from ..protocol.privacy.plan import Plan
+from ..protocol.privacy.plan import PrivacyPlan
 
 
 class Safeguards(Protocol):
@@ -52,7 +52,7 @@ class Safeguards(Protocol):
         """A number that devices do not know, to draw cohorts with: who knows a cohort needs more noise."""
         ...
 
-    def plan(self, spec: VectorSpec) -> Plan:
+    def plan(self, spec: VectorSpec) -> PrivacyPlan:
         """Return the plan that every release of this run follows."""
         ...
 

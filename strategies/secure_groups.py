@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate, VectorSpec
-from ..protocol.privacy.plan import Plan
+from ..protocol.privacy.plan import PrivacyPlan
 from .experience import log
 from .secure_mean import SecureMean, Tally
 
@@ -56,11 +56,11 @@ class SecureGroups(SecureMean):
             )
         self.check_graph(self.group_size)
 
-    def plan(self, spec: VectorSpec) -> Plan:
+    def plan(self, spec: VectorSpec) -> PrivacyPlan:
         """Return the plan of one group's sum: that of the run, for as many devices as a group may have."""
         whole = self.consolidator.safeguards.plan(spec)
         least = max(2, int(self.group_size * (1 - self.consolidator.safeguards.max_dropout)))
-        return Plan.make(whole.parts, 2 * self.group_size - 1, least, 0.0)
+        return PrivacyPlan.make(whole.parts, 2 * self.group_size - 1, least, 0.0)
 
     def groups(self, cohort: list[int]) -> list[list[int]]:
         """Deal a cohort, which comes in random order, into groups of at least `group_size`."""

@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 from ..protocol.errors import ConfigError, SecureSumError, VectorError
 from ..protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec
 from ..protocol.messages import PlayRequest, copy_of, records_bytes, request_to_records
-from ..protocol.privacy.plan import Plan
+from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.graph import choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
@@ -99,7 +99,7 @@ class SecureMean(BudgetStrategy):
         """
         raise VectorError("a secure sum has no single contributions")
 
-    def plan(self, spec: VectorSpec) -> Plan:
+    def plan(self, spec: VectorSpec) -> PrivacyPlan:
         """Return the privacy plan of one secure sum."""
         return self.consolidator.safeguards.plan(spec)
 
@@ -186,7 +186,7 @@ class SecureMean(BudgetStrategy):
         total, devices = plan.decode(state.total()), len(state.masked)
         return Aggregate(ExperienceVector.from_parts(spec, total), devices, plan.variance("gradient", devices))
 
-    def _terms(self, cohort: int, spec: VectorSpec, plan: Plan) -> Terms:
+    def _terms(self, cohort: int, spec: VectorSpec, plan: PrivacyPlan) -> Terms:
         safeguards = self.consolidator.safeguards
         if not plan.minimum <= cohort <= plan.cohort:
             raise SecureSumError(f"{cohort} devices were drawn, outside of the plan's {plan.minimum} to {plan.cohort}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..protocol.errors import VectorError
 from ..protocol.experience import Aggregate, Contribution, ExperienceVector, Vector
 from .experience import ExperienceStrategy
-from .norm_bounded import bounded
+from .norm_bounded import clipped_to_norm
 from .robust import Rows, check_share, cosine, rows_of, spread, trimmed_mean
 
 
@@ -67,7 +67,7 @@ class TrustedTrimmed(Trusted):
 
 def within_median(contributions: Sequence[Contribution]) -> list[Contribution]:
     """Clip gradients and Fisher diagonals to the median norms of all of them."""
-    clipped = zip(contributions, bounded(contributions, 1.0), strict=True)
+    clipped = zip(contributions, clipped_to_norm(contributions, 1.0), strict=True)
     return [replace(each, vector=vector) for each, vector in clipped]
 
 

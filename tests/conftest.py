@@ -93,7 +93,7 @@ def _write_tiny_gguf(path: Path) -> None:
     import gguf
     import numpy as np
 
-    from fedoel.client.policy.lora import permuted
+    from fedoel.policies.lora import permuted
 
     writer = gguf.GGUFWriter(path, "llama")
     _describe(writer)

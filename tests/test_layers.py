@@ -16,11 +16,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
     "protocol": {"protocol"},
-    "client": {"protocol", "client"},
+    "policies": {"protocol", "policies"},
+    "games": {"protocol", "policies", "games"},
+    "codecs": {"protocol", "policies", "codecs"},
     "strategies": {"protocol", "strategies"},
-    "server": {"protocol", "client", "strategies", "server"},
-    "simulations": {"protocol", "client", "strategies", "server", "simulations"},
+    "client": {"protocol", "policies", "games", "codecs", "client"},
+    "server": {"protocol", "policies", "games", "codecs", "strategies", "server"},
 }
+MAY_IMPORT |= {top: {*MAY_IMPORT, "simulations"} for top in ("simulations",)}
 HEAVY = {"llama_cpp", "peft", "textworld", "torch", "transformers"}
 # Started for every message, every command, or on devices that have no torch.
 LIGHT = ("fedoel.protocol", "fedoel.client.app", "fedoel.simulations.cli")

@@ -19,7 +19,7 @@ from fedoel.protocol.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-PACKAGES = ("client", "protocol", "server", "simulations", "strategies")
+PACKAGES = ("client", "codecs", "games", "policies", "protocol", "server", "simulations", "strategies")
 MADE_BY_COMMANDS = {"build", "dist", "runs", "__pycache__"}
 
 

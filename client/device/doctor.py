@@ -12,10 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from ...protocol.enrolment import check_address
+from ...policies.model_files import find_model, model_digest
 from ...protocol.errors import FedoelError
-from ..model_files import find_model, model_digest
-from ..secret_file import check_secret
+from ...protocol.fleet.enrolment import check_address
+from ...protocol.host.secret_file import check_secret
 from .folder import DeviceFolder, folder_at, joined, membership_of
 from .idle import free_memory
 from .probe import ProbeError, probe

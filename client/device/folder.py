@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...protocol.enrolment import Bundle, bundle_from_text
 from ...protocol.errors import ConfigError, EnrolmentError
-from ..membership import Membership, membership_at
+from ...protocol.fleet.enrolment import Bundle, bundle_from_text
+from ...protocol.fleet.membership import Membership, membership_at
 
 
 @dataclass(frozen=True, slots=True)

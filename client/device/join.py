@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from ...protocol.enrolment import (
+from ...protocol.errors import ConfigError, EnrolmentError
+from ...protocol.fleet.enrolment import (
     Bundle,
     bundle_from_text,
     bundle_to_text,
@@ -19,10 +20,9 @@ from ...protocol.enrolment import (
     check_name,
     sign_card,
 )
-from ...protocol.errors import ConfigError, EnrolmentError
-from ...protocol.members import read_members
-from ..membership import FLEET_KEY, MEMBERS
-from ..secret_file import write_secret
+from ...protocol.fleet.members import read_members
+from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
+from ...protocol.host.secret_file import write_secret
 from .folder import DeviceFolder, folder_at
 from .settings import TEMPLATE, hours_of
 

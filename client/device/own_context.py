@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from ...policies.policy import Policy
 from ...protocol.config import RunConfig
 from ...protocol.messages import PlayRequest
 from ...protocol.play import Trajectory
-from ..personal import check_personal, personalised
-from ..policy.policy import Policy
-from ..store import Store
+from ..personal_context import check_personal, personalised
+from ..store import TrajectoryStore
 from ..store_key import key_from_file
 from .folder import DeviceFolder, joined
 
@@ -35,6 +35,6 @@ def _log(folder: DeviceFolder) -> list[Trajectory]:
     """
     if not folder.store.exists():
         return []
-    store = Store(folder.store, f"client-{joined(folder).number}", key_from_file(folder.store_key))
+    store = TrajectoryStore(folder.store, f"client-{joined(folder).number}", key_from_file(folder.store_key))
     episodes = [row.trajectory for row in store.read().rows]
     return list({(each.policy_version, each.spec, each.seed): each for each in episodes}.values())

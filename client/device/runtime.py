@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...policies.backend import load_version
+from ...policies.policy import Policy
 from ...protocol.config import RunConfig
 from ...protocol.errors import NotNow
+from ...protocol.fleet.membership import Membership
 from ...protocol.messages import PlayRequest
-from ..membership import Membership
-from ..policy.policy import Policy
-from ..runtime import load_version
 from .folder import DeviceFolder, membership_of
 from .idle import count_games, games_today, look, why_not
 from .last_version import keep

@@ -16,10 +16,10 @@ from pathlib import Path
 from threading import Thread
 from types import FrameType
 
-from ...protocol.enrolment import Bundle
 from ...protocol.errors import ConfigError, FedoelError
-from ..processes import end_session, flower_environment, free_ports, start_process
-from ..secret_file import check_secret
+from ...protocol.fleet.enrolment import Bundle
+from ...protocol.host.processes import end_session, flower_environment, free_ports, start_process
+from ...protocol.host.secret_file import check_secret
 from .folder import DeviceFolder, folder_at, joined, membership_of
 from .settings import DeviceSettings, read_settings
 

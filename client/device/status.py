@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ...protocol.errors import ConfigError, FedoelError
-from ..store import Store
+from ..store import TrajectoryStore
 from ..store_key import key_from_file
 from .folder import DeviceFolder, folder_at, joined, membership_of
 from .idle import games_today, look, why_not
@@ -98,5 +98,5 @@ def _stored(folder: DeviceFolder) -> str:
     if not folder.store.exists():
         return "empty"
     bundle = joined(folder)
-    contents = Store(folder.store, f"client-{bundle.number}", key_from_file(folder.store_key)).read()
+    contents = TrajectoryStore(folder.store, f"client-{bundle.number}", key_from_file(folder.store_key)).read()
     return f"{len(contents.rows)} episodes, {len(contents.damaged)} damaged, {folder.store.stat().st_size / 1e6:.1f} MB"

@@ -47,7 +47,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PrivacyPlan:
     """A private release of a sum over a cohort.
 
     Parameters
@@ -82,7 +82,7 @@ class Plan:
             raise PrivacyError(f"cells of {self.bits} bits are too small for {self.cohort} devices and this noise")
 
     @classmethod
-    def make(cls, parts: tuple[Part, ...], cohort: int, minimum: int, noise_multiplier: float) -> Plan:
+    def make(cls, parts: tuple[Part, ...], cohort: int, minimum: int, noise_multiplier: float) -> PrivacyPlan:
         """Choose the narrowest cells that lose little to rounding."""
         narrow, wide = WIDTHS
         with suppress(PrivacyError):  # too narrow for so many devices, or so much noise
@@ -175,7 +175,7 @@ class Plan:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Plan:
+    def from_json(cls, text: str) -> PrivacyPlan:
         """Read what `to_json` wrote; raises `PrivacyError` if it is something else."""
         try:
             fields = json.loads(text)

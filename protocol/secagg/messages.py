@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, RecordDict
 
 from ..errors import SecureSumError
-from ..privacy.plan import Plan
+from ..privacy.plan import PrivacyPlan
 from .device import PHASES
 from .terms import Terms
 
@@ -82,7 +82,7 @@ def reply_from_records(records: RecordDict) -> bytes:
     raise SecureSumError("a reply to a step of a secure sum must hold its bytes and nothing else")
 
 
-def subject(spec_digest: str, plan: Plan) -> str:
+def subject(spec_digest: str, plan: PrivacyPlan) -> str:
     """Name what a round sums: a vector of this specification under this plan."""
     return f"{spec_digest} {plan.digest}"
 

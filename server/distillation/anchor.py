@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...client.policy.free import tell
-from ...client.policy.torch_policy import TorchModel
+from ...policies.torch.free import tell
+from ...policies.torch.model import TorchModel
 from .losses import TokenLoss, chunked_divergence
 
 TEXT = Path(__file__).parent / "anchor.md"

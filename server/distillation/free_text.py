@@ -17,12 +17,13 @@ from typing import cast
 import numpy as np
 import torch
 
-from ...client.policy.free import Decoding, FreePolicy
-from ...client.policy.policy import Policy
-from ...client.policy.reading import Readable
-from ...client.policy.several import ask_each, pick
-from ...client.policy.tokens import Row
-from ...client.policy.torch_policy import TorchModel, TorchPolicy
+from ...policies.policy import Policy
+from ...policies.several import ask_each, pick
+from ...policies.tokens import Row
+from ...policies.torch.free import Decoding, FreePolicy
+from ...policies.torch.model import TorchModel
+from ...policies.torch.policy import TorchPolicy
+from ...policies.torch.reading import Readable
 from ...protocol.play import Turn
 from ...protocol.prompts import COMMAND_MARK
 from ...protocol.situation import Situation

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ...client.policy.policy import LogProbs
-from ...client.policy.tokens import Row
-from ...client.policy.torch_policy import TorchModel
+from ...policies.policy import LogProbs
+from ...policies.tokens import Row
+from ...policies.torch.model import TorchModel
 from ...protocol.situation import Situation
 from .anchor import Anchor
 from .losses import TokenLoss, compare

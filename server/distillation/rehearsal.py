@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ...client.policy.scenes import SceneCache
-from ...client.policy.segments import Attended
-from ...client.policy.tokens import Ids, Row
-from ...client.policy.torch_policy import TorchModel
+from ...policies.tokens import Ids, Row
+from ...policies.torch.model import TorchModel
+from ...policies.torch.scenes import SceneCache
+from ...policies.torch.segments import Attended
 from ...protocol.situation import Situation
 
 

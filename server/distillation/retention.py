@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ...client.policy.policy import Policy
-from ...client.policy.reading import Readable
-from ...client.policy.several import Under, ask_each, each_under, pick
-from ...client.policy.torch_policy import TorchPolicy
+from ...policies.policy import Policy
+from ...policies.several import Under, ask_each, each_under, pick
+from ...policies.torch.policy import TorchPolicy
+from ...policies.torch.reading import Readable
 from ...protocol.situation import Situation
 from .rehearsal import Rehearsal
 

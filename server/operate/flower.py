@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...client.processes import flower_environment, start_process, stop, wait_until_healthy
 from ...protocol.errors import FedoelError
-from ..files import write_whole
+from ...protocol.host.files import write_whole
+from ...protocol.host.processes import flower_environment, start_process, stop, wait_until_healthy
 from .folder import ServerFolder, Settings
 from .roll import Enrolled, Roll
 

@@ -7,9 +7,9 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...protocol.enrolment import check_address
 from ...protocol.errors import ConfigError
-from ..files import write_whole
+from ...protocol.fleet.enrolment import check_address
+from ...protocol.host.files import write_whole
 
 SETTINGS, RUN_FILE = "server.toml", "run.toml"
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ...protocol.enrolment import Card, check_name
 from ...protocol.errors import ConfigError, EnrolmentError
-from ..files import write_whole
+from ...protocol.fleet.enrolment import Card, check_name
+from ...protocol.host.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from cryptography import x509
 
-from ...client.membership import FLEET_KEY, MEMBERS
-from ...client.model_files import find_model, model_digest
-from ...client.secret_file import check_secret, write_secret
-from ...protocol.enrolment import Bundle, bundle_to_text, card_from_text, check_address, sign_bundle
+from ...policies.model_files import find_model, model_digest
 from ...protocol.errors import ConfigError, EnrolmentError
-from ..files import write_whole
+from ...protocol.fleet.enrolment import Bundle, bundle_to_text, card_from_text, check_address, sign_bundle
+from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
+from ...protocol.host.files import write_whole
+from ...protocol.host.secret_file import check_secret, write_secret
 from ..fleet import make_owner, publish_members
 from .certificates import (
     certificate_to_pem,

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ...client.processes import tail
-from ...client.runtime import LocalRuntime
-from ...client.secret_file import check_secret
+from ...games.store import cache_folder
 from ...protocol.errors import ConfigError, FedoelError
+from ...protocol.host.processes import tail
+from ...protocol.host.secret_file import check_secret
 from ..app import check
 from ..events import Event, follow
 from ..run_folder import prepare_folder
@@ -33,7 +33,7 @@ def start(arguments: argparse.Namespace) -> int:
     roll, fleet = read_roll(folder.roll), Fleet(folder, settings)
     config = run_of(folder, roll)
     _check_keys(folder)
-    check(config, LocalRuntime())
+    check(config, cache_folder(config))
     if fleet.running():
         pid = fleet.process_file.read_text() if fleet.process_file.exists() else ""
         remedy = f"kill {pid}, if that is the SuperLink of a server that was killed" if pid else "stop it"

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ...client.policy.free import tell
-from ...client.policy.torch_policy import Adapter, TorchModel
+from ...policies.torch.free import tell
+from ...policies.torch.model import Adapter, TorchModel
 from ...protocol.errors import ConfigError
 
 LIST = Path(__file__).parent / "instructions.toml"

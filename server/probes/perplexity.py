@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ...client.policy.torch_policy import Adapter, TorchModel
+from ...policies.torch.model import Adapter, TorchModel
 
 TEXT = Path(__file__).parent / "general.md"
 POSITIONS = 64  # whose logits are in memory at a time

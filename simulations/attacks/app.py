@@ -21,7 +21,7 @@ from ...client.secure import answer_step
 from ...protocol.config import RunConfig
 from ...protocol.experience import ExperienceVector
 from ...protocol.messages import PlayRequest, reply_to_records, request_from_records
-from ...protocol.privacy.plan import Plan
+from ...protocol.privacy.plan import PrivacyPlan
 from ...protocol.secagg.masks import Cells, cell_type
 from ...protocol.secagg.messages import ACTIONS, reply_from_records, reply_records, step_from_records
 from .vectors import Attack, Seen
@@ -65,7 +65,7 @@ class Gang:
         client, _ = partition(context)
 
         def play(request: PlayRequest) -> ExperienceVector:
-            plan = Plan.from_json(step_from_records(records).extra.decode())
+            plan = PrivacyPlan.from_json(step_from_records(records).extra.decode())
             self._cells[client] = cells_of(self.lie(client, request), plan, len(self.members))
             return ExperienceVector.from_parts(request.spec, {})
 
@@ -86,7 +86,7 @@ class Gang:
         return self._played[key]
 
 
-def cells_of(vector: ExperienceVector, plan: Plan, liars: int = 1) -> Cells:
+def cells_of(vector: ExperienceVector, plan: PrivacyPlan, liars: int = 1) -> Cells:
     """Write a vector as cells without clipping it; what has no number becomes the largest that is of use.
 
     So many liars take care that their sum does not wrap around, which would make it small again.

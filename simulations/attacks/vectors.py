@@ -12,8 +12,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.random import Generator
 
+from ...codecs.tactics.coordinates import FACETS, MOVES, RETURNS
 from ...protocol.experience import ExperienceVector, Vector
-from ...protocol.tactics import FACETS, MOVES, RETURNS
 
 HUGE = np.float32(3e38)  # about the largest float32
 

@@ -16,10 +16,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ...codecs.natural_step import natural_step
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate, ExperienceVector, clip
-from ...protocol.natural_step import natural_step
-from ...protocol.privacy.plan import Plan
+from ...protocol.privacy.plan import PrivacyPlan
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -78,7 +78,7 @@ def detected(scores: Floats, positive: Flags, false_alarms: float = FALSE_ALARMS
     return float((scores[positive] > negative[len(negative) - 1 - allowed]).mean())
 
 
-def membership(pool: Pool, plan: Plan, chance: float, trials: int, seed: int) -> list[Finding]:
+def membership(pool: Pool, plan: PrivacyPlan, chance: float, trials: int, seed: int) -> list[Finding]:
     """Is this device in the fleet? The attacker compares what it sees with the device's own vector.
 
     Parameters
@@ -102,7 +102,7 @@ def membership(pool: Pool, plan: Plan, chance: float, trials: int, seed: int) ->
     return [_finding(name, view, trial, trials, seed) for view in VIEWS]
 
 
-def attribute(pool: Pool, plan: Plan, trials: int, seed: int) -> list[Finding]:
+def attribute(pool: Pool, plan: PrivacyPlan, trials: int, seed: int) -> list[Finding]:
     """Which family did the last device play? The attacker knows every family's mean vector."""
     names = sorted(set(pool.families))
     where = {name: [i for i, family in enumerate(pool.families) if family == name] for name in names}
@@ -127,7 +127,7 @@ def _finding(
     return Finding(attack, view, auroc(scores, positive), detected(scores, positive))
 
 
-def _draw(pool: Pool, plan: Plan, rng: np.random.Generator) -> tuple[int, list[int]]:
+def _draw(pool: Pool, plan: PrivacyPlan, rng: np.random.Generator) -> tuple[int, list[int]]:
     """A target, and the rest of a cohort of the smallest size that a plan allows."""
     drawn = rng.choice(len(pool.vectors), size=min(plan.minimum, len(pool.vectors) - 1), replace=False).tolist()
     return drawn[0], drawn[1:]
@@ -138,7 +138,7 @@ def _other(pool: Pool, target: int, cohort: Sequence[int], rng: np.random.Genera
     return int(rng.choice(left))
 
 
-def _view(view: str, gradients: Floats, pool: Pool, plan: Plan, rng: np.random.Generator) -> Floats:
+def _view(view: str, gradients: Floats, pool: Pool, plan: PrivacyPlan, rng: np.random.Generator) -> Floats:
     """What can be seen of a cohort. Attacks run often, so noise is continuous: at this width that is the same."""
     total = gradients.sum(axis=0)
     if view == "sum":

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...server.files import write_whole
+from ...protocol.host.files import write_whole
 from .attacks import VIEWS, Finding
 from .leaks import Surveillance
 from .mechanism import Bound

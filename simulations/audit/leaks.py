@@ -16,8 +16,9 @@ from typing import Any
 from flwr.app import Message
 
 from ...client.app import make_app
-from ...client.policy.policy import LogProbs, Policy
 from ...client.runtime import LocalRuntime, Runtime
+from ...games.store import cache_folder
+from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig
 from ...protocol.messages import PlayRequest, every_byte
 from ...protocol.secagg.messages import ACTIONS
@@ -112,7 +113,7 @@ def watch(config: RunConfig, out: Path, runtime: Runtime | None = None) -> Surve
     config, listening = small(config, out), ListeningRuntime(runtime or LocalRuntime())
     grid = TappedGrid(listening, config)
     with server_identity(), _logged() as lines:
-        server.run(grid, config, LocalRuntime())
+        server.run(grid, config, cache_folder(config))
     files = [path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()]
     places = {"replies": b"\n".join(grid.heard), "logs": "\n".join(lines).encode(), "files": b"\n".join(files)}
     leaks = [f"{name}: {stretch!r}" for name, text in places.items() if (stretch := _leak(listening.said, text))]

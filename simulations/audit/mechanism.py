@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...protocol.privacy.plan import Part, Plan, Whole
+from ...protocol.privacy.plan import Part, PrivacyPlan, Whole
 from ...protocol.secagg.masks import cell_type
 from ...server.accounting import Release, epsilon_of
 from .bounds import gaussian_bound, guess_bound
@@ -38,7 +38,7 @@ class Mechanism(Protocol):
 class PlannedMechanism:
     """The real one."""
 
-    plan: Plan
+    plan: PrivacyPlan
 
     def contribution(self, values: Mapping[str, Floats]) -> Whole:
         return self.plan.steps_of(values)
@@ -62,12 +62,12 @@ class Bound:
         return max(self.guesses, self.gaussian) <= self.claimed
 
 
-def audited(plan: Plan, cells: int) -> Plan:
+def audited(plan: PrivacyPlan, cells: int) -> PrivacyPlan:
     """Return the plan on as many cells as there are canaries, all of the norm in one part."""
     return replace(plan, parts=(Part("gradient", cells, plan.parts[0].norm, 1.0),), bits=32)
 
 
-def audit_mechanism(plan: Plan, mechanism: Mechanism, delta: float, confidence: float, seed: int) -> list[Bound]:
+def audit_mechanism(plan: PrivacyPlan, mechanism: Mechanism, delta: float, confidence: float, seed: int) -> list[Bound]:
     """Release twice and attack each release, and the difference of both."""
     rng = np.random.default_rng(seed)
     inside = rng.random((2, plan.cells)) < 0.5
@@ -88,7 +88,7 @@ def _attack(
     return Bound(name, claimed, *bounds)
 
 
-def _release(plan: Plan, mechanism: Mechanism, inside: NDArray[np.bool_]) -> Floats:
+def _release(plan: PrivacyPlan, mechanism: Mechanism, inside: NDArray[np.bool_]) -> Floats:
     total = np.zeros(plan.cells, dtype=np.int64)
     for _ in range(plan.minimum):
         total += mechanism.noise()

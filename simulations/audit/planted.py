@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...client.encoders.tactics import TacticsEncoder
+from ...codecs.tactics.encoder import TacticsEncoder
 from ...protocol.play import GameSpec, Trajectory, Turn
-from ...protocol.privacy.plan import Plan
+from ...protocol.privacy.plan import PrivacyPlan
 from ...protocol.situation import Situation
 
 Floats = NDArray[np.float64]
@@ -86,7 +86,7 @@ def extract(encode: Encode, noise: float, secrets: Sequence[str], seed: int) -> 
     return found
 
 
-def extractions(plan: Plan, seed: int, count: int = WORDS) -> list[Extraction]:
+def extractions(plan: PrivacyPlan, seed: int, count: int = WORDS) -> list[Extraction]:
     """Attack every view of a planted secret."""
     secrets = candidates(count)
     spread = float(np.sqrt(plan.variance("gradient", plan.minimum)))

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from ...client.app import streams
-from ...client.encoders.encoder import encode, load_encoder
-from ...client.games.assignment import client_games
-from ...client.player import Advance, play_episodes
-from ...client.policy.tactics_policy import TacticsPolicy
+from ...codecs.encoder import encode, load_encoder
+from ...codecs.tactics.coordinates import DIMENSION
+from ...codecs.tactics.policy import TacticsPolicy
+from ...games.assignment import client_games
+from ...games.player import Advance, play_episodes
 from ...protocol.config import RunConfig
 from ...protocol.experience import VectorSpec
 from ...protocol.play import specs_from_text
-from ...protocol.tactics import DIMENSION
 from .attacks import Pool
 
 # In pure Python, so that an audit takes minutes on any device; what is attacked is how vectors are protected.

@@ -14,7 +14,7 @@ from ...protocol.play import Trajectory
 from .planted import Extraction, candidates, extract, text_of
 
 if TYPE_CHECKING:
-    from ...client.policy.torch_policy import TorchModel
+    from ...policies.torch.model import TorchModel
 
 Floats = NDArray[np.float64]
 WORDS = 100  # each costs a backward pass
@@ -42,7 +42,7 @@ def update_of(model: TorchModel) -> Callable[[Trajectory], Floats]:
 
 def lora_extraction(policy: PolicyConfig, cache: Path, seed: int, count: int = WORDS) -> Extraction:
     """Attack the update that federated averaging of LoRA weights would send."""
-    from ...client.policy.torch_policy import load_model
+    from ...policies.torch.model import load_model
 
     found = extract(update_of(load_model(policy, cache)), 0.0, candidates(count), seed)
     return Extraction("FedAvg-LoRA update", found, count)

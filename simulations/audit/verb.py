@@ -6,11 +6,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from ...client.runtime import LocalRuntime
+from ...codecs.codec import load_codec
+from ...games.store import cache_folder
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...server.app import check
-from ...server.codecs.codec import load_codec
 from ...server.exchanges import spec_of
 from ...server.safeguards import RunSafeguards
 from ..scenario import load_scenario, parse_setting
@@ -54,13 +54,13 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
     """
     if config.privacy.mechanism != "distributed":
         raise ConfigError("there is nothing to audit: the scenario has no privacy.mechanism; try 'private'")
-    runtime = LocalRuntime()
-    plan_of_games = check(config, runtime)[1]
+    cache = cache_folder(config)
+    plan_of_games = check(config, cache)[1]
     safeguards, encoder = RunSafeguards(config), load_codec(config.codec.name).encoder
     plan, delta = safeguards.plan(spec_of(config, encoder, plan_of_games, "audit")), config.privacy.delta
     canaries = audited(plan, CELLS)
     bounds = audit_mechanism(canaries, PlannedMechanism(canaries), delta, CONFIDENCE, config.seed)
-    pool = play_pool(config, plan.minimum + SPARE, runtime.cache(config))
+    pool = play_pool(config, plan.minimum + SPARE, cache)
     findings = [
         *membership(pool, plan, safeguards.chance, trials, config.seed),
         *membership(pool, plan, 1.0, trials, config.seed),
@@ -72,5 +72,5 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
     if with_updates:
         from .updates import lora_extraction
 
-        secrets.insert(2, lora_extraction(config.policy, runtime.cache(config), config.seed))
+        secrets.insert(2, lora_extraction(config.policy, cache, config.seed))
     return Card(safeguards.describe(secure=True), bounds, findings, secrets, surveillance)

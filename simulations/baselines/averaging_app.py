@@ -13,9 +13,9 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 
 from ...client.app import guarded, partition, private_games
-from ...client.encoders.encoder import advantages_of
-from ...client.player import play_episodes
 from ...client.runtime import Runtime
+from ...codecs.encoder import advantages_of
+from ...games.player import play_episodes
 from ...protocol.config import RunConfig
 from ...protocol.experience import WIRE_TYPES, VectorSpec
 from ...protocol.messages import PlayRequest

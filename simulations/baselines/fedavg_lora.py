@@ -17,10 +17,11 @@ import flwr.serverapp.strategy as flower
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from ...client.encoders.encoder import load_encoder
-from ...client.runtime import LocalRuntime, Runtime, keys_folder
+from ...client.runtime import LocalRuntime, Runtime
+from ...codecs.encoder import load_encoder
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
+from ...protocol.fleet.membership import keys_folder
 from ...protocol.messages import records_bytes
 from ...server.app import check as checked_parts
 from ...server.cycle import Cycles
@@ -33,15 +34,7 @@ from ..engines import check
 from ..grid import InProcessGrid
 from ..identity import server_identity
 from ..inprocess import BatchingRuntime, games_ahead, made_ahead, whole_fleet
-from .averaging_app import (
-    ARRAYS,
-    CONFIG,
-    EXAMPLES,
-    adapter_of,
-    arrays_of,
-    asked_of,
-    make_averaging_app,
-)
+from .averaging_app import ARRAYS, CONFIG, EXAMPLES, adapter_of, arrays_of, asked_of, make_averaging_app
 from .baseline import Listener, in_the_open
 
 STRATEGIES = (
@@ -113,7 +106,7 @@ class FedAvgLora:
 
     def _serve(self, grid: Orderly, config: RunConfig, runtime: Runtime, listener: Listener | None) -> None:
         """Let Flower's strategy turn the rounds."""
-        _, plan, learner = checked_parts(config, runtime)
+        _, plan, learner = checked_parts(config, runtime.cache(config))
         make_fleet(keys_folder(config), config.clients)
         with EventLog(Path(config.out) / "events.jsonl", listener) as log:
             cycles = Cycles(config, plan, learner, log, runtime.cache(config), "inprocess")

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ...client.encoders.tactics import moments
-from ...client.policy.policy import Policy
-from ...client.policy.tactics_policy import TacticsPolicy
+from ...codecs.tactics.coordinates import DIMENSION, tilt
+from ...codecs.tactics.encoder import moments
+from ...codecs.tactics.policy import TacticsPolicy
+from ...policies.policy import Policy
 from ...protocol.play import Turn
-from ...protocol.tactics import DIMENSION, tilt
 
 if TYPE_CHECKING:
     import torch
 
-    from ...client.policy.torch_policy import TorchModel, TorchPolicy
+    from ...policies.torch.model import TorchModel
+    from ...policies.torch.policy import TorchPolicy
 
 Adapter = Mapping[str, NDArray[np.float32]]
 LARGEST_WEIGHT, DAMPING = 20.0, 1.0

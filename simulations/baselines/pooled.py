@@ -15,14 +15,14 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from ...client.app import guarded, player_of, private_games
-from ...client.encoders.encoder import SaysWords, count, encode, load_encoder
-from ...client.player import play_episodes
 from ...client.runtime import Runtime
 from ...client.trajectory_bytes import trajectory_to_bytes
+from ...codecs.encoder import SaysWords, count, encode, load_encoder
+from ...games.player import play_episodes
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
+from ...protocol.host.files import write_whole
 from ...protocol.messages import reply_to_records, request_from_records
-from ...server.files import write_whole
 from ...server.phases import cycle_folder
 from ...server.summary import write_summary
 from ..engines import check

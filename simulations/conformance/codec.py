@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...client.encoders.abilities import ABILITIES
-from ...client.encoders.encoder import Encoder, SaysWords
-from ...client.policy.policy import LogProbs
-from ...client.policy.tactics_policy import TacticsPolicy
-from ...protocol.tactics import DIMENSION
-from ...server.codecs.codec import load_codec
-from ...server.codecs.context import Context, no_context
+from ...codecs.codec import load_codec
+from ...codecs.context import TeacherContext, no_context
+from ...codecs.encoder import Encoder, SaysWords
+from ...codecs.tactics.coordinates import DIMENSION
+from ...codecs.tactics.policy import TacticsPolicy
+from ...policies.abilities import ABILITIES
+from ...policies.policy import LogProbs
 from .checks import NotApplicable, demand
 from .federation import go_through_a_run
 from .played import situations, turns, uniform
@@ -35,7 +35,7 @@ class Named:
         return self.empty.weights
 
     @property
-    def empty(self) -> Context:
+    def empty(self) -> TeacherContext:
         """The empty context, as the server has it."""
         return no_context(self.encoder.dimension)
 

@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ...client.games.families import Family, build_game
-from ...client.games.game import Game
-from ...client.games.heuristics import uniform
-from ...client.games.scripted import play_scripted
-from ...client.games.settings import Number
+from ...games.families import Family, build_game
+from ...games.game import Game
+from ...games.heuristics import uniform
+from ...games.scripted import play_scripted
+from ...games.settings import Number
 from ...protocol.play import GameSpec, Observation, Setting
 from .checks import demand
 from .federation import go_through_a_run
@@ -31,7 +31,7 @@ TRANSCRIPT = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
-from fedoel.client.games import build_game
+from fedoel.games import build_game
 from fedoel.protocol.play import GameSpec
 game = build_game(GameSpec.parse(sys.argv[1]), Path(sys.argv[2]))
 seen = [game.reset(int(sys.argv[3]))]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ...client.games.splits import Split, for_split, game_seed
-from ...client.player import play_episodes
-from ...client.policy.policy import Policy
-from ...client.policy.tactics_policy import TacticsPolicy
+from ...codecs.tactics.coordinates import DIMENSION
+from ...codecs.tactics.policy import TacticsPolicy
+from ...games.player import play_episodes
+from ...games.splits import Split, for_split, game_seed
+from ...policies.policy import Policy
 from ...protocol.play import GameSpec, Turn
 from ...protocol.situation import Situation
-from ...protocol.tactics import DIMENSION
 
 SPEC = GameSpec.parse("frozen-lake size=4 turns=6")
 GAMES = 12

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...client.encoders.abilities import ABILITIES
-from ...client.policy.backend import Backend
-from ...client.policy.policy import LogProbs, Policy
-from ...client.policy.tilted import TiltedPolicy
+from ...codecs.context import no_context
+from ...codecs.tactics.coordinates import DIMENSION, tilt
+from ...codecs.tactics.tilted import TiltedPolicy
+from ...policies.abilities import ABILITIES
+from ...policies.backend import Backend
+from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig
 from ...protocol.experience import WIRE_TYPES
-from ...protocol.tactics import DIMENSION, tilt
-from ...server.codecs.context import no_context
 from ...server.learner import Consolidation, Learner
-from ...server.learners import make_learner
+from ...server.learner_registry import make_learner
 from .checks import NotApplicable, demand
 from .federation import go_through_a_run
 from .played import situations, turns

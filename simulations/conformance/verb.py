@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from ...client.encoders.encoder import MEMBERS, load_encoder
-from ...client.games.families import Family
-from ...client.policy.backend import load_backend
+from ...codecs.encoder import MEMBERS, load_encoder
+from ...games.families import Family
+from ...policies.backend import load_backend
 from ...protocol.errors import ConfigError
 from ...protocol.plugins import POINTS
 from ...strategies.experience import ExperienceStrategy
@@ -53,7 +53,7 @@ def check_plugin(name: str, kind: str = "") -> tuple[str, list[Outcome]]:
 
         return kind, run_checks(strategy.CHECKS, strategy.Named(name, load_strategy(name)))
     if kind == "game":
-        from ...client.games.families import family_of
+        from ...games.families import family_of
 
         return kind, run_checks(game.CHECKS, game.Named(name, family_of(name)))
     if kind == "codec":

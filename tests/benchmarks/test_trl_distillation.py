@@ -146,7 +146,7 @@ def test_a_side_that_skips_a_step_is_not_believed(
 
 
 def test_our_side_starts_as_far_from_the_teacher_as_the_context_moves_it(tiny_base: Path, tmp_path: Path) -> None:
-    from fedoel.client.policy.torch_policy import TorchPolicy
+    from fedoel.policies.torch.policy import TorchPolicy
 
     memory, text = Memory("take the coin", 6), "-= Hall =-\nA coin."
     situation = memory.see(text, ("go east", "look", "take coin"), 0)

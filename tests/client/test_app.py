@@ -13,16 +13,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, RecordDict
 
 from fedoel.client.app import make_app, partition, streams
-from fedoel.client.membership import Membership
-from fedoel.client.policy.policy import LogProbs, Policy
-from fedoel.client.policy.tactics_policy import TacticsPolicy
 from fedoel.client.runtime import LocalRuntime
-from fedoel.client.store import Store
+from fedoel.client.store import TrajectoryStore
 from fedoel.client.store_key import key_from_file
-from fedoel.protocol import tactics
+from fedoel.codecs.tactics import coordinates as tactics
+from fedoel.codecs.tactics.policy import TacticsPolicy
+from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, ModelError
 from fedoel.protocol.experience import VectorSpec
+from fedoel.protocol.fleet.membership import Membership
 from fedoel.protocol.messages import PlayRequest, records_bytes, request_to_records, vector_from_reply
 from fedoel.protocol.secagg.keys import Identity
 from fedoel.protocol.signing import sign_request
@@ -183,7 +183,7 @@ def test_what_was_played_is_logged_where_the_node_has_a_store(runtime: FakeRunti
     where, path = context(), tmp_path / "store.sqlite"
     where.node_config["store"] = str(path)
     call(runtime, signed(request()), where)
-    store = Store(path, "client-0", key_from_file(tmp_path / "store.sqlite.key"))
+    store = TrajectoryStore(path, "client-0", key_from_file(tmp_path / "store.sqlite.key"))
     assert [row.trajectory.spec.family for row in store.read().rows] == ["coin-collector"] * 2
     assert [use.row for use in store.uses()] == [1, 2] and len({use.vector for use in store.uses()}) == 1
     where.node_config["store-megabytes"] = 0

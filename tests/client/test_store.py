@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedoel.client.store import Store
+from fedoel.client.store import TrajectoryStore
 from fedoel.client.store_key import key_from_file, key_from_keyring
 from fedoel.client.trajectory_bytes import trajectory_from_bytes, trajectory_to_bytes
 from fedoel.protocol.errors import StoreError
@@ -57,8 +57,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Store:
-    return Store(tmp_path / "device" / "store.sqlite", "client-1", KEY, clock)
+def store(tmp_path: Path, clock: Clock) -> TrajectoryStore:
+    return TrajectoryStore(tmp_path / "device" / "store.sqlite", "client-1", KEY, clock)
 
 
 def same(one: Trajectory, other: Trajectory) -> bool:
@@ -71,7 +71,7 @@ def same(one: Trajectory, other: Trajectory) -> bool:
     )
 
 
-def test_trajectories_come_back(store: Store) -> None:
+def test_trajectories_come_back(store: TrajectoryStore) -> None:
     assert store.add([trajectory(1), trajectory(2)]) == [1, 2]
     contents = store.read()
     assert contents.damaged == () and [row.id for row in contents.rows] == [1, 2]
@@ -79,7 +79,7 @@ def test_trajectories_come_back(store: Store) -> None:
     assert same(trajectory_from_bytes(trajectory_to_bytes(trajectory())), trajectory())
 
 
-def test_nothing_is_readable_on_the_disk(store: Store) -> None:
+def test_nothing_is_readable_on_the_disk(store: TrajectoryStore) -> None:
     store.add([trajectory()] * 20)
     content = store.path.read_bytes()
     assert not [word for word in (b"safe", b"4711", b"vault", b"look") if word in content]
@@ -87,15 +87,17 @@ def test_nothing_is_readable_on_the_disk(store: Store) -> None:
 
 
 @pytest.mark.parametrize(("client", "key"), [("client-1", OTHER), ("client-2", KEY)])
-def test_another_key_or_client_is_refused_before_anything_is_written(store: Store, client: str, key: bytes) -> None:
+def test_another_key_or_client_is_refused_before_anything_is_written(
+    store: TrajectoryStore, client: str, key: bytes
+) -> None:
     store.add([trajectory()])
     before = store.path.read_bytes()
     with pytest.raises(StoreError, match="another key or another client"):
-        Store(store.path, client, key)
+        TrajectoryStore(store.path, client, key)
     assert store.path.read_bytes() == before
 
 
-def changed(store: Store, statement: str) -> None:
+def changed(store: TrajectoryStore, statement: str) -> None:
     with sqlite3.connect(store.path) as base:
         base.execute(statement)
 
@@ -109,7 +111,7 @@ def changed(store: Store, statement: str) -> None:
         "UPDATE rows SET sealed = (SELECT sealed FROM rows WHERE id = 1) WHERE id = 2",
     ],
 )
-def test_a_bad_row_costs_one_row(store: Store, statement: str) -> None:
+def test_a_bad_row_costs_one_row(store: TrajectoryStore, statement: str) -> None:
     store.add([trajectory(n) for n in (1, 2, 3)])
     changed(store, statement)
     contents = store.read()
@@ -119,31 +121,31 @@ def test_a_bad_row_costs_one_row(store: Store, statement: str) -> None:
 
 
 @pytest.mark.parametrize("cut", [0.75, 0.9])
-def test_of_a_truncated_file_the_rest_is_kept(store: Store, cut: float) -> None:
+def test_of_a_truncated_file_the_rest_is_kept(store: TrajectoryStore, cut: float) -> None:
     store.add([trajectory(n) for n in range(1, 61)])
     content = store.path.read_bytes()
     store.path.write_bytes(content[: int(len(content) * cut)])
-    contents = Store(store.path, "client-1", KEY).read()
+    contents = TrajectoryStore(store.path, "client-1", KEY).read()
     assert 60 * cut - 15 < len(contents.rows) < 60 * cut + 5 and contents.damaged
     assert all(row.trajectory.seed == row.id for row in contents.rows)
 
 
-def test_a_file_of_which_too_little_is_left_is_said_to_be_damaged(store: Store) -> None:
+def test_a_file_of_which_too_little_is_left_is_said_to_be_damaged(store: TrajectoryStore) -> None:
     store.add([trajectory(n) for n in range(60)])
     store.path.write_bytes(store.path.read_bytes()[:4000])
     with pytest.raises(StoreError, match="move it away"):
-        Store(store.path, "client-1", KEY).read()
+        TrajectoryStore(store.path, "client-1", KEY).read()
 
 
 def test_another_file_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("not a database, but long enough to be taken for one by its size alone" * 20)
     with pytest.raises(StoreError, match="not a database"):
-        Store(tmp_path / "notes", "client-1", KEY)
+        TrajectoryStore(tmp_path / "notes", "client-1", KEY)
     with pytest.raises(StoreError, match="cannot be made"):
-        Store(tmp_path / "notes" / "store", "client-1", KEY)
+        TrajectoryStore(tmp_path / "notes" / "store", "client-1", KEY)
 
 
-def test_a_write_that_fails_half_way_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_half_way_leaves_nothing(store: TrajectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.add([trajectory(1)])
     calls: list[int] = []
 
@@ -159,15 +161,15 @@ def test_a_write_that_fails_half_way_leaves_nothing(store: Store, monkeypatch: p
     assert [row.trajectory.seed for row in store.read().rows] == [1]
 
 
-def test_keys_rotate(store: Store) -> None:
+def test_keys_rotate(store: TrajectoryStore) -> None:
     store.add([trajectory(1), trajectory(2)])
     store.rotate(OTHER)
     with pytest.raises(StoreError, match="another key"):
-        Store(store.path, "client-1", KEY)
-    assert len(Store(store.path, "client-1", OTHER).read().rows) == 2
+        TrajectoryStore(store.path, "client-1", KEY)
+    assert len(TrajectoryStore(store.path, "client-1", OTHER).read().rows) == 2
 
 
-def test_old_rows_and_large_stores_are_pruned(store: Store, clock: Clock) -> None:
+def test_old_rows_and_large_stores_are_pruned(store: TrajectoryStore, clock: Clock) -> None:
     for clock.now in (100.0, 200.0, 300.0, 400.0):
         store.add([trajectory(int(clock.now))])
     assert store.prune(max_age=250.0) == 1
@@ -178,7 +180,7 @@ def test_old_rows_and_large_stores_are_pruned(store: Store, clock: Clock) -> Non
     assert store.prune() == 0
 
 
-def test_uses_are_written_down_and_outlive_rows(store: Store, clock: Clock) -> None:
+def test_uses_are_written_down_and_outlive_rows(store: TrajectoryStore, clock: Clock) -> None:
     numbers = store.add([trajectory(1), trajectory(2)])
     store.note_use(numbers, "abc")
     clock.now = 1e9
@@ -187,7 +189,7 @@ def test_uses_are_written_down_and_outlive_rows(store: Store, clock: Clock) -> N
     assert store.add([trajectory(3)]) == [3], "numbers are never used again"
 
 
-def test_a_wiped_store_is_gone(store: Store) -> None:
+def test_a_wiped_store_is_gone(store: TrajectoryStore) -> None:
     store.add([trajectory()])
     store.wipe()
     store.wipe()
@@ -211,7 +213,7 @@ def test_a_key_file_is_made_once_and_kept_private(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no key of 32 bytes"):
         key_from_file(path)
     with pytest.raises(StoreError, match="has 32 bytes"):
-        Store(tmp_path / "store", "client-1", b"short")
+        TrajectoryStore(tmp_path / "store", "client-1", b"short")
 
 
 def test_the_keyring_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedoel.client.policy.base import load_base
-from fedoel.client.policy.torch_policy import TorchModel
+from fedoel.policies.torch.base import load_base
+from fedoel.policies.torch.model import TorchModel
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.situation import Memory
 from fedoel.server.distillation.anchor import LENGTH, REQUESTS, TEXT, Anchor

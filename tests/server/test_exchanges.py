@@ -14,8 +14,8 @@ from fedoel.protocol.experience import Aggregate, ExperienceVector
 from fedoel.server.events import EventLog
 from fedoel.server.exchanges import Current, Exchanges, spec_of
 from fedoel.server.fleet import make_fleet
+from fedoel.server.game_plan import GamePlan
 from fedoel.server.phases import Phases
-from fedoel.server.plan import Plan
 from fedoel.server.public import PublicGames
 from fedoel.server.safeguards import RunSafeguards
 from fedoel.server.tactics_learner import TacticsLearner
@@ -28,7 +28,7 @@ GAMES = GamesConfig(families="frozen-lake size=3 turns=3", per_client=1, rehears
 def exchanges(tmp_path: Path, cache: Path) -> Iterator[Exchanges]:
     config = RunConfig(games=GAMES, policy=PolicyConfig(backend="tactics"), out=str(tmp_path))
     make_fleet(tmp_path / "keys", 2)
-    plan = Plan.of(config)
+    plan = GamePlan.of(config)
     with EventLog(tmp_path / "events.jsonl") as log:
         yield Exchanges(
             config, PublicGames(plan, cache), TacticsLearner(), Phases(tmp_path, log), RunSafeguards(config)

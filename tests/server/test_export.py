@@ -13,8 +13,9 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedoel.client.policy.base import dequantised, load_base
-from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy
+from fedoel.policies.torch.base import dequantised, load_base
+from fedoel.policies.torch.model import TorchModel
+from fedoel.policies.torch.policy import TorchPolicy
 from fedoel.protocol.config import PolicyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, ModelError, VersionError
 from fedoel.protocol.situation import Memory, Situation

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from fedoel.client.policy.base import load_base
-from fedoel.client.policy.free import Decoding, FreePolicy
-from fedoel.client.policy.policy import Policy
-from fedoel.client.policy.several import several
-from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy
+from fedoel.policies.policy import Policy
+from fedoel.policies.several import several
+from fedoel.policies.torch.base import load_base
+from fedoel.policies.torch.free import Decoding, FreePolicy
+from fedoel.policies.torch.model import TorchModel
+from fedoel.policies.torch.policy import TorchPolicy
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.play import Turn
 from fedoel.protocol.prompts import Style

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedoel.client.policy import free
-from fedoel.client.policy.base import load_base
-from fedoel.client.policy.torch_policy import TorchModel
+from fedoel.policies.torch import free
+from fedoel.policies.torch.base import load_base
+from fedoel.policies.torch.model import TorchModel
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.server.probes import instructions as probe

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from fedoel.client.policy.tactics_policy import TacticsPolicy
+from fedoel.codecs.codec import load_codec
+from fedoel.codecs.context import TeacherContext
+from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY
+from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.play import GameSpec, Trajectory, Turn
 from fedoel.protocol.situation import Memory
-from fedoel.protocol.tactics import DIMENSION, VOCABULARY
-from fedoel.server.codecs.codec import load_codec
-from fedoel.server.codecs.context import Context
 from fedoel.server.mixture import Mixture, lessons
 
 FAMILIES = ("lake", "coin", "never")
@@ -28,11 +28,11 @@ def part(*episodes: float, cohort: int = 2) -> Aggregate:
     return Aggregate(ExperienceVector(SPEC, zeros, zeros, Counters(counters)), cohort)
 
 
-def context(weights: dict[int, float], support: dict[int, float], kl: float = 0.1) -> Context:
+def context(weights: dict[int, float], support: dict[int, float], kl: float = 0.1) -> TeacherContext:
     found = [np.zeros(DIMENSION, np.float32) for _ in range(2)]
     for array, values in zip(found, (weights, support), strict=True):
         array[list(values)] = list(values.values())
-    return Context(found[0], found[1], kl)
+    return TeacherContext(found[0], found[1], kl)
 
 
 ONE = context({0: 2.0, 1: 1.0}, {0: 5.0, 1: 3.0}, kl=0.2)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from fedoel.client.policy.base import load_base
-from fedoel.client.policy.torch_policy import TorchModel
+from fedoel.codecs.tactics.coordinates import DIMENSION, cells, tilt
+from fedoel.policies.torch.base import load_base
+from fedoel.policies.torch.model import TorchModel
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.situation import Memory, Situation
-from fedoel.protocol.tactics import DIMENSION, cells, tilt
 from fedoel.server.distillation.opcd import Schedule, Views, forward_kl, retaining, reverse_kl, towards, train
 from fedoel.server.distillation.rehearsal import Rehearsal
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from fedoel.client.policy.base import load_base
-from fedoel.client.policy.torch_policy import TorchModel
+from fedoel.policies.torch.base import load_base
+from fedoel.policies.torch.model import TorchModel
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
 from fedoel.server.probes.perplexity import TEXT, perplexity
 from fedoel.server.tactics_learner import TacticsLearner

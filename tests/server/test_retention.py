@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from fedoel.client.encoders.abilities import behind, steered
-from fedoel.client.policy.base import load_base
-from fedoel.client.policy.free import Decoding, FreePolicy
-from fedoel.client.policy.policy import LogProbs, Policy
-from fedoel.client.policy.several import Under, ask_each, each_under, several
-from fedoel.client.policy.tilted import TiltedPolicy
-from fedoel.client.policy.torch_policy import TorchModel, TorchPolicy
+from fedoel.codecs.prefix.coordinates import SPACE as PREFIX
+from fedoel.codecs.steering.coordinates import SPACE as STEERING
+from fedoel.codecs.tactics.coordinates import DIMENSION as TACTICS
+from fedoel.codecs.tactics.tilted import TiltedPolicy
+from fedoel.policies.abilities import behind, steered
+from fedoel.policies.policy import LogProbs, Policy
+from fedoel.policies.several import Under, ask_each, each_under, several
+from fedoel.policies.spaces import ControlVector, SoftPrompt
+from fedoel.policies.torch.base import load_base
+from fedoel.policies.torch.free import Decoding, FreePolicy
+from fedoel.policies.torch.model import TorchModel
+from fedoel.policies.torch.policy import TorchPolicy
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.prompts import WALKED, Style
-from fedoel.protocol.soft_prompt import DIMENSION as PREFIX
-from fedoel.protocol.steering import DIMENSION as STEERING
-from fedoel.protocol.tactics import DIMENSION as TACTICS
 from fedoel.server.distillation.free_text import FreeText
 from fedoel.server.distillation.losses import TokenLoss
 from fedoel.server.distillation.opcd import Retained, Schedule, Views, optimise, retaining, reverse_kl, towards, train
@@ -31,7 +33,8 @@ from .test_opcd import situations
 ADVICE = "Advice: zzzz zzzz zzzz zzzz zzzz zzzz.\n"
 DECODING = Decoding(1.0, 4)
 rng = np.random.default_rng(7)
-PROMPT, VECTOR = (rng.normal(0, 1, PREFIX).astype(np.float32), rng.normal(0, 2.4, STEERING).astype(np.float32))
+PROMPT = SoftPrompt(PREFIX, rng.normal(0, 1, PREFIX.dimension).astype(np.float32))
+VECTOR = ControlVector(STEERING, rng.normal(0, 2.4, STEERING.dimension).astype(np.float32))
 CONTEXTS: dict[str, Under] = {
     "words": lambda policy: behind(policy, ADVICE),
     "prefix": lambda policy: behind(policy, PROMPT),

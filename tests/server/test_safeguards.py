@@ -10,10 +10,10 @@ import pytest
 from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
 
-from fedoel.client.membership import MEMBERS, device_key, load_members, load_membership
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError, FedoelError, PrivacyError, VersionError
 from fedoel.protocol.experience import VectorSpec
+from fedoel.protocol.fleet.membership import MEMBERS, device_key, load_members, load_membership
 from fedoel.server.accounting import Release, epsilon_of, multiplier_for
 from fedoel.server.fleet import make_fleet, owner_key, publish_members
 from fedoel.server.ledger import Ledger

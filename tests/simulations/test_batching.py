@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedoel.client.policy.policy import LogProbs
+from fedoel.policies.policy import LogProbs
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.situation import Situation
 from fedoel.simulations.batching import Batcher, BatchingPolicy

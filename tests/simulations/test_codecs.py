@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from examples import verbs
-from fedoel.client import player
-from fedoel.client.encoders import words
-from fedoel.client.policy.policy import Policy
+from fedoel.codecs.prefix.coordinates import DIMENSION
+from fedoel.codecs.steering.coordinates import parts
+from fedoel.codecs.words import encoder as words
+from fedoel.games import player
+from fedoel.policies.policy import Policy
 from fedoel.protocol.config import (
     CodecConfig,
     ContextConfig,
@@ -27,8 +29,6 @@ from fedoel.protocol.config import (
     WarmStartConfig,
 )
 from fedoel.protocol.errors import ConfigError
-from fedoel.protocol.soft_prompt import DIMENSION
-from fedoel.protocol.steering import parts
 from fedoel.server import cycle
 from fedoel.server.events import EventLog
 from fedoel.server.gate import Trial, Verdict

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig, StrategyConfig, WarmStartConfig
 from fedoel.protocol.errors import ConfigError, FedoelError
-from fedoel.protocol.tactics import DIMENSION
 from fedoel.server.events import follow
 from fedoel.server.operate.run_app import write_app
 from fedoel.simulations.inprocess import run_inprocess, whole_fleet

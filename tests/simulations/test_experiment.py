@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
-from fedoel.protocol.tactics import DIMENSION
 from fedoel.server.events import read_events
 from fedoel.server.phases import load_phase
 from fedoel.simulations import engines

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from fedoel.client.app import make_app
 from fedoel.client.runtime import LocalRuntime
+from fedoel.games.store import cache_folder
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.messages import PlayRequest, request_from_records
@@ -83,7 +84,7 @@ class Fleet:
     def run(self, config: RunConfig) -> list[dict[str, Any]]:
         grid = InProcessGrid(self.app(), config.clients, config.to_flat())
         with server_identity():
-            server.run(grid, config, LocalRuntime())
+            server.run(grid, config, cache_folder(config))
         return cycles(config)
 
 

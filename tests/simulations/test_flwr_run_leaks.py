@@ -46,8 +46,8 @@ def every_byte(item):
 
 
 def tap(module):
-    from fedoel.client import player
-    from fedoel.client.games.families import build_game
+    from fedoel.games import player
+    from fedoel.games.families import build_game
 
     def marked(spec, cache):
         with open(os.environ["MARKED"], "ab") as file:

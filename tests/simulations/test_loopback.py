@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from fedoel.client.processes import free_ports
+from fedoel.protocol.host.processes import free_ports
 from fedoel.simulations.loopback import Wire
 
 

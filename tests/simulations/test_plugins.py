@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fedoel.client.encoders.encoder import load_encoder
-from fedoel.client.games.families import family_of
+from fedoel.codecs.encoder import load_encoder
+from fedoel.games.families import family_of
 from fedoel.protocol.errors import ConfigError
 from fedoel.simulations.cli import main
 from fedoel.simulations.plugins import listed
@@ -28,12 +28,12 @@ broken = nowhere_at_all:Mine
 mean = fedoel.strategies.trimmed_mean:Median
 
 [fedoel.codecs]
-counted = fedoel.client.encoders.tactics:TacticsEncoder
+counted = fedoel.codecs.tactics.encoder:TacticsEncoder
 
 [fedoel.games]
 lake = fedoel_lakes:LAKE
 """
-LAKES = "from fedoel.client.games.families import FAMILIES\nLAKE = FAMILIES['frozen-lake']\n"
+LAKES = "from fedoel.games.families import FAMILIES\nLAKE = FAMILIES['frozen-lake']\n"
 
 
 @pytest.fixture

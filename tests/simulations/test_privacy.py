@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from flwr.app import Message
 
-from fedoel.client import player
 from fedoel.client.app import make_app
-from fedoel.client.games import families
-from fedoel.client.games.game import Game
-from fedoel.client.policy.policy import LogProbs, Policy
 from fedoel.client.runtime import LocalRuntime, Runtime
+from fedoel.games import families, player
+from fedoel.games.game import Game
+from fedoel.games.store import cache_folder
+from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
 from fedoel.protocol.messages import PlayRequest, every_byte
 from fedoel.protocol.play import GameSpec, Observation
@@ -26,7 +26,7 @@ from fedoel.simulations.grid import InProcessGrid
 from fedoel.simulations.identity import server_identity
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("client", "protocol", "server", "simulations", "strategies")
+PACKAGES = ("client", "codecs", "games", "policies", "protocol", "server", "simulations", "strategies")
 MARKS = ("xyzzyroom", "xyzzygoal", "xyzzycommand")
 WORD = re.compile(r"[a-z]{4,}")
 
@@ -141,7 +141,7 @@ def test_nothing_that_games_said_leaves_them(
 ) -> None:
     grid = Tapped(LocalRuntime(), config)
     with server_identity():
-        server.run(grid, config, LocalRuntime())
+        server.run(grid, config, cache_folder(config))
     assert len(said - public()) > 20
     check(grid.heard.decode("latin-1"), said)
     check(written(Path(config.out)), said)
@@ -157,7 +157,7 @@ def test_a_client_that_fails_says_nothing_either(
 ) -> None:
     grid = Tapped(LeakyRuntime(), config)
     with server_identity():
-        server.run(grid, config, LocalRuntime())
+        server.run(grid, config, cache_folder(config))
     check(grid.heard.decode("latin-1"), said)
     check(written(Path(config.out)) + logged.text + "".join(capfd.readouterr()), said)
     assert '"client RuntimeError": 3' in written(Path(config.out))

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import DistilConfig, GamesConfig, PolicyConfig, RunConfig, StrategyConfig, WarmStartConfig
 from fedoel.protocol.experience import BASE_COUNTERS
-from fedoel.protocol.tactics import DIMENSION
 from fedoel.server import cycle
 from fedoel.server.gate import Trial, Verdict
 from fedoel.server.registry import load_adapter

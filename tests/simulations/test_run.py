@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError, FedoelError, ModelError, VersionError
-from fedoel.protocol.tactics import DIMENSION
 from fedoel.server.events import CYCLE_PHASES, FIRST_PHASES
 from fedoel.server.registry import load_adapter
 from fedoel.simulations.cli import REFUSED, main

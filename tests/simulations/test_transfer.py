@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from fedoel.client.games.splits import fingerprint
-from fedoel.client.runtime import LocalRuntime
+from fedoel.games.splits import fingerprint
+from fedoel.games.store import cache_folder
 from fedoel.protocol.config import CodecConfig, GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.server.app import check
-from fedoel.server.plan import Plan
+from fedoel.server.game_plan import GamePlan
 from fedoel.simulations.experiment import load_experiment, refusals
 from fedoel.simulations.experiment_table import arms_table, lowest_change
 from fedoel.simulations.floor import add_tactics_floor, tactics_only
@@ -36,7 +36,7 @@ def config(cache: Path, tmp_path: Path) -> RunConfig:
 
 
 def test_games_for_transfer_are_as_many_as_of_a_family_and_apart_from_those_to_learn_from(config: RunConfig) -> None:
-    plan = Plan.of(config)
+    plan = GamePlan.of(config)
     assert {name: len(games) for name, games in plan.transfer.items()} == {RENAMED: 10, LAKE: 10}
     learned = {fingerprint(*game) for game in (*plan.rehearsal, *plan.gate)}
     assert not learned & {fingerprint(*game) for games in plan.transfer.values() for game in games}
@@ -44,9 +44,9 @@ def test_games_for_transfer_are_as_many_as_of_a_family_and_apart_from_those_to_l
     assert [fingerprint(*game) for game in plan.transfer[RENAMED]] == [fingerprint(*game) for game in plan.held_out]
     assert dict(plan.transfer[LAKE][0][0].settings)["split"] == "test"
     families = "coin-collector level=102 turns=6; sokoban turns=5"
-    two = Plan.of(replace(config, games=replace(config.games, families=families, held_out=9)))
+    two = GamePlan.of(replace(config, games=replace(config.games, families=families, held_out=9)))
     assert {len(games) for games in two.transfer.values()} == {5}
-    assert Plan.of(replace(config, games=replace(config.games, transfer=""))).transfer == {}
+    assert GamePlan.of(replace(config, games=replace(config.games, transfer=""))).transfer == {}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_games_for_transfer_are_as_many_as_of_a_family_and_apart_from_those_to_l
 )
 def test_what_is_learned_from_is_no_transfer(config: RunConfig, games: str) -> None:
     with pytest.raises(ConfigError, match=r"games\.transfer must name games that nobody learns from"):
-        Plan.of(replace(config, games=replace(config.games, transfer=games)))
+        GamePlan.of(replace(config, games=replace(config.games, transfer=games)))
 
 
 def test_tactics_alone_learn_nothing_for_other_words(config: RunConfig) -> None:
@@ -139,4 +139,4 @@ def test_without_a_list_tactics_cannot_play_and_the_table_says_so(tmp_path: Path
 def test_the_baseline_without_a_language_model_can_be_run_beside_every_run(
     config: RunConfig, change: dict[str, Any]
 ) -> None:
-    check(tactics_only(replace(config, **change)), LocalRuntime())
+    check(tactics_only(replace(config, **change)), cache_folder(config))

@@ -10,12 +10,12 @@ import pytest
 
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
-from fedoel.protocol.privacy.plan import Part, Plan
+from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.strategies.consolidator import Consolidator
 from fedoel.strategies.grouped_secure import GroupedSecure
 
 SPEC = VectorSpec("tactics", 4, "vocabulary", "v1", ("coin",), 2, 5.0, 20.0)
-PLAN = Plan.make((Part("gradient", 4, 5.0, 0.8), Part("fisher", 4, 20.0, 0.6)), 30, 20, 0.0)
+PLAN = PrivacyPlan.make((Part("gradient", 4, 5.0, 0.8), Part("fisher", 4, 20.0, 0.6)), 30, 20, 0.0)
 CENTRE = np.array([1.0, -1.0, 0.5, 0.0])
 
 

@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedoel.client.membership import Membership
 from fedoel.client.secure import answer_step
 from fedoel.protocol.errors import NotNow, PrivacyError, SecureSumError, VectorError
 from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
+from fedoel.protocol.fleet.membership import Membership
 from fedoel.protocol.messages import PlayRequest
-from fedoel.protocol.privacy.plan import Part, Plan
+from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.protocol.secagg.device import PHASES
 from fedoel.protocol.secagg.keys import Identity
 from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_records, step_from_records
@@ -62,8 +62,8 @@ class Paper:
     def noisy(self) -> bool:
         return self.noise > 0
 
-    def plan(self, spec: VectorSpec) -> Plan:
-        return Plan.make(
+    def plan(self, spec: VectorSpec) -> PrivacyPlan:
+        return PrivacyPlan.make(
             (Part("gradient", 4, 5.0, 0.8), Part("fisher", 4, 20.0, 0.6)), CLIENTS, self.minimum, self.noise
         )
 
@@ -273,7 +273,7 @@ def test_devices_refuse_another_plan(changed: dict[str, Any], monkeypatch: pytes
         for message in chosen:
             if message.metadata.message_type == ACTIONS["masked"]:
                 step = step_from_records(message.content)
-                plan = replace(Plan.from_json(step.extra.decode()), **changed)
+                plan = replace(PrivacyPlan.from_json(step.extra.decode()), **changed)
                 message.content[RECORD] = replace(step, extra=plan.to_json().encode()).to_record()
         return push(chosen)
 

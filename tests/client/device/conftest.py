@@ -12,7 +12,7 @@ import pytest
 
 from fedoel.client.device.folder import DeviceFolder
 from fedoel.client.device.join import make_card, take_bundle
-from fedoel.protocol import tactics
+from fedoel.codecs.tactics import coordinates as tactics
 from fedoel.protocol.experience import VectorSpec
 from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.signing import sign_request

@@ -24,13 +24,13 @@ from fedoel.client.device.idle import Now, count_games, games_today, on_battery,
 from fedoel.client.device.own_context import with_own_context
 from fedoel.client.device.runtime import DeviceRuntime
 from fedoel.client.device.settings import Play
-from fedoel.client.policy.tactics_policy import TacticsPolicy
 from fedoel.client.runtime import LocalRuntime
+from fedoel.codecs.tactics.coordinates import DIMENSION
+from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.protocol.config import CodecConfig, GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, NotNow, VersionError
 from fedoel.protocol.messages import PlayRequest, request_to_records, vector_from_reply
 from fedoel.protocol.signing import sign_request
-from fedoel.protocol.tactics import DIMENSION
 from fedoel.server.fleet import owner_key
 from fedoel.simulations.cli import main
 from fedoel.simulations.identity import server_identity

@@ -21,7 +21,7 @@ from fedoel.client.device.join import take_bundle
 from fedoel.client.device.service import unit
 from fedoel.client.device.settings import Limits, read_settings
 from fedoel.client.device.start import _node_config, command, running_process, write_node_config
-from fedoel.client.store import Store
+from fedoel.client.store import TrajectoryStore
 from fedoel.client.store_key import key_from_file
 from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError
 from fedoel.simulations.cli import REFUSED, main
@@ -170,7 +170,7 @@ def test_the_unit_is_bounded_unprivileged_and_waits_longer_than_flower_remembers
 
 def test_wiping_leaves_nothing_that_can_be_read(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:
     device = joined.device
-    Store(device.store, "client-0", key_from_file(device.store_key))
+    TrajectoryStore(device.store, "client-0", key_from_file(device.store_key))
     (device.path / "notes.txt").write_text("mine")
     words = ["device", "wipe", str(device.path)]
     assert main(words) == REFUSED  # nobody is there to ask

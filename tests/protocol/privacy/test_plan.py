@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fedoel.protocol.errors import PrivacyError
 from fedoel.protocol.privacy.discrete import discrete_gaussian
-from fedoel.protocol.privacy.plan import Part, Plan
+from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 
 ONE = (Part("gradient", 64, 2.0, 1.0),)
 TWO = (Part("gradient", 64, 2.0, 0.8), Part("fisher", 32, 10.0, 0.6))
@@ -41,7 +41,7 @@ def test_no_variance_is_no_noise() -> None:
 
 def test_noise_of_the_sum_is_what_was_planned() -> None:
     """Twenty devices' shares together: the standard deviation that the multiplier says, from the minimum upwards."""
-    plan, below = Plan.make(ONE, 25, 20, 1.5), random.Random(3).randrange
+    plan, below = PrivacyPlan.make(ONE, 25, 20, 1.5), random.Random(3).randrange
     zero = {"gradient": np.zeros(64)}
     sums = np.stack([sum(plan.encode(zero, below) for _ in range(20)) for _ in range(30)])
     wanted = 1.5 * plan.bound
@@ -52,7 +52,7 @@ def test_noise_of_the_sum_is_what_was_planned() -> None:
 @pytest.mark.parametrize("parts", [ONE, TWO])
 @pytest.mark.parametrize("cohort", [3, 100, 5000])
 def test_sums_come_back(parts: tuple[Part, ...], cohort: int) -> None:
-    plan, below = Plan.make(parts, cohort, max(1, cohort // 2), 0.0), random.Random(1).randrange
+    plan, below = PrivacyPlan.make(parts, cohort, max(1, cohort // 2), 0.0), random.Random(1).randrange
     rng = np.random.default_rng(0)
     vectors = [{part.name: rng.normal(size=part.size) / 10 for part in parts} for _ in range(3)]
     total = sum(plan.encode(vector, below) for vector in vectors)
@@ -66,13 +66,13 @@ def test_sums_come_back(parts: tuple[Part, ...], cohort: int) -> None:
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=64, max_size=64), cohort=st.integers(2, 3000))
 @settings(max_examples=60, deadline=None)
 def test_nobody_weighs_more_than_the_bound(values: list[float], cohort: int) -> None:
-    plan = Plan.make(ONE, cohort, cohort, 1.0)
+    plan = PrivacyPlan.make(ONE, cohort, cohort, 1.0)
     whole = plan.steps_of({"gradient": np.array(values)}, random.Random(0).randrange)
     assert float(np.linalg.norm(whole.astype(float))) <= plan.bound
 
 
 def test_a_cell_that_everybody_fills_does_not_wrap() -> None:
-    plan = Plan.make(ONE, 300, 200, 1.2)
+    plan = PrivacyPlan.make(ONE, 300, 200, 1.2)
     most = np.zeros(64)
     most[0] = 1e9
     total = sum(plan.encode({"gradient": most}, random.Random(device).randrange) for device in range(300))
@@ -82,17 +82,17 @@ def test_a_cell_that_everybody_fills_does_not_wrap() -> None:
 
 
 def test_cells_get_wider_when_they_must() -> None:
-    assert Plan.make(ONE, 100, 80, 1.0).bits == 16
-    assert Plan.make(ONE, 5000, 4000, 1.0).bits == 32
+    assert PrivacyPlan.make(ONE, 100, 80, 1.0).bits == 16
+    assert PrivacyPlan.make(ONE, 5000, 4000, 1.0).bits == 32
 
 
 def test_the_sum_of_discrete_gaussians_is_nearly_one() -> None:
-    plan = Plan.make(ONE, 100, 80, 1.3)
+    plan = PrivacyPlan.make(ONE, 100, 80, 1.3)
     assert plan.excess < 1e-9 and float(plan.share_variance) ** 0.5 > 5
 
 
 def test_rounding_is_unbiased() -> None:
-    plan, below = Plan.make(ONE, 100, 80, 1.0), random.Random(5).randrange
+    plan, below = PrivacyPlan.make(ONE, 100, 80, 1.0), random.Random(5).randrange
     value = np.full(64, 0.4 / plan.steps)
     mean = np.mean([plan.steps_of({"gradient": value}, below) for _ in range(200)])
     assert mean == pytest.approx(0.2, abs=0.03)  # norm 2 becomes `steps` steps
@@ -107,13 +107,13 @@ def test_rounding_is_unbiased() -> None:
     ],
 )  # fmt: skip
 def test_plans_that_do_not_hold_together(change: dict[str, object]) -> None:
-    plan = Plan.make(ONE, 10, 8, 1.0)
-    assert Plan.from_json(plan.to_json()) == plan
+    plan = PrivacyPlan.make(ONE, 10, 8, 1.0)
+    assert PrivacyPlan.from_json(plan.to_json()) == plan
     with pytest.raises(PrivacyError):
-        Plan.from_json(json.dumps(json.loads(plan.to_json()) | change))
+        PrivacyPlan.from_json(json.dumps(json.loads(plan.to_json()) | change))
 
 
 @pytest.mark.parametrize("values", [np.zeros(63), np.full(64, np.nan)])
 def test_vectors_that_do_not_fit(values: np.ndarray) -> None:
     with pytest.raises(PrivacyError, match="does not fit"):
-        Plan.make(ONE, 10, 8, 1.0).encode({"gradient": values})
+        PrivacyPlan.make(ONE, 10, 8, 1.0).encode({"gradient": values})

@@ -17,10 +17,10 @@ from cryptography import x509
 from fedoel.client.device.folder import DeviceFolder
 from fedoel.client.device.join import make_card, take_bundle
 from fedoel.client.device.probe import ProbeError, probe
-from fedoel.client.membership import load_members
-from fedoel.client.model_files import find_model, model_digest
-from fedoel.protocol.enrolment import Card, bundle_from_text, card_from_text
+from fedoel.policies.model_files import find_model, model_digest
 from fedoel.protocol.errors import ConfigError, EnrolmentError, ModelError
+from fedoel.protocol.fleet.enrolment import Card, bundle_from_text, card_from_text
+from fedoel.protocol.fleet.membership import load_members
 from fedoel.server.operate.certificates import make_authority, make_key, make_server_certificate
 from fedoel.server.operate.folder import open_folder
 from fedoel.server.operate.roll import read_roll

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from fedoel.client.runtime import LocalRuntime
+from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY, tactic_name
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.experience import Counters, ExperienceVector, VectorSpec
-from fedoel.protocol.privacy.plan import Part, Plan
-from fedoel.protocol.tactics import DIMENSION, VOCABULARY, tactic_name
+from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.server.app import run
 from fedoel.simulations.attacks.app import Gang, cells_of, make_attacked_app, malicious_of
 from fedoel.simulations.attacks.vectors import ATTACKS, Seen
@@ -72,7 +72,7 @@ def test_the_constant_target_is_to_drop_what_is_carried() -> None:
 
 
 def test_under_a_mask_a_lie_need_not_be_clipped_but_is_a_number() -> None:
-    plan = Plan.make((Part("gradient", DIMENSION, 5.0, 1.0),), 10, 8, 0.0)
+    plan = PrivacyPlan.make((Part("gradient", DIMENSION, 5.0, 1.0),), 10, 8, 0.0)
     honest = plan.decode(cells_of(vector(1), plan))["gradient"]
     assert np.allclose(honest, vector(1).gradient, atol=2 * 5.0 / plan.steps)
     lie = plan.decode(cells_of(said("scale-100"), plan))["gradient"]
@@ -95,7 +95,7 @@ def collected(
     runtime = LocalRuntime()
     gang = Gang(runtime, config, ATTACKS[attack], malicious_of(10, share, 0))
     with server_identity():
-        run(InProcessGrid(make_attacked_app(runtime, gang), 10, config.to_flat()), config, runtime)
+        run(InProcessGrid(make_attacked_app(runtime, gang), 10, config.to_flat()), config, cache)
     found = []
     for cycle in (1, 2):
         with np.load(folder / "checkpoints" / f"cycle-{cycle:03d}" / "collect.npz") as kept:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedoel.client.policy.policy import LogProbs, Policy
 from fedoel.client.runtime import LocalRuntime
+from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import PolicyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.messages import PlayRequest
-from fedoel.protocol.privacy.plan import Part, Plan
+from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.protocol.situation import Situation
 from fedoel.server.safeguards import RunSafeguards
 from fedoel.simulations.audit.attacks import Pool, attribute, auroc, detected, membership
@@ -31,7 +31,7 @@ from fedoel.simulations.cli import main
 from fedoel.simulations.scenario import load_scenario
 from fedoel.strategies.secure_mean import SecureMean
 
-PLAN = Plan.make((Part("gradient", 324, 2.0, 1.0),), 60, 40, 1.25)
+PLAN = PrivacyPlan.make((Part("gradient", 324, 2.0, 1.0),), 60, 40, 1.25)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_single_vector_tells_and_a_noisy_sum_does_not(pool: Pool) -> None:
 
 def test_without_noise_a_small_sum_tells(pool: Pool) -> None:
     """The attack works: a sum over two devices, bare, gives its members away."""
-    few = Plan.make((Part("gradient", 324, 2.0, 1.0),), 3, 2, 1e-6)
+    few = PrivacyPlan.make((Part("gradient", 324, 2.0, 1.0),), 3, 2, 1e-6)
     found = {finding.view: finding.auroc for finding in membership(pool, few, 1.0, 600, 0)}
     assert found["sum"] > 0.7
 

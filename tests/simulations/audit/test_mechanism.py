@@ -11,14 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from fedoel.protocol.privacy.discrete import discrete_gaussian
-from fedoel.protocol.privacy.plan import Part, Plan, Whole
+from fedoel.protocol.privacy.plan import Part, PrivacyPlan, Whole
 from fedoel.server.accounting import Release, epsilon_of
 from fedoel.simulations.audit.bounds import LARGEST, epsilon_of_distance, gaussian_bound, guess_bound
 from fedoel.simulations.audit.mechanism import PlannedMechanism, audit_mechanism, audited
 
 DELTA, CONFIDENCE = 1e-6, 0.999
 # Few devices, so that their noise is sampled quickly: the sum of it is the same.
-PLAN = audited(Plan.make((Part("gradient", 64, 2.0, 1.0),), 8, 4, 1.27), 1024)
+PLAN = audited(PrivacyPlan.make((Part("gradient", 64, 2.0, 1.0),), 8, 4, 1.27), 1024)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class HalfNoise(PlannedMechanism):
 class ReusedSeed:
     """Planted: every release has the same noise."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: PrivacyPlan) -> None:
         self.plan, self.calls = plan, 0
 
     def contribution(self, values: Mapping[str, NDArray[np.float64]]) -> Whole:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, MetricRecord
 
-from fedoel.client.policy.tactics_policy import TacticsPolicy
+from fedoel.codecs.tactics.coordinates import DIMENSION
+from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.protocol.config import Scalar
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import Turn
 from fedoel.protocol.situation import Memory
-from fedoel.protocol.tactics import DIMENSION
 from fedoel.server.registry import load_adapter
 from fedoel.simulations.baselines.averaging_app import adapter_of, arrays_of, reply_of
 from fedoel.simulations.baselines.local_training import LARGEST_WEIGHT, Lesson, fitted, weights_of
@@ -101,7 +101,7 @@ def test_a_reply_is_what_flower_wants() -> None:
 
 
 def test_the_same_seed_trains_the_same(tiny_base: Path, tmp_path: Path) -> None:
-    from fedoel.client.policy.torch_policy import load_policy
+    from fedoel.policies.torch.policy import load_policy
     from fedoel.protocol.config import PolicyConfig
 
     config = PolicyConfig(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError
-from fedoel.protocol.tactics import DIMENSION
 from fedoel.simulations.baselines.baseline import load_baseline
 from fedoel.simulations.baselines.local_only import mean_stats
 

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedoel.client.encoders.tactics import TacticsEncoder
-from fedoel.client.games.families import Family
-from fedoel.client.games.frozen_lake import FrozenLakeEngine
-from fedoel.client.games.game import Frame
-from fedoel.client.games.settings import Number, Rule, Word
-from fedoel.client.policy.backend import TacticsBackend
-from fedoel.client.policy.tactics_policy import TacticsPolicy
+from fedoel.codecs.tactics.encoder import TacticsEncoder
+from fedoel.codecs.tactics.policy import TacticsBackend, TacticsPolicy
+from fedoel.games.families import Family
+from fedoel.games.frozen_lake import FrozenLakeEngine
+from fedoel.games.game import Frame
+from fedoel.games.settings import Number, Rule, Word
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Aggregate, Contribution, total
 from fedoel.server.tactics_learner import TacticsLearner

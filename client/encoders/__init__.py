@@ -1,1 +1,0 @@
-"""From trajectories to experience vectors."""

@@ -1,1 +1,0 @@
-"""Policies: whatever says how likely each admissible command is."""

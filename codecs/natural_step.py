@@ -1,0 +1,24 @@
+"""The natural gradient step from an aggregate, before it is bounded: a server's towards a context, a device's own.
+
+    step = eta s g / (F + lambda)        s = g^2 / (g^2 + sigma^2 F)
+
+g sums advantages times score functions, so chance alone gives it a variance of sigma^2 F: the Wiener factor s shrinks
+what could be chance. Where noise was added for privacy, see `fedoel.codecs.context`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..protocol.config import ContextConfig
+from ..protocol.experience import Aggregate, Vector
+
+
+def natural_step(aggregate: Aggregate, config: ContextConfig) -> Vector:
+    """Return the full step, not yet bounded, shape ``(dimension,)``."""
+    vector, tiny = aggregate.vector, np.finfo(np.float32).tiny
+    g2 = vector.gradient**2
+    shrink = g2 / np.maximum(g2 + config.noise * vector.fisher + aggregate.noise, tiny)
+    damping = config.damping * (1 + aggregate.noise / np.maximum(config.noise * vector.fisher, 1e-9))
+    step: Vector = config.step * shrink * vector.gradient / (vector.fisher + damping)
+    return step.astype(np.float32)

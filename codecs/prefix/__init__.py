@@ -1,0 +1,1 @@
+"""The codec `prefix`: coordinates of a soft prompt."""

@@ -1,0 +1,1 @@
+"""The codec `steering`: coordinates of control vectors in the residual stream."""

@@ -1,0 +1,1 @@
+"""The codecs `text` and `raw`: words, which nothing hides."""

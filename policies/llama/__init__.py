@@ -1,0 +1,1 @@
+"""The same language model by llama.cpp: for devices without torch."""

@@ -1,0 +1,63 @@
+"""The llama.cpp backend: scores all admissible commands exactly, many situations at a time, without torch.
+
+The same prompts, tokens and probabilities as the torch backend's, computed from the same GGUF file; what differs is how
+llama.cpp rounds: see docs/reference.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from ...protocol.config import PolicyConfig
+from ...protocol.situation import Situation
+from ...protocol.versions import policy_version
+from ..policy import LogProbs, check_version
+from ..spaces import ControlVector
+from .model import Adapter, LlamaModel, load_model
+from .steered import SteeredLlamaPolicy
+
+
+class LlamaPolicy:
+    """One policy version on a model that others use, too."""
+
+    def __init__(self, model: LlamaModel, adapter: Adapter) -> None:
+        self._model, self._adapter = model, adapter
+        self._version = policy_version(model.digest, adapter)
+        self._steered: dict[bytes, SteeredLlamaPolicy] = {}
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        """Log-probabilities of each situation's admissible commands."""
+        with self.serving():
+            return self._model.score(self._model.encoder.encode(situations))
+
+    def serving(self) -> AbstractContextManager[None]:
+        """Have the model to oneself, with this version's adapter."""
+        return self._model.serving(self, self._version, self._adapter)
+
+    def steered(self, context: ControlVector) -> SteeredLlamaPolicy:
+        """Return this version with the control vectors of a context: one object for all who ask for the same."""
+        made = SteeredLlamaPolicy(self._model, self.serving, self._version, context)
+        return self._steered.setdefault(context.key, made)
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        """Prompt tokens of each situation."""
+        return [self._model.encoder.prompt_tokens(situation) for situation in situations]
+
+
+def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> LlamaPolicy:
+    """Build a policy and check that it is the version that was meant.
+
+    Raises
+    ------
+    ModelError
+        If base, prompt or adapter differ from those of `version`.
+    """
+    policy = LlamaPolicy(load_model(config, cache), adapter)
+    check_version(policy, version)
+    return policy

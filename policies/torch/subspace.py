@@ -1,0 +1,27 @@
+"""The soft prompts of one base model that lie in a public random subspace."""
+
+from __future__ import annotations
+
+import torch
+
+from ..spaces import PromptSpace
+from ..tokens import PromptTokenizer
+from .trunk import Trunk
+
+
+class Subspace:
+    """Embeddings ``start + scale |start| sum_i w_i direction_i`` of a soft prompt with coordinates w."""
+
+    @torch.inference_mode(False)  # whoever asks first: gradients go through these tensors later
+    @torch.no_grad()
+    def __init__(self, trunk: Trunk, encoder: PromptTokenizer, space: PromptSpace) -> None:
+        tokens = encoder.ids(space.start)
+        repeated = [tokens[place % len(tokens)] for place in range(space.virtual_tokens)]
+        self.start_nd = trunk.embed(repeated)
+        length = float(self.start_nd.norm(dim=-1).mean())
+        unit_Wnd = torch.from_numpy(space.directions(self.start_nd.shape[1])).to(self.start_nd)
+        self.directions_Wnd = space.scale * length * unit_Wnd
+
+    def prompts(self, weights_BW: torch.Tensor) -> torch.Tensor:
+        """Embeddings of one soft prompt for each context, shape (B, n, hidden)."""
+        return self.start_nd + torch.einsum("bw,wnd->bnd", weights_BW, self.directions_Wnd)

@@ -1,1 +1,0 @@
-"""The server's halves of the codecs: from an aggregate to the teacher's context."""

@@ -1,0 +1,34 @@
+"""Floors and ceilings: what play is worth without learning, on the same held-out games."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..games.families import unrenamed
+from ..games.heuristics import HEURISTICS, uniform
+from ..games.player import Advance
+from ..games.scripted import play_scripted, play_walkthrough
+from ..protocol.play import GameSpec, Trajectory
+
+Games = Sequence[tuple[GameSpec, int]]
+RANDOM_REPEATS = 3
+
+
+def play_floors(games: Games, streams: Sequence[int], cache: Path, advance: Advance) -> dict[str, list[Trajectory]]:
+    """Play the games at random (several times each, it is cheap), by rules written for the family, and by the book.
+
+    Games that are renamed are played in their own words: chance does not read, and the rules know all words.
+    """
+    played: dict[str, list[Trajectory]] = {"random": [], "heuristic": [], "walkthrough": []}
+    for (spec, seed), stream in zip([(unrenamed(spec), seed) for spec, seed in games], streams, strict=True):
+        for repeat in range(RANDOM_REPEATS):
+            rng = np.random.default_rng([stream, repeat])
+            played["random"].append(play_scripted(spec, seed, uniform, rng, cache))
+        rng = np.random.default_rng(stream)
+        played["heuristic"].append(play_scripted(spec, seed, HEURISTICS.get(spec.family, uniform), rng, cache))
+        played["walkthrough"].append(play_walkthrough(spec, seed, cache))
+        advance(1)
+    return played

@@ -1,0 +1,104 @@
+"""Which public games a run plays for what, and with which random streams: all derived from its configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..games.assignment import amounts, mixes
+from ..games.families import settings_of
+from ..games.splits import Split, assert_disjoint, for_split, game_seed
+from ..protocol.config import RunConfig
+from ..protocol.errors import ConfigError
+from ..protocol.play import GameSpec, specs_from_text
+
+GameId = tuple[GameSpec, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GamePlan:
+    """The public games of a run, every family in equal shares.
+
+    `transfer` are held-out games, by name, of kinds that nobody learns from; as many of each as of a family that is
+    learned from.
+    """
+
+    specs: tuple[GameSpec, ...]
+    rehearsal: tuple[GameId, ...]
+    gate: tuple[GameId, ...]
+    held_out: tuple[GameId, ...]
+    transfer: Mapping[str, tuple[GameId, ...]]
+    seed: int
+
+    @classmethod
+    def of(cls, config: RunConfig) -> GamePlan:
+        """Derive the games.
+
+        Raises
+        ------
+        ConfigError
+            If the configuration names no games, the same family twice, an unknown family or setting, more clients or
+            games than there are seeds, or games to learn from among those for transfer.
+        """
+        specs = specs_from_text(config.games.families)
+        families = [spec.family for spec in specs]
+        if not specs or len(set(families)) < len(families):
+            raise ConfigError(f"games.families must name at least one game, each family once, not {families}")
+        games = config.games
+        most = max(amounts(games.per_client, config.clients, games.amounts, config.seed))
+        game_seed(Split.PRIVATE, (config.cycles + 1) * most - 1, config.clients - 1)
+        mixes(specs, config.clients, games.partition, config.seed)
+        plan = cls(
+            specs,
+            _games(specs, Split.REHEARSAL, games.rehearsal),
+            _games(specs, Split.GATE, games.gate),
+            _games(specs, Split.HELD_OUT, games.held_out),
+            _transfer(specs, games.transfer, math.ceil(games.held_out / len(specs))),
+            config.seed,
+        )
+        assert_disjoint((*plan.rehearsal, *plan.gate), plan.measured)
+        return plan
+
+    @property
+    def measured(self) -> tuple[GameId, ...]:
+        """All games that every version plays and that are reported on."""
+        return (*self.held_out, *(game for games in self.transfer.values() for game in games))
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return tuple(spec.family for spec in self.specs)
+
+    @property
+    def horizon(self) -> int:
+        return max(spec.max_turns for spec in self.specs)
+
+    def streams(self, purpose: str, count: int, cycle: int = 0) -> list[int]:
+        """One seed of a random stream an episode; policies that are compared share purpose and cycle."""
+        return [
+            int(np.random.SeedSequence([self.seed, _number(purpose), cycle, i]).generate_state(1, np.uint64)[0])
+            for i in range(count)
+        ]
+
+    def training_seed(self, cycle: int) -> int:
+        """Seed of the order in which a cycle's rehearsal states are trained on."""
+        return int(np.random.SeedSequence([self.seed, _number("distil"), cycle]).generate_state(1)[0])
+
+
+def _games(specs: tuple[GameSpec, ...], split: Split, count: int) -> tuple[GameId, ...]:
+    return tuple((for_split(specs[i % len(specs)], split), game_seed(split, i)) for i in range(count))
+
+
+def _transfer(learned: tuple[GameSpec, ...], text: str, count: int) -> dict[str, tuple[GameId, ...]]:
+    specs = specs_from_text(text)
+    known = [(spec.family, settings_of(spec)) for spec in learned]
+    if any((spec.family, settings_of(spec)) in known for spec in specs) or len(set(specs)) < len(specs):
+        raise ConfigError(f"games.transfer must name games that nobody learns from, each once, not {text!r}")
+    return {str(spec): _games((spec,), Split.HELD_OUT, count) for spec in specs}
+
+
+def _number(purpose: str) -> int:
+    return int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:4], "big")

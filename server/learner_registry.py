@@ -1,0 +1,43 @@
+"""Which learner a run has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from ..codecs.encoder import load_encoder
+from ..codecs.tactics.coordinates import VOCABULARY
+from ..policies.backend import load_backend
+from ..protocol.config import RunConfig
+from ..protocol.errors import ConfigError
+from .learner import Learner
+from .tactics_learner import TacticsLearner
+from .torch_learner import TorchLearner
+
+
+def make_learner(config: RunConfig, cache: Path) -> Learner:
+    """Return the learner for a run's policy backend.
+
+    Raises
+    ------
+    ConfigError
+        If the backend is unknown.
+    ModelError
+        If the base model is not there.
+    """
+    if config.policy.backend == "tactics":
+        return TacticsLearner(load_encoder(config.codec.name).vocabulary == VOCABULARY)
+    if config.policy.backend in ("torch", "llama"):  # devices may play with llama.cpp; the server trains with torch
+        from ..policies.model_files import find_model
+
+        if find_model(config.policy.base).is_dir() and config.policy.backend == "llama":
+            raise ConfigError("policy.backend 'llama' needs a GGUF file as policy.base: devices read no other")
+        if config.policy.decoding == "free":
+            from .distillation.losses import token_loss
+
+            token_loss(config.distil)
+        return TorchLearner(config, cache)
+    learner = getattr(load_backend(config.policy.backend), "learner", None)
+    if learner is None:
+        raise ConfigError(f"policy.backend {config.policy.backend!r} plays but has no learner(config, cache)")
+    return cast(Learner, learner(config, cache))

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedoel.codecs.codec import load_codec
+from fedoel.codecs.context import TeacherContext, divergence, no_context
+from fedoel.codecs.prefix import coordinates as soft_prompt
+from fedoel.codecs.steering import coordinates as steering
+from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY, cells, tactic_name, tilt
+from fedoel.codecs.tactics.policy import TacticsPolicy
+from fedoel.codecs.tactics.step import LARGEST_WEIGHT
+from fedoel.policies.torch.base import load_base
+from fedoel.policies.torch.model import TorchModel
+from fedoel.policies.torch.policy import TorchPolicy
+from fedoel.protocol.config import ContextConfig, PolicyConfig
+from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
+from fedoel.protocol.play import Turn
+from fedoel.protocol.situation import Memory
+
+SPEC = VectorSpec("tactics", DIMENSION, VOCABULARY, "v", ("coin",), 3, 1e9, 1e9)
+CODEC = load_codec("tactics")
+Asked = tuple[TorchPolicy, list[Turn]]
+UNIFORM = TacticsPolicy("v", np.zeros(DIMENSION, np.float32))
+COMMANDS = ("take coin", "go east", "look")
+
+
+def turn() -> Turn:
+    situation = Memory("Take the coin.", 5).see("-= Hall =-\nA hall.", COMMANDS, 0)
+    return Turn(situation, np.log(np.full(3, 1 / 3, dtype=np.float32)), 0, 0.0)
+
+
+def aggregate(gradient: float, fisher: float) -> Aggregate:
+    array = np.zeros(SPEC.size, dtype=np.float32)
+    cell = int(cells(turn().situation)[0])
+    array[cell], array[DIMENSION + cell] = gradient, fisher
+    return Aggregate(ExperienceVector.unchecked(SPEC, array), 4)
+
+
+def step(given: Aggregate, config: ContextConfig | None = None) -> TeacherContext:
+    return CODEC.solve(given, UNIFORM, [turn()], config or ContextConfig(), no_context(DIMENSION))
+
+
+def test_no_gradient_is_no_context() -> None:
+    context = step(aggregate(0.0, 50.0))
+    assert not context.weights.any()
+    assert abs(context.kl) < 1e-6
+    assert CODEC.lessons(context) == []
+
+
+@pytest.mark.parametrize("limit", [0.01, 0.1, 0.4])
+def test_the_step_ends_at_the_trust_region(limit: float) -> None:
+    context = step(aggregate(30.0, 40.0), ContextConfig(max_kl=limit))
+    teacher = tilt(turn().log_probs, turn().situation, context.weights)
+    kl = float((np.exp(teacher) * (teacher - turn().log_probs)).sum())
+    assert kl == pytest.approx(limit, rel=1e-3)
+    assert context.kl == pytest.approx(kl, rel=1e-3)
+    assert divergence(CODEC.answers(UNIFORM, [turn()], context), [turn()]) == pytest.approx(kl, rel=1e-3)
+
+
+def test_a_second_step_starts_where_the_first_ended_and_has_a_trust_region_of_its_own() -> None:
+    config, given = ContextConfig(max_kl=0.05), aggregate(30.0, 40.0)
+    first = step(given, config)
+    led = replace(turn(), log_probs=tilt(turn().log_probs, turn().situation, first.weights))
+    second = CODEC.solve(given, UNIFORM, [led], config, first)
+    assert second.weights.max() > first.weights.max()
+    assert second.kl == pytest.approx(0.05, rel=1e-3)
+    assert divergence(CODEC.answers(UNIFORM, [turn()], second), [turn()]) > 0.06
+    assert np.array_equal(second.support, 2 * given.vector.fisher)
+
+
+def test_no_sum_of_steps_makes_a_weight_larger_than_rounding_can_tell() -> None:
+    config, context = ContextConfig(max_kl=1e6), no_context(DIMENSION)
+    for _ in range(3):
+        context = CODEC.solve(aggregate(1e4, 1.0), UNIFORM, [turn()], config, context)
+    assert context.weights.max() == LARGEST_WEIGHT
+
+
+def test_what_could_be_chance_is_shrunk_and_what_stands_out_is_not() -> None:
+    config = ContextConfig(step=1.0, damping=1.0, noise=0.1, max_kl=100.0)
+    noise = step(aggregate(1.0, 100.0), config).weights.max()
+    signal = step(aggregate(50.0, 100.0), config).weights.max()
+    assert noise < 0.2 * 1.0 / 101.0
+    assert signal > 0.95 * 50.0 / 101.0
+
+
+def test_lessons_say_what_was_learned() -> None:
+    learned = CODEC.lessons(step(aggregate(30.0, 40.0)))
+    assert learned[0].tactic == "take · named in the goal · not yet tried here"
+    assert learned[0].weight > 0
+    assert learned[0].support == 40.0
+
+
+def test_lessons_are_sorted_by_strength_and_leave_out_trifles() -> None:
+    weights = np.zeros(DIMENSION, dtype=np.float32)
+    weights[:4] = (0.5, -2.0, 0.01, 1.0)
+    learned = CODEC.lessons(TeacherContext(weights, np.zeros_like(weights), 0.0))
+    assert [lesson.weight for lesson in learned] == [-2.0, 1.0, 0.5]
+    assert [lesson.tactic for lesson in learned] == [tactic_name(cell) for cell in (1, 3, 0)]
+
+
+@pytest.fixture
+def asked(tiny_base: Path, tmp_path: Path) -> Asked:
+    """Make a small model, and a turn that it has played."""
+    config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
+    policy = TorchPolicy(TorchModel(load_base(config, tmp_path), 64), {})
+    situation = Memory("Take the coin.", 5).see("-= Hall =-\nA hall.", ("go east", "go west", "go down"), 0)
+    return policy, [Turn(situation, policy.score([situation])[0], 0, 0.0)]
+
+
+def test_a_control_vector_is_one_of_its_parts_at_one_of_two_strengths(asked: Asked) -> None:
+    (policy, turns), codec = asked, load_codec("steering")
+    spec = replace(SPEC, codec="steering", dimension=steering.DIMENSION, vocabulary=steering.VOCABULARY)
+    array = np.zeros(spec.size, dtype=np.float32)
+    array[: steering.DIMENSION] = np.random.default_rng(0).normal(0, 9, steering.DIMENSION)
+    array[steering.DIMENSION : 2 * steering.DIMENSION] = 100.0
+    bounds, given = ContextConfig(step=4.0, max_kl=0.002), Aggregate(ExperienceVector.unchecked(spec, array), 4)
+    context = codec.solve(given, policy, turns, bounds, no_context(steering.DIMENSION))
+    assert codec.chooses and np.count_nonzero(context.weights) == steering.DIMENSION
+    choices = codec.choices(policy, turns, context, bounds)
+    assert len({choice.name for choice in choices}) == len(choices) == 2 * len(steering.parts())
+    for (name, part), strong, weak in zip(steering.parts().items(), choices[::2], choices[1::2], strict=True):
+        assert strong.name.startswith(name) and weak.name.startswith(name)
+        ratios = strong.context.weights[part] / context.weights[part]
+        assert np.allclose(ratios, ratios[0], rtol=1e-4) and ratios[0] > 0
+        assert np.count_nonzero(strong.context.weights) == part.stop - part.start
+        assert np.allclose(weak.context.weights, strong.context.weights / 2)
+        assert 0.0005 < strong.context.kl <= 0.002
+        assert 0 < weak.context.kl < 0.6 * strong.context.kl
+        assert strong.context.kl == pytest.approx(divergence(codec.answers(policy, turns, strong.context), turns))
+
+
+def test_a_soft_prompt_stays_near_its_text_however_little_the_model_minds(asked: Asked) -> None:
+    (policy, turns), codec, size = asked, load_codec("prefix"), soft_prompt.DIMENSION
+    spec = replace(SPEC, codec="prefix", dimension=size, vocabulary=soft_prompt.VOCABULARY)
+    array = np.concatenate([np.full(size, 50.0), np.ones(spec.size - size)]).astype(np.float32)
+    given, bounds = Aggregate(ExperienceVector.unchecked(spec, array), 4), ContextConfig(max_kl=1e6)
+    context = codec.solve(given, policy, turns, bounds, no_context(size))
+    assert np.linalg.norm(context.weights) == pytest.approx(soft_prompt.RADIUS, rel=1e-4)
+    assert context.kl == pytest.approx(divergence(codec.answers(policy, turns, context), turns))
+
+
+@pytest.mark.parametrize("name", ["tactics", "tactics-text", "prefix", "text", "raw"])
+def test_other_contexts_leave_no_choice(name: str) -> None:
+    codec = load_codec(name)
+    assert not codec.chooses
+    assert codec.choices(UNIFORM, [turn()], no_context(codec.encoder.dimension), ContextConfig()) == []

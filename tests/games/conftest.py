@@ -1,0 +1,49 @@
+"""Games small enough to be made by a test run, and one cache that all tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedoel.games import Game, build_game
+from fedoel.protocol.play import GameSpec
+
+SPECS = tuple(
+    GameSpec.parse(text)
+    for text in (
+        "coin-collector level=102 turns=6",
+        "treasure-hunter level=5 turns=10",
+        "cooking recipe=1 take=1 split=train turns=10",
+        "frozen-lake size=4 split=train turns=12",
+        "sokoban split=train turns=5",
+        "orchard turns=6",
+        "mirror-orchard trees=2 turns=6",
+        "coin-collector level=102 renamed=1 turns=6",
+        "treasure-hunter level=5 renamed=1 turns=10",
+        "cooking recipe=1 take=1 renamed=1 split=train turns=10",
+        "frozen-lake size=4 renamed=1 split=train turns=12",
+        "sokoban renamed=1 split=train turns=5",
+        "orchard renamed=1 turns=6",
+    )
+)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("games")
+
+
+@pytest.fixture(params=SPECS, ids=lambda spec: f"{spec.family}{' renamed' * dict(spec.settings).get('renamed', 0)}")
+def spec(request: pytest.FixtureRequest) -> GameSpec:
+    chosen = request.param
+    assert isinstance(chosen, GameSpec)
+    return chosen
+
+
+@pytest.fixture
+def game(spec: GameSpec, cache: Path) -> Iterator[Game]:
+    game = build_game(spec, cache)
+    yield game
+    game.close()

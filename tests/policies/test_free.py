@@ -1,0 +1,114 @@
+"""Free decoding: what is written is what a plain model would write, and what is read on is what is read at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from fedoel.codecs.prefix.coordinates import SPACE as PREFIX
+from fedoel.codecs.steering.coordinates import SPACE as STEERING
+from fedoel.games.player import play_episodes
+from fedoel.policies.several import several
+from fedoel.policies.spaces import ControlVector, SoftPrompt
+from fedoel.policies.torch.base import load_base
+from fedoel.policies.torch.free import Decoding, FreePolicy
+from fedoel.policies.torch.model import TorchModel
+from fedoel.policies.torch.policy import TorchPolicy
+from fedoel.protocol.config import PolicyConfig
+from fedoel.protocol.play import GameSpec
+from fedoel.protocol.prompts import Style
+
+from .test_torch_policy import situations
+
+ADVICE = "Advice: take what shines.\n"
+
+
+@pytest.fixture
+def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
+    config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
+    return TorchModel(load_base(config, tmp_path), 512, Style(free=True))
+
+
+def streams(count: int) -> list[np.random.Generator]:
+    return [np.random.default_rng(place) for place in range(count)]
+
+
+def test_it_writes_what_a_plain_model_would_write(model: TorchModel, tiny_base: Path) -> None:
+    reference = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
+    asked = situations()
+    answers = FreePolicy(TorchPolicy(model, {}), Decoding(1e-4, 6)).respond(
+        list(zip(asked, streams(len(asked)), strict=True))
+    )
+    for row, answer in zip(model.encoder.encode(asked), answers, strict=True):
+        tokens = [*model.encoder.head, *row.scene, *row.moment]
+        for written in answer.tokens:  # so cold that it is greedy
+            with torch.inference_mode():
+                wanted = int(reference(torch.tensor([tokens])).logits[0, -1].argmax())
+            assert written == wanted
+            tokens.append(written)
+        assert answer.text == model.encoder.text(answer.tokens)
+        assert len(answer.tokens) == 6 or answer.tokens[-1] == model.encoder.end
+
+
+@pytest.mark.parametrize("context", ["none", "words", "prefix", "steering"])
+def test_scores_beside_the_text_are_the_policys_own(model: TorchModel, context: str) -> None:
+    rng, policy = np.random.default_rng(0), FreePolicy(TorchPolicy(model, {}), Decoding(1.0, 4))
+    vector = rng.normal(0, 0.1, STEERING.dimension).astype(np.float32)
+    made = {
+        "none": lambda: policy,
+        "words": lambda: policy.behind(ADVICE),
+        "prefix": lambda: policy.behind(SoftPrompt(PREFIX, rng.normal(0, 1, PREFIX.dimension).astype(np.float32))),
+        "steering": lambda: policy.steered(ControlVector(STEERING, vector)),
+    }[context]()
+    asked = situations()
+    answers = made.respond(list(zip(asked, streams(len(asked)), strict=True)))
+    for answer, scored, bare in zip(answers, made.score(asked), policy.score(asked), strict=True):
+        assert np.allclose(answer.log_probs, scored, atol=1e-5)
+        assert context == "none" or len(scored) == 1 or not np.allclose(scored, bare, atol=1e-4)
+
+
+def test_an_answer_does_not_depend_on_the_others(model: TorchModel) -> None:
+    policy, asked = FreePolicy(TorchPolicy(model, {}), Decoding(1.0, 5)), situations()
+    together = policy.respond(list(zip(asked, streams(len(asked)), strict=True)))
+    alone = [policy.respond([pair])[0] for pair in zip(asked, streams(len(asked)), strict=True)]
+    assert [answer.tokens for answer in together] == [answer.tokens for answer in alone]
+
+
+def test_the_style_is_part_of_the_version(model: TorchModel, tiny_base: Path, tmp_path: Path) -> None:
+    walked = TorchModel(model.base, 512)
+    unlisted = TorchModel(model.base, 512, Style(free=True, listed=False))
+    versions = {TorchPolicy(each, {}).version for each in (model, walked, unlisted)}
+    assert len(versions) == 3
+
+
+def test_several_contexts_share_the_turns(model: TorchModel) -> None:
+    policy = FreePolicy(TorchPolicy(model, {}), Decoding(1.0, 3))
+    members = [policy.behind(f"Advice {n}.\n") for n in range(3)]
+    whole, asked = several(members), situations()
+    for situation, scored in zip(asked, whole.score(asked), strict=True):
+        own = [member.score([situation])[0] for member in members]
+        assert any(np.allclose(scored, other, atol=1e-5) for other in own)
+    assert several(members[:1]) is members[0]
+
+
+def test_it_can_write_about_what_it_is_told(model: TorchModel) -> None:
+    policy = TorchPolicy(model, {})
+    asked = [("What did you learn?", np.random.default_rng(1)), ("Say more.", np.random.default_rng(2))]
+    texts = policy.tell(asked, 7)
+    assert len(texts) == 2
+    again = [policy.tell([(text, np.random.default_rng(seed))], 7)[0] for seed, (text, _) in enumerate(asked, 1)]
+    assert texts == again
+
+
+def test_a_game_is_played_with_what_is_written(model: TorchModel, tmp_path: Path) -> None:
+    spec = GameSpec.parse("frozen-lake turns=6")
+    policy = FreePolicy(TorchPolicy(model, {}), Decoding(1.0, 4))
+    (played,) = play_episodes(policy, [(spec, 3)], [0], tmp_path)
+    # A random model writes no command: two of those in a row end the game.
+    assert [turn.valid for turn in played.turns] == [False, False]
+    assert played.turns[0].response
+    assert 2 <= played.response_tokens <= 8

@@ -1,0 +1,136 @@
+"""Cards, bundles and lists of members: what is written is read, and nothing else is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedoel.protocol.errors import EnrolmentError, VersionError
+from fedoel.protocol.fleet.enrolment import (
+    Bundle,
+    Card,
+    bundle_from_text,
+    bundle_to_text,
+    card_from_text,
+    card_to_text,
+    check_address,
+    sign_bundle,
+    sign_card,
+)
+from fedoel.protocol.fleet.members import read_members, sign_members
+from fedoel.server.operate.certificates import certificate_to_pem, make_authority, make_key
+
+OWNER, DEVICE = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
+FLEET = OWNER.public_key().public_bytes_raw()
+AUTHORITY, STRANGER = make_key(), make_key()
+CA = certificate_to_pem(make_authority(AUTHORITY))
+
+
+def node_key(curve: ec.EllipticCurve) -> str:
+    public = ec.generate_private_key(curve).public_key()
+    return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+NODE = node_key(ec.SECP384R1())
+names = st.from_regex(r"[a-z0-9][a-z0-9-]{0,31}", fullmatch=True)
+
+
+def bundle() -> Bundle:
+    plain = Bundle("kitchen", 4, "fleet.example.org:443", CA.decode(), FLEET.hex(), sign_members(OWNER, 3, [bytes(32)]))
+    return sign_bundle(AUTHORITY, plain)
+
+
+@given(names)
+def test_a_card_is_read_as_it_was_written(name: str) -> None:
+    card = sign_card(DEVICE, name, NODE)
+    assert card_from_text(card_to_text(card)) == card
+
+
+@given(st.integers(0, 2000), st.integers(1, 255))
+def test_a_card_or_bundle_that_was_changed_is_refused(place: int, change: int) -> None:
+    """Any byte of it; what is changed in a comment, or in the case of hexadecimal digits, changes nothing."""
+    for text, read in ((card_to_text(sign_card(DEVICE, "kitchen", NODE)), card_from_text), (TEXT, bundle_from_text)):
+        data = bytearray(text.encode())
+        data[place % len(data)] ^= change
+        try:
+            found = read(data.decode("utf-8", "replace"))
+        except EnrolmentError:
+            continue
+        assert replace(found, signature="") == replace(read(text), signature="")
+
+
+TEXT = bundle_to_text(bundle())
+
+
+def test_a_bundle_is_read_as_it_was_written_and_comes_from_the_authority_that_is_known() -> None:
+    made = bundle()
+    assert bundle_from_text(bundle_to_text(made)) == made == bundle_from_text(bundle_to_text(made), CA)
+    other = certificate_to_pem(make_authority(STRANGER))
+    with pytest.raises(EnrolmentError, match="another authority"):
+        bundle_from_text(bundle_to_text(made), other)
+    forged = sign_bundle(STRANGER, made)  # names the true authority, and is signed by somebody else
+    with pytest.raises(EnrolmentError, match="changed on its way"):
+        bundle_from_text(bundle_to_text(forged), CA)
+
+
+EXCHANGES = {
+    "number = 4": "number = 5",
+    "kitchen": "cellar",
+    "fleet.example.org": "evil.example.org",
+    'model = ""': f'model = "{"a" * 64}"',
+}
+
+
+@pytest.mark.parametrize("before", EXCHANGES)
+def test_no_part_of_a_bundle_can_be_exchanged(before: str) -> None:
+    assert before in TEXT
+    with pytest.raises(EnrolmentError, match="changed on its way"):
+        bundle_from_text(TEXT.replace(before, EXCHANGES[before]))
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "name = 3", TEXT + 'more = "x"\n', "name = 'x'\n" * 2, "\0"])
+def test_other_files_are_refused(text: str) -> None:
+    for read in (card_from_text, bundle_from_text):
+        with pytest.raises(EnrolmentError):
+            read(text)
+
+
+@pytest.mark.parametrize("key", [node_key(ec.SECP256R1()), "ssh-ed25519 AAAA", "", f"{NODE}\n{NODE}"])
+def test_keys_of_another_kind_are_refused(key: str) -> None:
+    with pytest.raises(EnrolmentError, match="P-384"):
+        Card("kitchen", key, FLEET.hex())
+
+
+@pytest.mark.parametrize("name", ["", "Kitchen", "a b", "-a", "a" * 33, "../x", "ä"])
+def test_names_are_plain(name: str) -> None:
+    with pytest.raises(EnrolmentError, match="no name for a device"):
+        sign_card(DEVICE, name, NODE)
+
+
+def test_addresses() -> None:
+    assert check_address("fleet.example.org:443") == ("fleet.example.org", 443)
+    assert check_address("[::1]:8443") == ("::1", 8443)
+    for wrong in ("fleet", "fleet:", "fleet:0", "fleet:70000", "https://fleet:1", "a b:1"):
+        with pytest.raises(EnrolmentError, match="HOST:PORT"):
+            check_address(wrong)
+
+
+@given(st.integers(0, 2**31), st.lists(st.binary(min_size=32, max_size=32), max_size=5, unique=True))
+def test_a_list_of_members_is_read_as_it_was_signed(number: int, members: list[bytes]) -> None:
+    found = read_members(FLEET, sign_members(OWNER, number, members))
+    assert (found.number, found.identities) == (number, frozenset(members))
+
+
+def test_lists_of_members_that_are_not_signed_are_refused() -> None:
+    text = sign_members(OWNER, 3, [bytes(32)])
+    stranger = sign_members(DEVICE, 3, [bytes(32)])
+    for wrong in (re.sub('"number": 3', '"number": 9', text), stranger, "", text.splitlines()[1], text[:-20]):
+        with pytest.raises(VersionError, match="fetch it again"):
+            read_members(FLEET, wrong)
