@@ -27,8 +27,8 @@ from fedoel.client.runtime import LocalRuntime
 from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.server.app import run
+from fedoel.server.cycle.public_games import PublicGames
 from fedoel.server.game_plan import GamePlan
-from fedoel.server.public import PublicGames
 from fedoel.server.registry import load_adapter
 from fedoel.simulations.attacks.app import Gang, make_attacked_app, malicious_of
 from fedoel.simulations.attacks.vectors import ATTACKS

@@ -220,8 +220,8 @@ def prepare(turns: Sequence[int], batch: int, scratch: Path) -> dict[str, Any]:
     from fedoel.policies.torch.base import dequantised
     from fedoel.protocol.play import turns_of
     from fedoel.protocol.prompts import SYSTEM, render
+    from fedoel.server.cycle.public_games import PublicGames
     from fedoel.server.game_plan import GamePlan
-    from fedoel.server.public import PublicGames
     from fedoel.simulations.scenario import load_scenario
 
     config, cache, wanted = load_scenario("quick"), default_cache(), batch * sum(turns)

@@ -42,7 +42,7 @@ CYCLE_PHASES = ("rehearsal", "collect", "context", "teacher", "distil", "gate", 
 
 
 class EventLog:
-    """Appends events to a file and tells a listener; opened on an older log, it goes on where that one stopped.
+    """Appends events to a file and tells a listener, inside a ``with`` block; an older log is continued.
 
     Parameters
     ----------
@@ -57,27 +57,22 @@ class EventLog:
     def __init__(
         self, path: Path, listener: Listener | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            earlier = _mend(path)
-            # One unbuffered write a line: a killed process loses at most the line that it was writing.
-            self._file = path.open("ab", buffering=0)
-        except OSError as error:
-            raise FedoelError(f"cannot write to {path}: {error.strerror}; choose another folder") from error
-        self._listener = listener
-        self._clock = clock
-        self._zero = clock() - (earlier[-1]["t"] if earlier else 0.0)
+        self.path, self._listener, self._clock = path, listener, clock
 
     def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            earlier = _mend(self.path)
+            # One unbuffered write a line: a killed process loses at most the line that it was writing.
+            self._file = self.path.open("ab", buffering=0)
+        except OSError as error:
+            raise FedoelError(f"cannot write to {self.path}: {error.strerror}; choose another folder") from error
+        self._zero = self._clock() - (earlier[-1]["t"] if earlier else 0.0)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; nothing can be written any more."""
         self._file.close()
 
     def emit(self, event: str, **fields: Any) -> None:

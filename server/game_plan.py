@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..codecs.encoder import Encoder
 from ..games.assignment import amounts, mixes
 from ..games.families import settings_of
 from ..games.splits import Split, assert_disjoint, for_split, game_seed
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
+from ..protocol.experience import VectorSpec
 from ..protocol.play import GameSpec, specs_from_text
 
 GameId = tuple[GameSpec, int]
@@ -75,6 +77,13 @@ class GamePlan:
     @property
     def horizon(self) -> int:
         return max(spec.max_turns for spec in self.specs)
+
+    def vector_spec(self, config: RunConfig, encoder: Encoder, version: str) -> VectorSpec:
+        """Return the vector that the run asks for about a policy version."""
+        return VectorSpec(
+            encoder.name, encoder.dimension, encoder.vocabulary, version, self.families, self.horizon,
+            config.codec.clipping_norm, config.codec.fisher_norm,
+        )  # fmt: skip
 
     def streams(self, purpose: str, count: int, cycle: int = 0) -> list[int]:
         """One seed of a random stream an episode; policies that are compared share purpose and cycle."""

@@ -19,7 +19,7 @@ from typing import Any
 from ..protocol.config import RunConfig, Scalar, read_toml
 from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
-from ..server.phases import lend_cycle
+from ..server.cycle.phases import lend_cycle
 from ..server.run_folder import prepare_folder
 from .baselines.baseline import Baseline, Federated, load_baseline
 from .experiment_table import arms_table

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..protocol.config import CodecConfig, RunConfig
-from ..server.phases import cycle_folder
+from ..server.cycle.phases import cycle_folder
 from ..server.summary import write_summary
 from .inprocess import run_inprocess
 from .summary import read_summary

@@ -19,7 +19,8 @@ from ..policies.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.fleet.membership import Membership
 from ..protocol.messages import PlayRequest
-from ..server.app import check, run
+from ..server.app import MakeGate, check, run
+from ..server.gate import PublicGate
 from .batching import Batcher
 from .grid import InProcessGrid
 from .identity import server_identity
@@ -56,6 +57,7 @@ def run_inprocess(
     *,
     make: Callable[[Runtime], ClientApp] = make_app,
     present: Sequence[int] | None = None,
+    make_gate: MakeGate = PublicGate,
 ) -> None:
     """Run every cycle of a run in this process.
 
@@ -71,13 +73,15 @@ def run_inprocess(
         Builds the nodes' app: that of a device, or a baseline's.
     present
         The clients whose nodes are there, all by default.
+    make_gate
+        Builds what decides whether a context is distilled and a candidate promoted.
     """
     config, inner, batcher = whole_fleet(config, present), runtime or LocalRuntime(), Batcher()
     cache = inner.cache(config)
     check(config, cache)
     grid = InProcessGrid(make(BatchingRuntime(inner, batcher)), config.clients, config.to_flat(), batcher, present)
     with server_identity(), made_ahead(games_ahead(config), cache):
-        run(grid, config, cache, listener, engine="inprocess")
+        run(grid, config, cache, listener, engine="inprocess", make_gate=make_gate)
 
 
 def whole_fleet(config: RunConfig, present: Sequence[int] | None = None) -> RunConfig:

@@ -29,7 +29,7 @@ from ..protocol.messages import PlayRequest
 from ..protocol.play import Trajectory
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.masks import cell_type
-from ..server.phases import load_phase
+from ..server.cycle.phases import load_phase
 from ..server.run_folder import stored_config
 from ..strategies.secure_mean import SecureMean, Tally
 from .loopback import NOTES

@@ -10,8 +10,8 @@ from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, PrivacyError
 from ..protocol.experience import VectorSpec
-from .consolidator import Traffic
 from .experience import ExperienceStrategy, log
+from .rounds import Traffic
 
 EXHAUSTED = "privacy budget exhausted"
 
@@ -21,7 +21,7 @@ class BudgetStrategy(ExperienceStrategy):
 
     def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
         """Draw the devices of a release, in random order; a fixed share of them where releases have no noise."""
-        safeguards = self.consolidator.safeguards
+        safeguards = self.server.safeguards
         rng = np.random.default_rng([self.seed, cycle, exchange, len(nodes), safeguards.secret])
         if safeguards.noisy:
             chance = safeguards.chance
@@ -33,14 +33,14 @@ class BudgetStrategy(ExperienceStrategy):
     def check(self, spec: VectorSpec) -> None:
         """Refuse cohorts that are too small to hide in, and budgets that no noise keeps."""
         try:
-            self.consolidator.safeguards.plan(spec)
+            self.server.safeguards.plan(spec)
         except PrivacyError as error:
             raise ConfigError(str(error)) from error
 
     def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Make a release, or say that there is nothing left to make one with."""
         try:
-            self.consolidator.safeguards.check_budget()
+            self.server.safeguards.check_budget()
         except PrivacyError as error:
             log(WARNING, "exchange: no release: %s", error)
             self.hand_on(server_round, None, Traffic(0.0, 0.0, 0, {EXHAUSTED: 1}))

@@ -48,7 +48,7 @@ class PublicOnly(Mean):
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Give what the server's rehearsal says, a sum over its games."""
-        own = self.consolidator.reference(*self.current)
+        own = self.server.rounds.reference(*self.current)
         whole = super().aggregate(contributions)
         return replace(whole, vector=replace(whole.vector, gradient=own.gradient, fisher=own.fisher))
 

@@ -47,7 +47,7 @@ class GroupedSecure(SecureGroups):
         """Groups that point where the server's own experience points."""
         if self.min_likeness <= -1 or not groups:
             return groups
-        own = self.consolidator.reference(cycle, exchange).gradient
+        own = self.server.rounds.reference(cycle, exchange).gradient
         return [group for group in groups if cosine(group.vector.gradient, own) >= self.min_likeness]
 
     def _combined(self, groups: list[Aggregate]) -> Aggregate:

@@ -18,7 +18,7 @@ class CentralMean(BudgetStrategy):
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Clip and round each vector as a device would, and add the noise once."""
-        spec, safeguards = contributions[0].vector.spec, self.consolidator.safeguards
+        spec, safeguards = contributions[0].vector.spec, self.server.safeguards
         plan = safeguards.plan(spec)
         safeguards.spend(self.current[0])
         whole = np.sum([plan.steps_of(each.vector.parts()) for each in contributions], axis=0) + plan.noise()
@@ -33,7 +33,7 @@ class LocalMean(BudgetStrategy):
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Add up what is noisy already."""
-        safeguards, devices = self.consolidator.safeguards, len(contributions)
+        safeguards, devices = self.server.safeguards, len(contributions)
         plan = safeguards.plan(contributions[0].vector.spec)
         safeguards.spend(self.current[0])
         return Aggregate(total(each.vector for each in contributions), devices, plan.variance("gradient", devices))

@@ -48,7 +48,7 @@ class SecureGroups(SecureMean):
 
     def check(self, spec: VectorSpec) -> None:
         """Refuse groups in which secrets would not be safe, and cohorts that are one group."""
-        safeguards = self.consolidator.safeguards
+        safeguards = self.server.safeguards
         if safeguards.sample < 2 * self.group_size:
             raise ConfigError(
                 f"{safeguards.sample} devices an exchange do not make two groups of {self.group_size}: raise clients "
@@ -58,8 +58,8 @@ class SecureGroups(SecureMean):
 
     def plan(self, spec: VectorSpec) -> PrivacyPlan:
         """Return the plan of one group's sum: that of the run, for as many devices as a group may have."""
-        whole = self.consolidator.safeguards.plan(spec)
-        least = max(2, int(self.group_size * (1 - self.consolidator.safeguards.max_dropout)))
+        whole = self.server.safeguards.plan(spec)
+        least = max(2, int(self.group_size * (1 - self.server.safeguards.max_dropout)))
         return PrivacyPlan.make(whole.parts, 2 * self.group_size - 1, least, 0.0)
 
     def groups(self, cohort: list[int]) -> list[list[int]]:

@@ -26,9 +26,9 @@ from ..protocol.secagg.terms import Terms
 from .asking import Patience, send_and_receive
 from .budget import BudgetStrategy
 from .cohort import wait_for_nodes
-from .consolidator import Traffic
 from .experience import log
 from .replies import SILENT, failure
+from .rounds import Traffic
 
 FAILED = "round failed"
 ATTEMPTS = 2  # a phase is idempotent: who did not answer in time is asked once more
@@ -79,11 +79,11 @@ class SecureMean(BudgetStrategy):
     def check(self, spec: VectorSpec) -> None:
         """Refuse cohorts whose secrets would not be safe, too."""
         super().check(spec)
-        self.check_graph(self.consolidator.safeguards.sample)
+        self.check_graph(self.server.safeguards.sample)
 
     def check_graph(self, devices: int) -> None:
         """Refuse a secure sum over so many devices in which their secrets would not be safe."""
-        safeguards = self.consolidator.safeguards
+        safeguards = self.server.safeguards
         try:
             choose_graph(devices, safeguards.colluding, safeguards.max_dropout)
         except SecureSumError as error:
@@ -101,11 +101,11 @@ class SecureMean(BudgetStrategy):
 
     def plan(self, spec: VectorSpec) -> PrivacyPlan:
         """Return the privacy plan of one secure sum."""
-        return self.consolidator.safeguards.plan(spec)
+        return self.server.safeguards.plan(spec)
 
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Run one round; a round that fails is an exchange in which nothing was learned."""
-        tally, request = Tally(), self.consolidator.request(*self.place(server_round))
+        tally, request = Tally(), self.server.rounds.request(*self.place(server_round))
         found = self.sums(grid, server_round, request, timeout, tally)
         aggregate = self.combine(server_round, found, tally) if found else None
         accepted = aggregate.cohort if aggregate else 0
@@ -159,7 +159,7 @@ class SecureMean(BudgetStrategy):
         self, cohort: int, request: PlayRequest, timeout: float, tally: Tally
     ) -> Generator[_Ask, None, Aggregate]:
         """One secure sum over a cohort of this size: each phase asks, and goes on with what was taken."""
-        safeguards, spec = self.consolidator.safeguards, request.spec
+        safeguards, spec = self.server.safeguards, request.spec
         plan = self.plan(spec)
         if not safeguards.noisy:  # devices that joined after the plan was made take part in their turn
             cohort = min(cohort, plan.cohort)
@@ -187,7 +187,7 @@ class SecureMean(BudgetStrategy):
         return Aggregate(ExperienceVector.from_parts(spec, total), devices, plan.variance("gradient", devices))
 
     def _terms(self, cohort: int, spec: VectorSpec, plan: PrivacyPlan) -> Terms:
-        safeguards = self.consolidator.safeguards
+        safeguards = self.server.safeguards
         if not plan.minimum <= cohort <= plan.cohort:
             raise SecureSumError(f"{cohort} devices were drawn, outside of the plan's {plan.minimum} to {plan.cohort}")
         graph = choose_graph(cohort, safeguards.colluding, safeguards.max_dropout)

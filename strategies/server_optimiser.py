@@ -2,7 +2,7 @@
 
 They go before any way to aggregate: ``class SecureMomentum(ServerMomentum, SecureMean)`` is a strategy already.
 
-What they keep is what they last handed on, which the consolidator has on disk: a run that is resumed goes on as it was.
+What they keep is what they last handed on, which the server has on disk: a run that is resumed goes on as it was.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ServerMomentum(ExperienceStrategy):
 
     def optimise(self, aggregate: Aggregate, cycle: int, exchange: int) -> Aggregate:
         """Mix with what was handed on before, on the scale of this cohort."""
-        before = self.consolidator.collected_before(cycle, exchange)
+        before = self.server.rounds.collected_before(cycle, exchange)
         if before is None:
             return aggregate
         beta, scale = self.server_momentum, aggregate.cohort / before.cohort
@@ -69,7 +69,7 @@ class ServerAdam(ExperienceStrategy):
 
     def optimise(self, aggregate: Aggregate, cycle: int, exchange: int) -> Aggregate:
         """Move both moments, on the scale of this cohort."""
-        before = self.consolidator.collected_before(cycle, exchange)
+        before = self.server.rounds.collected_before(cycle, exchange)
         gradient = aggregate.vector.gradient
         if before is None:
             return replace(aggregate, vector=_with(aggregate.vector, gradient, np.abs(gradient)), parts=())

@@ -34,7 +34,7 @@ class Trusted(ExperienceStrategy):
 
     def _trusted(self, contributions: Sequence[Contribution]) -> tuple[Rows, NDArray[np.float64]]:
         """Rows of bounded vectors, and how far each is trusted, at least one of them."""
-        own = self.consolidator.reference(*self.current).gradient
+        own = self.server.rounds.reference(*self.current).gradient
         inside = within_median(contributions)
         trust = trust_in([each.vector for each in inside], own)
         if not trust.any():

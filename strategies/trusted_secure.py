@@ -26,7 +26,7 @@ class TrustedSecure(SecureGroups):
 
     def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
         """Weigh the groups, on the scale of the sum over those that count; None if none does."""
-        own = self.consolidator.reference(*self.place(server_round)).gradient
+        own = self.server.rounds.reference(*self.place(server_round)).gradient
         groups = self.standing_in(sums)
         trust = trust_in([group.vector for group in groups], own)
         counts = [(group, each) for group, each in zip(groups, trust, strict=True) if each > 0]

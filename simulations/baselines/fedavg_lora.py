@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -23,12 +22,11 @@ from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.fleet.membership import keys_folder
 from ...protocol.messages import records_bytes
-from ...server.app import check as checked_parts
-from ...server.cycle import Cycles
-from ...server.events import EventLog
+from ...server.app import prepare
+from ...server.cycle.server import CycleServer
 from ...server.fleet import make_fleet
-from ...strategies.consolidator import Traffic
 from ...strategies.replies import failure
+from ...strategies.rounds import Traffic
 from ..batching import Batcher
 from ..engines import check
 from ..grid import InProcessGrid
@@ -106,16 +104,15 @@ class FedAvgLora:
 
     def _serve(self, grid: Orderly, config: RunConfig, runtime: Runtime, listener: Listener | None) -> None:
         """Let Flower's strategy turn the rounds."""
-        _, plan, learner = checked_parts(config, runtime.cache(config))
+        _, server = prepare(config, runtime.cache(config), listener, "inprocess")
         make_fleet(keys_folder(config), config.clients)
-        with EventLog(Path(config.out) / "events.jsonl", listener) as log:
-            cycles = Cycles(config, plan, learner, log, runtime.cache(config), "inprocess")
-            cycles.start()
-            rounds = Rounds(cycles, self, grid)
+        with server.run.log as log:
+            server.start()
+            rounds = AveragingRounds(server, self, grid)
             rounds.go_on()
             if rounds.before < config.cycles:
                 self.flower(config.clients).start(
-                    grid, arrays_of(cycles.current.adapter), config.cycles - rounds.before,
+                    grid, arrays_of(server.state.version.adapter), config.cycles - rounds.before,
                     train_config=rounds.asked, evaluate_fn=rounds.measure,
                 )  # fmt: skip
             log.emit("run_finished", summary="summary.json")
@@ -148,10 +145,10 @@ class Orderly(InProcessGrid):
 
 
 @dataclass
-class Rounds:
+class AveragingRounds:
     """What surrounds Flower's rounds: the request before each, and the measures after it."""
 
-    cycles: Cycles
+    server: CycleServer
     options: FedAvgLora
     grid: Orderly
     before: int = 0
@@ -159,25 +156,25 @@ class Rounds:
 
     def go_on(self) -> None:
         """Take up what an interrupted run has left. The moments of a server optimiser start anew then."""
-        while (adapter := self.cycles.adopted(self.before + 1)) is not None:
+        while (adapter := self.server.adopted(self.before + 1)) is not None:
             self.before += 1
-            self.cycles.adopt(self.before, adapter)
+            self.server.adopt(self.before, adapter)
 
     def measure(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Measure a round's average, and prepare the next round; Flower's way to evaluate on the server."""
         cycle, metrics = self.before + server_round, None
         if server_round:
-            self.cycles.collect(cycle, 1, None, self._traffic(arrays))
-            self.cycles.adopt(cycle, adapter_of(arrays))
-            metrics = MetricRecord({"win-rate": float(self.cycles.summary["cycles"][-1]["held_out"]["win_rate"])})
-        if cycle < self.cycles.config.cycles:
+            self.server.collect(cycle, 1, None, self._traffic(arrays))
+            self.server.adopt(cycle, adapter_of(arrays))
+            metrics = MetricRecord({"win-rate": float(self.server.state.summary["cycles"][-1]["held_out"]["win_rate"])})
+        if cycle < self.server.run.config.cycles:
             self._ask(cycle + 1)
         return metrics
 
     def _ask(self, cycle: int) -> None:
-        options, config = self.options, self.cycles.config
+        options, config = self.options, self.server.run.config
         rate = options.learning_rate or config.distil.learning_rate
-        asked = asked_of(self.cycles.request(cycle, 1), self.before)
+        asked = asked_of(self.server.request(cycle, 1), self.before)
         training = {"epochs": options.epochs, "learning-rate": rate, "temperature": options.temperature}
         for name, value in {**asked, **training}.items():
             self.asked[name] = value

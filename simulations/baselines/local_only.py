@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
+from ...server.cycle.phases import lend_cycle
 from ...server.evaluation import wilson
-from ...server.phases import lend_cycle
 from ...server.run_folder import prepare_folder
 from ...server.summary import write_summary
 from ..engines import check

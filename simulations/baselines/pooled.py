@@ -23,7 +23,7 @@ from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.host.files import write_whole
 from ...protocol.messages import reply_to_records, request_from_records
-from ...server.phases import cycle_folder
+from ...server.cycle.phases import cycle_folder
 from ...server.summary import write_summary
 from ..engines import check
 from ..inprocess import run_inprocess

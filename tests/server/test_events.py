@@ -122,4 +122,4 @@ def test_a_line_that_did_not_fit_on_the_disk_is_said_and_cut_off_later(tmp_path:
 def test_a_log_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FedoelError, match="choose another folder"):
-        EventLog(tmp_path / "file" / "events.jsonl")
+        EventLog(tmp_path / "file" / "events.jsonl").__enter__()

@@ -15,8 +15,8 @@ from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
+from fedoel.server.cycle.phases import load_phase
 from fedoel.server.events import read_events
-from fedoel.server.phases import load_phase
 from fedoel.simulations import engines
 from fedoel.simulations.cli import REFUSED, main
 from fedoel.simulations.experiment import BUILT_IN, FOLDER, load_experiment, run_experiment

@@ -28,9 +28,9 @@ from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.messages import PlayRequest, request_from_records
 from fedoel.protocol.versions import Manifest
 from fedoel.server import app as server
+from fedoel.server.cycle.phases import Outcome, Phases
 from fedoel.server.events import EventLog
 from fedoel.server.learner import Adapter, Consolidated, Consolidation
-from fedoel.server.phases import Outcome, Phases
 from fedoel.server.registry import load_adapter, save_version
 from fedoel.server.tactics_learner import TacticsLearner
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ import pytest
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import DistilConfig, GamesConfig, PolicyConfig, RunConfig, StrategyConfig, WarmStartConfig
 from fedoel.protocol.experience import BASE_COUNTERS
-from fedoel.server import cycle
-from fedoel.server.gate import Trial, Verdict
 from fedoel.server.registry import load_adapter
 from fedoel.simulations.evaluate import measure
 from fedoel.simulations.inprocess import run_inprocess
+
+from .gates import OpenGate
 
 pytestmark = pytest.mark.slow
 
@@ -43,16 +43,9 @@ def results(out: Path) -> dict[str, Any]:
     return {**found, "config": None}
 
 
-def passes(before: Trial, after: Trial, choices: Sequence[str] = ()) -> Verdict:
-    """A handful of games cannot show a gain, so the gate's verdict is given."""
-    return Verdict(True, "as the test wants it")
-
-
 def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cycle, "context_helps", passes)
-    monkeypatch.setattr(cycle, "candidate_holds", passes)
     games = GamesConfig("coin-collector level=2 turns=4", "iid", per_client=2, rehearsal=4, gate=4, held_out=6)
     config = RunConfig(
         clients=2,
@@ -65,7 +58,7 @@ def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
         distil=DistilConfig(steps=3, batch=4),
         warm_start=WarmStartConfig(steps=3, batch=4),
     )
-    run_inprocess(config)
+    run_inprocess(config, make_gate=OpenGate)
     whole = Path(config.out)
     found = results(whole)
     first, last = found["cycles"]
@@ -96,7 +89,7 @@ def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
     again = replace(config, out=str(tmp_path / "again"))
     for phase in ("collect-2", "distil"):
         with pytest.raises(Interrupted):
-            run_inprocess(again, stop_in(phase))
+            run_inprocess(again, stop_in(phase), make_gate=OpenGate)
         again = replace(again, resume=True)
-    run_inprocess(again)
+    run_inprocess(again, make_gate=OpenGate)
     assert results(tmp_path / "again") == found

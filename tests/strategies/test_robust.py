@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from fedoel.protocol.errors import ConfigError, VectorError
 from fedoel.protocol.experience import Aggregate, Contribution, Counters, ExperienceVector, VectorSpec
 from fedoel.strategies.clustered import Clustered, clusters
-from fedoel.strategies.consolidator import Consolidator
 from fedoel.strategies.experience import ExperienceStrategy
 from fedoel.strategies.krum import Krum, MultiKrum
+from fedoel.strategies.life_cycle import ServerSide
 from fedoel.strategies.mean import Mean
 from fedoel.strategies.norm_bounded import NormBounded
 from fedoel.strategies.robust import krum_order, trimmed_mean
@@ -26,7 +27,7 @@ from fedoel.strategies.trusted import Trusted, TrustedTrimmed
 
 SPEC = VectorSpec("tactics", 6, "vocabulary", "v1", ("coin", "lake"), 2, 50.0, 200.0)
 HONEST = 16
-NOBODY = cast(Consolidator, None)
+NOBODY = cast(ServerSide, None)
 ROBUST: Mapping[str, Callable[[], ExperienceStrategy]] = {
     "trimmed-mean": lambda: TrimmedMean(NOBODY, beta=0.25),
     "median": lambda: Median(NOBODY),
@@ -99,7 +100,7 @@ def test_krum_puts_the_crowd_first() -> None:
 
 
 def trusted(own: Any, kind: type[Trusted] = Trusted, **settings: Any) -> Trusted:
-    return kind(cast(Consolidator, Shelf(own=contribution(0, own).vector)), **settings)
+    return kind(cast(ServerSide, SimpleNamespace(rounds=Shelf(own=contribution(0, own).vector))), **settings)
 
 
 @pytest.mark.parametrize("kind", [Trusted, TrustedTrimmed])
@@ -157,7 +158,7 @@ def test_clusters_stand_what_has_no_direction() -> None:
 
 @dataclass
 class Shelf:
-    """A consolidator that remembers one aggregate."""
+    """Rounds of a server that remembers one aggregate."""
 
     last: Aggregate | None = None
     safeguards: Any = None
@@ -177,7 +178,9 @@ def cycles(kind: type[ExperienceStrategy], *gradients: float, cohort: int = 4, *
     """What a strategy hands on when every device of the cohort sends one number in every place."""
     shelf, found = Shelf(), []
     for cycle, value in enumerate(gradients, start=1):
-        strategy = kind(cast(Consolidator, shelf), **settings)  # a new one each time, as after a crash
+        strategy = kind(
+            cast(ServerSide, SimpleNamespace(rounds=shelf)), **settings
+        )  # a new one each time, as after a crash
         aggregate = strategy.aggregate([contribution(n, np.full(6, value)) for n in range(cohort)])
         shelf.last = strategy.optimise(aggregate, cycle, 1)
         found.append(shelf.last)
@@ -192,7 +195,7 @@ def test_momentum_is_a_running_mean_of_gradient_and_fisher_alike() -> None:
 
 def test_momentum_is_on_the_scale_of_the_cohort_that_answered() -> None:
     shelf = Shelf(cycles(Momentum, 1.0, cohort=4)[0])
-    strategy = Momentum(cast(Consolidator, shelf), server_momentum=0.5)
+    strategy = Momentum(cast(ServerSide, SimpleNamespace(rounds=shelf)), server_momentum=0.5)
     small = strategy.aggregate([contribution(0, np.full(6, 1.0))])
     assert float(strategy.optimise(small, 2, 1).vector.gradient[0]) == pytest.approx(1.0)
 

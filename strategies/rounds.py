@@ -1,4 +1,4 @@
-"""What a strategy hands its aggregates to: the server's half of a cycle, injected into it."""
+"""What a strategy needs of the server in a round: a request to send, a place for the result, and earlier results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Protocol
 
 from ..protocol.experience import Aggregate, ExperienceVector
 from ..protocol.messages import PlayRequest
-from .safeguards import Safeguards
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,27 +24,11 @@ class Traffic:
     refused: Mapping[str, int]
 
 
-class Consolidator(Protocol):
-    """The server's half of a cycle. Each step is kept on disk when it ends, so that a run can be resumed.
-
-    A cycle has one exchange with the cohort or several, numbered from 1.
-    """
-
-    @property
-    def safeguards(self) -> Safeguards:
-        """What protects the cohort."""
-        ...
-
-    def start(self) -> None:
-        """Make or load version 1 (the warm start) and evaluate it: cycle 0."""
-        ...
+class Rounds(Protocol):
+    """The server's side of Flower's rounds. A cycle has one exchange with the cohort or several, numbered from 1."""
 
     def request(self, cycle: int, exchange: int) -> PlayRequest:
-        """What the cohort is asked to do in this exchange."""
-        ...
-
-    def collected(self, cycle: int, exchange: int) -> bool:
-        """Whether this exchange's aggregate is already on disk, from a run that was interrupted."""
+        """Return what the cohort is asked to do in this exchange."""
         ...
 
     def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
@@ -57,9 +40,8 @@ class Consolidator(Protocol):
         ...
 
     def reference(self, cycle: int, exchange: int) -> ExperienceVector:
-        """What the server learned itself in this exchange, from the public games that it played as the cohort did."""
-        ...
+        """Return what the server learned itself in this exchange, from public games that it played as the cohort did.
 
-    def consolidate(self, cycle: int) -> None:
-        """Context, distillation, gate, promotion and evaluation for what was collected."""
+        A root of trust: nobody else has touched it.
+        """
         ...

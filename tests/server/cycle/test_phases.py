@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fedoel.protocol.errors import FedoelError
+from fedoel.server.cycle.phases import Outcome, Phases, load_phase
 from fedoel.server.events import EventLog
-from fedoel.server.phases import Outcome, Phases, load_phase
 
 
 @pytest.mark.parametrize("kept", [0, 10, 300])

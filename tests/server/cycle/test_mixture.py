@@ -14,7 +14,7 @@ from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.play import GameSpec, Trajectory, Turn
 from fedoel.protocol.situation import Memory
-from fedoel.server.mixture import Mixture, lessons
+from fedoel.server.cycle.mixture import Mixture, lessons
 
 FAMILIES = ("lake", "coin", "never")
 SPEC = VectorSpec("tactics", DIMENSION, VOCABULARY, "v", FAMILIES, 2, 50.0, 200.0)

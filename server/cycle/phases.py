@@ -1,4 +1,4 @@
-"""Phases of a run that are kept on disk when they end, so that a run killed at any moment goes on from there."""
+"""Outcomes of stages on disk. A stage that has ended is not run again, so a run can be killed at any moment."""
 
 from __future__ import annotations
 
@@ -8,45 +8,70 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocol.errors import FedoelError
-from ..protocol.host.files import write_whole
-from .events import Advance, EventLog
-from .memory import give_back
+from ...protocol.errors import FedoelError
+from ...protocol.host.files import write_whole
+from ..events import Advance, EventLog
+from ..memory import give_back
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a phase leaves: values that JSON can say, and arrays."""
+    """What a stage leaves in a file: values that JSON can hold, and arrays."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Form(Generic[Result]):
+    """How a stage's typed result is written to a file, and read from one."""
+
+    write: Callable[[Result], Outcome]
+    read: Callable[[Outcome], Result]
+
+
 @dataclass(frozen=True)
 class Phases:
-    """Runs each phase once. A phase that finished in an earlier process is read back instead."""
+    """Runs each stage once. One that finished in an earlier process is read instead."""
 
     run_folder: Path
     log: EventLog
 
-    def run(self, cycle: int, name: str, work: Callable[[Advance], Outcome], total: int | None = None) -> Outcome:
-        """Do a phase, or read what it left."""
+    def run(
+        self,
+        cycle: int,
+        name: str,
+        form: Form[Result],
+        work: Callable[[Advance], Result],
+        total: int | None = None,
+    ) -> Result:
+        """Run a stage and keep its result, or read the result that it left.
+
+        Parameters
+        ----------
+        name
+            Of the file, and of the phase in the log.
+        total
+            How often `work` is going to report progress; None if that is not known.
+        """
         if self.finished(cycle, name):
-            return self.load(cycle, name)
+            return form.read(self.load(cycle, name))
         with self.log.phase(cycle, name, total) as advance:
-            outcome = work(advance)
-            self.keep(cycle, name, outcome)
+            result = work(advance)
+            self.keep(cycle, name, form.write(result))
         give_back()
-        return outcome
+        return result
 
     def finished(self, cycle: int, name: str) -> bool:
-        """Whether the phase has left its outcome."""
+        """Whether a stage has left its outcome."""
         return _path(self.run_folder, cycle, name).exists()
 
     def keep(self, cycle: int, name: str, outcome: Outcome) -> None:
@@ -63,7 +88,7 @@ class Phases:
         write_whole(_path(self.run_folder, cycle, name), buffer.getvalue())
 
     def load(self, cycle: int, name: str) -> Outcome:
-        """Read a finished phase.
+        """Read what a finished stage left.
 
         Raises
         ------

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs.codec import Codec
-from ..codecs.context import TeacherContext
-from ..policies.policy import LogProbs, Policy
-from ..protocol.experience import Aggregate
-from ..protocol.play import Trajectory, Turn, turns_of
-from .game_plan import GameId
+from ...codecs.codec import Codec
+from ...codecs.context import TeacherContext
+from ...policies.policy import LogProbs, Policy
+from ...protocol.experience import Aggregate
+from ...protocol.play import Trajectory, Turn, turns_of
+from ..game_plan import GameId
 
 
 @dataclass(frozen=True, slots=True)

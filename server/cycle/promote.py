@@ -1,0 +1,41 @@
+"""Stage `promote`: a candidate becomes the version that devices play, signed and in a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...protocol.fleet.membership import keys_folder
+from ...protocol.versions import Manifest
+from ..fleet import owner_key
+from ..registry import save_version
+from .run import Run
+from .state import Version
+from .trained import Trained
+
+
+def promote(
+    run: Run,
+    candidate: Trained,
+    parent: str,
+    cycle: int,
+    *,
+    lessons: Sequence[Mapping[str, Any]] = (),
+    cohort: int = 0,
+    gate: Mapping[str, Any] | None = None,
+) -> Version:
+    """Write a version to the registry.
+
+    Parameters
+    ----------
+    parent
+        Name of the version that it comes from; empty for the first.
+    cohort
+        Devices whose experience is in it.
+    """
+    manifest = Manifest(
+        candidate.version, parent, run.learner.base, cycle, run.config.codec.name, tuple(lessons), cohort, gate or {}
+    )
+    key = owner_key(keys_folder(run.config))
+    save_version(run.folder / "versions", manifest, candidate.adapter, run.learner, key)
+    return Version(candidate.version, candidate.adapter)
