@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..protocol.config import RunConfig, Scalar, read_toml
+from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
+from ..protocol.settings import read_toml
 from ..server.cycle.phases import lend_cycle
 from ..server.run_folder import prepare_folder
 from .baselines.baseline import Baseline, Federated, load_baseline

@@ -24,7 +24,7 @@ from ...protocol.fleet.members import read_members
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
 from ...protocol.host.secret_file import write_secret
 from .folder import DeviceFolder, folder_at
-from .settings import TEMPLATE, hours_of
+from .settings import DeviceSettings, Play, hours_of, settings_file
 
 SERVER = "server"  # file with the address that a person has given
 
@@ -73,7 +73,7 @@ def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
         folder.node_key.with_suffix(".pub").write_bytes(public)
         write_secret(folder.identity, Ed25519PrivateKey.generate().private_bytes_raw().hex())
     if not folder.settings.exists():
-        folder.settings.write_text(TEMPLATE.format(hours=hours), encoding="utf-8")
+        folder.settings.write_text(settings_file(DeviceSettings(Play(hours))), encoding="utf-8")
     identity = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(folder.identity.read_text(encoding="ascii")))
     card = sign_card(identity, name, folder.node_key.with_suffix(".pub").read_text(encoding="ascii"))
     path = folder.path / f"{name}.pub"

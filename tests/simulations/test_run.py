@@ -194,7 +194,7 @@ def test_a_killed_process_resumes(
         ({"policy.backend": "magic"}, ConfigError, "magic"),
         ({"codec.name": "prefix"}, ConfigError, "prefix"),
         ({"strategy.exchanges": 4}, ConfigError, r"strategy\.exchanges must lie between 1 and 3"),
-        ({"clients": 0}, ConfigError, "clients must be more than zero"),
+        ({"clients": 0}, ConfigError, "clients must be an integer of at least 1"),
         ({"clinets": 3}, ConfigError, "unknown setting clinets"),
         ({"games.colour": 3}, ConfigError, r"unknown setting games\.colour"),
         ({"policy.backend": "torch", "policy.base": "/nowhere/model.gguf"}, ModelError, "no model at"),
