@@ -19,7 +19,7 @@ import numpy as np
 from ..codecs.codec import load_codec
 from ..codecs.context import TeacherContext, divergence, no_context
 from ..codecs.encoder import Encoder, count, encode
-from ..games.assignment import amounts
+from ..games.partition import games_per_client
 from ..policies.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec, total
@@ -239,7 +239,7 @@ class Exchanges:
         valid = [turn for turn in turns if turn.valid]
         _, fisher = self.codec.encoder.sums(policy, valid, np.zeros(len(valid)))
         games, clients = self.config.games, self.config.clients
-        played = aggregate.cohort * fmean(amounts(games.per_client, clients, games.amounts, self.config.seed))
+        played = aggregate.cohort * fmean(games_per_client(games.per_client, clients, games.amounts, self.config.seed))
         scale = played / len(self.public.plan.rehearsal)
         return replace(aggregate, vector=replace(aggregate.vector, fisher=(scale * fisher).astype(np.float32)))
 

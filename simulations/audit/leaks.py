@@ -17,7 +17,7 @@ from flwr.app import Message
 
 from ...client.app import make_app
 from ...client.runtime import LocalRuntime, Runtime
-from ...games.store import cache_folder
+from ...games.cache import cache_folder
 from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig
 from ...protocol.messages import PlayRequest, every_byte

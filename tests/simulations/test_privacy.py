@@ -14,8 +14,8 @@ from flwr.app import Message
 from fedoel.client.app import make_app
 from fedoel.client.runtime import LocalRuntime, Runtime
 from fedoel.games import families, player
+from fedoel.games.cache import cache_folder
 from fedoel.games.game import Game
-from fedoel.games.store import cache_folder
 from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
 from fedoel.protocol.messages import PlayRequest, every_byte
