@@ -42,9 +42,7 @@ class Errand:
 
     def _frame(self, reply: str = "") -> Frame:
         thing, wanted = str(self.things[self.room]), str(self.things[self.goal])
-        exits = [
-            move for move, possible in (("go east", self.room < self.rooms - 1), ("go west", self.room > 0)) if possible
-        ]
+        exits = [move for move, free in (("go east", self.room < self.rooms - 1), ("go west", self.room > 0)) if free]
         text = reply or f"-= {self.names[self.room]} =-\nA room with a {thing} in it."
         commands = (*exits, f"take {thing}", f"examine {thing}", *["drop map"] * self.map)
         won = self.taken == wanted
