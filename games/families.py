@@ -64,9 +64,7 @@ def family_of(name: str) -> Family:
     if not isinstance(family, Family):
         raise ConfigError(f"game family {name!r} is {family!r}, not a Family")
     if taken := family.rules.keys() & COMMON_SETTINGS.keys():
-        raise ConfigError(
-            f"game family {name!r} must rename its setting {', '.join(taken)}: every family has one so named"
-        )
+        raise ConfigError(f"game family {name!r} must rename its setting {', '.join(taken)}: every family has one")
     return family
 
 

@@ -27,16 +27,14 @@ def uniform(situation: Situation, rng: Generator) -> str:
 def seek(situation: Situation, rng: Generator) -> str:
     """Take the object that the goal names and no other; until it is in reach, explore."""
     goal = f" {situation.goal.lower().rstrip('.')} "
-    named = [command for command in _starting_with(situation, "take ") if f" {_object_of(command).lower()} " in goal]
+    named = [command for command in _commands(situation, "take ") if f" {_object_of(command).lower()} " in goal]
     return named[0] if named else explore(situation, rng)
 
 
 def explore(situation: Situation, rng: Generator) -> str:
     """Open closed doors and containers, then leave by an exit not yet tried, the way back last."""
-    closed = [
-        command for command in _starting_with(situation, "unlock ", "open ") if command not in situation.done_here
-    ]
-    exits = _starting_with(situation, "go ")
+    closed = [command for command in _commands(situation, "unlock ", "open ") if command not in situation.done_here]
+    exits = _commands(situation, "go ")
     untried = [command for command in exits if command not in situation.done_here]
     onward = [command for command in untried if command != situation.back]
     harmless = [command for command in situation.admissible if command.startswith(INFORMING)]
@@ -58,10 +56,10 @@ def cook(situation: Situation, rng: Generator) -> str:
         return "examine cookbook" if "examine cookbook" in situation.admissible else explore(situation, rng)
     foods = [line.strip() for line in recipe["foods"].splitlines()]
     missing = [food for food in foods if food not in situation.carried]
-    wanted = (
-        [command for command in _starting_with(situation, "take ") if _object_of(command) in missing] if missing else []
-    )
-    wanted = wanted or ([] if missing else _directions(situation, recipe["steps"]))
+    if missing:
+        wanted = [command for command in _commands(situation, "take ") if _object_of(command) in missing]
+    else:
+        wanted = _directions(situation, recipe["steps"])
     return wanted[0] if wanted else explore(situation, rng)
 
 
@@ -97,7 +95,7 @@ def _directions(situation: Situation, steps: str) -> list[str]:
         cut = f"{verb} {food} with knife"
         if cut in situation.admissible:  # no longer admissible once the food is cut
             return [cut]
-    knife = [command for command in _starting_with(situation, "take ") if _object_of(command) == "knife"]
+    knife = [command for command in _commands(situation, "take ") if _object_of(command) == "knife"]
     if _needs_knife(situation, steps) and knife:
         return knife
     return [command for command in situation.admissible if command == "prepare meal"]
@@ -118,7 +116,7 @@ def _needs_knife(situation: Situation, steps: str) -> bool:
     )
 
 
-def _starting_with(situation: Situation, *prefixes: str) -> list[str]:
+def _commands(situation: Situation, *prefixes: str) -> list[str]:
     return [command for command in situation.admissible if command.startswith(prefixes)]
 
 

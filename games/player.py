@@ -87,10 +87,8 @@ class Episode:
     def trajectory(self, policy_version: str) -> Trajectory:
         last = self.observation
         score = last.score / last.max_score if last.max_score else 0.0
-        return Trajectory(
-            self.spec, self.seed, policy_version, tuple(self.turns), last.won, last.lost, score,
-            self.prompt_tokens, self.response_tokens,
-        )  # fmt: skip
+        turns, tokens = tuple(self.turns), (self.prompt_tokens, self.response_tokens)
+        return Trajectory(self.spec, self.seed, policy_version, turns, last.won, last.lost, score, *tokens)
 
 
 def play_episodes(
@@ -143,19 +141,15 @@ def _moves(policy: Policy, episodes: Sequence[Episode]) -> list[Move]:
     if isinstance(policy, Speaker):
         answers = policy.respond([(episode.situation, episode.rng) for episode in episodes])
         return [
-            Move(
-                answer.log_probs,
-                _index_of_command(command_of(answer.text), episode.situation),
-                answer.text,
-                len(answer.tokens),
-            )
+            Move(answer.log_probs, _index_of_command(answer.text, episode.situation), answer.text, len(answer.tokens))
             for answer, episode in zip(answers, episodes, strict=True)
         ]
     scores = policy.score([episode.situation for episode in episodes])
     return [Move(log_probs, draw(log_probs, episode.rng)) for log_probs, episode in zip(scores, episodes, strict=True)]
 
 
-def _index_of_command(command: str, situation: Situation) -> int:
+def _index_of_command(response: str, situation: Situation) -> int:
+    command = command_of(response)
     return situation.admissible.index(command) if command in situation.admissible else INVALID
 
 

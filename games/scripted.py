@@ -50,11 +50,7 @@ def play_walkthrough(spec: GameSpec, seed: int, cache: Path) -> Trajectory:
             raise GameError(f"'{spec}' has no walkthrough")
         # TextWorld's walkthroughs contain redundant commands, such as opening an open door: skip them.
         rest = iter(commands)
-
-        def next_command(situation: Situation) -> str:
-            return next((c for c in rest if c in situation.admissible), situation.admissible[0])
-
-        return _episode(game, spec, seed, next_command)
+        return _episode(game, spec, seed, lambda now: next((c for c in rest if c in now.admissible), now.admissible[0]))
     finally:
         game.close()
 

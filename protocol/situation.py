@@ -84,10 +84,8 @@ class Memory:
     def see(self, text: str, admissible: tuple[str, ...], turn: int) -> Situation:
         """Update the history with an observation and return the new situation."""
         reply, moved = self._update(text.strip())
-        fresh = (
-            () if moved or not self.last_admissible else tuple(c for c in admissible if c not in self.last_admissible)
-        )
-        self.last_admissible = admissible
+        before, self.last_admissible = self.last_admissible, admissible
+        fresh = () if moved or not before else tuple(command for command in admissible if command not in before)
         return Situation(
             goal=self.goal,
             place=self.place,

@@ -102,8 +102,9 @@ def draw_warehouse(settings: Mapping[str, Setting], seed: int) -> tuple[Warehous
         player, box, target, *blocks = (inside[i] for i in rng.choice(len(inside), size=3 + walls, replace=False))
         warehouse, state = Warehouse(size, frozenset([*border, *blocks]), target), (player, box)
         solution = warehouse.shortest_solution(state)
-        in_time = solution and len(solution) <= moves
-        if in_time and settings["split"] in ("all", split_of(warehouse.to_text(state))):
+        if not solution or len(solution) > moves:
+            continue
+        if settings["split"] in ("all", split_of(warehouse.to_text(state))):
             return warehouse, state
     raise GameError(f"no board with {settings} can be solved: use fewer walls or more moves")
 
