@@ -16,7 +16,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from ..codecs.encoder import Encoder, SaysWords, encode, load_encoder
-from ..games.assignment import amount, client_games
+from ..games.partition import client_games, games_of_client
 from ..games.player import play_episodes
 from ..games.prepare import GameId
 from ..policies.policy import Policy
@@ -203,7 +203,7 @@ def private_games(config: RunConfig, cycle: int, client: int, clients: int) -> t
 
 def games_of(config: RunConfig, client: int) -> int:
     """Return how many games one client plays in a cycle."""
-    return amount(config.games.per_client, client, config.games.amounts, config.seed)
+    return games_of_client(config.games.per_client, client, config.games.amounts, config.seed)
 
 
 def store_of(context: Context, client: int) -> TrajectoryStore | None:

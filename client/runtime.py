@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from ..games.store import cache_folder
+from ..games.cache import cache_folder
 from ..policies.backend import load_version
 from ..policies.policy import Policy
 from ..protocol.config import PolicyConfig, RunConfig

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from ..codecs.codec import check_codec
 from ..codecs.encoder import Encoder, SaysWords
-from ..games.store import cache_folder
+from ..games.cache import cache_folder
 from ..policies.backend import load_backend
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError

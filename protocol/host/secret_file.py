@@ -1,4 +1,4 @@
-"""Files with keys: who may read them."""
+"""Files with private keys: permissions, and writing."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from ..errors import ConfigError
 
 
 def exposed(path: Path) -> bool:
-    """Whether others than a file's owner may read it; raises `OSError` if there is no file."""
+    """Return whether users other than the owner have access to a file; raise `OSError` if there is no file."""
     return os.name == "posix" and bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 def check_secret(path: Path, otherwise: str) -> None:
-    """Refuse a key that others may have read.
+    """Check that only its owner has access to a key's file.
 
     Parameters
     ----------
+    path
+        The file.
     otherwise
-        What to do if they have.
+        What to do if others have read the key; part of the error message.
 
     Raises
     ------
     ConfigError
-        If its file's mode is too open.
+        If others have access.
     OSError
         If there is no file.
     """
@@ -34,9 +36,9 @@ def check_secret(path: Path, otherwise: str) -> None:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, from its first byte on; raises `OSError` if the disk refuses it."""
+    """Write a file that only its owner may ever read; raise `OSError` if it cannot be written."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    path.chmod(0o600)  # a file that was there before keeps its mode
+    path.chmod(0o600)  # an existing file keeps its mode when it is opened

@@ -17,10 +17,10 @@ from flwr.app import Message
 
 from ...client.app import make_app
 from ...client.runtime import LocalRuntime, Runtime
-from ...games.store import cache_folder
+from ...games.cache import cache_folder
 from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig
-from ...protocol.messages import PlayRequest, every_byte
+from ...protocol.messages import PlayRequest, serialised
 from ...protocol.secagg.messages import ACTIONS
 from ...protocol.situation import Situation
 from ...server import app as server
@@ -93,7 +93,7 @@ class TappedGrid(InProcessGrid):
 
     def _keep(self, reply: Message) -> None:
         self.heard.append(repr(reply.metadata).encode())
-        self.heard.append(every_byte(reply.content) if reply.has_content() else repr(reply.error).encode())
+        self.heard.append(serialised(reply.content) if reply.has_content() else repr(reply.error).encode())
         super()._keep(reply)
 
     def _answer(self, message: Message, context: Any) -> Message:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 
 from fedoel.client.app import make_app
 from fedoel.client.runtime import LocalRuntime
-from fedoel.games.store import cache_folder
+from fedoel.games.cache import cache_folder
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.messages import PlayRequest, request_from_records

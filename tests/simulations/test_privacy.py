@@ -14,11 +14,11 @@ from flwr.app import Message
 from fedoel.client.app import make_app
 from fedoel.client.runtime import LocalRuntime, Runtime
 from fedoel.games import families, player
+from fedoel.games.cache import cache_folder
 from fedoel.games.game import Game
-from fedoel.games.store import cache_folder
 from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
-from fedoel.protocol.messages import PlayRequest, every_byte
+from fedoel.protocol.messages import PlayRequest, serialised
 from fedoel.protocol.play import GameSpec, Observation
 from fedoel.protocol.situation import Situation
 from fedoel.server import app as server
@@ -69,7 +69,7 @@ class Tapped(InProcessGrid):
 
     def _keep(self, reply: Message) -> None:
         self.heard += repr(reply.metadata).encode()
-        self.heard += every_byte(reply.content) if reply.has_content() else repr(reply.error).encode()
+        self.heard += serialised(reply.content) if reply.has_content() else repr(reply.error).encode()
         super()._keep(reply)
 
 
