@@ -16,7 +16,7 @@ from ..games.store import cache_folder
 from ..policies.backend import load_backend
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
-from ..protocol.fleet.membership import keys_folder
+from ..protocol.fleet.membership import RunMode, keys_folder
 from ..strategies.consolidator import Consolidator
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import build_strategy, load_strategy
@@ -55,7 +55,7 @@ def run(grid: Grid, config: RunConfig, cache: Path, listener: Listener | None = 
         If the run cannot be what its configuration says.
     """
     strategy_class, plan, learner = check(config, cache)
-    if not config.privacy.keys:  # a simulation: the fleet is made with the run
+    if RunMode.of(config) is RunMode.SIMULATION:  # a deployment's keys exist before its runs
         make_fleet(keys_folder(config), config.clients)
     with EventLog(Path(config.out) / "events.jsonl", listener) as log:
         secure = issubclass(strategy_class, SecureMean)

@@ -16,7 +16,7 @@ from typing import Any
 from flwr.app import Message
 
 from ...client.app import make_app
-from ...client.runtime import LocalRuntime, Runtime
+from ...client.runtime import Runtime, SimulatedRuntime
 from ...games.store import cache_folder
 from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig
@@ -67,7 +67,7 @@ class Listening:
 
 
 @dataclass(frozen=True)
-class ListeningRuntime:
+class ListeningRuntime(SimulatedRuntime):
     """Devices whose policies are listened to."""
 
     inner: Runtime
@@ -110,7 +110,7 @@ def watch(config: RunConfig, out: Path, runtime: Runtime | None = None) -> Surve
     runtime
         The devices; by default as they are.
     """
-    config, listening = small(config, out), ListeningRuntime(runtime or LocalRuntime())
+    config, listening = small(config, out), ListeningRuntime(runtime or SimulatedRuntime())
     grid = TappedGrid(listening, config)
     with server_identity(), _logged() as lines:
         server.run(grid, config, cache_folder(config))

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, RecordDict
 
 from fedoel.client.app import make_app, partition, streams
-from fedoel.client.runtime import LocalRuntime
+from fedoel.client.runtime import SimulatedRuntime
 from fedoel.client.store import TrajectoryStore
 from fedoel.client.store_key import key_from_file
 from fedoel.codecs.tactics import coordinates as tactics
@@ -38,7 +38,7 @@ OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 @dataclass(frozen=True)
-class FakeRuntime:
+class FakeRuntime(SimulatedRuntime):
     """A runtime that hands out one policy, and the session's cache."""
 
     folder: Path
@@ -216,7 +216,7 @@ def test_streams_differ_by_everything_and_repeat() -> None:
 
 
 def test_the_local_runtime_loads_tactics_and_refuses_other_backends() -> None:
-    local, asked = LocalRuntime(), request()
+    local, asked = SimulatedRuntime(), request()
     assert local.policy(CONFIG, asked).version == "v1"
     with pytest.raises(ModelError, match="weights"):
         local.policy(CONFIG, replace(asked, adapter={"weights": np.zeros(3, np.float32)}))

@@ -12,7 +12,7 @@ import pytest
 from flwr.app import Message
 
 from fedoel.client.app import make_app
-from fedoel.client.runtime import LocalRuntime, Runtime
+from fedoel.client.runtime import Runtime, SimulatedRuntime
 from fedoel.games import families, player
 from fedoel.games.game import Game
 from fedoel.games.store import cache_folder
@@ -86,7 +86,7 @@ class Leaky:
 
 
 @dataclass(frozen=True)
-class LeakyRuntime(LocalRuntime):
+class LeakyRuntime(SimulatedRuntime):
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
         return Leaky()
 
@@ -139,7 +139,7 @@ def check(text: str, said: set[str]) -> None:
 def test_nothing_that_games_said_leaves_them(
     config: RunConfig, said: set[str], logged: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    grid = Tapped(LocalRuntime(), config)
+    grid = Tapped(SimulatedRuntime(), config)
     with server_identity():
         server.run(grid, config, cache_folder(config))
     assert len(said - public()) > 20

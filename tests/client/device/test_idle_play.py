@@ -24,7 +24,7 @@ from fedoel.client.device.idle import Now, count_games, games_today, on_battery,
 from fedoel.client.device.own_context import with_own_context
 from fedoel.client.device.runtime import DeviceRuntime
 from fedoel.client.device.settings import Play
-from fedoel.client.runtime import LocalRuntime
+from fedoel.client.runtime import SimulatedRuntime
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.protocol.config import CodecConfig, GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
@@ -54,7 +54,7 @@ def ask(joined: Joined, request: PlayRequest, config: RunConfig = CONFIG, logged
     node: UserConfig = {"home": str(joined.device.path), "partition-id": 0, "num-partitions": 1, **store}
     context = Context(1, 1, node, RecordDict(), dict(config.to_flat()))
     message = Message(request_to_records(request), dst_node_id=2, message_type="train.experience")
-    return make_app(LocalRuntime())(message, context)
+    return make_app(SimulatedRuntime())(message, context)
 
 
 @pytest.mark.parametrize(

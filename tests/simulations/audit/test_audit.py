@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedoel.client.runtime import LocalRuntime
+from fedoel.client.runtime import SimulatedRuntime
 from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import PolicyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError
@@ -58,7 +58,7 @@ class Telling:
 
 
 @dataclass(frozen=True)
-class TellingRuntime(LocalRuntime):
+class TellingRuntime(SimulatedRuntime):
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
         return Telling(super().policy(config, request))
 
