@@ -65,6 +65,7 @@ class Uneven:
     """A policy that depends on the situation and on nothing else."""
 
     version = "v"
+    abilities: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self.batches: list[int] = []

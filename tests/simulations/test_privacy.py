@@ -77,6 +77,7 @@ class Leaky:
     """A policy that fails by quoting what it read."""
 
     version = "v1"
+    abilities: frozenset[str] = frozenset()
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         raise RuntimeError(f"cannot play {situations}")
