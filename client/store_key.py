@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..protocol.errors import StoreError
-from ..protocol.host.secret_file import exposed
+from ..protocol.host.secret_file import create_secret, exposed
 
 KEY = 32
 SERVICE = "fedoel"
@@ -22,9 +22,7 @@ def key_from_file(path: Path) -> bytes:
     """
     try:
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(os.urandom(KEY).hex())
+            create_secret(path, os.urandom(KEY).hex())
         if exposed(path):
             raise StoreError(f"others may read {path}: chmod 600 it, and rotate the key if they did")
         return _checked(path.read_text(encoding="ascii"), str(path))

@@ -13,6 +13,7 @@ from datetime import datetime, time
 from pathlib import Path
 
 from ...protocol.errors import NotNow
+from ...protocol.host.files import replace_file
 from .settings import Play, hours_of
 
 SUPPLIES = Path("/sys/class/power_supply")
@@ -118,10 +119,8 @@ def count_games(path: Path, today: str, games: int) -> None:
     NotNow
         If that cannot be written down.
     """
-    part = path.with_suffix(".part")
     try:
-        part.write_text(json.dumps({"day": today, "games": games_today(path, today) + games}), encoding="ascii")
-        os.replace(part, path)
+        replace_file(path, json.dumps({"day": today, "games": games_today(path, today) + games}))
     except OSError as error:
         raise NotNow(f"games cannot be counted in {path}: {error.strerror}") from error
 

@@ -22,6 +22,7 @@ from ...protocol.fleet.enrolment import (
 )
 from ...protocol.fleet.members import read_members
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
+from ...protocol.host.files import replace_file
 from ...protocol.host.secret_file import write_secret
 from .folder import DeviceFolder, folder_at
 from .settings import TEMPLATE, hours_of
@@ -43,9 +44,9 @@ def join(arguments: argparse.Namespace) -> int:
         elif not folder.identity.exists():
             raise ConfigError(f"{folder.path} has no keys yet: run `fedoel device join {arguments.dir} --name NAME`")
         if authority:
-            folder.authority.write_bytes(authority)
+            replace_file(folder.authority, authority)
         if arguments.server:
-            (folder.path / SERVER).write_text(arguments.server, encoding="ascii")
+            replace_file(folder.path / SERVER, arguments.server)
         if arguments.bundle:
             bundle = take_bundle(folder, Path(arguments.bundle).expanduser())
             print(f"{bundle.name} is device {bundle.number} of the fleet at {bundle.server}")
@@ -70,14 +71,14 @@ def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
         pem = node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
         write_secret(folder.node_key, pem)
         public = node.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-        folder.node_key.with_suffix(".pub").write_bytes(public)
+        replace_file(folder.node_key.with_suffix(".pub"), public)
         write_secret(folder.identity, Ed25519PrivateKey.generate().private_bytes_raw().hex())
     if not folder.settings.exists():
-        folder.settings.write_text(TEMPLATE.format(hours=hours), encoding="utf-8")
+        replace_file(folder.settings, TEMPLATE.format(hours=hours))
     identity = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(folder.identity.read_text(encoding="ascii")))
     card = sign_card(identity, name, folder.node_key.with_suffix(".pub").read_text(encoding="ascii"))
     path = folder.path / f"{name}.pub"
-    path.write_text(card_to_text(card), encoding="utf-8")
+    replace_file(path, card_to_text(card))
     return path
 
 
@@ -103,11 +104,10 @@ def take_bundle(folder: DeviceFolder, path: Path) -> Bundle:
     members = read_members(bytes.fromhex(bundle.fleet_key), bundle.members)
     if identity.public_key().public_bytes_raw() not in members.identities:
         raise EnrolmentError(f"the bundle of {bundle.name!r} is not this device's: its members do not include it")
-    folder.fleet.mkdir(parents=True, exist_ok=True)
-    folder.authority.write_text(bundle.ca, encoding="ascii")
-    (folder.fleet / FLEET_KEY).write_text(bundle.fleet_key, encoding="ascii")
-    (folder.fleet / MEMBERS).write_text(bundle.members, encoding="ascii")
-    folder.bundle.write_text(bundle_to_text(bundle), encoding="utf-8")  # last: with it, the device has joined
+    replace_file(folder.authority, bundle.ca)
+    replace_file(folder.fleet / FLEET_KEY, bundle.fleet_key)
+    replace_file(folder.fleet / MEMBERS, bundle.members)
+    replace_file(folder.bundle, bundle_to_text(bundle))  # the last file, because with it the device has joined
     return bundle
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -17,6 +16,7 @@ import numpy as np
 from ...protocol.config import RunConfig
 from ...protocol.errors import FedoelError, VersionError
 from ...protocol.experience import VectorSpec
+from ...protocol.host.files import replace_file
 from ...protocol.messages import PlayRequest
 from ...protocol.signing import check_request
 
@@ -45,16 +45,10 @@ def keep(folder: Path, request: PlayRequest, config: RunConfig) -> None:
     arrays |= {"baseline": request.baseline} | ({} if request.context is None else {"context": request.context})
     buffer = io.BytesIO()
     np.savez(buffer, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)
-    part = folder / f"{LAST}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        if last:
-            os.replace(folder / LAST, folder / BEFORE)
-        os.replace(part, folder / LAST)
+        if last:  # copied, so that there is a last version at every moment
+            replace_file(folder / BEFORE, (folder / LAST).read_bytes())
+        replace_file(folder / LAST, buffer.getvalue())
     except OSError as error:
         raise FedoelError(f"the version cannot be kept in {folder}: {error.strerror}; make room") from error
 

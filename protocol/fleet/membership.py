@@ -52,7 +52,7 @@ class Membership:
         if request.serial < last:
             raise VersionError(f"request {request.serial} is older than {last}, which this device has taken")
         if request.serial > last:
-            write_whole(self.seen, str(request.serial).encode())
+            write_whole(self.seen, str(request.serial))
 
     def renewed(self, text: str) -> Membership:
         """Take a list of members that came with a request, keep it if it is newer, and refuse an older one.
@@ -73,7 +73,7 @@ class Membership:
         if members.number < self.number:
             raise VersionError(f"list of members {members.number} is older than {self.number}, which this device has")
         if members.number > self.number and self.listed is not None:
-            write_whole(self.listed, text.encode())
+            write_whole(self.listed, text)
         return replace(self, members=members.identities, number=members.number)
 
 

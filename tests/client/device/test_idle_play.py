@@ -122,7 +122,7 @@ def test_games_are_counted_by_the_day(tmp_path: Path) -> None:
     path.write_text("[damaged")
     assert games_today(path, "2026-01-02") == 0
     with pytest.raises(NotNow):
-        count_games(tmp_path / "nowhere" / "played.json", "2026-01-02", 1)
+        count_games(path / "played.json", "2026-01-02", 1)  # `path` is a file
 
 
 def test_a_device_plays_with_its_own_keys_counts_and_keeps_the_version(joined: Joined) -> None:
