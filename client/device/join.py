@@ -1,4 +1,4 @@
-"""The verb ``device join``: keys are made on the device, its card goes out, and the fleet's bundle comes in."""
+"""The verb ``device join``: makes the device's keys and its card for the server, and takes in the fleet's bundle."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from ...protocol.host.secret_file import write_secret
 from .folder import DeviceFolder, folder_at
 from .settings import TEMPLATE, hours_of
 
-SERVER = "server"  # file with the address that a person has given
+SERVER = "server"  # file with the address given as --server
 
 
 def join(arguments: argparse.Namespace) -> int:
-    """Make keys and write the card; with a bundle, take it in. Either half can be done again."""
+    """With ``--name``, make keys and write the card; with ``--bundle``, keep the bundle. Both can be repeated."""
     folder = folder_at(arguments.dir)
     hours_of(arguments.hours)
     authority = _certificate(arguments.ca) if arguments.ca else None
@@ -57,12 +57,12 @@ def join(arguments: argparse.Namespace) -> int:
 
 
 def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
-    """Make the device's keys, unless it has them, and write what the server may know of them.
+    """Make the device's keys, unless it has them, and write its card: the public keys, signed.
 
     Returns
     -------
     Path
-        The file to hand over.
+        The card's file, for whoever runs the server.
     """
     folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.identity.parent.mkdir(exist_ok=True, mode=0o700)
@@ -83,23 +83,24 @@ def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
 
 
 def take_bundle(folder: DeviceFolder, path: Path) -> Bundle:
-    """Check a bundle and keep it.
+    """Check a bundle and keep it in the device's folder.
 
     Raises
     ------
     EnrolmentError
-        If it is not this device's, is damaged, or comes from another authority than the device was given.
+        If the bundle is damaged, is another device's, names another server than ``--server``, or comes from another
+        authority than the device was given.
     VersionError
-        If its list of members is not signed by the fleet's key.
+        If the bundle's list of members is not signed by the fleet's key.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise EnrolmentError(f"{path} cannot be read: give the .fleet file that `server enroll` has written") from error
     bundle = bundle_from_text(text, folder.authority.read_bytes() if folder.authority.exists() else None)
-    given = folder.path / SERVER
-    if given.exists() and given.read_text(encoding="ascii") != bundle.server:
-        raise EnrolmentError(f"the bundle names {bundle.server}, and --server was {given.read_text(encoding='ascii')}")
+    server = folder.path / SERVER
+    if server.exists() and (given := server.read_text(encoding="ascii")) != bundle.server:
+        raise EnrolmentError(f"the bundle names {bundle.server}, and --server was {given}")
     identity = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(folder.identity.read_text(encoding="ascii")))
     members = read_members(bytes.fromhex(bundle.fleet_key), bundle.members)
     if identity.public_key().public_bytes_raw() not in members.identities:
@@ -113,8 +114,8 @@ def take_bundle(folder: DeviceFolder, path: Path) -> Bundle:
 
 def _certificate(path: str) -> bytes:
     try:
-        text = Path(path).expanduser().read_bytes()
-        x509.load_pem_x509_certificate(text)
-        return text
+        pem = Path(path).expanduser().read_bytes()
+        x509.load_pem_x509_certificate(pem)
+        return pem
     except (OSError, ValueError) as error:
         raise ConfigError(f"--ca {path} is no certificate ({error}): give the server's ca.crt") from error

@@ -1,6 +1,6 @@
-"""The last good version on a device's disk: the signed request that brought it, so that it can be checked offline.
+"""The last good version on a device's disk: the signed request that brought it, which can be checked offline.
 
-A version that cannot be loaded never replaces one that could; the one before stays, too, should a file be damaged.
+A version is kept only after it could be loaded. The version before stays, too, in case the last one's file is damaged.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ...protocol.messages import PlayRequest
 from ...protocol.signing import check_request
 
 LAST, BEFORE = "last.npz", "before.npz"
-ADAPTER = "adapter/"
+ADAPTER = "adapter/"  # prefix of the names of the adapter's arrays
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile)
 
 
 def keep(folder: Path, request: PlayRequest, config: RunConfig) -> None:
-    """Keep the version of a request that could be loaded; nothing is written if it is the last one already.
+    """Keep the request of a version that could be loaded, unless that version is the last one already.
 
     Raises
     ------
@@ -54,12 +54,17 @@ def keep(folder: Path, request: PlayRequest, config: RunConfig) -> None:
 
 
 def last_version(folder: Path, fleet_key: bytes) -> tuple[RunConfig, PlayRequest]:
-    """Read the last version that is whole and signed by the fleet's owner.
+    """Read the last version whose file is undamaged and signed by the fleet's owner.
+
+    Returns
+    -------
+    RunConfig, PlayRequest
+        The configuration of the run that sent the version, and the request.
 
     Raises
     ------
     VersionError
-        If there is none.
+        If there is no such version, or a signature is not the fleet's.
     """
     problem = "no version has been played yet"
     for name in (LAST, BEFORE):
@@ -75,7 +80,7 @@ def last_version(folder: Path, fleet_key: bytes) -> tuple[RunConfig, PlayRequest
 
 
 def version_at(path: Path) -> str:
-    """Name of the version in a file; empty if there is none or it is damaged."""
+    """Return the version in a file; empty if the file is missing or damaged."""
     try:
         return str(_head(path)["version"])
     except UNREADABLE:

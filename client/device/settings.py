@@ -1,4 +1,4 @@
-"""What a device's owner decides: when it plays, how much, and with how much of the machine."""
+"""The settings of a device's owner: when it plays, how many games, and how much of the machine it may use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ file = ""  # GGUF file or folder of the base model; empty for the packaged one
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """When a device plays: see `fedoel.client.device.idle`."""
+    """The conditions under which a device plays: see `fedoel.client.device.idle`."""
 
     hours: str = ""
     max_load: float = 0.0
@@ -47,7 +47,7 @@ class Play:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """With how much of the machine: threads, and megabytes of a request's own memory (0: no limit)."""
+    """How much of the machine a request may use: threads, and megabytes of memory (0 for no limit)."""
 
     threads: int = 1
     memory: int = 0
@@ -55,7 +55,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """What the encrypted store keeps, and for how long."""
+    """Whether there is an encrypted store, for how many days it keeps a row, and its largest size in megabytes."""
 
     keep: bool = True
     days: float = 90.0
@@ -64,7 +64,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Where the base model is."""
+    """The base model's file or folder; empty for the packaged one."""
 
     file: str = ""
 
@@ -85,7 +85,7 @@ def read_settings(path: Path) -> DeviceSettings:
     Raises
     ------
     ConfigError
-        If they cannot be read, or one of them is unknown or cannot be used.
+        If the file cannot be read, or a setting is unknown or has an impossible value.
     """
     if not path.exists():
         raise ConfigError(f"{path} is missing: run `fedoel device join` first")
@@ -100,19 +100,19 @@ def read_settings(path: Path) -> DeviceSettings:
 
 
 def hours_of(text: str) -> tuple[time, time] | None:
-    """Read ``22:00-07:00``; None for nothing.
+    """Read a window such as ``22:00-07:00`` as its start and end; None for an empty text.
 
     Raises
     ------
     ConfigError
-        If it is something else.
+        If the text is no such window, or the window is empty.
     """
     if not text:
         return None
-    found = HOURS.fullmatch(text)
-    if not found or found[1] + found[2] == found[3] + found[4]:
+    match = HOURS.fullmatch(text)
+    if not match or match[1] + match[2] == match[3] + match[4]:
         raise ConfigError(f'hours must be like "22:00-07:00", or empty for any time, not {text!r}')
-    return time(int(found[1]), int(found[2])), time(int(found[3]), int(found[4]))
+    return time(int(match[1]), int(match[2])), time(int(match[3]), int(match[4]))
 
 
 def _check(settings: DeviceSettings) -> None:
