@@ -82,9 +82,9 @@ def free_ports(count: int) -> list[int]:
     """Return ports of the loopback interface that nobody listens on."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return [int(listener.getsockname()[1]) for listener in sockets]
 
 
 def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path, authority: Path | None = None) -> None:
