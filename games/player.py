@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..policies.policy import LogProbs, Policy, Speaker, sampled
+from ..policies.abilities import speaker
+from ..policies.policy import LogProbs, Policy, sampled
 from ..protocol.play import INVALID, GameSpec, Observation, Trajectory, Turn
 from ..protocol.prompts import command_of
 from ..protocol.situation import Memory, Situation
@@ -137,9 +138,9 @@ def play_episodes(
 
 
 def _moves(policy: Policy, episodes: Sequence[Episode]) -> list[Move]:
-    """Decide one turn of every episode: decode freely if the policy can, else sample from its distribution."""
-    if isinstance(policy, Speaker):
-        answers = policy.respond([(episode.situation, episode.rng) for episode in episodes])
+    """Decide one turn of every episode: draw from the policy's distribution, or let it write."""
+    if (writer := speaker(policy)) is not None:
+        answers = writer.respond([(episode.situation, episode.rng) for episode in episodes])
         return [
             Move(answer.log_probs, _index_of_command(answer.text, episode.situation), answer.text, len(answer.tokens))
             for answer, episode in zip(answers, episodes, strict=True)

@@ -7,6 +7,7 @@ Keys are raw Ed25519 keys in hexadecimal; private ones are readable by their own
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -136,6 +137,20 @@ def load_members(folder: Path) -> tuple[Members, bytes]:
         raise ConfigError(f"{folder} is no folder of a fleet's keys ({error}): let this device join again") from error
 
 
+class RunMode(Enum):
+    """Whose devices take part in a run."""
+
+    SIMULATION = "simulation"  # the run makes the keys of all devices, in a folder that all of them read
+    DEPLOYMENT = "deployment"  # the fleet's keys exist before the run, and no device's private key is among them
+
+    @classmethod
+    def of(cls, config: RunConfig) -> RunMode:
+        """Return the mode of a run: one that names a folder of keys is of a deployed fleet."""
+        return cls.DEPLOYMENT if config.privacy.keys else cls.SIMULATION
+
+
 def keys_folder(config: RunConfig) -> Path:
-    """Return the folder of the fleet's keys: the configured one, or ``keys`` in the run's folder."""
-    return Path(config.privacy.keys).expanduser() if config.privacy.keys else Path(config.out) / "keys"
+    """Return the folder of the fleet's keys: a deployment's own, or ``keys`` in the folder of a simulated run."""
+    if RunMode.of(config) is RunMode.DEPLOYMENT:
+        return Path(config.privacy.keys).expanduser()
+    return Path(config.out) / "keys"

@@ -65,6 +65,7 @@ class Uneven:
     """A policy with the same non-uniform distribution in every situation."""
 
     version = "v"
+    abilities: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self.batches: list[int] = []

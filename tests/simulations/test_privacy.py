@@ -12,7 +12,7 @@ import pytest
 from flwr.app import Message
 
 from fedoel.client.app import make_app
-from fedoel.client.runtime import LocalRuntime, Runtime
+from fedoel.client.runtime import Runtime, SimulatedRuntime
 from fedoel.games import families, player
 from fedoel.games.cache import cache_folder
 from fedoel.games.game import Game
@@ -77,6 +77,7 @@ class Leaky:
     """A policy that fails by quoting what it read."""
 
     version = "v1"
+    abilities: frozenset[str] = frozenset()
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         raise RuntimeError(f"cannot play {situations}")
@@ -86,7 +87,7 @@ class Leaky:
 
 
 @dataclass(frozen=True)
-class LeakyRuntime(LocalRuntime):
+class LeakyRuntime(SimulatedRuntime):
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
         return Leaky()
 
@@ -139,7 +140,7 @@ def check(text: str, said: set[str]) -> None:
 def test_nothing_that_games_said_leaves_them(
     config: RunConfig, said: set[str], logged: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    grid = Tapped(LocalRuntime(), config)
+    grid = Tapped(SimulatedRuntime(), config)
     with server_identity():
         server.run(grid, config, cache_folder(config))
     assert len(said - public()) > 20
