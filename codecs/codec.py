@@ -13,7 +13,8 @@ from ..protocol.experience import Aggregate
 from ..protocol.play import Turn
 from ..protocol.plugins import POINTS
 from .asked import AskedCodec
-from .context import Choice, Lesson, TeacherContext
+from ..protocol.records.summary import Lesson
+from .context import Choice, TeacherContext
 from .encoder import Encoder, load_encoder
 
 

@@ -161,7 +161,7 @@ def read_events(path: Path) -> list[Event]:
         raise ConfigError(f"cannot read the event log {path}: {error.strerror}; give the folder of a run") from error
     events = []
     for number, line in enumerate(lines, 1):
-        event = _parse(line)
+        event = _parse(line, f"{path}, line {number}")
         if event is not None:
             events.append(event)
         elif line and number < len(lines):
@@ -169,17 +169,23 @@ def read_events(path: Path) -> list[Event]:
     return events
 
 
-def seconds_by_phase(events: Iterable[Mapping[str, Any]], cycle: int) -> dict[str, float]:
+def seconds_by_phase(events: Iterable[Event], cycle: int) -> dict[str, float]:
     """Return how long each finished phase of a cycle took; of a phase that was repeated, the last time counts."""
-    return {e["phase"]: e["seconds"] for e in events if e["event"] == "phase_finished" and e["cycle"] == cycle}
+    return {e.phase: e.seconds for e in events if isinstance(e, PhaseFinished) and e.cycle == cycle}
 
 
-def _parse(line: bytes) -> Event | None:
+def _parse(line: bytes, source: object) -> Event | None:
+    """Read a line; None if it is not the whole of an event."""
     try:
-        event = json.loads(line)
+        table = json.loads(line)
     except ValueError:
         return None
-    return event if isinstance(event, dict) and {"event", "t"} <= event.keys() else None
+    if not isinstance(table, dict) or not {"event", "t"} <= table.keys():
+        return None
+    try:
+        return event_from_json(table, source)
+    except RecordError as error:
+        raise ConfigError(f"{source}: {error}; restore the file or run the scenario again") from error
 
 
 def _mend(path: Path) -> list[Event]:
@@ -190,18 +196,9 @@ def _mend(path: Path) -> list[Event]:
     whole, newline, tail = content.rpartition(b"\n")
     if tail:
         # In place, without a copy: this has to work on a full disk too.
-        if _parse(tail):
+        if _parse(tail, path):
             with path.open("ab") as file:
                 file.write(b"\n")
         else:
             os.truncate(path, len(whole) + len(newline))
     return read_events(path)
-
-
-def _plain(value: Any) -> Any:
-    """Say a numpy scalar or a path in JSON."""
-    if isinstance(value, PathLike):
-        return fspath(value)
-    if callable(item := getattr(value, "item", None)):
-        return item()
-    raise TypeError(f"{type(value).__name__} cannot be logged: give numbers, text, lists and dictionaries")
