@@ -12,8 +12,8 @@ from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate
 from ..protocol.play import Turn
 from ..protocol.plugins import POINTS
-from .asked import AskedCodec
 from ..protocol.records.summary import Lesson
+from .asked import AskedCodec
 from .context import Choice, TeacherContext
 from .encoder import Encoder, load_encoder
 

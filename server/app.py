@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -17,6 +16,7 @@ from ..policies.backend import load_backend
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.fleet.membership import keys_folder
+from ..protocol.records.events import Listener, RunFinished
 from ..strategies.consolidator import Consolidator
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import build_strategy, load_strategy
@@ -29,8 +29,6 @@ from .game_plan import GamePlan
 from .learner import Learner
 from .learner_registry import make_learner
 from .safeguards import RunSafeguards
-
-Listener = Callable[[dict[str, Any]], None]
 
 
 def run(grid: Grid, config: RunConfig, cache: Path, listener: Listener | None = None, engine: str = "") -> None:
@@ -62,7 +60,7 @@ def run(grid: Grid, config: RunConfig, cache: Path, listener: Listener | None = 
         cycles = Cycles(config, plan, learner, log, cache, engine or type(grid).__name__, secure)
         strategy = build_strategy(config.strategy, cycles, config.seed)
         strategy.start(grid, num_rounds=config.cycles)
-        log.emit("run_finished", summary="summary.json")
+        log.emit(RunFinished(summary="summary.json"))
 
 
 def check(config: RunConfig, cache: Path) -> tuple[type[ExperienceStrategy], GamePlan, Learner]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,6 +22,19 @@ from ..protocol.experience import Aggregate, ExperienceVector
 from ..protocol.fleet.membership import keys_folder
 from ..protocol.messages import PlayRequest
 from ..protocol.play import Trajectory, turns_of
+from ..protocol.records.events import CycleFinished, Decided, LessonsLearned, RunStarted, TrafficCounted
+from ..protocol.records.json_codec import from_json, to_json
+from ..protocol.records.summary import (
+    ChoiceRecord,
+    CycleRecord,
+    Floors,
+    GateRecord,
+    Lesson,
+    Measures,
+    Results,
+    Stats,
+    Summary,
+)
 from ..protocol.versions import Manifest
 from ..strategies.consolidator import Traffic
 from .evaluation import summarise
@@ -37,9 +50,10 @@ from .phases import Outcome, Phases
 from .public import PublicGames
 from .registry import save_version
 from .safeguards import RunSafeguards
-from .summary import Entry, stats_of, without_families, write_summary
+from .summary import results_of, write_summary
 
 AVERAGE = "average"
+Entry = dict[str, Any]  # some of the fields of a `CycleRecord`, and `measures`
 
 
 class Cycles:
@@ -63,11 +77,8 @@ class Cycles:
         self.plan, self.out = plan, Path(config.out)
         self.phases = Phases(self.out, log)
         self.safeguards = RunSafeguards(config)
-        self.summary: Entry = {
-            "scenario": config.name, "seed": config.seed, "engine": engine, "private": self.safeguards.noisy,
-            "privacy": self.safeguards.describe(secure), "plaintext": config.privacy.allow_plaintext,
-            "config": config.to_flat(), "floors": {}, "cycles": [],
-        }  # fmt: skip
+        self.engine, self.secure = engine, secure
+        self.summary: Summary  # from the floors on
         self.current = Current("", {})
         self.public = PublicGames(plan, cache)
         self.exchanges = Exchanges(config, self.public, learner, self.phases, self.safeguards)
@@ -86,17 +97,18 @@ class Cycles:
             with self.log.phase(0, "games"):
                 made.result()
         first = self.phases.run(0, "warm-start", self._warm_start, self.config.warm_start.steps)
-        self._promote(_part(first.arrays, "adapter"), self._manifest(first.values["version"], 0, [], 0, {}))
-        self.summary["floors"] = self.phases.run(0, "floors", self._floors, len(self.plan.measured)).values
+        self._promote(_part(first.arrays, "adapter"), self._manifest(first.values["version"], 0, (), 0, None))
+        floors = self.phases.run(0, "floors", self._floors, len(self.plan.measured)).values
+        self.summary = self._begin(from_json(Floors, floors))
         result = self.phases.run(0, "evaluate", self._evaluate_first, len(self.plan.measured) + len(self.plan.gate))
-        self.trial, self.gate_stats = Trial.from_arrays(result.arrays), result.values["gate"]
-        self._finish(0, {
-            "decision": "warm-start",
-            "reason": "uniform play over the admissible commands",
-            **{name: result.values[name] for name in ("held_out", "transfer", "probes")},
-            "teacher": without_families(result.values["held_out"]), "gate": None, "lessons": [], "kl": 0.0,
-            "choices": [], "uplink_bytes": 0.0, "downlink_bytes": 0.0, "accepted": 0, "refused": {},
-        })  # fmt: skip
+        values = dict(result.values)
+        self.trial, self.gate_stats = Trial.from_arrays(result.arrays), from_json(Stats, values.pop("gate"))
+        measures = from_json(Measures, values)
+        self._finish(
+            0, measures, decision="warm-start", reason="uniform play over the admissible commands",
+            teacher=Results.of(measures.held_out), gate=None, lessons=(), kl=0.0, choices=(),
+            uplink_bytes=0.0, downlink_bytes=0.0, accepted=0, refused={},
+        )  # fmt: skip
 
     def _warm_start(self, advance: Advance) -> Outcome:
         uniform = TacticsPolicy("uniform", np.zeros(DIMENSION, dtype=np.float32))
@@ -111,14 +123,17 @@ class Cycles:
 
         played, transfer = play(self.plan.held_out), {name: play(games) for name, games in self.plan.transfer.items()}
         return Outcome({
-            floor: {**stats_of(own), "transfer": {name: asdict(summarise(t[floor])) for name, t in transfer.items()}}
+            floor: {
+                **to_json(results_of(own)),
+                "transfer": {name: to_json(summarise(t[floor])) for name, t in transfer.items()},
+            }
             for floor, own in played.items()
         })  # fmt: skip
 
     def _evaluate_first(self, advance: Advance) -> Outcome:
         policy = self.learner.policy(self.current.adapter, measured=True)
         played = self.public.play(policy, self.plan.gate, "gate", advance=advance)
-        values = {**self._measure(policy, advance), "gate": without_families(stats_of(played))}
+        values = {**to_json(self._measure(policy, advance)), "gate": to_json(summarise(played))}
         return Outcome(values, Trial.of(played).to_arrays())
 
     # The exchanges with the cohort
@@ -150,19 +165,19 @@ class Cycles:
         entry = self._received(cycle)
         if not self.exchanges.cohort(cycle):
             reason = "no client sent a vector that could be used"
-            self._finish(cycle, {**entry, **self._as_before(), "decision": "no-experience", "reason": reason})
+            self._finish(cycle, **entry, **self._as_before(), decision="no-experience", reason=reason)
             return
-        self._finish(cycle, {**entry, **self._learn(cycle)})
+        self._finish(cycle, **{**entry, **self._learn(cycle)})
 
     def adopt(self, cycle: int, adapter: Adapter) -> None:
         """Make what devices have trained themselves the next version, without distillation or gate: a baseline."""
         made = self.phases.run(cycle, AVERAGE, lambda advance: self._averaged(adapter))
         entry = self._received(cycle)
         devices = entry["accepted"]
-        self._promote(_part(made.arrays, "adapter"), self._manifest(made.values["version"], cycle, [], devices, {}))
+        self._promote(_part(made.arrays, "adapter"), self._manifest(made.values["version"], cycle, (), devices, None))
         result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.measured))
         reason = f"weights of {devices} devices, whatever they play"
-        self._finish(cycle, {**entry, **result.values, "decision": "averaged", "reason": reason})
+        self._finish(cycle, from_json(Measures, result.values), **entry, decision="averaged", reason=reason)
 
     def adopted(self, cycle: int) -> Adapter | None:
         """Return what was adopted in a cycle that is on disk."""
@@ -173,20 +188,21 @@ class Cycles:
     def _received(self, cycle: int) -> Entry:
         """Begin a cycle's entry: what came in, and nothing learned yet."""
         traffic = asdict(self.exchanges.traffic(cycle))
-        self.log.emit("traffic", cycle=cycle, **traffic)
-        return {**traffic, "gate": None, "teacher": None, "lessons": [], "kl": 0.0, "choices": []}
+        self.log.emit(TrafficCounted(cycle=cycle, **traffic))
+        return {**traffic, "gate": None, "teacher": None, "lessons": (), "kl": 0.0, "choices": ()}
 
     def _averaged(self, adapter: Adapter) -> Outcome:
         return Outcome({"version": self.learner.policy(adapter).version}, _named(adapter, "adapter"))
 
     def _learn(self, cycle: int) -> Entry:
         mixture, choices = self._choose(cycle, self.exchanges.mixture(self.current, cycle))
-        mixture, tried, helps = self._search(cycle, mixture, [choice["name"] for choice in choices])
+        mixture, tried, helps = self._search(cycle, mixture, [choice.name for choice in choices])
         entry: Entry = {
             "lessons": self._said(mixture), "kl": mixture.kl, "choices": choices,
-            "teacher": tried.values["held_out"], "gate": {**tried.values["gate"], "candidate": None},
+            "teacher": from_json(Results, tried.values["held_out"]),
+            "gate": from_json(GateRecord, {**tried.values["gate"], "candidate": None}),
         }  # fmt: skip
-        self.log.emit("lessons", cycle=cycle, lessons=entry["lessons"])
+        self.log.emit(LessonsLearned(cycle=cycle, lessons=entry["lessons"]))
         if not helps.passed:
             return {**entry, **self._as_before(), "decision": "no-gain", "reason": helps.reason}
         made = self.phases.run(
@@ -195,17 +211,18 @@ class Cycles:
         entry["views"] = made.values["views"]
         candidate = _part(made.arrays, "adapter")
         judged = self.phases.run(cycle, "gate", lambda advance: self._judge(candidate, advance), len(self.plan.gate))
-        entry["gate"] = {**entry["gate"], **judged.values["gate"]}
+        entry["gate"] = replace(entry["gate"], candidate=from_json(Stats, judged.values["gate"]["candidate"]))
         trial = Trial.from_arrays(judged.arrays)
         holds = candidate_holds(self.trial, trial)
         if not holds.passed:
             return {**entry, **self._as_before(), "decision": "rejected", "reason": holds.reason}
-        gate = {**entry["gate"], "reason": holds.reason}
+        gate = replace(entry["gate"], reason=holds.reason)
         manifest = self._manifest(made.values["version"], cycle, entry["lessons"], self.exchanges.cohort(cycle), gate)
         self._promote(candidate, manifest)
-        self.trial, self.gate_stats = trial, entry["gate"]["candidate"]
+        self.trial, self.gate_stats = trial, entry["gate"].candidate
         result = self.phases.run(cycle, "evaluate", self._evaluate, len(self.plan.measured))
-        return {**entry, **result.values, "decision": "promoted", "reason": f"{helps.reason}; {holds.reason}"}
+        measures, reason = from_json(Measures, result.values), f"{helps.reason}; {holds.reason}"
+        return {**entry, "measures": measures, "decision": "promoted", "reason": reason}
 
     def _search(self, cycle: int, mixture: Mixture, names: Sequence[str]) -> tuple[Mixture, Outcome, Verdict]:
         """Try a context on the gate's games, and halve it while it does not help; one that was chosen there stays.
@@ -225,14 +242,14 @@ class Cycles:
                 break
         return mixture, tried, helps
 
-    def _choose(self, cycle: int, mixture: Mixture) -> tuple[Mixture, list[Entry]]:
+    def _choose(self, cycle: int, mixture: Mixture) -> tuple[Mixture, tuple[ChoiceRecord, ...]]:
         """Let the gate's games choose among the contexts that a single one can become; also return all, best first."""
         if not self.exchanges.codec.chooses or len(mixture.contexts) > 1:
-            return mixture, []
+            return mixture, ()
         (context,) = mixture.contexts
         found = self.phases.run(cycle, "choose", lambda advance: self._best(cycle, context, advance))
-        choices = found.values["choices"]
-        return Mixture.of(replace(context, weights=found.arrays["weights"], kl=choices[0]["kl"])), choices
+        choices = tuple(from_json(ChoiceRecord, choice) for choice in found.values["choices"])
+        return Mixture.of(replace(context, weights=found.arrays["weights"], kl=choices[0].kl)), choices
 
     def _best(self, cycle: int, context: TeacherContext, advance: Advance) -> Outcome:
         codec, policy = self.exchanges.codec, self.learner.policy(self.current.adapter)
@@ -247,12 +264,12 @@ class Cycles:
         order = sorted(range(len(found)), key=lambda place: -entries[place]["merit"])  # the first of equals
         return Outcome({"choices": [entries[place] for place in order]}, {"weights": found[order[0]].context.weights})
 
-    def _said(self, mixture: Mixture) -> list[dict[str, Any]]:
+    def _said(self, mixture: Mixture) -> tuple[Lesson, ...]:
         """Lessons of a context in words, or of each with its number."""
         said = [self.exchanges.codec.lessons(context) for context in mixture.contexts]
         if len(said) == 1:
-            return [asdict(lesson) for lesson in said[0]]
-        return [{**asdict(each), "cluster": place} for place, some in enumerate(said, start=1) for each in some]
+            return tuple(said[0])
+        return tuple(replace(each, cluster=place) for place, some in enumerate(said, start=1) for each in some)
 
     def _teachers(self, mixture: Mixture, policy: Policy) -> list[Policy]:
         """Return the policy with each of the contexts."""
@@ -275,8 +292,8 @@ class Cycles:
         teachers = self._teachers(mixture, self.learner.policy(self.current.adapter, measured=True))
         played = self._led(mixture, teachers, self.plan.gate, "gate", 0, advance)
         held_out = self._led(mixture, teachers, self._teacher_games(), "held-out", 0, advance)
-        gate = {"current": self.gate_stats, "teacher": without_families(stats_of(played))}
-        return Outcome({"held_out": stats_of(held_out), "gate": gate}, Trial.of(played).to_arrays())
+        gate = {"current": to_json(self.gate_stats), "teacher": to_json(summarise(played))}
+        return Outcome({"held_out": to_json(results_of(held_out)), "gate": gate}, Trial.of(played).to_arrays())
 
     def _distil(self, cycle: int, mixture: Mixture, advance: Advance) -> Outcome:
         """Train on states that the student visits without the context, and on those that the teacher leads to.
@@ -303,20 +320,20 @@ class Cycles:
         played = self.public.play(
             self.learner.policy(candidate, measured=True), self.plan.gate, "gate", advance=advance
         )
-        return Outcome({"gate": {"candidate": without_families(stats_of(played))}}, Trial.of(played).to_arrays())
+        return Outcome({"gate": {"candidate": to_json(summarise(played))}}, Trial.of(played).to_arrays())
 
     def _evaluate(self, advance: Advance) -> Outcome:
-        return Outcome(self._measure(self.learner.policy(self.current.adapter, measured=True), advance))
+        return Outcome(to_json(self._measure(self.learner.policy(self.current.adapter, measured=True), advance)))
 
-    def _measure(self, policy: Policy, advance: Advance) -> Entry:
+    def _measure(self, policy: Policy, advance: Advance) -> Measures:
         """What is reported of a version: held-out games, those of kinds that nobody learns from, and probes."""
 
         def play(games: Sequence[GameId]) -> list[Trajectory]:
             return self.public.play(policy, games, "held-out", advance=advance)
 
-        held_out = stats_of(play(self.plan.held_out))
-        transfer = {name: asdict(summarise(play(games))) for name, games in self.plan.transfer.items()}
-        return {"held_out": held_out, "transfer": transfer, "probes": self.learner.probe(self.current.adapter)}
+        held_out = results_of(play(self.plan.held_out))
+        transfer = {name: summarise(play(games)) for name, games in self.plan.transfer.items()}
+        return Measures(held_out=held_out, transfer=transfer, probes=self.learner.probe(self.current.adapter))
 
     def _teacher_games(self) -> Sequence[GameId]:
         return self.plan.held_out[: self.config.games.held_out_teacher or None]
@@ -324,10 +341,10 @@ class Cycles:
     # Bookkeeping
 
     def _manifest(
-        self, version: str, cycle: int, learned: Sequence[Mapping[str, Any]], cohort: int, gate: Mapping[str, Any]
+        self, version: str, cycle: int, learned: tuple[Lesson, ...], cohort: int, gate: GateRecord | None
     ) -> Manifest:
         codec = self.config.codec.name
-        return Manifest(version, self.current.version, self.learner.base, cycle, codec, tuple(learned), cohort, gate)
+        return Manifest(version, self.current.version, self.learner.base, cycle, codec, learned, cohort, gate)
 
     def _promote(self, adapter: Adapter, manifest: Manifest) -> None:
         save_version(self.out / "versions", manifest, adapter, self.learner, owner_key(keys_folder(self.config)))
@@ -335,32 +352,40 @@ class Cycles:
 
     def _as_before(self) -> Entry:
         """Results of the version that stays."""
-        last = self.summary["cycles"][-1]
-        held_out = {**last["held_out"], "families": last["families"]}
-        return {"held_out": held_out, "transfer": last["transfer"], "probes": last["probes"]}
+        return {"measures": self.summary.cycles[-1].measures}
 
-    def _finish(self, cycle: int, entry: Entry) -> None:
-        """Complete the cycle's entry, log it and rewrite the summary."""
-        families = entry["held_out"]["families"]
-        entry = {
-            "cycle": cycle, "version": self.current.version, **entry, "held_out": without_families(entry["held_out"]),
-            "epsilon": self.safeguards.spent(cycle), "families": families,
-            "adapter_bytes": sum(array.nbytes for array in self.current.adapter.values()),
-            "seconds": seconds_by_phase(read_events(self.out / "events.jsonl"), cycle),
-        }  # fmt: skip
+    def _begin(self, floors: Floors) -> Summary:
+        config = self.config
+        return Summary(
+            scenario=config.name, seed=config.seed, engine=self.engine, private=self.safeguards.noisy,
+            privacy=self.safeguards.describe(self.secure), plaintext=config.privacy.allow_plaintext,
+            config=config.to_flat(), floors=floors, cycles=(),
+        )  # fmt: skip
+
+    def _finish(self, cycle: int, measures: Measures, **rest: Any) -> None:
+        """Complete the cycle's record, log it and rewrite the summary."""
+        record = CycleRecord(
+            cycle=cycle, version=self.current.version, held_out=measures.held_out.overall(),
+            families=measures.held_out.families or {}, transfer=measures.transfer, probes=measures.probes,
+            epsilon=self.safeguards.spent(cycle),
+            adapter_bytes=sum(array.nbytes for array in self.current.adapter.values()),
+            seconds=seconds_by_phase(read_events(self.out / "events.jsonl"), cycle), **rest,
+        )  # fmt: skip
         self.log.emit(
-            "decision", cycle=cycle, decision=entry["decision"], reason=entry["reason"], version=self.current.version
+            Decided(cycle=cycle, decision=record.decision, reason=record.reason, version=self.current.version)
         )
-        self.log.emit("cycle_finished", cycle=cycle, entry=entry)
-        self.summary["cycles"].append(entry)
+        self.log.emit(CycleFinished(cycle=cycle, entry=record))
+        self.summary = self.summary.with_cycle(record)
         write_summary(self.out, self.summary)
 
     def _emit_start(self) -> None:
-        names = ("scenario", "seed", "engine", "config")
         config = self.config
         self.log.emit(
-            "run_started", clients=config.clients, cycles=config.cycles, **{name: self.summary[name] for name in names}
-        )
+            RunStarted(
+                scenario=config.name, seed=config.seed, engine=self.engine, clients=config.clients,
+                cycles=config.cycles, config=config.to_flat(),
+            )
+        )  # fmt: skip
 
 
 def _named(arrays: Adapter, prefix: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
 from ..protocol.play import Trajectory
-from ..protocol.records.json_codec import from_stored, to_json, to_stored
+from ..protocol.records.json_codec import from_stored, to_stored
 from ..protocol.records.summary import Results, Summary
 from .evaluation import by_family, summarise
 
@@ -19,7 +19,7 @@ REMEDY = "give the folder of a run, or finish the run with: fedoel simulate ... 
 
 def results_of(trajectories: Sequence[Trajectory]) -> Results:
     """Sum up episodes, overall and by family."""
-    return Results(**to_json(summarise(trajectories)), families=by_family(trajectories))
+    return Results.of(summarise(trajectories), by_family(trajectories))
 
 
 def write_summary(run: Path, summary: Summary) -> Path:

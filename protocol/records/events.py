@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from ..errors import RecordError
 from ..config import Scalar
+from ..errors import RecordError
 from .json_codec import from_json, to_json, without_schema
 from .summary import CycleRecord, Lesson
 

@@ -6,7 +6,8 @@ All win rates, scores and interval bounds are fractions between 0 and 1; diverge
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from ..config import Scalar
 
@@ -49,9 +50,14 @@ class Results(Stats):
 
     families: Mapping[str, Stats] | None = None
 
+    @classmethod
+    def of(cls, stats: Stats, families: Mapping[str, Stats] | None = None) -> Results:
+        """Return the overall results in `stats` with others for the families."""
+        return cls(**_overall(stats), families=families)
+
     def overall(self) -> Stats:
         """Return the results over all episodes alone."""
-        return Stats(**{name: getattr(self, name) for name in Stats.__dataclass_fields__})
+        return Stats(**_overall(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +84,11 @@ class Floor(Stats):
     transfer: Mapping[str, Stats] = field(default_factory=dict)
     cycles: tuple[Floor, ...] | None = None
 
+    @classmethod
+    def of(cls, record: CycleRecord) -> Floor:
+        """Return the results of a cycle's version as a floor."""
+        return cls(**_overall(record.held_out), families=record.families, transfer=record.transfer)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floors:
@@ -93,7 +104,7 @@ class Floors:
 
     def named(self) -> dict[str, Floor]:
         """Return the floors that are there, by name, in the order in which views show them."""
-        floors = {name: getattr(self, name) for name in Floors.__dataclass_fields__}
+        floors = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: floor for name, floor in floors.items() if floor is not None}
 
 
@@ -210,8 +221,8 @@ class CycleRecord:
     @property
     def measures(self) -> Measures:
         """Measures of the version that plays after the cycle."""
-        held_out = Results(**{name: getattr(self.held_out, name) for name in Stats.__dataclass_fields__})
-        return Measures(held_out=replace(held_out, families=self.families), transfer=self.transfer, probes=self.probes)
+        held_out = Results.of(self.held_out, self.families)
+        return Measures(held_out=held_out, transfer=self.transfer, probes=self.probes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,3 +285,7 @@ class Summary:
     def with_cycle(self, record: CycleRecord) -> Summary:
         """Return the summary with one more cycle."""
         return replace(self, cycles=(*self.cycles, record))
+
+
+def _overall(stats: Stats) -> dict[str, Any]:
+    return {item.name: getattr(stats, item.name) for item in fields(Stats)}

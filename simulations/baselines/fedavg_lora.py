@@ -23,6 +23,7 @@ from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.fleet.membership import keys_folder
 from ...protocol.messages import records_bytes
+from ...protocol.records.events import Listener, RunFinished
 from ...server.app import check as checked_parts
 from ...server.cycle import Cycles
 from ...server.events import EventLog
@@ -35,7 +36,7 @@ from ..grid import InProcessGrid
 from ..identity import server_identity
 from ..inprocess import BatchingRuntime, games_ahead, made_ahead, whole_fleet
 from .averaging_app import ARRAYS, CONFIG, EXAMPLES, adapter_of, arrays_of, asked_of, make_averaging_app
-from .baseline import Listener, in_the_open
+from .baseline import in_the_open
 
 STRATEGIES = (
     "FedAvg",
@@ -118,7 +119,7 @@ class FedAvgLora:
                     grid, arrays_of(cycles.current.adapter), config.cycles - rounds.before,
                     train_config=rounds.asked, evaluate_fn=rounds.measure,
                 )  # fmt: skip
-            log.emit("run_finished", summary="summary.json")
+            log.emit(RunFinished(summary="summary.json"))
 
     def flower(self, clients: int) -> Strategy:
         """Build Flower's strategy: every node trains in every round, and the server measures."""
@@ -169,7 +170,7 @@ class Rounds:
         if server_round:
             self.cycles.collect(cycle, 1, None, self._traffic(arrays))
             self.cycles.adopt(cycle, adapter_of(arrays))
-            metrics = MetricRecord({"win-rate": float(self.cycles.summary["cycles"][-1]["held_out"]["win_rate"])})
+            metrics = MetricRecord({"win-rate": self.cycles.summary.cycles[-1].held_out.win_rate})
         if cycle < self.cycles.config.cycles:
             self._ask(cycle + 1)
         return metrics
