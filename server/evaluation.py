@@ -51,7 +51,7 @@ def play_and_summarise(
     return by_family(play_episodes(policy, games, streams, cache, advance))
 
 
-def wilson(wins: int, episodes: int) -> tuple[float, float]:
+def wilson(wins: float, episodes: int) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927): stays inside 0 and 1, and is not empty at either end."""
     p, z2 = wins / episodes, Z95**2
     centre = p + z2 / (2 * episodes)

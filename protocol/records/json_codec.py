@@ -51,7 +51,7 @@ def from_json(record_type: type[Record], table: object, path: str = "") -> Recor
     """
     if not isinstance(table, dict):
         raise RecordError(f"{path or 'it'} must be a table, not {_described(table)}")
-    prefix, known = f"{path}." if path else "", _typed_fields(record_type)
+    prefix, known = f"{path}." if path else "", _typed_fields(cast(Any, record_type))
     for name in table:
         if name not in known:
             raise RecordError(f"{prefix}{name} is not a field of a record of schema {SCHEMA}")

@@ -79,8 +79,10 @@ def mean_stats(stats: Sequence[Stats]) -> Stats:
     rate, episodes = fmean(client.win_rate for client in stats), stats[0].episodes
     low, high = wilson(rate * episodes, episodes)
     means = {name: fmean(getattr(client, name) for client in stats) for name in ("score", "response_tokens", "invalid")}
-    costs = {name: _cost(stats, name) for name in ("turns_per_win", "tokens_per_win")}
-    return Stats(win_rate=rate, low=low, high=high, episodes=episodes, **means, **costs)
+    turns, tokens = (_cost(stats, name) for name in ("turns_per_win", "tokens_per_win"))
+    return Stats(
+        win_rate=rate, low=low, high=high, episodes=episodes, turns_per_win=turns, tokens_per_win=tokens, **means
+    )  # fmt: skip
 
 
 def _cost(stats: Sequence[Stats], name: str) -> float | None:
