@@ -24,7 +24,7 @@ def add_tactics_floor(config: RunConfig) -> None:
         run_inprocess(tactics_only(config))
         baseline = read_summary(out / FOLDER)
     cycles = tuple(Floor.of(record) for record in baseline.cycles)
-    floors = replace(summary.floors, tactics_only=replace(cycles[-1], cycles=cycles))
+    floors = replace(summary.floors, tactics_only=Floor.of(baseline.cycles[-1], cycles))
     write_summary(out, replace(summary, floors=floors))
 
 

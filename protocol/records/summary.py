@@ -85,9 +85,9 @@ class Floor(Stats):
     cycles: tuple[Floor, ...] | None = None
 
     @classmethod
-    def of(cls, record: CycleRecord) -> Floor:
+    def of(cls, record: CycleRecord, cycles: tuple[Floor, ...] | None = None) -> Floor:
         """Return the results of a cycle's version as a floor."""
-        return cls(**_overall(record.held_out), families=record.families, transfer=record.transfer)
+        return cls(**_overall(record.held_out), families=record.families, transfer=record.transfer, cycles=cycles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
