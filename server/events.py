@@ -137,7 +137,7 @@ def follow(file: Path) -> Iterator[Event | None]:
                 *lines, rest = (rest + stream.read()).split(b"\n")
                 position = stream.tell()
             for line in lines:
-                yield json.loads(line)
+                yield _parse(line, file)
         yield None
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.records.events import EVENTS, Event, event_from_json, event_to_json
 from fedoel.protocol.records.json_codec import SCHEMA, from_json, from_stored, to_json, to_stored
-from fedoel.protocol.records.summary import CycleRecord, Floor, Floors, Measures, Results, Stats, Summary
+from fedoel.protocol.records.summary import CycleRecord, Floor, Measures, Results, Stats, Summary
 from fedoel.protocol.versions import Manifest
 from fedoel.server.summary import read_summary, write_summary
 from fedoel.simulations.experiment import read_results
@@ -38,7 +38,6 @@ def through_json(table: Any) -> Any:
 RECORDS = {
     Summary: st.builds(Summary, floors=st.just(load_summary(SUMMARIES[0].parent).floors), cycles=st.just(())),
     CycleRecord: st.from_type(CycleRecord),
-    Floors: st.builds(Floors, tactics_only=st.none()),
     Floor: st.from_type(Floor),
     Manifest: st.from_type(Manifest),
     Measures: st.from_type(Measures),
