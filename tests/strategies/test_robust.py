@@ -53,16 +53,20 @@ def gradient_of(strategy: ExperienceStrategy, contributions: list[Contribution])
     return strategy.aggregate(contributions).vector.gradient
 
 
-@pytest.mark.parametrize("name", [*ROBUST, "norm-bounded", "mean"])
-def test_honest_vectors_give_about_their_sum(name: str) -> None:
-    others: Mapping[str, type[ExperienceStrategy]] = {"norm-bounded": NormBounded, "mean": Mean}
-    built = others[name](NOBODY) if name in others else ROBUST[name]()
-    aggregate = built.aggregate(honest())
+@pytest.mark.parametrize(
+    ("build", "deviation"),
+    [
+        (lambda: Mean(NOBODY), 1e-6), (lambda: NormBounded(NOBODY), 0.1), (ROBUST["trimmed-mean"], 0.1),
+        (ROBUST["median"], 0.15), (ROBUST["multi-krum"], 0.15), (ROBUST["krum"], 0.4),
+    ],
+)  # fmt: skip
+def test_honest_vectors_give_about_their_sum(build: Callable[[], ExperienceStrategy], deviation: float) -> None:
+    """The L2 norm by which the mean device is off: one device's noise has a norm of 0.7, the centre one of 4.4."""
+    aggregate, rows_NS = build().aggregate(honest()), np.stack([each.vector.to_array() for each in honest()])
     assert aggregate.cohort == HONEST
-    whole = Mean(NOBODY).aggregate(honest()).vector
-    assert np.allclose(aggregate.vector.gradient, whole.gradient, atol=0.7 * HONEST)
-    assert np.dot(aggregate.vector.gradient, whole.gradient) > 0.9 * np.dot(whole.gradient, whole.gradient)
-    assert np.allclose(aggregate.vector.fisher, whole.fisher, rtol=1e-4)
+    difference = aggregate.vector.to_array() / HONEST - rows_NS.mean(axis=0)
+    assert np.linalg.norm(difference[: SPEC.dimension]) <= deviation
+    assert np.allclose(difference[SPEC.dimension :], 0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ROBUST)
