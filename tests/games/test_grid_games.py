@@ -44,7 +44,7 @@ def test_no_board_is_in_two_splits(spec: GameSpec, tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 2**31), st.sampled_from([(3, 2), (4, 4), (5, 6)]))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_every_lake_can_be_crossed_and_read(seed: int, shape: tuple[int, int]) -> None:
     lake = draw_lake(*shape, "all", seed)
     way = lake.way()
@@ -53,7 +53,7 @@ def test_every_lake_can_be_crossed_and_read(seed: int, shape: tuple[int, int]) -
 
 
 @given(st.integers(0, 2**31))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_every_store_can_be_solved_in_time_and_read(seed: int) -> None:
     store, state = draw_store(STORE, seed)
     way = store.way(state)

@@ -6,7 +6,6 @@ import configparser
 import json
 import shutil
 import subprocess
-import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -198,10 +197,9 @@ def test_a_supernode_that_has_given_up_is_ended_so_that_a_service_starts_it_agai
     folder = joined.device
     folder.flower.mkdir()
     words = ["sh", "-c", "echo 'ERROR :     SSL/TLS handshake error detected.'; exec sleep 60"]
-    began = time.monotonic()
-    with pytest.raises(FedoelError, match="gave up on the server"):
+    with pytest.raises(FedoelError, match="gave up on the server, with exit code -9"):  # killed, not waited for
         start._run(folder, words, read_settings(folder.settings))
-    assert "handshake" in folder.log.read_text() and time.monotonic() < began + 30
+    assert "handshake" in folder.log.read_text()
 
 
 def test_logs_are_shown_from_their_end(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,7 @@ def test_sums_come_back(parts: tuple[Part, ...], cohort: int) -> None:
 
 
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=64, max_size=64), cohort=st.integers(2, 3000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nobody_weighs_more_than_the_bound(values: list[float], cohort: int) -> None:
     plan = PrivacyPlan.make(ONE, cohort, cohort, 1.0)
     whole = plan.steps_of({"gradient": np.array(values)}, random.Random(0).randrange)

@@ -49,7 +49,7 @@ def test_a_public_key_that_fixes_the_secret_is_refused() -> None:
 
 
 @given(seed=st.integers(0, shares.PRIME - 1), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_threshold_of_shares_recovers_a_secret(seed: int, data: st.DataObject) -> None:
     secret = seed.to_bytes(16, "big")
     parts = shares.split(secret, 9, 4)
