@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -206,6 +206,30 @@ def test_adam_divides_by_the_root_of_the_second_moment() -> None:
     assert (float(first.vector.gradient[0]), float(first.vector.fisher[0])) == pytest.approx((4.0, 4.0))
     assert float(second.vector.gradient[0]) == pytest.approx(0.5 * 4 - 0.5 * 12)
     assert float(second.vector.fisher[0]) == pytest.approx(np.sqrt(0.5 * 16 + 0.5 * 144))
+
+
+def noised(value: float, cohort: int, noise: float) -> Aggregate:
+    """The sum of a cohort whose devices all send one number in every place."""
+    summed = Mean(NOBODY).aggregate([contribution(node, np.full(6, value)) for node in range(cohort)])
+    return replace(summed, noise=noise)
+
+
+def test_adam_is_on_the_scale_of_the_cohort_that_answered() -> None:
+    before = noised(1.0, 2, 0.0)  # its sum is 2, and its Fisher diagonal 4
+    strategy = Adam(cast(Consolidator, Shelf(before)), beta_1=0.25, beta_2=0.75)
+    after = strategy.optimise(noised(3.0, 4, 0.0), 2, 1).vector
+    assert float(after.gradient[0]) == pytest.approx(0.25 * 2 * 2 + 0.75 * 12)
+    assert float(after.fisher[0]) == pytest.approx(np.sqrt(0.75 * (2 * 4) ** 2 + 0.25 * 12**2))
+    first = Adam(cast(Consolidator, Shelf())).optimise(noised(-3.0, 4, 0.0), 1, 1).vector
+    assert float(first.fisher[0]) == 12
+
+
+@pytest.mark.parametrize(("kind", "settings"), [(Momentum, {"server_momentum": 0.25}), (Adam, {"beta_1": 0.25})])
+def test_the_noise_of_a_running_mean_is_that_of_what_is_mixed(
+    kind: type[ExperienceStrategy], settings: dict[str, Any]
+) -> None:
+    strategy = kind(cast(Consolidator, Shelf(noised(1.0, 2, 8.0))), **settings)
+    assert strategy.optimise(noised(1.0, 4, 16.0), 2, 1).noise == pytest.approx(0.75**2 * 16 + (0.25 * 2) ** 2 * 8)
 
 
 @pytest.mark.parametrize(
