@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from math import comb
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_sealed_shares_open_on_their_way_only() -> None:
 def test_pair_masks_cancel() -> None:
     total = np.zeros(TERMS.cells, cell_type(16))
     add_pair_mask(total, bytes(32), 1, 2, TERMS)
-    assert total.any()
+    assert (total == expand(bytes(32), TERMS)).all(), "the lower position adds"
     add_pair_mask(total, bytes(32), 2, 1, TERMS)
     assert not total.any()
 
@@ -92,8 +93,32 @@ def test_neighbours_are_mutual(cohort: int, neighbours: int) -> None:
     assert all(one in around[other] for one, others in enumerate(around) for other in others)
 
 
-def test_graphs_keep_their_promises() -> None:
-    """Against counting every way to be unlucky, in a cohort that is small enough for that."""
+def chance(hits: int, others: int, marked: int, drawn: int) -> float:
+    """Chance that at least so many of the drawn others are marked, by counting every way to draw them."""
+    ways = (comb(marked, k) * comb(others - marked, drawn - k) for k in range(hits, drawn + 1))
+    return sum(ways) / comb(others, drawn)
+
+
+@pytest.mark.parametrize(
+    ("cohort", "colluding", "dropout"), [(100, 0.1, 0.1), (500, 0.1, 0.2), (1000, 0.2, 0.05), (1000, 1 / 3, 0.3)]
+)
+def test_graphs_keep_their_promises_with_as_few_neighbours_and_shares_as_can_be(
+    cohort: int, colluding: float, dropout: float
+) -> None:
+    bad, gone, graph = int(colluding * cohort), int(dropout * cohort), choose_graph(cohort, colluding, dropout)
+
+    def keeps(neighbours: int, threshold: int) -> bool:
+        caught = cohort * chance(threshold, cohort - 1, bad, neighbours)
+        lost = cohort * chance(neighbours - threshold + 1, cohort - 1, gone, neighbours)
+        cut = cohort**2 * ((bad + gone) / cohort) ** neighbours
+        return max(caught, cut) <= 2**-40 and lost <= 2**-20
+
+    assert keeps(graph.neighbours, graph.threshold)
+    assert not keeps(graph.neighbours, graph.threshold - 1)
+    assert not any(keeps(graph.neighbours - 2, threshold) for threshold in range(2, graph.neighbours - 1))
+
+
+def test_thresholds_lie_between_those_who_collude_and_those_who_stay() -> None:
     assert choose_graph(10, 1 / 3, 0.5).threshold == 4
     for cohort, dropout in itertools.product((100, 1000), (0.1, 0.3)):
         graph = choose_graph(cohort, 1 / 3, dropout)
