@@ -32,7 +32,7 @@ def features(situation: Situation) -> Floats:
 
 @dataclass(frozen=True)
 class Tilted:
-    """A policy whose scores are moved by the weights of the commands' features."""
+    """A policy whose scores have the weights of the commands' features added."""
 
     inner: Policy
     weights: Floats
@@ -51,18 +51,18 @@ class Tilted:
 
 @dataclass(frozen=True)
 class Verbs:
-    """The device's half; the server's is the one that asks the policy what a context does."""
+    """The device half; the default server half evaluates the policy under each context."""
 
     name: str = "verbs"
     vocabulary: str = hashlib.sha256(repr((VERBS, CELLS)).encode()).hexdigest()[:16]
     dimension: int = CELLS
-    needs: frozenset[str] = frozenset()
-    adds: bool = True
+    required_abilities: frozenset[str] = frozenset()
+    is_additive: bool = True
 
-    def under(self, policy: Policy, context: Vector) -> Policy:
+    def apply_context(self, policy: Policy, context: Vector) -> Policy:
         return Tilted(policy, context.astype(np.float64)) if context.any() else policy
 
-    def sums(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
+    def gradient_and_fisher(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
         gradient, fisher = np.zeros(CELLS), np.zeros(CELLS)
         for turn, advantage in zip(turns, advantages, strict=True):
             phi, probs = features(turn.situation), np.exp(turn.log_probs.astype(np.float64))

@@ -11,7 +11,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from ..codecs.codec import check_codec
-from ..codecs.encoder import Encoder, SaysWords
+from ..codecs.encoder import Encoder, SendsWords
 from ..games.store import cache_folder
 from ..policies.backend import load_backend
 from ..protocol.config import RunConfig
@@ -96,7 +96,7 @@ def check(config: RunConfig, cache: Path) -> tuple[type[ExperienceStrategy], Gam
 def _check_words(config: RunConfig, encoder: Encoder, strategy: type[ExperienceStrategy]) -> None:
     """Refuse words that a run does not allow, or that would get lost on their way."""
     name = config.codec.name
-    if not isinstance(encoder, SaysWords):
+    if not isinstance(encoder, SendsWords):
         if config.privacy.allow_plaintext:
             raise ConfigError(f"codec.name {name!r} sends no words: leave privacy.allow-plaintext out")
         return

@@ -227,7 +227,7 @@ class Cycles:
 
     def _choose(self, cycle: int, mixture: Mixture) -> tuple[Mixture, list[Entry]]:
         """Let the gate's games choose among the contexts that a single one can become; also return all, best first."""
-        if not self.exchanges.codec.chooses or len(mixture.contexts) > 1:
+        if not self.exchanges.codec.has_candidates or len(mixture.contexts) > 1:
             return mixture, []
         (context,) = mixture.contexts
         found = self.phases.run(cycle, "choose", lambda advance: self._best(cycle, context, advance))
@@ -237,7 +237,7 @@ class Cycles:
     def _best(self, cycle: int, context: TeacherContext, advance: Advance) -> Outcome:
         codec, policy = self.exchanges.codec, self.learner.policy(self.current.adapter)
         own = turns_of(self.exchanges.rehearsed(self.current, cycle))
-        found = codec.choices(policy, own, context, self.config.context)
+        found = codec.candidates(policy, own, context, self.config.context)
         player = self.learner.policy(self.current.adapter, measured=True)
         entries: list[Entry] = []
         for choice in found:

@@ -18,7 +18,8 @@ import numpy as np
 
 from ..codecs.codec import load_codec
 from ..codecs.context import TeacherContext, divergence, no_context
-from ..codecs.encoder import Encoder, count, encode
+from ..codecs.encode import count, encode
+from ..codecs.encoder import Encoder
 from ..games.assignment import amounts
 from ..policies.policy import Policy
 from ..protocol.config import RunConfig
@@ -180,7 +181,7 @@ class Exchanges:
             own, turns = (turns_of(self.rehearsed(current, cycle, number)) for number in (1, exchange))
             policy = self.learner.policy(current.adapter)
             seen = self._with_fisher(aggregate, self.codec.teacher(policy, before), turns)
-            after = self.codec.solve(seen, policy, turns, self.config.context, before)
+            after = self.codec.step(seen, policy, turns, self.config.context, before)
             return self._outcome(policy, own, after)
 
         return self._read(self.phases.run(cycle, name or numbered("context", exchange), work))
@@ -195,9 +196,9 @@ class Exchanges:
 
     def _outcome(self, policy: Policy, own: Sequence[Turn], context: TeacherContext) -> Outcome:
         """Keep a context, with how far it leads from the bare policy on turns that this has played."""
-        kl = divergence(self.codec.answers(policy, own, context), own)
+        kl = divergence(self.codec.teacher_log_probs(policy, own, context), own)
         values = {"kl": kl, "words": list(context.words)}
-        return Outcome(values, {"weights": context.weights, "support": context.support})
+        return Outcome(values, {"weights": context.weights, "support": context.fisher})
 
     def _read(self, found: Outcome) -> TeacherContext:
         words = tuple(found.values.get("words", ()))
@@ -237,7 +238,7 @@ class Exchanges:
         if aggregate.vector.fisher.any() or not aggregate.vector.spec.dimension:
             return aggregate
         valid = [turn for turn in turns if turn.valid]
-        _, fisher = self.codec.encoder.sums(policy, valid, np.zeros(len(valid)))
+        _, fisher = self.codec.encoder.gradient_and_fisher(policy, valid, np.zeros(len(valid)))
         games, clients = self.config.games, self.config.clients
         played = aggregate.cohort * fmean(amounts(games.per_client, clients, games.amounts, self.config.seed))
         scale = played / len(self.public.plan.rehearsal)

@@ -41,7 +41,7 @@ def aggregate(gradient: float, fisher: float) -> Aggregate:
 
 
 def step(given: Aggregate, config: ContextConfig | None = None) -> TeacherContext:
-    return CODEC.solve(given, UNIFORM, [turn()], config or ContextConfig(), no_context(DIMENSION))
+    return CODEC.step(given, UNIFORM, [turn()], config or ContextConfig(), no_context(DIMENSION))
 
 
 def test_no_gradient_is_no_context() -> None:
@@ -58,24 +58,24 @@ def test_the_step_ends_at_the_trust_region(limit: float) -> None:
     kl = float((np.exp(teacher) * (teacher - turn().log_probs)).sum())
     assert kl == pytest.approx(limit, rel=1e-3)
     assert context.kl == pytest.approx(kl, rel=1e-3)
-    assert divergence(CODEC.answers(UNIFORM, [turn()], context), [turn()]) == pytest.approx(kl, rel=1e-3)
+    assert divergence(CODEC.teacher_log_probs(UNIFORM, [turn()], context), [turn()]) == pytest.approx(kl, rel=1e-3)
 
 
 def test_a_second_step_starts_where_the_first_ended_and_has_a_trust_region_of_its_own() -> None:
     config, given = ContextConfig(max_kl=0.05), aggregate(30.0, 40.0)
     first = step(given, config)
     led = replace(turn(), log_probs=tilt(turn().log_probs, turn().situation, first.weights))
-    second = CODEC.solve(given, UNIFORM, [led], config, first)
+    second = CODEC.step(given, UNIFORM, [led], config, first)
     assert second.weights.max() > first.weights.max()
     assert second.kl == pytest.approx(0.05, rel=1e-3)
-    assert divergence(CODEC.answers(UNIFORM, [turn()], second), [turn()]) > 0.06
-    assert np.array_equal(second.support, 2 * given.vector.fisher)
+    assert divergence(CODEC.teacher_log_probs(UNIFORM, [turn()], second), [turn()]) > 0.06
+    assert np.array_equal(second.fisher, 2 * given.vector.fisher)
 
 
 def test_no_sum_of_steps_makes_a_weight_larger_than_rounding_can_tell() -> None:
     config, context = ContextConfig(max_kl=1e6), no_context(DIMENSION)
     for _ in range(3):
-        context = CODEC.solve(aggregate(1e4, 1.0), UNIFORM, [turn()], config, context)
+        context = CODEC.step(aggregate(1e4, 1.0), UNIFORM, [turn()], config, context)
     assert context.weights.max() == LARGEST_WEIGHT
 
 
@@ -118,11 +118,11 @@ def test_a_control_vector_is_one_of_its_parts_at_one_of_two_strengths(asked: Ask
     array[: steering.DIMENSION] = np.random.default_rng(0).normal(0, 9, steering.DIMENSION)
     array[steering.DIMENSION : 2 * steering.DIMENSION] = 100.0
     bounds, given = ContextConfig(step=4.0, max_kl=0.002), Aggregate(ExperienceVector.unchecked(spec, array), 4)
-    context = codec.solve(given, policy, turns, bounds, no_context(steering.DIMENSION))
-    assert codec.chooses and np.count_nonzero(context.weights) == steering.DIMENSION
-    choices = codec.choices(policy, turns, context, bounds)
-    assert len({choice.name for choice in choices}) == len(choices) == 2 * len(steering.parts())
-    for (name, part), strong, weak in zip(steering.parts().items(), choices[::2], choices[1::2], strict=True):
+    context = codec.step(given, policy, turns, bounds, no_context(steering.DIMENSION))
+    assert codec.has_candidates and np.count_nonzero(context.weights) == steering.DIMENSION
+    choices = codec.candidates(policy, turns, context, bounds)
+    assert len({choice.name for choice in choices}) == len(choices) == 2 * len(steering.blocks())
+    for (name, part), strong, weak in zip(steering.blocks().items(), choices[::2], choices[1::2], strict=True):
         assert strong.name.startswith(name) and weak.name.startswith(name)
         ratios = strong.context.weights[part] / context.weights[part]
         assert np.allclose(ratios, ratios[0], rtol=1e-4) and ratios[0] > 0
@@ -130,7 +130,8 @@ def test_a_control_vector_is_one_of_its_parts_at_one_of_two_strengths(asked: Ask
         assert np.allclose(weak.context.weights, strong.context.weights / 2)
         assert 0.0005 < strong.context.kl <= 0.002
         assert 0 < weak.context.kl < 0.6 * strong.context.kl
-        assert strong.context.kl == pytest.approx(divergence(codec.answers(policy, turns, strong.context), turns))
+        teacher = codec.teacher_log_probs(policy, turns, strong.context)
+        assert strong.context.kl == pytest.approx(divergence(teacher, turns))
 
 
 def test_a_soft_prompt_stays_near_its_text_however_little_the_model_minds(asked: Asked) -> None:
@@ -138,13 +139,13 @@ def test_a_soft_prompt_stays_near_its_text_however_little_the_model_minds(asked:
     spec = replace(SPEC, codec="prefix", dimension=size, vocabulary=soft_prompt.VOCABULARY)
     array = np.concatenate([np.full(size, 50.0), np.ones(spec.size - size)]).astype(np.float32)
     given, bounds = Aggregate(ExperienceVector.unchecked(spec, array), 4), ContextConfig(max_kl=1e6)
-    context = codec.solve(given, policy, turns, bounds, no_context(size))
+    context = codec.step(given, policy, turns, bounds, no_context(size))
     assert np.linalg.norm(context.weights) == pytest.approx(soft_prompt.RADIUS, rel=1e-4)
-    assert context.kl == pytest.approx(divergence(codec.answers(policy, turns, context), turns))
+    assert context.kl == pytest.approx(divergence(codec.teacher_log_probs(policy, turns, context), turns))
 
 
 @pytest.mark.parametrize("name", ["tactics", "tactics-text", "prefix", "text", "raw"])
 def test_other_contexts_leave_no_choice(name: str) -> None:
     codec = load_codec(name)
-    assert not codec.chooses
-    assert codec.choices(UNIFORM, [turn()], no_context(codec.encoder.dimension), ContextConfig()) == []
+    assert not codec.has_candidates
+    assert codec.candidates(UNIFORM, [turn()], no_context(codec.encoder.dimension), ContextConfig()) == []

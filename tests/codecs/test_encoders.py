@@ -7,8 +7,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.codecs import encoder
-from fedoel.codecs.encoder import load_encoder, returns_to_go
+from fedoel.codecs import encode as encoding
+from fedoel.codecs.encode import returns_to_go
+from fedoel.codecs.encoder import load_encoder
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY, cells
 from fedoel.codecs.tactics.encoder import moments
 from fedoel.codecs.tactics.policy import TacticsPolicy
@@ -34,7 +35,7 @@ def episode(*turns: Turn, won: bool = True) -> Trajectory:
 
 def encode(trajectories: Sequence[Trajectory], baseline: Vector, discount: float = 0.9) -> ExperienceVector:
     uniform = TacticsPolicy("v", np.zeros(DIMENSION, np.float32))
-    return encoder.encode(load_encoder("tactics"), uniform, trajectories, SPEC, baseline, discount)
+    return encoding.encode(load_encoder("tactics"), uniform, trajectories, SPEC, baseline, discount)
 
 
 def test_lessons_are_whole_sentences_with_or_without_a_mark() -> None:

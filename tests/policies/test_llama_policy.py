@@ -236,7 +236,7 @@ def test_numbers_that_are_not_finite_are_refused(model: LlamaModel, adapters: li
 
 
 def steered(policy: Any, context: np.ndarray) -> Any:
-    return load_encoder("steering").under(policy, context)
+    return load_encoder("steering").apply_context(policy, context)
 
 
 def test_no_vector_changes_nothing_and_a_long_one_much_and_then_nothing_again(

@@ -53,7 +53,7 @@ def weights(seed: int, size: float = 0.5) -> np.ndarray:
 
 
 def behind(policy: TorchPolicy, context: np.ndarray) -> SoftPromptPolicy:
-    prompted = ENCODER.under(policy, context)
+    prompted = ENCODER.apply_context(policy, context)
     assert isinstance(prompted, SoftPromptPolicy)
     return prompted
 
@@ -107,7 +107,7 @@ def test_one_context_is_one_policy_and_costs_its_tokens(policy: TorchPolicy) -> 
 
 def test_sums_weigh_gradients_by_advantages(policy: TorchPolicy) -> None:
     prompted, advantages = behind(policy, weights(6)), np.array([1.0, -2.0, 0.0, 0.5])
-    gradient, fisher = ENCODER.sums(prompted, turns(), advantages)
+    gradient, fisher = ENCODER.gradient_and_fisher(prompted, turns(), advantages)
     each = prompted.gradients(turns()).astype(np.float64)
     assert np.allclose(gradient, (advantages[:, None] * each).sum(0), atol=1e-6)
     assert np.allclose(fisher, (each**2).sum(0))
@@ -117,15 +117,15 @@ def test_sums_weigh_gradients_by_advantages(policy: TorchPolicy) -> None:
 def test_a_policy_without_a_prompt_is_refused(name: str) -> None:
     encoder = load_encoder(name)
     with pytest.raises(ConfigError, match=r"needs policy\.backend 'torch'"):
-        encoder.under(TacticsPolicy("v", np.zeros(TACTICS, np.float32)), np.ones(encoder.dimension, np.float32))
+        encoder.apply_context(TacticsPolicy("v", np.zeros(TACTICS, np.float32)), np.ones(encoder.dimension, np.float32))
 
 
 def test_tactics_are_put_into_words_and_read(policy: TorchPolicy) -> None:
     spoken, situations = load_encoder("tactics-text"), [turn.situation for turn in turns()]
     context = np.zeros(TACTICS, np.float32)
-    assert spoken.under(policy, context) is policy
+    assert spoken.apply_context(policy, context) is policy
     context[[3, 40, 41]] = 2.0, -1.0, 0.1
-    advised = spoken.under(policy, context)
+    advised = spoken.apply_context(policy, context)
     words = advice(context)
     assert words.splitlines() == [
         "Advice from earlier games:",
@@ -136,7 +136,7 @@ def test_tactics_are_put_into_words_and_read(policy: TorchPolicy) -> None:
     assert advised.tokens(situations) == [tokens + extra for tokens in policy.tokens(situations)]
     changes = [np.abs(a - b).max() for a, b in zip(advised.score(situations), policy.score(situations), strict=True)]
     assert max(changes) > 1e-3
-    assert spoken.under(policy, context) is advised
+    assert spoken.apply_context(policy, context) is advised
 
 
 def test_a_soft_prompt_that_is_a_text_says_what_the_text_says(policy: TorchPolicy) -> None:

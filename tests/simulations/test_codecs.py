@@ -13,7 +13,7 @@ import pytest
 
 from examples import verbs
 from fedoel.codecs.prefix.coordinates import DIMENSION
-from fedoel.codecs.steering.coordinates import parts
+from fedoel.codecs.steering.coordinates import blocks
 from fedoel.codecs.words import encoder as words
 from fedoel.games import player
 from fedoel.policies.policy import Policy
@@ -107,7 +107,7 @@ def test_a_control_vector_is_chosen_on_the_games_of_the_gate_alone(
     run_inprocess(replace(config, codec=CodecConfig(name="steering"), strategy=StrategyConfig()))
     first, last = summary(Path(config.out))
     choices = last["choices"]
-    assert played == ["gate"] * len(choices) == ["gate"] * 2 * len(parts())
+    assert played == ["gate"] * len(choices) == ["gate"] * 2 * len(blocks())
     merits = [choice["merit"] for choice in choices]
     assert merits == sorted(merits, reverse=True)
     assert f"({choices[0]['name']}, the best of {len(choices)})" in last["reason"]
