@@ -212,7 +212,7 @@ def test_a_context_that_works_on_answers_from_outside(
 ) -> None:
     monkeypatch.setattr(cycle, "context_helps", passes)
     monkeypatch.setattr(cycle, "candidate_holds", passes)
-    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(adds=adds), raising=False)
+    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(is_additive=adds), raising=False)
     distil = replace(config.distil, retention=retention, steps=1)  # looked at before anything is learned
     run_inprocess(replace(config, codec=CodecConfig(name="examples.verbs:MINE"), distil=distil))
     last = summary(Path(config.out))[-1]
@@ -225,7 +225,7 @@ def test_a_context_that_works_on_answers_from_outside(
 def test_retention_of_a_context_that_works_on_answers_from_outside_and_does_more_than_add_is_refused(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(adds=False), raising=False)
+    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(is_additive=False), raising=False)
     config = replace(config, codec=CodecConfig(name="examples.verbs:MINE"), distil=DistilConfig(retention=0.5))
     with pytest.raises(ConfigError, match=r"needs distil\.retention 0"):
         run_inprocess(config)
