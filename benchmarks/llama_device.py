@@ -267,7 +267,7 @@ def replay(context: Any, calls: list[tuple[str, Any]], originals: Mapping[str, A
 def cache(arguments: argparse.Namespace) -> dict[str, Any]:
     policy = policy_of(arguments, arrays_of(arguments.version))
     turns = [turn for trajectory in play(arguments, policy) for turn in trajectory.turns]
-    context, encoder = policy._model.context, policy._model.encoder
+    context, encoder = policy._model.context, policy._model.tokenizer
     rows, head = encoder.encode([turn.situation for turn in turns]), len(encoder.head)
     prompts = [head + len(row.scene) + len(row.moment) for row in rows]
     alone = sum(p + len(row.tree.tokens) for p, row in zip(prompts, rows, strict=True))

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...protocol.actions import ROOT
 from ...protocol.errors import ModelError
-from ..tokens import Ids, Row
+from ..tokens import Ids, TokenizedSituation
 from .library import SEQUENCES, LlamaContext, Tokens
 from .prefixes import HOMES, Prefixes
 
@@ -22,7 +22,7 @@ BRANCHES = range(HOMES.stop, SEQUENCES)
 
 
 @contextmanager
-def branched(context: LlamaContext, prefixes: Prefixes, rows: Sequence[Row]) -> Iterator[Tokens]:
+def branched(context: LlamaContext, prefixes: Prefixes, rows: Sequence[TokenizedSituation]) -> Iterator[Tokens]:
     """Branch off prepared scenes; give the rows' tokens, one row after the other, and drop the branches in the end."""
     first, parts = BRANCHES.start, list[Tokens]()
     try:
@@ -38,7 +38,7 @@ def branched(context: LlamaContext, prefixes: Prefixes, rows: Sequence[Row]) -> 
             context.drop(leaf)
 
 
-def _tokens(row: Row, start: int, leaves: range) -> Tokens:
+def _tokens(row: TokenizedSituation, start: int, leaves: range) -> Tokens:
     moment = len(row.moment)
     asked = np.zeros(moment + len(row.tree.tokens), dtype=bool)
     asked[moment + row.tree.choice_node] = True
@@ -47,12 +47,12 @@ def _tokens(row: Row, start: int, leaves: range) -> Tokens:
     return Tokens(np.array(row.tokens, np.int32), row.positions(start).astype(np.int32), sequences, asked)
 
 
-def leaf_count(row: Row) -> int:
+def leaf_count(row: TokenizedSituation) -> int:
     """Leaves of a row's tree; one where it has no nodes, for the moment."""
     return max(1, len(_leaves(row)))
 
 
-def leaves_below(row: Row) -> list[list[int]]:
+def leaves_below(row: TokenizedSituation) -> list[list[int]]:
     """For each node the leaves below it, or itself if it is one; they are numbered in their order."""
     parents = row.tree.parents.tolist()
     below: list[list[int]] = [[] for _ in parents]
@@ -63,12 +63,12 @@ def leaves_below(row: Row) -> list[list[int]]:
     return below
 
 
-def _leaves(row: Row) -> list[int]:
+def _leaves(row: TokenizedSituation) -> list[int]:
     parents = row.tree.parents.tolist()
     return sorted(set(range(len(parents))) - set(parents))
 
 
-def rounds(rows: Sequence[Row], cells: int) -> Iterator[list[Row]]:
+def rounds(rows: Sequence[TokenizedSituation], cells: int) -> Iterator[list[TokenizedSituation]]:
     """Cut rows, in their order, into batches that fit into the sequences there are and, scenes too, into `cells`.
 
     Raises
@@ -76,7 +76,7 @@ def rounds(rows: Sequence[Row], cells: int) -> Iterator[list[Row]]:
     ModelError
         If a row alone needs more sequences than there are.
     """
-    batch, scenes, leaves, used = list[Row](), set[Ids](), 0, 0
+    batch, scenes, leaves, used = list[TokenizedSituation](), set[Ids](), 0, 0
     for row in rows:
         if leaf_count(row) > len(BRANCHES):
             raise ModelError(f"llama.cpp tells {len(BRANCHES)} commands apart, but a game offers {leaf_count(row)}")

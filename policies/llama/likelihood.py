@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..policy import LogProbs
-from ..tokens import Row
+from ..tokens import TokenizedSituation
 
 
-def command_log_probs(row: Row, logits_NV: NDArray[np.float32], tokens_V: NDArray[np.int64]) -> LogProbs:
+def command_log_probs(row: TokenizedSituation, logits_NV: NDArray[np.float32], tokens_V: NDArray[np.int64]) -> LogProbs:
     """Log-probabilities of one row's commands, shape (A,).
 
     Parameters

@@ -22,7 +22,7 @@ from ...protocol.errors import ModelError
 from ..lora import write_gguf_lora
 from ..model_files import file_digest, find_model, keep_newest
 from ..policy import LogProbs
-from ..tokens import PromptTokenizer, Row
+from ..tokens import PromptTokenizer, TokenizedSituation
 from .branches import branched, rounds
 from .gguf_tokenizer import GgufTokenizer
 from .library import LlamaContext, LlamaFile, Tokens
@@ -53,14 +53,14 @@ class LlamaModel:
         self.digest, self._cache = file_digest(file), cache
         self.cells, self.threads = config.batch_tokens, config.threads
         self.file = LlamaFile(weights_file(file, self.digest, config.weights, cache), gpu=config.device != "cpu")
-        self.encoder = PromptTokenizer(GgufTokenizer(self.file))
+        self.tokenizer = PromptTokenizer(GgufTokenizer(self.file))
         self.context = LlamaContext(self.file, self.threads, self.cells)
-        self.prefixes = Prefixes(self.context, self.encoder.head)
+        self.prefixes = Prefixes(self.context, self.tokenizer.head)
         self._lock = Lock()
         self._adapters: dict[str, Any] = {}
         self._user: object = None
 
-    def score(self, rows: Sequence[Row], vectors: Vectors = NO_VECTORS) -> list[LogProbs]:
+    def score(self, rows: Sequence[TokenizedSituation], vectors: Vectors = NO_VECTORS) -> list[LogProbs]:
         """Log-probabilities of each row's commands under the adapter that is in place.
 
         Parameters
@@ -72,24 +72,24 @@ class LlamaModel:
         scored = iter(
             [
                 one
-                for batch in rounds(asking, self.cells - len(self.encoder.head))
+                for batch in rounds(asking, self.cells - len(self.tokenizer.head))
                 for one in self._score(batch, vectors)
             ]
         )
         return [next(scored) if len(row.tree.choice_token) else np.zeros(1, np.float32) for row in rows]
 
-    def watched(self, rows: Sequence[Row], tensor: str, vectors: Vectors) -> NDArray[np.float32]:
+    def watched(self, rows: Sequence[TokenizedSituation], tensor: str, vectors: Vectors) -> NDArray[np.float32]:
         """Read a tensor of llama.cpp's graph while it evaluates rows that fit into the cache together."""
         with self._laid_out(rows) as tokens, self.context.steered(vectors):
             return self.context.watched(tokens, tensor)
 
     @contextmanager
-    def _laid_out(self, rows: Sequence[Row]) -> Iterator[Tokens]:
+    def _laid_out(self, rows: Sequence[TokenizedSituation]) -> Iterator[Tokens]:
         self.prefixes.prepare((row.scene for row in rows), room=sum(len(row.tokens) for row in rows))
         with branched(self.context, self.prefixes, rows) as tokens:
             yield tokens
 
-    def _score(self, rows: Sequence[Row], vectors: Vectors) -> list[LogProbs]:
+    def _score(self, rows: Sequence[TokenizedSituation], vectors: Vectors) -> list[LogProbs]:
         columns = np.unique(np.concatenate([row.vocabulary for row in rows]))
         with self._laid_out(rows) as tokens, self.context.steered(vectors):
             logits = self.context.decode(tokens, columns)

@@ -34,7 +34,7 @@ class LlamaPolicy:
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands."""
         with self.serving():
-            return self._model.score(self._model.encoder.encode(situations))
+            return self._model.score(self._model.tokenizer.encode(situations))
 
     def serving(self) -> AbstractContextManager[None]:
         """Have the model to oneself, with this version's adapter."""
@@ -47,7 +47,7 @@ class LlamaPolicy:
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation."""
-        return [self._model.encoder.prompt_tokens(situation) for situation in situations]
+        return [self._model.tokenizer.prompt_tokens(situation) for situation in situations]
 
 
 def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> LlamaPolicy:

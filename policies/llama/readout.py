@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tokens import Row
+from ..tokens import TokenizedSituation
 
 Floats = NDArray[np.float32]
 
@@ -36,7 +36,7 @@ class Readout:
 
         return np.asarray(dequantize(self._head.data[tokens], self._head.tensor_type), dtype=np.float32)
 
-    def contrasts(self, row: Row, normed_Nd: Floats) -> Floats:
+    def contrasts(self, row: TokenizedSituation, normed_Nd: Floats) -> Floats:
         """Contrasts of a row's commands, as `fedoel.policies.torch.readout` defines them, shape (A, hidden).
 
         Parameters

@@ -50,19 +50,19 @@ class SteeredLlamaPolicy:
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation: a vector costs none."""
-        return [self._model.encoder.prompt_tokens(situation) for situation in situations]
+        return [self._model.tokenizer.prompt_tokens(situation) for situation in situations]
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands."""
         with self._serving():
-            return self._model.score(self._model.encoder.encode(situations), self._vectors)
+            return self._model.score(self._model.tokenizer.encode(situations), self._vectors)
 
     def features(self, situations: Sequence[Situation]) -> list[Floats]:
         """Contrasts of each situation's admissible commands, in every layer's subspace, shapes ``(A, dimension)``."""
         model, found = self._model, list[Floats]()
         directions_Wd = self._directions_KWd.reshape(-1, model.file.hidden)
         with self._serving():
-            for batch in rounds(model.encoder.encode(situations), model.cells - len(model.encoder.head)):
+            for batch in rounds(model.tokenizer.encode(situations), model.cells - len(model.tokenizer.head)):
                 normed = model.watched(batch, NORMED, self._vectors)
                 ends = np.cumsum([len(np.unique(row.tree.choice_node)) for row in batch])[:-1]
                 parts = zip(batch, np.split(normed, ends), strict=True)

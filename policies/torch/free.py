@@ -20,7 +20,7 @@ from ...protocol.play import Turn
 from ...protocol.situation import Situation
 from ..policy import Answer, LogProbs, sampled
 from ..spaces import ControlVector, SoftPrompt
-from ..tokens import Row
+from ..tokens import TokenizedSituation
 from .model import TorchModel
 from .reading import Readable, Reading
 from .scenes import Pool
@@ -75,14 +75,14 @@ class FreePolicy:
     @torch.inference_mode()
     def respond(self, asked: Sequence[Asked]) -> list[Answer]:
         """Write an answer to each situation, sampled with its own random stream."""
-        encoder, answers = self.model.encoder, list[Answer]()
-        rows, streams = encoder.encode([situation for situation, _ in asked]), iter([rng for _, rng in asked])
+        tokenizer, answers = self.model.tokenizer, list[Answer]()
+        rows, streams = tokenizer.encode([situation for situation, _ in asked]), iter([rng for _, rng in asked])
         for chunk in self.model.chunks(rows):
             with self.inner.reading(chunk) as reading:
                 log_probs, last = reading.commands() if self.decoding.scored else _unscored(reading, chunk)
                 written = write(reading, last, self.model, self.decoding, [next(streams) for _ in chunk])
             answers += [
-                Answer(encoder.text(tokens), tokens, found.cpu().numpy())
+                Answer(tokenizer.decode(tokens), tokens, found.cpu().numpy())
                 for tokens, found in zip(written, log_probs, strict=True)
             ]
         return answers
@@ -97,7 +97,7 @@ class FreePolicy:
 
     def length(self, text: str) -> int:
         """Tokens of a text."""
-        return len(self.model.encoder.ids(text))
+        return len(self.model.tokenizer.ids(text))
 
     def tell(self, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
         """Answer some questions."""
@@ -112,7 +112,7 @@ class FreePolicy:
         return cast(Any, self.inner).gradients(turns)  # type: ignore[no-any-return]
 
 
-def _unscored(reading: Reading, rows: Sequence[Row]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def _unscored(reading: Reading, rows: Sequence[TokenizedSituation]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Read moments without the trees behind them."""
     found = reading.read(range(len(rows)), [row.moment for row in rows])
     return [part.new_zeros(0) for part in found], [part[-1] for part in found]
@@ -123,16 +123,18 @@ def tell(
     model: TorchModel, asked: Sequence[tuple[str, np.random.Generator]], longest: int, temperature: float = TELLING
 ) -> list[str]:
     """Let a model, with the adapter that it has, answer some questions in at most so many tokens."""
-    encoder, texts = model.encoder, list[str]()
-    nothing = ActionTree.build([(encoder.end,)])
-    rows = [Row((), encoder.chat(question), nothing) for question, _ in asked]
+    tokenizer, texts = model.tokenizer, list[str]()
+    nothing = ActionTree.build([(tokenizer.end_token,)])
+    rows = [TokenizedSituation((), tokenizer.chat_prompt(question), nothing) for question, _ in asked]
     streams = iter([rng for _, rng in asked])
     for chunk in model.chunks(rows):
         pool = Pool({}, 0, {(): np.zeros(0, dtype=np.int64)})
         reading = Reading(model.trunk, model.trunk.whole, 0, chunk, pool)
         last = [part[-1] for part in reading.read(range(len(chunk)), [row.moment for row in chunk])]
         own = [next(streams) for _ in chunk]
-        texts += [encoder.text(tokens) for tokens in write(reading, last, model, Decoding(temperature, longest), own)]
+        texts += [
+            tokenizer.decode(tokens) for tokens in write(reading, last, model, Decoding(temperature, longest), own)
+        ]
     return texts
 
 
@@ -158,7 +160,7 @@ def write(
         logits_BV = (torch.stack(states) @ model.base.head.T).float() / decoding.temperature
         for place, probs_V in zip(going, logits_BV.softmax(-1).cpu().numpy(), strict=True):
             written[place].append(sampled(probs_V, streams[place]))
-        going = [place for place in going if written[place][-1] != model.encoder.end]
+        going = [place for place in going if written[place][-1] != model.tokenizer.end_token]
         if not going or not left:
             break
         states = [new[-1] for new in reading.read(going, [written[place][-1:] for place in going])]

@@ -20,7 +20,7 @@ from ...protocol.versions import policy_version
 from ..policy import LogProbs
 from ..spaces import PromptSpace
 from ..spans import Span
-from ..tokens import PromptTokenizer, Row, cut
+from ..tokens import PromptTokenizer, TokenizedSituation, cut
 from .base import Base, load_base
 from .scenes import Pool, SceneCache
 from .segments import Attended
@@ -43,7 +43,7 @@ class TorchModel:
 
     def __init__(self, base: Base, batch_tokens: int, style: Style = WALKED) -> None:
         self.base, self.batch_tokens, self.style = base, batch_tokens, style
-        self.encoder = PromptTokenizer(base.tokenizer, style)
+        self.tokenizer = PromptTokenizer(base.tokenizer, style)
         self.trunk = Trunk(base)
         self.fresh = self.adapter()
         self.version = ""
@@ -89,18 +89,18 @@ class TorchModel:
     def subspace(self, space: PromptSpace) -> Subspace:
         """Return a subspace of this model's soft prompts, made when it is first asked for."""
         if space not in self._subspaces:
-            self._subspaces[space] = Subspace(self.trunk, self.encoder, space)
+            self._subspaces[space] = Subspace(self.trunk, self.tokenizer, space)
         return self._subspaces[space]
 
     def new_scenes(self, keeps_rows: bool = False) -> SceneCache:
         """Make an empty cache for the scenes of some games."""
-        return SceneCache(self.trunk, self.encoder.head, keeps_rows)
+        return SceneCache(self.trunk, self.tokenizer.head, keeps_rows)
 
     @torch.inference_mode()
     def score(self, situations: Sequence[Situation], scenes: SceneCache | None = None) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands under the loaded adapter."""
         scenes, answers = scenes or self.new_scenes(), list[LogProbs]()
-        for rows in self.chunks(self.encoder.encode(situations)):
+        for rows in self.chunks(self.tokenizer.encode(situations)):
             scenes.prepare([row.scene for row in rows], self.version)
             hidden, starts, attended = self.below(rows, scenes)
             top = self.trunk.run(hidden, self.trunk.first, self.trunk.layers, attended)
@@ -108,7 +108,7 @@ class TorchModel:
         return answers
 
     def below(
-        self, rows: Sequence[Row], scenes: SceneCache, tops: bool = True
+        self, rows: Sequence[TokenizedSituation], scenes: SceneCache, tops: bool = True
     ) -> tuple[torch.Tensor, list[int], Attended]:
         """Run rows behind their scenes through the frozen layers; also say where each starts, and what was attended."""
         pool = scenes.pool((row.scene for row in rows), tops=tops)
@@ -123,7 +123,7 @@ class TorchModel:
         return hidden, starts, attended
 
     def spans(
-        self, rows: Sequence[Row], pool: Pool, prompts: Sequence[NDArray[np.int64]] | None = None
+        self, rows: Sequence[TokenizedSituation], pool: Pool, prompts: Sequence[NDArray[np.int64]] | None = None
     ) -> tuple[list[Span], list[int]]:
         """Lay rows out behind the head, their scenes, and one more segment each if given; also say where each starts.
 
@@ -132,15 +132,15 @@ class TorchModel:
         prompts
             Indices of the keys of each row's further segment.
         """
-        head = len(self.encoder.head)
+        head = len(self.tokenizer.head)
         segments = prompts or [np.zeros(0, dtype=np.int64)] * len(rows)
         spans = [
-            row.span(head + len(row.scene), np.concatenate([np.arange(head), pool.places[row.scene], segment]))
+            row.packed(head + len(row.scene), np.concatenate([np.arange(head), pool.places[row.scene], segment]))
             for row, segment in zip(rows, segments, strict=True)
         ]
         return spans, np.cumsum([0, *(span.length for span in spans)])[:-1].tolist()
 
-    def chunks(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+    def chunks(self, rows: Sequence[TokenizedSituation]) -> Iterator[list[TokenizedSituation]]:
         """Cut rows into batches of about `batch_tokens` tokens."""
         return cut(rows, lambda row: len(row.tokens), self.batch_tokens)
 

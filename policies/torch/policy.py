@@ -14,7 +14,7 @@ from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
 from ..policy import LogProbs, check_version
 from ..spaces import ControlVector, SoftPrompt
-from ..tokens import Row
+from ..tokens import TokenizedSituation
 from .free import Decoding, FreePolicy, tell
 from .model import Adapter, TorchModel, load_model
 from .reading import Reading
@@ -57,12 +57,12 @@ class TorchPolicy:
         return self._model.score(situations, self._scenes)
 
     @contextmanager
-    def reading(self, rows: Sequence[Row]) -> Iterator[Reading]:
+    def reading(self, rows: Sequence[TokenizedSituation]) -> Iterator[Reading]:
         """Begin to read some rows with this version."""
         trunk = self._model.trunk
         self._scenes.prepare([row.scene for row in rows], self._load())
         pool = self._scenes.pool(row.scene for row in rows)
-        yield Reading(trunk, trunk.whole, len(self._model.encoder.head), rows, pool)
+        yield Reading(trunk, trunk.whole, len(self._model.tokenizer.head), rows, pool)
 
     def behind(self, context: SoftPrompt | str) -> PromptedPolicy:
         """Return this version with a context in its prompt, in words or as a soft prompt.
@@ -71,7 +71,7 @@ class TorchPolicy:
         """
         parts = self._model, self._load, self._version, self._scenes
         if isinstance(context, str):
-            words = self._model.trunk.embed(self._model.encoder.ids(context))
+            words = self._model.trunk.embed(self._model.tokenizer.ids(context))
             return self._prompted.setdefault(context.encode(), PromptedPolicy(*parts, words))
         return self._prompted.setdefault(context.key, SoftPromptPolicy(*parts, context))
 
@@ -87,7 +87,7 @@ class TorchPolicy:
 
     def length(self, text: str) -> int:
         """Tokens of a text."""
-        return len(self._model.encoder.ids(text))
+        return len(self._model.tokenizer.ids(text))
 
     def _load(self) -> str:
         """Put this version's adapter in place, and return the name under which scenes are kept."""
@@ -95,7 +95,7 @@ class TorchPolicy:
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation."""
-        return [self._model.encoder.prompt_tokens(situation) for situation in situations]
+        return [self._model.tokenizer.prompt_tokens(situation) for situation in situations]
 
 
 def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> TorchPolicy | FreePolicy:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...protocol.situation import Situation
 from ..policy import LogProbs, Policy
 from ..spans import Span, causal
-from ..tokens import Row
+from ..tokens import TokenizedSituation
 from .model import TorchModel
 from .scenes import Pool
 from .segments import Attended, KeyValues
@@ -48,7 +48,7 @@ class Reading:
         trunk: Trunk,
         forward: Forward,
         head: int,
-        rows: Sequence[Row],
+        rows: Sequence[TokenizedSituation],
         pool: Pool,
         segment: dict[int, KeyValues] | None = None,
         length: int = 0,
@@ -71,7 +71,7 @@ class Reading:
             What stands before the head at the end of each moment, normed, shape (hidden,) each.
         """
         spans = [
-            row.span(read, context) for row, read, context in zip(self._rows, self._read, self._contexts, strict=True)
+            row.packed(read, context) for row, read, context in zip(self._rows, self._read, self._contexts, strict=True)
         ]
         starts = np.cumsum([0, *(span.length for span in spans)])[:-1]
         top = self._through([token for row in self._rows for token in row.tokens], spans)
@@ -128,7 +128,7 @@ class Readable(Policy, Protocol):
         """The model that it shares with others."""
         ...
 
-    def reading(self, rows: Sequence[Row]) -> AbstractContextManager[Reading]:
+    def reading(self, rows: Sequence[TokenizedSituation]) -> AbstractContextManager[Reading]:
         """Begin to read some rows under its adapter and its context."""
         ...
 
@@ -137,7 +137,7 @@ class Readable(Policy, Protocol):
 def score(policy: Readable, situations: Sequence[Situation]) -> list[LogProbs]:
     """Log-probabilities of each situation's admissible commands."""
     model, answers = policy.model, list[LogProbs]()
-    for rows in model.chunks(model.encoder.encode(situations)):
+    for rows in model.chunks(model.tokenizer.encode(situations)):
         with policy.reading(rows) as reading:
             answers += [part.cpu().numpy() for part in reading.commands()[0]]
     return answers

@@ -17,11 +17,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..tokens import Row
+from ..tokens import TokenizedSituation
 from .trunk import Trunk
 
 
-def contrasts(trunk: Trunk, top_Td: torch.Tensor, rows: Sequence[Row], starts: Sequence[int]) -> list[torch.Tensor]:
+def contrasts(
+    trunk: Trunk, top_Td: torch.Tensor, rows: Sequence[TokenizedSituation], starts: Sequence[int]
+) -> list[torch.Tensor]:
     """Contrasts of every row's commands, from the last layer's output.
 
     Parameters
@@ -37,7 +39,7 @@ def contrasts(trunk: Trunk, top_Td: torch.Tensor, rows: Sequence[Row], starts: S
     return [_contrasts(trunk, top_Td, row, start) for row, start in zip(rows, starts, strict=True)]
 
 
-def _contrasts(trunk: Trunk, top_Td: torch.Tensor, row: Row, start: int) -> torch.Tensor:
+def _contrasts(trunk: Trunk, top_Td: torch.Tensor, row: TokenizedSituation, start: int) -> torch.Tensor:
     device, norm = top_Td.device, trunk.base.decoder.norm
     nodes, node_of_C = np.unique(row.tree.choice_node, return_inverse=True)
     hidden_Nd = top_Td[torch.from_numpy(nodes + start + len(row.moment)).to(device)].float()

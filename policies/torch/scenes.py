@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..spans import Span, causal
-from ..tokens import Ids, RowKey, cut
+from ..tokens import Ids, TokensKey, cut
 from .segments import Attended, KeyValues
 from .trunk import Trunk, stack, unstack
 
@@ -57,7 +57,7 @@ class SceneCache:
 
     def __init__(self, trunk: Trunk, head: Ids, keeps_rows: bool = False) -> None:
         self._trunk, self._head = trunk, head
-        self.rows: dict[RowKey, torch.Tensor] | None = {} if keeps_rows else None
+        self.rows: dict[TokensKey, torch.Tensor] | None = {} if keeps_rows else None
         self._scenes: OrderedDict[Ids, Scene] = OrderedDict()
 
     @torch.inference_mode()

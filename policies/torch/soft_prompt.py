@@ -19,7 +19,7 @@ from ...protocol.situation import Situation
 from ..policy import LogProbs
 from ..spaces import SoftPrompt
 from ..spans import Span, causal
-from ..tokens import Row, cut
+from ..tokens import TokenizedSituation, cut
 from .model import TorchModel
 from .reading import Load, Reading, score
 from .scenes import Pool, SceneCache
@@ -58,7 +58,7 @@ class PromptedPolicy:
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation, those of the segment included."""
-        return [self._model.encoder.prompt_tokens(situation) + self.length for situation in situations]
+        return [self._model.tokenizer.prompt_tokens(situation) + self.length for situation in situations]
 
     @property
     def model(self) -> TorchModel:
@@ -69,13 +69,13 @@ class PromptedPolicy:
         return score(self, situations)
 
     @contextmanager
-    def reading(self, rows: Sequence[Row]) -> Iterator[Reading]:
+    def reading(self, rows: Sequence[TokenizedSituation]) -> Iterator[Reading]:
         """Begin to read some rows behind the segment."""
         model = self._model
         with self._lock:
             self._scenes.prepare([row.scene for row in rows], self._load())
             pool = self._scenes.pool(row.scene for row in rows)
-            head, prompt = len(model.encoder.head), self._prompt(pool)
+            head, prompt = len(model.tokenizer.head), self._prompt(pool)
             yield Reading(model.trunk, model.trunk.whole, head, rows, pool, prompt, self.length)
 
     def _prompt(self, pool: Pool) -> dict[int, KeyValues]:
@@ -90,7 +90,7 @@ class PromptedPolicy:
         return self._kept
 
     def _prompt_span(self, pool: Pool) -> Span:
-        head = len(self._model.encoder.head)
+        head = len(self._model.tokenizer.head)
         # The head's keys come first in every pool.
         return Span(self.length, np.arange(head, head + self.length), np.arange(head), causal(self.length))
 
@@ -120,14 +120,16 @@ class SoftPromptPolicy(PromptedPolicy):
             version = self._load()
             # A cache of its own: what is in the other depends on what other clients have played.
             scenes = model.new_scenes()
-            pairs = list(zip(model.encoder.encode([turn.situation for turn in turns]), turns, strict=True))
+            pairs = list(zip(model.tokenizer.encode([turn.situation for turn in turns]), turns, strict=True))
             for batch in cut(pairs, lambda pair: len(pair[0].tokens) + self.length, GRADIENT_TOKENS):
                 rows = [row for row, _ in batch]
                 scenes.prepare([row.scene for row in rows], version)
                 found.append(self._gradients(rows, [turn.action for _, turn in batch], scenes))
         return np.concatenate(found)
 
-    def _gradients(self, rows: Sequence[Row], actions: Sequence[int], scenes: SceneCache) -> NDArray[np.float32]:
+    def _gradients(
+        self, rows: Sequence[TokenizedSituation], actions: Sequence[int], scenes: SceneCache
+    ) -> NDArray[np.float32]:
         trunk = self._model.trunk
         # Inference tensors cannot be saved for a backward pass; copies of them can.
         pool = scenes.pool(row.scene for row in rows)

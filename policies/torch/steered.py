@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...protocol.situation import Situation
 from ..policy import LogProbs
 from ..spaces import ControlVector
-from ..tokens import Row
+from ..tokens import TokenizedSituation
 from .model import TorchModel
 from .reading import Load, Reading, score
 from .readout import contrasts
@@ -50,7 +50,7 @@ class SteeredPolicy:
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation: a vector costs none."""
-        return [self._model.encoder.prompt_tokens(situation) for situation in situations]
+        return [self._model.tokenizer.prompt_tokens(situation) for situation in situations]
 
     @property
     def model(self) -> TorchModel:
@@ -61,11 +61,11 @@ class SteeredPolicy:
         return score(self, situations)
 
     @contextmanager
-    def reading(self, rows: Sequence[Row]) -> Iterator[Reading]:
+    def reading(self, rows: Sequence[TokenizedSituation]) -> Iterator[Reading]:
         """Begin to read some rows with the control vector."""
         with self._lock:
             pool = self._pool(rows)
-            yield Reading(self._model.trunk, self._through, len(self._model.encoder.head), rows, pool)
+            yield Reading(self._model.trunk, self._through, len(self._model.tokenizer.head), rows, pool)
 
     def _through(self, hidden: torch.Tensor, attended: Attended) -> torch.Tensor:
         """Take hidden states through all layers, with the vectors added on the way."""
@@ -83,7 +83,7 @@ class SteeredPolicy:
         """Contrasts of each situation's admissible commands, in every layer's subspace, shapes ``(A, dimension)``."""
         model, found = self._model, list[NDArray[np.float32]]()
         with self._lock:
-            for rows in model.chunks(model.encoder.encode(situations)):
+            for rows in model.chunks(model.tokenizer.encode(situations)):
                 pool = self._pool(rows)
                 spans, starts = model.spans(rows, pool)
                 attended = Attended(model.trunk.layout(spans, pool.keys), pool.cached)
@@ -96,7 +96,7 @@ class SteeredPolicy:
         found: NDArray[np.float32] = (contrasts_Ad @ directions_Wd.T).cpu().numpy()
         return found
 
-    def _pool(self, rows: Sequence[Row]) -> Pool:
+    def _pool(self, rows: Sequence[TokenizedSituation]) -> Pool:
         self._scenes.prepare([row.scene for row in rows], self._load())
         return self._scenes.pool(row.scene for row in rows)
 

@@ -14,8 +14,8 @@ class Subspace:
 
     @torch.inference_mode(False)  # whoever asks first: gradients go through these tensors later
     @torch.no_grad()
-    def __init__(self, trunk: Trunk, encoder: PromptTokenizer, space: PromptSpace) -> None:
-        tokens = encoder.ids(space.start)
+    def __init__(self, trunk: Trunk, tokenizer: PromptTokenizer, space: PromptSpace) -> None:
+        tokens = tokenizer.ids(space.start)
         repeated = [tokens[place % len(tokens)] for place in range(space.virtual_tokens)]
         self.start_nd = trunk.embed(repeated)
         length = float(self.start_nd.norm(dim=-1).mean())

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..spans import Span, causal
-from ..tokens import Row
+from ..tokens import TokenizedSituation
 from .base import Base
 from .segments import Attended, KeyValues, Layout, build_layout
 
@@ -46,7 +46,9 @@ class Trunk:
         """Apply all layers."""
         return self.run(hidden_Td, 0, self.layers, attended)
 
-    def log_probs(self, hidden_Td: torch.Tensor, rows: Sequence[Row], starts: Sequence[int]) -> list[torch.Tensor]:
+    def log_probs(
+        self, hidden_Td: torch.Tensor, rows: Sequence[TokenizedSituation], starts: Sequence[int]
+    ) -> list[torch.Tensor]:
         """Log-probabilities of every row's commands, from the last layer's output.
 
         Parameters
@@ -68,7 +70,7 @@ class Trunk:
         parts = logits_NV.split([len(nodes) for nodes in asked])
         return [self._commands(row, part, tokens) for row, part in zip(rows, parts, strict=True)]
 
-    def _commands(self, row: Row, logits_NV: torch.Tensor, tokens: Ints) -> torch.Tensor:
+    def _commands(self, row: TokenizedSituation, logits_NV: torch.Tensor, tokens: Ints) -> torch.Tensor:
         """Log-probabilities of one row's commands, shape (A,), from the logits of its nodes for these tokens."""
         tree = row.tree
         if not len(tree.choice_token):  # differentiable all the same: training may meet a batch without any choice

@@ -19,7 +19,7 @@ import torch
 
 from ...policies.policy import Policy
 from ...policies.several import ask_each, pick
-from ...policies.tokens import Row
+from ...policies.tokens import TokenizedSituation
 from ...policies.torch.free import Decoding, FreePolicy
 from ...policies.torch.model import TorchModel
 from ...policies.torch.policy import TorchPolicy
@@ -65,7 +65,7 @@ class FreeText:
     seen: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.rows: list[Row] = self.model.encoder.encode(self.states)
+        self.rows: list[TokenizedSituation] = self.model.tokenizer.encode(self.states)
         self._scenes = self.model.new_scenes()
 
     def step(self, number: int, batch: Sequence[int]) -> torch.Tensor:
@@ -134,7 +134,7 @@ class Imitation:
     seed: int
 
     def __post_init__(self) -> None:
-        self.rows: list[Row] = self.model.encoder.encode([turn.situation for turn in self.turns])
+        self.rows: list[TokenizedSituation] = self.model.tokenizer.encode([turn.situation for turn in self.turns])
         self._scenes = self.model.new_scenes()
 
     def step(self, number: int, batch: Sequence[int]) -> torch.Tensor:
@@ -151,10 +151,10 @@ class Imitation:
         probs = np.exp(turn.log_probs.astype(np.float64))
         command = turn.situation.admissible[rng.choice(len(probs), p=probs / probs.sum())]
         mark = f"{COMMAND_MARK} " if self.model.style.thinking else ""
-        return (*self.model.encoder.ids(f"{mark}{command}"), self.model.encoder.end)
+        return (*self.model.tokenizer.ids(f"{mark}{command}"), self.model.tokenizer.end_token)
 
 
-def reread(policy: Readable, rows: Sequence[Row], responses: Sequence[Response]) -> list[torch.Tensor]:
+def reread(policy: Readable, rows: Sequence[TokenizedSituation], responses: Sequence[Response]) -> list[torch.Tensor]:
     """What a policy has before its head at each token of some answers, normed, shape (t, hidden) each."""
     texts = [[*row.moment, *response[:-1]] for row, response in zip(rows, responses, strict=True)]
     with policy.reading(rows) as reading:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ...policies.tokens import Ids, Row
+from ...policies.tokens import Ids, TokenizedSituation
 from ...policies.torch.model import TorchModel
 from ...policies.torch.scenes import SceneCache
 from ...policies.torch.segments import Attended
@@ -21,7 +21,7 @@ class Rehearsal:
 
     model: TorchModel
     scenes: SceneCache
-    rows: Sequence[Row]
+    rows: Sequence[TokenizedSituation]
     bottoms: Sequence[torch.Tensor]
 
     @classmethod
@@ -36,7 +36,7 @@ class Rehearsal:
         """
         scenes = scenes or model.new_scenes(keeps_rows=True)
         known = scenes.rows = scenes.rows or {}
-        rows = model.encoder.encode(situations)
+        rows = model.tokenizer.encode(situations)
         for chunk in model.chunks([row for row in rows if row.key not in known]):
             scenes.prepare([row.scene for row in chunk], version=None)
             model.below(chunk, scenes, tops=False)
@@ -63,7 +63,7 @@ class Rehearsal:
         return trunk.log_probs(top, rows, starts)
 
 
-def batches(rows: Sequence[Row], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+def batches(rows: Sequence[TokenizedSituation], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
     """Endless batches of row indices; rows that share a scene stay together, in a new order every epoch."""
     groups: dict[Ids, list[int]] = {}
     for index, row in enumerate(rows):

@@ -43,15 +43,15 @@ def test_it_writes_what_a_plain_model_would_write(model: TorchModel, tiny_base: 
     answers = FreePolicy(TorchPolicy(model, {}), Decoding(1e-4, 6)).respond(
         list(zip(asked, streams(len(asked)), strict=True))
     )
-    for row, answer in zip(model.encoder.encode(asked), answers, strict=True):
-        tokens = [*model.encoder.head, *row.scene, *row.moment]
+    for row, answer in zip(model.tokenizer.encode(asked), answers, strict=True):
+        tokens = [*model.tokenizer.head, *row.scene, *row.moment]
         for written in answer.tokens:  # so cold that it is greedy
             with torch.inference_mode():
                 wanted = int(reference(torch.tensor([tokens])).logits[0, -1].argmax())
             assert written == wanted
             tokens.append(written)
-        assert answer.text == model.encoder.text(answer.tokens)
-        assert len(answer.tokens) == 6 or answer.tokens[-1] == model.encoder.end
+        assert answer.text == model.tokenizer.decode(answer.tokens)
+        assert len(answer.tokens) == 6 or answer.tokens[-1] == model.tokenizer.end_token
 
 
 @pytest.mark.parametrize("context", ["none", "words", "prefix", "steering"])

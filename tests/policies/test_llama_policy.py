@@ -105,9 +105,9 @@ def test_an_answer_does_not_depend_on_the_rest_of_the_batch(model: LlamaModel, a
 
 
 def test_what_is_cached_is_not_evaluated_again(model: LlamaModel, adapters: list[Adapter]) -> None:
-    policy, rows = LlamaPolicy(model, adapters[0]), model.encoder.encode(situations()[:2])
+    policy, rows = LlamaPolicy(model, adapters[0]), model.tokenizer.encode(situations()[:2])
     policy.score(situations()[:1])
-    scene = len(model.encoder.head) + len(rows[0].scene)
+    scene = len(model.tokenizer.head) + len(rows[0].scene)
     assert model.context.evaluated == scene + len(rows[0].tokens)
     policy.score(situations()[1:2])
     assert model.context.evaluated == scene + len(rows[0].tokens) + len(rows[1].tokens)
@@ -118,9 +118,9 @@ def test_scenes_that_begin_alike_share_their_beginning(model: LlamaModel, adapte
     policy.score(situations()[:1])
     before = model.context.evaluated
     policy.score(situations()[2:3])
-    hall, cellar = (model.encoder.encode([situation])[0] for situation in (situations()[0], situations()[2]))
+    hall, cellar = (model.tokenizer.encode([situation])[0] for situation in (situations()[0], situations()[2]))
     shared = llama_prefixes.in_common(hall.scene, cellar.scene)
-    assert shared > len(model.encoder.ids("Goal: Take the coin.\n")) - 2
+    assert shared > len(model.tokenizer.ids("Goal: Take the coin.\n")) - 2
     assert model.context.evaluated - before == len(cellar.scene) - shared + len(cellar.tokens)
 
 
@@ -167,7 +167,7 @@ def test_a_prompt_that_is_too_long_is_refused_and_the_next_is_answered(model: Ll
 
 
 def test_every_token_belongs_to_the_leaves_below_it(model: LlamaModel) -> None:
-    row = model.encoder.encode(situations()[:1])[0]
+    row = model.tokenizer.encode(situations()[:1])[0]
     sees, below = row.tree.ancestors(), leaves_below(row)
     for node in range(len(row.tree.tokens)):
         for other in range(len(row.tree.tokens)):
@@ -176,7 +176,7 @@ def test_every_token_belongs_to_the_leaves_below_it(model: LlamaModel) -> None:
 
 
 def test_rounds_keep_order_and_fit(model: LlamaModel) -> None:
-    rows = model.encoder.encode(many(150))
+    rows = model.tokenizer.encode(many(150))
     batches = list(rounds(rows, 1000))
     assert [row for batch in batches for row in batch] == rows
     for batch in batches:

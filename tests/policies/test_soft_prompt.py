@@ -132,7 +132,7 @@ def test_tactics_are_put_into_words_and_read(policy: TorchPolicy) -> None:
         f"- do: {tactic_name(3)}".replace(" · ", ", "),
         f"- avoid: {tactic_name(40)}".replace(" · ", ", "),
     ]
-    extra = len(policy._model.encoder.ids(words))
+    extra = len(policy._model.tokenizer.ids(words))
     assert advised.tokens(situations) == [tokens + extra for tokens in policy.tokens(situations)]
     changes = [np.abs(a - b).max() for a, b in zip(advised.score(situations), policy.score(situations), strict=True)]
     assert max(changes) > 1e-3
@@ -142,7 +142,7 @@ def test_tactics_are_put_into_words_and_read(policy: TorchPolicy) -> None:
 def test_a_soft_prompt_that_is_a_text_says_what_the_text_says(policy: TorchPolicy) -> None:
     situations = [turn.situation for turn in turns()]
     start = policy._model.subspace(SPACE).start_nd
-    words = policy._model.encoder.text(policy._model.encoder.ids(START)[:VIRTUAL_TOKENS])
+    words = policy._model.tokenizer.decode(policy._model.tokenizer.ids(START)[:VIRTUAL_TOKENS])
     assert len(start) == VIRTUAL_TOKENS
     virtual, real = (
         policy.behind(each).score(situations) for each in (SoftPrompt(SPACE, np.zeros(DIMENSION, np.float32)), words)

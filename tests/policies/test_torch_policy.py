@@ -62,9 +62,9 @@ def adapters(model: TorchModel) -> Iterator[list[dict[str, Any]]]:
 
 def by_hand(reference: Any, model: TorchModel, situation: Situation) -> np.ndarray:
     """Score every command by itself with a plain model, over the tokens of prompt and commands."""
-    row = model.encoder.encode([situation])[0]
-    prompt = [*model.encoder.head, *row.scene, *row.moment]
-    ids = [model.encoder._command_ids(command) for command in situation.admissible]
+    row = model.tokenizer.encode([situation])[0]
+    prompt = [*model.tokenizer.head, *row.scene, *row.moment]
+    ids = [model.tokenizer._command_ids(command) for command in situation.admissible]
     known = sorted({*row.scene, *row.moment, *(token for command in ids for token in said(command, ids))})
     scores = []
     for command in ids:
@@ -135,8 +135,8 @@ def test_forgetting_scenes_changes_nothing(model: TorchModel, monkeypatch: pytes
 
 def test_prompt_tokens_are_head_scene_and_moment(model: TorchModel) -> None:
     policy = TorchPolicy(model, {})
-    rows = model.encoder.encode(situations())
-    expected = [len(model.encoder.head) + len(row.scene) + len(row.moment) for row in rows]
+    rows = model.tokenizer.encode(situations())
+    expected = [len(model.tokenizer.head) + len(row.scene) + len(row.moment) for row in rows]
     assert policy.tokens(situations()) == expected
 
 

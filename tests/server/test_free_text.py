@@ -71,7 +71,7 @@ def test_it_writes_anew_in_every_step_and_the_same_in_another_run(model: TorchMo
 
 
 def test_the_end_of_an_answer_is_learned_too(model: TorchModel) -> None:
-    text, end = task(model, ADVICE), model.encoder.end
+    text, end = task(model, ADVICE), model.tokenizer.end_token
     student = TorchPolicy(model, {}, live="now")
     with torch.no_grad():
         short, long = (reread(student, text.rows[:1], [response])[0] for response in ((7, 8), (7, 8, end)))
