@@ -223,7 +223,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     context, calls = policy._model.context, list[tuple[str, Any]]()
     play(arguments, policy)  # once to warm up
     with policy.serving():
-        policy._model.prefixes.clear()
+        policy._model.prefix_cache.clear()
     originals = {name: getattr(context, name) for name in ("_decode", "share", "drop", "clear")}
 
     def recorded(name: str) -> Callable[..., Any]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..protocol.actions import ActionTree
 from ..protocol.prompts import WALKED, Style, render
 from ..protocol.situation import Situation
-from .spans import Span, causal
+from .packing import PackedSequence, causal
 
 MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
 Ids = tuple[int, ...]
@@ -61,14 +61,14 @@ class TokenizedSituation:
         moment = len(self.moment)
         return np.concatenate([np.arange(moment), moment - 1 + self.tree.depths]) + start
 
-    def packed(self, start: int, prefix_keys: NDArray[np.int64]) -> Span:
+    def packed(self, start: int, prefix_keys: NDArray[np.int64]) -> PackedSequence:
         """Return the row as a packed sequence behind `start` tokens of head and scene, with their keys' indices."""
         moment, nodes = len(self.moment), len(self.tree.tokens)
         mask = np.zeros((moment + nodes, moment + nodes), dtype=bool)
         mask[:moment, :moment] = causal(moment)
         mask[moment:, :moment] = True
         mask[moment:, moment:] = self.tree.ancestors()
-        return Span(moment + nodes, self.positions(start), prefix_keys, mask)
+        return PackedSequence(moment + nodes, self.positions(start), prefix_keys, mask)
 
 
 class Tokenizer(Protocol):

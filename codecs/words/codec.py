@@ -14,7 +14,7 @@ import numpy as np
 
 from ...policies.abilities import behind, length
 from ...policies.policy import LogProbs, Policy
-from ...policies.several import several
+from ...policies.routed import routed
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
@@ -54,7 +54,7 @@ class WordsCodec:
 
     def teacher(self, policy: Policy, context: TeacherContext) -> Policy:
         """Return a policy that answers each situation with one of the contexts in its prompt."""
-        return several([behind(policy, words) for words in context.words]) if context.words else policy
+        return routed([behind(policy, words) for words in context.words]) if context.words else policy
 
     def teacher_log_probs(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs]:
         """Evaluate the policy with the contexts in its prompt."""

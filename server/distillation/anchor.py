@@ -73,7 +73,7 @@ class Anchor:
 
     def _divergence(self, passage: Passage, rng: np.random.Generator) -> torch.Tensor:
         trunk, length, compared = self.model.trunk, len(passage.bottom), len(passage.top)
-        hidden = trunk.run(passage.bottom, trunk.first, trunk.layers, trunk.alone(length))
+        hidden = trunk.run(passage.bottom, trunk.first_adapted, trunk.layer_count, trunk.single_sequence(length))
         drawn = rng.choice(compared, size=min(POSITIONS, compared), replace=False)
         places = torch.from_numpy(drawn).to(hidden.device)
         student = self.model.base.decoder.norm(hidden[places + length - compared])
@@ -96,7 +96,7 @@ def _answered(model: TorchModel, requests: Sequence[str]) -> list[Passage]:
 def _read(model: TorchModel, tokens: Sequence[int], start: int) -> Passage:
     """Run tokens through the base model, and keep what is compared from `start` on."""
     trunk = model.trunk
-    attended = trunk.alone(len(tokens))
-    bottom = trunk.run(trunk.embed(tokens), 0, trunk.first, attended)
-    top = model.base.decoder.norm(trunk.run(bottom, trunk.first, trunk.layers, attended))
+    attended = trunk.single_sequence(len(tokens))
+    bottom = trunk.run(trunk.embed(tokens), 0, trunk.first_adapted, attended)
+    top = model.base.decoder.norm(trunk.run(bottom, trunk.first_adapted, trunk.layer_count, attended))
     return Passage(bottom, top[start:])

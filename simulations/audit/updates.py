@@ -31,7 +31,7 @@ def update_of(model: TorchModel) -> Callable[[Trajectory], Floats]:
         tokens = model.tokenizer.ids(text_of(trajectory))
         model.load({})
         with torch.enable_grad():
-            hidden = trunk.run(trunk.embed(tokens).detach(), 0, trunk.layers, trunk.alone(len(tokens)))
+            hidden = trunk.run(trunk.embed(tokens).detach(), 0, trunk.layer_count, trunk.single_sequence(len(tokens)))
             logits = decoder.norm(hidden)[:-1] @ head.T
             loss = torch.nn.functional.cross_entropy(logits, torch.tensor(tokens[1:], device=logits.device))
             gradients = torch.autograd.grad(loss, weights)

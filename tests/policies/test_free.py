@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from fedoel.codecs.prefix.coordinates import SPACE as PREFIX
 from fedoel.codecs.steering.coordinates import SPACE as STEERING
 from fedoel.games.player import play_episodes
-from fedoel.policies.several import several
+from fedoel.policies.routed import routed
 from fedoel.policies.spaces import ControlVector, SoftPrompt
 from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.free import Decoding, FreePolicy
@@ -88,11 +88,11 @@ def test_the_style_is_part_of_the_version(model: TorchModel, tiny_base: Path, tm
 def test_several_contexts_share_the_turns(model: TorchModel) -> None:
     policy = FreePolicy(TorchPolicy(model, {}), Decoding(1.0, 3))
     members = [policy.behind(f"Advice {n}.\n") for n in range(3)]
-    whole, asked = several(members), situations()
+    whole, asked = routed(members), situations()
     for situation, scored in zip(asked, whole.score(asked), strict=True):
         own = [member.score([situation])[0] for member in members]
         assert any(np.allclose(scored, other, atol=1e-5) for other in own)
-    assert several(members[:1]) is members[0]
+    assert routed(members[:1]) is members[0]
 
 
 def test_it_can_write_about_what_it_is_told(model: TorchModel) -> None:

@@ -91,7 +91,7 @@ class Untuned:
     def __init__(self, template: str) -> None:
         self.template = template
 
-    def says(self, key: str) -> str:
+    def metadata(self, key: str) -> str:
         return self.template
 
     def text(self, token: int) -> str:

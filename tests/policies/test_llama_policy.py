@@ -18,8 +18,8 @@ pytest.importorskip("llama_cpp", reason="llama.cpp is not installed: make setup 
 from fedoel.codecs.encoder import load_encoder
 from fedoel.codecs.steering.coordinates import DIMENSION
 from fedoel.policies.llama import model as llama_model
-from fedoel.policies.llama import prefixes as llama_prefixes
-from fedoel.policies.llama.branches import BRANCHES, leaf_count, leaves_below, rounds
+from fedoel.policies.llama import prefix_cache as llama_prefixes
+from fedoel.policies.llama.branches import BRANCHES, fitting_batches, leaf_count, leaves_below
 from fedoel.policies.llama.model import LlamaModel
 from fedoel.policies.llama.policy import LlamaPolicy, load_policy
 from fedoel.policies.torch.base import load_base
@@ -119,7 +119,7 @@ def test_scenes_that_begin_alike_share_their_beginning(model: LlamaModel, adapte
     before = model.context.evaluated
     policy.score(situations()[2:3])
     hall, cellar = (model.tokenizer.encode([situation])[0] for situation in (situations()[0], situations()[2]))
-    shared = llama_prefixes.in_common(hall.scene, cellar.scene)
+    shared = llama_prefixes.shared_length(hall.scene, cellar.scene)
     assert shared > len(model.tokenizer.ids("Goal: Take the coin.\n")) - 2
     assert model.context.evaluated - before == len(cellar.scene) - shared + len(cellar.tokens)
 
@@ -177,11 +177,11 @@ def test_every_token_belongs_to_the_leaves_below_it(model: LlamaModel) -> None:
 
 def test_rounds_keep_order_and_fit(model: LlamaModel) -> None:
     rows = model.tokenizer.encode(many(150))
-    batches = list(rounds(rows, 1000))
+    batches = list(fitting_batches(rows, 1000))
     assert [row for batch in batches for row in batch] == rows
     for batch in batches:
         assert sum(leaf_count(row) for row in batch) <= len(BRANCHES)
-        assert len({row.scene for row in batch}) <= len(llama_prefixes.HOMES)
+        assert len({row.scene for row in batch}) <= len(llama_prefixes.PREFIX_SEQUENCES)
         assert sum(len(row.scene) + len(row.tokens) for row in batch) <= 1000
 
 

@@ -68,7 +68,7 @@ def test_features_belong_to_commands_and_not_to_their_company(policy: TorchPolic
 def test_features_are_the_gradient_behind_the_last_layer_at_the_context_that_is_played(
     policy: TorchPolicy, length: float
 ) -> None:
-    assert SPACE.layers(policy.model.trunk.layers)[-1] == policy.model.trunk.layers
+    assert SPACE.layers(policy.model.trunk.layer_count)[-1] == policy.model.trunk.layer_count
     rng, situation = np.random.default_rng(1), situations()[0]
     last = list(blocks().values())[-1]
     context, towards = np.zeros(DIMENSION, np.float32), np.zeros(DIMENSION, np.float32)

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY
-from fedoel.policies.torch import scenes
+from fedoel.policies.torch import prefix_cache
 from fedoel.policies.torch.base import load_base, pick_device
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy, load_policy
@@ -99,7 +99,7 @@ def test_an_answer_does_not_depend_on_the_rest_of_the_batch(model: TorchModel, a
 def test_versions_share_scenes_but_not_answers(
     tiny_base: Path, tmp_path: Path, model: TorchModel, adapters: list[dict[str, Any]]
 ) -> None:
-    shared = model.new_scenes()
+    shared = model.new_prefix_cache()
     first, second = (TorchPolicy(model, adapter, shared) for adapter in adapters)
     before = first.score(situations())
     other = second.score(situations())
@@ -113,21 +113,21 @@ def test_versions_share_scenes_but_not_answers(
 
 def test_scenes_are_the_same_together_and_alone(model: TorchModel, adapters: list[dict[str, Any]]) -> None:
     model.load(adapters[0])
-    together, alone = model.new_scenes(), model.new_scenes()
+    together, alone = model.new_prefix_cache(), model.new_prefix_cache()
     wanted = [(*(token % 90 for token in range(5, 5 + length)),) for length in (3, 40, 40, 7, 900, 12, 41)]
     together.prepare(wanted, model.version)
     for scene in wanted:
         alone.prepare([scene], model.version)
         for ours, theirs in zip(
-            together.pool([scene]).cached.values(), alone.pool([scene]).cached.values(), strict=True
+            together.pack([scene]).key_values.values(), alone.pack([scene]).key_values.values(), strict=True
         ):
             assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_forgetting_scenes_changes_nothing(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.load({})
-    before, kept = model.score(situations()), model.new_scenes()
-    monkeypatch.setattr(scenes, "TOKENS_KEPT", 1)
+    before, kept = model.score(situations()), model.new_prefix_cache()
+    monkeypatch.setattr(prefix_cache, "TOKENS_KEPT", 1)
     for _ in range(2):
         after = [model.score([situation], kept)[0] for situation in situations()]
         assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(before, after, strict=True))
@@ -171,7 +171,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_weights_that_changed_in_place_are_another_version_with_its_own_scenes(
     model: TorchModel, adapters: list[dict[str, Any]]
 ) -> None:
-    kept = model.new_scenes()
+    kept = model.new_prefix_cache()
     TorchPolicy(model, adapters[0], kept).score(situations())
     for parameter in model.base.model.parameters():
         if parameter.requires_grad:
