@@ -20,14 +20,14 @@ OTHER, NAMED, AGAIN, CELLS = len(VERBS), len(VERBS) + 1, len(VERBS) + 2, len(VER
 
 
 def features(situation: Situation) -> Floats:
-    """phi of every admissible command, shape ``(commands, CELLS)``."""
-    found, goal = np.zeros((len(situation.admissible), CELLS)), situation.goal.strip(".").split()
-    for row, command in zip(found, situation.admissible, strict=True):
+    """Feature vector of every admissible command, shape ``(commands, CELLS)``."""
+    phi, goal = np.zeros((len(situation.admissible), CELLS)), situation.goal.strip(".").split()
+    for row, command in zip(phi, situation.admissible, strict=True):
         verb, *rest = command.split()
         row[VERBS.index(verb) if verb in VERBS else OTHER] = 1
         row[NAMED] = any(word in goal for word in rest)
         row[AGAIN] = command in situation.done_here
-    return found
+    return phi
 
 
 @dataclass(frozen=True)

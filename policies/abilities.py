@@ -1,6 +1,6 @@
 """What encoders ask of a policy beyond playing: to take a context into prompt or residual stream, or to write text.
 
-An encoder says what it `needs` and a backend which `abilities` its policies have, by these names.
+An encoder names its `required_abilities`, and a backend the `abilities` of its policies, by these names.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Tokenizer(Protocol):
         ...
 
     def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> Any:
-        """Render messages as the prompt of an answer."""
+        """Render messages as a prompt, up to where the model answers."""
         ...
 
     def __call__(self, text: Any, *, add_special_tokens: bool) -> Any:
@@ -89,12 +89,12 @@ class Tokenizer(Protocol):
 
 
 class PromptTokenizer:
-    """Tokenises situations with one model's tokenizer and chat template, and reads what was written.
+    """Tokenises situations with a model's tokenizer and chat template, and decodes responses.
 
     Parameters
     ----------
     style
-        How the policy is asked.
+        How prompts ask the policy.
     """
 
     def __init__(self, tokenizer: Tokenizer, style: Style = WALKED) -> None:
