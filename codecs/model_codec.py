@@ -76,9 +76,10 @@ class ModelCodec:
         def weights_at(share: float) -> Vector:
             return clip((before + share * step).astype(before.dtype), self.radius)
 
-        share, kl = largest_share(
-            lambda share: divergence(self._log_probs(policy, measured, weights_at(share)), measured), max_kl
-        )
+        def kl_at(share: float) -> float:
+            return divergence(self._log_probs(policy, measured, weights_at(share)), measured)
+
+        share, kl = largest_share(kl_at, max_kl)
         return weights_at(share), kl
 
     def teacher(self, policy: Policy, context: TeacherContext) -> Policy:

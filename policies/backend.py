@@ -63,11 +63,7 @@ class LlamaBackend:
         """Load the base model once per process, and the adapter."""
         try:
             from .llama.policy import load_policy
-        except (
-            ImportError,
-            OSError,
-            RuntimeError,
-        ) as error:  # llama_cpp raises RuntimeError, too
+        except (ImportError, OSError, RuntimeError) as error:  # llama_cpp raises RuntimeError, too
             raise ModelError(
                 "policy.backend 'llama' needs llama.cpp: pip install 'fedoel[llama]' (pip compiles it)"
             ) from error

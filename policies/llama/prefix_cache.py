@@ -66,9 +66,8 @@ class PrefixCache:
         """Drop the least recently used scenes, but none of the `needed` last ones; shared cells count twice."""
         cells = self._context.cells - room - len(self._head) - sum(map(len, missing))
         used = sum(map(len, self._sequences))
-        while len(self._sequences) > needed and (
-            used > cells or len(self._sequences) + len(missing) > len(PREFIX_SEQUENCES)
-        ):
+        most = len(PREFIX_SEQUENCES) - len(missing)
+        while len(self._sequences) > needed and (used > cells or len(self._sequences) > most):
             scene, sequence = self._sequences.popitem(last=False)
             self._context.drop(sequence)
             used -= len(scene)

@@ -70,10 +70,8 @@ class PackedDecoder:
         last
             Hidden state that the LM head reads at the end of each moment, shape (hidden,) each.
         """
-        sequences = [
-            row.packed(start, visible)
-            for row, start, visible in zip(self._rows, self._positions, self._visible, strict=True)
-        ]
+        read = zip(self._rows, self._positions, self._visible, strict=True)
+        sequences = [row.packed(position, visible) for row, position, visible in read]
         starts = np.cumsum([0, *(sequence.length for sequence in sequences)])[:-1]
         top = self._run([token for row in self._rows for token in row.tokens], sequences)
         for index, (row, start) in enumerate(zip(self._rows, starts, strict=True)):
@@ -92,10 +90,8 @@ class PackedDecoder:
             Hidden states that the LM head reads at each new token, shape (t, hidden) for each of the rows.
         """
         sequences = [
-            PackedSequence(
-                len(text), self._positions[index] + np.arange(len(text)), self._visible[index], causal(len(text))
-            )
-            for index, text in zip(indices, texts, strict=True)
+            PackedSequence(len(text), self._positions[i] + np.arange(len(text)), self._visible[i], causal(len(text)))
+            for i, text in zip(indices, texts, strict=True)
         ]
         lengths = [len(text) for text in texts]
         top = self._run([token for text in texts for token in text], sequences)
@@ -118,16 +114,13 @@ class PackedDecoder:
         self._positions[index] += length
 
 
-def joined(first: dict[int, KeyValues], second: dict[int, KeyValues]) -> dict[int, KeyValues]:
+def joined(old: dict[int, KeyValues], new: dict[int, KeyValues]) -> dict[int, KeyValues]:
     """Concatenate keys and values, layer by layer, along the token dimension."""
-    if not first:
-        return second
+    if not old:
+        return new
     return {
-        layer: (
-            torch.cat([keys, second[layer][0].to(keys)], dim=1),
-            torch.cat([values, second[layer][1].to(values)], dim=1),
-        )
-        for layer, (keys, values) in first.items()
+        layer: (torch.cat([keys, new[layer][0].to(keys)], dim=1), torch.cat([values, new[layer][1].to(values)], dim=1))
+        for layer, (keys, values) in old.items()
     }
 
 

@@ -81,8 +81,7 @@ class PrefixCache:
             for batch in _by_length([segment for segment in segments if segment not in self._segments]):
                 self._compute_bottoms(batch)
             if version is not None:
-                outdated = [segment for segment in segments if self._segments[segment].version != version]
-                for batch in _by_length(outdated):
+                for batch in _by_length([part for part in segments if self._segments[part].version != version]):
                     self._compute_tops(batch, version)
         for segment in (*wanted, self._head):
             self._segments.move_to_end(segment)

@@ -1,4 +1,4 @@
-"""The tokenizer of the packaged SmolLM2 through llama.cpp gives the numbers that transformers gives."""
+"""The tokenizer of the packaged SmolLM2 through llama.cpp gives the token ids that transformers gives."""
 
 from __future__ import annotations
 

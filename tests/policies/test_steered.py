@@ -1,4 +1,4 @@
-"""Policies with a control vector, and the contrasts that the steering codec is made of."""
+"""Policies with control vectors, and the score gradients from which the steering codec encodes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def steered(policy: TorchPolicy, context: np.ndarray) -> SteeredPolicy:
     return made
 
 
-def test_no_vector_changes_nothing_and_a_long_one_much(policy: TorchPolicy) -> None:
+def test_the_zero_vector_changes_nothing_and_a_long_one_much(policy: TorchPolicy) -> None:
     rng = np.random.default_rng(0)
     bare = policy.score(situations())
     for answer, same in zip(bare, steered(policy, ZERO).score(situations()), strict=True):
@@ -56,7 +56,7 @@ def test_no_vector_changes_nothing_and_a_long_one_much(policy: TorchPolicy) -> N
         assert np.array_equal(answer, again)
 
 
-def test_features_belong_to_commands_and_not_to_their_company(policy: TorchPolicy) -> None:
+def test_features_do_not_depend_on_the_rest_of_the_batch(policy: TorchPolicy) -> None:
     first, second = situations()
     together = steered(policy, ZERO).features([first, second])
     assert [features.shape for features in together] == [(4, DIMENSION), (3, DIMENSION)]
@@ -85,12 +85,12 @@ def test_features_are_the_gradient_behind_the_last_layer_at_the_context_that_is_
     assert np.allclose(slopes, expected, rtol=0.02 if not length else 0.2, atol=1e-3)
 
 
-def test_a_command_without_rivals_has_nothing_to_be_steered_towards(policy: TorchPolicy) -> None:
+def test_a_single_command_has_zero_features(policy: TorchPolicy) -> None:
     alone = Memory("Take the coin.", 9).see("-= Hall =-\nA hall.", ("look",), 0)
     assert not steered(policy, ZERO).features([alone])[0].any()
 
 
-def test_sums_compare_the_chosen_with_the_rejected(policy: TorchPolicy) -> None:
+def test_the_gradient_contrasts_the_given_command_with_the_alternatives(policy: TorchPolicy) -> None:
     situation, prompted = situations()[0], steered(policy, ZERO)
     log_probs = prompted.score([situation])[0]
     turns = [Turn(situation, log_probs, action, 0.0) for action in range(4)]

@@ -81,7 +81,7 @@ def said(command: tuple[int, ...], ids: list[tuple[int, ...]]) -> tuple[int, ...
     return command if goes_on else command[:-1]
 
 
-def test_commands_are_as_likely_as_plain_transformers_says(tiny_base: Path, model: TorchModel) -> None:
+def test_scores_equal_those_of_plain_transformers(tiny_base: Path, model: TorchModel) -> None:
     model.load({})
     plain = AutoModelForCausalLM.from_pretrained(tiny_base)
     for situation, scored in zip(situations(), model.score(situations()), strict=True):
@@ -89,14 +89,14 @@ def test_commands_are_as_likely_as_plain_transformers_says(tiny_base: Path, mode
         assert np.isclose(np.exp(scored).sum(), 1.0, atol=1e-5)
 
 
-def test_an_answer_does_not_depend_on_the_rest_of_the_batch(model: TorchModel, adapters: list[dict[str, Any]]) -> None:
+def test_scores_do_not_depend_on_the_rest_of_the_batch(model: TorchModel, adapters: list[dict[str, Any]]) -> None:
     model.load(adapters[0])
     together = model.score(situations() * 3)
     for situation, scored in zip(situations() * 3, together, strict=True):
         assert np.allclose(model.score([situation])[0], scored, atol=1e-5)
 
 
-def test_versions_share_scenes_but_not_answers(
+def test_versions_share_bottoms_but_not_scores(
     tiny_base: Path, tmp_path: Path, model: TorchModel, adapters: list[dict[str, Any]]
 ) -> None:
     shared = model.new_prefix_cache()
@@ -111,7 +111,7 @@ def test_versions_share_scenes_but_not_answers(
     assert first.version != second.version
 
 
-def test_scenes_are_the_same_together_and_alone(model: TorchModel, adapters: list[dict[str, Any]]) -> None:
+def test_cached_scenes_do_not_depend_on_the_batch(model: TorchModel, adapters: list[dict[str, Any]]) -> None:
     model.load(adapters[0])
     together, alone = model.new_prefix_cache(), model.new_prefix_cache()
     wanted = [(*(token % 90 for token in range(5, 5 + length)),) for length in (3, 40, 40, 7, 900, 12, 41)]
@@ -124,7 +124,7 @@ def test_scenes_are_the_same_together_and_alone(model: TorchModel, adapters: lis
             assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_forgetting_scenes_changes_nothing(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evicting_scenes_changes_no_score(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.load({})
     before, kept = model.score(situations()), model.new_prefix_cache()
     monkeypatch.setattr(prefix_cache, "TOKENS_KEPT", 1)
@@ -150,7 +150,7 @@ def test_a_version_that_is_not_what_it_says_is_refused(tiny_base: Path, tmp_path
         load_policy(config(tiny_base), {}, "another", tmp_path)
 
 
-def test_models_that_are_not_there_or_not_models_are_refused(tmp_path: Path) -> None:
+def test_missing_and_invalid_models_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF but not really" * 10)
     (tmp_path / "empty").mkdir()
     for base, says in (
@@ -162,7 +162,7 @@ def test_models_that_are_not_there_or_not_models_are_refused(tmp_path: Path) -> 
             load_base(config(base), tmp_path)
 
 
-def test_a_device_that_is_not_there_is_refused() -> None:
+def test_a_missing_device_is_refused() -> None:
     for name in ("toaster", "cuda:99"):
         with pytest.raises(ModelError, match=f"policy.device '{name}' cannot be used here"):
             pick_device(name)
