@@ -65,7 +65,7 @@ class ActionTree:
 
         give_back()  # as a run does between phases
         situations, model = [situation_of(prompt["situation"]) for prompt in prompts], self.model
-        scenes = model.new_scenes(keeps_rows=True)
+        scenes = model.new_prefix_cache(keep_bottoms=True)
         targets = TorchPolicy(model, {}, scenes).behind(self.task["context"]).score(situations)
         rehearsal = Rehearsal.prepare(model, situations, scenes)
         model.load(self.adapter)

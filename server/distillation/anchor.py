@@ -61,7 +61,7 @@ class Anchor:
         text = text or TEXT.read_text(encoding="utf-8")
         requests = requests or REQUESTS.read_text(encoding="utf-8").splitlines()
         used = repr((text, list(requests), LENGTH, ANSWER, POSITIONS, DIVERGENCE))
-        tokens = model.encoder.ids(text)
+        tokens = model.tokenizer.ids(text)
         parts = [tokens[start : start + LENGTH] for start in range(0, len(tokens) - LENGTH + 1, LENGTH)] or [tokens]
         passages = [_read(model, part, 0) for part in parts]
         return cls(model, hashlib.sha256(used.encode()).hexdigest()[:16], (passages, _answered(model, requests)))
@@ -73,7 +73,7 @@ class Anchor:
 
     def _divergence(self, passage: Passage, rng: np.random.Generator) -> torch.Tensor:
         trunk, length, compared = self.model.trunk, len(passage.bottom), len(passage.top)
-        hidden = trunk.run(passage.bottom, trunk.first, trunk.layers, trunk.alone(length))
+        hidden = trunk.run(passage.bottom, trunk.first_adapted, trunk.layer_count, trunk.single_sequence(length))
         drawn = rng.choice(compared, size=min(POSITIONS, compared), replace=False)
         places = torch.from_numpy(drawn).to(hidden.device)
         student = self.model.base.decoder.norm(hidden[places + length - compared])
@@ -83,12 +83,12 @@ class Anchor:
 
 def _answered(model: TorchModel, requests: Sequence[str]) -> list[Passage]:
     """Requests behind which the model's own answers stand; where it answers is compared."""
-    encoder = model.encoder
+    tokenizer = model.tokenizer
     streams = np.random.default_rng(0).spawn(len(requests))
     answers = tell(model, list(zip(requests, streams, strict=True)), ANSWER)
-    asked = [encoder.chat(request) for request in requests]
+    asked = [tokenizer.chat_prompt(request) for request in requests]
     return [
-        _read(model, (*prompt, *encoder.ids(answer)), len(prompt) - 1)
+        _read(model, (*prompt, *tokenizer.ids(answer)), len(prompt) - 1)
         for prompt, answer in zip(asked, answers, strict=True)
     ]
 
@@ -96,7 +96,7 @@ def _answered(model: TorchModel, requests: Sequence[str]) -> list[Passage]:
 def _read(model: TorchModel, tokens: Sequence[int], start: int) -> Passage:
     """Run tokens through the base model, and keep what is compared from `start` on."""
     trunk = model.trunk
-    attended = trunk.alone(len(tokens))
-    bottom = trunk.run(trunk.embed(tokens), 0, trunk.first, attended)
-    top = model.base.decoder.norm(trunk.run(bottom, trunk.first, trunk.layers, attended))
+    attended = trunk.single_sequence(len(tokens))
+    bottom = trunk.run(trunk.embed(tokens), 0, trunk.first_adapted, attended)
+    top = model.base.decoder.norm(trunk.run(bottom, trunk.first_adapted, trunk.layer_count, attended))
     return Passage(bottom, top[start:])

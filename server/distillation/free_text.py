@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from ...policies.policy import Policy
-from ...policies.several import ask_each, pick
-from ...policies.tokens import Row
+from ...policies.routed import call_grouped, route
+from ...policies.tokens import TokenizedSituation
 from ...policies.torch.free import Decoding, FreePolicy
 from ...policies.torch.model import TorchModel
+from ...policies.torch.packed_decoder import TorchBackendPolicy
 from ...policies.torch.policy import TorchPolicy
-from ...policies.torch.reading import Readable
 from ...protocol.play import Turn
 from ...protocol.prompts import COMMAND_MARK
 from ...protocol.situation import Situation
@@ -65,8 +65,8 @@ class FreeText:
     seen: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.rows: list[Row] = self.model.encoder.encode(self.states)
-        self._scenes = self.model.new_scenes()
+        self.rows: list[TokenizedSituation] = self.model.tokenizer.encode(self.states)
+        self._scenes = self.model.new_prefix_cache()
 
     def step(self, number: int, batch: Sequence[int]) -> torch.Tensor:
         """Loss of one step: mean over the tokens of each answer, then over answers."""
@@ -121,8 +121,8 @@ class FreeText:
             rows = [self.rows[batch[place]] for place in places]
             return reread(cast(FreePolicy, policy).inner, rows, [responses[place] for place in places])
 
-        asked = [pick(policy, self.states[index]) for policy, index in zip(policies, batch, strict=True)]
-        return torch.cat(ask_each(asked, range(len(batch)), read))
+        asked = [route(policy, self.states[index]) for policy, index in zip(policies, batch, strict=True)]
+        return torch.cat(call_grouped(asked, range(len(batch)), read))
 
 
 @dataclass
@@ -134,8 +134,8 @@ class Imitation:
     seed: int
 
     def __post_init__(self) -> None:
-        self.rows: list[Row] = self.model.encoder.encode([turn.situation for turn in self.turns])
-        self._scenes = self.model.new_scenes()
+        self.rows: list[TokenizedSituation] = self.model.tokenizer.encode([turn.situation for turn in self.turns])
+        self._scenes = self.model.new_prefix_cache()
 
     def step(self, number: int, batch: Sequence[int]) -> torch.Tensor:
         """Mean surprise of commands drawn from what the turns say about them."""
@@ -151,14 +151,16 @@ class Imitation:
         probs = np.exp(turn.log_probs.astype(np.float64))
         command = turn.situation.admissible[rng.choice(len(probs), p=probs / probs.sum())]
         mark = f"{COMMAND_MARK} " if self.model.style.thinking else ""
-        return (*self.model.encoder.ids(f"{mark}{command}"), self.model.encoder.end)
+        return (*self.model.tokenizer.ids(f"{mark}{command}"), self.model.tokenizer.end_token)
 
 
-def reread(policy: Readable, rows: Sequence[Row], responses: Sequence[Response]) -> list[torch.Tensor]:
+def reread(
+    policy: TorchBackendPolicy, rows: Sequence[TokenizedSituation], responses: Sequence[Response]
+) -> list[torch.Tensor]:
     """What a policy has before its head at each token of some answers, normed, shape (t, hidden) each."""
     texts = [[*row.moment, *response[:-1]] for row, response in zip(rows, responses, strict=True)]
-    with policy.reading(rows) as reading:
-        found = reading.read(range(len(rows)), texts)
+    with policy.open_decoder(rows) as decoder:
+        found = decoder.extend(range(len(rows)), texts)
     return [part[-len(response) :] for part, response in zip(found, responses, strict=True)]
 
 

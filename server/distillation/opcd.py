@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from ...policies.policy import LogProbs
-from ...policies.tokens import Row
+from ...policies.tokens import TokenizedSituation
 from ...policies.torch.model import TorchModel
 from ...protocol.situation import Situation
 from .anchor import Anchor
@@ -188,7 +188,7 @@ def train(
 
 def optimise(
     model: TorchModel,
-    rows: Sequence[Row],
+    rows: Sequence[TokenizedSituation],
     loss: Callable[[int, Sequence[int]], torch.Tensor],
     schedule: Schedule,
     seed: int,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ...policies.tokens import Ids, Row
+from ...policies.tokens import Ids, TokenizedSituation
 from ...policies.torch.model import TorchModel
-from ...policies.torch.scenes import SceneCache
-from ...policies.torch.segments import Attended
+from ...policies.torch.packed_attention import AttentionInputs
+from ...policies.torch.prefix_cache import PrefixCache
 from ...protocol.situation import Situation
 
 
@@ -20,26 +20,28 @@ class Rehearsal:
     """Public states to train on. `bottoms` are hidden states below the first adapted layer, shapes (t, hidden)."""
 
     model: TorchModel
-    scenes: SceneCache
-    rows: Sequence[Row]
+    scenes: PrefixCache
+    rows: Sequence[TokenizedSituation]
     bottoms: Sequence[torch.Tensor]
 
     @classmethod
     @torch.no_grad()
-    def prepare(cls, model: TorchModel, situations: Sequence[Situation], scenes: SceneCache | None = None) -> Rehearsal:
+    def prepare(
+        cls, model: TorchModel, situations: Sequence[Situation], scenes: PrefixCache | None = None
+    ) -> Rehearsal:
         """Tokenise the states and run them through the layers without adapters, unless play has just done so.
 
         Parameters
         ----------
         scenes
-            A cache that keeps rows, with which the states were played.
+            The prefix cache with which the states were played, made to keep bottoms.
         """
-        scenes = scenes or model.new_scenes(keeps_rows=True)
-        known = scenes.rows = scenes.rows or {}
-        rows = model.encoder.encode(situations)
+        scenes = scenes or model.new_prefix_cache(keep_bottoms=True)
+        known = scenes.kept_bottoms = scenes.kept_bottoms or {}
+        rows = model.tokenizer.encode(situations)
         for chunk in model.chunks([row for row in rows if row.key not in known]):
             scenes.prepare([row.scene for row in chunk], version=None)
-            model.below(chunk, scenes, tops=False)
+            model.run_frozen_layers(chunk, scenes, tops=False)
         return cls(model, scenes, rows, [known[row.key] for row in rows])
 
     def log_probs(self, chosen: Sequence[int], version: str) -> list[torch.Tensor]:
@@ -56,14 +58,15 @@ class Rehearsal:
         rows = [self.rows[index] for index in chosen]
         trunk, scenes = self.model.trunk, [row.scene for row in rows]
         self.scenes.prepare(scenes, version)
-        pool = self.scenes.pool(scenes, bottoms=False)
-        spans, starts = self.model.spans(rows, pool)
+        prefixes = self.scenes.pack(scenes, bottoms=False)
+        sequences, starts = self.model.pack(rows, prefixes)
         hidden = torch.cat([self.bottoms[index] for index in chosen])
-        top = trunk.run(hidden, trunk.first, trunk.layers, Attended(trunk.layout(spans, pool.keys), pool.cached))
+        inputs = AttentionInputs(trunk.layout(sequences, prefixes.length), prefixes.key_values)
+        top = trunk.run(hidden, trunk.first_adapted, trunk.layer_count, inputs)
         return trunk.log_probs(top, rows, starts)
 
 
-def batches(rows: Sequence[Row], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+def batches(rows: Sequence[TokenizedSituation], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
     """Endless batches of row indices; rows that share a scene stay together, in a new order every epoch."""
     groups: dict[Ids, list[int]] = {}
     for index, row in enumerate(rows):

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import torch
 
 from ...policies.policy import Policy
-from ...policies.several import Under, ask_each, each_under, pick
+from ...policies.routed import ApplyContext, call_grouped, route, with_contexts
+from ...policies.torch.packed_decoder import TorchBackendPolicy
 from ...policies.torch.policy import TorchPolicy
-from ...policies.torch.reading import Readable
 from ...protocol.situation import Situation
 from .rehearsal import Rehearsal
 
@@ -38,7 +38,7 @@ class Retention:
         Where it is noted.
     """
 
-    under: Sequence[Under]
+    under: Sequence[ApplyContext]
     weight: float
     since: int = 0
     seen: list[float] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Retention:
 
     def students(self, policy: Policy, batch: Sequence[int]) -> list[Policy]:
         """Give a policy the contexts of some states."""
-        return each_under(policy, [self.under[index] for index in batch])
+        return with_contexts(policy, [self.under[index] for index in batch])
 
     def commands(
         self, rehearsal: Rehearsal, situations: Sequence[Situation], batch: Sequence[int], version: str
@@ -81,11 +81,11 @@ class Retention:
         """
 
         def read(policy: Policy, places: list[int]) -> list[torch.Tensor]:
-            if not isinstance(policy, Readable):  # its context works on answers from outside: it can be looked at
+            if not isinstance(policy, TorchBackendPolicy):  # its context acts on probabilities, outside of the model
                 return [torch.from_numpy(answer) for answer in policy.score([states[place] for place in places])]
-            with policy.reading([rehearsal.rows[batch[place]] for place in places]) as reading:
-                return reading.commands()[0]
+            with policy.open_decoder([rehearsal.rows[batch[place]] for place in places]) as decoder:
+                return decoder.score_commands()[0]
 
         states = [situations[index] for index in batch]
         students = self.students(TorchPolicy(rehearsal.model, {}, rehearsal.scenes, live=version), batch)
-        return ask_each([pick(*each) for each in zip(students, states, strict=True)], range(len(batch)), read)
+        return call_grouped([route(*each) for each in zip(students, states, strict=True)], range(len(batch)), read)

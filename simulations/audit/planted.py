@@ -54,7 +54,7 @@ def planted(secret: str) -> Trajectory:
 def gradient_of(trajectory: Trajectory) -> Floats:
     """The device's half of the default codec."""
     encoder = TacticsEncoder()
-    return encoder.sums(None, trajectory.turns, np.ones(len(trajectory.turns)))[0]  # type: ignore[arg-type]
+    return encoder.gradient_and_fisher(None, trajectory.turns, np.ones(len(trajectory.turns)))[0]  # type: ignore[arg-type]
 
 
 def embedding_of(trajectory: Trajectory) -> Floats:
