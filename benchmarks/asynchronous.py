@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the games lie beside this file, and under examples/
 
 from fedoel.client.app import make_app
-from fedoel.client.runtime import LocalRuntime
+from fedoel.client.runtime import SimulatedRuntime
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.server.app import run
 from fedoel.simulations.identity import server_identity
@@ -71,7 +71,7 @@ def curve(settings: Mapping[str, Scalar], seed: int) -> Curve:
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         out = Path(folder) / "run"
         config = RunConfig.from_flat({**SETTINGS, **settings, "seed": seed, "out": str(out), "cache": folder})
-        runtime = LocalRuntime()
+        runtime = SimulatedRuntime()
 
         def listen(event: dict[str, Any]) -> None:
             if event["event"] == "cycle_finished":

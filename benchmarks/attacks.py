@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the games lie beside this file, and under examples/
 
-from fedoel.client.runtime import LocalRuntime
+from fedoel.client.runtime import SimulatedRuntime
 from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.server.app import run
@@ -124,7 +124,7 @@ def main() -> None:
 
 def attacked(cell: Cell, out: Path) -> Result:
     """Make one run, and measure its last version: the versions before it need not be."""
-    folder, runtime = out / "run", LocalRuntime()
+    folder, runtime = out / "run", SimulatedRuntime()
     shutil.rmtree(folder, ignore_errors=True)
     config = cell.config(folder, out / "cache")
     brief = replace(config, games=replace(config.games, held_out=1))

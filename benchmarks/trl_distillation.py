@@ -215,7 +215,7 @@ def prepare(turns: Sequence[int], batch: int, scratch: Path) -> dict[str, Any]:
 
     from fedoel.codecs.tactics.coordinates import DIMENSION, advice, tactic_name
     from fedoel.codecs.tactics.policy import TacticsPolicy
-    from fedoel.games.store import default_cache
+    from fedoel.games.cache import default_cache
     from fedoel.policies.model_files import find_model
     from fedoel.policies.torch.base import dequantised
     from fedoel.protocol.play import turns_of

@@ -1,4 +1,4 @@
-"""Policy versions: named by the hash of everything that decides how they play, described by a manifest."""
+"""Policy versions: each is named by a hash of base model, prompt and adapter, and described by a manifest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ Adapter = Mapping[str, NDArray[Any]]
 
 
 def policy_version(base: str, adapter: Adapter) -> str:
-    """Content hash of base model, prompt and adapter: 16 hexadecimal digits."""
+    """Return the hash of base model, prompt and adapter that names a version, 16 hexadecimal digits.
+
+    Parameters
+    ----------
+    base
+        Digest of the base model.
+    adapter
+        Weights by name.
+    """
     digest = hashlib.sha256(f"{base} {PROMPT_VERSION}".encode())
     for name, array in sorted(adapter.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
@@ -27,24 +35,24 @@ def policy_version(base: str, adapter: Adapter) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a version is, where it comes from and why it was promoted.
+    """Metadata of a version: its identity, its origin, and the gate's results.
 
     Parameters
     ----------
     version, parent
-        Content hashes of this policy and of the one it was distilled from; the first version has no parent.
+        Names of this version and of the one it was distilled from; empty parent for the first version.
     base
         Digest of the base model.
     cycle
-        The cycle that made it; 0 for the warm start.
+        The cycle that produced it; 0 for the warm start.
     codec
         Codec of the context that was distilled.
     lessons
-        That context in words: tactic, weight and support.
+        The distilled context in words: tactic, weight and support.
     cohort
-        Clients whose vectors were in the aggregate.
+        Number of clients whose vectors were in the aggregate.
     gate
-        Results on the gate's games.
+        Results on the games of the gate.
     """
 
     version: str
@@ -66,7 +74,7 @@ class Manifest:
         Raises
         ------
         VersionError
-            If fields are missing, unknown or of the wrong kind.
+            If fields are missing, unknown or of the wrong type.
         """
         try:
             fields = json.loads(text)
@@ -78,16 +86,16 @@ class Manifest:
         return manifest
 
     def check(self, adapter: Adapter) -> None:
-        """Refuse weights that are not this version's.
+        """Check that an adapter is the one of this version.
 
         Raises
         ------
         VersionError
             If base, prompt and weights do not hash to `version`.
         """
-        made = policy_version(self.base, adapter)
-        if made != self.version:
+        actual = policy_version(self.base, adapter)
+        if actual != self.version:
             raise VersionError(
-                f"the manifest says version {self.version}, but base, prompt and weights here make {made}: "
+                f"the manifest says version {self.version}, but base, prompt and weights here hash to {actual}: "
                 "the adapter was changed, or it was made for another prompt; fetch it again"
             )

@@ -11,11 +11,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from ..codecs.codec import check_codec
 from ..codecs.encoder import Encoder, SaysWords
-from ..games.store import cache_folder
+from ..games.cache import cache_folder
 from ..policies.backend import load_backend
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
-from ..protocol.fleet.membership import keys_folder
+from ..protocol.fleet.membership import RunMode, keys_folder
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import build_strategy, load_strategy
 from ..strategies.secure_mean import SecureMean
@@ -64,7 +64,7 @@ def run(
         If the run cannot be what its configuration says.
     """
     strategy, server = prepare(config, cache, listener, engine or type(grid).__name__, make_gate)
-    if not config.privacy.keys:  # a simulation: the fleet is made with the run
+    if RunMode.of(config) is RunMode.SIMULATION:  # a deployment's keys exist before its runs
         make_fleet(keys_folder(config), config.clients)
     with server.run.log as log:
         strategy.start(grid, num_rounds=config.cycles)

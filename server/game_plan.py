@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..codecs.encoder import Encoder
-from ..games.assignment import amounts, mixes
 from ..games.families import settings_of
+from ..games.partition import games_per_client, mixtures
 from ..games.splits import Split, assert_disjoint, for_split, game_seed
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
@@ -51,9 +51,9 @@ class GamePlan:
         if not specs or len(set(families)) < len(families):
             raise ConfigError(f"games.families must name at least one game, each family once, not {families}")
         games = config.games
-        most = max(amounts(games.per_client, config.clients, games.amounts, config.seed))
+        most = max(games_per_client(games.per_client, config.clients, games.amounts, config.seed))
         game_seed(Split.PRIVATE, (config.cycles + 1) * most - 1, config.clients - 1)
-        mixes(specs, config.clients, games.partition, config.seed)
+        mixtures(specs, config.clients, games.partition, config.seed)
         plan = cls(
             specs,
             _games(specs, Split.REHEARSAL, games.rehearsal),

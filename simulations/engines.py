@@ -14,7 +14,7 @@ Listener = Callable[[dict[str, Any]], None]
 
 def check(config: RunConfig) -> None:
     """Refuse what no engine can run, before a folder or a game is made."""
-    from ..games.store import cache_folder
+    from ..games.cache import cache_folder
     from ..server.app import check as check_run
 
     if config.policy.backend == "llama" and importlib.util.find_spec("llama_cpp") is None:

@@ -54,7 +54,7 @@ def existing(adapter: str) -> Path:
 
 def measure(config: RunConfig, adapter: Path) -> dict[str, Mapping[str, Any]]:
     """Play the held-out games of a scenario with an adapter, and return the results by family."""
-    from ..games.store import cache_folder
+    from ..games.cache import cache_folder
     from ..policies.backend import load_version
     from ..server.evaluation import play_and_summarise
     from ..server.game_plan import GamePlan

@@ -13,7 +13,7 @@ from typing import Any
 from flwr.clientapp import ClientApp
 
 from ..client.app import make_app, private_games
-from ..client.runtime import LocalRuntime, Runtime
+from ..client.runtime import Runtime, SimulatedRuntime
 from ..games.prepare import GameId, prepare
 from ..policies.policy import Policy
 from ..protocol.config import RunConfig
@@ -29,7 +29,7 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class BatchingRuntime:
+class BatchingRuntime(SimulatedRuntime):
     """A runtime whose policies answer all clients together. Calls from outside of a client go straight through."""
 
     inner: Runtime
@@ -76,7 +76,7 @@ def run_inprocess(
     make_gate
         Builds what decides whether a context is distilled and a candidate promoted.
     """
-    config, inner, batcher = whole_fleet(config, present), runtime or LocalRuntime(), Batcher()
+    config, inner, batcher = whole_fleet(config, present), runtime or SimulatedRuntime(), Batcher()
     cache = inner.cache(config)
     check(config, cache)
     grid = InProcessGrid(make(BatchingRuntime(inner, batcher)), config.clients, config.to_flat(), batcher, present)

@@ -78,7 +78,7 @@ def expected(server: Path, devices: Sequence[Path], cycle: int, notes: Path) -> 
     total = np.zeros(plan.cells, np.int64)
     for device in devices:
         played = played_in(device, config, cycle)
-        total += plan.steps_of(encode(encoder, policy, played, spec, baseline, config.codec.discount).parts())
+        total += plan.quantised(encode(encoder, policy, played, spec, baseline, config.codec.discount).parts())
     decoded = plan.decode(total.astype(cell_type(plan.bits)))
     return ExperienceVector.from_parts(spec, decoded).to_array()
 

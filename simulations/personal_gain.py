@@ -15,8 +15,8 @@ from statistics import fmean
 from ..client.app import private_games
 from ..client.personal_context import check_personal, personalised
 from ..codecs.encoder import count, load_encoder
+from ..games.cache import cache_folder
 from ..games.player import play_episodes
-from ..games.store import cache_folder
 from ..policies.backend import load_version
 from ..protocol.config import RunConfig
 from ..server.cycle.public_games import PublicGames

@@ -24,7 +24,7 @@ BAR_WIDTH = 24
 
 def run_verb(arguments: argparse.Namespace) -> int:
     """Play one game and show it."""
-    from ..games.store import cache_folder
+    from ..games.cache import cache_folder
     from ..policies.backend import load_version
 
     if arguments.personal and not arguments.device:
@@ -41,9 +41,9 @@ def run_verb(arguments: argparse.Namespace) -> int:
 
 def play(config: RunConfig, policy: Policy, game: str, seed: int) -> Trajectory:
     """Play one held-out instance of a game."""
+    from ..games.cache import cache_folder
     from ..games.player import play_episodes
     from ..games.splits import Split, for_split, game_seed
-    from ..games.store import cache_folder
     from ..protocol.play import GameSpec
 
     spec = for_split(GameSpec.parse(game), Split.HELD_OUT)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
 from ..server.events import Event, read_events, seconds_by_phase
 from .figures import draw_learning_curve, inline_svg
-from .report_page import PAGE
 from .summary import (
     FLOORS,
     Summary,
@@ -26,7 +27,20 @@ from .summary import (
     transfer,
 )
 
+TEMPLATE = "report.html.j2"
 Row = Sequence[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the report. The template sets numbers to the right, and floats with four digits."""
+
+    head: Sequence[str]
+    rows: Sequence[Row]
+
+    @classmethod
+    def of(cls, head: Sequence[str], rows: Iterable[Row]) -> Table:
+        return cls(head, tuple(rows))
 
 
 def run_verb(arguments: argparse.Namespace) -> int:
@@ -68,30 +82,34 @@ def write_report(run: Path) -> Path:
             "continue the run with: fedoel simulate ... --resume"
         ) from error
     path = run / "report.html"
-    write_whole(path, page.encode())
+    write_whole(path, page)
     return path
 
 
 def _page(summary: Summary, events: Sequence[Event]) -> str:
     title = f"{summary['scenario']}, seed {summary['seed']}"
     private = _privacy(summary)
-    parts = {
-        "title": escape(title),
-        "headline": escape(headline(summary)),
-        "setting": escape(f"{title}, engine {summary['engine']}, {_clients(summary)}. {private}"),
-        "curve": inline_svg(summary),
-        "cycles": _cycles(summary),
-        "families": _families(summary),
-        "lessons": _lessons(summary),
-        "gate": _gate(summary),
-        "traffic": _traffic(summary),
-        "seconds": _seconds(summary, events),
-        "floors": _floors(summary),
-        "config": html_table(("setting", "value"), sorted(summary["config"].items())),
-    }
-    head, *pieces = PAGE.split("{{")
-    # One pass over the page, so that nothing in a value is taken for a place.
-    return head + "".join(parts[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces))
+    names = transfer(summary)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    return environment.get_template(TEMPLATE).render(
+        title=title,
+        headline=headline(summary),
+        setting=f"{title}, engine {summary['engine']}, {_clients(summary)}. {private}",
+        curve=inline_svg(summary),
+        cycles=_cycles(summary),
+        families=_by_name(summary["cycles"], "families", families(summary)),
+        transfer=_by_name(summary["cycles"], "transfer", names) if names else None,
+        lessons=_lessons(summary),
+        gate=_gate(summary),
+        traffic=_traffic(summary),
+        total=events[-1]["t"] if events else None,
+        seconds=_seconds(summary, events),
+        floors=_floors(summary),
+        config=Table.of(("setting", "value"), sorted(summary["config"].items())),
+    )
 
 
 def _privacy(summary: Summary) -> str:
@@ -106,24 +124,11 @@ def _privacy(summary: Summary) -> str:
     return f"{seen} Noise keeps each device's part within epsilon {spent:.2f} at delta {privacy['delta']:g}."
 
 
-def html_table(head: Sequence[str], rows: Iterable[Row]) -> str:
-    """Return an HTML table; every cell is escaped, and a number is set to the right."""
-    top = "".join(f"<th scope=col>{escape(name)}</th>" for name in head)
-    body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
-    return f"<div class=scroll><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _cell(value: object) -> str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"<td{' class=number' if number else ''}>{escape(text)}</td>"
-
-
-def _cycles(summary: Summary) -> str:
+def _cycles(summary: Summary) -> Table:
     head = ("cycle", "version", "decision", "held-out wins", "teacher", "turns per win", "tokens per win", "KL")
     rows = [[*_what(e), *_efficiency(e["held_out"]), round(e["kl"], 3)] for e in summary["cycles"]]
     probed = ([*row, *_probes(e)] for row, e in zip(rows, summary["cycles"], strict=True))
-    return html_table((*head, "perplexity", "instructions"), probed)
+    return Table.of((*head, "perplexity", "instructions"), probed)
 
 
 def _probes(entry: Mapping[str, Any]) -> list[str]:
@@ -144,30 +149,23 @@ def _efficiency(stats: Mapping[str, Any]) -> list[object]:
     return ["-" if stats[key] is None else round(stats[key], 1) for key in ("turns_per_win", "tokens_per_win")]
 
 
-def _families(summary: Summary) -> str:
-    tables = [_by_name(summary["cycles"], "families", families(summary))]
-    if names := transfer(summary):
-        tables += ["<p class=note>Games that nobody learned from:</p>", _by_name(summary["cycles"], "transfer", names)]
-    return "".join(tables)
+def _by_name(entries: Sequence[Mapping[str, Any]], part: str, names: Sequence[str]) -> Table:
+    return Table.of(("cycle", *names), ([e["cycle"], *(percent(e[part][n]) for n in names)] for e in entries))
 
 
-def _by_name(entries: Sequence[Mapping[str, Any]], part: str, names: Sequence[str]) -> str:
-    return html_table(("cycle", *names), ([e["cycle"], *(percent(e[part][n]) for n in names)] for e in entries))
-
-
-def _lessons(summary: Summary) -> str:
+def _lessons(summary: Summary) -> Table:
     rows = [
         (e["cycle"], lesson_words(lesson), f"{lesson['weight']:+.2f}", round(lesson["support"]))
         for e in summary["cycles"]
         for lesson in sorted(e["lessons"], key=lambda lesson: -abs(lesson["weight"]))
     ]
-    return html_table(("cycle", "lesson", "weight", "support"), rows) if rows else "<p>No lessons were learned.</p>"
+    return Table.of(("cycle", "lesson", "weight", "support"), rows)
 
 
-def _gate(summary: Summary) -> str:
+def _gate(summary: Summary) -> Table:
     head = ("cycle", "decision", "reason", "current", "teacher", "candidate")
     sides = ("current", "teacher", "candidate")
-    return html_table(
+    return Table.of(
         head,
         (
             [e["cycle"], e["decision"], e["reason"], *(_rate((e["gate"] or {}).get(side)) for side in sides)]
@@ -176,9 +174,9 @@ def _gate(summary: Summary) -> str:
     )
 
 
-def _traffic(summary: Summary) -> str:
+def _traffic(summary: Summary) -> Table:
     head = ("cycle", "accepted", "refused", "up, each client", "down, each client", "adapter")
-    return html_table(
+    return Table.of(
         head,
         (
             [e["cycle"], e["accepted"], refused_words(e["refused"])]
@@ -188,25 +186,24 @@ def _traffic(summary: Summary) -> str:
     )
 
 
-def _seconds(summary: Summary, events: Sequence[Event]) -> str:
+def _seconds(summary: Summary, events: Sequence[Event]) -> Table:
     """Say the times of the log, and of the summary where the log has none."""
     rows = [
         (e["cycle"], phase, round(float(seconds), 1))
         for e in summary["cycles"]
         for phase, seconds in {**e["seconds"], **seconds_by_phase(events, e["cycle"])}.items()
     ]
-    total = f"<p>{events[-1]['t']:.0f} seconds in all.</p>" if events else ""
-    return total + html_table(("cycle", "phase", "seconds"), rows)
+    return Table.of(("cycle", "phase", "seconds"), rows)
 
 
-def _floors(summary: Summary) -> str:
+def _floors(summary: Summary) -> Table:
     names, others = families(summary), transfer(summary)
     rows = []
     for name in FLOORS:
         floor = summary["floors"][name]
         rates = [floor["families"].get(n) for n in names] + [floor.get("transfer", {}).get(n) for n in others]
         rows.append([name.replace("_", " "), percent(floor), *map(_rate, rates)])
-    return html_table(("play", "all games", *names, *others), rows)
+    return Table.of(("play", "all games", *names, *others), rows)
 
 
 def _rate(stats: Mapping[str, Any] | None) -> str:

@@ -21,7 +21,7 @@ class CentralMean(BudgetStrategy):
         spec, safeguards = contributions[0].vector.spec, self.server.safeguards
         plan = safeguards.plan(spec)
         safeguards.spend(self.current[0])
-        whole = np.sum([plan.steps_of(each.vector.parts()) for each in contributions], axis=0) + plan.noise()
+        whole = np.sum([plan.quantised(each.vector.parts()) for each in contributions], axis=0) + plan.noise()
         parts = plan.decode(whole.astype(cell_type(plan.bits)))
         return Aggregate(ExperienceVector.from_parts(spec, parts), len(contributions), plan.variance("gradient", 1))
 

@@ -1,4 +1,4 @@
-"""What a device's owner decides: when it plays, how much, and with how much of the machine."""
+"""The settings of a device's owner: when it plays, how many games, and how much of the machine it may use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAD = "# Settings of this device. It reads them for every request: only changes
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """When a device plays: see `fedoel.client.device.idle`."""
+    """The conditions under which a device plays: see `fedoel.client.device.idle`."""
 
     hours: str = setting("", 'Local time in which it plays, e.g. "22:00-07:00"; empty for any.')
     max_load: float = setting(
@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """What the encrypted store keeps, and for how long."""
+    """Whether there is an encrypted store, for how many days it keeps a row, and its largest size in megabytes."""
 
     keep: bool = setting(True, "Whether it keeps an encrypted log of what it played.")
     days: float = setting(90.0, "Days for which it keeps a game.", low=0, high=1e9)
@@ -48,7 +48,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Where the base model is."""
+    """The base model's file or folder; empty for the packaged one."""
 
     file: str = setting("", "GGUF file or folder of the base model; empty for the packaged one.")
 
@@ -79,7 +79,7 @@ def read_settings(path: Path) -> DeviceSettings:
     Raises
     ------
     ConfigError
-        If the file is missing or unreadable, or a setting is unknown or out of range.
+        If the file cannot be read, or a setting is unknown or has an impossible value.
     """
     if not path.exists():
         raise ConfigError(f"{path} is missing: run `fedoel device join` first")
@@ -93,12 +93,12 @@ def read_settings(path: Path) -> DeviceSettings:
 
 
 def hours_of(text: str) -> tuple[time, time] | None:
-    """Read hours such as ``22:00-07:00``; None for the empty text, which allows any time.
+    """Read a window such as ``22:00-07:00`` as its start and end; None for an empty text.
 
     Raises
     ------
     ConfigError
-        If the text has another form, or start and end are the same.
+        If the text is no such window, or the window is empty.
     """
     if not text:
         return None

@@ -10,7 +10,7 @@ from statistics import fmean
 import numpy as np
 
 from ...codecs.context import TeacherContext, divergence, no_context
-from ...games.assignment import amounts
+from ...games.partition import games_per_client
 from ...policies.policy import Policy
 from ...protocol.experience import Aggregate
 from ...protocol.play import Turn, turns_of
@@ -119,6 +119,6 @@ def _with_fisher(run: Run, aggregate: Aggregate, policy: Policy, turns: Sequence
     valid = [turn for turn in turns if turn.valid]
     _, fisher = run.codec.encoder.sums(policy, valid, np.zeros(len(valid)))
     games, clients = run.config.games, run.config.clients
-    played = aggregate.cohort * fmean(amounts(games.per_client, clients, games.amounts, run.config.seed))
+    played = aggregate.cohort * fmean(games_per_client(games.per_client, clients, games.amounts, run.config.seed))
     scale = played / len(run.plan.rehearsal)
     return replace(aggregate, vector=replace(aggregate.vector, fisher=(scale * fisher).astype(np.float32)))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...protocol.errors import FedoelError
-from ...protocol.host.files import write_whole
+from ...protocol.host.files import move_into_place, write_whole
 from ..events import Advance, EventLog
 from ..memory import give_back
 
@@ -127,4 +127,4 @@ def lend_cycle(lender: Path, borrower: Path, cycle: int = 0) -> None:
         part = begun.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(cycle_folder(lender, cycle), part)
-        part.rename(begun)
+        move_into_place(part, begun)

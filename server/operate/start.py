@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ...games.store import cache_folder
+from ...games.cache import cache_folder
 from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.host.processes import tail
 from ...protocol.host.secret_file import check_secret

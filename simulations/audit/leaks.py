@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from flwr.app import Message
 
 from ...client.app import make_app
-from ...client.runtime import LocalRuntime, Runtime
-from ...games.store import cache_folder
+from ...client.runtime import Runtime, SimulatedRuntime
+from ...games.cache import cache_folder
 from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig
-from ...protocol.messages import PlayRequest, every_byte
+from ...protocol.messages import PlayRequest, serialised
 from ...protocol.secagg.messages import ACTIONS
 from ...protocol.situation import Situation
 from ...server import app as server
@@ -52,6 +52,7 @@ class Listening:
 
     inner: Policy
     said: set[str]
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def version(self) -> str:
@@ -67,7 +68,7 @@ class Listening:
 
 
 @dataclass(frozen=True)
-class ListeningRuntime:
+class ListeningRuntime(SimulatedRuntime):
     """Devices whose policies are listened to."""
 
     inner: Runtime
@@ -93,7 +94,7 @@ class TappedGrid(InProcessGrid):
 
     def _keep(self, reply: Message) -> None:
         self.heard.append(repr(reply.metadata).encode())
-        self.heard.append(every_byte(reply.content) if reply.has_content() else repr(reply.error).encode())
+        self.heard.append(serialised(reply.content) if reply.has_content() else repr(reply.error).encode())
         super()._keep(reply)
 
     def _answer(self, message: Message, context: Any) -> Message:
@@ -110,7 +111,7 @@ def watch(config: RunConfig, out: Path, runtime: Runtime | None = None) -> Surve
     runtime
         The devices; by default as they are.
     """
-    config, listening = small(config, out), ListeningRuntime(runtime or LocalRuntime())
+    config, listening = small(config, out), ListeningRuntime(runtime or SimulatedRuntime())
     grid = TappedGrid(listening, config)
     with server_identity(), _logged() as lines:
         server.run(grid, config, cache_folder(config))

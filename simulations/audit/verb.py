@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from ...codecs.codec import load_codec
-from ...games.store import cache_folder
+from ...games.cache import cache_folder
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...server.app import check

@@ -16,7 +16,7 @@ import flwr.serverapp.strategy as flower
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from ...client.runtime import LocalRuntime, Runtime
+from ...client.runtime import Runtime, SimulatedRuntime
 from ...codecs.encoder import load_encoder
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
@@ -96,7 +96,7 @@ class FedAvgLora:
 
     def run(self, config: RunConfig, listener: Listener | None = None, runtime: Runtime | None = None) -> None:
         """Run the rounds that are missing in this process."""
-        config, inner, batcher = whole_fleet(config), runtime or LocalRuntime(), Batcher()
+        config, inner, batcher = whole_fleet(config), runtime or SimulatedRuntime(), Batcher()
         app = make_averaging_app(BatchingRuntime(inner, batcher))
         grid = Orderly(app, config.clients, config.to_flat(), batcher)
         with server_identity(), made_ahead(games_ahead(config), inner.cache(config)):

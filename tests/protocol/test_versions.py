@@ -14,7 +14,7 @@ VERSION = policy_version("base", ADAPTER)
 MANIFEST = Manifest(VERSION, "", "base", 0, "tactics", ({"tactic": "take", "weight": 1.0, "support": 3.0},), 8, {})
 
 
-def test_a_manifest_is_written_as_it_is_read() -> None:
+def test_a_manifest_survives_serialisation() -> None:
     assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
     MANIFEST.check(ADAPTER)
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from fedoel.client.app import make_app
-from fedoel.client.runtime import LocalRuntime
-from fedoel.games.store import cache_folder
+from fedoel.client.runtime import SimulatedRuntime
+from fedoel.games.cache import cache_folder
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.messages import PlayRequest, request_from_records
@@ -64,7 +64,7 @@ class Fleet:
     sent: list[NDArray[Any]] = field(default_factory=list)
 
     def app(self) -> ClientApp:
-        app, good = ClientApp(), make_app(LocalRuntime())
+        app, good = ClientApp(), make_app(SimulatedRuntime())
 
         @app.train("experience")
         def experience(message: Message, context: Context) -> Message:

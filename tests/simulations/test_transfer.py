@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from fedoel.games.cache import cache_folder
 from fedoel.games.splits import fingerprint
-from fedoel.games.store import cache_folder
 from fedoel.protocol.config import CodecConfig, GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.server.app import check

@@ -1,4 +1,4 @@
-"""Settings are checked before any work is done, and importing the package does none."""
+"""Settings are checked before any work is done, and importing the package imports no heavy library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedoel.protocol.play import GameSpec
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
         ("chess turns=3", "unknown game family 'chess'; known are .*coin-collector"),
         ("coin-collector turns=3", "say level="),
@@ -32,8 +32,8 @@ from fedoel.protocol.play import GameSpec
         ("sokoban renamed=2 turns=3", "renamed must be 1 or 0"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_a_remedy(text: str, complaint: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=complaint):
+def test_invalid_settings_are_refused_with_the_allowed_values(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
         build_game(GameSpec.parse(text), tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
@@ -43,16 +43,16 @@ def test_a_turn_limit_is_positive(tmp_path: Path) -> None:
         build_game(GameSpec("coin-collector", (("level", 1),), 0), tmp_path)
 
 
-def test_a_level_is_not_a_truth_value(tmp_path: Path) -> None:
+def test_a_level_is_not_a_boolean(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not True"):
         build_game(GameSpec("coin-collector", (("level", True),), 3), tmp_path)
 
 
 def test_settings_are_canonical() -> None:
-    short = settings_of(GameSpec("cooking", (("open", True),), 5))
-    long = settings_of(GameSpec.parse("cooking open=1 recipe=1 take=0 go=1 cook=0 split=all turns=9"))
-    assert short == long
-    assert list(short) == sorted(short)
+    from_defaults = settings_of(GameSpec("cooking", (("open", True),), 5))
+    spelled_out = settings_of(GameSpec.parse("cooking open=1 recipe=1 take=0 go=1 cook=0 split=all turns=9"))
+    assert from_defaults == spelled_out
+    assert list(from_defaults) == sorted(from_defaults)
 
 
 def test_importing_the_package_is_light() -> None:

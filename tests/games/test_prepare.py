@@ -1,4 +1,4 @@
-"""Games are made ahead in parallel processes that leave nothing behind."""
+"""Games are prepared in parallel processes that leave no unfinished games and no processes behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from fedoel.games.families import content_of
 from fedoel.games.prepare import prepare
-from fedoel.games.store import is_ready
+from fedoel.games.textworld.compiled import is_compiled
 from fedoel.protocol.errors import ConfigError, GameError
 from fedoel.protocol.play import GameSpec
 
@@ -34,28 +34,28 @@ if __name__ == "__main__":
 """
 
 
-def test_missing_games_are_made_once(cache: Path) -> None:
-    seen: list[tuple[int, int]] = []
+def test_missing_games_are_prepared_once(cache: Path) -> None:
+    calls: list[tuple[int, int]] = []
     games = [(COIN, 3), (COIN, 40), (LONGER, 40), (COIN, 40), (COIN, 41)]
-    assert prepare(games, cache, progress=lambda done, total: seen.append((done, total))) == 3
-    assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert all(is_ready("coin-collector", content_of(COIN), seed, cache) for seed in (3, 40, 41))
+    assert prepare(games, cache, progress=lambda done, total: calls.append((done, total))) == 3
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert all(is_compiled("coin-collector", content_of(COIN), seed, cache) for seed in (3, 40, 41))
 
 
-def test_nothing_to_do_starts_nothing(cache: Path) -> None:
+def test_no_games_are_prepared_at_once(cache: Path) -> None:
     assert prepare([], cache) == 0
 
 
-def test_games_that_are_there_start_no_process(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_games_start_no_process(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     games = [(COIN, 3), (COIN, 40)]
     prepare(games, cache)
     monkeypatch.setattr("fedoel.games.prepare._Worker", None)
-    seen: list[tuple[int, int]] = []
-    assert prepare(games, cache, progress=lambda done, total: seen.append((done, total))) == 2
-    assert seen == [(1, 2), (2, 2)]
+    calls: list[tuple[int, int]] = []
+    assert prepare(games, cache, progress=lambda done, total: calls.append((done, total))) == 2
+    assert calls == [(1, 2), (2, 2)]
 
 
-def test_everything_is_checked_before_anything_is_made(tmp_path: Path) -> None:
+def test_all_games_are_checked_before_the_first_is_prepared(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown game family"):
         prepare([(COIN, 1), (GameSpec("chess", (), 3), 1)], tmp_path)
     with pytest.raises(ConfigError, match="at least one process"):
@@ -63,13 +63,13 @@ def test_everything_is_checked_before_anything_is_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_goes_wrong_in_a_worker_is_told(tmp_path: Path) -> None:
+def test_errors_of_a_worker_are_raised(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(GameError, match="seed 1: cannot keep games"):
         prepare([(COIN, 1)], tmp_path / "file")
 
 
-def test_an_interrupt_leaves_no_half_games_and_no_processes(tmp_path: Path) -> None:
+def test_an_interrupt_leaves_no_unfinished_games_and_no_processes(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", ENDLESS, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

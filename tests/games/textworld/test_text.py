@@ -1,10 +1,10 @@
-"""What is stripped from TextWorld's texts."""
+"""What is removed from TextWorld's texts."""
 
 from __future__ import annotations
 
 import pytest
 
-from fedoel.games.text import clean, goal_of, opening
+from fedoel.games.textworld.text import clean, first_room, goal_of
 
 TASK = "Recover the coin from the floor of the bedroom."
 
@@ -24,13 +24,13 @@ def test_a_goal_is_the_task_alone(intro: str) -> None:
     assert goal_of(f"{intro} the coin from the floor of the bedroom.") == TASK
 
 
-def test_the_goal_of_cooking_keeps_what_to_do() -> None:
+def test_the_goal_of_cooking_keeps_the_task() -> None:
     assert goal_of("You are hungry! Let's cook a delicious meal. Enjoy your meal!") == (
         "Let's cook a delicious meal. Enjoy your meal!"
     )
 
 
-def test_score_ending_prompt_and_blank_lines_go() -> None:
+def test_score_ending_prompt_and_blank_lines_are_removed() -> None:
     assert clean("\nTaken.\n\n\n\nYour score has just gone up by one point.\n\n\n") == "Taken."
     assert clean("Eaten.\n\n   *** The End ***\n\nYou scored 1 out of a possible 1.\n\nWould you like to") == "Eaten."
     assert clean("Oh.\n\n   *** You lost! ***\n\nYou scored 0.") == "Oh."
@@ -38,7 +38,7 @@ def test_score_ending_prompt_and_blank_lines_go() -> None:
     assert clean("A\n> \n") == "A"
 
 
-def test_the_banner_goes() -> None:
-    assert opening("$$ | $$\n\nWelcome!\n\n-= Shower =-\nA shower.\n\n\n\nAn exit.\n") == (
+def test_the_banner_is_removed() -> None:
+    assert first_room("$$ | $$\n\nWelcome!\n\n-= Shower =-\nA shower.\n\n\n\nAn exit.\n") == (
         "-= Shower =-\nA shower.\nAn exit."
     )

@@ -1,4 +1,4 @@
-"""Play compiled TextWorld games through TextWorld's own interface."""
+"""The engine of TextWorld games: plays a compiled game through TextWorld's interpreter interface."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..protocol.errors import GameError
-from ..protocol.play import Setting
-from .game import Frame
+from ...protocol.errors import GameError
+from ...protocol.play import Setting
+from ..game import Frame
+from .compiled import story_file
 from .generate import borrowed_textworld
-from .store import game_file
-from .text import clean, goal_of, opening
+from .text import clean, first_room, goal_of
 
 
 class TextWorldEngine:
@@ -26,31 +26,31 @@ class TextWorldEngine:
         self._state: Any = None
 
     def start(self, seed: int) -> Frame:
-        """Start the game of this seed, made first if the cache does not hold it.
+        """Start the instance of this seed; generate and compile it first if the cache lacks it.
 
         Raises
         ------
         GameError
-            If it cannot be made or started: each interpreter is a copy of a library in the temporary folder.
+            If the game cannot be generated or started. Every interpreter copies a library to the temporary folder.
         """
-        story = game_file(self._family, self._settings, seed, self._cache)
+        story = story_file(self._family, self._settings, seed, self._cache)
         self.close()
         try:
             with borrowed_textworld(seed) as textworld:
-                self._env = textworld.start(str(story), _infos(textworld))
+                self._env = textworld.start(str(story), _requested_infos(textworld))
                 self._state = self._env.reset()
         except OSError as error:
             folder = tempfile.gettempdir()
             raise GameError(f"{story} cannot be started: {error}; make room in {folder}, or set TMPDIR") from error
-        return self._frame(opening(self._state["feedback"]))
+        return self._frame(first_room(self._state["feedback"]))
 
     def act(self, command: str) -> Frame:
-        """Give a command that is known to be admissible."""
+        """Execute an admissible command."""
         self._state = self._env.step(command)[0]
         return self._frame(clean(self._state["feedback"]))
 
     def walkthrough(self) -> tuple[str, ...] | None:
-        """Return the commands that TextWorld wrote down when it made the game."""
+        """Return the walkthrough that TextWorld stored with the game."""
         commands = self._state.get("extra.walkthrough") if self._state is not None else None
         return tuple(commands) if commands else None
 
@@ -73,7 +73,7 @@ class TextWorldEngine:
         )
 
 
-def _infos(textworld: Any) -> Any:
+def _requested_infos(textworld: Any) -> Any:
     return textworld.EnvInfos(
         feedback=True,
         objective=True,

@@ -1,4 +1,7 @@
-"""Where compiled games are kept: one folder per game, named by its content and shared by processes."""
+"""Compiled TextWorld games in the cache: one folder per game, named by a hash of what determines the game.
+
+Processes share the cache. A folder appears in one atomic rename, so a game is either complete or absent.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import errno
 import functools
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,39 +16,28 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..protocol.config import RunConfig
-from ..protocol.errors import GameError
-from ..protocol.play import Setting
+from ...protocol.errors import GameError
+from ...protocol.play import Setting
 
 GENERATOR_VERSION = 1
-"""Raise it when the same family, settings and seed give another game than before."""
+"""Part of the cache key: increase it when the same family, settings and seed generate a different game."""
 
 STORY = "game.z8"
 
 
-def default_cache() -> Path:
-    """Return ``$FEDOEL_CACHE``, or ``~/.cache/fedoel`` when that is not set."""
-    return Path(os.environ.get("FEDOEL_CACHE") or Path.home() / ".cache" / "fedoel")
-
-
-def cache_folder(config: RunConfig) -> Path:
-    """Return the folder of a run for compiled games and converted models: its own, or the user's."""
-    return Path(config.cache).expanduser() if config.cache else default_cache()
-
-
 def game_key(family: str, settings: Mapping[str, Setting], seed: int) -> str:
-    """Name a game by what determines it, TextWorld's version and ours included."""
+    """Return the cache key of a game, 24 hexadecimal digits: a hash of its inputs and of both generators' versions."""
     content = [family, sorted(settings.items()), seed, _textworld_version(), GENERATOR_VERSION]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
 
-def is_ready(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> bool:
-    """Return whether a game is in the cache."""
+def is_compiled(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> bool:
+    """Return whether the cache holds the game."""
     return (_folder(family, settings, seed, cache) / STORY).is_file()
 
 
-def game_file(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> Path:
-    """Return the compiled game, made first if the cache does not hold it.
+def story_file(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> Path:
+    """Return the path of the compiled game; generate and compile the game first if the cache lacks it.
 
     Raises
     ------
@@ -57,7 +48,7 @@ def game_file(family: str, settings: Mapping[str, Setting], seed: int, cache: Pa
     if not (folder / STORY).is_file():
         from .generate import generate
 
-        with _writing(folder) as draft:
+        with _atomic_folder(folder) as draft:
             generate(family, settings, seed, draft / STORY)
     return folder / STORY
 
@@ -67,8 +58,8 @@ def _folder(family: str, settings: Mapping[str, Setting], seed: int, cache: Path
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[Path]:
-    """Give a folder to write to that becomes `folder` in one step, or vanishes if anything goes wrong."""
+def _atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that is renamed to `folder` on success and removed on any error."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".draft-") as temporary:
@@ -77,21 +68,21 @@ def _writing(folder: Path) -> Iterator[Path]:
             yield draft
             _publish(draft, folder)
     except OSError as error:
-        raise GameError(_explain(error, folder)) from error
+        raise GameError(_explanation(error, folder)) from error
 
 
 def _publish(draft: Path, folder: Path) -> None:
     try:
         draft.rename(folder)
     except OSError:
-        # Another process made the same game in the meantime: theirs is as good as ours. A folder without a story
-        # is what somebody's clean-up left behind.
+        # Another process may have published the same game first: keep that one. A folder without a story file is
+        # the remains of an interrupted clean-up: replace it.
         if not (folder / STORY).is_file():
             shutil.rmtree(folder, ignore_errors=True)
             draft.rename(folder)
 
 
-def _explain(error: OSError, folder: Path) -> str:
+def _explanation(error: OSError, folder: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"no space left for games in {folder.parent} (or to compile them in {tempfile.gettempdir()}):"

@@ -1,4 +1,4 @@
-"""The scripted players know their games."""
+"""Heuristic players win their games, and return admissible commands only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEEDS = range(3, 6)
 
 
 def wins(spec: GameSpec, player: Player, cache: Path, tries: int) -> int:
-    """Count wins in the game's own words: the rules know no others, and floors are played so, too."""
+    """Count wins without `renamed`: heuristics know the original words only, and baselines are played so, too."""
     rng, spec = np.random.default_rng(0), unrenamed(spec)
     return sum(play_scripted(spec, seed, player, rng, cache).won for seed in SEEDS for _ in range(tries))
 
@@ -30,8 +30,8 @@ def test_a_heuristic_beats_chance(spec: GameSpec, cache: Path) -> None:
 
 def test_heuristics_are_deterministic_given_the_generator(spec: GameSpec, cache: Path) -> None:
     player, spec = HEURISTICS[spec.family], unrenamed(spec)
-    one, two = (play_scripted(spec, 3, player, np.random.default_rng(5), cache) for _ in range(2))
-    assert [turn.command for turn in one.turns] == [turn.command for turn in two.turns]
+    first, second = (play_scripted(spec, 3, player, np.random.default_rng(5), cache) for _ in range(2))
+    assert [turn.command for turn in first.turns] == [turn.command for turn in second.turns]
 
 
 def test_exploring_tries_new_exits_before_going_back() -> None:
@@ -46,7 +46,7 @@ def test_exploring_tries_new_exits_before_going_back() -> None:
     assert explore(memory.see("-= B =-\nB.", here, 3), rng) == "go west"
 
 
-def test_exploring_opens_what_is_closed_once() -> None:
+def test_exploring_tries_to_open_a_container_once() -> None:
     memory, rng = Memory("", 9), np.random.default_rng(0)
     here = ("go east", "open box")
     assert explore(memory.see("-= A =-\nA.", here, 0), rng) == "open box"
@@ -54,6 +54,6 @@ def test_exploring_opens_what_is_closed_once() -> None:
     assert explore(memory.see("It does not open.", here, 1), rng) == "go east"
 
 
-def test_a_player_that_cheats_is_found(spec: GameSpec, cache: Path) -> None:
+def test_an_inadmissible_command_of_a_player_is_an_error(spec: GameSpec, cache: Path) -> None:
     with pytest.raises(GameError, match="not one of"):
         play_scripted(spec, 3, lambda situation, rng: "win", np.random.default_rng(0), cache)

@@ -1,4 +1,4 @@
-"""Seeds of different splits and clients cannot meet."""
+"""Seed ranges of splits and clients are disjoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fedoel.games import store
 from fedoel.games.splits import (
     CLIENTS,
     GAMES_PER_CLIENT,
@@ -19,6 +18,7 @@ from fedoel.games.splits import (
     for_split,
     game_seed,
 )
+from fedoel.games.textworld import compiled
 from fedoel.protocol.errors import ConfigError, GameError
 from fedoel.protocol.play import GameSpec
 
@@ -48,7 +48,7 @@ def test_ranges_do_not_overlap() -> None:
     assert all(end <= start for (_, end), (start, _) in pairwise(ranges))
 
 
-def test_what_is_out_of_range_is_refused() -> None:
+def test_numbers_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="more clients than seeds"):
         game_seed(Split.PRIVATE, 0, CLIENTS)
     for split, index, client in [
@@ -62,14 +62,14 @@ def test_what_is_out_of_range_is_refused() -> None:
             game_seed(split, index, client)
 
 
-def test_cooking_is_split_by_food_too() -> None:
+def test_cooking_is_also_split_by_food() -> None:
     splits = [dict(for_split(COOKING, split).settings)["split"] for split in Split]
     assert splits == ["train", "train", "valid", "test"]
     assert for_split(COIN, Split.GATE) == COIN
     assert for_split(for_split(COOKING, Split.GATE), Split.HELD_OUT) == for_split(COOKING, Split.HELD_OUT)
 
 
-def test_a_fingerprint_is_about_content() -> None:
+def test_a_fingerprint_identifies_content() -> None:
     longer = GameSpec.parse("coin-collector level=102 turns=60")
     explicit = GameSpec.parse("cooking recipe=1 take=1 go=1 cut=0 turns=3")
     assert fingerprint(COIN, 1) == fingerprint(longer, 1) != fingerprint(COIN, 2)
@@ -84,10 +84,10 @@ def test_training_on_a_held_out_game_is_found() -> None:
         assert_disjoint([*trained, held_out[7]], held_out)
 
 
-def test_games_without_textworld_are_told_apart_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fingerprints_of_other_games_do_not_need_textworld(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> str:
         raise GameError("not installed")
 
-    monkeypatch.setattr(store, "_textworld_version", missing)
+    monkeypatch.setattr(compiled, "_textworld_version", missing)
     lake = GameSpec.parse("frozen-lake size=3 turns=6")
     assert_disjoint([(lake, game_seed(Split.GATE, 1))], [(lake, game_seed(Split.HELD_OUT, 1))])

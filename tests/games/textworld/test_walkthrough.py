@@ -1,4 +1,4 @@
-"""What is rehearsed by logic alone is what TextWorld finds out in the interpreter."""
+"""Simulating a walkthrough in the game's logic gives the same game as TextWorld's own interpreter-based method."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fedoel.games import generate, rehearsal
 from fedoel.games.families import settings_of
+from fedoel.games.textworld import generate, walkthrough
 from fedoel.protocol.play import GameSpec
 
 
@@ -19,15 +19,15 @@ from fedoel.protocol.play import GameSpec
         "cooking recipe=2 take=2 go=6 open=1 cook=1 cut=1 split=train turns=30",
     ],
 )
-def test_the_game_is_the_one_that_textworld_makes(game: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_game_is_the_one_that_textworld_generates(game: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = GameSpec.parse(game)
-    quick = _made(spec)
+    simulated = _generated(spec)
     with generate.borrowed_textworld() as textworld:
         maker = textworld.GameMaker
-    slow: Callable[..., Any] = maker.set_walkthrough
-    assert slow is not rehearsal.set_walkthrough
-    monkeypatch.setattr(generate, "set_walkthrough", slow)
-    assert _made(spec) == quick
+    original: Callable[..., Any] = maker.set_walkthrough
+    assert original is not walkthrough.set_walkthrough
+    monkeypatch.setattr(generate, "set_walkthrough", original)
+    assert _generated(spec) == simulated
 
 
 def test_a_walkthrough_that_goes_on_after_the_end_is_refused() -> None:
@@ -45,8 +45,8 @@ def test_a_walkthrough_that_goes_on_after_the_end_is_refused() -> None:
             maker.set_walkthrough(["take coin", "drop coin"])
 
 
-def _made(spec: GameSpec) -> dict[str, Any]:
+def _generated(spec: GameSpec) -> dict[str, Any]:
     with generate.borrowed_textworld(5) as textworld:
-        made = generate._first_game(textworld, spec.family, settings_of(spec), 5).serialize()
-    assert isinstance(made, dict)
-    return made
+        game = generate._generate_game(textworld, spec.family, settings_of(spec), 5).serialize()
+    assert isinstance(game, dict)
+    return game

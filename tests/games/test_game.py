@@ -1,4 +1,4 @@
-"""The rules that all games share, on an engine that only counts."""
+"""The rules that all games share, tested on an engine that counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Ladder:
 
     def __init__(self) -> None:
         self.height = 0
-        self.heard: list[str] = []
+        self.executed: list[str] = []
         self.closed = 0
 
     def start(self, seed: int) -> Frame:
@@ -25,7 +25,7 @@ class Ladder:
         return self._frame(f"seed {seed}")
 
     def act(self, command: str) -> Frame:
-        self.heard.append(command)
+        self.executed.append(command)
         self.height = self.height + 1 if command == "climb" else -1
         return self._frame(command)
 
@@ -63,14 +63,14 @@ def test_a_loss_ends_the_episode() -> None:
 
 
 @pytest.mark.parametrize("command", ["", "Climb", "climb ", " climb", "climb\n", "climb. climb", "cl\0imb", "save"])
-def test_what_is_not_exactly_admissible_costs_a_turn_and_reaches_nothing(command: str) -> None:
+def test_an_inadmissible_command_uses_up_a_turn_and_is_not_forwarded(command: str) -> None:
     engine = Ladder()
     game = RuledGame(engine, max_turns=2)
     game.reset(1)
     refused = game.step(command)
-    assert (refused.valid, refused.text, refused.turn, refused.score, engine.heard) == (False, REFUSAL, 1, 0.0, [])
+    assert (refused.valid, refused.text, refused.turn, refused.score, engine.executed) == (False, REFUSAL, 1, 0.0, [])
     assert game.step(command).truncated
-    assert engine.heard == []
+    assert engine.executed == []
 
 
 def test_a_valid_command_after_a_refused_one_is_valid_again() -> None:
@@ -80,7 +80,7 @@ def test_a_valid_command_after_a_refused_one_is_valid_again() -> None:
     assert game.step("climb").valid
 
 
-def test_nothing_can_be_done_outside_of_an_episode() -> None:
+def test_stepping_outside_of_an_episode_is_an_error() -> None:
     game = RuledGame(Ladder(), max_turns=1)
     with pytest.raises(GameError, match="reset the game before the first"):
         game.step("climb")
@@ -93,17 +93,17 @@ def test_nothing_can_be_done_outside_of_an_episode() -> None:
     assert game.reset(2).turn == 0
 
 
-def test_a_walkthrough_may_name_what_is_needless(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Chatty(Ladder):
+def test_redundant_commands_of_a_walkthrough_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Redundant(Ladder):
         def walkthrough(self) -> tuple[str, ...]:
             return ("climb", "open the open door", "climb", "climb")
 
-    monkeypatch.setattr(scripted, "build_game", lambda spec, cache: RuledGame(Chatty(), spec.max_turns))
+    monkeypatch.setattr(scripted, "build_game", lambda spec, cache: RuledGame(Redundant(), spec.max_turns))
     trajectory = scripted.play_walkthrough(GameSpec("ladder", (), 3), 1, Path())
     assert trajectory.won and len(trajectory.turns) == 3
 
 
-def test_closing_twice_is_fine() -> None:
+def test_closing_twice_is_allowed() -> None:
     engine = Ladder()
     game = RuledGame(engine, max_turns=1)
     game.close()

@@ -1,13 +1,13 @@
-"""Who plays what is a pure function, fresh every cycle, and as uneven as asked for."""
+"""Client games are a pure function of their arguments, new in every cycle, and as heterogeneous as configured."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedoel.games.assignment import amounts, client_games, mixes
+from fedoel.games.partition import client_games, games_per_client, mixtures
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import specs_from_text
 
@@ -19,21 +19,22 @@ partitions = st.sampled_from(["iid", "by-family", "dirichlet:0.1", "dirichlet:10
 
 
 @given(partitions, st.integers(0, 2**31), st.integers(0, 6))
-def test_it_is_pure(partition: str, seed: int, client: int) -> None:
+def test_client_games_are_a_pure_function(partition: str, seed: int, client: int) -> None:
     first = client_games(SPECS, client, 7, 5, 2, partition, seed)
     assert first == client_games(SPECS, client, 7, 5, 2, partition, seed)
     assert len(first) == 5
 
 
 @given(partitions, st.integers(0, 2**31))
-def test_no_game_comes_twice(partition: str, seed: int) -> None:
-    seeds = [
+@settings(deadline=None)
+def test_no_game_is_played_twice(partition: str, seed: int) -> None:
+    game_seeds = [
         game_seed
         for client in range(4)
         for cycle in range(5)
         for _, game_seed in client_games(SPECS, client, 4, 6, cycle, partition, seed)
     ]
-    assert len(set(seeds)) == len(seeds)
+    assert len(set(game_seeds)) == len(game_seeds)
 
 
 def test_cooking_uses_training_foods() -> None:
@@ -42,21 +43,21 @@ def test_cooking_uses_training_foods() -> None:
 
 
 @pytest.mark.parametrize("partition", ["iid", "by-family", "dirichlet:0.3"])
-def test_mixes_are_distributions(partition: str) -> None:
-    weights = mixes(SPECS, 9, partition, 0)
+def test_mixtures_are_distributions(partition: str) -> None:
+    weights = mixtures(SPECS, 9, partition, 0)
     assert weights.shape == (9, 4)
     np.testing.assert_allclose(weights.sum(axis=1), 1)
     assert (weights >= 0).all()
 
 
-def test_by_family_gives_each_client_one() -> None:
+def test_by_family_assigns_each_client_one_family() -> None:
     for client, family in enumerate(["coin-collector", "treasure-hunter", "cooking", "coin-collector"]):
         games = client_games(SPECS, client, 4, 20, 0, "by-family", 0)
         assert {spec.family for spec, _ in games} == {family}
 
 
 def test_a_small_alpha_makes_clients_differ() -> None:
-    narrow, wide = (mixes(SPECS, 200, f"dirichlet:{alpha}", 0).max(axis=1).mean() for alpha in (0.1, 100))
+    narrow, wide = (mixtures(SPECS, 200, f"dirichlet:{alpha}", 0).max(axis=1).mean() for alpha in (0.1, 100))
     assert narrow > 0.8
     assert wide < 0.4
 
@@ -77,20 +78,20 @@ def test_numbers_out_of_range_are_refused() -> None:
         client_games(SPECS, 0, 1, 5_000, 2, "iid", 0)
 
 
-def test_amounts_have_the_mean_that_was_asked_for_and_spread_with_sigma() -> None:
-    assert amounts(6, 4, "equal", 0) == [6, 6, 6, 6]
-    narrow, wide = (np.array(amounts(60, 4_000, f"lognormal:{sigma}", 0)) for sigma in (0.1, 1.0))
+def test_games_per_client_have_the_configured_mean_and_spread_with_sigma() -> None:
+    assert games_per_client(6, 4, "equal", 0) == [6, 6, 6, 6]
+    narrow, wide = (np.array(games_per_client(60, 4_000, f"lognormal:{sigma}", 0)) for sigma in (0.1, 1.0))
     assert narrow.mean() == pytest.approx(60, rel=0.02) and wide.mean() == pytest.approx(60, rel=0.06)
     assert narrow.std() < 10 < 40 < wide.std() and wide.min() >= 1
 
 
 @given(st.integers(0, 2**31), st.integers(1, 9))
-def test_amounts_are_pure_and_a_later_client_changes_no_other(seed: int, clients: int) -> None:
-    known = amounts(6, clients, "lognormal:1", seed)
-    assert known == amounts(6, clients + 1, "lognormal:1", seed)[:clients]
+def test_games_per_client_do_not_depend_on_later_clients(seed: int, clients: int) -> None:
+    fewer = games_per_client(6, clients, "lognormal:1", seed)
+    assert fewer == games_per_client(6, clients + 1, "lognormal:1", seed)[:clients]
 
 
-@pytest.mark.parametrize("kind", ["", "uneven", "lognormal", "lognormal:0", "lognormal:x", "equal:1"])
-def test_unknown_amounts_are_refused(kind: str) -> None:
+@pytest.mark.parametrize("text", ["", "uneven", "lognormal", "lognormal:0", "lognormal:x", "equal:1"])
+def test_unknown_amounts_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="known are equal, lognormal"):
-        amounts(6, 3, kind, 0)
+        games_per_client(6, 3, text, 0)
