@@ -9,6 +9,10 @@ class ConfigError(FedoelError, ValueError):
     """An invalid scenario, option or run-config value."""
 
 
+class RecordError(FedoelError, ValueError):
+    """A record whose fields are missing, unknown or of another type; its message names the field."""
+
+
 class GameError(FedoelError, RuntimeError):
     """A game that cannot be built or played."""
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import VersionError
+from .errors import ConfigError, VersionError
 from .prompts import PROMPT_VERSION
+from .records.json_codec import from_stored, to_stored
+from .records.summary import GateRecord, Lesson
 
 Adapter = Mapping[str, NDArray[Any]]
 
@@ -52,7 +54,7 @@ class Manifest:
     cohort
         Number of clients whose vectors were in the aggregate.
     gate
-        Results on the games of the gate.
+        Results on the gate's games; None for a version that passed no gate.
     """
 
     version: str
@@ -60,30 +62,32 @@ class Manifest:
     base: str
     cycle: int
     codec: str
-    lessons: tuple[Mapping[str, Any], ...]
+    lessons: tuple[Lesson, ...]
     cohort: int
-    gate: Mapping[str, Any]
+    gate: GateRecord | None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True)
+        return json.dumps(to_stored(self), indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote, in this schema or an earlier one.
 
         Raises
         ------
         VersionError
-            If fields are missing, unknown or of the wrong type.
+            If the schema is newer, or fields are missing, unknown or of another type.
         """
+        remedy = "export the version again"
         try:
-            fields = json.loads(text)
-            manifest = cls(**{**fields, "lessons": tuple(fields["lessons"])})
-        except (TypeError, KeyError, ValueError, RecursionError) as error:
-            raise VersionError(f"this manifest cannot be read: {error}; export the version again") from error
-        if not isinstance(manifest.cycle, int) or not isinstance(manifest.version, str):
-            raise VersionError("this manifest names no version and cycle; export the version again")
-        return manifest
+            table = json.loads(text)
+            if isinstance(table, dict) and table.get("gate") == {}:  # in schema 1, a version that passed no gate
+                table["gate"] = None
+            return from_stored(cls, table, "this manifest", remedy)
+        except ConfigError as error:
+            raise VersionError(str(error)) from error
+        except (ValueError, RecursionError) as error:
+            raise VersionError(f"this manifest cannot be read: {error}; {remedy}") from error
 
     def check(self, adapter: Adapter) -> None:
         """Check that an adapter is the one of this version.

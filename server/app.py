@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -16,6 +15,7 @@ from ..policies.backend import load_backend
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.fleet.membership import RunMode, keys_folder
+from ..protocol.records.events import Listener, RunFinished
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import build_strategy, load_strategy
 from ..strategies.secure_mean import SecureMean
@@ -29,7 +29,6 @@ from .gate import Gate, PublicGate
 from .learner_registry import make_learner
 from .safeguards import RunSafeguards
 
-Listener = Callable[[dict[str, Any]], None]
 MakeGate = Callable[[PublicGames], Gate]
 
 
@@ -68,7 +67,7 @@ def run(
         make_fleet(keys_folder(config), config.clients)
     with server.run.log as log:
         strategy.start(grid, num_rounds=config.cycles)
-        log.emit("run_finished", summary="summary.json")
+        log.emit(RunFinished(summary="summary.json"))
 
 
 def check(config: RunConfig, cache: Path) -> None:

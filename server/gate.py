@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from ..games.player import Advance
 from ..protocol.play import Trajectory
+from ..protocol.records.summary import Stats
 from .cycle.contender import Contender
 from .cycle.public_games import PublicGames
-from .summary import Entry, stats_of, without_families
+from .evaluation import summarise
 
 # Standard errors that a fall may have and still count as noise. One of three families falls by more than one of them
 # in two cases out of five although nothing has changed, so a single family has to fall by more.
@@ -64,7 +65,7 @@ class Evidence:
     """What a gate has seen of a policy: merits episode by episode, and the results that the summary reports."""
 
     trial: Trial
-    stats: Entry
+    stats: Stats
 
 
 class Gate(Protocol):
@@ -102,7 +103,7 @@ class PublicGate:
     def evidence(self, contender: Contender, advance: Advance) -> Evidence:
         """Play the gate's games."""
         played = self.public.rollouts(contender, self.public.plan.gate, "gate", advance)
-        return Evidence(Trial.of(played), without_families(stats_of(played)))
+        return Evidence(Trial.of(played), summarise(played))
 
     def context_helps(self, current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
         """Ask for a higher mean merit: see the function of this name."""

@@ -7,13 +7,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ..protocol.config import RunConfig
 from ..protocol.errors import PrivacyError
 from ..protocol.experience import VectorSpec
 from ..protocol.fleet.membership import MEMBERS, RunMode, keys_folder, load_members
 from ..protocol.privacy.plan import Part, PrivacyPlan
+from ..protocol.records.summary import PrivacyPromise
 from .ledger import Ledger
 
 WIDE = 6.0  # standard deviations of a cohort's size that a plan allows for
@@ -150,7 +150,7 @@ class RunSafeguards:
         release = Release(self.noise_multiplier, self._accounted, self.population)
         return epsilon_of(release, releases, self.config.privacy.delta)
 
-    def describe(self, secure: bool) -> dict[str, Any]:
+    def describe(self, secure: bool) -> PrivacyPromise:
         """Say what a run promises, for its summary.
 
         Parameters
@@ -159,6 +159,10 @@ class RunSafeguards:
             Whether the server sees sums only.
         """
         privacy = self.config.privacy
-        promise = {"epsilon": privacy.epsilon, "delta": privacy.delta, "noise_multiplier": self.noise_multiplier}
-        sampling = {"sample": self.sample, "population": self.population, "releases": self.releases}
-        return {"mechanism": privacy.mechanism, "secure_sum": secure, **(promise | sampling if self.noisy else {})}
+        if not self.noisy:
+            return PrivacyPromise(mechanism=privacy.mechanism, secure_sum=secure)
+        return PrivacyPromise(
+            mechanism=privacy.mechanism, secure_sum=secure, epsilon=privacy.epsilon, delta=privacy.delta,
+            noise_multiplier=self.noise_multiplier, sample=self.sample, population=self.population,
+            releases=self.releases,
+        )  # fmt: skip

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from typing import Any
 
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
-
-Listener = Callable[[dict[str, Any]], None]
+from ..protocol.records.events import Listener
 
 
 def check(config: RunConfig) -> None:

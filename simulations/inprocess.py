@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from flwr.clientapp import ClientApp
 
@@ -19,13 +18,12 @@ from ..policies.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.fleet.membership import Membership
 from ..protocol.messages import PlayRequest
+from ..protocol.records.events import Listener
 from ..server.app import MakeGate, check, run
 from ..server.gate import PublicGate
 from .batching import Batcher
 from .grid import InProcessGrid
 from .identity import server_identity
-
-Listener = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,13 +107,13 @@ def _device(path: str, personal: bool) -> tuple[RunConfig, Policy]:
 def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Path | None]:
     """Say which configuration and adapter play: those of a run, the adapter given, or the bare base model."""
     from ..server.run_folder import stored_config
+    from ..server.summary import read_summary
     from .evaluate import existing, scenario_of
     from .scenario import load_scenario
-    from .summary import load_summary
 
     if arguments.run:
         run = Path(arguments.run).expanduser()
-        return stored_config(run), run / "versions" / load_summary(run)["cycles"][-1]["version"]
+        return stored_config(run), run / "versions" / read_summary(run).cycles[-1].version
     if arguments.adapter:
         adapter = existing(arguments.adapter)
         return scenario_of(adapter), adapter

@@ -6,25 +6,21 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
-from ..server.events import Event, read_events, seconds_by_phase
+from ..protocol.records.events import Event
+from ..protocol.records.summary import CycleRecord, Stats, Summary
+from ..server.events import read_events, seconds_by_phase
 from .figures import draw_learning_curve, inline_svg
 from .summary import (
-    FLOORS,
-    Summary,
-    families,
     headline,
     lesson_words,
     load_summary,
     percent,
     refused_words,
     size,
-    transfer,
 )
 
 TEMPLATE = "report.html.j2"
@@ -73,23 +69,16 @@ def write_report(run: Path) -> Path:
         If the report cannot be written.
     """
     summary = load_summary(run)
-    events = read_events(run / "events.jsonl")
-    try:
-        page = _page(summary, events)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"summary.json or events.jsonl in {run} is damaged ({type(error).__name__}: {error}); "
-            "continue the run with: fedoel simulate ... --resume"
-        ) from error
+    page = _page(summary, read_events(run / "events.jsonl"))
     path = run / "report.html"
     write_whole(path, page)
     return path
 
 
 def _page(summary: Summary, events: Sequence[Event]) -> str:
-    title = f"{summary['scenario']}, seed {summary['seed']}"
+    title = f"{summary.scenario}, seed {summary.seed}"
     private = _privacy(summary)
-    names = transfer(summary)
+    names = summary.transfer
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         keep_trailing_newline=True,
@@ -97,43 +86,41 @@ def _page(summary: Summary, events: Sequence[Event]) -> str:
     return environment.get_template(TEMPLATE).render(
         title=title,
         headline=headline(summary),
-        setting=f"{title}, engine {summary['engine']}, {_clients(summary)}. {private}",
+        setting=f"{title}, engine {summary.engine}, {summary.clients} clients. {private}",
         curve=inline_svg(summary),
         cycles=_cycles(summary),
-        families=_by_name(summary["cycles"], "families", families(summary)),
-        transfer=_by_name(summary["cycles"], "transfer", names) if names else None,
+        families=_by_name({record.cycle: record.families for record in summary.cycles}, summary.families),
+        transfer=_by_name({record.cycle: record.transfer for record in summary.cycles}, names) if names else None,
         lessons=_lessons(summary),
         gate=_gate(summary),
         traffic=_traffic(summary),
-        total=events[-1]["t"] if events else None,
+        total=events[-1].t if events else None,
         seconds=_seconds(summary, events),
         floors=_floors(summary),
-        config=Table.of(("setting", "value"), sorted(summary["config"].items())),
+        config=Table.of(("setting", "value"), sorted(summary.config.items())),
     )
 
 
 def _privacy(summary: Summary) -> str:
     """Say what the server could see, and what noise promises."""
-    privacy = summary.get("privacy", {})
-    if summary.get("plaintext"):
+    privacy = summary.privacy
+    if summary.plaintext:
         return "This run was not private: devices sent words about what happened on them."
-    seen = "The server saw sums over cohorts only." if privacy.get("secure_sum") else "The server saw every vector."
-    if not summary["private"]:
+    seen = "The server saw sums over cohorts only." if privacy.secure_sum else "The server saw every vector."
+    if privacy.delta is None:
         return f"{seen} No noise was added."
-    spent = summary["cycles"][-1].get("epsilon", 0.0)
-    return f"{seen} Noise keeps each device's part within epsilon {spent:.2f} at delta {privacy['delta']:g}."
+    spent = summary.cycles[-1].epsilon
+    return f"{seen} Noise keeps each device's part within epsilon {spent:.2f} at delta {privacy.delta:g}."
 
 
 def _cycles(summary: Summary) -> Table:
     head = ("cycle", "version", "decision", "held-out wins", "teacher", "turns per win", "tokens per win", "KL")
-    rows = [[*_what(e), *_efficiency(e["held_out"]), round(e["kl"], 3)] for e in summary["cycles"]]
-    probed = ([*row, *_probes(e)] for row, e in zip(rows, summary["cycles"], strict=True))
-    return Table.of((*head, "perplexity", "instructions"), probed)
+    rows = ([*_what(e), *_efficiency(e.held_out), round(e.kl, 3), *_probes(e.probes)] for e in summary.cycles)
+    return Table.of((*head, "perplexity", "instructions"), rows)
 
 
-def _probes(entry: Mapping[str, Any]) -> list[str]:
+def _probes(probes: Mapping[str, float]) -> list[str]:
     """Say what a version does outside of games, beside the base model; older runs did not ask all of it."""
-    probes = entry.get("probes") or {}
     said = {"perplexity": "{:.2f} (base {:.2f})", "instructions": "{:.0%} (base {:.0%})"}
     return [
         form.format(probes[name], probes[f"base_{name}"]).replace("%", " %") if name in probes else "-"
@@ -141,37 +128,33 @@ def _probes(entry: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _what(entry: Mapping[str, Any]) -> list[object]:
-    return [entry["cycle"], entry["version"], entry["decision"], percent(entry["held_out"]), _rate(entry["teacher"])]
+def _what(record: CycleRecord) -> list[object]:
+    return [record.cycle, record.version, record.decision, percent(record.held_out), _rate(record.teacher)]
 
 
-def _efficiency(stats: Mapping[str, Any]) -> list[object]:
-    return ["-" if stats[key] is None else round(stats[key], 1) for key in ("turns_per_win", "tokens_per_win")]
+def _efficiency(stats: Stats) -> list[object]:
+    return ["-" if price is None else round(price, 1) for price in (stats.turns_per_win, stats.tokens_per_win)]
 
 
-def _by_name(entries: Sequence[Mapping[str, Any]], part: str, names: Sequence[str]) -> Table:
-    return Table.of(("cycle", *names), ([e["cycle"], *(percent(e[part][n]) for n in names)] for e in entries))
+def _by_name(by_cycle: Mapping[int, Mapping[str, Stats]], names: Sequence[str]) -> Table:
+    rows = ([cycle, *(percent(results[name]) for name in names)] for cycle, results in by_cycle.items())
+    return Table.of(("cycle", *names), rows)
 
 
 def _lessons(summary: Summary) -> Table:
     rows = [
-        (e["cycle"], lesson_words(lesson), f"{lesson['weight']:+.2f}", round(lesson["support"]))
-        for e in summary["cycles"]
-        for lesson in sorted(e["lessons"], key=lambda lesson: -abs(lesson["weight"]))
+        (record.cycle, lesson_words(lesson), f"{lesson.weight:+.2f}", round(lesson.support))
+        for record in summary.cycles
+        for lesson in sorted(record.lessons, key=lambda lesson: -abs(lesson.weight))
     ]
     return Table.of(("cycle", "lesson", "weight", "support"), rows)
 
 
 def _gate(summary: Summary) -> Table:
     head = ("cycle", "decision", "reason", "current", "teacher", "candidate")
-    sides = ("current", "teacher", "candidate")
-    return Table.of(
-        head,
-        (
-            [e["cycle"], e["decision"], e["reason"], *(_rate((e["gate"] or {}).get(side)) for side in sides)]
-            for e in summary["cycles"]
-        ),
-    )
+    results = [e.gate.named().values() if e.gate else (None,) * 3 for e in summary.cycles]
+    rows = zip(summary.cycles, results, strict=True)
+    return Table.of(head, ([e.cycle, e.decision, e.reason, *map(_rate, played)] for e, played in rows))
 
 
 def _traffic(summary: Summary) -> Table:
@@ -179,9 +162,9 @@ def _traffic(summary: Summary) -> Table:
     return Table.of(
         head,
         (
-            [e["cycle"], e["accepted"], refused_words(e["refused"])]
-            + [size(e[key]) for key in ("uplink_bytes", "downlink_bytes", "adapter_bytes")]
-            for e in summary["cycles"]
+            [e.cycle, e.accepted, refused_words(e.refused)]
+            + [size(count) for count in (e.uplink_bytes, e.downlink_bytes, e.adapter_bytes)]
+            for e in summary.cycles
         ),
     )
 
@@ -189,26 +172,21 @@ def _traffic(summary: Summary) -> Table:
 def _seconds(summary: Summary, events: Sequence[Event]) -> Table:
     """Say the times of the log, and of the summary where the log has none."""
     rows = [
-        (e["cycle"], phase, round(float(seconds), 1))
-        for e in summary["cycles"]
-        for phase, seconds in {**e["seconds"], **seconds_by_phase(events, e["cycle"])}.items()
+        (e.cycle, phase, round(seconds, 1))
+        for e in summary.cycles
+        for phase, seconds in {**e.seconds, **seconds_by_phase(events, e.cycle)}.items()
     ]
     return Table.of(("cycle", "phase", "seconds"), rows)
 
 
 def _floors(summary: Summary) -> Table:
-    names, others = families(summary), transfer(summary)
+    names, others = summary.families, summary.transfer
     rows = []
-    for name in FLOORS:
-        floor = summary["floors"][name]
-        rates = [floor["families"].get(n) for n in names] + [floor.get("transfer", {}).get(n) for n in others]
+    for name, floor in summary.floors.named().items():
+        rates = [floor.families[n] for n in names] + [floor.transfer.get(n) for n in others]
         rows.append([name.replace("_", " "), percent(floor), *map(_rate, rates)])
     return Table.of(("play", "all games", *names, *others), rows)
 
 
-def _rate(stats: Mapping[str, Any] | None) -> str:
+def _rate(stats: Stats | None) -> str:
     return percent(stats) if stats else "-"
-
-
-def _clients(summary: Summary) -> str:
-    return f"{summary['config'].get('clients', 'unknown number of')} clients"

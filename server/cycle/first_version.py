@@ -11,15 +11,16 @@ from ...codecs.tactics.coordinates import DIMENSION
 from ...codecs.tactics.policy import TacticsPolicy
 from ...games.player import Advance
 from ...protocol.play import Trajectory, turns_of
-from ..evaluation import summarise
+from ...protocol.records.json_codec import from_json, to_json
+from ...protocol.records.summary import Floor, Floors
+from ..evaluation import by_family, summarise
 from ..floors import play_floors
 from ..game_plan import GameId
-from ..summary import Entry, stats_of
 from .phases import Form, Outcome
 from .run import Run
 from .trained import TRAINED, Trained
 
-FLOORS: Form[Entry] = Form(Outcome, lambda outcome: dict(outcome.values))
+FLOORS = Form(lambda floors: Outcome(to_json(floors)), lambda outcome: from_json(Floors, dict(outcome.values)))
 
 
 def warm_start(run: Run) -> Trained:
@@ -29,7 +30,7 @@ def warm_start(run: Run) -> Trained:
     )
 
 
-def floors(run: Run) -> Entry:
+def floors(run: Run) -> Floors:
     """Play the measured games at random, by rules and by walkthrough."""
     return run.phases.run(0, "floors", FLOORS, lambda advance: _floors(run, advance), len(run.plan.measured))
 
@@ -41,15 +42,16 @@ def _imitate_uniform_play(run: Run, advance: Advance) -> Trained:
     return Trained(run.learner.policy(adapter).version, adapter)
 
 
-def _floors(run: Run, advance: Advance) -> Entry:
+def _floors(run: Run, advance: Advance) -> Floors:
     def play(games: Sequence[GameId]) -> dict[str, list[Trajectory]]:
         return play_floors(games, run.plan.streams("held-out", len(games)), run.cache, advance)
 
     played, transfer = play(run.plan.held_out), {name: play(games) for name, games in run.plan.transfer.items()}
-    return {
-        floor: {
-            **stats_of(trajectories),
-            "transfer": {name: asdict(summarise(some[floor])) for name, some in transfer.items()},
-        }
-        for floor, trajectories in played.items()
-    }
+    floors = {
+        name: Floor(
+            **asdict(summarise(trajectories)), families=by_family(trajectories),
+            transfer={game: summarise(some[name]) for game, some in transfer.items()},
+        )
+        for name, trajectories in played.items()
+    }  # fmt: skip
+    return Floors(**floors)

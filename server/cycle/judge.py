@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...protocol.records.json_codec import from_json, to_json
+from ...protocol.records.summary import Stats
 from ..gate import Evidence, Trial, Verdict
 from .phases import Form, Outcome
 from .run import Run
@@ -11,8 +13,8 @@ from .state import State
 from .trained import Trained
 
 EVIDENCE = Form(
-    lambda evidence: Outcome({"gate": {"candidate": evidence.stats}}, evidence.trial.to_arrays()),
-    lambda outcome: Evidence(Trial.from_arrays(outcome.arrays), outcome.values["gate"]["candidate"]),
+    lambda evidence: Outcome({"gate": {"candidate": to_json(evidence.stats)}}, evidence.trial.to_arrays()),
+    lambda outcome: Evidence(Trial.from_arrays(outcome.arrays), from_json(Stats, outcome.values["gate"]["candidate"])),
 )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ...games.player import Advance
+from ...protocol.records.json_codec import from_json, to_json
+from ...protocol.records.summary import Measures, Stats
 from ..evaluation import summarise
 from ..gate import Evidence, Trial
-from ..summary import Entry, stats_of
+from ..summary import results_of
 from .contender import Contender
 from .phases import Form, Outcome
 from .run import Run
@@ -16,52 +17,32 @@ from .state import Version
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Results of a version.
-
-    Parameters
-    ----------
-    held_out
-        On held-out games of the families that are learned from, overall and by family.
-    transfer
-        On held-out games of kinds that nobody learns from, by name.
-    probes
-        Outside of games, beside the base model.
-    """
-
-    held_out: Entry
-    transfer: Entry
-    probes: Mapping[str, float]
-
-    @property
-    def entry(self) -> Entry:
-        """The same as the summary says it."""
-        return {"held_out": self.held_out, "transfer": self.transfer, "probes": self.probes}
-
-
-@dataclass(frozen=True, slots=True)
 class FirstMeasured:
     """Results of the first version, and the gate's evidence of it."""
 
-    measured: Measured
+    measures: Measures
     evidence: Evidence
 
 
-def _read(outcome: Outcome) -> Measured:
-    return Measured(*(outcome.values[name] for name in ("held_out", "transfer", "probes")))
+def _read(outcome: Outcome) -> FirstMeasured:
+    values = dict(outcome.values)
+    evidence = Evidence(Trial.from_arrays(outcome.arrays), from_json(Stats, values.pop("gate")))
+    return FirstMeasured(from_json(Measures, values), evidence)
 
 
-MEASURED = Form(lambda measured: Outcome(measured.entry), _read)
+MEASURES = Form(lambda measures: Outcome(to_json(measures)), lambda outcome: from_json(Measures, dict(outcome.values)))
 FIRST_MEASURED = Form(
-    lambda first: Outcome({**first.measured.entry, "gate": first.evidence.stats}, first.evidence.trial.to_arrays()),
-    lambda outcome: FirstMeasured(_read(outcome), Evidence(Trial.from_arrays(outcome.arrays), outcome.values["gate"])),
+    lambda first: Outcome(
+        {**to_json(first.measures), "gate": to_json(first.evidence.stats)}, first.evidence.trial.to_arrays()
+    ),
+    _read,
 )
 
 
-def measure(run: Run, version: Version, cycle: int) -> Measured:
+def measure(run: Run, version: Version, cycle: int) -> Measures:
     """Measure a version after a cycle."""
     return run.phases.run(
-        cycle, "evaluate", MEASURED, lambda advance: _measure(run, run.contender(version.adapter), advance),
+        cycle, "evaluate", MEASURES, lambda advance: _measure(run, run.contender(version.adapter), advance),
         len(run.plan.measured),
     )  # fmt: skip
 
@@ -78,10 +59,10 @@ def measure_first(run: Run, version: Version) -> FirstMeasured:
     return run.phases.run(0, "evaluate", FIRST_MEASURED, work, total)
 
 
-def _measure(run: Run, contender: Contender, advance: Advance) -> Measured:
-    held_out = stats_of(run.public.rollouts(contender, run.plan.held_out, "held-out", advance))
+def _measure(run: Run, contender: Contender, advance: Advance) -> Measures:
+    held_out = results_of(run.public.rollouts(contender, run.plan.held_out, "held-out", advance))
     transfer = {
-        name: asdict(summarise(run.public.rollouts(contender, games, "held-out", advance)))
+        name: summarise(run.public.rollouts(contender, games, "held-out", advance))
         for name, games in run.plan.transfer.items()
     }
-    return Measured(held_out, transfer, run.learner.probe(contender.adapter))
+    return Measures(held_out=held_out, transfer=transfer, probes=run.learner.probe(contender.adapter))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from ...protocol.fleet.membership import keys_folder
+from ...protocol.records.summary import GateRecord, Lesson
 from ...protocol.versions import Manifest
 from ..fleet import owner_key
 from ..registry import save_version
@@ -20,9 +18,9 @@ def promote(
     parent: str,
     cycle: int,
     *,
-    lessons: Sequence[Mapping[str, Any]] = (),
+    lessons: tuple[Lesson, ...] = (),
     cohort: int = 0,
-    gate: Mapping[str, Any] | None = None,
+    gate: GateRecord | None = None,
 ) -> Version:
     """Write a version to the registry.
 
@@ -34,7 +32,7 @@ def promote(
         Devices whose experience is in it.
     """
     manifest = Manifest(
-        candidate.version, parent, run.learner.base, cycle, run.config.codec.name, tuple(lessons), cohort, gate or {}
+        candidate.version, parent, run.learner.base, cycle, run.config.codec.name, lessons, cohort, gate
     )
     key = owner_key(keys_folder(run.config))
     save_version(run.folder / "versions", manifest, candidate.adapter, run.learner, key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from ...codecs.context import TeacherContext
 from ...games.player import Advance
 from ...protocol.play import turns_of
+from ...protocol.records.json_codec import from_json, to_json
+from ...protocol.records.summary import ChoiceRecord, Lesson, Results, Stats
 from ..gate import Evidence, Trial, Verdict
-from ..summary import Entry, stats_of
+from ..summary import results_of
 from .contender import Contender
 from .context import halved
 from .mixture import Mixture
@@ -26,15 +28,15 @@ class Tried:
     """What the gate has seen of a teacher, and how it does on held-out games. Only the gate's evidence decides."""
 
     evidence: Evidence
-    current: Entry
-    held_out: Entry
+    current: Stats
+    held_out: Results
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
     """The contexts that a single one can become, best first, and the weights of the best."""
 
-    entries: list[Entry]
+    records: tuple[ChoiceRecord, ...]
     weights: NDArray[Any]
 
 
@@ -45,23 +47,26 @@ class Found:
     contexts: Mixture
     tried: Tried
     verdict: Verdict
-    choices: list[Entry]
+    choices: tuple[ChoiceRecord, ...]
 
 
 def _write_tried(tried: Tried) -> Outcome:
-    gate = {"current": tried.current, "teacher": tried.evidence.stats}
-    return Outcome({"held_out": tried.held_out, "gate": gate}, tried.evidence.trial.to_arrays())
+    gate = {"current": to_json(tried.current), "teacher": to_json(tried.evidence.stats)}
+    return Outcome({"held_out": to_json(tried.held_out), "gate": gate}, tried.evidence.trial.to_arrays())
 
 
 def _read_tried(outcome: Outcome) -> Tried:
     gate, trial = outcome.values["gate"], Trial.from_arrays(outcome.arrays)
-    return Tried(Evidence(trial, gate["teacher"]), gate["current"], outcome.values["held_out"])
+    evidence = Evidence(trial, from_json(Stats, gate["teacher"]))
+    return Tried(evidence, from_json(Stats, gate["current"]), from_json(Results, outcome.values["held_out"]))
 
 
 TRIED = Form(_write_tried, _read_tried)
 CHOICES = Form(
-    lambda choices: Outcome({"choices": choices.entries}, {"weights": choices.weights}),
-    lambda outcome: Choices(outcome.values["choices"], outcome.arrays["weights"]),
+    lambda choices: Outcome({"choices": [to_json(record) for record in choices.records]}, {"weights": choices.weights}),
+    lambda outcome: Choices(
+        tuple(from_json(ChoiceRecord, choice) for choice in outcome.values["choices"]), outcome.arrays["weights"]
+    ),
 )
 
 
@@ -72,7 +77,7 @@ def search(run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture) 
     played, devices give away nothing more.
     """
     contexts, choices = _choose(run, state, rollouts, contexts)
-    names = [str(choice["name"]) for choice in choices]
+    names = [choice.name for choice in choices]
     halvings = 0 if names or not contexts.moves else run.config.context.halvings
     for halving in range(halvings + 1):
         if halving:
@@ -92,21 +97,23 @@ def _try(run: Run, state: State, cycle: int, contexts: Mixture, name: str) -> Tr
         teacher = run.contender(state.version.adapter, contexts)
         evidence = run.gate.evidence(teacher, advance)
         held_out = run.public.rollouts(teacher, run.teacher_games, "held-out", advance)
-        return Tried(evidence, state.evidence.stats, stats_of(held_out))
+        return Tried(evidence, state.evidence.stats, results_of(held_out))
 
     return run.phases.run(cycle, name, TRIED, work, run.gate.episodes + len(run.teacher_games))
 
 
-def _choose(run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture) -> tuple[Mixture, list[Entry]]:
+def _choose(
+    run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture
+) -> tuple[Mixture, tuple[ChoiceRecord, ...]]:
     """Choose among the contexts that a single one can become, where its codec offers a choice."""
     if not run.codec.chooses or len(contexts.contexts) > 1:
-        return contexts, []
+        return contexts, ()
     (context,) = contexts.contexts
     choices = run.phases.run(
         rollouts.cycle, "choose", CHOICES, lambda advance: _compared(run, state, rollouts, context, advance)
     )
-    best = replace(context, weights=choices.weights, kl=choices.entries[0]["kl"])
-    return Mixture.of(best), choices.entries
+    best = replace(context, weights=choices.weights, kl=choices.records[0].kl)
+    return Mixture.of(best), choices.records
 
 
 def _compared(run: Run, state: State, rollouts: PublicRollouts, context: TeacherContext, advance: Advance) -> Choices:
@@ -114,20 +121,20 @@ def _compared(run: Run, state: State, rollouts: PublicRollouts, context: Teacher
     policy = run.learner.policy(state.version.adapter)
     turns = turns_of(rollouts.without_context())
     offered = run.codec.choices(policy, turns, context, run.config.context)
-    player, entries = run.learner.policy(state.version.adapter, measured=True), list[Entry]()
+    player, records = run.learner.policy(state.version.adapter, measured=True), list[ChoiceRecord]()
     for choice in offered:
         contender = Contender(
             state.version.adapter, (run.codec.teacher(player, choice.context),), Mixture.of(choice.context)
         )
         merit = float(run.gate.evidence(contender, advance).trial.merits.mean())
-        entries.append({"name": choice.name, "kl": choice.context.kl, "merit": merit})
-    order = sorted(range(len(offered)), key=lambda index: -entries[index]["merit"])
-    return Choices([entries[index] for index in order], offered[order[0]].context.weights)
+        records.append(ChoiceRecord(name=choice.name, kl=choice.context.kl, merit=merit))
+    order = sorted(range(len(offered)), key=lambda index: -records[index].merit)
+    return Choices(tuple(records[index] for index in order), offered[order[0]].context.weights)
 
 
-def lessons_of(run: Run, contexts: Mixture) -> list[Entry]:
+def lessons_of(run: Run, contexts: Mixture) -> tuple[Lesson, ...]:
     """Say a context in words; of several contexts, each lesson has the number of its context."""
     lessons = [run.codec.lessons(context) for context in contexts.contexts]
     if len(lessons) == 1:
-        return [asdict(lesson) for lesson in lessons[0]]
-    return [{**asdict(lesson), "cluster": number} for number, some in enumerate(lessons, start=1) for lesson in some]
+        return tuple(lessons[0])
+    return tuple(replace(lesson, cluster=number) for number, some in enumerate(lessons, start=1) for lesson in some)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from ...games.prepare import prepare
 from ...protocol.errors import FedoelError
 from ...protocol.experience import Aggregate, ExperienceVector
 from ...protocol.messages import PlayRequest
+from ...protocol.records.events import CycleFinished, Decided, LessonsLearned, RunStarted, TrafficCounted
+from ...protocol.records.summary import (
+    ChoiceRecord,
+    CycleRecord,
+    Floors,
+    GateRecord,
+    Lesson,
+    Measures,
+    Results,
+    Summary,
+)
 from ...strategies.rounds import Traffic
 from ..events import read_events, seconds_by_phase
 from ..learner import Adapter
 from ..safeguards import RunSafeguards
-from ..summary import Entry, without_families, write_summary
+from ..summary import write_summary
 from . import collect
 from .context import contexts_of, mixture_of
 from .distil import distil
@@ -29,7 +41,6 @@ from .state import State
 from .trained import TRAINED, Trained
 
 AVERAGE = "average"
-NOTHING_LEARNED: Entry = {"gate": None, "teacher": None, "lessons": [], "kl": 0.0, "choices": []}
 
 
 class CycleServer:
@@ -77,8 +88,7 @@ class CycleServer:
     def start(self) -> None:
         """Make or read the first version, its floors and its first measures: cycle 0."""
         run = self.run
-        summary = _begun(run)
-        _log_start(run, summary)
+        _log_start(run)
         games = (*run.plan.rehearsal, *run.plan.gate, *run.plan.measured)
         # Other processes make the games while this one loads the model.
         with ThreadPoolExecutor(1) as pool:
@@ -88,25 +98,23 @@ class CycleServer:
             with run.log.phase(0, "games"):
                 made.result()
         version = promote(run, warm_start(run), parent="", cycle=0)
-        summary["floors"] = floors(run)
+        summary = _begun(run, floors(run))
         first = measure_first(run, version)
-        entry = {
-            **NOTHING_LEARNED, **asdict(Traffic(0.0, 0.0, 0, {})), **first.measured.entry, "decision": "warm-start",
-            "reason": "uniform play over the admissible commands",
-            "teacher": without_families(first.measured.held_out),
-        }  # fmt: skip
-        self._state = _finished(run, State(version, first.evidence, summary), 0, entry)
+        record = Learned(
+            "warm-start", "uniform play over the admissible commands", first.measures,
+            teacher=Results.of(first.measures.held_out),
+        )  # fmt: skip
+        self._state = _finished(run, State(version, first.evidence, summary), 0, Traffic(0.0, 0.0, 0, {}), record)
 
     def consolidate(self, cycle: int) -> None:
         """Turn what a cycle collected into the next version, or say why not."""
-        entry = _received(self.run, cycle)
-        if not collect.cohort_of(self.run, cycle):
+        traffic = _received(self.run, cycle)
+        if collect.cohort_of(self.run, cycle):
+            state, learned = _learn(self.run, self.state, self._rollouts_of(cycle))
+        else:
             reason = "no client sent a vector that could be used"
-            entry |= {**_unchanged(self.state), "decision": "no-experience", "reason": reason}
-            self._state = _finished(self.run, self.state, cycle, entry)
-            return
-        state, learned = _learn(self.run, self.state, self._rollouts_of(cycle))
-        self._state = _finished(self.run, state, cycle, {**entry, **learned})
+            state, learned = self.state, Learned("no-experience", reason, _unchanged(self.state))
+        self._state = _finished(self.run, state, cycle, traffic, learned)
 
     def adopt(self, cycle: int, adapter: Adapter) -> None:
         """Make what devices have trained themselves the next version, without distillation or gate: a baseline."""
@@ -114,12 +122,11 @@ class CycleServer:
         trained = run.phases.run(
             cycle, AVERAGE, TRAINED, lambda advance: Trained(run.learner.policy(adapter).version, adapter)
         )
-        entry = _received(run, cycle)
-        devices = entry["accepted"]
-        version = promote(run, trained, self.state.version.name, cycle, cohort=devices)
-        reason = f"weights of {devices} devices, whatever they play"
-        entry |= {**measure(run, version, cycle).entry, "decision": "averaged", "reason": reason}
-        self._state = _finished(run, replace(self.state, version=version), cycle, entry)
+        traffic = _received(run, cycle)
+        version = promote(run, trained, self.state.version.name, cycle, cohort=traffic.accepted)
+        reason = f"weights of {traffic.accepted} devices, whatever they play"
+        learned = Learned("averaged", reason, measure(run, version, cycle))
+        self._state = _finished(run, replace(self.state, version=version), cycle, traffic, learned)
 
     def adopted(self, cycle: int) -> Adapter | None:
         """Return what a finished cycle adopted; None if it is not finished."""
@@ -162,77 +169,95 @@ class CycleServer:
         return self._rollouts
 
 
-def _learn(run: Run, state: State, rollouts: PublicRollouts) -> tuple[State, Entry]:
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a cycle came to: its decision, measures of the version that plays from now on, and how it got there."""
+
+    decision: str
+    reason: str
+    measures: Measures
+    teacher: Results | None = None
+    gate: GateRecord | None = None
+    lessons: tuple[Lesson, ...] = ()
+    kl: float = 0.0
+    choices: tuple[ChoiceRecord, ...] = ()
+    views: Mapping[str, float] | None = None
+
+
+def _learn(run: Run, state: State, rollouts: PublicRollouts) -> tuple[State, Learned]:
     """Go through a cycle's stages: context -> search -> distil -> judge -> promote -> measure."""
     cycle = rollouts.cycle
     found = search(run, state, rollouts, mixture_of(run, rollouts))
     lessons = lessons_of(run, found.contexts)
-    run.log.emit("lessons", cycle=cycle, lessons=lessons)
-    gate: Entry = {"current": found.tried.current, "teacher": found.tried.evidence.stats, "candidate": None}
-    entry: Entry = {
-        "lessons": lessons, "kl": found.contexts.kl, "choices": found.choices, "teacher": found.tried.held_out,
-        "gate": gate,
-    }  # fmt: skip
+    run.log.emit(LessonsLearned(cycle=cycle, lessons=lessons))
+    gate = GateRecord(current=found.tried.current, teacher=found.tried.evidence.stats, candidate=None)
+    learned = Learned(
+        "no-gain", found.verdict.reason, _unchanged(state), found.tried.held_out, gate, lessons, found.contexts.kl,
+        found.choices,
+    )  # fmt: skip
     if not found.verdict.passed:
-        return state, {**entry, **_unchanged(state), "decision": "no-gain", "reason": found.verdict.reason}
+        return state, learned
     candidate = distil(run, state.version, rollouts, found.contexts)
     judged = judge(run, state, cycle, candidate)
-    entry |= {"views": dict(candidate.views), "gate": {**gate, "candidate": judged.evidence.stats}}
+    gate = replace(gate, candidate=judged.evidence.stats)
+    learned = replace(learned, gate=gate, views=candidate.views)
     if not judged.verdict.passed:
-        return state, {**entry, **_unchanged(state), "decision": "rejected", "reason": judged.verdict.reason}
+        return state, replace(learned, decision="rejected", reason=judged.verdict.reason)
     version = promote(
         run, candidate, state.version.name, cycle, lessons=lessons, cohort=collect.cohort_of(run, cycle),
-        gate={**entry["gate"], "reason": judged.verdict.reason},
+        gate=replace(gate, reason=judged.verdict.reason),
     )  # fmt: skip
-    measured = measure(run, version, cycle)
     reason = f"{found.verdict.reason}; {judged.verdict.reason}"
-    return State(version, judged.evidence, state.summary), {
-        **entry, **measured.entry, "decision": "promoted", "reason": reason
-    }  # fmt: skip
+    measures = measure(run, version, cycle)
+    return State(version, judged.evidence, state.summary), replace(
+        learned, decision="promoted", reason=reason, measures=measures
+    )
 
 
-def _received(run: Run, cycle: int) -> Entry:
-    """Begin a cycle's entry: what came in, and nothing learned yet."""
-    traffic = asdict(collect.traffic_of(run, cycle))
-    run.log.emit("traffic", cycle=cycle, **traffic)
-    return {**traffic, **NOTHING_LEARNED}
+def _received(run: Run, cycle: int) -> Traffic:
+    """Count and log what came in."""
+    traffic = collect.traffic_of(run, cycle)
+    run.log.emit(TrafficCounted(cycle=cycle, **asdict(traffic)))
+    return traffic
 
 
-def _unchanged(state: State) -> Entry:
-    """Repeat the results of the version that stays."""
-    last = state.summary["cycles"][-1]
-    held_out = {**last["held_out"], "families": last["families"]}
-    return {"held_out": held_out, "transfer": last["transfer"], "probes": last["probes"]}
+def _unchanged(state: State) -> Measures:
+    """Return the measures of the version that stays."""
+    return state.summary.cycles[-1].measures
 
 
-def _begun(run: Run) -> Entry:
-    """Begin the summary of a run."""
+def _begun(run: Run, floors: Floors) -> Summary:
     config = run.config
-    return {
-        "scenario": config.name, "seed": config.seed, "engine": run.engine, "private": run.safeguards.noisy,
-        "privacy": run.safeguards.describe(run.secure), "plaintext": config.privacy.allow_plaintext,
-        "config": config.to_flat(), "floors": {}, "cycles": [],
-    }  # fmt: skip
+    return Summary(
+        scenario=config.name, seed=config.seed, engine=run.engine, private=run.safeguards.noisy,
+        privacy=run.safeguards.describe(run.secure), plaintext=config.privacy.allow_plaintext,
+        config=config.to_flat(), floors=floors, cycles=(),
+    )  # fmt: skip
 
 
-def _log_start(run: Run, summary: Entry) -> None:
-    names = ("scenario", "seed", "engine", "config")
-    fields = {name: summary[name] for name in names}
-    run.log.emit("run_started", clients=run.config.clients, cycles=run.config.cycles, **fields)
+def _log_start(run: Run) -> None:
+    config = run.config
+    run.log.emit(
+        RunStarted(
+            scenario=config.name, seed=config.seed, engine=run.engine, clients=config.clients, cycles=config.cycles,
+            config=config.to_flat(),
+        )
+    )  # fmt: skip
 
 
-def _finished(run: Run, state: State, cycle: int, entry: Entry) -> State:
-    """Complete a cycle's entry, log it and rewrite the summary."""
-    version, families = state.version, entry["held_out"]["families"]
-    entry = {
-        "cycle": cycle, "version": version.name, **entry, "held_out": without_families(entry["held_out"]),
-        "epsilon": run.safeguards.spent(cycle), "families": families,
-        "adapter_bytes": sum(array.nbytes for array in version.adapter.values()),
-        "seconds": seconds_by_phase(read_events(run.folder / "events.jsonl"), cycle),
-    }  # fmt: skip
-    decision = {name: entry[name] for name in ("decision", "reason", "version")}
-    run.log.emit("decision", cycle=cycle, **decision)
-    run.log.emit("cycle_finished", cycle=cycle, entry=entry)
-    summary = {**state.summary, "cycles": [*state.summary["cycles"], entry]}
+def _finished(run: Run, state: State, cycle: int, traffic: Traffic, learned: Learned) -> State:
+    """Complete a cycle's record, log it and rewrite the summary."""
+    version, held_out = state.version, learned.measures.held_out
+    record = CycleRecord(
+        cycle=cycle, version=version.name, decision=learned.decision, reason=learned.reason,
+        held_out=held_out.overall(), families=held_out.families or {}, transfer=learned.measures.transfer,
+        probes=learned.measures.probes, teacher=learned.teacher, gate=learned.gate, lessons=learned.lessons,
+        kl=learned.kl, choices=learned.choices, views=learned.views, **asdict(traffic),
+        epsilon=run.safeguards.spent(cycle), adapter_bytes=sum(array.nbytes for array in version.adapter.values()),
+        seconds=seconds_by_phase(read_events(run.folder / "events.jsonl"), cycle),
+    )  # fmt: skip
+    run.log.emit(Decided(cycle=cycle, decision=record.decision, reason=record.reason, version=version.name))
+    run.log.emit(CycleFinished(cycle=cycle, entry=record))
+    summary = state.summary.with_cycle(record)
     write_summary(run.folder, summary)
     return replace(state, summary=summary)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...protocol.records.summary import Summary
 from ..gate import Evidence
 from ..learner import Adapter
-from ..summary import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +31,4 @@ class State:
 
     version: Version
     evidence: Evidence
-    summary: Entry
+    summary: Summary

@@ -10,6 +10,7 @@ from ...codecs.codec import load_codec
 from ...games.cache import cache_folder
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
+from ...protocol.records.json_codec import to_json
 from ...server.app import check
 from ...server.game_plan import GamePlan
 from ...server.safeguards import RunSafeguards
@@ -73,4 +74,4 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
         from .updates import lora_extraction
 
         secrets.insert(2, lora_extraction(config.policy, cache, config.seed))
-    return Card(safeguards.describe(secure=True), bounds, findings, secrets, surveillance)
+    return Card(to_json(safeguards.describe(secure=True)), bounds, findings, secrets, surveillance)

@@ -22,6 +22,7 @@ from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.fleet.membership import keys_folder
 from ...protocol.messages import records_bytes
+from ...protocol.records.events import Listener, RunFinished
 from ...server.app import prepare
 from ...server.cycle.server import CycleServer
 from ...server.fleet import make_fleet
@@ -33,7 +34,7 @@ from ..grid import InProcessGrid
 from ..identity import server_identity
 from ..inprocess import BatchingRuntime, games_ahead, made_ahead, whole_fleet
 from .averaging_app import ARRAYS, CONFIG, EXAMPLES, adapter_of, arrays_of, asked_of, make_averaging_app
-from .baseline import Listener, in_the_open
+from .baseline import in_the_open
 
 STRATEGIES = (
     "FedAvg",
@@ -115,7 +116,7 @@ class FedAvgLora:
                     grid, arrays_of(server.state.version.adapter), config.cycles - rounds.before,
                     train_config=rounds.asked, evaluate_fn=rounds.measure,
                 )  # fmt: skip
-            log.emit("run_finished", summary="summary.json")
+            log.emit(RunFinished(summary="summary.json"))
 
     def flower(self, clients: int) -> Strategy:
         """Build Flower's strategy: every node trains in every round, and the server measures."""
@@ -166,7 +167,7 @@ class AveragingRounds:
         if server_round:
             self.server.collect(cycle, 1, None, self._traffic(arrays))
             self.server.adopt(cycle, adapter_of(arrays))
-            metrics = MetricRecord({"win-rate": float(self.server.state.summary["cycles"][-1]["held_out"]["win_rate"])})
+            metrics = MetricRecord({"win-rate": self.server.state.summary.cycles[-1].held_out.win_rate})
         if cycle < self.server.run.config.cycles:
             self._ask(cycle + 1)
         return metrics

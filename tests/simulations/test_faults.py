@@ -226,7 +226,7 @@ def test_a_version_on_a_full_disk_is_there_whole_or_not_at_all(tmp_path: Path, m
     learner = TacticsLearner()
     adapter = learner.warm_start([], lambda n: None)
     version = learner.policy(adapter).version
-    manifest = Manifest(version, "", learner.base, 0, "tactics", (), 0, {})
+    manifest = Manifest(version, "", learner.base, 0, "tactics", (), 0, None)
 
     def full(*_: Any) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import pytest
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import DistilConfig, GamesConfig, PolicyConfig, RunConfig, StrategyConfig, WarmStartConfig
 from fedoel.protocol.experience import BASE_COUNTERS
+from fedoel.protocol.records.events import Event, Listener, PhaseStarted
+from fedoel.protocol.records.json_codec import to_json
 from fedoel.server.registry import load_adapter
 from fedoel.simulations.evaluate import measure
 from fedoel.simulations.inprocess import run_inprocess
@@ -27,9 +28,9 @@ class Interrupted(Exception):
     """Somebody pulled the plug."""
 
 
-def stop_in(phase: str) -> Callable[[dict[str, Any]], None]:
-    def listen(event: dict[str, Any]) -> None:
-        if (event["event"], event.get("phase")) == ("phase_started", phase):
+def stop_in(phase: str) -> Listener:
+    def listen(event: Event) -> None:
+        if isinstance(event, PhaseStarted) and event.phase == phase:
             raise Interrupted
 
     return listen
@@ -82,7 +83,7 @@ def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
     peft = json.loads((whole / "versions" / version / "adapter_config.json").read_text())
     assert (peft["peft_type"], peft["r"], len(peft["layers_to_transform"])) == ("LORA", 4, 2)
 
-    assert {name: dict(rates) for name, rates in measure(config, whole / "versions" / version).items()} == last[
+    assert {name: to_json(rates) for name, rates in measure(config, whole / "versions" / version).items()} == last[
         "families"
     ]
 

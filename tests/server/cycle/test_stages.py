@@ -14,6 +14,7 @@ from fedoel.codecs.context import TeacherContext
 from fedoel.games.player import Advance
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.experience import Aggregate, ExperienceVector
+from fedoel.protocol.records.summary import Stats
 from fedoel.server.app import prepare
 from fedoel.server.cycle.contender import Contender
 from fedoel.server.cycle.context import CONTEXT, contexts_of, halved
@@ -31,6 +32,9 @@ from fedoel.server.gate import Evidence, Trial, Verdict
 from fedoel.strategies.rounds import Traffic
 
 
+STATS = Stats(win_rate=0.5, low=0.2, high=0.8, episodes=3, score=0.5, turns_per_win=2.0, tokens_per_win=9.0)
+
+
 @dataclass
 class FakeGate:
     """A gate that plays nothing: every contender has the merit that is said here, in turn."""
@@ -44,7 +48,7 @@ class FakeGate:
     def evidence(self, contender: Contender, advance: Advance) -> Evidence:
         self.contenders.append(contender)
         merits = np.full(3, self.merits[len(self.contenders) - 1] if self.merits else 0.0)
-        return Evidence(Trial(merits, merits > 0, np.array(["coin"] * 3)), {"win_rate": float(merits.mean())})
+        return Evidence(Trial(merits, merits > 0, np.array(["coin"] * 3)), STATS)
 
     def context_helps(self, current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
         return Verdict(self.helps, f"tried {len(choices)}")
@@ -146,7 +150,7 @@ def test_a_promoted_version_is_signed_and_measured(server: CycleServer) -> None:
     version = promote(run, trained, server.state.version.name, 1, cohort=2)
     assert (run.folder / "versions" / version.name / "manifest.sig").exists()
     measured = measure(run, version, 1)
-    assert measured.held_out["episodes"] == len(run.plan.held_out) and measured.transfer == {}
+    assert measured.held_out.episodes == len(run.plan.held_out) and measured.transfer == {}
 
 
 def test_a_cycle_that_is_rejected_keeps_the_version_and_says_why(server: CycleServer) -> None:
@@ -154,17 +158,17 @@ def test_a_cycle_that_is_rejected_keeps_the_version_and_says_why(server: CycleSe
     before = server.state.version
     collect(server)
     server.consolidate(1)
-    entry = server.state.summary["cycles"][-1]
-    assert (entry["decision"], entry["reason"], entry["version"]) == ("rejected", "judged", before.name)
-    assert server.state.version is before and entry["held_out"] == server.state.summary["cycles"][0]["held_out"]
+    first, last = server.state.summary.cycles
+    assert (last.decision, last.reason, last.version) == ("rejected", "judged", before.name)
+    assert server.state.version is before and last.held_out == first.held_out
 
 
 def test_a_cycle_without_experience_says_so(server: CycleServer) -> None:
     server.request(1, 1)
     server.collect(1, 1, None, Traffic(0.0, 0.0, 0, {"late": 2}))
     server.consolidate(1)
-    entry = server.state.summary["cycles"][-1]
-    assert entry["decision"] == "no-experience" and entry["refused"] == {"late": 2}
+    last = server.state.summary.cycles[-1]
+    assert last.decision == "no-experience" and last.refused == {"late": 2}
 
 
 def test_kept_outcomes_are_read_as_they_were_written(server: CycleServer) -> None:
