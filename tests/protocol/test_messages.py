@@ -59,7 +59,7 @@ CONTEXTS = st.none() | hnp.arrays(np.float32, SPEC.dimension, elements=FLOATS)
 
 
 @given(st.integers(0, 2**31), st.integers(1, 9), hnp.arrays(np.float32, (2, 3), elements=FLOATS), ADAPTERS, CONTEXTS)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_request_round_trip(
     cycle: int, exchange: int, baseline: NDArray[Any], adapter: dict[str, NDArray[Any]], context: NDArray[Any] | None
 ) -> None:
@@ -77,7 +77,7 @@ def test_request_round_trip(
 
 
 @given(hnp.arrays(np.float32, SPEC.size, elements=st.floats(0, 5, width=16)))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_reply_round_trip(flat: NDArray[Any]) -> None:
     got = vector_from_reply(reply_to_records(vector(flat)), SPEC)
     assert np.array_equal(got.to_array(), flat)
@@ -86,7 +86,7 @@ def test_reply_round_trip(flat: NDArray[Any]) -> None:
 @given(
     st.permutations(range(5)), hnp.arrays(np.float32, (5, SPEC.size), elements=st.floats(-(2.0**60), 2.0**60, width=32))
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_sum_does_not_depend_on_the_order(order: list[int], rows: NDArray[Any]) -> None:
     forward = total(vector(row) for row in rows).to_array()
     shuffled = total(vector(rows[index]) for index in order).to_array()

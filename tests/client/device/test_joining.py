@@ -6,7 +6,6 @@ import configparser
 import json
 import shutil
 import subprocess
-import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -198,10 +197,9 @@ def test_a_supernode_that_has_given_up_is_killed_so_that_the_service_restarts_it
     folder = joined.device
     folder.flower.mkdir()
     words = ["sh", "-c", "echo 'ERROR :     SSL/TLS handshake error detected.'; exec sleep 60"]
-    began = time.monotonic()
-    with pytest.raises(FedoelError, match="gave up on the server"):
+    with pytest.raises(FedoelError, match="gave up on the server, with exit code -9"):  # killed, not waited for
         start._run(folder, words, read_settings(folder.settings))
-    assert "handshake" in folder.log.read_text() and time.monotonic() < began + 30
+    assert "handshake" in folder.log.read_text()
 
 
 def test_the_last_lines_of_the_log_are_printed(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:

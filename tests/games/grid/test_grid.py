@@ -45,7 +45,7 @@ def test_no_board_is_in_two_splits(spec: GameSpec, tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 2**31), st.sampled_from([(3, 2), (4, 4), (5, 6)]))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_every_lake_can_be_crossed_and_read(seed: int, shape: tuple[int, int]) -> None:
     lake = draw_lake(*shape, "all", seed)
     path = lake.shortest_path()

@@ -98,10 +98,49 @@ def test_rounding_is_unbiased() -> None:
     assert mean == pytest.approx(0.2, abs=0.03)  # norm 2 becomes `steps` steps
 
 
+def test_a_rounding_beyond_the_bound_is_drawn_again() -> None:
+    plan = PrivacyPlan.make(ONE, 100, 80, 1.0)
+    draws = iter([0] * 64 + [2**32 - 1] * 64)  # all up, which is longer than the bound, and then all down
+    value = 2.0 / 8 * (1 - 1e-6)
+    assert (plan.quantised({"gradient": np.full(64, value)}, lambda _: next(draws)) == plan.steps // 8).all()
+    assert 8 * (plan.steps // 8 + 1) > plan.bound
+
+
+def test_a_part_has_its_weight_in_the_joint_norm() -> None:
+    plan = PrivacyPlan.make(TWO, 10, 8, 0.0)
+    longest = {part.name: np.eye(part.size)[0] * 100 for part in TWO}
+    whole = plan.quantised(longest)
+    assert np.abs(whole[[0, 64]] - plan.steps * np.array([0.8, 0.6])).max() <= 0.5 and np.count_nonzero(whole) == 2
+
+
+@pytest.mark.parametrize("parts", [ONE, TWO])
+def test_bounds_of_a_plan_are_those_of_the_paper(parts: tuple[Part, ...]) -> None:
+    """Kairouz et al. 2021, arXiv 2102.06387: the norm after rounding (section 4), and ten times the sum of lemma 15."""
+    cells, cohort, minimum = sum(part.size for part in parts), 4, 3
+    plan = PrivacyPlan(parts, cohort, minimum, 2e-4, 16)
+    c, root = plan.steps, cells**0.5
+    assert plan.bound**2 - c**2 == pytest.approx(cells / 4 + c + root / 2)
+    exact = (plan.noise_multiplier * plan.bound) ** 2 / minimum
+    share = float(plan.share_variance)
+    assert exact <= share < exact + 1 / 1024
+    lemma = [np.exp(-2 * np.pi**2 * share * k / (k + 1)) for k in (1, 2, 3)]
+    assert plan.discreteness_loss == pytest.approx(10 * cells * sum(lemma))
+    for part in parts:
+        step = part.norm / part.weight / plan.steps
+        assert plan.variance(part.name, 5) == pytest.approx(5 * share * step**2)
+
+
+def test_the_chance_of_wrapping_is_that_of_a_gaussian_tail_beyond_what_everybody_can_fill() -> None:
+    plan = PrivacyPlan.make(ONE, 100, 80, 1.3)
+    spread, room = (100 * float(plan.share_variance)) ** 0.5, 2**15 - 1 - 100 * (plan.steps + 1)
+    assert plan.wrap_probability == pytest.approx(2 * 64 * np.exp(-((room / spread) ** 2) / 2), rel=1e-6, abs=0)
+    assert 2.0**-150 < plan.wrap_probability <= 2.0**-40  # no step more than needed is given away
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        {"cohort": 3, "minimum": 4}, {"noise_multiplier": -1.0}, {"noise_multiplier": 1e6}, {"bits": 8},
+        {"cohort": 3, "minimum": 4}, {"minimum": 0}, {"noise_multiplier": -1.0}, {"noise_multiplier": 1e6}, {"bits": 8},
         {"parts": []}, {"parts": [{"name": "gradient", "size": 3, "norm": 1.0, "weight": 0.5}]},
         {"parts": [{"name": "gradient", "size": 0, "norm": 1.0, "weight": 1.0}]}, {"cohort": 40_000}, {"more": 1},
     ],

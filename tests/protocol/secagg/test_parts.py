@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from math import comb
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_a_public_key_of_low_order_is_refused() -> None:
 
 
 @given(seed=st.integers(0, shares.PRIME - 1), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_threshold_of_shares_recovers_a_secret(seed: int, data: st.DataObject) -> None:
     secret = seed.to_bytes(16, "big")
     parts = shares.split(secret, 9, 4)
@@ -79,7 +80,7 @@ def test_sealed_shares_open_on_their_route_only() -> None:
 def test_pair_masks_cancel() -> None:
     total = np.zeros(TERMS.cells, cell_type(16))
     add_pair_mask(total, bytes(32), 1, 2, TERMS)
-    assert total.any()
+    assert (total == expand(bytes(32), TERMS)).all(), "the lower position adds"
     add_pair_mask(total, bytes(32), 2, 1, TERMS)
     assert not total.any()
 
@@ -90,6 +91,31 @@ def test_neighbours_are_mutual(cohort: int, neighbours: int) -> None:
     neighbours_of = [terms.neighbours_of(position) for position in range(cohort)]
     assert all(len(others) == neighbours and p not in others for p, others in enumerate(neighbours_of))
     assert all(p in neighbours_of[other] for p, others in enumerate(neighbours_of) for other in others)
+
+
+def chance(hits: int, others: int, marked: int, drawn: int) -> float:
+    """Chance that at least so many of the drawn others are marked, by counting every way to draw them."""
+    ways = (comb(marked, k) * comb(others - marked, drawn - k) for k in range(hits, drawn + 1))
+    return sum(ways) / comb(others, drawn)
+
+
+@pytest.mark.parametrize(
+    ("cohort", "colluding", "dropout"), [(100, 0.1, 0.1), (500, 0.1, 0.2), (1000, 0.2, 0.05), (1000, 1 / 3, 0.3)]
+)
+def test_graphs_keep_their_promises_with_as_few_neighbours_and_shares_as_can_be(
+    cohort: int, colluding: float, dropout: float
+) -> None:
+    bad, gone, graph = int(colluding * cohort), int(dropout * cohort), choose_graph(cohort, colluding, dropout)
+
+    def keeps(neighbours: int, threshold: int) -> bool:
+        caught = cohort * chance(threshold, cohort - 1, bad, neighbours)
+        lost = cohort * chance(neighbours - threshold + 1, cohort - 1, gone, neighbours)
+        cut = cohort**2 * ((bad + gone) / cohort) ** neighbours
+        return max(caught, cut) <= 2**-40 and lost <= 2**-20
+
+    assert keeps(graph.neighbours, graph.threshold)
+    assert not keeps(graph.neighbours, graph.threshold - 1)
+    assert not any(keeps(graph.neighbours - 2, threshold) for threshold in range(2, graph.neighbours - 1))
 
 
 def test_thresholds_lie_between_colluding_and_remaining_devices() -> None:

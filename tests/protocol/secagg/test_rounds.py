@@ -148,7 +148,7 @@ silences = st.fixed_dictionaries({phase: st.sets(st.integers(0, 7), max_size=5) 
 garbled = st.sets(st.tuples(st.sampled_from(["keys", "shares", "confirm", "unmask"]), st.integers(0, 7)), max_size=3)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(silent=silences, ring=st.booleans(), garbled=garbled, twice=st.sets(st.sampled_from(PHASES)))
 def test_no_schedule_of_faults_gives_a_wrong_sum(
     silent: dict[str, set[int]], ring: bool, garbled: set[tuple[str, int]], twice: set[str]
@@ -297,7 +297,7 @@ def test_wrong_shares_of_a_dropped_device_are_detected() -> None:
 
 @pytest.mark.parametrize("phase", PHASES)
 @given(junk=st.binary(max_size=200))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_server_refuses_junk(phase: str, junk: bytes) -> None:
     fleet = until(Fleet(terms()), phase)
     before = set(fleet.reached(phase))

@@ -31,7 +31,6 @@ from fedoel.server.cycle.trained import TRAINED, Trained
 from fedoel.server.gate import Evidence, Trial, Verdict
 from fedoel.strategies.rounds import Traffic
 
-
 STATS = Stats(win_rate=0.5, low=0.2, high=0.8, episodes=3, score=0.5, turns_per_win=2.0, tokens_per_win=9.0)
 
 
