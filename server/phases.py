@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..protocol.errors import FedoelError
 from ..protocol.host.files import write_whole
 from .events import Advance, EventLog
-from .memory import give_back
+from .memory import return_free_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Phases:
         with self.log.phase(cycle, name, total) as advance:
             outcome = work(advance)
             self.keep(cycle, name, outcome)
-        give_back()
+        return_free_memory()
         return outcome
 
     def finished(self, cycle: int, name: str) -> bool:

@@ -95,14 +95,15 @@ def _under(turn: Turn, weights: NDArray[np.float32]) -> Turn:
 
 def _fit_lora(model: TorchModel, lesson: Lesson) -> Adapter:
     """Train the LoRA layers with AdamW."""
-    from ...server.distillation.opcd import Schedule, train
-    from ...server.distillation.rehearsal import Rehearsal
+    from ...server.distillation.opcd import train
+    from ...server.distillation.optimise import Schedule
+    from ...server.distillation.training_states import TrainingStates
 
     def objective(index: int, student: torch.Tensor) -> torch.Tensor:
         return -lesson.weights[index] * student[lesson.turns[index].action]
 
     model.load(lesson.adapter)
-    rehearsal = Rehearsal.prepare(model, [turn.situation for turn in lesson.turns])
+    states = TrainingStates.prepare(model, [turn.situation for turn in lesson.turns])
     steps = lesson.epochs * -(-len(lesson.turns) // lesson.batch)
-    train(rehearsal, objective, Schedule(steps, lesson.batch, lesson.learning_rate), lesson.seed)
+    train(states, objective, Schedule(steps, lesson.batch, lesson.learning_rate), lesson.seed)
     return model.adapter()
