@@ -156,9 +156,7 @@ def heads_of(model: Path) -> Heads:
         return heads_in(model)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") != "llama":
-        raise ModelError(
-            f"{model} is a {config.get('model_type')}: only Llama adapters can be written as GGUF"
-        )
+        raise ModelError(f"{model} is a {config.get('model_type')}: only Llama adapters can be written as GGUF")
     heads = int(config["num_attention_heads"])
     return Heads(heads, int(config.get("num_key_value_heads", heads)))
 

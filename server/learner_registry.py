@@ -39,7 +39,5 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
         return TorchLearner(config, cache)
     learner = getattr(load_backend(config.policy.backend), "learner", None)
     if learner is None:
-        raise ConfigError(
-            f"policy.backend {config.policy.backend!r} has no learner(config, cache)"
-        )
+        raise ConfigError(f"policy.backend {config.policy.backend!r} has no learner(config, cache)")
     return cast(Learner, learner(config, cache))

@@ -125,7 +125,7 @@ A policy for text games, trained by federated online experiential learning. Priv
 
 {loading}
 
-Prompts are built by fedoel's `protocol/prompts.py` in the base model's chat template; `fedoel evaluate` plays with them.
+Prompts are built by fedoel's `protocol/prompts.py` in the base model's chat template; `fedoel evaluate` uses them.
 
 ## Lessons of the last cycle
 

@@ -1,4 +1,4 @@
-"""What a codec's half on the device must do."""
+"""Conformance checks of codecs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEP = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """An encoder, and the name by which a run finds it."""
+    """An encoder, and its name in a run's configuration."""
 
     name: str
     encoder: Encoder
@@ -36,29 +36,29 @@ class Named:
 
     @property
     def empty(self) -> TeacherContext:
-        """The empty context, as the server has it."""
+        """The empty context, in the server's form."""
         return no_context(self.encoder.dimension)
 
     def sums(self, advantages: Floats, first: int = 0, last: int | None = None) -> tuple[Floats, Floats]:
-        """Sum some turns of uniform play, if a policy without a model will do."""
+        """Encode a slice of the turns of uniform play."""
         self.check_runs()
-        some = list(turns()[first:last])
-        return self.encoder.sums(self.encoder.under(uniform(), self.zeros), some, advantages[first:last])
+        chosen = list(turns()[first:last])
+        return self.encoder.sums(self.encoder.under(uniform(), self.zeros), chosen, advantages[first:last])
 
     def answers(self, context: NDArray[np.float32]) -> list[LogProbs]:
-        """What a policy without a model says under a context."""
+        """Return the log-probabilities of the uniform policy with a context."""
         self.check_runs()
         return self.encoder.under(uniform(), context).score(situations())
 
     def check_runs(self) -> None:
-        """Go no further with a codec that needs a language model."""
+        """Raise `NotApplicable` for a codec that needs a language model."""
         if self.encoder.needs:
             needs = " and ".join(sorted(self.encoder.needs))
             raise NotApplicable(f"it needs a policy with {needs}: run fedoel simulate --set codec.name={self.name}")
 
 
 def advantages(seed: int = 0) -> Floats:
-    """One number a turn."""
+    """Return a random advantage for each turn."""
     return np.random.default_rng(seed).normal(size=len(turns()))
 
 
@@ -71,11 +71,11 @@ def says_what_it_is(named: Named) -> None:
     demand(type(encoder.dimension) is int and encoder.dimension >= least, f"dimension is {encoder.dimension!r}")
     demand(encoder.needs <= ABILITIES, f"needs {set(encoder.needs)}; known are {', '.join(sorted(ABILITIES))}")
     demand(type(encoder.adds) is bool, f"adds must be true or false, not {encoder.adds!r}")
-    demand(not (encoder.adds and encoder.needs), "what only adds to scores needs nothing of a policy")
+    demand(not (encoder.adds and encoder.needs), "a codec that only adds to scores cannot need abilities of a policy")
 
 
 def has_a_half_on_the_server(named: Named) -> None:
-    """Its half on the server is found, and has the parts of a codec."""
+    """Its server half is found, and has all methods of a codec."""
     half = load_codec(named.name)
     missing = [
         part for part in ("encoder", "solve", "teacher", "answers", "tilts", "lessons") if not hasattr(half, part)
@@ -90,7 +90,7 @@ def sums_are_vectors(named: Named) -> None:
         demand(part.shape == (named.encoder.dimension,), f"a sum has shape {part.shape}")
         demand(np.isfinite(part).all(), "a sum is not finite")
     demand((fisher >= 0).all(), "the Fisher diagonal is negative somewhere")
-    demand(fisher.any(), "the Fisher diagonal of a dozen games is zero: the context could never move")
+    demand(fisher.any(), "the Fisher diagonal of a dozen games is zero: no step is possible")
 
 
 def sums_add_up(named: Named) -> None:
@@ -98,21 +98,24 @@ def sums_add_up(named: Named) -> None:
     weights, half = advantages(), len(turns()) // 2
     whole, one, other = (named.sums(weights, *part) for part in ((0, None), (0, half), (half, None)))
     for total, left, right in zip(whole, one, other, strict=True):
-        demand(np.allclose(total, left + right, rtol=1e-3, atol=1e-4), "a sum over all turns is not that of its parts")
+        demand(
+            np.allclose(total, left + right, rtol=1e-3, atol=1e-4),
+            "the sum over all turns is not that of its parts",
+        )
 
 
 def gradients_follow_the_advantage(named: Named) -> None:
-    """Without advantages there is no gradient, and twice the advantages give twice the gradient."""
+    """The gradient is linear in the advantages."""
     nothing, once, twice = (named.sums(scale * advantages())[0] for scale in (0.0, 1.0, 2.0))
-    demand(not nothing.any(), "a gradient without advantages is not zero")
+    demand(not nothing.any(), "the gradient for zero advantages is not zero")
     demand(np.allclose(2 * once, twice, rtol=1e-3, atol=1e-5), "the gradient is not linear in the advantages")
 
 
 def an_empty_context_changes_nothing(named: Named) -> None:
-    """A policy with an empty context says what it says without one."""
+    """An empty context does not change a policy's answers."""
     bare = uniform().score(situations())
     for one, other in zip(bare, named.answers(named.zeros), strict=True):
-        demand(np.allclose(one, other, atol=1e-5), "an empty context changes what is said")
+        demand(np.allclose(one, other, atol=1e-5), "an empty context changes the answers")
 
 
 def a_context_gives_probabilities(named: Named) -> None:
@@ -124,11 +127,11 @@ def a_context_gives_probabilities(named: Named) -> None:
 
 
 def a_context_adds_if_it_says_so(named: Named) -> None:
-    """Where contexts only add to scores, the half on the server says what, whoever plays; else it says nothing."""
+    """If contexts only add to scores, `tilts` gives the added scores for any policy; otherwise it gives None."""
     encoder, rng = named.encoder, np.random.default_rng(2)
     context = replace(named.empty, weights=rng.normal(size=encoder.dimension).astype(np.float32))
     added = load_codec(named.name).tilts(turns(), context)
-    demand((added is not None) == encoder.adds, f"adds is {encoder.adds}, and its half on the server knows otherwise")
+    demand((added is not None) == encoder.adds, f"adds is {encoder.adds}, but tilts of the server half contradicts it")
     if added is None:
         return
     player = TacticsPolicy("some", rng.normal(size=DIMENSION).astype(np.float32))
@@ -136,11 +139,11 @@ def a_context_adds_if_it_says_so(named: Named) -> None:
     for bare, tilt, answer in zip(player.score(situations()), added, answers, strict=True):
         scores = bare.astype(np.float64) + tilt
         expected = scores - np.logaddexp.reduce(scores)
-        demand(np.allclose(expected, answer, atol=1e-4), "a context does something else than to add what it says")
+        demand(np.allclose(expected, answer, atol=1e-4), "a context changes scores by something other than its tilts")
 
 
 def the_gradient_leads_uphill(named: Named) -> None:
-    """A small step along the gradient makes what was rewarded more likely."""
+    """A small step along the gradient increases the objective."""
     weights = advantages()
     gradient, _ = named.sums(weights)
     norm = float(np.linalg.norm(gradient))
@@ -150,15 +153,15 @@ def the_gradient_leads_uphill(named: Named) -> None:
 
 
 def goes_through_whole_runs(named: Named) -> None:
-    """A federation of eight devices goes through two cycles with it, and repeats to the bit."""
+    """A federation of eight devices completes two cycles with it, reproducibly to the bit."""
     named.check_runs()
     go_through_a_run(codec__name=named.name)
 
 
 def _objective(named: Named, context: Floats, weights: Floats) -> float:
-    """Sum over turns of advantage times log-probability of the command that was given."""
-    said = named.answers(context.astype(np.float32))
-    return float(sum(a * s[turn.action] for a, s, turn in zip(weights, said, turns(), strict=True)))
+    """Return the sum over turns of the advantage times the log-probability of the chosen command."""
+    answers = named.answers(context.astype(np.float32))
+    return float(sum(a * s[turn.action] for a, s, turn in zip(weights, answers, turns(), strict=True)))
 
 
 CHECKS = (
