@@ -35,9 +35,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
 
+    from fedoel.games.cache import default_cache
     from fedoel.games.prepare import prepare
     from fedoel.games.splits import Split, game_seed
-    from fedoel.games.store import default_cache
     from fedoel.policies.torch.model import TorchModel, load_model
     from fedoel.policies.torch.policy import TorchPolicy
     from fedoel.protocol.config import PolicyConfig

@@ -12,7 +12,8 @@ from ..policies.policy import LogProbs, Policy
 from ..protocol.config import ContextConfig
 from ..protocol.experience import Aggregate, Vector, clip
 from ..protocol.play import Turn
-from .context import Choice, Lesson, TeacherContext, divergence
+from ..protocol.records.summary import Lesson
+from .context import Choice, TeacherContext, divergence
 from .encoder import Encoder
 from .natural_step import natural_step
 from .tactics.coordinates import DIMENSION

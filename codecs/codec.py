@@ -12,8 +12,9 @@ from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate
 from ..protocol.play import Turn
 from ..protocol.plugins import POINTS
+from ..protocol.records.summary import Lesson
 from .asked import AskedCodec
-from .context import Choice, Lesson, TeacherContext
+from .context import Choice, TeacherContext
 from .encoder import Encoder, load_encoder
 
 

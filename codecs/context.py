@@ -49,15 +49,6 @@ class Choice:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """One coordinate as a person reads it."""
-
-    tactic: str
-    weight: float
-    support: float
-
-
 def no_context(dimension: int) -> TeacherContext:
     """Return the context of the bare policy."""
     return TeacherContext(np.zeros(dimension, np.float32), np.zeros(dimension, np.float32), 0.0)

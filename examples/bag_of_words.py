@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class WordPolicy:
     version: str
     weights: Vector
     phi: Callable[[Situation], Vector] = features
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         return [0] * len(situations)

@@ -6,6 +6,7 @@ fedoel simulate --set codec.name=examples.verbs:Verbs --set policy.backend=tacti
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,6 +37,7 @@ class Tilted:
 
     inner: Policy
     weights: Floats
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def version(self) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..protocol.errors import ModelError
+from ..protocol.host.files import move_into_place
 
 
 def find_model(base: str) -> Path:
@@ -76,6 +76,6 @@ def draft_of(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".draft-") as folder:
             draft = Path(folder) / path.name
             yield draft
-            os.replace(draft, path)
+            move_into_place(draft, path)
     except OSError as error:
         raise ModelError(f"{path} cannot be written: {error.strerror or error}; make room there") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,11 @@ class Policy(Protocol):
     """A version of the player. Calls may batch; answers do not depend on what else is in the batch."""
 
     @property
+    def abilities(self) -> frozenset[str]:
+        """What it can do beyond scoring commands: see `fedoel.policies.abilities`. A plug-in may leave this out."""
+        ...
+
+    @property
     def version(self) -> str:
         """Content hash of base, prompt and adapter."""
         ...
@@ -47,7 +52,6 @@ class Policy(Protocol):
         ...
 
 
-@runtime_checkable
 class Speaker(Protocol):
     """A policy that writes its answers freely: the last command line of what it writes counts."""
 

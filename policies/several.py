@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 import numpy as np
 
 from ..protocol.situation import Situation
+from .abilities import ANSWERS, abilities_of
 from .policy import Answer, LogProbs, Policy, Speaker
 
 Item = TypeVar("Item")
@@ -23,6 +24,11 @@ class SeveralPolicy:
     """Hands every situation to one of its members. Which one follows from the situation alone, evenly and for good."""
 
     members: Sequence[Policy]
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """To write answers, if all members do; they have their contexts already, and take no others."""
+        return frozenset({ANSWERS}).intersection(*map(abilities_of, self.members))
 
     @property
     def version(self) -> str:
@@ -41,19 +47,14 @@ class SeveralPolicy:
         """Prompt tokens of each situation."""
         return self._shared(situations, situations, lambda policy, part: policy.tokens(part))
 
+    def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
+        """Write an answer to each situation, sampled with its own random stream."""
+        return self._shared([s for s, _ in asked], asked, lambda policy, part: cast(Speaker, policy).respond(part))
+
     def _shared(
         self, situations: Sequence[Situation], items: Sequence[Item], ask: Callable[[Policy, list[Item]], list[Found]]
     ) -> list[Found]:
         return ask_each([self.member(situation) for situation in situations], items, ask)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SeveralSpeaker(SeveralPolicy):
-    """One whose members write their answers."""
-
-    def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
-        """Write an answer to each situation, sampled with its own random stream."""
-        return self._shared([s for s, _ in asked], asked, lambda policy, part: cast(Speaker, policy).respond(part))
 
 
 def ask_each(
@@ -69,9 +70,7 @@ def ask_each(
 
 def several(members: Sequence[Policy]) -> Policy:
     """Return one policy that answers with all of these."""
-    if len(members) == 1:
-        return members[0]
-    return (SeveralSpeaker if isinstance(members[0], Speaker) else SeveralPolicy)(members)
+    return members[0] if len(members) == 1 else SeveralPolicy(members)
 
 
 def each_under(policy: Policy, contexts: Sequence[Under]) -> list[Policy]:

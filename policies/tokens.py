@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocol.actions import ActionTree
-from ..protocol.prompts import WALKED, Style, render
+from ..protocol.prompts import TREE_STYLE, Style, render
 from ..protocol.situation import Situation
 from .spans import Span, causal
 
@@ -85,7 +85,7 @@ class PromptTokenizer:
         How the policy is asked.
     """
 
-    def __init__(self, tokenizer: Tokenizer, style: Style = WALKED) -> None:
+    def __init__(self, tokenizer: Tokenizer, style: Style = TREE_STYLE) -> None:
         self._tokenizer, self._style = tokenizer, style
         messages = [{"role": "system", "content": style.system}, {"role": "user", "content": MARK}]
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

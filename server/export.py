@@ -19,11 +19,13 @@ from ..policies.model_files import find_model, model_digest
 from ..protocol.errors import ConfigError, ModelError, VersionError
 from ..protocol.fleet.membership import FLEET_KEY
 from ..protocol.host.files import write_whole
+from ..protocol.records.json_codec import to_json
 from ..protocol.versions import Manifest
 from .gguf_merge import KINDS, heads_in, merge
 from .learner import Adapter
 from .model_card import PRIVACY_CARDS, model_card
 from .registry import MANIFEST, SIGNATURE, WEIGHTS, load_adapter
+from .summary import NAME, read_summary
 
 ADAPTER_CONFIG, CARD = "adapter_config.json", "README.md"
 FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -56,11 +58,10 @@ class Source:
 
     def promise(self) -> Mapping[str, Any]:
         """Read the privacy terms of the run from its summary; empty if there is no summary."""
-        path = self.run / "summary.json"
-        if not path.exists():
+        if not (self.run / NAME).exists():
             return {}
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        return {**summary["privacy"], "plaintext": summary.get("plaintext", False)}
+        summary = read_summary(self.run)
+        return {**to_json(summary.privacy), "plaintext": summary.plaintext}
 
 
 def export(folder: Path, to: str, quantise: str, base: str, out: Path) -> Path:

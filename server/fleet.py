@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ..protocol.errors import ConfigError
 from ..protocol.fleet.members import sign_members
 from ..protocol.fleet.membership import FLEET_KEY, MEMBERS, device_key, load_members
-from ..protocol.host.files import write_whole
+from ..protocol.host.files import replace_file, write_whole
 from ..protocol.host.secret_file import write_secret
 
 OWNER_KEY, SERIAL = "fleet.key", "fleet.serial"
@@ -45,7 +45,7 @@ def make_owner(folder: Path, members: Sequence[bytes] = ()) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_secret(folder / OWNER_KEY, owner.private_bytes_raw().hex())
-        (folder / FLEET_KEY).write_text(owner.public_key().public_bytes_raw().hex(), encoding="ascii")
+        replace_file(folder / FLEET_KEY, owner.public_key().public_bytes_raw().hex())
     except OSError as error:
         raise ConfigError(f"cannot write keys to {folder}: {error.strerror}; choose another folder") from error
     publish_members(folder, members)
@@ -54,7 +54,7 @@ def make_owner(folder: Path, members: Sequence[bytes] = ()) -> None:
 def publish_members(folder: Path, members: Sequence[bytes]) -> None:
     """Sign a list of members, which replaces all earlier ones, and write it atomically."""
     number = load_members(folder)[0].number + 1 if (folder / MEMBERS).exists() else 1
-    write_whole(folder / MEMBERS, sign_members(owner_key(folder), number, members).encode())
+    write_whole(folder / MEMBERS, sign_members(owner_key(folder), number, members))
 
 
 def owner_key(folder: Path) -> Ed25519PrivateKey:
@@ -76,5 +76,5 @@ def next_serial(folder: Path) -> int:
     """Return the serial number of the next request, which increases strictly, also over crashes."""
     path = folder / SERIAL
     serial = int(path.read_text(encoding="ascii")) + 1 if path.exists() else 1
-    write_whole(path, str(serial).encode())
+    write_whole(path, str(serial))
     return serial

@@ -7,13 +7,13 @@ was not acted on, but counts as a release, so that the accounting stays an upper
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..protocol.errors import FedoelError
+from ..protocol.host.files import append_line
 
 BEGUN, SPENT, OPENED = "round", "spend", "ledger"
 
@@ -76,23 +76,10 @@ class Ledger:
             ) from error
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        text = json.dumps(entry, sort_keys=True).encode() + b"\n"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                if file.tell() and not _ends_with_newline(self.path):
-                    file.write(b"\n")
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            append_line(self.path, json.dumps(entry, sort_keys=True).encode())
         except OSError as error:
             raise FedoelError(
                 f"the privacy ledger {self.path} cannot be written ({error.strerror}), so nothing may be released: "
                 "make room and go on with --resume"
             ) from error
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"

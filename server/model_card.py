@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..protocol.prompts import PROMPT_VERSION
+from ..protocol.records.summary import GateRecord, Lesson
 from ..protocol.versions import Manifest
 
 PRIVACY_CARDS = ("privacy-card.md", "privacy-card.json")
 LIBRARY = {"peft": "peft", "gguf-lora": "llama.cpp", "gguf-merged": "llama.cpp"}
-TRIALS = ("current", "teacher", "candidate")
 LOADING = {
     "peft": """```python
 from peft import PeftModel
@@ -77,22 +77,22 @@ def _facts(manifest: Manifest, to: str, number_type: str, signed: bool) -> str:
     return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
 
 
-def _lessons(lessons: Sequence[Mapping[str, Any]]) -> str:
+def _lessons(lessons: Sequence[Lesson]) -> str:
     if not lessons:
         return "None: a warm start, or a codec whose contexts cannot be put into words."
-    rows = [f"| {item['tactic']} | {item['weight']:+.2f} | {item['support']:.1f} |" for item in lessons]
+    rows = [f"| {lesson.tactic} | {lesson.weight:+.2f} | {lesson.support:.1f} |" for lesson in lessons]
     return "\n".join(["| tactic | weight | support |", "|---|---|---|", *rows])
 
 
-def _gate(gate: Mapping[str, Any]) -> str:
-    rows = [
-        f"| {name} | {100 * gate[name]['win_rate']:.0f} % | {gate[name]['episodes']} |"
-        for name in TRIALS
-        if isinstance(gate.get(name), Mapping)
-    ]
-    if not rows:
+def _gate(gate: GateRecord | None) -> str:
+    if gate is None:
         return "None: a warm start is not gated."
-    return "\n".join(["| policy | won | games |", "|---|---|---|", *rows, "", str(gate.get("reason", ""))]).rstrip()
+    rows = [
+        f"| {name} | {100 * stats.win_rate:.0f} % | {stats.episodes} |"
+        for name, stats in gate.named().items()
+        if stats is not None
+    ]
+    return "\n".join(["| policy | won | games |", "|---|---|---|", *rows, "", gate.reason or ""]).rstrip()
 
 
 def _privacy(promise: Mapping[str, Any], folder: Path) -> str:

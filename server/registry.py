@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from ..protocol.errors import FedoelError, VersionError
+from ..protocol.host.files import make_folder, move_into_place
 from ..protocol.signing import check_manifest, sign_manifest
 from ..protocol.versions import Manifest
 from .learner import Adapter, Learner
@@ -42,7 +42,7 @@ def save_version(
     if folder.exists():
         return folder
     try:
-        versions.mkdir(parents=True, exist_ok=True)
+        make_folder(versions)
         work = Path(tempfile.mkdtemp(dir=versions, prefix="making-"))
         try:
             save_file(dict(adapter), str(work / WEIGHTS))
@@ -50,7 +50,7 @@ def save_version(
             (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
             if key is not None:
                 (work / SIGNATURE).write_bytes(sign_manifest(key, manifest.to_json()))
-            os.replace(work, folder)
+            move_into_place(work, folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except (OSError, SafetensorError) as error:  # safetensors raises its own class when a disk is full

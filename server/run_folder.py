@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
+from ..protocol.host.files import replace_file
 
 STORED = "config.json"
-PART = "config.json.part"
+PART = f"{STORED}.part"
 # Settings that may differ on resumption: they do not change the results.
 FREE = ("out", "cache", "resume")
 
@@ -30,10 +30,7 @@ def prepare_folder(config: RunConfig) -> None:
         if used:
             _check_resumes(config, out)
             return
-        out.mkdir(parents=True, exist_ok=True)
-        # Renamed into place, so that the file is never read incomplete.
-        (out / PART).write_text(json.dumps(config.to_flat(), indent=1), encoding="utf-8")
-        os.replace(out / PART, out / STORED)
+        replace_file(out / STORED, json.dumps(config.to_flat(), indent=1))
     except OSError as error:
         raise ConfigError(f"cannot use {out}: {error.strerror}; choose another folder with --out") from error
 

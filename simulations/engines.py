@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from typing import Any
 
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
-
-Listener = Callable[[dict[str, Any]], None]
+from ..protocol.records.events import Listener
 
 
 def check(config: RunConfig) -> None:
     """Raise `ConfigError` for a configuration that no engine can run."""
-    from ..games.store import cache_folder
+    from ..games.cache import cache_folder
     from ..server.app import check as check_run
 
     if config.policy.backend == "llama" and importlib.util.find_spec("llama_cpp") is None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
+from ..protocol.records.summary import Stats
 from ..server.run_folder import STORED, stored_config
 from .scenario import load_scenario, parse_setting
 from .summary import percent
@@ -52,9 +51,9 @@ def existing(adapter: str) -> Path:
     return path
 
 
-def measure(config: RunConfig, adapter: Path) -> dict[str, Mapping[str, Any]]:
+def measure(config: RunConfig, adapter: Path) -> Mapping[str, Stats]:
     """Play the held-out games of a scenario with an adapter, and return the results by family."""
-    from ..games.store import cache_folder
+    from ..games.cache import cache_folder
     from ..policies.backend import load_version
     from ..server.evaluation import play_and_summarise
     from ..server.game_plan import GamePlan
@@ -66,16 +65,15 @@ def measure(config: RunConfig, adapter: Path) -> dict[str, Mapping[str, Any]]:
     policy = load_version(config.policy, arrays, version, cache)
     # The run's own random streams: with its scenario and seed, this gives the run's own numbers.
     streams = plan.streams("held-out", len(plan.held_out))
-    results = play_and_summarise(policy, plan.held_out, streams, cache)
-    return {family: asdict(stats) for family, stats in results.items()}
+    return play_and_summarise(policy, plan.held_out, streams, cache)
 
 
-def rates_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+def rates_table(results: Mapping[str, Stats]) -> str:
     """Return results by family as aligned text."""
     rows: list[tuple[str, ...]] = [("family", "won", "games", "turns per win", "tokens per win")]
     for family, stats in results.items():
-        efficiency = ("-" if stats[key] is None else f"{stats[key]:.1f}" for key in ("turns_per_win", "tokens_per_win"))
-        rows.append((family, percent(stats), str(stats["episodes"]), *efficiency))
+        efficiency = ("-" if price is None else f"{price:.1f}" for price in (stats.turns_per_win, stats.tokens_per_win))
+        rows.append((family, percent(stats), str(stats.episodes), *efficiency))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..protocol.config import CodecConfig, RunConfig
-from ..server.phases import cycle_folder
-from ..server.summary import write_summary
+from ..protocol.records.summary import Floor
+from ..server.cycle.phases import cycle_folder
+from ..server.summary import read_summary, write_summary
 from .inprocess import run_inprocess
-from .summary import read_summary
 
 FOLDER = "tactics-only"
 
@@ -18,16 +18,14 @@ FOLDER = "tactics-only"
 def add_tactics_floor(config: RunConfig) -> None:
     """Run the baseline with the same clients, games and seeds, and add its results to the run's summary."""
     out = Path(config.out)
-    summary = read_summary(out)
-    baseline = summary
+    summary = baseline = read_summary(out)
     if config.policy.backend != "tactics":
         _copy_floors(out)
         run_inprocess(tactics_only(config))
         baseline = read_summary(out / FOLDER)
-    parts = ("families", "transfer")
-    cycles = [{**entry["held_out"], **{name: entry[name] for name in parts}} for entry in baseline["cycles"]]
-    summary["floors"]["tactics_only"] = {**cycles[-1], "cycles": cycles}
-    write_summary(out, summary)
+    cycles = tuple(Floor.of(record) for record in baseline.cycles)
+    floors = replace(summary.floors, tactics_only=Floor.of(baseline.cycles[-1], cycles))
+    write_summary(out, replace(summary, floors=floors))
 
 
 def tactics_only(config: RunConfig) -> RunConfig:

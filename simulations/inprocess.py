@@ -8,27 +8,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any
 
 from flwr.clientapp import ClientApp
 
 from ..client.app import make_app, private_games
-from ..client.runtime import LocalRuntime, Runtime
+from ..client.runtime import Runtime, SimulatedRuntime
 from ..games.prepare import GameId, prepare
 from ..policies.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.fleet.membership import Membership
 from ..protocol.messages import PlayRequest
-from ..server.app import check, run
+from ..protocol.records.events import Listener
+from ..server.app import MakeGate, check, run
+from ..server.gate import PublicGate
 from .batching import Batcher
 from .grid import InProcessGrid
 from .identity import server_identity
 
-Listener = Callable[[dict[str, Any]], None]
-
 
 @dataclass(frozen=True, slots=True)
-class BatchingRuntime:
+class BatchingRuntime(SimulatedRuntime):
     """A runtime whose policies batch the calls of all clients. Calls from outside a client are not batched."""
 
     inner: Runtime
@@ -56,6 +55,7 @@ def run_inprocess(
     *,
     make: Callable[[Runtime], ClientApp] = make_app,
     present: Sequence[int] | None = None,
+    make_gate: MakeGate = PublicGate,
 ) -> None:
     """Run all cycles of a run in this process.
 
@@ -71,13 +71,15 @@ def run_inprocess(
         Builds the nodes' ClientApp: by default a device's, or a baseline's.
     present
         The clients that have a node, by default all.
+    make_gate
+        Builds the gate, which decides whether a context is distilled and a candidate promoted.
     """
-    config, inner, batcher = whole_fleet(config, present), runtime or LocalRuntime(), Batcher()
+    config, inner, batcher = whole_fleet(config, present), runtime or SimulatedRuntime(), Batcher()
     cache = inner.cache(config)
     check(config, cache)
     grid = InProcessGrid(make(BatchingRuntime(inner, batcher)), config.clients, config.to_flat(), batcher, present)
     with server_identity(), made_ahead(games_ahead(config), cache):
-        run(grid, config, cache, listener, engine="inprocess")
+        run(grid, config, cache, listener, engine="inprocess", make_gate=make_gate)
 
 
 def whole_fleet(config: RunConfig, present: Sequence[int] | None = None) -> RunConfig:

@@ -12,9 +12,9 @@ import numpy as np
 
 from ..protocol.errors import ConfigError, FedoelError
 from ..protocol.experience import Aggregate
-from ..server.cycle import Cycles
-from ..server.exchanges import numbered
-from ..server.phases import load_phase
+from ..server.cycle.collect import numbered
+from ..server.cycle.phases import load_phase
+from ..server.cycle.server import CycleServer
 from ..server.run_folder import stored_config
 from ..strategies.mean import Mean
 
@@ -44,7 +44,7 @@ class Lent(Mean):
         ConfigError
             If the other run has no aggregate of this exchange, or another codec.
         """
-        spec, run = aggregate.vector.spec, cast(Cycles, self.consolidator).out / self.run
+        spec, run = aggregate.vector.spec, cast(CycleServer, self.server.life).run.folder / self.run
         if (codec := stored_config(run).codec.name) != spec.codec:
             raise ConfigError(
                 f"strategy.options run={self.run}: its vectors are of codec {codec!r}, not {spec.codec!r}"

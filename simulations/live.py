@@ -6,16 +6,16 @@ rich is imported when a panel is opened, not before: ``--help`` must not wait fo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from ..protocol.records.events import Event, Listener
 from .progress import Progress, after, plain_line, remaining, sparkline
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-Listener = Callable[[dict[str, Any]], None]
 BAR_WIDTH = 32
 REFRESH_PER_SECOND = 4
 
@@ -47,7 +47,7 @@ def live_view(stream: TextIO | None = None) -> Iterator[Listener]:
 def plain_view(stream: TextIO) -> Listener:
     """Return a listener that writes one line an event, without the progress within phases."""
 
-    def listen(event: dict[str, Any]) -> None:
+    def listen(event: Event) -> None:
         if (line := plain_line(event)) is not None:
             print(line, file=stream, flush=True)
 
@@ -61,7 +61,7 @@ def panel_view(console: Console) -> Iterator[Listener]:
 
     progress = Progress()
 
-    def listen(event: dict[str, Any]) -> None:
+    def listen(event: Event) -> None:
         nonlocal progress
         progress = after(progress, event)
 

@@ -15,13 +15,12 @@ from statistics import fmean
 from ..client.app import private_games
 from ..client.personal_context import check_personal, personalised
 from ..codecs.encoder import count, load_encoder
+from ..games.cache import cache_folder
 from ..games.player import play_episodes
-from ..games.store import cache_folder
 from ..policies.backend import load_version
 from ..protocol.config import RunConfig
-from ..server.exchanges import spec_of
+from ..server.cycle.public_games import PublicGames
 from ..server.game_plan import GamePlan
-from ..server.public import PublicGames
 from ..server.registry import load_adapter
 
 
@@ -47,7 +46,7 @@ def measure_personal(config: RunConfig, adapter: Path) -> list[Extra]:
     version, arrays = load_adapter(adapter)
     policy = load_version(config.policy, arrays, version, cache)
     public, cycle = PublicGames(plan, cache), config.cycles + 1
-    spec = spec_of(config, load_encoder(config.codec.name), plan, version)
+    spec = plan.vector_spec(config, load_encoder(config.codec.name), version)
     baseline = count(public.play(policy, plan.rehearsal, "rehearsal", cycle), spec, config.codec.discount).baseline()
     streams, extras = plan.streams("held-out", len(plan.held_out)), list[Extra]()
     for client in range(config.clients):

@@ -24,7 +24,7 @@ BAR_WIDTH = 24
 
 def run_verb(arguments: argparse.Namespace) -> int:
     """Play one game and show it."""
-    from ..games.store import cache_folder
+    from ..games.cache import cache_folder
     from ..policies.backend import load_version
 
     if arguments.personal and not arguments.device:
@@ -41,9 +41,9 @@ def run_verb(arguments: argparse.Namespace) -> int:
 
 def play(config: RunConfig, policy: Policy, game: str, seed: int) -> Trajectory:
     """Play one held-out instance of a game."""
+    from ..games.cache import cache_folder
     from ..games.player import play_episodes
     from ..games.splits import Split, for_split, game_seed
-    from ..games.store import cache_folder
     from ..protocol.play import GameSpec
 
     spec = for_split(GameSpec.parse(game), Split.HELD_OUT)
@@ -107,13 +107,13 @@ def _device(path: str, personal: bool) -> tuple[RunConfig, Policy]:
 def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Path | None]:
     """Say which configuration and adapter play: those of a run, the adapter given, or the bare base model."""
     from ..server.run_folder import stored_config
+    from ..server.summary import read_summary
     from .evaluate import existing, scenario_of
     from .scenario import load_scenario
-    from .summary import load_summary
 
     if arguments.run:
         run = Path(arguments.run).expanduser()
-        return stored_config(run), run / "versions" / load_summary(run)["cycles"][-1]["version"]
+        return stored_config(run), run / "versions" / read_summary(run).cycles[-1].version
     if arguments.adapter:
         adapter = existing(arguments.adapter)
         return scenario_of(adapter), adapter

@@ -73,7 +73,7 @@ class Forecast:
             f"secure sum     {self.graph.neighbours} neighbours each, {self.graph.threshold} recover a secret; "
             f"{privacy.colluding:.0%} may collude, {privacy.max_dropout:.0%} may drop out",
             f"cells          {plan.bits} bits, {plan.steps} steps to a norm; chance to wrap around below "
-            f"{plan.wraps:.1e}, loss of privacy to discreteness below {plan.excess:.1e}",
+            f"{plan.wrap_probability:.1e}, loss of privacy to discreteness below {plan.discreteness_loss:.1e}",
             f"uplink         {self.uplink:,} bytes a device and round, in five messages",
             f"forecast       a number stands out once {self.agreement:.1f} of {run.sample} devices agree on it with "
             "all they may send",

@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError
 from ..protocol.host.processes import tail
+from ..protocol.records.events import Event, Listener
 from ..server.events import follow
 from ..server.operate.run_app import COMPLETED, run_started, run_status, write_app
-from .inprocess import Listener, whole_fleet
+from .inprocess import whole_fleet
 from .superlink import SuperLink, superlink
 
 POLL_SECONDS = 0.5
@@ -55,14 +55,14 @@ def run_ray(config: RunConfig, listener: Listener | None = None) -> None:
             _deliver(events, listener)
 
 
-def _deliver(events: Iterator[dict[str, Any] | None], listener: Listener | None) -> None:
+def _deliver(events: Iterator[Event | None], listener: Listener | None) -> None:
     while (event := next(events)) is not None:
         if listener is not None:
             listener(event)
 
 
 def _flwr_run(
-    folder: Path, clients: int, link: SuperLink, events: Iterator[dict[str, Any] | None], listener: Listener | None
+    folder: Path, clients: int, link: SuperLink, events: Iterator[Event | None], listener: Listener | None
 ) -> Path:
     """Run the app to its end, and return the file with the output of `flwr run`."""
     federation = (

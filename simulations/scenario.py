@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..protocol.config import RunConfig, Scalar, read_toml
+from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
+from ..protocol.settings import read_toml
 
 BUILT_IN = ("quick", "standard", "full", "private")
 FOLDER = Path(__file__).parent / "scenarios"

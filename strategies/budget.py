@@ -10,8 +10,8 @@ from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, PrivacyError
 from ..protocol.experience import VectorSpec
-from .consolidator import Traffic
 from .experience import ExperienceStrategy, log
+from .rounds import Traffic
 
 EXHAUSTED = "privacy budget exhausted"
 
@@ -25,7 +25,7 @@ class BudgetStrategy(ExperienceStrategy):
         With noise, each device is drawn independently with the same probability, as the privacy accounting assumes.
         Without noise, the cohort is the fixed fraction `fraction_train`.
         """
-        safeguards = self.consolidator.safeguards
+        safeguards = self.server.safeguards
         rng = np.random.default_rng([self.seed, cycle, exchange, len(nodes), safeguards.secret])
         if safeguards.noisy:
             chance = safeguards.chance
@@ -37,14 +37,14 @@ class BudgetStrategy(ExperienceStrategy):
     def check(self, spec: VectorSpec) -> None:
         """Refuse a cohort below the minimum for privacy, and a budget that no noise multiplier meets."""
         try:
-            self.consolidator.safeguards.plan(spec)
+            self.server.safeguards.plan(spec)
         except PrivacyError as error:
             raise ConfigError(str(error)) from error
 
     def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Make a release, or log and record that the privacy budget is exhausted."""
         try:
-            self.consolidator.safeguards.check_budget()
+            self.server.safeguards.check_budget()
         except PrivacyError as error:
             log(WARNING, "exchange: no release: %s", error)
             self.hand_on(server_round, None, Traffic(0.0, 0.0, 0, {EXHAUSTED: 1}))
@@ -52,5 +52,5 @@ class BudgetStrategy(ExperienceStrategy):
         return self.release(grid, server_round, timeout)
 
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
-        """Send the request to the sampled cohort, and hand the aggregate to the consolidator."""
+        """Send the request to the sampled cohort, and hand the aggregate to the server."""
         return super().exchange(grid, server_round, timeout)

@@ -48,7 +48,7 @@ class GroupedSecure(SecureGroups):
         """Keep the groups whose gradients are similar enough to the server's own."""
         if self.min_likeness <= -1 or not groups:
             return groups
-        reference = self.consolidator.reference(cycle, exchange).gradient
+        reference = self.server.rounds.reference(cycle, exchange).gradient
         return [group for group in groups if cosine(group.vector.gradient, reference) >= self.min_likeness]
 
     def _trimmed(self, groups: list[Aggregate]) -> Aggregate:

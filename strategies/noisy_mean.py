@@ -21,10 +21,10 @@ class CentralMean(BudgetStrategy):
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Clip and round each vector as a device does under secure aggregation, sum, and add the noise."""
-        spec, safeguards = contributions[0].vector.spec, self.consolidator.safeguards
+        spec, safeguards = contributions[0].vector.spec, self.server.safeguards
         plan = safeguards.plan(spec)
         safeguards.spend(self.current[0])
-        noisy_sum = np.sum([plan.steps_of(item.vector.parts()) for item in contributions], axis=0) + plan.noise()
+        noisy_sum = np.sum([plan.quantised(item.vector.parts()) for item in contributions], axis=0) + plan.noise()
         parts = plan.decode(noisy_sum.astype(cell_type(plan.bits)))
         return Aggregate(ExperienceVector.from_parts(spec, parts), len(contributions), plan.variance("gradient", 1))
 
@@ -39,7 +39,7 @@ class LocalMean(BudgetStrategy):
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Sum the vectors, which carry noise already."""
-        safeguards, devices = self.consolidator.safeguards, len(contributions)
+        safeguards, devices = self.server.safeguards, len(contributions)
         plan = safeguards.plan(contributions[0].vector.spec)
         safeguards.spend(self.current[0])
         return Aggregate(total(item.vector for item in contributions), devices, plan.variance("gradient", devices))

@@ -11,10 +11,10 @@ from ..protocol.options import read_options
 from ..protocol.plugins import POINTS
 from .buffered import Buffered
 from .clustered import Clustered
-from .consolidator import Consolidator
 from .experience import ExperienceStrategy
 from .grouped_secure import GroupedSecure
 from .krum import Krum, MultiKrum
+from .life_cycle import ServerSide
 from .mean import Mean
 from .noisy_mean import CentralMean, LocalMean
 from .norm_bounded import NormBounded
@@ -67,7 +67,7 @@ def load_strategy(name: str) -> type[ExperienceStrategy]:
     return plugin
 
 
-def build_strategy(config: StrategyConfig, consolidator: Consolidator, seed: int) -> ExperienceStrategy:
+def build_strategy(config: StrategyConfig, server: ServerSide, seed: int) -> ExperienceStrategy:
     """Build the strategy of a run's configuration, with its options.
 
     Raises
@@ -81,7 +81,7 @@ def build_strategy(config: StrategyConfig, consolidator: Consolidator, seed: int
     except ConfigError as error:
         raise ConfigError(f"strategy.options of {config.name!r}: {error}") from error
     return strategy_class(
-        consolidator,
+        server,
         exchanges=config.exchanges,
         fraction_train=config.fraction_train,
         min_available_nodes=config.min_available_nodes,

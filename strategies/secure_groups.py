@@ -49,7 +49,7 @@ class SecureGroups(SecureMean):
 
     def check(self, spec: VectorSpec) -> None:
         """Refuse groups too small for a secure sum, and cohorts too small for two groups."""
-        safeguards = self.consolidator.safeguards
+        safeguards = self.server.safeguards
         if safeguards.sample < 2 * self.group_size:
             raise ConfigError(
                 f"{safeguards.sample} devices per exchange do not make two groups of {self.group_size}: raise clients "
@@ -59,8 +59,8 @@ class SecureGroups(SecureMean):
 
     def plan(self, spec: VectorSpec) -> PrivacyPlan:
         """Return the plan of one group's sum: the parts of the run's plan, for the possible sizes of a group."""
-        run_plan = self.consolidator.safeguards.plan(spec)
-        minimum = max(2, int(self.group_size * (1 - self.consolidator.safeguards.max_dropout)))
+        run_plan = self.server.safeguards.plan(spec)
+        minimum = max(2, int(self.group_size * (1 - self.server.safeguards.max_dropout)))
         return PrivacyPlan.make(run_plan.parts, 2 * self.group_size - 1, minimum, 0.0)
 
     def groups(self, cohort: list[int]) -> list[list[int]]:

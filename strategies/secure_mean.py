@@ -26,10 +26,10 @@ from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
 from .budget import BudgetStrategy
 from .cohort import wait_for_nodes
-from .consolidator import Traffic
 from .delivery import RetryWindow, send_and_receive
 from .experience import log
 from .replies import SILENT, failure
+from .rounds import Traffic
 
 FAILED = "round failed"
 ATTEMPTS = 2  # phases are idempotent: a device that did not reply in time gets the same message once more
@@ -83,11 +83,11 @@ class SecureMean(BudgetStrategy):
     def check(self, spec: VectorSpec) -> None:
         """Check the privacy plan and the communication graph of the cohort."""
         super().check(spec)
-        self.check_graph(self.consolidator.safeguards.sample)
+        self.check_graph(self.server.safeguards.sample)
 
     def check_graph(self, devices: int) -> None:
         """Refuse a number of devices for which no communication graph is safe from colluders and dropouts."""
-        safeguards = self.consolidator.safeguards
+        safeguards = self.server.safeguards
         try:
             choose_graph(devices, safeguards.colluding, safeguards.max_dropout)
         except SecureSumError as error:
@@ -99,11 +99,11 @@ class SecureMean(BudgetStrategy):
 
     def plan(self, spec: VectorSpec) -> PrivacyPlan:
         """Return the privacy plan of one secure sum."""
-        return self.consolidator.safeguards.plan(spec)
+        return self.server.safeguards.plan(spec)
 
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Run one round of secure aggregation; an exchange whose round fails has no aggregate."""
-        tally, request = Tally(), self.consolidator.request(*self.place(server_round))
+        tally, request = Tally(), self.server.rounds.request(*self.place(server_round))
         sums = self.sums(grid, server_round, request, timeout, tally)
         aggregate = self.combine(server_round, sums, tally) if sums else None
         accepted = aggregate.cohort if aggregate else 0
@@ -157,7 +157,7 @@ class SecureMean(BudgetStrategy):
         self, cohort: int, request: PlayRequest, timeout: float, tally: Tally
     ) -> Generator[_Phase, None, Aggregate]:
         """Yield the phases of a secure sum over `cohort` devices; each continues from the replies to the one before."""
-        safeguards, spec = self.consolidator.safeguards, request.spec
+        safeguards, spec = self.server.safeguards, request.spec
         plan = self.plan(spec)
         if not safeguards.noisy:  # devices that joined after the plan was made can exceed its cohort
             cohort = min(cohort, plan.cohort)
@@ -185,7 +185,7 @@ class SecureMean(BudgetStrategy):
         return Aggregate(ExperienceVector.from_parts(spec, total), devices, plan.variance("gradient", devices))
 
     def _terms(self, cohort: int, spec: VectorSpec, plan: PrivacyPlan) -> Terms:
-        safeguards = self.consolidator.safeguards
+        safeguards = self.server.safeguards
         if not plan.minimum <= cohort <= plan.cohort:
             raise SecureSumError(f"{cohort} devices were drawn, outside the plan's {plan.minimum} to {plan.cohort}")
         graph = choose_graph(cohort, safeguards.colluding, safeguards.max_dropout)

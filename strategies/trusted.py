@@ -35,7 +35,7 @@ class Trusted(ExperienceStrategy):
 
     def _trusted(self, contributions: Sequence[Contribution]) -> tuple[Rows, NDArray[np.float64]]:
         """Return clipped vectors as rows, and their trust scores, at least one of which is positive."""
-        reference = self.consolidator.reference(*self.current).gradient
+        reference = self.server.rounds.reference(*self.current).gradient
         clipped = within_median(contributions)
         trust = trust_scores([contribution.vector for contribution in clipped], reference)
         if not trust.any():

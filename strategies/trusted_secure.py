@@ -25,7 +25,7 @@ class TrustedSecure(SecureGroups):
 
     def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
         """Average the trusted groups, and scale to the sum over their devices; None if no group is trusted."""
-        reference = self.consolidator.reference(*self.place(server_round)).gradient
+        reference = self.server.rounds.reference(*self.place(server_round)).gradient
         groups = self.within_norm_bound(sums)
         trust = trust_scores([group.vector for group in groups], reference)
         trusted = [(group, score) for group, score in zip(groups, trust, strict=True) if score > 0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 HIDDEN, INNER, LAYERS, HEADS, KEY_HEADS = 64, 96, 4, 4, 2
 MERGES = ["Ġ t", "Ġt a", "k e", "Ġta ke", "g o", "Ġ e", "i n", "o o", "Ġ c", "c o", "Ġc o"]
@@ -20,6 +21,10 @@ TEMPLATE = (
 
 # Two threads of torch are slower than one as soon as anything else runs, such as the tests' other process.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No deadline for an example: how long one takes says more about what else the machine does.
+settings.register_profile("fedoel", deadline=None)
+settings.load_profile("fedoel")
 
 
 @pytest.fixture(scope="session", autouse=True)

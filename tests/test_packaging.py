@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedoel.protocol.config import RunConfig
+from fedoel.simulations.reference import generated, renewed
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -41,19 +42,16 @@ def texts() -> Iterator[tuple[str, str]]:
                 continue
 
 
-def flat(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Join nested keys with dots, as Flower does."""
-    pairs: dict[str, Any] = {}
-    for key, value in table.items():
-        pairs |= flat(value, f"{where}{key}.") if isinstance(value, Mapping) else {where + key: value}
-    return pairs
+@pytest.mark.parametrize("name", generated())
+def test_generated_blocks_are_current(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert renewed(text, generated()[name]) == text, "run `python -m fedoel.simulations.reference --write`"
 
 
-def test_run_config_defaults_are_those_of_the_code() -> None:
-    written = flat(PYPROJECT["tool"]["flwr"]["app"]["config"])
-    expected = RunConfig().to_flat()
-    assert written == expected
-    assert {key: type(value) for key, value in written.items()} == {key: type(expected[key]) for key in expected}
+def test_flower_knows_every_setting() -> None:
+    written = RunConfig.from_nested(PYPROJECT["tool"]["flwr"]["app"]["config"])
+    assert written == RunConfig()
+    assert PYPROJECT["tool"]["flwr"]["app"]["config"] == written.to_nested()
 
 
 def test_every_package_is_listed() -> None:
@@ -134,7 +132,10 @@ def test_wheel_holds_every_module_scenario_and_text(copy: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     sources = [
-        path for name in PACKAGES for path in (copy / name).rglob("*") if path.suffix in {".py", ".toml", ".md", ".txt"}
+        path
+        for name in PACKAGES
+        for path in (copy / name).rglob("*")
+        if path.suffix in {".py", ".toml", ".md", ".txt", ".j2"}
     ]
     wanted = {f"fedoel/{path.relative_to(copy).as_posix()}" for path in sources}
     assert wanted == {name for name in names if name.startswith("fedoel/")}

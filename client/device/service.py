@@ -1,4 +1,4 @@
-"""The verb ``device service``: a systemd unit that runs the device unprivileged, bounded and for ever."""
+"""The verb ``device service``: a systemd unit that runs the device as another user, within limits, and restarts it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ...protocol.errors import ConfigError
 from .folder import DeviceFolder, folder_at, joined
 from .settings import Limits, read_settings
 
-# Flower takes a node for alive for 60 s after its last sign of life, and refuses a second one with its key until then.
+# Flower counts a node as alive for 60 s after its last heartbeat, and until then refuses another with the same key.
 RESTART_SECONDS = 75
-IDLE_MEGABYTES = {False: 600, True: 1200}  # of all processes, without a language model and with one
+MEMORY = {False: 600, True: 1200}  # megabytes of all processes, without a language model and with one
 UNIT = """\
 [Unit]
 Description=fedoel device {name}
@@ -54,7 +54,7 @@ WantedBy=multi-user.target
 
 
 def service(arguments: argparse.Namespace) -> int:
-    """Print the unit, or write it."""
+    """Print the unit, or write it to a file."""
     folder = folder_at(arguments.dir)
     bundle, limits = joined(folder), read_settings(folder.settings).limits
     text = unit(folder, bundle.name, arguments.user, limits, bool(bundle.model))
@@ -74,12 +74,27 @@ def service(arguments: argparse.Namespace) -> int:
 
 
 def unit(folder: DeviceFolder, name: str, user: str, limits: Limits, model: bool) -> str:
-    """Return a systemd unit for a device."""
+    """Return a systemd unit for a device.
+
+    Parameters
+    ----------
+    name
+        The device's name.
+    user
+        Who runs it.
+    model
+        Whether it plays with a language model.
+
+    Raises
+    ------
+    ConfigError
+        If the folder's path has characters that systemd interprets.
+    """
     if any(character in str(folder.path) for character in ' %\\\n"'):
         raise ConfigError(f"systemd needs a path without spaces, quotes and percent signs, not {folder.path}")
-    home = any(folder.path.is_relative_to(place) for place in ("/home", "/root"))
+    in_home = any(folder.path.is_relative_to(parent) for parent in ("/home", "/root"))
     return UNIT.format(
         name=name, user=user, command=Path(sys.executable).parent / "fedoel", folder=folder.path,
-        restart=RESTART_SECONDS, memory=IDLE_MEGABYTES[model] if not limits.memory else 500 + limits.memory,
-        cpu=100 * limits.threads, home="no" if home else "yes",
+        restart=RESTART_SECONDS, memory=MEMORY[model] if not limits.memory else 500 + limits.memory,
+        cpu=100 * limits.threads, home="no" if in_home else "yes",
     )  # fmt: skip

@@ -18,7 +18,7 @@ from .start import running_process
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """Say what this device is, plays and keeps; exit with 0 if its service runs, else with 1."""
+    """Print the device's name, service, conditions, version and store; exit with 0 if its service runs, else with 1."""
     folder = folder_at(arguments.dir)
     bundle, running = joined(folder), running_process(folder)
     print(f"device:  {bundle.name}, number {bundle.number} of the fleet at {bundle.server}")
@@ -40,27 +40,27 @@ def logs(arguments: argparse.Namespace) -> int:
 
 
 def wipe(arguments: argparse.Namespace) -> int:
-    """Delete what this device keeps: keys first, since nothing can be read without them."""
+    """Delete the device's files, keys first: without its key, the store cannot be read."""
     folder = folder_at(arguments.dir)
     if not folder.settings.exists() and not folder.identity.exists():
         raise ConfigError(f"{folder.path} is no device's folder: nothing was deleted")
     if running := running_process(folder):
         raise ConfigError(f"process {running} runs this device: stop it first")
-    gone = [path for path in _contents(folder, arguments.store) if path.exists()]
+    paths = [path for path in _contents(folder, arguments.store) if path.exists()]
     if not arguments.yes:
-        print("this deletes, for good:", *(f"  {path}" for path in gone), sep="\n")
+        print("this deletes, for good:", *(f"  {path}" for path in paths), sep="\n")
         if not sys.stdin.isatty() or input("type the folder's name to go on: ").strip() != folder.path.name:
             raise ConfigError("nothing was deleted; say --yes to delete it")
-    for path in gone:
+    for path in paths:
         _delete(path)
-    print(f"deleted {len(gone)} files and folders of {folder.path}")
+    print(f"deleted {len(paths)} files and folders of {folder.path}")
     if not arguments.store:
         print("whoever runs the server should revoke this device, too")
     return 0
 
 
 def _contents(folder: DeviceFolder, store_only: bool) -> list[Path]:
-    """Return what to delete, in this order."""
+    """Return the files and folders to delete, in this order."""
     journals = [folder.store.with_name(f"{folder.store.name}{end}") for end in ("", "-journal", "-wal", "-shm")]
     store = [folder.store_key, *journals]
     if store_only:

@@ -11,7 +11,8 @@ from ...policies.policy import LogProbs, Policy
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
-from ..context import Choice, Lesson, TeacherContext
+from ...protocol.records.summary import Lesson
+from ..context import Choice, TeacherContext
 from ..natural_step import natural_step
 from .coordinates import cells, tactic_name, tilt
 from .encoder import TacticsEncoder

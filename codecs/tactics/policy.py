@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ class TacticsPolicy:
 
     version: str
     weights: NDArray[np.float32]
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def from_adapter(cls, adapter: Mapping[str, NDArray[Any]], version: str) -> TacticsPolicy:

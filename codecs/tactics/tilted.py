@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ...policies.policy import LogProbs, Policy
 from ...protocol.experience import Vector
@@ -17,6 +18,7 @@ class TiltedPolicy:
 
     policy: Policy
     weights: Vector
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def version(self) -> str:

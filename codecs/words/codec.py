@@ -18,7 +18,8 @@ from ...policies.several import several
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
-from ..context import Choice, Lesson, TeacherContext
+from ...protocol.records.summary import Lesson
+from ..context import Choice, TeacherContext
 from .encoder import WordsEncoder
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from ...protocol.config import PolicyConfig
 from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
+from ..abilities import RESIDUAL
 from ..policy import LogProbs, check_version
 from ..spaces import ControlVector
 from .model import Adapter, LlamaModel, load_model
@@ -21,6 +22,8 @@ from .steered import SteeredLlamaPolicy
 
 class LlamaPolicy:
     """One policy version on a model that others use, too."""
+
+    abilities = frozenset({RESIDUAL})
 
     def __init__(self, model: LlamaModel, adapter: Adapter) -> None:
         self._model, self._adapter = model, adapter

@@ -34,6 +34,8 @@ class SteeredLlamaPolicy:
         The version without vectors, with which scenes are shared.
     """
 
+    abilities: frozenset[str] = frozenset()
+
     def __init__(self, model: LlamaModel, serving: Serving, version: str, context: ControlVector) -> None:
         self._model, self._serving, self._version = model, serving, f"{version}+context"
         self._directions_KWd = context.space.directions(model.file.hidden)

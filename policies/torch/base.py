@@ -6,7 +6,6 @@ folder or GGUF file of a decoder with rotary attention works instead.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from transformers import (
 
 from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
+from ...protocol.host.files import move_into_place
 from ..lora import lora_alpha
 from ..model_files import file_digest, find_model, model_digest
 from . import segments
@@ -132,7 +132,7 @@ def dequantised(file: Path, cache: Path) -> tuple[Path, str]:
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix="making-"))
     try:
         _convert(file, work)
-        os.replace(work, folder)
+        move_into_place(work, folder)
     except OSError as error:
         if not folder.exists():  # otherwise another process finished it first
             raise ModelError(f"the dequantised model cannot be kept in {folder.parent}: {error}") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from ...protocol.actions import ActionTree
 from ...protocol.play import Turn
 from ...protocol.situation import Situation
+from ..abilities import ANSWERS, SoftPrompted, Steered, behind, steered
+from ..abilities import length as tokens_of
+from ..abilities import tell as told_by
 from ..policy import Answer, LogProbs, sampled
 from ..spaces import ControlVector, SoftPrompt
 from ..tokens import Row
@@ -57,6 +60,11 @@ class FreePolicy:
     decoding: Decoding
 
     @property
+    def abilities(self) -> frozenset[str]:
+        """Those of the policy inside, and to write answers."""
+        return self.inner.abilities | {ANSWERS}
+
+    @property
     def model(self) -> TorchModel:
         return self.inner.model
 
@@ -89,27 +97,27 @@ class FreePolicy:
 
     def behind(self, context: SoftPrompt | str) -> FreePolicy:
         """Return this policy with a context in its prompt."""
-        return FreePolicy(cast(Any, self.inner).behind(context), self.decoding)
+        return FreePolicy(cast(Readable, behind(self.inner, context)), self.decoding)
 
     def steered(self, context: ControlVector) -> FreePolicy:
         """Return this policy with a control vector."""
-        return FreePolicy(cast(Any, self.inner).steered(context), self.decoding)
+        return FreePolicy(cast(Readable, steered(self.inner, context)), self.decoding)
 
     def length(self, text: str) -> int:
         """Tokens of a text."""
-        return len(self.model.encoder.ids(text))
+        return tokens_of(self.inner, text)
 
     def tell(self, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
         """Answer some questions."""
-        return cast(Any, self.inner).tell(asked, longest)  # type: ignore[no-any-return]
+        return told_by(self.inner, asked, longest)
 
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
         """Hidden states where each admissible command ends, if the inner policy has a control vector."""
-        return cast(Any, self.inner).features(situations)  # type: ignore[no-any-return]
+        return cast(Steered, self.inner).features(situations)
 
     def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
         """Gradients of the log-probabilities of the commands given, if the inner policy is behind a soft prompt."""
-        return cast(Any, self.inner).gradients(turns)  # type: ignore[no-any-return]
+        return cast(SoftPrompted, self.inner).gradients(turns)
 
 
 def _unscored(reading: Reading, rows: Sequence[Row]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -14,7 +14,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
 from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
-from ...protocol.prompts import WALKED, Style
+from ...protocol.prompts import TREE_STYLE, Style
 from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
 from ..policy import LogProbs
@@ -41,7 +41,7 @@ class TorchModel:
         How the policies of this model are asked.
     """
 
-    def __init__(self, base: Base, batch_tokens: int, style: Style = WALKED) -> None:
+    def __init__(self, base: Base, batch_tokens: int, style: Style = TREE_STYLE) -> None:
         self.base, self.batch_tokens, self.style = base, batch_tokens, style
         self.encoder = PromptTokenizer(base.tokenizer, style)
         self.trunk = Trunk(base)

@@ -12,6 +12,7 @@ import numpy as np
 from ...protocol.config import PolicyConfig
 from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
+from ..abilities import ABILITIES
 from ..policy import LogProbs, check_version
 from ..spaces import ControlVector, SoftPrompt
 from ..tokens import Row
@@ -36,6 +37,8 @@ class TorchPolicy:
         Name of the weights that the model has just now, in training. If it is given, no adapter is loaded, and answers
         are differentiable in the adapter that is there.
     """
+
+    abilities = ABILITIES
 
     def __init__(self, model: TorchModel, adapter: Adapter, scenes: SceneCache | None = None, live: str = "") -> None:
         self._model, self._scenes = model, scenes or model.new_scenes()

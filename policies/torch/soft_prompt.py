@@ -39,6 +39,8 @@ class PromptedPolicy:
         Embeddings of the segment's tokens, real ones or virtual ones.
     """
 
+    abilities: frozenset[str] = frozenset()
+
     def __init__(
         self, model: TorchModel, load: Load, version: str, scenes: SceneCache, prompt_nd: torch.Tensor
     ) -> None:

@@ -38,6 +38,8 @@ class SteeredPolicy:
         Coordinates of the control vectors.
     """
 
+    abilities: frozenset[str] = frozenset()
+
     def __init__(self, model: TorchModel, load: Load, version: str, scenes: SceneCache, context: ControlVector) -> None:
         self._model, self._load, self._scenes = model, load, scenes
         self._version, self._lock = f"{version}+context", RLock()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import tomli_w
 
 from ...protocol.errors import ConfigError
 from ...protocol.fleet.enrolment import check_address
@@ -105,12 +106,7 @@ class Settings:
 
 def write_settings(folder: ServerFolder, settings: Settings) -> None:
     """Write the settings to `server.toml`."""
-    lines = [
-        f"hosts = {json.dumps(list(settings.hosts))}",
-        f"port = {settings.port}",
-        f"listen = {json.dumps(settings.listen)}",
-    ]
-    write_whole(folder.path / SETTINGS, ("\n".join(lines) + "\n").encode())
+    write_whole(folder.path / SETTINGS, tomli_w.dumps(asdict(settings)).encode())
 
 
 def open_folder(path: str) -> tuple[ServerFolder, Settings]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...protocol.config import RunConfig, read_toml
+from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
+from ...protocol.settings import read_toml
 from ..run_folder import STORED, stored_config
 from .folder import ServerFolder
 from .roll import Roll

@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ...games.store import cache_folder
+from ...games.cache import cache_folder
 from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.host.processes import tail
 from ...protocol.host.secret_file import check_secret
+from ...protocol.records.events import CycleFinished, Event
 from ..app import check
-from ..events import Event, follow
+from ..events import follow
 from ..run_folder import prepare_folder
 from .flower import CONNECTION, Fleet
 from .folder import ServerFolder, open_folder
@@ -102,12 +103,11 @@ def _outcome(log: Path, environment: Mapping[str, str], events: Iterator[Event |
 def _print_progress(events: Iterator[Event | None]) -> None:
     """Print one line per finished cycle."""
     while (event := next(events)) is not None:
-        if event["event"] == "cycle_finished":
-            entry = event["entry"]
-            rate = entry["held_out"]["win_rate"]
-            refused = ", ".join(f"{count} x {reason}" for reason, count in entry["refused"].items()) or "none"
+        if isinstance(event, CycleFinished):
+            record = event.entry
+            refused = ", ".join(f"{count} x {reason}" for reason, count in record.refused.items()) or "none"
             print(
-                f"cycle {entry['cycle']}: {entry['decision']}, {rate:.0%} of held-out games, "
-                f"{entry['accepted']} devices accepted; refused: {refused}",
+                f"cycle {record.cycle}: {record.decision}, {record.held_out.win_rate:.0%} of held-out games, "
+                f"{record.accepted} devices accepted; refused: {refused}",
                 flush=True,
             )

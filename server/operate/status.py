@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from datetime import UTC, datetime
-from typing import Any
 
 from cryptography import x509
 
 from ..run_folder import STORED, stored_config
+from ..summary import NAME, read_summary
 from .flower import Fleet
 from .folder import ServerFolder, Settings, open_folder
 from .roll import Roll, read_roll
@@ -41,13 +40,11 @@ def run(folder: ServerFolder) -> list[str]:
     if not (folder.run / STORED).exists():
         return ["run: not started"]
     cycles = stored_config(folder.run).cycles
-    path = folder.run / "summary.json"
-    entries: list[dict[str, Any]] = json.loads(path.read_bytes())["cycles"] if path.exists() else []
-    lines = [f"run: {max(0, len(entries) - 1)} of {cycles} cycles"]
-    for entry in entries:
-        rate = entry["held_out"]["win_rate"]
-        lines.append(f"  cycle {entry['cycle']}: {entry['decision']}, {rate:.0%} of held-out games, {entry['version']}")
-    return lines
+    records = read_summary(folder.run).cycles if (folder.run / NAME).exists() else ()
+    return [f"run: {max(0, len(records) - 1)} of {cycles} cycles"] + [
+        f"  cycle {record.cycle}: {record.decision}, {record.held_out.win_rate:.0%} of held-out games, {record.version}"
+        for record in records
+    ]
 
 
 def _server(folder: ServerFolder, settings: Settings, running: bool) -> str:

@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from flwr.app import Message
 
 from ...client.app import make_app
-from ...client.runtime import LocalRuntime, Runtime
-from ...games.store import cache_folder
+from ...client.runtime import Runtime, SimulatedRuntime
+from ...games.cache import cache_folder
 from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig
-from ...protocol.messages import PlayRequest, every_byte
+from ...protocol.messages import PlayRequest, serialised
 from ...protocol.secagg.messages import ACTIONS
 from ...protocol.situation import Situation
 from ...server import app as server
@@ -52,6 +52,7 @@ class RecordingPolicy:
 
     inner: Policy
     texts: set[str]
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def version(self) -> str:
@@ -68,7 +69,7 @@ class RecordingPolicy:
 
 
 @dataclass(frozen=True)
-class RecordingRuntime:
+class RecordingRuntime(SimulatedRuntime):
     """A devices' runtime whose policies record what they read."""
 
     inner: Runtime
@@ -94,7 +95,7 @@ class TappedGrid(InProcessGrid):
 
     def _keep(self, reply: Message) -> None:
         self.replies.append(repr(reply.metadata).encode())
-        self.replies.append(every_byte(reply.content) if reply.has_content() else repr(reply.error).encode())
+        self.replies.append(serialised(reply.content) if reply.has_content() else repr(reply.error).encode())
         super()._keep(reply)
 
     def _answer(self, message: Message, context: Any) -> Message:
@@ -111,7 +112,7 @@ def watch(config: RunConfig, out: Path, runtime: Runtime | None = None) -> Surve
     runtime
         The devices' runtime; by default the real one.
     """
-    config, recording = small(config, out), RecordingRuntime(runtime or LocalRuntime())
+    config, recording = small(config, out), RecordingRuntime(runtime or SimulatedRuntime())
     grid = TappedGrid(recording, config)
     with server_identity(), _logged() as lines:
         server.run(grid, config, cache_folder(config))

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...protocol.privacy.plan import Part, PrivacyPlan, Whole
+from ...protocol.privacy.plan import Integers, Part, PrivacyPlan
 from ...protocol.secagg.masks import cell_type
 from ...server.accounting import Release, epsilon_of
 from .bounds import gaussian_bound, guess_bound
@@ -26,11 +26,11 @@ LOUD = 10.0
 class Mechanism(Protocol):
     """The mechanism under audit, separate from its plan so that deviations from the plan are found."""
 
-    def contribution(self, values: Mapping[str, Floats]) -> Whole:
+    def contribution(self, values: Mapping[str, Floats]) -> Integers:
         """Return what a device's vector adds to the sum, without noise."""
         ...
 
-    def noise(self) -> Whole:
+    def noise(self) -> Integers:
         """Return the noise of one device."""
         ...
 
@@ -41,10 +41,10 @@ class PlannedMechanism:
 
     plan: PrivacyPlan
 
-    def contribution(self, values: Mapping[str, Floats]) -> Whole:
-        return self.plan.steps_of(values)
+    def contribution(self, values: Mapping[str, Floats]) -> Integers:
+        return self.plan.quantised(values)
 
-    def noise(self) -> Whole:
+    def noise(self) -> Integers:
         return self.plan.noise()
 
 

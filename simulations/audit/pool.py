@@ -10,7 +10,7 @@ from ...client.app import streams
 from ...codecs.encoder import encode, load_encoder
 from ...codecs.tactics.coordinates import DIMENSION
 from ...codecs.tactics.policy import TacticsPolicy
-from ...games.assignment import client_games
+from ...games.partition import client_games
 from ...games.player import Advance, play_episodes
 from ...protocol.config import RunConfig
 from ...protocol.experience import VectorSpec

@@ -7,11 +7,12 @@ import tempfile
 from pathlib import Path
 
 from ...codecs.codec import load_codec
-from ...games.store import cache_folder
+from ...games.cache import cache_folder
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
+from ...protocol.records.json_codec import to_json
 from ...server.app import check
-from ...server.exchanges import spec_of
+from ...server.game_plan import GamePlan
 from ...server.safeguards import RunSafeguards
 from ..scenario import load_scenario, parse_setting
 from .attacks import attribute, membership
@@ -55,9 +56,9 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
     if config.privacy.mechanism != "distributed":
         raise ConfigError("there is nothing to audit: the scenario has no privacy.mechanism; try 'private'")
     cache = cache_folder(config)
-    plan_of_games = check(config, cache)[1]
+    check(config, cache)
     safeguards, encoder = RunSafeguards(config), load_codec(config.codec.name).encoder
-    plan, delta = safeguards.plan(spec_of(config, encoder, plan_of_games, "audit")), config.privacy.delta
+    plan, delta = safeguards.plan(GamePlan.of(config).vector_spec(config, encoder, "audit")), config.privacy.delta
     canaries = audited(plan, CELLS)
     bounds = audit_mechanism(canaries, PlannedMechanism(canaries), delta, CONFIDENCE, config.seed)
     pool = play_pool(config, plan.minimum + SPARE, cache)
@@ -73,4 +74,4 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
         from .updates import lora_extraction
 
         secrets.insert(2, lora_extraction(config.policy, cache, config.seed))
-    return Card(safeguards.describe(secure=True), bounds, findings, secrets, surveillance)
+    return Card(to_json(safeguards.describe(secure=True)), bounds, findings, secrets, surveillance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from types import MappingProxyType
@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Protocol, cast
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.options import options_of, read_options
-
-Listener = Callable[[dict[str, Any]], None]
+from ...protocol.records.events import Listener
 
 
 class Baseline(Protocol):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -17,25 +16,25 @@ import flwr.serverapp.strategy as flower
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from ...client.runtime import LocalRuntime, Runtime
+from ...client.runtime import Runtime, SimulatedRuntime
 from ...codecs.encoder import load_encoder
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.fleet.membership import keys_folder
 from ...protocol.messages import records_bytes
-from ...server.app import check as checked_parts
-from ...server.cycle import Cycles
-from ...server.events import EventLog
+from ...protocol.records.events import Listener, RunFinished
+from ...server.app import prepare
+from ...server.cycle.server import CycleServer
 from ...server.fleet import make_fleet
-from ...strategies.consolidator import Traffic
 from ...strategies.replies import failure
+from ...strategies.rounds import Traffic
 from ..batching import Batcher
 from ..engines import check
 from ..grid import InProcessGrid
 from ..identity import server_identity
 from ..inprocess import BatchingRuntime, games_ahead, made_ahead, whole_fleet
 from .averaging_app import ARRAYS, CONFIG, EXAMPLES, adapter_of, arrays_of, make_averaging_app, round_config
-from .baseline import Listener, in_the_open
+from .baseline import in_the_open
 
 STRATEGIES = (
     "FedAvg",
@@ -98,7 +97,7 @@ class FedAvgLora:
 
     def run(self, config: RunConfig, listener: Listener | None = None, runtime: Runtime | None = None) -> None:
         """Run the unfinished rounds in this process."""
-        config, inner, batcher = whole_fleet(config), runtime or LocalRuntime(), Batcher()
+        config, inner, batcher = whole_fleet(config), runtime or SimulatedRuntime(), Batcher()
         app = make_averaging_app(BatchingRuntime(inner, batcher))
         grid = OrderedGrid(app, config.clients, config.to_flat(), batcher)
         with server_identity(), made_ahead(games_ahead(config), inner.cache(config)):
@@ -106,19 +105,18 @@ class FedAvgLora:
 
     def _serve(self, grid: OrderedGrid, config: RunConfig, runtime: Runtime, listener: Listener | None) -> None:
         """Run Flower's strategy between the start and the evaluation of a run."""
-        _, plan, learner = checked_parts(config, runtime.cache(config))
+        _, server = prepare(config, runtime.cache(config), listener, "inprocess")
         make_fleet(keys_folder(config), config.clients)
-        with EventLog(Path(config.out) / "events.jsonl", listener) as log:
-            cycles = Cycles(config, plan, learner, log, runtime.cache(config), "inprocess")
-            cycles.start()
-            rounds = Rounds(cycles, self, grid)
+        with server.run.log as log:
+            server.start()
+            rounds = AveragingRounds(server, self, grid)
             rounds.resume()
             if rounds.before < config.cycles:
                 self.flower(config.clients).start(
-                    grid, arrays_of(cycles.current.adapter), config.cycles - rounds.before,
+                    grid, arrays_of(server.state.version.adapter), config.cycles - rounds.before,
                     train_config=rounds.train_config, evaluate_fn=rounds.measure,
                 )  # fmt: skip
-            log.emit("run_finished", summary="summary.json")
+            log.emit(RunFinished(summary="summary.json"))
 
     def flower(self, clients: int) -> Strategy:
         """Build Flower's strategy: every node trains in every round, and evaluation is on the server."""
@@ -148,13 +146,13 @@ class OrderedGrid(InProcessGrid):
 
 
 @dataclass
-class Rounds:
+class AveragingRounds:
     """Prepares the configuration before each of Flower's rounds, and evaluates the average after it.
 
     `before` is the number of cycles finished before Flower's first round.
     """
 
-    cycles: Cycles
+    server: CycleServer
     options: FedAvgLora
     grid: OrderedGrid
     before: int = 0
@@ -162,25 +160,25 @@ class Rounds:
 
     def resume(self) -> None:
         """Load the finished cycles of an interrupted run; the state of a server optimiser is not restored."""
-        while (adapter := self.cycles.adopted(self.before + 1)) is not None:
+        while (adapter := self.server.adopted(self.before + 1)) is not None:
             self.before += 1
-            self.cycles.adopt(self.before, adapter)
+            self.server.adopt(self.before, adapter)
 
     def measure(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Evaluate a round's average, and prepare the next round; Flower's `evaluate_fn`."""
         cycle, metrics = self.before + server_round, None
         if server_round:
-            self.cycles.collect(cycle, 1, None, self._traffic(arrays))
-            self.cycles.adopt(cycle, adapter_of(arrays))
-            metrics = MetricRecord({"win-rate": float(self.cycles.summary["cycles"][-1]["held_out"]["win_rate"])})
-        if cycle < self.cycles.config.cycles:
+            self.server.collect(cycle, 1, None, self._traffic(arrays))
+            self.server.adopt(cycle, adapter_of(arrays))
+            metrics = MetricRecord({"win-rate": self.server.state.summary.cycles[-1].held_out.win_rate})
+        if cycle < self.server.run.config.cycles:
             self._prepare(cycle + 1)
         return metrics
 
     def _prepare(self, cycle: int) -> None:
-        options, config = self.options, self.cycles.config
+        options, config = self.options, self.server.run.config
         rate = options.learning_rate or config.distil.learning_rate
-        request = round_config(self.cycles.request(cycle, 1), self.before)
+        request = round_config(self.server.request(cycle, 1), self.before)
         training = {"epochs": options.epochs, "learning-rate": rate, "temperature": options.temperature}
         for name, value in {**request, **training}.items():
             self.train_config[name] = value

@@ -23,12 +23,13 @@ from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.host.files import write_whole
 from ...protocol.messages import reply_to_records, request_from_records
-from ...server.phases import cycle_folder
-from ...server.summary import write_summary
+from ...protocol.records.events import Listener
+from ...protocol.records.summary import CycleRecord
+from ...server.cycle.phases import cycle_folder
+from ...server.summary import read_summary, write_summary
 from ..engines import check
 from ..inprocess import run_inprocess
-from ..summary import read_summary
-from .baseline import Listener, in_the_open
+from .baseline import in_the_open
 
 UNBOUNDED = 1e9  # clipping norm above the norm of any vector
 
@@ -53,9 +54,8 @@ class Pooled:
         run_inprocess(config, listener, make=make_pooled_app, present=(0,))
         out = Path(config.out)
         summary = read_summary(out)
-        for entry in summary["cycles"][1:]:
-            entry["uplink_bytes"] = json.loads(_sizes(out, entry["cycle"]).read_text(encoding="ascii"))
-        write_summary(out, summary)
+        first, *later = summary.cycles
+        write_summary(out, replace(summary, cycles=(first, *(_with_sizes(record, out) for record in later))))
 
 
 def make_pooled_app(runtime: Runtime) -> ClientApp:
@@ -83,6 +83,10 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     discount = config.codec.discount
     baseline = count(played, request.spec, discount).baseline()
     return reply_to_records(encode(encoder, policy, played, request.spec, baseline, discount))
+
+
+def _with_sizes(record: CycleRecord, out: Path) -> CycleRecord:
+    return replace(record, uplink_bytes=json.loads(_sizes(out, record.cycle).read_text(encoding="ascii")))
 
 
 def _sizes(out: Path, cycle: int) -> Path:

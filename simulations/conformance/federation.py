@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...protocol.config import RunConfig, Scalar
-from ...server.phases import cycle_folder
+from ...server.cycle.phases import cycle_folder
 from ..inprocess import run_inprocess
 from .checks import demand
 

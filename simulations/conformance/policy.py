@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...codecs.context import no_context
 from ...codecs.tactics.coordinates import DIMENSION, tilt
 from ...codecs.tactics.tilted import TiltedPolicy
-from ...policies.abilities import ABILITIES
+from ...policies.abilities import ABILITIES, abilities_of
 from ...policies.backend import Backend
 from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig
@@ -62,9 +62,11 @@ class Named:
 
 
 def says_what_it_can(named: Named) -> None:
-    """It names the abilities that its policies have beyond playing."""
+    """It names known abilities, and the policies that it loads say the same."""
     abilities = named.backend.abilities
     demand(abilities <= ABILITIES, f"abilities {set(abilities)}; known are {', '.join(sorted(ABILITIES))}")
+    said = abilities_of(named.load(named.adapter))
+    demand(said == abilities, f"the backend has the abilities {set(abilities)}, but its policies say {set(said)}")
 
 
 def adapters_travel(named: Named) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
 
 from ...protocol.errors import VectorError
 from ...protocol.experience import Aggregate, Contribution, Counters, ExperienceVector, VectorSpec
-from ...strategies.consolidator import Consolidator
 from ...strategies.experience import ExperienceStrategy
+from ...strategies.life_cycle import ServerSide
 from .checks import NotApplicable, demand
 from .federation import go_through_a_run
 
@@ -27,7 +28,7 @@ class Named:
     kind: type[ExperienceStrategy]
 
     def build(self) -> ExperienceStrategy:
-        return self.kind(cast(Consolidator, _FirstExchange()))
+        return self.kind(cast(ServerSide, SimpleNamespace(rounds=_RoundsBeforeFirst())))
 
     def aggregate(self, contributions: list[Contribution]) -> Aggregate:
         """Aggregate with this strategy; raises `NotApplicable` if it adds noise or accepts secure sums only."""
@@ -43,8 +44,8 @@ class Named:
             raise
 
 
-class _FirstExchange:
-    """The state of a consolidator before the first exchange."""
+class _RoundsBeforeFirst:
+    """The server's rounds before the first exchange."""
 
     def collected_before(self, cycle: int, exchange: int) -> None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -45,8 +46,16 @@ def test_a_step_ends_where_it_adds_less_and_less() -> None:
     assert 0.1 <= share <= 0.3 and kl >= 0.026
 
 
-def test_a_step_without_effect_is_taken_whole() -> None:
-    assert longest(lambda share: 0.0, 0.2) == (1.0, 0.0)
+def test_a_step_without_effect_is_taken_whole_but_from_a_short_one_outwards() -> None:
+    tried: list[float] = []
+
+    def measure(share: float) -> float:
+        tried.append(share)
+        return 0.0
+
+    assert longest(measure, 0.2) == (1.0, 0.0)
+    assert tried[0] < 0.01
+    assert all(before < after <= 4 * before for before, after in pairwise(tried))
 
 
 def test_no_step_is_taken_where_every_one_is_too_long() -> None:

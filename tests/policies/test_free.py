@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM
 from fedoel.codecs.prefix.coordinates import SPACE as PREFIX
 from fedoel.codecs.steering.coordinates import SPACE as STEERING
 from fedoel.games.player import play_episodes
+from fedoel.policies.abilities import ANSWERS, abilities_of, behind
+from fedoel.policies.backend import TorchBackend
 from fedoel.policies.several import several
 from fedoel.policies.spaces import ControlVector, SoftPrompt
 from fedoel.policies.torch.base import load_base
@@ -19,6 +21,7 @@ from fedoel.policies.torch.free import Decoding, FreePolicy
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy
 from fedoel.protocol.config import PolicyConfig
+from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import GameSpec
 from fedoel.protocol.prompts import Style
 
@@ -52,6 +55,17 @@ def test_it_writes_what_a_plain_model_would_write(model: TorchModel, tiny_base: 
             tokens.append(written)
         assert answer.text == model.encoder.text(answer.tokens)
         assert len(answer.tokens) == 6 or answer.tokens[-1] == model.encoder.end
+
+
+def test_a_policy_says_what_its_backend_says_and_no_more_once_it_has_a_context(model: TorchModel) -> None:
+    bare = TorchPolicy(model, {})
+    free = FreePolicy(bare, Decoding(1.0, 4))
+    assert bare.abilities == TorchBackend.abilities and free.abilities == {*bare.abilities, ANSWERS}
+    assert abilities_of(several([free.behind(ADVICE), free.behind("Other.\n")])) == {ANSWERS}
+    assert abilities_of(several([bare.behind(ADVICE), bare.behind("Other.\n")])) == frozenset()
+    for policy in (bare.behind(ADVICE), free.behind(ADVICE)):
+        with pytest.raises(ConfigError, match="a context in the prompt"):
+            behind(policy, ADVICE)
 
 
 @pytest.mark.parametrize("context", ["none", "words", "prefix", "steering"])

@@ -66,7 +66,7 @@ def test_prompts_and_commands_have_the_same_tokens(pair: tuple[GgufTokenizer, An
             assert own.tree.choice_token.tolist() == other.tree.choice_token.tolist()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.one_of(st.text(), st.text("ab1½ \n\t"), st.lists(WORDS, max_size=12).map(" ".join)))
 def test_any_text_has_the_same_tokens(pair: tuple[GgufTokenizer, Any], text: str) -> None:
     ours, theirs = (tokenizer(text, add_special_tokens=False)["input_ids"] for tokenizer in pair)

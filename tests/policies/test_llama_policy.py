@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedoel.policies.backend import LlamaBackend
 from fedoel.policies.lora import permuted
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.errors import ModelError
@@ -87,6 +88,10 @@ def test_an_empty_adapter_is_the_base_model_also_after_another(
     bare = LlamaPolicy(model, {}).score(situations())
     assert same(bare, TorchPolicy(torch_model, {}).score(situations()))
     assert not same(bare, adapted)
+
+
+def test_a_policy_says_what_its_backend_says(model: LlamaModel) -> None:
+    assert LlamaPolicy(model, {}).abilities == LlamaBackend.abilities
 
 
 def test_versions_alternate_without_loading_the_base_again(model: LlamaModel, adapters: list[Adapter]) -> None:

@@ -192,7 +192,7 @@ def test_a_saved_version_loads_with_plain_peft(
     from peft import PeftModel
 
     policy = TorchPolicy(model, adapters[0])
-    manifest = Manifest(policy.version, "", model.base.digest, 0, "tactics", (), 0, {})
+    manifest = Manifest(policy.version, "", model.base.digest, 0, "tactics", (), 0, None)
     learner = TorchLearner(replace(RunConfig(), policy=config(tiny_base)), tmp_path)
     folder = save_version(tmp_path / "versions", manifest, adapters[0], learner)
     assert load_adapter(folder)[0] == policy.version

@@ -18,19 +18,25 @@ from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy
 from fedoel.protocol.config import PolicyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, ModelError, VersionError
+from fedoel.protocol.records.summary import GateRecord, Lesson, PrivacyPromise, Stats
 from fedoel.protocol.situation import Memory, Situation
 from fedoel.protocol.versions import Manifest
 from fedoel.server.export import FORMATS, export, verified
 from fedoel.server.registry import save_version
+from fedoel.server.summary import read_summary, write_summary
 from fedoel.server.torch_learner import TorchLearner
 from fedoel.simulations.cli import EXPORTS, KINDS, main
 
+COMMITTED = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "quick-0"
 COMMANDS = ("go east", "take coin", "take coin from shelf", "look")
-LESSONS = ({"tactic": "take · named in the goal", "weight": 2.5, "support": 12.0},)
-GATE = {
-    "current": {"win_rate": 0.25, "episodes": 24}, "teacher": {"win_rate": 0.5, "episodes": 24},
-    "candidate": {"win_rate": 0.75, "episodes": 24}, "reason": "it wins more",
-}  # fmt: skip
+LESSONS = (Lesson("take · named in the goal", 2.5, 12.0),)
+
+
+def won(rate: float) -> Stats:
+    return Stats(win_rate=rate, low=0, high=1, episodes=24, score=rate, turns_per_win=3, tokens_per_win=9)
+
+
+GATE = GateRecord(current=won(0.25), teacher=won(0.5), candidate=won(0.75), reason="it wins more")
 
 
 class Made:
@@ -125,7 +131,8 @@ def test_the_card_says_what_the_manifest_says(made: Made, tmp_path: Path) -> Non
     assert "not verified" in bare and "were not audited" in bare and str(made.run) not in bare
     (made.run / "privacy-card.md").write_text("# Privacy card\n")
     (made.run / "privacy-card.json").write_text("{}")
-    (made.run / "summary.json").write_text(json.dumps({"privacy": {"mechanism": "distributed", "epsilon": 2.0}}))
+    promise = PrivacyPromise(mechanism="distributed", epsilon=2.0)
+    write_summary(made.run, replace(read_summary(COMMITTED), privacy=promise))
     made.trust(made.key)
     try:
         export(made.folder, "gguf-lora", "", str(made.base), tmp_path / "full")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from fedoel.protocol.play import GameSpec, Trajectory
 from fedoel.server.gate import Trial, candidate_holds, context_helps
 
 
@@ -38,6 +40,40 @@ def test_a_candidate_that_loses_is_refused_and_the_reason_says_where() -> None:
 
 def test_a_difference_within_its_standard_error_is_tolerated() -> None:
     assert candidate_holds(BEFORE, trial([2, 2, 0, 0], [0, 0, 0, 0])).passed
+
+
+def spread(mean: float) -> list[float]:
+    """Four differences of this mean, whose standard error is 0.577."""
+    return [mean + 1, mean - 1, mean + 1, mean - 1]
+
+
+@pytest.mark.parametrize(("fall", "passes"), [(0.55, True), (0.6, False)])
+def test_a_candidate_may_fall_by_one_standard_error_overall(fall: float, passes: bool) -> None:
+    before = trial([0] * 4, [])
+    assert candidate_holds(before, trial(spread(-fall), [])).passed is passes
+    assert context_helps(before, trial(spread(fall), []), ["left", "right"]).passed is not passes
+    assert context_helps(before, trial(spread(fall), []), ["left"]).passed
+
+
+@pytest.mark.parametrize(("fall", "passes"), [(1.1, True), (1.2, False)])
+def test_a_candidate_may_fall_by_two_standard_errors_in_a_family(fall: float, passes: bool) -> None:
+    assert candidate_holds(trial([0] * 4, [0] * 4), trial(spread(-fall), [2] * 4)).passed is passes
+
+
+def test_a_fall_in_the_only_episode_of_a_family_counts() -> None:
+    refused = candidate_holds(trial([1], [0] * 4), trial([0], [2] * 4))
+    assert not refused.passed
+    assert "20% -> 80% of the gate's games are won" in candidate_holds(trial([2], [0] * 4), trial([0], [2] * 4)).reason
+
+
+def test_merit_is_the_score_plus_one_for_a_win_minus_one_for_a_loss() -> None:
+    played = [
+        Trajectory(GameSpec("coin", (), 4), 0, "v", (), won, lost, 0.5, 30)
+        for won, lost in ((True, False), (False, True), (False, False))
+    ]
+    found = Trial.of(played)
+    assert found.merits.tolist() == [1.5, -0.5, 0.5]
+    assert found.won.tolist() == [True, False, False] and found.families.tolist() == ["coin"] * 3
 
 
 def test_a_trial_is_kept_as_arrays() -> None:

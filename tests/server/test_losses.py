@@ -9,9 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedoel.protocol.config import DistilConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.server.distillation import losses
-from fedoel.server.distillation.losses import TokenLoss, chunked_divergence, mean_over_sequences, token_divergence
+from fedoel.server.distillation.losses import (
+    TokenLoss,
+    chunked_divergence,
+    mean_over_sequences,
+    token_divergence,
+    token_loss,
+    token_nll,
+)
 
 EXACT = TokenLoss(top_k=0)
 KINDS = (
@@ -31,7 +39,7 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor, loss: TokenLoss) ->
 
 
 @given(st.integers(0, 10_000))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_over_the_whole_vocabulary_they_are_those_of_torch(seed: int) -> None:
     student, teacher = drawn(seed, (3, 11), (3, 11))
     p, q = (torch.distributions.Categorical(logits=x.float()) for x in (student, teacher))
@@ -145,6 +153,29 @@ def test_the_gradient_is_exact_and_the_students_alone() -> None:
         moved[place] = step
         slope = float(cost(student.detach() + moved) - cost(student.detach() - moved)) / (2 * step)
         assert float(student.grad[place]) == pytest.approx(slope, rel=0.02, abs=2e-3)
+
+
+@pytest.mark.parametrize("chunk", [2, 64])
+def test_the_teacher_may_have_a_head_of_its_own(chunk: int) -> None:
+    student, teacher, head, other = (x.float() for x in drawn(9, (5, 3), (5, 4), (9, 3), (9, 4)))
+    expected, masses = token_divergence(student @ head.T, teacher @ other.T, TokenLoss(top_k=3))
+    found, coverage = chunked_divergence(student, teacher, head, TokenLoss(top_k=3), other, chunk)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert [coverage.student, coverage.teacher] == pytest.approx(masses.mean(-1).tolist())
+
+
+def test_surprise_is_minus_the_log_probability_of_each_token() -> None:
+    student, head = (x.float() for x in drawn(10, (5, 3), (9, 3)))
+    tokens = torch.tensor([0, 8, 3, 3, 1])
+    expected = -(student @ head.T).log_softmax(-1)[torch.arange(5), tokens]
+    assert torch.allclose(token_nll(student, tokens, head, chunk=2), expected, atol=1e-5)
+
+
+def test_the_loss_of_a_configuration_has_all_of_its_settings() -> None:
+    settings: dict[str, Any] = {"divergence": "jsd", "top_k": 7, "temperature": 0.7, "beta": 0.2}
+    for one in ("tail", "renormalise"):
+        chosen = {**settings, one: True}
+        assert token_loss(DistilConfig(**chosen)) == TokenLoss(**chosen)
 
 
 def test_positions_that_do_not_match_are_refused() -> None:

@@ -21,7 +21,7 @@ from fedoel.policies.torch.free import Decoding, FreePolicy
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy
 from fedoel.protocol.config import PolicyConfig
-from fedoel.protocol.prompts import WALKED, Style
+from fedoel.protocol.prompts import TREE_STYLE, Style
 from fedoel.server.distillation.free_text import TextDistillation
 from fedoel.server.distillation.losses import TokenLoss, reverse_kl
 from fedoel.server.distillation.opcd import RetentionTerm, Views, towards, train, with_retention
@@ -54,7 +54,7 @@ def score(policy: Policy, unders: list[Under]) -> list[LogProbs]:
     return ask_each(each_under(policy, unders), situations(), lambda each, own: each.score(own))
 
 
-def make(tiny_base: Path, cache: Path, style: Style = WALKED) -> TorchModel:
+def make(tiny_base: Path, cache: Path, style: Style = TREE_STYLE) -> TorchModel:
     config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
     model = TorchModel(load_base(config, cache), 512, style)
     rng = np.random.default_rng(1)

@@ -7,15 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
 
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.play import GameSpec, Trajectory, Turn
+from fedoel.protocol.records.events import Listener, RunFinished
+from fedoel.protocol.records.summary import Summary
 from fedoel.protocol.situation import Memory
 from fedoel.server.run_folder import STORED, prepare_folder, stored_config
 from fedoel.simulations.cli import INTERRUPTED, REFUSED, main
@@ -24,15 +26,15 @@ from fedoel.simulations.play import show
 from fedoel.simulations.scenario import load_scenario
 
 HELP_SECONDS = 0.25
-Save = Callable[[Path, dict[str, Any]], Path]
+Save = Callable[[Path, Summary], Path]
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch, save: Save, summary: dict[str, Any]) -> ModuleType:
+def engines(monkeypatch: pytest.MonkeyPatch, save: Save, summary: Summary) -> ModuleType:
     """Engines that leave the files of a run without playing."""
 
-    def leave_files(config: RunConfig, listener: Callable[[dict[str, Any]], None]) -> None:
-        listener({"event": "run_finished", "t": 1.0, "summary": "summary.json"})
+    def leave_files(config: RunConfig, listener: Listener) -> None:
+        listener(RunFinished(t=1.0, summary="summary.json"))
         (Path(config.out) / "events.jsonl").unlink(missing_ok=True)
         save(Path(config.out), summary)
 
@@ -161,8 +163,8 @@ def test_an_adapter_is_measured_in_the_scenario_of_its_run(tmp_path: Path) -> No
     assert scenario_of(tmp_path / "versions" / "v-1", "standard").name == "standard"
 
 
-def test_results_of_an_adapter_are_a_table(summary: dict[str, Any]) -> None:
-    results = {"cooking": summary["floors"]["random"], "none": {**summary["floors"]["random"], "turns_per_win": None}}
+def test_results_of_an_adapter_are_a_table(summary: Summary) -> None:
+    results = {"cooking": summary.floors.random, "none": replace(summary.floors.random, turns_per_win=None)}
     head, first, second = rates_table(results).splitlines()
     assert head.startswith("family")
     assert "20 % (14-26 %)" in first

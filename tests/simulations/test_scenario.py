@@ -40,7 +40,7 @@ def test_a_file_gives_its_name_and_its_settings_and_overrides_win(tmp_path: Path
     [
         ("clients = \n", "line 1"),
         ("clinets = 3\n", "unknown setting clinets"),
-        ("clients = 0\n", "clients must be more than zero"),
+        ("clients = 0\n", "clients must be an integer of at least 1"),
         ("games = 3\n", "table"),
     ],
 )

@@ -207,7 +207,7 @@ def test_cohorts_of_noisy_rounds_are_drawn_one_by_one() -> None:
     sizes = [len(cohort) for cohort in drawn]
     assert np.mean(sizes) == pytest.approx(100, abs=4) and np.std(sizes) == pytest.approx(7, abs=3)
     assert all(cohort != sorted(cohort) for cohort in drawn), "positions must be random"
-    strategy.consolidator.safeguards.secret = 7  # type: ignore[misc]
+    strategy.server.safeguards.secret = 7  # type: ignore[misc]
     assert strategy.draw(list(range(200)), 0, 1) != drawn[0], "who does not know the secret does not know the cohort"
 
 

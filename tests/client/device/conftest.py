@@ -22,13 +22,13 @@ from fedoel.server.operate.setup import enroll, init
 
 @dataclass(frozen=True)
 class Joined:
-    """A device and its server's folder."""
+    """A device that has joined, and its server's folder."""
 
     device: DeviceFolder
     server: Path
 
     def request(self, version: str = "v1", serial: int = 1) -> PlayRequest:
-        """Ask for play with a version, signed."""
+        """Return a signed request to play with a version."""
         spec = VectorSpec(
             "tactics", tactics.DIMENSION, tactics.VOCABULARY, version, ("frozen-lake",), 10, 50.0, 200.0
         )  # fmt: skip

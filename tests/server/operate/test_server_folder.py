@@ -157,7 +157,7 @@ def test_a_run_is_that_of_the_file_for_the_devices_that_are_there(server: Path, 
     assert (config.clients, config.out, config.privacy.keys) == (1, str(server / "run"), str(server / "fleet"))
     assert config.resume and config.strategy.name == "secure-mean" and config.strategy.patience > 1e5
     (server / "run.toml").write_text("cycles = 0")
-    with pytest.raises(ConfigError, match="cycles must be more than zero"):
+    with pytest.raises(ConfigError, match="cycles must be an integer of at least 1"):
         read_run(folder)
 
 

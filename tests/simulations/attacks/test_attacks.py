@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedoel.client.runtime import LocalRuntime
+from fedoel.client.runtime import SimulatedRuntime
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY, tactic_name
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.experience import Counters, ExperienceVector, VectorSpec
@@ -92,7 +92,7 @@ def collected(
     """Run, and read what each cycle collected."""
     folder = tmp_path / f"{attack}-{share}-{settings.get('strategy.name', 'mean')}"
     config = RunConfig.from_flat({**SETTINGS, "out": str(folder), "cache": str(cache), **settings})
-    runtime = LocalRuntime()
+    runtime = SimulatedRuntime()
     gang = Gang(runtime, config, ATTACKS[attack], malicious_of(10, share, 0))
     with server_identity():
         run(InProcessGrid(make_attacked_app(runtime, gang), 10, config.to_flat()), config, cache)
