@@ -198,7 +198,7 @@ def drill(fleet: LoopbackFleet, backend: str, only: Sequence[str] = ()) -> dict[
     chosen = [plans[name] for name in only] or list(plans.values())
     fleet.make(RUN.format(games=GAMES, cycles=len(chosen), backend=backend, strategy=STRATEGY))
     fleet.start("server")
-    fleet.wait(lambda: "4 devices may come in" in fleet.said("server"), LATEST)
+    fleet.wait(lambda: "4 devices may connect" in fleet.said("server"), LATEST)
     for name in NAMES:
         fleet.start(name)
     memory.start()

@@ -23,10 +23,10 @@ from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import Aggregate, Contribution, VectorSpec
 from ..protocol.messages import ACTION, PlayRequest, records_bytes, request_to_records
 from ..protocol.options import Option, options_of
-from .asking import Patience, send_and_receive
 from .cohort import sample, split, wait_for_nodes
+from .delivery import RetryWindow, send_and_receive
 from .life_cycle import ServerSide
-from .replies import Sorted, sort_replies
+from .replies import SortedReplies, sort_replies
 from .rounds import Traffic
 
 log = getLogger("flwr").log
@@ -170,7 +170,7 @@ class ExperienceStrategy(Strategy):
         arrived = sort_replies(replies, exchange.asked, exchange.request.spec, bool(exchange.request.plan))
         return None, self.conclude(server_round, arrived, exchange.downlink_bytes)
 
-    def conclude(self, server_round: int, arrived: Sorted, downlink_bytes: float) -> MetricRecord:
+    def conclude(self, server_round: int, arrived: SortedReplies, downlink_bytes: float) -> MetricRecord:
         """Aggregate what arrived in an exchange, and hand it on."""
         self.current = self.place(server_round)
         aggregate, refused = self._aggregate(arrived)
@@ -245,7 +245,7 @@ class ExperienceStrategy(Strategy):
         messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
         # Flower refuses to send nothing, which is what is asked of a part whose nodes have all left.
         replies = send_and_receive(grid, messages, timeout) if messages else []
-        patience = Patience(self.patience)
+        patience = RetryWindow(self.patience)
         while messages and all(reply.has_error() for reply in replies) and patience.wait():
             messages = self._ask_again()
             replies = send_and_receive(grid, messages, timeout)
@@ -293,7 +293,7 @@ class ExperienceStrategy(Strategy):
             self._cohort = cycle, split(cohort, self.exchanges, self.seed, cycle)
         return [node for node in self._cohort[1][exchange - 1] if node in nodes]
 
-    def _aggregate(self, arrived: Sorted) -> tuple[Aggregate | None, dict[str, int]]:
+    def _aggregate(self, arrived: SortedReplies) -> tuple[Aggregate | None, dict[str, int]]:
         """Aggregate what can be used; None when there is nothing, or the strategy refuses all of it."""
         refused = dict(arrived.refused)
         if not arrived.contributions:

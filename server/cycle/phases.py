@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...protocol.errors import FedoelError
 from ...protocol.host.files import move_into_place, write_whole
 from ..events import Advance, EventLog
-from ..memory import give_back
+from ..memory import return_free_memory
 
 Result = TypeVar("Result")
 
@@ -67,7 +67,7 @@ class Phases:
         with self.log.phase(cycle, name, total) as advance:
             result = work(advance)
             self.keep(cycle, name, form.write(result))
-        give_back()
+        return_free_memory()
         return result
 
     def finished(self, cycle: int, name: str) -> bool:

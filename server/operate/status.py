@@ -1,4 +1,4 @@
-"""The verb ``server status``: certificate, devices and run, from the folder and a SuperLink that answers."""
+"""The verb ``server status``: the state of SuperLink, certificate, devices and run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .roll import Roll, read_roll
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """Print how the fleet is; exit with 0 if the SuperLink answers, else with 1."""
+    """Print the fleet's status; return the exit code 0 if the SuperLink answers, else 1."""
     folder, settings = open_folder(arguments.dir)
     roll, fleet = read_roll(folder.roll), Fleet(folder, settings)
     running = fleet.running()
@@ -26,9 +26,9 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def devices(roll: Roll, nodes: dict[int, str], states: dict[str, str]) -> list[str]:
-    """Say who belongs to the fleet, and who of them is there."""
-    gone = len(roll.devices) - len(roll.active)
-    lines = [f"devices: {len(roll.active)} enrolled, {gone} revoked"]
+    """Return lines with the fleet's devices and the status of their nodes."""
+    revoked = len(roll.devices) - len(roll.active)
+    lines = [f"devices: {len(roll.active)} enrolled, {revoked} revoked"]
     for device in roll.active:
         state = states.get(nodes.get(device.number, ""), "unknown")
         lines.append(f"  {device.number:>4}  {device.name:<32}  {state}")
@@ -36,9 +36,9 @@ def devices(roll: Roll, nodes: dict[int, str], states: dict[str, str]) -> list[s
 
 
 def run(folder: ServerFolder) -> list[str]:
-    """Say how far the run is."""
+    """Return lines with the finished cycles of the run."""
     if not (folder.run / STORED).exists():
-        return ["run: not begun"]
+        return ["run: not started"]
     cycles = stored_config(folder.run).cycles
     records = read_summary(folder.run).cycles if (folder.run / NAME).exists() else ()
     return [f"run: {max(0, len(records) - 1)} of {cycles} cycles"] + [
@@ -52,4 +52,4 @@ def _server(folder: ServerFolder, settings: Settings, running: bool) -> str:
     days = (certificate.not_valid_after_utc - datetime.now(UTC)).days
     state = "answers" if running else "does not answer"
     renew = "" if days > 30 else "; renew it: fedoel server init, with the same --host, then start the server again"
-    return f"server: the SuperLink {state} on {settings.listen}; its certificate holds for {days} days{renew}"
+    return f"server: the SuperLink {state} on {settings.listen}; its certificate is valid for {days} days{renew}"

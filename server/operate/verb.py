@@ -1,4 +1,4 @@
-"""The verb ``server``: hands on to what is asked of it."""
+"""The verb ``server``: dispatches to its subcommands."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ MODULES = {"init": "setup", "enroll": "setup", "revoke": "setup", "start": "star
 
 
 def run_verb(arguments: argparse.Namespace) -> int:
-    """Do one of ``init``, ``enroll``, ``revoke``, ``start`` and ``status``."""
+    """Run ``init``, ``enroll``, ``revoke``, ``start`` or ``status``."""
     function = getattr(import_module(f".{MODULES[arguments.what]}", __package__), arguments.what)
     return int(function(arguments))

@@ -1,7 +1,6 @@
-"""The lower bound: every client learns from what it has played itself, and is measured on everybody's held-out games.
+"""The lower bound: every client learns from its own play only, and is evaluated on the held-out games of all.
 
-Each client's run is the fleet's own, with the nodes of all others away. It pays for all of the learning itself, and
-sends nothing.
+Each client's run is the federated run with the nodes of all other clients absent. Nothing is sent.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from ..engines import check
 from ..inprocess import run_inprocess
 from .baseline import in_the_open
 
-MEASURED = ("evaluate",)  # phases that learning does not need
+MEASURED = ("evaluate",)  # phases that are not needed for learning
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalOnly:
-    """One run for each client, and their mean.
+    """One run per client, and the mean of their results.
 
     Parameters
     ----------
     first
-        How many clients are run, the first ones; 0 for all. With the partition by family, families come in turn.
+        Number of clients to run, starting with the first; 0 means all. A partition by family alternates families.
     """
 
     NAME: ClassVar[str] = "local-only"
@@ -43,7 +42,7 @@ class LocalOnly:
     first: int = 0
 
     def check(self, config: RunConfig) -> RunConfig:
-        """Leave out what only a fleet needs: the teacher is hardly measured."""
+        """Return the configuration with the fewest games for the teacher, whose results are not reported."""
         if not 0 <= self.first <= config.clients:
             raise ConfigError(f"local-only first={self.first}: there are {config.clients} clients")
         alone = replace(in_the_open(config, self), games=replace(config.games, held_out_teacher=1))
@@ -51,30 +50,30 @@ class LocalOnly:
         return alone
 
     def run(self, config: RunConfig, listener: Listener | None = None) -> None:
-        """Run the clients one after the other; what they share, the warm start and its measures, is made once."""
+        """Run the clients one after the other; they share the warm start and its evaluation."""
         out, summaries = Path(config.out), list[Summary]()
         folders = [out / f"client-{client}" for client in range(self.first or config.clients)]
         for client, folder in enumerate(folders):
-            own = replace(config, out=str(folder), resume=folder.exists())
-            prepare_folder(own)
+            client_config = replace(config, out=str(folder), resume=folder.exists())
+            prepare_folder(client_config)
             if client:
                 lend_cycle(folders[0], folder)
-            run_inprocess(own, listener, present=(client,))
+            run_inprocess(client_config, listener, present=(client,))
             summaries.append(read_summary(folder))
         write_summary(out, merged(summaries, config))
 
 
 def merged(summaries: Sequence[Summary], config: RunConfig) -> Summary:
-    """Return one summary of clients that learned alone: means of rates, sums of seconds."""
+    """Merge the clients' summaries: means of rates, sums of seconds."""
     by_cycle = zip(*(summary.cycles for summary in summaries), strict=True)
     cycles = tuple(_merged_cycle(records, config.clients) for records in by_cycle)
     return replace(summaries[0], config=config.to_flat(), cycles=cycles)
 
 
 def mean_stats(stats: Sequence[Stats]) -> Stats:
-    """Mean of some results on the same games; the interval is that of one client's number of games.
+    """Return the mean of clients' results on the same games, with the interval for one client's number of games.
 
-    What a win costs is the cost of all episodes over all wins, where every client has won something.
+    The cost per win is the cost of all episodes over the number of all wins; None if a client has no win.
     """
     rate, episodes = fmean(client.win_rate for client in stats), stats[0].episodes
     low, high = wilson(rate * episodes, episodes)
@@ -94,7 +93,7 @@ def _cost(stats: Sequence[Stats], name: str) -> float | None:
 
 
 def _merged_cycle(records: Sequence[CycleRecord], clients: int) -> CycleRecord:
-    """One cycle; the seconds of devices are those of a fleet of so many."""
+    """Merge the clients' records of one cycle; device seconds are extrapolated to a fleet of `clients`."""
     first, decided = records[0], Counter(record.decision for record in records)
     seconds: Counter[str] = Counter()
     for record in records:

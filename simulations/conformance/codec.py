@@ -24,7 +24,7 @@ STEP = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """An encoder, and the name by which a run finds it."""
+    """An encoder, and its name in a run's configuration."""
 
     name: str
     encoder: Encoder
@@ -36,7 +36,7 @@ class Named:
 
     @property
     def empty(self) -> TeacherContext:
-        """The empty context, as the server has it."""
+        """The empty context, in the server's form."""
         return no_context(self.encoder.dimension)
 
     def gradient_and_fisher(self, advantages: Floats, first: int = 0, last: int | None = None) -> tuple[Floats, Floats]:
@@ -59,7 +59,7 @@ class Named:
 
 
 def advantages(seed: int = 0) -> Floats:
-    """One number a turn."""
+    """Return a random advantage for each turn."""
     return np.random.default_rng(seed).normal(size=len(turns()))
 
 
@@ -91,7 +91,7 @@ def gradient_and_fisher_are_vectors(named: Named) -> None:
         demand(vector.shape == (named.encoder.dimension,), f"the {name} has shape {vector.shape}")
         demand(np.isfinite(vector).all(), f"the {name} is not finite")
     demand((fisher >= 0).all(), "the Fisher diagonal is negative somewhere")
-    demand(fisher.any(), "the Fisher diagonal of a dozen games is zero: the context could never move")
+    demand(fisher.any(), "the Fisher diagonal of a dozen games is zero: no step is possible")
 
 
 def gradient_and_fisher_are_sums_over_turns(named: Named) -> None:
@@ -99,7 +99,10 @@ def gradient_and_fisher_are_sums_over_turns(named: Named) -> None:
     weights, half = advantages(), len(turns()) // 2
     whole, one, other = (named.gradient_and_fisher(weights, *part) for part in ((0, None), (0, half), (half, None)))
     for total, left, right in zip(whole, one, other, strict=True):
-        demand(np.allclose(total, left + right, rtol=1e-3, atol=1e-4), "a sum over all turns is not that of its parts")
+        demand(
+            np.allclose(total, left + right, rtol=1e-3, atol=1e-4),
+            "the sum over all turns is not that of its parts",
+        )
 
 
 def gradients_follow_the_advantage(named: Named) -> None:
@@ -142,7 +145,7 @@ def an_additive_context_adds_its_offsets(named: Named) -> None:
 
 
 def the_gradient_leads_uphill(named: Named) -> None:
-    """A small step along the gradient makes what was rewarded more likely."""
+    """A small step along the gradient increases the objective."""
     weights = advantages()
     gradient, _ = named.gradient_and_fisher(weights)
     norm = float(np.linalg.norm(gradient))
@@ -152,7 +155,7 @@ def the_gradient_leads_uphill(named: Named) -> None:
 
 
 def goes_through_whole_runs(named: Named) -> None:
-    """A federation of eight devices goes through two cycles with it, and repeats to the bit."""
+    """A federation of eight devices completes two cycles with it, reproducibly to the bit."""
     named.check_runs()
     go_through_a_run(codec__name=named.name)
 

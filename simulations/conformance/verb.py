@@ -1,4 +1,4 @@
-"""The verb ``check-plugin``: find out what a plug-in is, and check that it does what one must do."""
+"""The verb ``check-plugin``: determine the kind of a plug-in, and run its conformance checks."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ EXAMPLE = "write module:Name, e.g. my_package.mine:Mine"
 
 
 def run_verb(arguments: argparse.Namespace) -> int:
-    """Check a plug-in and print what came out; 1 if a check failed."""
+    """Run the checks of a plug-in and print their outcomes; return the exit code, 1 if a check failed."""
     kind, outcomes = check_plugin(arguments.plugin)
     print(f"{arguments.plugin} is a {kind}")
     for outcome in outcomes:
         print(outcome)
-    counts = {result: sum(each.result == result for each in outcomes) for result in (PASSED, FAILED, SKIPPED)}
+    counts = {result: sum(outcome.result == result for outcome in outcomes) for result in (PASSED, FAILED, SKIPPED)}
     print(f"{counts[PASSED]} passed, {counts[FAILED]} failed, {counts[SKIPPED]} skipped")
     return int(counts[FAILED] > 0)
 
 
 def check_plugin(name: str, kind: str = "") -> tuple[str, list[Outcome]]:
-    """Check a plug-in.
+    """Run the checks of a plug-in.
 
     Parameters
     ----------
     name
-        ``module:Name``; with a kind also the name of what is installed.
+        ``module:Name``, or the name of an installed plug-in.
     kind
-        What it should be; found out if it is not said.
+        Its kind; determined from the plug-in if empty.
 
     Returns
     -------
     kind, outcomes
-        What it is, and what each check found.
+        Its kind, and the outcome of each check.
 
     Raises
     ------
     ConfigError
-        If there is no such thing, or it is nothing that can be plugged in.
+        If the plug-in cannot be found, or is of no known kind.
     """
     kind = kind or kind_of(name)
     if kind == "strategy":
@@ -62,18 +62,18 @@ def check_plugin(name: str, kind: str = "") -> tuple[str, list[Outcome]]:
 
 
 def kind_of(name: str) -> str:
-    """Say which kind of plug-in something is.
+    """Return the kind of a plug-in.
 
     Raises
     ------
     ConfigError
-        If it is none, or there is nothing of that name.
+        If the plug-in cannot be found, or its kind cannot be determined.
     """
     if ":" not in name:
-        found = [kind for kind, point in POINTS.items() if name in point.installed()]
-        if len(found) != 1:
-            raise ConfigError(f"{name!r} is installed as {' and '.join(found) or 'no plug-in'}: {EXAMPLE}")
-        return found[0]
+        kinds = [kind for kind, point in POINTS.items() if name in point.installed()]
+        if len(kinds) != 1:
+            raise ConfigError(f"{name!r} is installed as {' and '.join(kinds) or 'no plug-in'}: {EXAMPLE}")
+        return kinds[0]
     plugin = POINTS["strategy"].find(name, {})
     if isinstance(plugin, type) and issubclass(plugin, ExperienceStrategy):
         return "strategy"

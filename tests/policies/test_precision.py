@@ -13,8 +13,10 @@ from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.precision import HalfLinear, pick_precision
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.situation import Memory, Situation
-from fedoel.server.distillation.opcd import Schedule, reverse_kl, towards, train
-from fedoel.server.distillation.rehearsal import Rehearsal
+from fedoel.server.distillation.losses import reverse_kl
+from fedoel.server.distillation.opcd import towards, train
+from fedoel.server.distillation.optimise import Schedule
+from fedoel.server.distillation.training_states import TrainingStates
 
 
 def config(base: Path) -> PolicyConfig:
@@ -80,7 +82,9 @@ def test_training_in_half_precision_learns_and_is_repeatable(tiny_base: Path, tm
     made = []
     for _ in range(2):
         model.load({})
-        losses = train(Rehearsal.prepare(model, situations()), towards(targets, reverse_kl), Schedule(30, 6, 2e-2), 0)
+        losses = train(
+            TrainingStates.prepare(model, situations()), towards(targets, reverse_kl), Schedule(30, 6, 2e-2), 0
+        )
         assert losses[-1] < 0.25 * losses[0]
         made.append(model.adapter())
     assert all(np.array_equal(made[0][name], made[1][name]) for name in made[0])

@@ -128,7 +128,7 @@ def test_the_card_says_what_the_manifest_says(made: Made, tmp_path: Path) -> Non
     bare = (tmp_path / "bare" / "README.md").read_text()
     for words in (made.policy.version, made.model.base.digest, "tactics", "+2.50", "75 %", "it wins more"):
         assert words in bare
-    assert "not checked" in bare and "have not been attacked" in bare and str(made.run) not in bare
+    assert "not verified" in bare and "were not audited" in bare and str(made.run) not in bare
     (made.run / "privacy-card.md").write_text("# Privacy card\n")
     (made.run / "privacy-card.json").write_text("{}")
     promise = PrivacyPromise(mechanism="distributed", epsilon=2.0)
@@ -140,7 +140,7 @@ def test_the_card_says_what_the_manifest_says(made: Made, tmp_path: Path) -> Non
         for path in (made.run / "privacy-card.md", made.run / "summary.json", made.run / "keys" / "fleet.pub"):
             path.unlink()
     full = (tmp_path / "full" / "README.md").read_text()
-    assert "signature checked" in full and "[privacy-card.md]" in full and "| epsilon | 2.0 |" in full
+    assert "signature verified" in full and "[privacy-card.md]" in full and "| epsilon | 2.0 |" in full
     assert (tmp_path / "full" / "privacy-card.md").exists()
     assert (tmp_path / "full" / "manifest.json").read_text() == (made.folder / "manifest.json").read_text()
 

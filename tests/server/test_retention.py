@@ -22,11 +22,12 @@ from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.prompts import TREE_STYLE, Style
-from fedoel.server.distillation.free_text import FreeText
-from fedoel.server.distillation.losses import TokenLoss
-from fedoel.server.distillation.opcd import Retained, Schedule, Views, optimise, retaining, reverse_kl, towards, train
-from fedoel.server.distillation.rehearsal import Rehearsal
+from fedoel.server.distillation.free_text import TextDistillation
+from fedoel.server.distillation.losses import TokenLoss, reverse_kl
+from fedoel.server.distillation.opcd import RetentionTerm, Views, towards, train, with_retention
+from fedoel.server.distillation.optimise import Schedule, optimise
 from fedoel.server.distillation.retention import Retention
+from fedoel.server.distillation.training_states import TrainingStates
 
 from .test_opcd import situations
 
@@ -70,7 +71,7 @@ def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
 def test_the_student_with_the_context_is_the_policy_with_it_and_can_be_trained(model: TorchModel, name: str) -> None:
     states, under = situations(), drawn(name)
     asked = score(TorchPolicy(model, model.adapter()), under)
-    found = Retention(under, 1.0).commands(Rehearsal.prepare(model, states), states, range(12), "now")
+    found = Retention(under, 1.0).commands(TrainingStates.prepare(model, states), states, range(12), "now")
     assert all(np.allclose(mine.detach().numpy(), theirs, atol=1e-5) for mine, theirs in zip(found, asked, strict=True))
     assert not np.allclose(asked[0], TorchPolicy(model, model.adapter()).score(states)[0], atol=1e-3)
     gradients = torch.autograd.grad(found[0][0] + found[7][1], model.trained)
@@ -88,15 +89,15 @@ def test_retention_keeps_the_student_with_the_context_near_the_teacher(model: To
     apart = []
     for weight in (0.0, 4.0):
         model.load(start)
-        retained = Retained(Retention(under, weight, 14, views.context), states, towards(kept, reverse_kl))
-        objective = retaining(told, None, weight, views)
-        train(Rehearsal.prepare(model, states), objective, Schedule(20, 6, 2e-2), 0, retained=retained)
+        retained = RetentionTerm(Retention(under, weight, 14, views.context), states, towards(kept, reverse_kl))
+        objective = with_retention(told, None, weight, views)
+        train(TrainingStates.prepare(model, states), objective, Schedule(20, 6, 2e-2), 0, retained=retained)
         scored = score(TorchPolicy(model, model.adapter()), under)
         apart.append(np.mean([(np.exp(s) * (s - t)).sum() for s, t in zip(scored, kept, strict=True)]))
     assert apart[1] < 0.5 * apart[0]
     # Six steps of the first training, in which it only looked on, and all of the second.
     assert len(views.context) == (6 + 20) * 6
-    assert set(views.end(36)) == {"without_context", "with_context"}
+    assert set(views.means(36)) == {"without_context", "with_context"}
     assert np.mean(views.context[:36]) == pytest.approx(apart[0], rel=0.5)
 
 
@@ -110,8 +111,10 @@ def test_looking_on_changes_nothing(model: TorchModel) -> None:
     told = [np.log(np.array([0.9, *[0.025] * 4], np.float32)) for _ in states]
     for under in ([], drawn("words"), drawn("mixed"), [outside] * 12):
         model.load(start)
-        retained = None if not under else Retained(Retention(under, 0.0), states, towards(told, reverse_kl))
-        train(Rehearsal.prepare(model, states), towards(told, reverse_kl), Schedule(4, 6, 1e-2), 0, retained=retained)
+        retained = None if not under else RetentionTerm(Retention(under, 0.0), states, towards(told, reverse_kl))
+        train(
+            TrainingStates.prepare(model, states), towards(told, reverse_kl), Schedule(4, 6, 1e-2), 0, retained=retained
+        )
         made.append(model.adapter())
     assert all(np.array_equal(made[0][name], other[name]) for other in made[1:] for name in start)
 
@@ -124,11 +127,11 @@ def test_retention_of_text_that_is_written_freely(tiny_base: Path, tmp_path: Pat
     for weight in (0.0, 3.0):
         model.load(start)
         retention = Retention(under, weight)
-        text = FreeText(model, states, teachers, DECODING, losses, 0, retention=retention)
+        text = TextDistillation(model, states, teachers, DECODING, losses, 0, retention=retention)
         optimise(model, text.rows, text.step, Schedule(20, 6, 2e-2), 0)
-        assert len(text.seen) == len(retention.seen) == 20
-        first.append(retention.seen[0])
-        last.append(np.mean(retention.seen[-6:]))
+        assert len(text.divergences) == len(retention.divergences) == 20
+        first.append(retention.divergences[0])
+        last.append(np.mean(retention.divergences[-6:]))
     # Before anything is learned, the student with the context is the teacher.
     assert max(map(abs, first)) < 1e-5
     assert 0 <= last[1] < 0.5 * last[0]

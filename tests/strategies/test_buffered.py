@@ -132,7 +132,7 @@ def test_a_client_that_fails_does_not_fill_the_buffer_and_is_free_again() -> Non
 
 @pytest.mark.parametrize("patience", [0.0, 1e6])
 def test_where_nobody_is_ready_all_are_asked_again(monkeypatch: pytest.MonkeyPatch, patience: float) -> None:
-    monkeypatch.setattr("fedoel.strategies.asking.AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("fedoel.strategies.delivery.RETRY_SECONDS", 0.0)
     server, grid = run(late=0, cycles=1, tired=2, buffer_size=CLIENTS, patience=patience)
     assert grid.asked == [[0, 1, 2, 3]] * (3 if patience else 1)
     assert sums(server) == pytest.approx([1111.0 if patience else 0.0], rel=HALF)

@@ -116,7 +116,7 @@ def test_what_points_away_from_the_servers_own_experience_does_not_count(kind: t
     assert spoilt.cohort == HONEST + 8
     lost = spoilt.vector.gradient / (HONEST + 8) - clean.vector.gradient / HONEST
     assert np.linalg.norm(lost) < 0.1 * np.linalg.norm(clean.vector.gradient / HONEST)
-    with pytest.raises(VectorError, match="no vector points"):
+    with pytest.raises(VectorError, match="no vector has a positive cosine"):
         trusted(own, kind).aggregate(bad)
 
 

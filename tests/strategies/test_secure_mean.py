@@ -299,7 +299,7 @@ def test_other_replies_are_refused(reply: RecordDict) -> None:
 def test_devices_that_are_not_ready_are_asked_again(monkeypatch: pytest.MonkeyPatch, kind: type[SecureMean]) -> None:
     """Nobody wants to play, twice; the third time they do, and it is the same exchange."""
     asked: list[str] = []
-    monkeypatch.setattr("fedoel.strategies.asking.AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("fedoel.strategies.delivery.RETRY_SECONDS", 0.0)
 
     def tired(phase: str, client: int, step: Step) -> None:
         asked.append(phase)
@@ -331,7 +331,7 @@ def test_a_round_that_fails_closed_is_tried_again_unless_it_has_spent_budget(
     monkeypatch: pytest.MonkeyPatch, phase: str, noise: float
 ) -> None:
     """Too many drop out once, in any phase; when they are back, the sum is that of all of them."""
-    monkeypatch.setattr("fedoel.strategies.asking.AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("fedoel.strategies.delivery.RETRY_SECONDS", 0.0)
     failures: list[int] = []
 
     def cut(here: str, client: int, step: Step) -> None:

@@ -180,9 +180,9 @@ def test_the_command_line_refuses_with_a_remedy(
     (server / "device.pub").write_text("nonsense")
     for words, said in (
         (["server", "start", str(tmp_path)], "fedoel server init"),
-        (["server", "enroll", str(server), "nowhere.pub"], ".pub file that a device has made"),
+        (["server", "enroll", str(server), "nowhere.pub"], ".pub file that the device made"),
         (["server", "enroll", str(server), str(server / "device.pub")], "not a device's public keys"),
-        (["server", "revoke", str(server), "nobody"], "enrolled are: nobody yet"),
+        (["server", "revoke", str(server), "nobody"], "enrolled are: none yet"),
         (["server", "init", str(tmp_path / "other"), "--host", "a.example.org"], "choose an empty folder"),
         (["server", "init", str(tmp_path / "new"), "--host", "a b"], "HOST:PORT"),
     ):
@@ -198,7 +198,7 @@ def test_status_says_how_the_fleet_is(
     capsys.readouterr()
     assert main(["server", "status", str(server)]) == 1
     said = capsys.readouterr().out
-    assert "does not answer" in said and "1 enrolled, 0 revoked" in said and "run: not begun" in said
+    assert "does not answer" in said and "1 enrolled, 0 revoked" in said and "run: not started" in said
 
 
 def test_models_are_known_by_their_digest(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from fedoel.protocol.experience import Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.server.app import run
 from fedoel.simulations.attacks.app import Gang, cells_of, make_attacked_app, malicious_of
-from fedoel.simulations.attacks.vectors import ATTACKS, Seen
+from fedoel.simulations.attacks.vectors import ATTACKS, Knowledge
 from fedoel.simulations.grid import InProcessGrid
 from fedoel.simulations.identity import server_identity
 
@@ -38,9 +38,9 @@ def vector(seed: int, spec: VectorSpec = SPEC) -> ExperienceVector:
 
 
 def said(name: str, seed: int = 0) -> ExperienceVector:
-    fellows = [vector(seed) for seed in range(3)]
+    colluders = [vector(seed) for seed in range(3)]
     old = VectorSpec(**{**{f: getattr(SPEC, f) for f in VectorSpec.__dataclass_fields__}, "policy_version": "v1"})
-    return ATTACKS[name](Seen(fellows[1], vector(9, old), fellows, np.random.default_rng(seed)))
+    return ATTACKS[name](Knowledge(colluders[1], vector(9, old), colluders, np.random.default_rng(seed)))
 
 
 def cosine(one: Any, other: Any) -> float:

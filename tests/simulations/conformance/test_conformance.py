@@ -227,8 +227,8 @@ class Wide(TacticsBackend):
 
 BUGS: dict[str, tuple[Any, str, str]] = {
     "Averages": (Averages, "strategy", "is it a mean"),
-    "Scribbles": (Scribbles, "strategy", "changed in place"),
-    "Gambles": (Gambles, "strategy", "the second time it was another"),
+    "Scribbles": (Scribbles, "strategy", "modified in place"),
+    "Gambles": (Gambles, "strategy", "the second aggregate differs"),
     "Favours": (Favours, "strategy", "other node ids gave another aggregate"),
     "Lonely": (Lonely, "strategy", "A single contribution"),
     "Divides": (Divides, "strategy", "the aggregate is not finite"),
@@ -245,7 +245,7 @@ BUGS: dict[str, tuple[Any, str, str]] = {
     "Stuck": (family(Stuck), "game", "all gave the same transcript"),
     "Wordless": (family(Wordless), "game", "shows an empty text"),
     "Twice": (family(Twice), "game", "listed twice"),
-    "Sticky": (family(Sticky), "game", "of the episode before is left"),
+    "Sticky": (family(Sticky), "game", "does not restore the initial state"),
     "Unnormalised": (Unnormalised, "policy", "do not add up to one"),
     "Renamed": (Renamed, "policy", "and the device 'mine'"),
     "Deaf": (Deaf, "policy", "mean KL to the teacher"),
@@ -284,7 +284,7 @@ def test_the_command_says_what_failed_and_exits_with_one(
     monkeypatch.setattr("fedoel.simulations.conformance.strategy.go_through_a_run", lambda **settings: None)
     assert main(["check-plugin", f"{planted}:Averages"]) == 1
     said = capsys.readouterr().out
-    assert said.startswith("planted_bugs:Averages is a strategy\n") and "  FAIL  When all devices say" in said
+    assert said.startswith("planted_bugs:Averages is a strategy\n") and "  FAIL  If all devices send" in said
     assert said.endswith("7 passed, 1 failed, 0 skipped\n")
     assert main(["check-plugin", f"{planted}:Nothing"]) == 2
 
