@@ -102,7 +102,7 @@ def test_the_doctor_names_what_fails_and_a_remedy(joined: Joined, monkeypatch: p
     monkeypatch.setattr("fedoel.client.device.doctor.probe", lambda host, port, authority: -200.0)
     assert failing() == {}
     (device.fleet / "members").write_text("nonsense")
-    assert "something else" in failing()["a member of the fleet"]
+    assert "malformed" in failing()["a member of the fleet"]
 
 
 def test_the_doctor_compares_models_by_their_digest_and_looks_for_what_plays_them(
