@@ -5,7 +5,7 @@ Imports the standard library only: a device looks up codecs, games and policies 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -50,25 +50,39 @@ class Point:
             If there is nothing of that name, or it cannot be imported.
         """
         if ":" in name:
-            return self._import(name)
+            return import_object(name, self.setting)
         if name in built_in:
             found = built_in[name]
-            return self._import(found) if isinstance(found, str) else found
+            return import_object(found, self.setting) if isinstance(found, str) else found
         if (point := self.installed().get(name)) is not None:
-            try:
-                return point.load()
-            except (ImportError, AttributeError) as error:
-                raise ConfigError(f"{self.what} {name!r} is installed but cannot be imported: {error}") from error
+            return _load(point.load, f"{self.what} {name!r} is installed but")
         choices = ", ".join(dict.fromkeys([*built_in, *sorted(self.installed())]))
         raise ConfigError(f"unknown {self.setting} {name!r}; known are {choices}, or name 'module:Name'")
 
-    def _import(self, name: str) -> object:
-        module, _, attribute = name.partition(":")
-        try:
-            found: object = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"{self.setting} {name!r} cannot be imported: {error}") from error
-        return found
+
+def import_object(name: str, what: str) -> object:
+    """Import ``module:Name``.
+
+    Parameters
+    ----------
+    what
+        What an error calls it.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    return _load(lambda: getattr(import_module(module), attribute), f"{what} {name!r}")
+
+
+def _load(load: Callable[[], object], subject: str) -> object:
+    try:
+        return load()
+    except Exception as error:  # the module of a plug-in is code of others: anything may be wrong with it
+        reason = f"{error}" if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{subject} cannot be imported: {reason}") from error
 
 
 POINTS: Mapping[str, Point] = MappingProxyType(

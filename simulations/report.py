@@ -1,8 +1,7 @@
-"""The verb ``report``: everything about a run in one HTML file that needs nothing else, read with any browser."""
+"""Everything about a run in one HTML file that needs nothing else, read with any browser."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
 from ..server.events import Event, read_events, seconds_by_phase
-from .figures import draw_learning_curve, inline_svg
+from .figures import inline_svg
 from .report_page import PAGE
 from .summary import (
     FLOORS,
@@ -27,15 +26,6 @@ from .summary import (
 )
 
 Row = Sequence[object]
-
-
-def run_verb(arguments: argparse.Namespace) -> int:
-    """Write report and figures of a run again, and print their paths."""
-    run = Path(arguments.run).expanduser()
-    report = write_report(run)
-    for path in (report, *draw_learning_curve(load_summary(run), run)):
-        print(path)
-    return 0
 
 
 def write_report(run: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedoel.simulations.cli import parser
+from fedoel.cli.main import make_parser
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "deploy").glob("Containerfile.*"))
@@ -57,5 +57,5 @@ def test_a_container_runs_a_verb_that_there_is(path: Path) -> None:
     steps = dict(instructions(path))
     words: list[str] = [*json.loads(steps["ENTRYPOINT"]), *json.loads(steps["CMD"])]
     assert words[0] in PROJECT["project"]["scripts"]
-    arguments = parser().parse_args(words[1:])
+    arguments = make_parser().parse_args(words[1:])
     assert arguments.what == "start" and arguments.dir.startswith("/var/lib/fedoel/")

@@ -1,8 +1,7 @@
-"""The verb ``device join``: keys are made on the device, its card goes out, and the fleet's bundle comes in."""
+"""Joining a fleet: keys are made on the device, its card goes out, and the fleet's bundle comes in."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from cryptography import x509
@@ -23,33 +22,51 @@ from ...protocol.fleet.enrolment import (
 from ...protocol.fleet.members import read_members
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
 from ...protocol.host.secret_file import write_secret
-from .folder import DeviceFolder, folder_at
+from .folder import DeviceFolder
 from .settings import TEMPLATE, hours_of
 
 SERVER = "server"  # file with the address that a person has given
 
 
-def join(arguments: argparse.Namespace) -> int:
-    """Make keys and write the card; with a bundle, take it in. Either half can be done again."""
-    folder = folder_at(arguments.dir)
-    hours_of(arguments.hours)
-    authority = _certificate(arguments.ca) if arguments.ca else None
-    if arguments.server:
-        check_address(arguments.server)
+def join(
+    folder: DeviceFolder,
+    name: str | None = None,
+    bundle: Path | None = None,
+    server: str | None = None,
+    ca: Path | None = None,
+    hours: str = "",
+) -> int:
+    """Make keys and write the card; with a bundle, take it in. Either half can be done again.
+
+    Parameters
+    ----------
+    name
+        What the device calls itself; makes its keys.
+    bundle
+        What the server has written for it.
+    server, ca
+        Address and authority that a bundle must name.
+    hours
+        When the device plays, as in `device.toml`.
+    """
+    hours_of(hours)
+    authority = _certificate(ca) if ca else None
+    if server:
+        check_address(server)
     try:
-        if arguments.name:
-            card = make_card(folder, check_name(arguments.name), arguments.hours)
+        if name:
+            card = make_card(folder, check_name(name), hours)
             print(f"hand {card} to whoever runs the server: fedoel server enroll DIR {card.name}")
         elif not folder.identity.exists():
-            raise ConfigError(f"{folder.path} has no keys yet: run `fedoel device join {arguments.dir} --name NAME`")
+            raise ConfigError(f"{folder.path} has no keys yet: run `fedoel device join {folder.path} --name NAME`")
         if authority:
             folder.authority.write_bytes(authority)
-        if arguments.server:
-            (folder.path / SERVER).write_text(arguments.server, encoding="ascii")
-        if arguments.bundle:
-            bundle = take_bundle(folder, Path(arguments.bundle).expanduser())
-            print(f"{bundle.name} is device {bundle.number} of the fleet at {bundle.server}")
-            print(f"next: fedoel device doctor {arguments.dir}, then fedoel device start {arguments.dir}")
+        if server:
+            (folder.path / SERVER).write_text(server, encoding="ascii")
+        if bundle:
+            taken = take_bundle(folder, bundle)
+            print(f"{taken.name} is device {taken.number} of the fleet at {taken.server}")
+            print(f"next: fedoel device doctor {folder.path}, then fedoel device start {folder.path}")
     except OSError as error:
         raise ConfigError(f"{error.filename or folder.path}: {error.strerror}; choose another folder") from error
     return 0
@@ -111,9 +128,9 @@ def take_bundle(folder: DeviceFolder, path: Path) -> Bundle:
     return bundle
 
 
-def _certificate(path: str) -> bytes:
+def _certificate(path: Path) -> bytes:
     try:
-        text = Path(path).expanduser().read_bytes()
+        text = path.read_bytes()
         x509.load_pem_x509_certificate(text)
         return text
     except (OSError, ValueError) as error:

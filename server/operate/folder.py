@@ -113,15 +113,14 @@ def write_settings(folder: ServerFolder, settings: Settings) -> None:
     write_whole(folder.path / SETTINGS, ("\n".join(lines) + "\n").encode())
 
 
-def open_folder(path: str) -> tuple[ServerFolder, Settings]:
-    """Find a server's folder and read its settings.
+def read_settings(folder: ServerFolder) -> Settings:
+    """Read what `write_settings` has written.
 
     Raises
     ------
     ConfigError
         If it is none, or its settings cannot be used.
     """
-    folder = ServerFolder(Path(path).expanduser().absolute())
     file = folder.path / SETTINGS
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -132,4 +131,4 @@ def open_folder(path: str) -> tuple[ServerFolder, Settings]:
         raise ConfigError(f"{folder.path} is no server's folder: make one with `fedoel server init`") from error
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(f"{file} cannot be used ({error}): it needs hosts, port and listen") from error
-    return folder, settings
+    return settings

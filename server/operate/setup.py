@@ -1,8 +1,7 @@
-"""The verbs ``server init``, ``enroll`` and ``revoke``: a fleet's keys, and who belongs to it."""
+"""Making a fleet, enrolling devices and revoking them: a fleet's keys, and who belongs to it."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from cryptography import x509
@@ -22,7 +21,7 @@ from .certificates import (
     make_key,
     make_server_certificate,
 )
-from .folder import ServerFolder, Settings, open_folder, write_settings
+from .folder import ServerFolder, Settings, read_settings, write_settings
 from .roll import Enrolled, Roll, read_roll, write_roll
 from .run_file import read_run
 
@@ -46,10 +45,8 @@ patience = 604800.0  # devices that do not play now are asked again for a week
 """
 
 
-def init(arguments: argparse.Namespace) -> int:
+def init(folder: ServerFolder, settings: Settings) -> int:
     """Make a server's folder; in one that is there already, only the server's certificate is made anew."""
-    folder = ServerFolder(Path(arguments.dir).expanduser().absolute())
-    settings = Settings(tuple(arguments.host), arguments.port, arguments.listen)
     check_address(settings.address)
     check_address(settings.listen)
     new = not folder.ca_key.exists()
@@ -65,36 +62,46 @@ def init(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{folder.path} cannot be written: {error.strerror}; choose another folder") from error
     print(f"{'made' if new else 'renewed the certificate in'} {folder.path}")
     print(f"devices reach the server at {settings.address}; the SuperLink listens on {settings.listen}")
-    print(f"edit {folder.run_file}, then enrol devices: fedoel server enroll {arguments.dir} DEVICE.pub")
+    print(f"edit {folder.run_file}, then enrol devices: fedoel server enroll {folder.path} DEVICE.pub")
     return 0
 
 
-def enroll(arguments: argparse.Namespace) -> int:
-    """Add a device to the fleet, and write the bundle to hand back to it."""
-    folder, settings = open_folder(arguments.dir)
+def enroll(folder: ServerFolder, card_file: Path, name: str = "", out: Path | None = None) -> int:
+    """Add a device to the fleet, and write the bundle to hand back to it.
+
+    Parameters
+    ----------
+    card_file
+        What the device has written to join.
+    name
+        What the fleet calls the device, by default what it calls itself.
+    out
+        The bundle, by default ``NAME.fleet`` in the working folder.
+    """
+    settings = read_settings(folder)
     try:
-        card = card_from_text(Path(arguments.card).expanduser().read_text(encoding="utf-8"))
+        card = card_from_text(card_file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise EnrolmentError(f"{arguments.card} cannot be read: give the .pub file that a device has made") from error
-    roll, device = read_roll(folder.roll).enrol(card, arguments.name or "")
+        raise EnrolmentError(f"{card_file} cannot be read: give the .pub file that a device has made") from error
+    roll, device = read_roll(folder.roll).enrol(card, name)
     known = len(roll.devices) == len(read_roll(folder.roll).devices)
     if not known:
         write_roll(folder.roll, roll)
         publish_members(folder.fleet, roll.identities)
         _tell(folder, settings, roll)
     text = bundle_to_text(_bundle(folder, settings, device))
-    out = Path(arguments.out or f"{device.name}.fleet").expanduser()
+    out = out or Path(f"{device.name}.fleet")
     write_whole(out, text.encode())
     print(f"{device.name} is device {device.number} of {len(roll.active)}; hand {out} back to it:")
     print(f"  fedoel device join DIR --bundle {out.name}")
     return 0
 
 
-def revoke(arguments: argparse.Namespace) -> int:
+def revoke(folder: ServerFolder, name: str) -> int:
     """Remove a device: it is no member from the next round on, and the SuperLink does not let it in."""
-    folder, settings = open_folder(arguments.dir)
+    settings = read_settings(folder)
     before = read_roll(folder.roll)
-    device, roll = before.named(arguments.name), before.revoke(arguments.name)
+    device, roll = before.named(name), before.revoke(name)
     write_roll(folder.roll, roll)
     publish_members(folder.fleet, roll.identities)
     running = _tell(folder, settings, roll)

@@ -1,8 +1,7 @@
-"""The verb ``server start``: the SuperLink, and on it the fleet's run, to its end or until somebody stops it."""
+"""The SuperLink, and on it the fleet's run, to its end or until somebody stops it."""
 
 from __future__ import annotations
 
-import argparse
 import signal
 import subprocess
 import time
@@ -17,7 +16,7 @@ from ..app import check
 from ..events import Event, follow
 from ..run_folder import prepare_folder
 from .flower import CONNECTION, Fleet
-from .folder import ServerFolder, open_folder
+from .folder import ServerFolder, read_settings
 from .roll import read_roll
 from .run_app import COMPLETED, run_started, run_status, write_app
 from .run_file import run_of
@@ -27,9 +26,9 @@ ASK_SECONDS = 20.0
 UNDER_WAY = ("pending", "starting", "running")
 
 
-def start(arguments: argparse.Namespace) -> int:
+def start(folder: ServerFolder) -> int:
     """Run the SuperLink and the fleet's run; started again, the run goes on where it was."""
-    folder, settings = open_folder(arguments.dir)
+    settings = read_settings(folder)
     roll, fleet = read_roll(folder.roll), Fleet(folder, settings)
     config = run_of(folder, roll)
     _check_keys(folder)

@@ -1,8 +1,7 @@
-"""The verb ``server status``: certificate, devices and run, from the folder and a SuperLink that answers."""
+"""How a fleet is: certificate, devices and run, from the folder and a SuperLink that answers."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -11,13 +10,13 @@ from cryptography import x509
 
 from ..run_folder import STORED, stored_config
 from .flower import Fleet
-from .folder import ServerFolder, Settings, open_folder
+from .folder import ServerFolder, Settings, read_settings
 from .roll import Roll, read_roll
 
 
-def status(arguments: argparse.Namespace) -> int:
+def status(folder: ServerFolder) -> int:
     """Print how the fleet is; exit with 0 if the SuperLink answers, else with 1."""
-    folder, settings = open_folder(arguments.dir)
+    settings = read_settings(folder)
     roll, fleet = read_roll(folder.roll), Fleet(folder, settings)
     running = fleet.running()
     print(_server(folder, settings, running))

@@ -13,6 +13,8 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedoel.cli.export import EXPORTS, KINDS
+from fedoel.cli.main import main
 from fedoel.policies.torch.base import dequantised, load_base
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy
@@ -23,7 +25,6 @@ from fedoel.protocol.versions import Manifest
 from fedoel.server.export import FORMATS, export, verified
 from fedoel.server.registry import save_version
 from fedoel.server.torch_learner import TorchLearner
-from fedoel.simulations.cli import EXPORTS, KINDS, main
 
 COMMANDS = ("go east", "take coin", "take coin from shelf", "look")
 LESSONS = ({"tactic": "take · named in the goal", "weight": 2.5, "support": 12.0},)

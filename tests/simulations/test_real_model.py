@@ -17,7 +17,7 @@ from fedoel.protocol.experience import BASE_COUNTERS
 from fedoel.server import cycle
 from fedoel.server.gate import Trial, Verdict
 from fedoel.server.registry import load_adapter
-from fedoel.simulations.evaluate import measure
+from fedoel.simulations.held_out import measure
 from fedoel.simulations.inprocess import run_inprocess
 
 pytestmark = pytest.mark.slow
