@@ -53,7 +53,9 @@ def start(folder: ServerFolder) -> int:
             f"the run is '{status}'; what is done is kept, and the same command goes on. The end of the logs:\n"
             f"{tail(folder.flower / 'run.log')}\n{tail(folder.log)}"
         )
-    print(f"the run is complete: {folder.run / 'summary.json'}; fedoel report {folder.run} draws it")
+    print(
+        f"the run is complete: {folder.run / 'summary.json'}; fedoel report {folder.run} draws it where all of fedoel is installed"
+    )
     return 0
 
 
