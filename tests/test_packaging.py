@@ -163,7 +163,7 @@ def test_a_device_is_installed_without_simulations(left_out: set[str], tmp_path:
         (("play", "--device", "kitchen"), "let this device join again"),
         (
             ("check-plugin", "mean"),
-            "`fedoel check-plugin` needs fedoel.simulations, which is not part of this installation",
+            "`fedoel check-plugin` needs fedoel.simulations, which is not part",
         ),
     ):
         done = fedoel(*words)

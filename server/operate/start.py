@@ -53,9 +53,8 @@ def start(folder: ServerFolder) -> int:
             f"the run is '{status}'; what is done is kept, and the same command goes on. The end of the logs:\n"
             f"{tail(folder.flower / 'run.log')}\n{tail(folder.log)}"
         )
-    print(
-        f"the run is complete: {folder.run / 'summary.json'}; fedoel report {folder.run} draws it where all of fedoel is installed"
-    )
+    print(f"the run is complete: {folder.run / 'summary.json'}")
+    print(f"where all of fedoel is installed, this draws it: fedoel report {folder.run}")
     return 0
 
 
