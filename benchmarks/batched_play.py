@@ -26,7 +26,7 @@ GAME = "coin-collector level=102 turns=6"
 
 def main() -> None:
     """Time all ways in turn and print the ratios."""
-    from fedoel.simulations.cli import set_environment
+    from fedoel.cli.main import set_environment
 
     set_environment()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

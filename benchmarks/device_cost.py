@@ -44,7 +44,7 @@ def main() -> None:
 
 def measure(codec: str, count: int, repeats: int) -> dict[str, object]:
     """Play and encode the same games several times, each time with empty caches."""
-    from fedoel.simulations.cli import set_environment
+    from fedoel.cli.main import set_environment
 
     set_environment()
 

@@ -207,7 +207,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def prepare(turns: Sequence[int], batch: int, scratch: Path) -> dict[str, Any]:
     """Write down what both sides need: model folder, settings, context, and states of the scenario's games."""
-    from fedoel.simulations.cli import set_environment
+    from fedoel.cli.main import set_environment
 
     set_environment()
     import numpy as np

@@ -5,7 +5,7 @@ Devices and servers use the same lookup. Depends on the standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -52,25 +52,39 @@ class PluginPoint:
             If the name is unknown, or the plug-in cannot be imported.
         """
         if ":" in name:
-            return self._import(name)
+            return import_object(name, self.setting)
         if name in built_in:
             plugin = built_in[name]
-            return self._import(plugin) if isinstance(plugin, str) else plugin
+            return import_object(plugin, self.setting) if isinstance(plugin, str) else plugin
         if (entry_point := self.installed().get(name)) is not None:
-            try:
-                return entry_point.load()
-            except (ImportError, AttributeError) as error:
-                raise ConfigError(f"{self.kind} {name!r} is installed but cannot be imported: {error}") from error
+            return _load(entry_point.load, f"{self.kind} {name!r} is installed but")
         choices = ", ".join(dict.fromkeys([*built_in, *sorted(self.installed())]))
         raise ConfigError(f"unknown {self.setting} {name!r}; known are {choices}, or name 'module:Name'")
 
-    def _import(self, name: str) -> object:
-        module, _, attribute = name.partition(":")
-        try:
-            plugin: object = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"{self.setting} {name!r} cannot be imported: {error}") from error
-        return plugin
+
+def import_object(name: str, what: str) -> object:
+    """Import ``module:Name``.
+
+    Parameters
+    ----------
+    what
+        What an error calls it.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    return _load(lambda: getattr(import_module(module), attribute), f"{what} {name!r}")
+
+
+def _load(load: Callable[[], object], subject: str) -> object:
+    try:
+        return load()
+    except Exception as error:  # a plug-in is code of others: its import may raise anything
+        reason = f"{error}" if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{subject} cannot be imported: {reason}") from error
 
 
 POINTS: Mapping[str, PluginPoint] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""The verb ``experiment``: the same scenario in several arms and seeds, and one table and figure from all of them.
+"""The same scenario in several arms and seeds, and one table and figure from all of them.
 
 An experiment is a TOML file: a question, a scenario, seeds, settings for all arms, and settings for each. Every run
 lies in a folder of its own, so that an experiment that was interrupted goes on where it stopped. Runs that begin alike
@@ -8,7 +8,6 @@ why. An arm may name a `baseline`, which makes the same run in another way.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -104,18 +103,6 @@ class Experiment:
         return {**self.arms, **self.impossible}[arm]
 
 
-def run_verb(arguments: argparse.Namespace) -> int:
-    """Run what is missing of an experiment, then write its results."""
-    experiment = load_experiment(arguments.experiment, arguments.settings, arguments.seeds, arguments.arms)
-    out = Path(arguments.out or f"runs/experiment-{experiment.name}").expanduser().absolute()
-    results = run_experiment(experiment, out)
-    table = f"{arms_table(results, refusals(experiment, out))}\n{_compared(experiment, results)}"
-    print(f"\n{experiment.question}\n\n{table}")
-    for path in write_results(experiment, results, table, out):
-        print(path)
-    return 0
-
-
 def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "", arms: str = "") -> Experiment:
     """Read an experiment, built in by name or given by path.
 
@@ -146,8 +133,15 @@ def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "", ar
     return Experiment(path.stem, read["question"], read["scenario"], chosen, shared, some, impossible)
 
 
-def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[Summary]]:
+def run_experiment(
+    experiment: Experiment, out: Path, *, quiet: bool = False, verbose: bool = False
+) -> dict[str, list[Summary]]:
     """Run every arm with every seed, seeds first, so that whole comparisons are there early; who borrows comes last.
+
+    Parameters
+    ----------
+    quiet, verbose
+        As in `live_view`.
 
     Returns
     -------
@@ -167,13 +161,14 @@ def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[Summary]
     results: dict[str, list[Summary]] = {arm: [] for arm in experiment.arms}
     done: list[RunConfig] = []
     for (arm, seed), config in configs.items():
-        print(f"--- {arm}, seed {seed}", flush=True)
+        if not quiet:
+            print(f"--- {arm}, seed {seed}", flush=True)
         method = experiment.method(arm)
         prepare_folder(config)
         if isinstance(method, Federated):
             _begin_like(config, done)
             done.append(config)
-        results[arm].append(_run(config, method))
+        results[arm].append(_run(config, method, quiet, verbose))
     return results
 
 
@@ -246,6 +241,11 @@ def read_results(path: Path) -> dict[str, list[Summary]]:
     }
 
 
+def results_table(experiment: Experiment, results: Mapping[str, Sequence[Summary]], out: Path) -> str:
+    """Return the table of arms, and below it the comparison of methods where an experiment has all three."""
+    return f"{arms_table(results, refusals(experiment, out))}\n{_compared(experiment, results)}"
+
+
 def _compared(experiment: Experiment, results: Mapping[str, Sequence[Summary]]) -> str:
     """Compare the first federated arm with what is pooled and what is alone, where an experiment has all three."""
     from .experiment_costs import comparison
@@ -257,13 +257,13 @@ def _compared(experiment: Experiment, results: Mapping[str, Sequence[Summary]]) 
     return f"\n{comparison(*(results[arm] for arm in arms if arm))}\n" if all(arms) else ""
 
 
-def _run(config: RunConfig, method: Baseline) -> Summary:
+def _run(config: RunConfig, method: Baseline, quiet: bool, verbose: bool) -> Summary:
     """Run one arm to its end, unless it has been there, and return its summary."""
     from .live import live_view
 
     out = Path(config.out)
     if not ((out / "summary.json").exists() and len(read_summary(out).cycles) > config.cycles):
-        with live_view() as listener:
+        with live_view(config, quiet=quiet, verbose=verbose) as listener:
             method.run(config, listener)
     return read_summary(out)
 

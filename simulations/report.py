@@ -1,8 +1,7 @@
-"""The verb ``report``: everything about a run in one HTML file that needs nothing else, read with any browser."""
+"""Everything about a run in one HTML file that needs nothing else, read with any browser."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from ..protocol.host.files import write_whole
 from ..protocol.records.events import Event
 from ..protocol.records.summary import CycleRecord, Stats, Summary
 from ..server.events import read_events, seconds_by_phase
-from .figures import draw_learning_curve, inline_svg
+from .figures import inline_svg
 from .summary import (
     headline,
     lesson_words,
@@ -37,15 +36,6 @@ class Table:
     @classmethod
     def of(cls, head: Sequence[str], rows: Iterable[Row]) -> Table:
         return cls(head, tuple(rows))
-
-
-def run_verb(arguments: argparse.Namespace) -> int:
-    """Write report and figures of a run again, and print their paths."""
-    run = Path(arguments.run).expanduser()
-    report = write_report(run)
-    for path in (report, *draw_learning_curve(load_summary(run), run)):
-        print(path)
-    return 0
 
 
 def write_report(run: Path) -> Path:

@@ -1,8 +1,7 @@
-"""The verb ``device doctor``: checks all that a device needs before it can play, and says how to mend what fails."""
+"""Checks everything that a device needs before it can play, and says how to mend what fails."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
@@ -16,7 +15,7 @@ from ...policies.model_files import find_model, model_digest
 from ...protocol.errors import FedoelError
 from ...protocol.fleet.enrolment import check_address
 from ...protocol.host.secret_file import check_secret
-from .folder import DeviceFolder, folder_at, joined, membership_of
+from .folder import DeviceFolder, joined, membership_of
 from .idle import free_memory
 from .probe import ProbeError, probe
 from .settings import read_settings
@@ -45,10 +44,10 @@ class Finding:
         return f"[ok]   {self.what}" if self.good else f"[FAIL] {self.what}: {self.remedy}"
 
 
-def doctor(arguments: argparse.Namespace) -> int:
-    """Print every finding, and exit with 1 if a check failed."""
+def doctor(folder: DeviceFolder) -> int:
+    """Print every finding; return 1 if a check failed."""
     failed = 0
-    for finding in examine(folder_at(arguments.dir)):
+    for finding in examine(folder):
         print(finding.line(), flush=True)
         failed += not finding.good
     print("this device is ready" if not failed else f"{failed} of these have to be put right first")

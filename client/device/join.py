@@ -1,8 +1,7 @@
-"""The verb ``device join``: makes the device's keys and its card for the server, and takes in the fleet's bundle."""
+"""Joining a fleet: the device makes its keys and its card for the server, and takes in the fleet's bundle."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from cryptography import x509
@@ -24,33 +23,51 @@ from ...protocol.fleet.members import read_members
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
 from ...protocol.host.files import replace_file
 from ...protocol.host.secret_file import write_secret
-from .folder import DeviceFolder, folder_at
+from .folder import DeviceFolder
 from .settings import DeviceSettings, Play, hours_of, settings_file
 
 SERVER = "server"  # file with the address given as --server
 
 
-def join(arguments: argparse.Namespace) -> int:
-    """With ``--name``, make keys and write the card; with ``--bundle``, keep the bundle. Both can be repeated."""
-    folder = folder_at(arguments.dir)
-    hours_of(arguments.hours)
-    authority = _certificate(arguments.ca) if arguments.ca else None
-    if arguments.server:
-        check_address(arguments.server)
+def join(
+    folder: DeviceFolder,
+    name: str | None = None,
+    bundle: Path | None = None,
+    server: str | None = None,
+    ca: Path | None = None,
+    hours: str = "",
+) -> int:
+    """Make keys and write the card; with a bundle, keep the bundle. Both can be repeated.
+
+    Parameters
+    ----------
+    name
+        What the device calls itself; makes its keys.
+    bundle
+        What the server has written for it.
+    server, ca
+        Address and authority that a bundle must name.
+    hours
+        When the device plays, as in `device.toml`.
+    """
+    hours_of(hours)
+    authority = _certificate(ca) if ca else None
+    if server:
+        check_address(server)
     try:
-        if arguments.name:
-            card = make_card(folder, check_name(arguments.name), arguments.hours)
+        if name:
+            card = make_card(folder, check_name(name), hours)
             print(f"hand {card} to whoever runs the server: fedoel server enroll DIR {card.name}")
         elif not folder.identity.exists():
-            raise ConfigError(f"{folder.path} has no keys yet: run `fedoel device join {arguments.dir} --name NAME`")
+            raise ConfigError(f"{folder.path} has no keys yet: run `fedoel device join {folder.path} --name NAME`")
         if authority:
             replace_file(folder.authority, authority)
-        if arguments.server:
-            replace_file(folder.path / SERVER, arguments.server)
-        if arguments.bundle:
-            bundle = take_bundle(folder, Path(arguments.bundle).expanduser())
-            print(f"{bundle.name} is device {bundle.number} of the fleet at {bundle.server}")
-            print(f"next: fedoel device doctor {arguments.dir}, then fedoel device start {arguments.dir}")
+        if server:
+            replace_file(folder.path / SERVER, server)
+        if bundle:
+            taken = take_bundle(folder, bundle)
+            print(f"{taken.name} is device {taken.number} of the fleet at {taken.server}")
+            print(f"next: fedoel device doctor {folder.path}, then fedoel device start {folder.path}")
     except OSError as error:
         raise ConfigError(f"{error.filename or folder.path}: {error.strerror}; choose another folder") from error
     return 0
@@ -112,9 +129,9 @@ def take_bundle(folder: DeviceFolder, path: Path) -> Bundle:
     return bundle
 
 
-def _certificate(path: str) -> bytes:
+def _certificate(path: Path) -> bytes:
     try:
-        pem = Path(path).expanduser().read_bytes()
+        pem = path.read_bytes()
         x509.load_pem_x509_certificate(pem)
         return pem
     except (OSError, ValueError) as error:

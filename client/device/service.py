@@ -1,13 +1,12 @@
-"""The verb ``device service``: a systemd unit that runs the device as another user, within limits, and restarts it."""
+"""A systemd unit that runs the device as another user, within limits, and restarts it."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from ...protocol.errors import ConfigError
-from .folder import DeviceFolder, folder_at, joined
+from .folder import DeviceFolder, joined
 from .settings import Limits, read_settings
 
 # Flower counts a node as alive for 60 s after its last heartbeat, and until then refuses another with the same key.
@@ -53,22 +52,20 @@ WantedBy=multi-user.target
 """
 
 
-def service(arguments: argparse.Namespace) -> int:
-    """Print the unit, or write it to a file."""
-    folder = folder_at(arguments.dir)
+def service(folder: DeviceFolder, user: str, path: Path | None = None) -> int:
+    """Print the unit that runs a device as `user`, or write it to a path."""
     bundle, limits = joined(folder), read_settings(folder.settings).limits
-    text = unit(folder, bundle.name, arguments.user, limits, bool(bundle.model))
-    if not arguments.write:
+    text = unit(folder, bundle.name, user, limits, bool(bundle.model))
+    if path is None:
         print(text, end="")
         return 0
-    path = Path(arguments.write)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}; try it with sudo") from error
     print(f"wrote {path}; now, as root:")
-    print(f"  id {arguments.user} || useradd --system --home-dir {folder.path} {arguments.user}")
-    print(f"  chown -R {arguments.user} {folder.path}")
+    print(f"  id {user} || useradd --system --home-dir {folder.path} {user}")
+    print(f"  chown -R {user} {folder.path}")
     print(f"  systemctl daemon-reload && systemctl enable --now {path.stem}")
     return 0
 

@@ -1,8 +1,7 @@
-"""The verb ``device start``: runs the Flower SuperNode of this device and bounds the size of its log."""
+"""Runs the Flower SuperNode of this device, and bounds the size of its log."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.fleet.enrolment import Bundle
 from ...protocol.host.processes import end_session, flower_environment, free_ports, start_process
 from ...protocol.host.secret_file import check_secret
-from .folder import DeviceFolder, folder_at, joined, membership_of
+from .folder import DeviceFolder, joined, membership_of
 from .settings import DeviceSettings, read_settings
 
 LOG_BYTES, LOG_FILES, LOG_SECONDS = 500_000, 3, 5.0
@@ -32,9 +31,8 @@ GIVEN_UP = "SSL/TLS handshake error detected"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def start(arguments: argparse.Namespace) -> int:
+def start(folder: DeviceFolder) -> int:
     """Run the SuperNode until it is stopped."""
-    folder = folder_at(arguments.dir)
     bundle, settings = joined(folder), read_settings(folder.settings)
     membership_of(folder)
     check_secret(folder.node_key, "give this device new keys")

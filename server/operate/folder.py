@@ -109,15 +109,14 @@ def write_settings(folder: ServerFolder, settings: Settings) -> None:
     write_whole(folder.path / SETTINGS, tomli_w.dumps(asdict(settings)).encode())
 
 
-def open_folder(path: str) -> tuple[ServerFolder, Settings]:
-    """Open a server's folder and read its settings.
+def read_settings(folder: ServerFolder) -> Settings:
+    """Read the settings of a server's folder.
 
     Raises
     ------
     ConfigError
         If it is not a server's folder, or its settings are malformed.
     """
-    folder = ServerFolder(Path(path).expanduser().absolute())
     file = folder.path / SETTINGS
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -128,4 +127,4 @@ def open_folder(path: str) -> tuple[ServerFolder, Settings]:
         raise ConfigError(f"{folder.path} is not a server's folder: make one with `fedoel server init`") from error
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(f"{file} cannot be used ({error}): it needs hosts, port and listen") from error
-    return folder, settings
+    return settings

@@ -1,8 +1,7 @@
-"""The verbs ``server init``, ``enroll`` and ``revoke``: the fleet's keys and members."""
+"""Making a fleet, enrolling devices and revoking them: the fleet's keys and members."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from cryptography import x509
@@ -22,7 +21,7 @@ from .certificates import (
     make_key,
     make_server_certificate,
 )
-from .folder import ServerFolder, Settings, open_folder, write_settings
+from .folder import ServerFolder, Settings, read_settings, write_settings
 from .roll import Enrolled, Roll, read_roll, write_roll
 from .run_file import read_run
 
@@ -46,10 +45,8 @@ patience = 604800.0  # seconds (a week) for which devices that are not ready are
 """
 
 
-def init(arguments: argparse.Namespace) -> int:
+def init(folder: ServerFolder, settings: Settings) -> int:
     """Make a server's folder; in an existing one, renew the server's certificate only."""
-    folder = ServerFolder(Path(arguments.dir).expanduser().absolute())
-    settings = Settings(tuple(arguments.host), arguments.port, arguments.listen)
     check_address(settings.address)
     check_address(settings.listen)
     new = not folder.ca_key.exists()
@@ -65,35 +62,45 @@ def init(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{folder.path} cannot be written: {error.strerror}; choose another folder") from error
     print(f"{'made' if new else 'renewed the certificate in'} {folder.path}")
     print(f"devices reach the server at {settings.address}; the SuperLink listens on {settings.listen}")
-    print(f"edit {folder.run_file}, then enrol devices: fedoel server enroll {arguments.dir} DEVICE.pub")
+    print(f"edit {folder.run_file}, then enrol devices: fedoel server enroll {folder.path} DEVICE.pub")
     return 0
 
 
-def enroll(arguments: argparse.Namespace) -> int:
-    """Enrol a device, and write the bundle with which it joins."""
-    folder, settings = open_folder(arguments.dir)
+def enroll(folder: ServerFolder, card_file: Path, name: str = "", out: Path | None = None) -> int:
+    """Enrol a device, and write the bundle with which it joins.
+
+    Parameters
+    ----------
+    card_file
+        What the device has written to join.
+    name
+        What the fleet calls the device, by default what it calls itself.
+    out
+        The bundle, by default ``NAME.fleet`` in the working folder.
+    """
+    settings = read_settings(folder)
     try:
-        card = card_from_text(Path(arguments.card).expanduser().read_text(encoding="utf-8"))
+        card = card_from_text(card_file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise EnrolmentError(f"{arguments.card} cannot be read: give the .pub file that the device made") from error
-    roll, device = read_roll(folder.roll).enrol(card, arguments.name or "")
+        raise EnrolmentError(f"{card_file} cannot be read: give the .pub file that the device made") from error
+    roll, device = read_roll(folder.roll).enrol(card, name)
     if len(roll.devices) > len(read_roll(folder.roll).devices):
         write_roll(folder.roll, roll)
         publish_members(folder.fleet, roll.identities)
         _update_superlink(folder, settings, roll)
     text = bundle_to_text(_bundle(folder, settings, device))
-    out = Path(arguments.out or f"{device.name}.fleet").expanduser()
+    out = out or Path(f"{device.name}.fleet")
     write_whole(out, text.encode())
     print(f"{device.name} is device {device.number} of {len(roll.active)}; copy {out} to it and run there:")
     print(f"  fedoel device join DIR --bundle {out.name}")
     return 0
 
 
-def revoke(arguments: argparse.Namespace) -> int:
+def revoke(folder: ServerFolder, name: str) -> int:
     """Revoke a device: it is not a member from the next round on, and the SuperLink rejects its connections."""
-    folder, settings = open_folder(arguments.dir)
+    settings = read_settings(folder)
     current = read_roll(folder.roll)
-    device, roll = current.named(arguments.name), current.revoke(arguments.name)
+    device, roll = current.named(name), current.revoke(name)
     write_roll(folder.roll, roll)
     publish_members(folder.fleet, roll.identities)
     running = _update_superlink(folder, settings, roll)

@@ -1,8 +1,7 @@
-"""The verb ``server start``: runs the SuperLink and the fleet's run until the run ends or is interrupted."""
+"""Runs the SuperLink and the fleet's run until the run ends or is interrupted."""
 
 from __future__ import annotations
 
-import argparse
 import signal
 import subprocess
 import time
@@ -18,7 +17,7 @@ from ..app import check
 from ..events import follow
 from ..run_folder import prepare_folder
 from .flower import CONNECTION, Fleet
-from .folder import ServerFolder, open_folder
+from .folder import ServerFolder, read_settings
 from .roll import read_roll
 from .run_app import COMPLETED, run_started, run_status, write_app
 from .run_file import run_of
@@ -28,9 +27,9 @@ STATUS_SECONDS = 20.0
 UNFINISHED = ("pending", "starting", "running")
 
 
-def start(arguments: argparse.Namespace) -> int:
+def start(folder: ServerFolder) -> int:
     """Run the SuperLink and the fleet's run; an interrupted run is resumed."""
-    folder, settings = open_folder(arguments.dir)
+    settings = read_settings(folder)
     roll, fleet = read_roll(folder.roll), Fleet(folder, settings)
     config = run_of(folder, roll)
     _check_keys(folder)
@@ -55,7 +54,8 @@ def start(arguments: argparse.Namespace) -> int:
             f"the run is '{status}'; finished work is kept, and the same command resumes it. The end of the logs:\n"
             f"{tail(folder.flower / 'run.log')}\n{tail(folder.log)}"
         )
-    print(f"the run is complete: {folder.run / 'summary.json'}; fedoel report {folder.run} draws it")
+    print(f"the run is complete: {folder.run / 'summary.json'}")
+    print(f"where all of fedoel is installed, this draws it: fedoel report {folder.run}")
     return 0
 
 

@@ -1,8 +1,7 @@
-"""The verb ``server status``: the state of SuperLink, certificate, devices and run."""
+"""The state of a fleet: SuperLink, certificate, devices and run."""
 
 from __future__ import annotations
 
-import argparse
 from datetime import UTC, datetime
 
 from cryptography import x509
@@ -10,13 +9,13 @@ from cryptography import x509
 from ..run_folder import STORED, stored_config
 from ..summary import NAME, read_summary
 from .flower import Fleet
-from .folder import ServerFolder, Settings, open_folder
+from .folder import ServerFolder, Settings, read_settings
 from .roll import Roll, read_roll
 
 
-def status(arguments: argparse.Namespace) -> int:
+def status(folder: ServerFolder) -> int:
     """Print the fleet's status; return the exit code 0 if the SuperLink answers, else 1."""
-    folder, settings = open_folder(arguments.dir)
+    settings = read_settings(folder)
     roll, fleet = read_roll(folder.roll), Fleet(folder, settings)
     running = fleet.running()
     print(_server(folder, settings, running))

@@ -13,6 +13,8 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedoel.cli.export import EXPORTS, KINDS
+from fedoel.cli.main import main
 from fedoel.policies.torch.base import dequantised, load_base
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy
@@ -25,7 +27,6 @@ from fedoel.server.export import FORMATS, export, verified
 from fedoel.server.registry import save_version
 from fedoel.server.summary import read_summary, write_summary
 from fedoel.server.torch_learner import TorchLearner
-from fedoel.simulations.cli import EXPORTS, KINDS, main
 
 COMMITTED = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "quick-0"
 COMMANDS = ("go east", "take coin", "take coin from shelf", "look")

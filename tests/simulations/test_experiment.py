@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedoel.cli.main import REFUSED, main
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import ConfigError
@@ -19,7 +20,6 @@ from fedoel.protocol.records.events import PhaseStarted
 from fedoel.server.cycle.phases import load_phase
 from fedoel.server.events import read_events
 from fedoel.simulations import engines
-from fedoel.simulations.cli import REFUSED, main
 from fedoel.simulations.experiment import BUILT_IN, FOLDER, load_experiment, read_results, run_experiment
 from fedoel.simulations.experiment_table import arms_table, spread
 from fedoel.simulations.lent import Lent

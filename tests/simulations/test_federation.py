@@ -9,9 +9,9 @@ from statistics import fmean
 
 import pytest
 
+from fedoel.cli.main import main
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.records.summary import Summary
-from fedoel.simulations.cli import main
 from fedoel.simulations.experiment import load_experiment
 from fedoel.simulations.experiment_costs import Cost, comparison, costs, mean_costs
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fedoel.protocol.config import RunConfig
 from fedoel.protocol.records.events import CycleFinished, Event, PhaseProgress, PhaseStarted, TrafficCounted
 from fedoel.server.events import read_events
 from fedoel.simulations.live import live_view, panel, panel_view
@@ -29,7 +30,7 @@ def follow(events: list[Event]) -> Progress:
 def test_lines_are_written_where_there_is_no_terminal(events: list[Event]) -> None:
     stream = io.StringIO()
     progress = PhaseProgress(t=1.0, cycle=1, phase="collect", done=1, total=9)
-    with live_view(stream) as listen:
+    with live_view(RunConfig(), stream=stream) as listen:
         for event in [*events, *[progress] * 50]:
             listen(event)
     lines = stream.getvalue().splitlines()
@@ -63,7 +64,7 @@ def test_the_panel_draws_before_anything_is_known_and_after_the_end(events: list
 
 def test_a_panel_follows_its_events(events: list[Event]) -> None:
     stream = io.StringIO()
-    with panel_view(Console(file=stream, force_terminal=True, width=100)) as listen:
+    with panel_view(Console(file=stream, force_terminal=True, width=100), Progress()) as listen:
         for event in events:
             listen(event)
     assert "finished after" in stream.getvalue()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedoel.cli.main import main
 from fedoel.client.personal_context import personal_context
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY
 from fedoel.protocol.config import ContextConfig, RunConfig, Scalar
@@ -14,7 +15,6 @@ from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Counters, ExperienceVector, VectorSpec
 from fedoel.server.run_folder import prepare_folder
 from fedoel.server.summary import read_summary
-from fedoel.simulations.cli import main
 from fedoel.simulations.inprocess import run_inprocess
 from fedoel.simulations.personal_gain import Extra, measure_personal, personal_table
 

@@ -16,7 +16,7 @@ from fedoel.protocol.experience import BASE_COUNTERS
 from fedoel.protocol.records.events import Event, Listener, PhaseStarted
 from fedoel.protocol.records.json_codec import to_json
 from fedoel.server.registry import load_adapter
-from fedoel.simulations.evaluate import measure
+from fedoel.simulations.held_out import measure
 from fedoel.simulations.inprocess import run_inprocess
 
 from .gates import OpenGate

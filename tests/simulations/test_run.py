@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedoel.cli.main import REFUSED, main
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError, FedoelError, ModelError, VersionError
 from fedoel.protocol.records.events import Event, Listener, PhaseStarted
 from fedoel.server.events import CYCLE_PHASES, FIRST_PHASES
 from fedoel.server.registry import load_adapter
-from fedoel.simulations.cli import REFUSED, main
-from fedoel.simulations.evaluate import measure
 from fedoel.simulations.floor import add_tactics_floor
+from fedoel.simulations.held_out import measure
 from fedoel.simulations.inprocess import run_inprocess
 from fedoel.simulations.summary import load_summary
 
@@ -150,7 +150,7 @@ def simulate(config: RunConfig, *words: str) -> subprocess.Popen[str]:
     """The command, as a process: it has to have nothing but what a scenario file says."""
     scenario = Path(config.out).with_suffix(".toml")
     scenario.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in SETTINGS.items()))
-    code = "import sys; from fedoel.simulations.cli import main; sys.exit(main())"
+    code = "import sys; from fedoel.cli.main import main; sys.exit(main())"
     call = [sys.executable, "-c", code, "simulate", str(scenario), f"--out={config.out}", f"--set=cache={config.cache}"]
     return subprocess.Popen([*call, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fedoel.cli.simulate import SCALES
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import specs_from_text
-from fedoel.simulations.cli import SCALES
 from fedoel.simulations.scenario import BUILT_IN, load_scenario, parse_setting
 
 

@@ -18,6 +18,7 @@ from flwr.app.user_config import UserConfig
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedoel.cli.main import main
 from fedoel.client.app import make_app
 from fedoel.client.device import last_version
 from fedoel.client.device.idle import Now, count_games, games_today, on_battery, why_not
@@ -32,7 +33,6 @@ from fedoel.protocol.errors import ConfigError, FedoelError, NotNow, VersionErro
 from fedoel.protocol.messages import PlayRequest, request_to_records, vector_from_reply
 from fedoel.protocol.signing import sign_request
 from fedoel.server.fleet import owner_key
-from fedoel.simulations.cli import main
 from fedoel.simulations.identity import server_identity
 
 from .conftest import Joined

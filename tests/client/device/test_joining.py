@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fedoel.cli.main import REFUSED, main
 from fedoel.client.device import start
 from fedoel.client.device.doctor import examine
 from fedoel.client.device.folder import DeviceFolder, membership_of
@@ -23,7 +24,6 @@ from fedoel.client.device.start import _node_config, command, running_process, w
 from fedoel.client.store import TrajectoryStore
 from fedoel.client.store_key import key_from_file
 from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError
-from fedoel.simulations.cli import REFUSED, main
 
 from .conftest import Joined
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from fedoel.cli.main import main
 from fedoel.client.runtime import SimulatedRuntime
 from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import PolicyConfig, RunConfig
@@ -27,7 +28,6 @@ from fedoel.simulations.audit.mechanism import Bound
 from fedoel.simulations.audit.planted import Extraction, candidates, extractions
 from fedoel.simulations.audit.pool import play_pool
 from fedoel.simulations.audit.updates import lora_extraction
-from fedoel.simulations.cli import main
 from fedoel.simulations.scenario import load_scenario
 from fedoel.strategies.secure_mean import SecureMean
 

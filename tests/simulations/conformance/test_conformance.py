@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedoel.cli.main import main
 from fedoel.codecs.tactics.encoder import TacticsEncoder
 from fedoel.codecs.tactics.policy import TacticsBackend, TacticsPolicy
 from fedoel.games.families import Family
@@ -21,9 +22,8 @@ from fedoel.games.settings import Number, Rule, Word
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Aggregate, Contribution, total
 from fedoel.server.tactics_learner import TacticsLearner
-from fedoel.simulations.cli import main
 from fedoel.simulations.conformance.checks import FAILED, SKIPPED, Outcome
-from fedoel.simulations.conformance.verb import check_plugin, kind_of
+from fedoel.simulations.conformance.plugin import check_plugin, kind_of
 from fedoel.strategies.mean import Mean
 from fedoel.strategies.registry import BUILT_IN
 

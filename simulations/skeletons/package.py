@@ -1,8 +1,7 @@
-"""The verb ``new``: write a package with one plug-in that works, its entry point and its test. Needs no network."""
+"""Write a package with one plug-in that works, its entry point and its test. Needs no network."""
 
 from __future__ import annotations
 
-import argparse
 import re
 from importlib.util import find_spec
 from keyword import iskeyword
@@ -16,18 +15,6 @@ HERE = Path(__file__).parent
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
-def run_verb(arguments: argparse.Namespace) -> int:
-    """Write the package into a folder of its name, and say what to do with it."""
-    folder = write_skeleton(arguments.kind, arguments.name, Path.cwd())
-    module, name = _module(arguments.name), _class(arguments.kind, arguments.name)
-    print(f"{folder.name}/ holds a {arguments.kind} that works. Next:\n")
-    print(f"  cd {folder.name}")
-    print(f"  fedoel check-plugin {module}:{name}")
-    print("  python -m pytest")
-    print("  pip install --editable .        # then it is found by name: fedoel plugins")
-    return 0
-
-
 def write_skeleton(kind: str, name: str, where: Path) -> Path:
     """Write the package of a plug-in, and return its folder.
 
@@ -36,7 +23,7 @@ def write_skeleton(kind: str, name: str, where: Path) -> Path:
     ConfigError
         If the name is none for a package or is another module's, or its folder is there already.
     """
-    folder, module = where / name, _module(name)
+    folder, module = where / name, module_name(name)
     if not NAME.fullmatch(name) or iskeyword(module):
         raise ConfigError(f"{name!r} is no name for a package: use letters, digits, - and _, and begin with a letter")
     if find_spec(module) is not None:
@@ -44,7 +31,7 @@ def write_skeleton(kind: str, name: str, where: Path) -> Path:
     if folder.exists():
         raise ConfigError(f"{folder} is there already: choose another name, or another folder to work in")
     words = {
-        "name": name, "module": module, "Name": _class(kind, name), "kind": kind, "group": POINTS[kind].group,
+        "name": name, "module": module, "Name": class_name(kind, name), "kind": kind, "group": POINTS[kind].group,
     }  # fmt: skip
     files = {f"{module}.py": kind, f"test_{module}.py": "test", "pyproject.toml": "pyproject"}
     folder.mkdir(parents=True)
@@ -54,11 +41,12 @@ def write_skeleton(kind: str, name: str, where: Path) -> Path:
     return folder
 
 
-def _module(name: str) -> str:
+def module_name(name: str) -> str:
+    """Return the module in the package of a plug-in."""
     return name.replace("-", "_").lower()
 
 
-def _class(kind: str, name: str) -> str:
-    """Games are objects, and so are written as constants; others are classes."""
-    words = _module(name).split("_")
+def class_name(kind: str, name: str) -> str:
+    """Return the name of a plug-in in its module: games are objects, written as constants; others are classes."""
+    words = module_name(name).split("_")
     return "_".join(words).upper() if kind == "game" else "".join(word.capitalize() for word in words)

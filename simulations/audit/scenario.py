@@ -1,8 +1,7 @@
-"""The verb ``audit``: attack a scenario's protections, and write what was found on a privacy card."""
+"""Attack the protections of a scenario, and collect the results on a privacy card."""
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from ...protocol.records.json_codec import to_json
 from ...server.app import check
 from ...server.game_plan import GamePlan
 from ...server.safeguards import RunSafeguards
-from ..scenario import load_scenario, parse_setting
 from .attacks import attribute, membership
 from .card import Card
 from .leaks import watch
@@ -23,19 +21,6 @@ from .planted import extractions
 from .pool import play_pool
 
 CONFIDENCE, CELLS, SPARE = 0.999, 2048, 40
-BROKEN = 1
-
-
-def run_verb(arguments: argparse.Namespace) -> int:
-    """Audit a scenario; 1 if a promise does not hold."""
-    settings = dict(parse_setting(text) for text in arguments.settings)
-    config = load_scenario(arguments.scenario or "private", settings)
-    out = Path(arguments.out or "runs/audit").expanduser().absolute()
-    card = audit(config, arguments.trials, arguments.with_updates)
-    print(card.markdown())
-    for path in card.write(out):
-        print(path)
-    return BROKEN if card.problems else 0
 
 
 def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:

@@ -1,30 +1,17 @@
-"""The verb ``check-plugin``: determine the kind of a plug-in, and run its conformance checks."""
+"""Determine the kind of a plug-in, and run its conformance checks."""
 
 from __future__ import annotations
-
-import argparse
 
 from ...codecs.encoder import MEMBERS, load_encoder
 from ...games.families import Family
 from ...policies.backend import load_backend
 from ...protocol.errors import ConfigError
-from ...protocol.plugins import POINTS
+from ...protocol.plugins import POINTS, import_object
 from ...strategies.experience import ExperienceStrategy
 from . import codec, game, policy, strategy
-from .checks import FAILED, PASSED, SKIPPED, Outcome, run_checks
+from .checks import Outcome, run_checks
 
 EXAMPLE = "write module:Name, e.g. my_package.mine:Mine"
-
-
-def run_verb(arguments: argparse.Namespace) -> int:
-    """Run the checks of a plug-in and print their outcomes; return the exit code, 1 if a check failed."""
-    kind, outcomes = check_plugin(arguments.plugin)
-    print(f"{arguments.plugin} is a {kind}")
-    for outcome in outcomes:
-        print(outcome)
-    counts = {result: sum(outcome.result == result for outcome in outcomes) for result in (PASSED, FAILED, SKIPPED)}
-    print(f"{counts[PASSED]} passed, {counts[FAILED]} failed, {counts[SKIPPED]} skipped")
-    return int(counts[FAILED] > 0)
 
 
 def check_plugin(name: str, kind: str = "") -> tuple[str, list[Outcome]]:
@@ -74,7 +61,7 @@ def kind_of(name: str) -> str:
         if len(kinds) != 1:
             raise ConfigError(f"{name!r} is installed as {' and '.join(kinds) or 'no plug-in'}: {EXAMPLE}")
         return kinds[0]
-    plugin = POINTS["strategy"].find(name, {})
+    plugin = import_object(name, "plug-in")
     if isinstance(plugin, type) and issubclass(plugin, ExperienceStrategy):
         return "strategy"
     if isinstance(plugin, Family):

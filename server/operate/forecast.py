@@ -1,21 +1,20 @@
-"""The verb ``privacy plan``: what a private run would promise and cost, before anything runs."""
+"""What a private run would promise and cost, before anything runs."""
 
 from __future__ import annotations
 
-import argparse
 import math
 from dataclasses import dataclass
 
-from ..codecs.codec import load_codec
-from ..protocol.config import RunConfig
-from ..protocol.errors import ConfigError, PrivacyError, SecureSumError
-from ..protocol.experience import VectorSpec
-from ..protocol.privacy.plan import PrivacyPlan
-from ..protocol.secagg.graph import Graph, choose_graph
-from ..protocol.secagg.keys import SIGNATURE, Advert
-from ..protocol.secagg.shares import SEALED, SEED
-from ..server.accounting import Release, epsilon_of
-from ..server.safeguards import RunSafeguards
+from ...codecs.codec import load_codec
+from ...protocol.config import RunConfig
+from ...protocol.errors import ConfigError, PrivacyError, SecureSumError
+from ...protocol.experience import VectorSpec
+from ...protocol.privacy.plan import PrivacyPlan
+from ...protocol.secagg.graph import Graph, choose_graph
+from ...protocol.secagg.keys import SIGNATURE, Advert
+from ...protocol.secagg.shares import SEALED, SEED
+from ..accounting import Release, epsilon_of
+from ..safeguards import RunSafeguards
 
 STANDS_OUT = 2.0  # standard deviations of the noise
 
@@ -81,35 +80,17 @@ class Forecast:
         ]
 
 
-def run_verb(arguments: argparse.Namespace) -> int:
-    """Print the plan of a run."""
-    for line in forecast(arguments).lines():
-        print(line)
-    return 0
-
-
-def forecast(arguments: argparse.Namespace) -> Forecast:
-    """PrivacyPlan a run from what was given.
+def forecast(config: RunConfig) -> Forecast:
+    """Plan a private run.
 
     Raises
     ------
     ConfigError
         If there is no such plan.
     """
-    if not 0 < arguments.cohort <= arguments.clients:
-        raise ConfigError(f"--cohort must be between 1 and --clients, not {arguments.cohort}")
-    config = RunConfig.from_flat(
-        {
-            "clients": arguments.clients, "cycles": arguments.cycles, "codec.name": arguments.codec,
-            "codec.clipping-norm": arguments.clipping_norm, "strategy.name": "secure-mean",
-            "strategy.fraction-train": arguments.cohort / arguments.clients,
-            "privacy.mechanism": "distributed", "privacy.epsilon": arguments.epsilon,
-            "privacy.delta": arguments.delta, "privacy.max-dropout": arguments.max_dropout,
-        }
-    )  # fmt: skip
-    safeguards, encoder = RunSafeguards(config), load_codec(arguments.codec).encoder
+    safeguards, encoder = RunSafeguards(config), load_codec(config.codec.name).encoder
     spec = VectorSpec(
-        encoder.name, encoder.dimension, encoder.vocabulary, "", ("any",), 1, arguments.clipping_norm, 1.0
+        encoder.name, encoder.dimension, encoder.vocabulary, "", ("any",), 1, config.codec.clipping_norm, 1.0
     )
     try:
         plan = safeguards.plan(spec)
