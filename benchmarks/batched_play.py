@@ -81,7 +81,7 @@ class GeneratePolicy:
         import torch
         from transformers import AutoModelForCausalLM
 
-        self._encoder, self._torch = model.encoder, torch
+        self._encoder, self._torch = model.tokenizer, torch
         folder = model.base.tokenizer.name_or_path
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
         self._end = model.base.tokenizer.eos_token_id

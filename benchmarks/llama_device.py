@@ -223,7 +223,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     context, calls = policy._model.context, list[tuple[str, Any]]()
     play(arguments, policy)  # once to warm up
     with policy.serving():
-        policy._model.prefixes.clear()
+        policy._model.prefix_cache.clear()
     originals = {name: getattr(context, name) for name in ("_decode", "share", "drop", "clear")}
 
     def recorded(name: str) -> Callable[..., Any]:
@@ -267,7 +267,7 @@ def replay(context: Any, calls: list[tuple[str, Any]], originals: Mapping[str, A
 def cache(arguments: argparse.Namespace) -> dict[str, Any]:
     policy = policy_of(arguments, arrays_of(arguments.version))
     turns = [turn for trajectory in play(arguments, policy) for turn in trajectory.turns]
-    context, encoder = policy._model.context, policy._model.encoder
+    context, encoder = policy._model.context, policy._model.tokenizer
     rows, head = encoder.encode([turn.situation for turn in turns]), len(encoder.head)
     prompts = [head + len(row.scene) + len(row.moment) for row in rows]
     alone = sum(p + len(row.tree.tokens) for p, row in zip(prompts, rows, strict=True))

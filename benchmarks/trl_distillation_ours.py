@@ -67,7 +67,7 @@ class ActionTree:
 
         return_free_memory()  # as a run does between phases
         situations, model = [situation_of(prompt["situation"]) for prompt in prompts], self.model
-        scenes = model.new_scenes(keeps_rows=True)
+        scenes = model.new_prefix_cache(keep_bottoms=True)
         targets = TorchPolicy(model, {}, scenes).behind(self.task["context"]).score(situations)
         rehearsal = TrainingStates.prepare(model, situations, scenes)
         model.load(self.adapter)

@@ -15,7 +15,8 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from ..codecs.encoder import Encoder, SaysWords, encode, load_encoder
+from ..codecs.encode import encode
+from ..codecs.encoder import Encoder, SendsWords, load_encoder
 from ..games.partition import client_games, games_of_client
 from ..games.player import play_episodes
 from ..games.prepare import GameId
@@ -143,7 +144,7 @@ def _admit(runtime: Runtime, config: RunConfig, games: int) -> None:
         If a condition of the device's owner does not hold.
     """
     runtime.admit(games)
-    if not runtime.send_words and isinstance(load_encoder(config.codec.name), SaysWords):
+    if not runtime.send_words and isinstance(load_encoder(config.codec.name), SendsWords):
         raise ConfigError("no device of a deployment sends words about what happened on it")
 
 
@@ -176,7 +177,7 @@ def experience_of(
         If the codec sends words and the run does not set `privacy.allow-plaintext`.
     """
     encoder = load_encoder(config.codec.name)
-    if isinstance(encoder, SaysWords) and not config.privacy.allow_plaintext:
+    if isinstance(encoder, SendsWords) and not config.privacy.allow_plaintext:
         raise ConfigError("this codec sends words: the run must say privacy.allow-plaintext")
     policy = player_of(config, request, encoder, runtime)
     games, seeds = private_games(config, request.cycle, client, clients)
@@ -185,14 +186,14 @@ def experience_of(
     vector = encode(encoder, policy, trajectories, request.spec, request.baseline, config.codec.discount)
     if store:
         store.note_use(rows, hashlib.sha256(vector.to_array().tobytes()).hexdigest()[:16])
-    words = encoder.words(policy, trajectories) if isinstance(encoder, SaysWords) else []
+    words = encoder.words(policy, trajectories) if isinstance(encoder, SendsWords) else []
     return Experience(vector, tuple(words))
 
 
 def player_of(config: RunConfig, request: PlayRequest, encoder: Encoder, runtime: Runtime) -> Policy:
     """Return the policy that plays a request: its version, under the cycle's context so far."""
     context = np.zeros(encoder.dimension, np.float32) if request.context is None else request.context
-    return encoder.under(runtime.policy(config, request), context)
+    return encoder.apply_context(runtime.policy(config, request), context)
 
 
 def private_games(config: RunConfig, cycle: int, client: int, clients: int) -> tuple[Sequence[GameId], list[int]]:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..codecs.encoder import encode, load_encoder
+from ..codecs.encode import encode
+from ..codecs.encoder import load_encoder
 from ..codecs.natural_step import natural_step
 from ..codecs.tactics.step import LARGEST_WEIGHT, within_trust_region
 from ..policies.policy import Policy
@@ -28,7 +29,7 @@ def personalised(
     """Return the shared version under the personal context that a device has learned from its episodes with it."""
     encoder = load_encoder(config.codec.name)
     vector = encode(encoder, policy, trajectories, spec, baseline, config.codec.discount)
-    return encoder.under(policy, personal_context(vector, turns_of(trajectories), config.context))
+    return encoder.apply_context(policy, personal_context(vector, turns_of(trajectories), config.context))
 
 
 def personal_context(vector: ExperienceVector, turns: Sequence[Turn], config: ContextConfig) -> Vector:

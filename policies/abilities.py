@@ -4,8 +4,8 @@ A policy says what it can do in its `abilities`, by the names below. A wrapper t
 inside says. The functions below check this value before they call a method: the methods of a wrapper prove nothing.
 A policy without the attribute, such as a plug-in that only scores commands, has no abilities.
 
-An encoder names in `needs` what it requires of a policy. A backend names in `abilities` what the policies that it loads
-can do; `ANSWERS` is not among them, because it depends on the run's decoding.
+An encoder names its `required_abilities`. A backend names in `abilities` what the policies that it loads can do;
+`ANSWERS` is not among them, because it depends on the run's decoding.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from ..codecs.codec import check_codec
-from ..codecs.encoder import Encoder, SaysWords
+from ..codecs.encoder import Encoder, SendsWords
 from ..games.cache import cache_folder
 from ..policies.backend import load_backend
 from ..protocol.config import RunConfig
@@ -116,7 +116,7 @@ def prepare(
 def _check_words(config: RunConfig, encoder: Encoder, strategy: type[ExperienceStrategy]) -> None:
     """Refuse words that a run does not allow, or that would get lost on their way."""
     name = config.codec.name
-    if not isinstance(encoder, SaysWords):
+    if not isinstance(encoder, SendsWords):
         if config.privacy.allow_plaintext:
             raise ConfigError(f"codec.name {name!r} sends no words: leave privacy.allow-plaintext out")
         return

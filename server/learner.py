@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..codecs.context import TeacherContext
 from ..games.player import Advance
 from ..policies.policy import LogProbs, Policy
-from ..policies.several import Under
+from ..policies.routed import ApplyContext
 from ..protocol.play import Turn
 
 Adapter = Mapping[str, NDArray[Any]]
@@ -44,7 +44,7 @@ class Consolidation:
     turns: Sequence[Turn]
     targets: Sequence[LogProbs]
     teachers: Sequence[Policy]
-    under: Sequence[Under]
+    under: Sequence[ApplyContext]
     tilts: Sequence[LogProbs] | None
     seed: int
 

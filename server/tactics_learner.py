@@ -12,7 +12,7 @@ from ..codecs.tactics.coordinates import DIMENSION, VOCABULARY, cells
 from ..codecs.tactics.policy import TacticsPolicy
 from ..games.player import Advance
 from ..policies.policy import Policy
-from ..policies.several import ask_each, each_under
+from ..policies.routed import call_grouped, with_contexts
 from ..protocol.play import Turn
 from ..protocol.versions import policy_version
 from .learner import Adapter, Consolidated, Consolidation
@@ -59,7 +59,7 @@ class TacticsLearner:
 
     def _views(self, adapter: Adapter, task: Consolidation) -> dict[str, float]:
         student, states = self.policy(adapter), [turn.situation for turn in task.turns]
-        with_context = ask_each(each_under(student, task.under), states, lambda policy, part: policy.score(part))
+        with_context = call_grouped(with_contexts(student, task.under), states, lambda policy, part: policy.score(part))
         answers = {"without_context": student.score(states), "with_context": with_context}
         return {name: mean_divergence(log_probs, task.targets) for name, log_probs in answers.items()}
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..games.player import Advance
 from ..policies.policy import Policy, Speaker
-from ..policies.several import ask_each
+from ..policies.routed import call_grouped
 from ..protocol.config import RunConfig
 from ..protocol.host.files import write_whole
 from ..protocol.play import Turn
@@ -112,7 +112,7 @@ class TorchLearner:
         responses = None
         if not self._config.distil.on_policy:
             prompts = list(zip(states, streams, strict=True))
-            answers = ask_each(task.teachers, prompts, lambda teacher, part: cast(Speaker, teacher).respond(part))
+            answers = call_grouped(task.teachers, prompts, lambda teacher, part: cast(Speaker, teacher).respond(part))
             responses = [answer.tokens for answer in answers]
         views, last = Views(), self._last_steps
         text = TextDistillation(
@@ -168,11 +168,11 @@ class TorchLearner:
 
     @cached_property
     def _training_scenes(self) -> Any:
-        return self._model().new_scenes(keeps_rows=True)
+        return self._model().new_prefix_cache(keep_bottoms=True)
 
     @cached_property
     def _measured_scenes(self) -> Any:
-        return self._model().new_scenes()
+        return self._model().new_prefix_cache()
 
     def _model(self) -> Any:
         from ..policies.torch.model import load_model

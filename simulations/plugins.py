@@ -33,7 +33,7 @@ def listed() -> list[Row]:
     """Kind, name, origin and options of everything that is built in or installed."""
     kinds: Mapping[str, tuple[Mapping[str, Any], Callable[[str], str]]] = {
         "strategy": (BUILT_IN, lambda name: " ".join(map(str, load_strategy(name).options().values()))),
-        "codec": (ENCODERS, lambda name: _needs("needs", load_encoder(name).needs)),
+        "codec": (ENCODERS, lambda name: _needs("needs", load_encoder(name).required_abilities)),
         "game": (FAMILIES, _settings),
         "policy": (BACKENDS, lambda name: _needs("has", load_backend(name).abilities)),
     }

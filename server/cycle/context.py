@@ -25,7 +25,7 @@ from .state import Version
 
 def _write(context: TeacherContext) -> Outcome:
     values = {"kl": context.kl, "words": list(context.words)}
-    return Outcome(values, {"weights": context.weights, "support": context.support})
+    return Outcome(values, {"weights": context.weights, "support": context.fisher})
 
 
 def _read(outcome: Outcome) -> TeacherContext:
@@ -89,7 +89,7 @@ def _step(
         turns = turns_of(rollouts.of(exchange, contexts))
         policy = run.learner.policy(rollouts.version.adapter)
         complete = _with_fisher(run, aggregate, run.codec.teacher(policy, before), turns)
-        return _measured(run, rollouts, policy, run.codec.solve(complete, policy, turns, run.config.context, before))
+        return _measured(run, rollouts, policy, run.codec.step(complete, policy, turns, run.config.context, before))
 
     return run.phases.run(rollouts.cycle, name, CONTEXT, work)
 
@@ -97,7 +97,7 @@ def _step(
 def _measured(run: Run, rollouts: PublicRollouts, policy: Policy, context: TeacherContext) -> TeacherContext:
     """Say how far a context leads from the bare policy, on the turns that this one has played."""
     turns = turns_of(rollouts.without_context())
-    return replace(context, kl=divergence(run.codec.answers(policy, turns, context), turns))
+    return replace(context, kl=divergence(run.codec.teacher_log_probs(policy, turns, context), turns))
 
 
 def _parts(run: Run, version: Version, cycle: int) -> list[Aggregate]:
@@ -117,7 +117,7 @@ def _with_fisher(run: Run, aggregate: Aggregate, policy: Policy, turns: Sequence
     if aggregate.vector.fisher.any() or not aggregate.vector.spec.dimension:
         return aggregate
     valid = [turn for turn in turns if turn.valid]
-    _, fisher = run.codec.encoder.sums(policy, valid, np.zeros(len(valid)))
+    _, fisher = run.codec.encoder.gradient_and_fisher(policy, valid, np.zeros(len(valid)))
     games, clients = run.config.games, run.config.clients
     played = aggregate.cohort * fmean(games_per_client(games.per_client, clients, games.amounts, run.config.seed))
     scale = played / len(run.plan.rehearsal)

@@ -76,7 +76,7 @@ class Mixture:
             return self.contexts[0]
         weights, support = (
             np.stack([getattr(each, name) for each in self.contexts]).astype(np.float64)
-            for name in ("weights", "support")
+            for name in ("weights", "fisher")
         )
         total = support.sum(axis=0)
         mean = np.divide((weights * support).sum(axis=0), total, out=np.zeros_like(total), where=total > 0)
@@ -120,8 +120,8 @@ def lessons(
         visited, shown = (turns_of([t for t, c in zip(p, chosen, strict=bool(p)) if c == place]) for p in (own, led))
         turns += [*visited, *shown]
         drawn += [place] * (len(visited) + len(shown))
-        targets += codec.answers(policy, visited, context) if visited else []
+        targets += codec.teacher_log_probs(policy, visited, context) if visited else []
         targets += [turn.log_probs for turn in shown]
-        added = codec.tilts([*visited, *shown], context)
+        added = codec.score_offsets([*visited, *shown], context)
         tilts = None if tilts is None or added is None else [*tilts, *added]
     return Lessons(turns, drawn, targets, tilts)

@@ -106,7 +106,7 @@ def _choose(
     run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture
 ) -> tuple[Mixture, tuple[ChoiceRecord, ...]]:
     """Choose among the contexts that a single one can become, where its codec offers a choice."""
-    if not run.codec.chooses or len(contexts.contexts) > 1:
+    if not run.codec.has_candidates or len(contexts.contexts) > 1:
         return contexts, ()
     (context,) = contexts.contexts
     choices = run.phases.run(
@@ -120,7 +120,7 @@ def _compared(run: Run, state: State, rollouts: PublicRollouts, context: Teacher
     """Rank what a context can become by mean merit; of equals, the one that the codec names first is better."""
     policy = run.learner.policy(state.version.adapter)
     turns = turns_of(rollouts.without_context())
-    offered = run.codec.choices(policy, turns, context, run.config.context)
+    offered = run.codec.candidates(policy, turns, context, run.config.context)
     player, records = run.learner.policy(state.version.adapter, measured=True), list[ChoiceRecord]()
     for choice in offered:
         contender = Contender(

@@ -62,7 +62,7 @@ class Anchor:
         text = text or TEXT.read_text(encoding="utf-8")
         requests = requests or REQUESTS.read_text(encoding="utf-8").splitlines()
         settings = repr((text, list(requests), LENGTH, ANSWER, POSITIONS, DIVERGENCE))
-        tokens = model.encoder.ids(text)
+        tokens = model.tokenizer.ids(text)
         parts = [tokens[start : start + LENGTH] for start in range(0, len(tokens) - LENGTH + 1, LENGTH)] or [tokens]
         passages = [_passage(model, part, 0) for part in parts]
         return cls(model, hashlib.sha256(settings.encode()).hexdigest()[:16], (passages, _answers(model, requests)))
@@ -74,7 +74,7 @@ class Anchor:
 
     def _divergence(self, passage: Passage, rng: np.random.Generator) -> torch.Tensor:
         trunk, length, compared = self.model.trunk, len(passage.bottom), len(passage.top)
-        hidden = trunk.run(passage.bottom, trunk.first, trunk.layers, trunk.alone(length))
+        hidden = trunk.run(passage.bottom, trunk.first_adapted, trunk.layer_count, trunk.single_sequence(length))
         drawn = rng.choice(compared, size=min(POSITIONS, compared), replace=False)
         positions = torch.from_numpy(drawn).to(hidden.device)
         student = self.model.base.decoder.norm(hidden[positions + length - compared])
@@ -84,12 +84,12 @@ class Anchor:
 
 def _answers(model: TorchModel, requests: Sequence[str]) -> list[Passage]:
     """Requests with the base model's answers; only the answers are compared."""
-    encoder = model.encoder
+    tokenizer = model.tokenizer
     streams = np.random.default_rng(0).spawn(len(requests))
     answers = tell(model, list(zip(requests, streams, strict=True)), ANSWER)
-    prompts = [encoder.chat(request) for request in requests]
+    prompts = [tokenizer.chat_prompt(request) for request in requests]
     return [
-        _passage(model, (*prompt, *encoder.ids(answer)), len(prompt) - 1)
+        _passage(model, (*prompt, *tokenizer.ids(answer)), len(prompt) - 1)
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
 
@@ -97,7 +97,7 @@ def _answers(model: TorchModel, requests: Sequence[str]) -> list[Passage]:
 def _passage(model: TorchModel, tokens: Sequence[int], start: int) -> Passage:
     """Run tokens through the base model; those from `start` on can be compared."""
     trunk = model.trunk
-    attended = trunk.alone(len(tokens))
-    bottom = trunk.run(trunk.embed(tokens), 0, trunk.first, attended)
-    top = model.base.decoder.norm(trunk.run(bottom, trunk.first, trunk.layers, attended))
+    attended = trunk.single_sequence(len(tokens))
+    bottom = trunk.run(trunk.embed(tokens), 0, trunk.first_adapted, attended)
+    top = model.base.decoder.norm(trunk.run(bottom, trunk.first_adapted, trunk.layer_count, attended))
     return Passage(bottom, top[start:])

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from ...policies.policy import Policy
-from ...policies.several import ask_each, pick
-from ...policies.tokens import Row
+from ...policies.routed import call_grouped, route
+from ...policies.tokens import TokenizedSituation
 from ...policies.torch.free import Decoding, FreePolicy
 from ...policies.torch.model import TorchModel
+from ...policies.torch.packed_decoder import TorchBackendPolicy
 from ...policies.torch.policy import TorchPolicy
-from ...policies.torch.reading import Readable
 from ...protocol.play import Turn
 from ...protocol.prompts import COMMAND_MARK
 from ...protocol.situation import Situation
@@ -65,8 +65,8 @@ class TextDistillation:
     divergences: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.rows: list[Row] = self.model.encoder.encode(self.states)
-        self._scenes = self.model.new_scenes()
+        self.rows: list[TokenizedSituation] = self.model.tokenizer.encode(self.states)
+        self._scenes = self.model.new_prefix_cache()
 
     def step(self, number: int, batch: Sequence[int]) -> torch.Tensor:
         """Loss of one step: the mean over the tokens of each response, then over responses."""
@@ -122,8 +122,8 @@ class TextDistillation:
             rows = [self.rows[batch[index]] for index in indices]
             return response_hidden(cast(FreePolicy, policy).inner, rows, [responses[index] for index in indices])
 
-        members = [pick(policy, self.states[index]) for policy, index in zip(policies, batch, strict=True)]
-        return torch.cat(ask_each(members, range(len(batch)), read))
+        members = [route(policy, self.states[index]) for policy, index in zip(policies, batch, strict=True)]
+        return torch.cat(call_grouped(members, range(len(batch)), read))
 
 
 @dataclass
@@ -135,8 +135,8 @@ class Imitation:
     seed: int
 
     def __post_init__(self) -> None:
-        self.rows: list[Row] = self.model.encoder.encode([turn.situation for turn in self.turns])
-        self._scenes = self.model.new_scenes()
+        self.rows: list[TokenizedSituation] = self.model.tokenizer.encode([turn.situation for turn in self.turns])
+        self._scenes = self.model.new_prefix_cache()
 
     def step(self, number: int, batch: Sequence[int]) -> torch.Tensor:
         """Mean negative log-likelihood of one drawn command per state, over its tokens and then over states."""
@@ -153,14 +153,16 @@ class Imitation:
         probs = np.exp(turn.log_probs.astype(np.float64))
         command = turn.situation.admissible[rng.choice(len(probs), p=probs / probs.sum())]
         mark = f"{COMMAND_MARK} " if self.model.style.thinking else ""
-        return (*self.model.encoder.ids(f"{mark}{command}"), self.model.encoder.end)
+        return (*self.model.tokenizer.ids(f"{mark}{command}"), self.model.tokenizer.end_token)
 
 
-def response_hidden(policy: Readable, rows: Sequence[Row], responses: Sequence[Response]) -> list[torch.Tensor]:
+def response_hidden(
+    policy: TorchBackendPolicy, rows: Sequence[TokenizedSituation], responses: Sequence[Response]
+) -> list[torch.Tensor]:
     """Return normed hidden states before the head that predict each token of each response, shapes ``(t, hidden)``."""
     texts = [[*row.moment, *response[:-1]] for row, response in zip(rows, responses, strict=True)]
-    with policy.reading(rows) as reading:
-        hidden = reading.read(range(len(rows)), texts)
+    with policy.open_decoder(rows) as decoder:
+        hidden = decoder.extend(range(len(rows)), texts)
     return [hidden_td[-len(response) :] for hidden_td, response in zip(hidden, responses, strict=True)]
 
 

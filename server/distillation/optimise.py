@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ...policies.tokens import Ids, Row
+from ...policies.tokens import Ids, TokenizedSituation
 from ...policies.torch.model import TorchModel
 from .anchor import Anchor
 
@@ -31,7 +31,7 @@ class Schedule:
 
 def optimise(
     model: TorchModel,
-    rows: Sequence[Row],
+    rows: Sequence[TokenizedSituation],
     loss: StepLoss,
     schedule: Schedule,
     seed: int,
@@ -70,7 +70,7 @@ def optimise(
     return losses
 
 
-def batches(rows: Sequence[Row], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+def batches(rows: Sequence[TokenizedSituation], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
     """Yield batches of row indices without end; rows of one scene stay together, in a new order in every epoch."""
     by_scene: dict[Ids, list[int]] = {}
     for index, row in enumerate(rows):

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import torch
 
 from ...policies.policy import Policy
-from ...policies.several import Under, ask_each, each_under, pick
+from ...policies.routed import ApplyContext, call_grouped, route, with_contexts
+from ...policies.torch.packed_decoder import TorchBackendPolicy
 from ...policies.torch.policy import TorchPolicy
-from ...policies.torch.reading import Readable
 from ...protocol.situation import Situation
 from .training_states import TrainingStates
 
@@ -38,7 +38,7 @@ class Retention:
         Where it is recorded.
     """
 
-    under: Sequence[Under]
+    under: Sequence[ApplyContext]
     weight: float
     since: int = 0
     divergences: list[float] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Retention:
 
     def students(self, policy: Policy, batch: Sequence[int]) -> list[Policy]:
         """Give a policy the context of each state in a batch."""
-        return each_under(policy, [self.under[index] for index in batch])
+        return with_contexts(policy, [self.under[index] for index in batch])
 
     def commands(
         self, states: TrainingStates, situations: Sequence[Situation], batch: Sequence[int], version: str
@@ -82,12 +82,12 @@ class Retention:
         """
 
         def read(policy: Policy, indices: list[int]) -> list[torch.Tensor]:
-            if not isinstance(policy, Readable):  # the context changes scores outside the model: no gradient needed
+            if not isinstance(policy, TorchBackendPolicy):  # the context acts outside the model: no gradient
                 return [torch.from_numpy(scores) for scores in policy.score([chosen[index] for index in indices])]
-            with policy.reading([states.rows[batch[index]] for index in indices]) as reading:
-                return reading.commands()[0]
+            with policy.open_decoder([states.rows[batch[index]] for index in indices]) as decoder:
+                return decoder.score_commands()[0]
 
         chosen = [situations[index] for index in batch]
         students = self.students(TorchPolicy(states.model, {}, states.scenes, live=version), batch)
-        policies = [pick(student, situation) for student, situation in zip(students, chosen, strict=True)]
-        return ask_each(policies, range(len(batch)), read)
+        policies = [route(student, situation) for student, situation in zip(students, chosen, strict=True)]
+        return call_grouped(policies, range(len(batch)), read)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ...policies.tokens import Row
+from ...policies.tokens import TokenizedSituation
 from ...policies.torch.model import TorchModel
-from ...policies.torch.scenes import SceneCache
-from ...policies.torch.segments import Attended
+from ...policies.torch.packed_attention import AttentionInputs
+from ...policies.torch.prefix_cache import PrefixCache
 from ...protocol.situation import Situation
 
 
@@ -22,28 +22,28 @@ class TrainingStates:
     """
 
     model: TorchModel
-    scenes: SceneCache
-    rows: Sequence[Row]
+    scenes: PrefixCache
+    rows: Sequence[TokenizedSituation]
     bottoms: Sequence[torch.Tensor]
 
     @classmethod
     @torch.no_grad()
     def prepare(
-        cls, model: TorchModel, situations: Sequence[Situation], scenes: SceneCache | None = None
+        cls, model: TorchModel, situations: Sequence[Situation], scenes: PrefixCache | None = None
     ) -> TrainingStates:
         """Tokenise the states, and run those that are not cached through the layers below the adapter.
 
         Parameters
         ----------
         scenes
-            The cache with which the states were played, made with `keeps_rows`; by default a new one.
+            The prefix cache with which the states were played, made with `keep_bottoms`; by default a new one.
         """
-        scenes = scenes or model.new_scenes(keeps_rows=True)
-        cached = scenes.rows = scenes.rows or {}
-        rows = model.encoder.encode(situations)
+        scenes = scenes or model.new_prefix_cache(keep_bottoms=True)
+        cached = scenes.kept_bottoms = scenes.kept_bottoms or {}
+        rows = model.tokenizer.encode(situations)
         for chunk in model.chunks([row for row in rows if row.key not in cached]):
             scenes.prepare([row.scene for row in chunk], version=None)
-            model.below(chunk, scenes, tops=False)
+            model.run_frozen_layers(chunk, scenes, tops=False)
         return cls(model, scenes, rows, [cached[row.key] for row in rows])
 
     def log_probs(self, batch: Sequence[int], version: str) -> list[torch.Tensor]:
@@ -68,8 +68,9 @@ class TrainingStates:
         rows = [self.rows[index] for index in batch]
         trunk, scenes = self.model.trunk, [row.scene for row in rows]
         self.scenes.prepare(scenes, version)
-        pool = self.scenes.pool(scenes, bottoms=False)
-        spans, starts = self.model.spans(rows, pool)
+        prefixes = self.scenes.pack(scenes, bottoms=False)
+        sequences, starts = self.model.pack(rows, prefixes)
         bottom = torch.cat([self.bottoms[index] for index in batch])
-        top = trunk.run(bottom, trunk.first, trunk.layers, Attended(trunk.layout(spans, pool.keys), pool.cached))
+        inputs = AttentionInputs(trunk.layout(sequences, prefixes.length), prefixes.key_values)
+        top = trunk.run(bottom, trunk.first_adapted, trunk.layer_count, inputs)
         return trunk.log_probs(top, rows, starts)

@@ -25,9 +25,9 @@ def perplexity(model: TorchModel, adapter: Adapter, text: str = "") -> float:
         The text; by default the one that the package ships.
     """
     model.load(adapter)
-    tokens = model.encoder.ids(text or TEXT.read_text(encoding="utf-8"))
+    tokens = model.tokenizer.ids(text or TEXT.read_text(encoding="utf-8"))
     trunk = model.trunk
-    hidden = trunk.run(trunk.embed(tokens), 0, trunk.layers, trunk.alone(len(tokens)))
+    hidden = trunk.run(trunk.embed(tokens), 0, trunk.layer_count, trunk.single_sequence(len(tokens)))
     normed = model.base.decoder.norm(hidden)[:-1]
     targets = torch.tensor(tokens[1:], device=normed.device)
     nll = 0.0

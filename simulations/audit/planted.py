@@ -54,7 +54,7 @@ def planted(secret: str) -> Trajectory:
 def gradient_of(trajectory: Trajectory) -> Floats:
     """Encode an episode with the default codec, as a device does."""
     encoder = TacticsEncoder()
-    return encoder.sums(None, trajectory.turns, np.ones(len(trajectory.turns)))[0]  # type: ignore[arg-type]
+    return encoder.gradient_and_fisher(None, trajectory.turns, np.ones(len(trajectory.turns)))[0]  # type: ignore[arg-type]
 
 
 def embedding_of(trajectory: Trajectory) -> Floats:

@@ -28,10 +28,10 @@ def update_of(model: TorchModel) -> Callable[[Trajectory], Floats]:
     weights = [weight for name, weight in model.base.model.named_parameters() if "lora_B" in name][-4:]
 
     def update(trajectory: Trajectory) -> Floats:
-        tokens = model.encoder.ids(text_of(trajectory))
+        tokens = model.tokenizer.ids(text_of(trajectory))
         model.load({})
         with torch.enable_grad():
-            hidden = trunk.run(trunk.embed(tokens).detach(), 0, trunk.layers, trunk.alone(len(tokens)))
+            hidden = trunk.run(trunk.embed(tokens).detach(), 0, trunk.layer_count, trunk.single_sequence(len(tokens)))
             logits = decoder.norm(hidden)[:-1] @ head.T
             loss = torch.nn.functional.cross_entropy(logits, torch.tensor(tokens[1:], device=logits.device))
             gradients = torch.autograd.grad(loss, weights)

@@ -17,7 +17,8 @@ from flwr.clientapp import ClientApp
 from ...client.app import guarded, player_of, private_games
 from ...client.runtime import Runtime
 from ...client.trajectory_bytes import trajectory_to_bytes
-from ...codecs.encoder import SaysWords, count, encode, load_encoder
+from ...codecs.encode import count, encode
+from ...codecs.encoder import SendsWords, load_encoder
 from ...games.player import play_episodes
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
@@ -42,7 +43,7 @@ class Pooled:
 
     def check(self, config: RunConfig) -> RunConfig:
         """Return the configuration without clipping."""
-        if isinstance(load_encoder(config.codec.name), SaysWords):
+        if isinstance(load_encoder(config.codec.name), SendsWords):
             raise ConfigError(f"the baseline 'pooled' needs a codec of vectors, not {config.codec.name!r}")
         codec = replace(config.codec, clipping_norm=UNBOUNDED, fisher_norm=UNBOUNDED)
         pooled = replace(in_the_open(config, self), codec=codec)

@@ -29,7 +29,7 @@ def situations() -> list[Situation]:
     return [Memory("Take the coin.", 5).see(f"-= Room {n} =-\nA room.", commands, 0) for n in range(6)]
 
 
-def test_a_half_layer_computes_nearly_what_the_whole_one_does_and_passes_gradients_on() -> None:
+def test_a_half_layer_approximates_the_full_one_and_passes_gradients_on() -> None:
     torch.manual_seed(0)
     whole = torch.nn.Linear(64, 32)
     half = HalfLinear.of(whole)
@@ -52,7 +52,7 @@ def test_a_half_layer_computes_nearly_what_the_whole_one_does_and_passes_gradien
         ("bf16", {}, "bf16"),
     ],
 )
-def test_auto_is_half_where_the_cpu_multiplies_it_faster(
+def test_auto_is_bfloat16_where_the_cpu_multiplies_it_natively(
     wanted: str, features: dict[str, bool], picked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)

@@ -70,7 +70,7 @@ def test_answers_are_compared_where_the_model_answers(model: TorchModel) -> None
     passages, answers = Anchor.prepare(model, SENTENCES, requests).groups
     assert all(len(passage.top) == len(passage.bottom) == LENGTH for passage in passages)
     for request, answer in zip(requests, answers, strict=True):
-        asked = len(model.encoder.chat(request))
+        asked = len(model.tokenizer.chat_prompt(request))
         assert len(answer.top) == len(answer.bottom) - asked + 1  # the last token of the question says the first
     again = Anchor.prepare(model, SENTENCES, requests)
     assert all(torch.equal(a.top, b.top) for a, b in zip(answers, again.groups[1], strict=True))

@@ -81,7 +81,7 @@ def test_plain_peft_loads_an_export_and_gives_the_merged_weights_logits(made: Ma
     for name in (name for name in made.adapter if "lora_A" in name):
         a, b = (torch.from_numpy(made.adapter[each]) for each in (name, name.replace("lora_A", "lora_B")))
         modules[name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")].weight.data += 2 * b @ a
-    tokens = torch.tensor([[*made.model.encoder.head, *made.model.encoder.ids("take coin")]])
+    tokens = torch.tensor([[*made.model.tokenizer.head, *made.model.tokenizer.ids("take coin")]])
     with torch.no_grad():
         assert torch.allclose(plain(tokens).logits, by_hand(tokens).logits, atol=1e-4)
     assert "/" not in json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"]
@@ -89,10 +89,10 @@ def test_plain_peft_loads_an_export_and_gives_the_merged_weights_logits(made: Ma
 
 def commands_by_hand(llama: Any, made: Made) -> np.ndarray:
     """Score every command by itself, over the tokens of prompt and commands."""
-    encoder = made.model.encoder
-    row = encoder.encode([situation()])[0]
-    prompt = [*encoder.head, *row.scene, *row.moment]
-    ids = [(*encoder.ids(command), 0) for command in COMMANDS]
+    tokenizer = made.model.tokenizer
+    row = tokenizer.encode([situation()])[0]
+    prompt = [*tokenizer.head, *row.scene, *row.moment]
+    ids = [(*tokenizer.ids(command), 0) for command in COMMANDS]
     counted = [ids[n] if ids[n][:-1] == ids[2][: len(ids[n]) - 1] and n == 1 else ids[n][:-1] for n in range(len(ids))]
     known = sorted({*row.scene, *row.moment, *(token for command in counted for token in command)})
     scores = []

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedoel.policies.policy import Policy
-from fedoel.policies.several import several
+from fedoel.policies.routed import routed
 from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.free import Decoding, FreePolicy
 from fedoel.policies.torch.model import TorchModel
@@ -71,7 +71,7 @@ def test_it_writes_anew_in_every_step_and_the_same_in_another_run(model: TorchMo
 
 
 def test_the_end_of_an_answer_is_learned_too(model: TorchModel) -> None:
-    text, end = task(model, ADVICE), model.encoder.end
+    text, end = task(model, ADVICE), model.tokenizer.end_token
     student = TorchPolicy(model, {}, live="now")
     with torch.no_grad():
         short, long = (response_hidden(student, text.rows[:1], [response])[0] for response in ((7, 8), (7, 8, end)))
@@ -120,7 +120,7 @@ def test_several_teachers_answer_for_their_own_states(model: TorchModel) -> None
     def read(teachers: Sequence[Policy]) -> torch.Tensor:
         return TextDistillation(model, states(), teachers, DECODING, LOSS, 0)._teacher_hidden(range(6), [(5, 0)] * 6)
 
-    whole, alone = read([several(members)] * 6), [read([member] * 6) for member in members]
+    whole, alone = read([routed(members)] * 6), [read([member] * 6) for member in members]
     chosen = [min(range(3), key=lambda k: float((alone[k][2 * n] - whole[2 * n]).abs().max())) for n in range(6)]
     assert len(set(chosen)) > 1
     assert all(torch.allclose(alone[k][2 * n], whole[2 * n], atol=1e-5) for n, k in enumerate(chosen))

@@ -57,7 +57,7 @@ def test_training_sees_what_playing_sees(model: TorchModel) -> None:
 
 
 def test_what_was_played_is_not_read_again_for_training(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    states, played = situations(), model.new_scenes(keeps_rows=True)
+    states, played = situations(), model.new_prefix_cache(keep_bottoms=True)
     scored = model.score(states, played)
     anew = TrainingStates.prepare(model, states)
     monkeypatch.setattr(model.trunk, "embed", None)

@@ -14,7 +14,7 @@ from fedoel.codecs.tactics.coordinates import DIMENSION as TACTICS
 from fedoel.codecs.tactics.tilted import TiltedPolicy
 from fedoel.policies.abilities import behind, steered
 from fedoel.policies.policy import LogProbs, Policy
-from fedoel.policies.several import Under, ask_each, each_under, several
+from fedoel.policies.routed import ApplyContext, call_grouped, routed, with_contexts
 from fedoel.policies.spaces import ControlVector, SoftPrompt
 from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.free import Decoding, FreePolicy
@@ -36,22 +36,22 @@ DECODING = Decoding(1.0, 4)
 rng = np.random.default_rng(7)
 PROMPT = SoftPrompt(PREFIX, rng.normal(0, 1, PREFIX.dimension).astype(np.float32))
 VECTOR = ControlVector(STEERING, rng.normal(0, 2.4, STEERING.dimension).astype(np.float32))
-CONTEXTS: dict[str, Under] = {
+CONTEXTS: dict[str, ApplyContext] = {
     "words": lambda policy: behind(policy, ADVICE),
     "prefix": lambda policy: behind(policy, PROMPT),
     "steering": lambda policy: steered(policy, VECTOR),
-    "several": lambda policy: several([behind(policy, f"Advice: {letter * 20}.\n") for letter in "xyz"]),
+    "several": lambda policy: routed([behind(policy, f"Advice: {letter * 20}.\n") for letter in "xyz"]),
 }
 
 
-def drawn(name: str, count: int = 12) -> list[Under]:
+def drawn(name: str, count: int = 12) -> list[ApplyContext]:
     """The context of each state: the same one, or another in every state."""
     chosen = [CONTEXTS[name]] if name in CONTEXTS else list(CONTEXTS.values())
     return [chosen[place % len(chosen)] for place in range(count)]
 
 
-def score(policy: Policy, unders: list[Under]) -> list[LogProbs]:
-    return ask_each(each_under(policy, unders), situations(), lambda each, own: each.score(own))
+def score(policy: Policy, unders: list[ApplyContext]) -> list[LogProbs]:
+    return call_grouped(with_contexts(policy, unders), situations(), lambda each, own: each.score(own))
 
 
 def make(tiny_base: Path, cache: Path, style: Style = TREE_STYLE) -> TorchModel:
@@ -123,7 +123,7 @@ def test_looking_on_changes_nothing(model: TorchModel) -> None:
 def test_retention_of_text_that_is_written_freely(tiny_base: Path, tmp_path: Path, name: str) -> None:
     model, states, under = make(tiny_base, tmp_path, Style(free=True)), situations(6), drawn(name, 6)
     start, losses = model.adapter(), TokenLoss(top_k=0)
-    teachers, first, last = each_under(FreePolicy(TorchPolicy(model, start), DECODING), under), [], []
+    teachers, first, last = with_contexts(FreePolicy(TorchPolicy(model, start), DECODING), under), [], []
     for weight in (0.0, 3.0):
         model.load(start)
         retention = Retention(under, weight)

@@ -12,7 +12,7 @@ import pytest
 
 from examples import verbs
 from fedoel.codecs.prefix.coordinates import DIMENSION
-from fedoel.codecs.steering.coordinates import parts
+from fedoel.codecs.steering.coordinates import blocks
 from fedoel.codecs.words import encoder as words
 from fedoel.games import player
 from fedoel.protocol.config import (
@@ -100,7 +100,7 @@ def test_a_control_vector_is_chosen_on_the_games_of_the_gate_alone(
     run_inprocess(steering, make_gate=HoldingGate)
     first, last = summary(Path(config.out))
     choices = last["choices"]
-    assert purposes == ["gate"] * len(choices) == ["gate"] * 2 * len(parts())
+    assert purposes == ["gate"] * len(choices) == ["gate"] * 2 * len(blocks())
     merits = [choice["merit"] for choice in choices]
     assert merits == sorted(merits, reverse=True)
     assert f"({choices[0]['name']}, the best of {len(choices)})" in last["reason"]
@@ -197,7 +197,7 @@ def test_free_text_and_several_contexts(config: RunConfig, monkeypatch: pytest.M
 def test_a_context_that_works_on_answers_from_outside(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch, adds: bool, retention: float
 ) -> None:
-    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(adds=adds), raising=False)
+    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(is_additive=adds), raising=False)
     distil = replace(config.distil, retention=retention, steps=1)  # looked at before anything is learned
     run_inprocess(replace(config, codec=CodecConfig(name="examples.verbs:MINE"), distil=distil), make_gate=OpenGate)
     last = summary(Path(config.out))[-1]
@@ -210,7 +210,7 @@ def test_a_context_that_works_on_answers_from_outside(
 def test_retention_of_a_context_that_works_on_answers_from_outside_and_does_more_than_add_is_refused(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(adds=False), raising=False)
+    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(is_additive=False), raising=False)
     config = replace(config, codec=CodecConfig(name="examples.verbs:MINE"), distil=DistilConfig(retention=0.5))
     with pytest.raises(ConfigError, match=r"needs distil\.retention 0"):
         run_inprocess(config)

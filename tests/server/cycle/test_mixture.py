@@ -57,7 +57,7 @@ def test_one_context_is_for_every_game_and_stays_what_it_is() -> None:
 def test_merged_contexts_keep_what_only_one_knows_and_average_where_they_disagree() -> None:
     merged = Mixture.weighted([ONE, TWO], [part(1, 0, 0), part(0, 1, 0)], FAMILIES).merged()
     assert merged.weights[:3].tolist() == pytest.approx([2.0, (3 * 1.0 - 1 * 1.0) / 4, 4.0])
-    assert merged.support[:3].tolist() == [5.0, 4.0, 7.0]
+    assert merged.fisher[:3].tolist() == [5.0, 4.0, 7.0]
 
 
 def episode(place: int) -> Trajectory:

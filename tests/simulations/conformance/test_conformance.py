@@ -103,39 +103,39 @@ class Forgets(Mean):
 
 
 class Downhill(TacticsEncoder):
-    def sums(self, policy: Any, turns: Any, advantages: Any) -> Any:
-        gradient, fisher = super().sums(policy, turns, advantages)
+    def gradient_and_fisher(self, policy: Any, turns: Any, advantages: Any) -> Any:
+        gradient, fisher = super().gradient_and_fisher(policy, turns, advantages)
         return -gradient, fisher
 
 
 class Negative(TacticsEncoder):
-    def sums(self, policy: Any, turns: Any, advantages: Any) -> Any:
-        gradient, fisher = super().sums(policy, turns, advantages)
+    def gradient_and_fisher(self, policy: Any, turns: Any, advantages: Any) -> Any:
+        gradient, fisher = super().gradient_and_fisher(policy, turns, advantages)
         return gradient, -fisher
 
 
 class Normalises(TacticsEncoder):
-    def sums(self, policy: Any, turns: Any, advantages: Any) -> Any:
-        gradient, fisher = super().sums(policy, turns, advantages)
+    def gradient_and_fisher(self, policy: Any, turns: Any, advantages: Any) -> Any:
+        gradient, fisher = super().gradient_and_fisher(policy, turns, advantages)
         return gradient / max(1e-9, float(np.linalg.norm(gradient))), fisher
 
 
 class Shifts(TacticsEncoder):
-    def under(self, policy: Any, context: Any) -> Any:
-        return super().under(policy, context + np.arange(len(context), dtype=np.float32) % 7)
+    def apply_context(self, policy: Any, context: Any) -> Any:
+        return super().apply_context(policy, context + np.arange(len(context), dtype=np.float32) % 7)
 
 
 class Doubles(TacticsEncoder):
-    def under(self, policy: Any, context: Any) -> Any:
-        return super().under(policy, 2 * context)
+    def apply_context(self, policy: Any, context: Any) -> Any:
+        return super().apply_context(policy, 2 * context)
 
 
 class Understates(TacticsEncoder):
-    adds = False
+    is_additive = False
 
 
 class Abler(TacticsEncoder):
-    needs = frozenset({"magic"})
+    required_abilities = frozenset({"magic"})
 
 
 # Games with a bug
@@ -236,10 +236,10 @@ BUGS: dict[str, tuple[Any, str, str]] = {
     "Downhill": (Downhill(), "codec", "is its sign wrong"),
     "Negative": (Negative(), "codec", "the Fisher diagonal is negative"),
     "Normalises": (Normalises(), "codec", "not that of its parts"),
-    "Shifts": (Shifts(), "codec", "an empty context changes"),
-    "Doubles": (Doubles(), "codec", "something other than its tilts"),
-    "Understates": (Understates(), "codec", "adds is False"),
-    "Abler": (Abler(), "codec", "needs {'magic'}"),
+    "Shifts": (Shifts(), "codec", "the zero context changes"),
+    "Doubles": (Doubles(), "codec", "does not add the offsets"),
+    "Understates": (Understates(), "codec", "is_additive is False"),
+    "Abler": (Abler(), "codec", "requires {'magic'}"),
     "Lazy": (family(Lazy), "game", "has no walkthrough"),
     "Unseeded": (family(Unseeded), "game", "the same seed gave another transcript"),
     "Stuck": (family(Stuck), "game", "all gave the same transcript"),

@@ -1,8 +1,8 @@
-"""A hand in llama.cpp's graph while it is computed: reads tensors by name, and adds to them.
+"""A hook in llama.cpp's compute graph: reads tensors by name, and adds vectors to them.
 
-llama.cpp gives logits, and its control vectors are the same at every token. A callback, the one with which its own
-tools make importance matrices and control vectors, reads any tensor, may change it, and may stop there, so that what
-comes behind it costs nothing.
+llama.cpp's interface gives logits only, and control vectors without a scale per token. Its evaluation callback, with
+which its own tools compute importance matrices and control vectors, can read any tensor, change it, and end the
+computation there.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ for _copy in (libggml.ggml_backend_tensor_get, libggml.ggml_backend_tensor_set):
     _copy.argtypes, _copy.restype = [_TENSOR, ctypes.c_void_p, _SIZE, _SIZE], None
 
 
-class Watch:
-    """What to do with which tensors of a graph; at first nothing.
+class GraphHook:
+    """Which tensors of the compute graph to read, and which to change; at first none.
 
     Parameters
     ----------
     width
-        Numbers a token.
+        Size of a token's hidden state.
 
     Attributes
     ----------
     added
-        Vectors to add to tensors one after the other, in lengths of what stands at a token, each of shape (width,).
+        Vectors to add to each tensor, one after the other, in units of each token's norm; shape (width,) each.
     wanted
-        The tensor to read; the graph stops behind it.
+        Name of the tensor to read; the computation ends there.
     read
-        What was read, one array of shape (T, width) for each part of a batch.
+        The values that were read, one array of shape (T, width) per part of a batch.
     """
 
     def __init__(self, width: int) -> None:
@@ -47,18 +47,18 @@ class Watch:
         self.wanted, self.read = b"", list[Floats]()
 
         @llama_cpp.ggml_backend_sched_eval_callback  # type: ignore[untyped-decorator]
-        def look(tensor: int, asked: bool, data: Any) -> bool:
-            """Say whether a tensor is of interest, if asked; else see it, and say whether to go on."""
+        def on_tensor(tensor: int, asks: bool, data: Any) -> bool:
+            """If llama.cpp asks, return whether to see a tensor; otherwise handle it, and return whether to go on."""
             if not (self.added or self.wanted):
-                return not asked
+                return not asks
             name = libggml.ggml_get_name(tensor)
             if name != self.wanted and name not in self.added:
-                return not asked
-            return True if asked else self._see(tensor, name, width)
+                return not asks
+            return True if asks else self._handle(tensor, name, width)
 
-        self.callback = look
+        self.callback = on_tensor
 
-    def _see(self, tensor: int, name: bytes, width: int) -> bool:
+    def _handle(self, tensor: int, name: bytes, width: int) -> bool:
         rows = np.empty((libggml.ggml_nbytes(tensor) // (4 * width), width), dtype=np.float32)
         libggml.ggml_backend_tensor_get(tensor, rows.ctypes.data, 0, rows.nbytes)
         if name in self.added:
