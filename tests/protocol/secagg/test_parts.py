@@ -16,7 +16,7 @@ from fedoel.protocol.errors import SecureSumError
 from fedoel.protocol.secagg import shares
 from fedoel.protocol.secagg.graph import choose_graph
 from fedoel.protocol.secagg.keys import agree, derive, public_of
-from fedoel.protocol.secagg.masks import add_pair_mask, cell_type, expand
+from fedoel.protocol.secagg.masks import add_pair_mask, cell_type, expand, mask_key, own_mask
 from fedoel.protocol.secagg.survivors import from_bitmap, pack, to_bitmap, unpack
 from fedoel.protocol.secagg.terms import Terms
 
@@ -83,6 +83,12 @@ def test_pair_masks_cancel() -> None:
     assert (total == expand(bytes(32), TERMS)).all(), "the lower position adds"
     add_pair_mask(total, bytes(32), 2, 1, TERMS)
     assert not total.any()
+
+
+def test_a_seed_gives_other_keys_for_other_purposes_and_rounds() -> None:
+    seed, later = bytes(16), Terms("ab", 2, 11, 10, 4, 6, 32, 16, "s")
+    masks = [own_mask(seed, TERMS), expand(mask_key(seed, TERMS), TERMS), own_mask(seed, later)]
+    assert not any((one == other).all() for one, other in itertools.combinations(masks, 2))
 
 
 @pytest.mark.parametrize(("cohort", "neighbours"), [(11, 10), (12, 4), (9, 8), (50, 6)])
