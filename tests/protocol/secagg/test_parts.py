@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from math import comb
 
 import numpy as np
@@ -75,6 +76,8 @@ def test_sealed_shares_open_on_their_way_only() -> None:
     for route, changed in (((2, 1), sealed), ((1, 2), sealed[:-1] + bytes([sealed[-1] ^ 1])), ((1, 2), b"")):
         with pytest.raises(SecureSumError, match="cannot be opened"):
             shares.unseal(key, changed, route, TERMS)
+    with pytest.raises(SecureSumError, match="cannot be opened"):
+        shares.unseal(key, sealed, (1, 2), replace(TERMS, number=2))
 
 
 def test_pair_masks_cancel() -> None:
@@ -155,7 +158,7 @@ def test_bitmaps(positions: set[int]) -> None:
 
 
 def test_bad_bitmaps_and_parts() -> None:
-    for bad in (b"", b"\xff", b"\xff\xff"):
+    for bad in (b"", b"\xff", b"\xff\xff", bytes(3)):
         with pytest.raises(SecureSumError):
             from_bitmap(bad, TERMS)
     assert unpack(pack([(3, b"xy"), (1, b"ab")]), 2) == {1: b"ab", 3: b"xy"}
