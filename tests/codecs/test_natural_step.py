@@ -11,20 +11,25 @@ from hypothesis import strategies as st
 
 from fedoel.codecs.natural_step import natural_step
 from fedoel.protocol.config import ContextConfig
-from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
+from fedoel.protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
 
 CONFIG = ContextConfig(step=10.0, damping=0.5, noise=0.25)
 GRADIENTS, FISHERS, NOISES = st.floats(-50, 50), st.floats(0, 100), st.floats(0, 1e4)
 
 
-def step(gradient: float, fisher: float, noise: float = 0.0, config: ContextConfig = CONFIG) -> float:
-    """The step of the only coordinate of an aggregate."""
-    spec = VectorSpec("tactics", 1, "words", "v1", ("coin",), 1, 2.0, 4.0)
-    counters = Counters(np.zeros(spec.counters_shape, np.float32))
-    vector = ExperienceVector(spec, np.array([gradient], np.float32), np.array([fisher], np.float32), counters)
+def steps(gradients: list[float], fishers: list[float], noise: float, config: ContextConfig = CONFIG) -> Vector:
+    """The step from an aggregate of these coordinates."""
+    spec = VectorSpec("tactics", len(gradients), "words", "v1", ("coin",), 1, 2.0, 4.0)
+    counters = [0.0] * (spec.size - 2 * spec.dimension)
+    vector = ExperienceVector.unchecked(spec, np.array([*gradients, *fishers, *counters], np.float32))
     full = natural_step(Aggregate(vector, 4, noise), config)
-    assert full.shape == (1,) and full.dtype == np.float32
-    return float(full[0])
+    assert full.shape == (spec.dimension,) and full.dtype == np.float32
+    return full
+
+
+def step(gradient: float, fisher: float, noise: float = 0.0, config: ContextConfig = CONFIG) -> float:
+    """The step of a single coordinate."""
+    return float(steps([gradient], [fisher], noise, config)[0])
 
 
 @pytest.mark.parametrize(
@@ -82,11 +87,6 @@ def test_more_noise_never_lengthens_a_step_and_never_turns_it(
 
 @given(GRADIENTS, FISHERS, NOISES)
 def test_every_coordinate_steps_by_itself_and_finitely(gradient: float, fisher: float, noise: float) -> None:
-    spec = VectorSpec("tactics", 2, "words", "v1", ("coin",), 1, 2.0, 4.0)
-    counters = Counters(np.zeros(spec.counters_shape, np.float32))
-    vector = ExperienceVector(
-        spec, np.array([gradient, 2.0], np.float32), np.array([fisher, 8.0], np.float32), counters
-    )
-    both = natural_step(Aggregate(vector, 4, noise), CONFIG)
+    both = steps([gradient, 2.0], [fisher, 8.0], noise)
     assert np.isfinite(both).all()
     assert both.tolist() == [step(gradient, fisher, noise), step(2.0, 8.0, noise)]

@@ -80,8 +80,22 @@ class SlowGrid(InProcessGrid):
         return super().pull_messages([n for n in message_ids if n not in self.slow or self.pushed >= self.late])
 
 
-def run(late: int, cycles: int, failing: int | None = None, tired: int = 0, **settings: Any) -> tuple[Server, SlowGrid]:
-    server, grid = Server(SPEC), SlowGrid(make_app(failing, tired), late)
+class OneByOneGrid(SlowGrid):
+    """Hands out one reply at a time."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return super().pull_messages(list(message_ids)[:1])
+
+
+def run(
+    late: int,
+    cycles: int,
+    failing: int | None = None,
+    tired: int = 0,
+    kind: type[SlowGrid] = SlowGrid,
+    **settings: Any,
+) -> tuple[Server, SlowGrid]:
+    server, grid = Server(SPEC), kind(make_app(failing, tired), late)
     strategy = Buffered(server, min_available_nodes=CLIENTS, **settings)
     strategy.start(grid, num_rounds=cycles, timeout=0.3)
     return server, grid
@@ -112,10 +126,16 @@ def test_half_of_those_at_work_is_enough_by_default() -> None:
     assert sums(server) == pytest.approx([111], rel=HALF)
 
 
+@pytest.mark.parametrize(("buffer_size", "expected"), [(0, 11), (1, 1), (3, 111)])
+def test_no_more_is_taken_than_fills_the_buffer(buffer_size: int, expected: int) -> None:
+    server, _ = run(late=0, cycles=1, kind=OneByOneGrid, buffer_size=buffer_size)
+    assert sums(server) == pytest.approx([expected], rel=HALF)
+
+
 def test_who_never_answers_is_given_up_and_asked_again() -> None:
     server, grid = run(late=99, cycles=4, buffer_size=3, max_staleness=1)
-    assert grid.asked[2] == [0, 1, 2, 3]
-    assert server.traffic[2].refused == {STALE: 1}
+    assert grid.asked == [[0, 1, 2, 3], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2]]
+    assert [traffic.refused for traffic in server.traffic] == [{}, {}, {STALE: 1}, {}]
 
 
 def test_when_the_time_is_over_what_is_there_counts() -> None:

@@ -19,8 +19,8 @@ PLAN = PrivacyPlan.make((Part("gradient", 4, 5.0, 0.8), Part("fisher", 4, 20.0, 
 CENTRE = np.array([1.0, -1.0, 0.5, 0.0])
 
 
-def strategy(sample: int = 30, **settings: Any) -> GroupedSecure:
-    safeguards = SimpleNamespace(sample=sample, colluding=0.3, max_dropout=0.2, plan=lambda spec: PLAN)
+def strategy(sample: int = 30, max_dropout: float = 0.2, **settings: Any) -> GroupedSecure:
+    safeguards = SimpleNamespace(sample=sample, colluding=0.3, max_dropout=max_dropout, plan=lambda spec: PLAN)
     return GroupedSecure(cast(ServerSide, SimpleNamespace(safeguards=safeguards, rounds=SimpleNamespace())), **settings)
 
 
@@ -65,6 +65,8 @@ def test_cohorts_of_one_group_and_groups_too_small_to_hide_in_are_refused() -> N
         strategy(group_size=2)
     with pytest.raises(ConfigError, match="norm-bound at least 1"):
         strategy(norm_bound=0.5)
+    with pytest.raises(ConfigError, match="no threshold"):
+        strategy(sample=8, max_dropout=0.8).check(SPEC)
     strategy(sample=8).check(SPEC)
 
 

@@ -27,7 +27,7 @@ from fedoel.simulations.identity import server_identity
 from fedoel.strategies.budget import EXHAUSTED
 from fedoel.strategies.grouped_secure import GroupedSecure
 from fedoel.strategies.registry import load_strategy
-from fedoel.strategies.secure_mean import FAILED, SecureMean
+from fedoel.strategies.secure_mean import FAILED, SecureMean, Tally
 
 from .conftest import Ledger
 
@@ -182,6 +182,28 @@ def test_too_few_fail_closed_and_the_next_round_runs() -> None:
     assert server.safeguards.steps == ["spend", *["unmask"] * CLIENTS], "a failed round costs nothing"
 
 
+@pytest.mark.parametrize("phase", PHASES[:4])
+def test_a_round_with_too_few_left_asks_nobody_for_more(phase: str) -> None:
+    asked: set[str] = set()
+
+    def dropping(here: str, client: int, step: Step) -> None:
+        asked.add(here)
+        silent(phase, range(5))(here, client, step)
+
+    assert Fleet(dropping).run().aggregates == [None]
+    assert asked == set(PHASES[: PHASES.index(phase) + 1])
+
+
+def test_a_cohort_is_as_large_as_the_plan_says() -> None:
+    """Without noise, devices beyond the plan's cohort take part in their turn; with noise, nobody can be left out."""
+    request = Ledger(SPEC).request(1, 1)
+    first = next(SecureMean(Fleet().server)._round(CLIENTS + 2, request, 1.0, Tally()))
+    assert (first.name, sorted(first.steps)) == ("keys", list(range(CLIENTS)))
+    for cohort, noise in ((CLIENTS + 2, 1.0), (3, 1.0), (3, 0.0)):
+        with pytest.raises(SecureSumError, match="outside of the plan's 4 to 8"):
+            next(SecureMean(Fleet(noise=noise).server)._round(cohort, request, 1.0, Tally()))
+
+
 def test_the_ledger_is_written_before_anything_is_unmasked() -> None:
     assert Fleet().run().safeguards.steps[0] == "spend"
 
@@ -197,7 +219,8 @@ def test_an_exhausted_budget_asks_nobody() -> None:
 def test_noise_is_in_the_sum_and_its_variance_is_said() -> None:
     server = Fleet(noise=1.0, chance=1.0).run()
     aggregate = server.aggregates[0]
-    assert aggregate is not None and aggregate.noise > 1.0
+    assert aggregate is not None
+    assert aggregate.noise == server.safeguards.plan(SPEC).variance("gradient", CLIENTS) > 1.0
     assert not np.allclose(aggregate.vector.gradient, expected(range(CLIENTS), "gradient"), atol=0.2)
 
 
@@ -207,6 +230,7 @@ def test_cohorts_of_noisy_rounds_are_drawn_one_by_one() -> None:
     sizes = [len(cohort) for cohort in drawn]
     assert np.mean(sizes) == pytest.approx(100, abs=4) and np.std(sizes) == pytest.approx(7, abs=3)
     assert all(cohort != sorted(cohort) for cohort in drawn), "positions must be random"
+    assert strategy.draw(list(range(200)), 0, 2) != drawn[0], "every exchange draws anew"
     strategy.server.safeguards.secret = 7  # type: ignore[misc]
     assert strategy.draw(list(range(200)), 0, 1) != drawn[0], "who does not know the secret does not know the cohort"
 

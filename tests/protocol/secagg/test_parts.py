@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from math import comb
 
 import numpy as np
@@ -16,7 +17,7 @@ from fedoel.protocol.errors import SecureSumError
 from fedoel.protocol.secagg import shares
 from fedoel.protocol.secagg.graph import choose_graph
 from fedoel.protocol.secagg.keys import agree, derive, public_of
-from fedoel.protocol.secagg.masks import add_pair_mask, cell_type, expand
+from fedoel.protocol.secagg.masks import add_pair_mask, cell_type, expand, mask_key, own_mask
 from fedoel.protocol.secagg.survivors import from_bitmap, pack, to_bitmap, unpack
 from fedoel.protocol.secagg.terms import Terms
 
@@ -75,6 +76,8 @@ def test_sealed_shares_open_on_their_route_only() -> None:
     for route, changed in (((2, 1), sealed), ((1, 2), sealed[:-1] + bytes([sealed[-1] ^ 1])), ((1, 2), b"")):
         with pytest.raises(SecureSumError, match="cannot be opened"):
             shares.unseal(key, changed, route, TERMS)
+    with pytest.raises(SecureSumError, match="cannot be opened"):
+        shares.unseal(key, sealed, (1, 2), replace(TERMS, number=2))
 
 
 def test_pair_masks_cancel() -> None:
@@ -83,6 +86,12 @@ def test_pair_masks_cancel() -> None:
     assert (total == expand(bytes(32), TERMS)).all(), "the lower position adds"
     add_pair_mask(total, bytes(32), 2, 1, TERMS)
     assert not total.any()
+
+
+def test_a_seed_gives_other_keys_for_other_purposes_and_rounds() -> None:
+    seed, later = bytes(16), Terms("ab", 2, 11, 10, 4, 6, 32, 16, "s")
+    masks = [own_mask(seed, TERMS), expand(mask_key(seed, TERMS), TERMS), own_mask(seed, later)]
+    assert not any((one == other).all() for one, other in itertools.combinations(masks, 2))
 
 
 @pytest.mark.parametrize(("cohort", "neighbours"), [(11, 10), (12, 4), (9, 8), (50, 6)])
@@ -149,7 +158,7 @@ def test_bitmaps(positions: set[int]) -> None:
 
 
 def test_bad_bitmaps_and_parts() -> None:
-    for bad in (b"", b"\xff", b"\xff\xff"):
+    for bad in (b"", b"\xff", b"\xff\xff", bytes(3)):
         with pytest.raises(SecureSumError):
             from_bitmap(bad, TERMS)
     assert unpack(pack([(3, b"xy"), (1, b"ab")]), 2) == {1: b"ab", 3: b"xy"}

@@ -270,7 +270,8 @@ def test_a_device_refuses_invalid_adverts() -> None:
 
 def test_a_device_refuses_weak_terms() -> None:
     identity = Identity(Ed25519PrivateKey.generate())
-    for weak in (terms(cohort=9, neighbours=8, threshold=2), terms(cohort=9, neighbours=8, threshold=4, minimum=3)):
+    for threshold, minimum in ((2, 6), (4, 3)):  # each of them alone is a third or less
+        weak = terms(cohort=9, neighbours=8, threshold=threshold, minimum=minimum)
         with pytest.raises(SecureSumError, match="too few"):
             device.advertise(identity, weak, 0)
     with pytest.raises(SecureSumError, match="3 survivors, and this device wants 4"):
