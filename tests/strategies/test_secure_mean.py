@@ -200,7 +200,7 @@ def test_a_cohort_is_as_large_as_the_plan_says() -> None:
     first = next(SecureMean(Fleet().server)._round(CLIENTS + 2, request, 1.0, Tally()))
     assert (first.name, sorted(first.steps)) == ("keys", list(range(CLIENTS)))
     for cohort, noise in ((CLIENTS + 2, 1.0), (3, 1.0), (3, 0.0)):
-        with pytest.raises(SecureSumError, match="outside of the plan's 4 to 8"):
+        with pytest.raises(SecureSumError, match="outside the plan's 4 to 8"):
             next(SecureMean(Fleet(noise=noise).server)._round(cohort, request, 1.0, Tally()))
 
 
