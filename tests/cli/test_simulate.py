@@ -7,24 +7,25 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
 from fedoel.cli.main import INTERRUPTED, REFUSED, main
 from fedoel.protocol.config import RunConfig
+from fedoel.protocol.records.events import Listener, RunFinished
+from fedoel.protocol.records.summary import Summary
 from fedoel.server.run_folder import prepare_folder, stored_config
 from fedoel.simulations.scenario import load_scenario
 
-Save = Callable[[Path, dict[str, Any]], Path]
+Save = Callable[[Path, Summary], Path]
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch, save: Save, summary: dict[str, Any]) -> ModuleType:
+def engines(monkeypatch: pytest.MonkeyPatch, save: Save, summary: Summary) -> ModuleType:
     """Engines that leave the files of a run without playing."""
 
-    def leave_files(config: RunConfig, listener: Callable[[dict[str, Any]], None]) -> None:
-        listener({"event": "run_finished", "t": 1.0, "summary": "summary.json"})
+    def leave_files(config: RunConfig, listener: Listener) -> None:
+        listener(RunFinished(t=1.0, summary="summary.json"))
         (Path(config.out) / "events.jsonl").unlink(missing_ok=True)
         save(Path(config.out), summary)
 
