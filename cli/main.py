@@ -28,7 +28,7 @@ from . import (
 )
 from .output import quiet_libraries
 
-REFUSED, INTERRUPTED = 2, 130
+REFUSED, INTERRUPTED, UNREAD = 2, 130, 141
 ENVIRONMENT = (
     # Waiting threads of torch must sleep, or they take the cores of everybody else, but not between two operations:
     # some microseconds of spinning first make play a fifth faster.
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code of the verb, 2 if fedoel refused with a reason, 130 after Ctrl-C.
+        The exit code of the verb, 2 if fedoel refused with a reason, 130 after Ctrl-C, 141 if nobody reads the output.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = make_parser().parse_args(words)
@@ -75,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     import_from_working_folder()
     try:
         with quiet_libraries(arguments):
-            return VERBS[arguments.verb].run(arguments)
+            code = VERBS[arguments.verb].run(arguments)
+            sys.stdout.flush()
+            return code
     except FedoelError as error:
         print(f"fedoel: {error}", file=sys.stderr)
         return REFUSED
@@ -85,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(_interrupted(arguments.verb, words), file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # as in `fedoel plugins | head`: nobody reads on, and Python would complain at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
 
 
 def make_parser() -> argparse.ArgumentParser:
