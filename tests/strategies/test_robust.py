@@ -202,7 +202,10 @@ def test_clusters_are_found_by_direction_whatever_the_lengths() -> None:
     found = clusters(rows_ND, 3)
     assert all(len({int(label) for label in found[truth == k]}) == 1 for k in range(3)) and len(set(found)) == 3
     assert found[0] == 0, "the first cluster is the one nearest to the mean"
-    assert np.array_equal(clusters(rows_ND * np.exp(2 * rng.normal(size=(14, 1))), 3), found)
+    angles = np.deg2rad([0, 0, 0, 40, 60, 90, 90, 90])
+    rows_ND = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    rows_ND[3] *= 100  # which would pull the first centre to itself, and the vector at 60 degrees after it
+    assert clusters(rows_ND, 2).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
 def test_devices_of_a_small_cluster_go_to_the_nearest_of_the_others() -> None:
