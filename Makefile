@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.fedoel-installed
 LLAMA_STAMP := $(VENV)/.fedoel-llama-installed
 INSTALLED := $(STAMP) $(if $(LLAMA),$(LLAMA_STAMP))
-PACKAGES := protocol policies games codecs client server strategies simulations
+PACKAGES := protocol policies games codecs client server strategies simulations cli
 CODE := $(PACKAGES) tests $(wildcard examples benchmarks)
 TYPES := build/types
 

@@ -10,7 +10,6 @@ games that waiting for everybody ends with, less two points.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
 import sys
@@ -18,14 +17,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the games lie beside this file, and under examples/
 
 from fedoel.client.app import make_app
-from fedoel.client.runtime import LocalRuntime
+from fedoel.client.runtime import SimulatedRuntime
 from fedoel.protocol.config import RunConfig, Scalar
+from fedoel.protocol.records.events import CycleFinished, Event
 from fedoel.server.app import run
+from fedoel.server.summary import read_summary
 from fedoel.simulations.identity import server_identity
 from fedoel.simulations.paced import PacedGrid, spread_durations
 
@@ -71,18 +71,18 @@ def curve(settings: Mapping[str, Scalar], seed: int) -> Curve:
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         out = Path(folder) / "run"
         config = RunConfig.from_flat({**SETTINGS, **settings, "seed": seed, "out": str(out), "cache": folder})
-        runtime = LocalRuntime()
+        runtime = SimulatedRuntime()
 
-        def listen(event: dict[str, Any]) -> None:
-            if event["event"] == "cycle_finished":
+        def listen(event: Event) -> None:
+            if isinstance(event, CycleFinished):
                 times.append(grid.now)
 
         with server_identity():
             app = make_app(runtime)
             grid = PacedGrid(app, CLIENTS, config.to_flat(), duration=durations.__getitem__)
             run(grid, config, runtime.cache(config), listen, engine="paced")
-        cycles = json.loads((out / "summary.json").read_text())["cycles"]
-    return list(zip(times, (entry["held_out"]["win_rate"] for entry in cycles), strict=True))
+        cycles = read_summary(out).cycles
+    return list(zip(times, (record.held_out.win_rate for record in cycles), strict=True))
 
 
 def reached(found: Curve, goal: float) -> float:

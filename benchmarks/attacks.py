@@ -19,17 +19,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the games lie beside this file, and under examples/
 
-from fedoel.client.runtime import LocalRuntime
+from fedoel.client.runtime import SimulatedRuntime
 from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.protocol.config import RunConfig, Scalar
+from fedoel.protocol.records.json_codec import from_json, to_json
 from fedoel.server.app import run
+from fedoel.server.cycle.public_games import PublicGames
 from fedoel.server.game_plan import GamePlan
-from fedoel.server.public import PublicGames
 from fedoel.server.registry import load_adapter
+from fedoel.server.summary import read_summary
 from fedoel.simulations.attacks.app import Gang, make_attacked_app, malicious_of
 from fedoel.simulations.attacks.vectors import ATTACKS
 from fedoel.simulations.grid import InProcessGrid
@@ -65,7 +66,17 @@ SHARES: Mapping[str, float] = {
     **{name: SHARE for name in ATTACKS if name != "none"},
     **{f"collude {percent} %": percent / 100 for percent in (10, 30, 40)},
 }
-Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the last version of a run wins, what was decided in each cycle, and how many vectors were refused."""
+
+    win_rate: float
+    episodes: int
+    decisions: tuple[str, ...]
+    refused: tuple[int, ...]
+    rehearsal: int = 48  # of results that do not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,22 +120,27 @@ def main() -> None:
     out = given.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     path = out / "results.json"
-    results: dict[str, Result] = json.loads(path.read_text()) if path.exists() else {}
-    if any(each.get("rehearsal", SETTINGS["games.rehearsal"]) != given.rehearsal for each in results.values()):
+    results = read(path) if path.exists() else {}
+    if any(result.rehearsal != given.rehearsal for result in results.values()):
         parser.error(f"{out} holds runs with other public games than {given.rehearsal} a cycle: name another --out")
     for number, cell in enumerate(cells, start=1):
         if cell.key not in results:
             results[cell.key] = attacked(cell, out)
-            path.write_text(json.dumps(results, indent=1))
-            print(f"{number}/{len(cells)} {cell.key}: {100 * results[cell.key]['win_rate']:.0f} %", flush=True)
+            path.write_text(json.dumps({key: to_json(result) for key, result in results.items()}, indent=1))
+            print(f"{number}/{len(cells)} {cell.key}: {100 * results[cell.key].win_rate:.0f} %", flush=True)
     text = table(results)
     (out / "table.md").write_text(text)
     print(text)
 
 
+def read(path: Path) -> dict[str, Result]:
+    """Read results.json."""
+    return {key: from_json(Result, table, key) for key, table in json.loads(path.read_text()).items()}
+
+
 def attacked(cell: Cell, out: Path) -> Result:
     """Make one run, and measure its last version: the versions before it need not be."""
-    folder, runtime = out / "run", LocalRuntime()
+    folder, runtime = out / "run", SimulatedRuntime()
     shutil.rmtree(folder, ignore_errors=True)
     config = cell.config(folder, out / "cache")
     brief = replace(config, games=replace(config.games, held_out=1))
@@ -133,16 +149,16 @@ def attacked(cell: Cell, out: Path) -> Result:
     with server_identity():
         grid = InProcessGrid(make_attacked_app(runtime, gang), config.clients, brief.to_flat())
         run(grid, brief, runtime.cache(brief), engine="inprocess")
-    cycles = json.loads((folder / "summary.json").read_text())["cycles"]
-    version, adapter = load_adapter(folder / "versions" / cycles[-1]["version"])
+    cycles = read_summary(folder).cycles
+    version, adapter = load_adapter(folder / "versions" / cycles[-1].version)
     policy = TacticsPolicy.from_adapter(adapter, version)
     plan = GamePlan.of(config)
     won = sum(each.won for each in PublicGames(plan, out / "cache").play(policy, plan.held_out, "held-out"))
-    return {
-        "win_rate": won / len(plan.held_out), "episodes": len(plan.held_out), "rehearsal": cell.rehearsal,
-        "decisions": [entry["decision"] for entry in cycles[1:]],
-        "refused": [sum(entry["refused"].values()) for entry in cycles[1:]],
-    }  # fmt: skip
+    return Result(
+        win_rate=won / len(plan.held_out), episodes=len(plan.held_out), rehearsal=cell.rehearsal,
+        decisions=tuple(record.decision for record in cycles[1:]),
+        refused=tuple(sum(record.refused.values()) for record in cycles[1:]),
+    )  # fmt: skip
 
 
 def table(results: Mapping[str, Result]) -> str:
@@ -174,7 +190,7 @@ def rate(runs: Sequence[Result]) -> str:
     """Mean over seeds, and from the lowest to the highest."""
     if not runs:
         return ""
-    rates = [100 * each["win_rate"] for each in runs]
+    rates = [100 * result.win_rate for result in runs]
     return f"{fmean(rates):.0f} ({min(rates):.0f}-{max(rates):.0f})"
 
 
@@ -196,12 +212,12 @@ def least(cells: Mapping[tuple[str, str], Sequence[Result]], attack: str, strate
 
 def mean(runs: Sequence[Result]) -> float:
     """Win rate over all episodes of some runs."""
-    return fmean(each["win_rate"] for each in runs)
+    return fmean(result.win_rate for result in runs)
 
 
 def count(runs: Sequence[Result]) -> int:
     """Episodes of some runs."""
-    return sum(each["episodes"] for each in runs)
+    return sum(result.episodes for result in runs)
 
 
 if __name__ == "__main__":

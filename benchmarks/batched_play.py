@@ -26,7 +26,7 @@ GAME = "coin-collector level=102 turns=6"
 
 def main() -> None:
     """Time all ways in turn and print the ratios."""
-    from fedoel.simulations.cli import set_environment
+    from fedoel.cli.main import set_environment
 
     set_environment()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -35,9 +35,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
 
+    from fedoel.games.cache import default_cache
     from fedoel.games.prepare import prepare
     from fedoel.games.splits import Split, game_seed
-    from fedoel.games.store import default_cache
     from fedoel.policies.torch.model import TorchModel, load_model
     from fedoel.policies.torch.policy import TorchPolicy
     from fedoel.protocol.config import PolicyConfig
@@ -81,7 +81,7 @@ class GeneratePolicy:
         import torch
         from transformers import AutoModelForCausalLM
 
-        self._encoder, self._torch = model.encoder, torch
+        self._encoder, self._torch = model.tokenizer, torch
         folder = model.base.tokenizer.name_or_path
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
         self._end = model.base.tokenizer.eos_token_id

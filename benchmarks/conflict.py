@@ -16,10 +16,9 @@ import logging
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
@@ -30,11 +29,13 @@ from fedoel.codecs.tactics.coordinates import DIMENSION, cells
 from fedoel.policies.policy import Policy
 from fedoel.protocol.config import PolicyConfig, RunConfig, Scalar
 from fedoel.protocol.experience import Vector
+from fedoel.protocol.records.json_codec import to_stored
+from fedoel.protocol.records.summary import CycleRecord, Stats, Summary
 from fedoel.protocol.situation import Situation
+from fedoel.server.summary import read_summary
 from fedoel.simulations.experiment_table import rates, spread
 from fedoel.simulations.inprocess import run_inprocess
-from fedoel.simulations.personal_gain import measure_personal
-from fedoel.simulations.summary import read_summary
+from fedoel.simulations.personal_gain import Extra, measure_personal
 
 SLOTS = 8
 COLUMNS = ("arm", "start", "teacher of cycle 1", "end", "orchard", "mirror-orchard", "end, with own contexts")
@@ -47,6 +48,14 @@ ARMS: Mapping[str, Mapping[str, Scalar]] = {
     "clustered": {"strategy.name": "clustered", "strategy.options": "num-clusters=2"},
 }
 BACKENDS: Mapping[str, str] = {"reads the land": "benchmarks.conflict:Lands", "tactics only": "tactics"}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The summary of a run, and what its devices gain by contexts of their own."""
+
+    summary: Summary
+    extras: Sequence[Extra]
 
 
 def features(situation: Situation) -> Vector:
@@ -85,13 +94,17 @@ def main() -> None:
         for player, backend in BACKENDS.items()
         for arm in ARMS
     }
-    (out / "results.json").write_text(json.dumps(results, indent=1))
+    stored = {
+        arm: [{**to_stored(run.summary), "personal": [asdict(extra) for extra in run.extras]} for run in runs]
+        for arm, runs in results.items()
+    }
+    (out / "results.json").write_text(json.dumps(stored, indent=1))
     (out / "table.md").write_text(table(results))
     print(table(results))
 
 
-def conflict(arm: str, backend: str, seed: int, out: Path) -> dict[str, Any]:
-    """Run one arm with one player and seed, or what is missing of it, and return its summary."""
+def conflict(arm: str, backend: str, seed: int, out: Path) -> Run:
+    """Run one arm with one player and seed, or what is missing of it."""
     folder = out / f"{arm}-{backend.rpartition(':')[2]}-{seed}"
     own: Mapping[str, Scalar] = {
         "policy.backend": backend, "seed": seed, "out": str(folder), "cache": str(out / "cache")
@@ -99,32 +112,34 @@ def conflict(arm: str, backend: str, seed: int, out: Path) -> dict[str, Any]:
     config = RunConfig.from_flat({**SETTINGS, **ARMS[arm], **own})
     run_inprocess(config)  # goes on where it stopped
     summary = read_summary(folder)
-    extras = measure_personal(config, folder / "versions" / summary["cycles"][-1]["version"])
-    return {**summary, "personal": [asdict(each) for each in extras]}
+    return Run(summary, measure_personal(config, folder / "versions" / summary.cycles[-1].version))
 
 
-def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def table(results: Mapping[str, Sequence[Run]]) -> str:
     """Held-out wins at the start, of the first cycle's teacher, and at the end, in all games and in each land."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for arm, runs in results.items():
-        ends = [run["cycles"][-1] for run in runs]
-        parts = [rates([run["cycles"][0]["held_out"] for run in runs]), rates([_teacher(run) for run in runs])]
-        parts += [f"**{rates([end['held_out'] for end in ends])}**"]
-        parts += [rates([end["families"][land] for end in ends]) for land in ("orchard", "mirror-orchard")]
+        cycles = [run.summary.cycles for run in runs]
+        ends = [records[-1] for records in cycles]
+        parts = [
+            rates([records[0].held_out for records in cycles]),
+            rates([_teacher(records[1]) for records in cycles]),
+        ]
+        parts += [f"**{rates([end.held_out for end in ends])}**"]
+        parts += [rates([end.families[land] for end in ends]) for land in ("orchard", "mirror-orchard")]
         parts += [spread([_personal(run) for run in runs], "{:.0f}", " %")]
         lines.append(f"| {arm} | " + " | ".join(parts) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _personal(run: Mapping[str, Any]) -> float:
+def _personal(run: Run) -> float:
     """Percent of held-out games that devices win on their own land, each with its own context on the last version."""
-    return 100 * fmean(each["personal"] for each in run["personal"])
+    return 100 * fmean(extra.personal for extra in run.extras)
 
 
-def _teacher(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the first teacher's results, or those of nobody where there was no context."""
-    found: Mapping[str, Any] = run["cycles"][1]["teacher"] or run["cycles"][1]["held_out"]
-    return found
+def _teacher(record: CycleRecord) -> Stats:
+    """Return the teacher's results, or the version's own where there was no context."""
+    return record.teacher or record.held_out
 
 
 if __name__ == "__main__":

@@ -44,17 +44,17 @@ def main() -> None:
 
 def measure(codec: str, count: int, repeats: int) -> dict[str, object]:
     """Play and encode the same games several times, each time with empty caches."""
-    from fedoel.simulations.cli import set_environment
+    from fedoel.cli.main import set_environment
 
     set_environment()
 
     import numpy as np
 
     from fedoel.codecs.encoder import load_encoder
+    from fedoel.games.cache import default_cache
     from fedoel.games.player import play_episodes
     from fedoel.games.prepare import prepare
     from fedoel.games.splits import Split, game_seed
-    from fedoel.games.store import default_cache
     from fedoel.policies.torch.model import load_model
     from fedoel.policies.torch.policy import TorchPolicy
     from fedoel.protocol.config import PolicyConfig
@@ -65,11 +65,11 @@ def measure(codec: str, count: int, repeats: int) -> dict[str, object]:
     prepare(games, cache)
     model, seconds, turns, grown = load_model(PolicyConfig(), cache), [], 0, 0
     for _ in range(repeats):
-        policy = encoder.under(TorchPolicy(model, {}), np.zeros(encoder.dimension, np.float32))
+        policy = encoder.apply_context(TorchPolicy(model, {}), np.zeros(encoder.dimension, np.float32))
         start = time.perf_counter()
         played = [turn for trajectory in play_episodes(policy, games, range(count), cache) for turn in trajectory.turns]
         middle, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        encoder.sums(policy, played, np.ones(len(played)))
+        encoder.gradient_and_fisher(policy, played, np.ones(len(played)))
         seconds.append((middle - start, time.perf_counter() - middle))
         grown = max(grown, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
         turns = len(played)

@@ -22,7 +22,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -36,9 +36,12 @@ from fedoel.client.device.folder import DeviceFolder, joined
 from fedoel.client.store import TrajectoryStore
 from fedoel.client.store_key import key_from_file
 from fedoel.protocol.host.processes import descendants
+from fedoel.protocol.records.events import PhaseStarted
+from fedoel.protocol.records.summary import CycleRecord
 from fedoel.protocol.secagg.device import PHASES
 from fedoel.protocol.secagg.messages import ACTIONS
 from fedoel.server.events import read_events
+from fedoel.server.summary import NAME, read_summary
 from fedoel.simulations.loopback import FLOWERS_HEARTBEAT, LoopbackFleet
 from fedoel.simulations.loopback_sum import STRATEGY, expected, released
 
@@ -82,7 +85,7 @@ class Row:
     cycle: int
     what: str
     in_sum: int
-    refused: dict[str, int]
+    refused: Mapping[str, int]
     right: bool
     seconds: float
     decision: str
@@ -195,7 +198,7 @@ def drill(fleet: LoopbackFleet, backend: str, only: Sequence[str] = ()) -> dict[
     chosen = [plans[name] for name in only] or list(plans.values())
     fleet.make(RUN.format(games=GAMES, cycles=len(chosen), backend=backend, strategy=STRATEGY))
     fleet.start("server")
-    fleet.wait(lambda: "4 devices may come in" in fleet.said("server"), LATEST)
+    fleet.wait(lambda: "4 devices may connect" in fleet.said("server"), LATEST)
     for name in NAMES:
         fleet.start(name)
     memory.start()
@@ -225,12 +228,12 @@ def drill(fleet: LoopbackFleet, backend: str, only: Sequence[str] = ()) -> dict[
 
 def row_of(fleet: LoopbackFleet, cycle: int, what: str, names: Sequence[str]) -> Row:
     """Compare a cycle's sum with that of the vectors of the devices that should be in it."""
-    entry = _entries(fleet)[cycle]
+    record = _records(fleet)[cycle]
     wanted = expected(fleet.server, [fleet.folder / name for name in names], cycle, fleet.notes)
     right = bool(wanted.any()) and np.array_equal(wanted, released(fleet.server, cycle))
-    right = right and entry["accepted"] == len(names)
-    seconds = entry["seconds"].get("collect", 0.0)
-    return Row(cycle, what, entry["accepted"], entry["refused"], right, round(seconds, 1), entry["decision"])
+    right = right and record.accepted == len(names)
+    seconds = record.seconds.get("collect", 0.0)
+    return Row(cycle, what, record.accepted, record.refused, right, round(seconds, 1), record.decision)
 
 
 def stored(device: Path) -> tuple[int, int]:
@@ -262,21 +265,19 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _entries(fleet: LoopbackFleet) -> list[dict[str, Any]]:
-    with suppress(OSError):
-        found: list[dict[str, Any]] = json.loads((fleet.server / "run" / "summary.json").read_bytes())["cycles"]
-        return found
-    return []
+def _records(fleet: LoopbackFleet) -> Sequence[CycleRecord]:
+    run = fleet.server / "run"
+    return read_summary(run).cycles if (run / NAME).exists() else ()
 
 
 def _ended(fleet: LoopbackFleet, cycle: int) -> bool:
-    return len(_entries(fleet)) > cycle
+    return len(_records(fleet)) > cycle
 
 
 def _began(fleet: LoopbackFleet, cycle: int) -> bool:
     path = fleet.server / "run" / "events.jsonl"
     events = read_events(path) if path.exists() else []
-    return any(e["event"] == "phase_started" and (e["cycle"], e["phase"]) == (cycle, "collect") for e in events)
+    return any(isinstance(e, PhaseStarted) and (e.cycle, e.phase) == (cycle, "collect") for e in events)
 
 
 if __name__ == "__main__":

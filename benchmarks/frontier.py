@@ -7,41 +7,41 @@ Writes frontier.png and frontier.svg beside the results, and prints the share of
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from fedoel.protocol.records.summary import Stats, Summary
+from fedoel.simulations.experiment import RESULTS, read_results
 from fedoel.simulations.figures import GRID, LEARNED, MUTED, save_figure
 
-Runs = Sequence[Mapping[str, Any]]
+Runs = Sequence[Summary]
 NO_NOISE = 1000.0  # stands for no noise in the experiment
 
 
 def main(folder: Path) -> None:
     """Draw and print."""
-    results: dict[str, Runs] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    arms = sorted((float(name.removeprefix("epsilon ")), runs) for name, runs in results.items())
-    free = gain(dict(arms)[NO_NOISE])
+    results = {float(arm.removeprefix("epsilon ")): runs for arm, runs in read_results(folder / RESULTS).items()}
+    arms = sorted(results.items())
+    free = gain(results[NO_NOISE])
     for epsilon, runs in arms:
-        rates = ", ".join(f"{100 * last(run)['win_rate']:.0f}" for run in runs)
+        rates = ", ".join(f"{100 * last(run).win_rate:.0f}" for run in runs)
         left = f"{gain(runs) / free:.0%} of that without noise"
         print(f"epsilon {epsilon:g}: {rates} %, gain {100 * gain(runs):.0f} points, {left}")
     for path in save_figure(lambda: figure(arms), folder / "frontier"):
         print(path)
 
 
-def last(run: Mapping[str, Any]) -> Mapping[str, Any]:
+def last(run: Summary) -> Stats:
     """Held-out results after the last cycle."""
-    found: Mapping[str, Any] = run["cycles"][-1]["held_out"]
-    return found
+    return run.cycles[-1].held_out
 
 
 def gain(runs: Runs) -> float:
     """Mean gain over the warm start, a fraction."""
-    return fmean(last(run)["win_rate"] - run["cycles"][0]["held_out"]["win_rate"] for run in runs)
+    return fmean(last(run).win_rate - run.cycles[0].held_out.win_rate for run in runs)
 
 
 def figure(arms: Sequence[tuple[float, Runs]]) -> Any:
@@ -51,13 +51,13 @@ def figure(arms: Sequence[tuple[float, Runs]]) -> Any:
 
     drawn = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes, places = drawn.add_subplot(), range(len(arms))
-    axes.plot(places, [fmean(last(run)["win_rate"] for run in runs) for _, runs in arms], color=LEARNED, linewidth=2)
+    axes.plot(places, [fmean(last(run).win_rate for run in runs) for _, runs in arms], color=LEARNED, linewidth=2)
     for place, (_, runs) in zip(places, arms, strict=True):
         for run in runs:
             end = last(run)
-            axes.plot([place, place], [end["low"], end["high"]], color=LEARNED, linewidth=1, alpha=0.5)
-            axes.plot([place], [end["win_rate"]], marker="o", color=LEARNED, markersize=5)
-    floor = fmean(run["floors"]["random"]["win_rate"] for _, runs in arms for run in runs)
+            axes.plot([place, place], [end.low, end.high], color=LEARNED, linewidth=1, alpha=0.5)
+            axes.plot([place], [end.win_rate], marker="o", color=LEARNED, markersize=5)
+    floor = fmean(run.floors.random.win_rate for _, runs in arms for run in runs)
     axes.axhline(floor, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.annotate("random play", (0, floor), xytext=(0, 4), textcoords="offset points", color=MUTED)
     axes.set_xticks(list(places), [f"{epsilon:g}" if epsilon < NO_NOISE else "no noise" for epsilon, _ in arms])

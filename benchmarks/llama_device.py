@@ -55,8 +55,8 @@ def main() -> None:
     if arguments.part:
         print(json.dumps(PARTS[arguments.part](arguments)))
         return
+    from fedoel.games.cache import default_cache
     from fedoel.games.prepare import prepare
-    from fedoel.games.store import default_cache
 
     prepare([*games_of(arguments), *held_out(arguments)], default_cache())
     found = collect(arguments)
@@ -165,7 +165,7 @@ def arrays_of(folder: Path) -> Arrays:
 
 
 def policy_of(arguments: argparse.Namespace, adapter: Arrays, version: str = "") -> Any:
-    from fedoel.games.store import default_cache
+    from fedoel.games.cache import default_cache
     from fedoel.policies.llama.policy import load_policy
     from fedoel.protocol.config import PolicyConfig
 
@@ -191,8 +191,8 @@ class Timed:
 
 
 def play(arguments: argparse.Namespace, policy: Any, games: int | None = None) -> list[Any]:
+    from fedoel.games.cache import default_cache
     from fedoel.games.player import play_episodes
-    from fedoel.games.store import default_cache
 
     chosen = games_of(arguments)[:games]
     return play_episodes(policy, chosen, range(len(chosen)), default_cache())
@@ -223,7 +223,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     context, calls = policy._model.context, list[tuple[str, Any]]()
     play(arguments, policy)  # once to warm up
     with policy.serving():
-        policy._model.prefixes.clear()
+        policy._model.prefix_cache.clear()
     originals = {name: getattr(context, name) for name in ("_decode", "share", "drop", "clear")}
 
     def recorded(name: str) -> Callable[..., Any]:
@@ -267,7 +267,7 @@ def replay(context: Any, calls: list[tuple[str, Any]], originals: Mapping[str, A
 def cache(arguments: argparse.Namespace) -> dict[str, Any]:
     policy = policy_of(arguments, arrays_of(arguments.version))
     turns = [turn for trajectory in play(arguments, policy) for turn in trajectory.turns]
-    context, encoder = policy._model.context, policy._model.encoder
+    context, encoder = policy._model.context, policy._model.tokenizer
     rows, head = encoder.encode([turn.situation for turn in turns]), len(encoder.head)
     prompts = [head + len(row.scene) + len(row.moment) for row in rows]
     alone = sum(p + len(row.tree.tokens) for p, row in zip(prompts, rows, strict=True))
@@ -294,7 +294,7 @@ def compare(ours: list[Any], theirs: list[Any]) -> dict[str, Any]:
 
 
 def agreement(arguments: argparse.Namespace) -> dict[str, Any]:
-    from fedoel.games.store import default_cache
+    from fedoel.games.cache import default_cache
     from fedoel.policies.torch.policy import load_policy
     from fedoel.protocol.config import PolicyConfig
 
@@ -349,8 +349,8 @@ def message_megabytes(arguments: argparse.Namespace, whole: Arrays) -> float:
 
 def wins(arguments: argparse.Namespace, policy: Any) -> int:
     """Held-out games that a policy wins, each with the same draws for every policy."""
+    from fedoel.games.cache import default_cache
     from fedoel.games.player import play_episodes
-    from fedoel.games.store import default_cache
 
     games = held_out(arguments)
     return sum(trajectory.won for trajectory in play_episodes(policy, games, range(len(games)), default_cache()))

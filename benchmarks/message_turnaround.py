@@ -66,7 +66,7 @@ def measure(folder: Path, settings: str, messages: int) -> tuple[list[float], fl
 
     try:
         fleet.start("server")
-        fleet.wait(lambda: "may come in" in fleet.said("server"), SECONDS)
+        fleet.wait(lambda: "may connect" in fleet.said("server"), SECONDS)
         fleet.start("device")
         fleet.wait(over, SECONDS, every=0.2)
         fleet.stop("device")

@@ -12,12 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
+from fedoel.protocol.records.summary import GateRecord, Stats, Summary
 from fedoel.simulations.experiment_table import rates, spread
-from fedoel.simulations.summary import families, load_summary
+from fedoel.simulations.summary import load_summary
 
-Entry = dict[str, Any]
 FLOORS = {
     "random": "uniform random",
     "tactics_only": "tactics only",
@@ -29,47 +28,46 @@ FLOORS = {
 def main(folders: Sequence[str]) -> None:
     """Print the table of the runs in these folders."""
     runs = [load_summary(Path(folder)) for folder in folders]
-    names = families(runs[0])
-    cycles = min(len(run["cycles"]) for run in runs)
+    names = runs[0].families
+    cycles = min(len(run.cycles) for run in runs)
     print("| cycle | held-out wins | teacher | " + " | ".join(names) + " | turns per win | tokens per win | minutes |")
     print("|" + "---|" * (6 + len(names)))
     for cycle in range(cycles):
-        entries = [run["cycles"][cycle] for run in runs]
+        records = [run.cycles[cycle] for run in runs]
         cells = [
-            f"**{rates([entry['held_out'] for entry in entries])}**",
-            rates([entry["teacher"] for entry in entries if entry["teacher"]]),
-            *(rates([entry["families"][name] for entry in entries]) for name in names),
-            *(spread([e["held_out"][key] for e in entries], "{:.0f}") for key in ("turns_per_win", "tokens_per_win")),
-            spread([sum(e["seconds"].values()) / 60 for e in entries], "{:.0f}"),
+            f"**{rates([record.held_out for record in records])}**",
+            rates([record.teacher for record in records if record.teacher]),
+            *(rates([record.families[name] for record in records]) for name in names),
+            spread([record.held_out.turns_per_win for record in records], "{:.0f}"),
+            spread([record.held_out.tokens_per_win for record in records], "{:.0f}"),
+            spread([sum(record.seconds.values()) / 60 for record in records], "{:.0f}"),
         ]
         print(f"| {cycle} | " + " | ".join(cells) + " |")
     for key, label in FLOORS.items():
-        floors = [run["floors"][key] for run in runs]
-        by_family = [rates([floor["families"][name] for floor in floors]) for name in names]
+        floors = [run.floors.named()[key] for run in runs]
+        by_family = [rates([floor.families[name] for floor in floors]) for name in names]
         print(f"| {label} | {rates(floors)} | | {' | '.join(by_family)} | | | |")
-    print(f"\n{len(runs)} seeds: {', '.join(str(run['seed']) for run in runs)}. {kept(runs)}")
+    print(f"\n{len(runs)} seeds: {', '.join(str(run.seed) for run in runs)}. {kept(runs)}")
 
 
-def kept(runs: Sequence[Entry]) -> str:
+def kept(runs: Sequence[Summary]) -> str:
     """Say how much of the teachers' gain on the gate's games the students have: of every cycle, and since the start."""
-    promoted = [(run, entry["gate"]) for run in runs for entry in run["cycles"][1:] if entry["decision"] == "promoted"]
-    if not promoted:
+    promoted = [[r.gate for r in run.cycles[1:] if r.gate and r.decision == "promoted"] for run in runs]
+    if not any(promoted):
         return "No cycle was promoted."
     last = [
-        (run["cycles"][1]["gate"]["current"], gates[-1])
-        for run in runs
-        if run["cycles"][1]["gate"] and (gates := [gate for owner, gate in promoted if owner is run])
+        (first.current, gates[-1])
+        for run, gates in zip(runs, promoted, strict=True)
+        if gates and (first := run.cycles[1].gate)
     ]
-    steps = gain([(gate["current"], gate) for _, gate in promoted])
+    steps = gain([(gate.current, gate) for gates in promoted for gate in gates])
     return f"Gain on the gate's games, student of teacher: {steps} in a cycle on average, {gain(last)} in the end."
 
 
-def gain(pairs: Sequence[tuple[Entry, Entry]]) -> str:
+def gain(pairs: Sequence[tuple[Stats, GateRecord]]) -> str:
     """Say the mean gain in points of student and teacher over what each gate is compared with."""
-    student, teacher = (
-        100 * fmean(gate[player]["win_rate"] - before["win_rate"] for before, gate in pairs)
-        for player in ("candidate", "teacher")
-    )
+    student = 100 * fmean(gate.candidate.win_rate - before.win_rate for before, gate in pairs if gate.candidate)
+    teacher = 100 * fmean(gate.teacher.win_rate - before.win_rate for before, gate in pairs)
     share = f" ({student / teacher:.0%})".replace("%", " %") if teacher > 0 else ""
     return f"{student:.0f} of {teacher:.0f} points{share}"
 

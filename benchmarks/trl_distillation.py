@@ -41,7 +41,7 @@ HERE = Path(__file__).parent
 OURS = ("fedoel",)  # the names in ARMS of trl_distillation_ours.py
 THEIRS = ("trl-sdft", "trl-gkd", "trl-sdft-checkpointing")  # in TRAINERS of trl_distillation_theirs.py
 FASTER, LEANER = 3.0, 4.0  # what is claimed, as factors
-LESSONS = HERE / "results" / "quick-0" / "summary.json"
+LESSONS = HERE / "results" / "quick-0"
 PINS = "trl==1.16.0 torch==2.13.0 transformers==5.23.0 peft==0.21.2"
 INSTALL = f"python -m venv /tmp/trl && /tmp/trl/bin/pip install {PINS}"
 
@@ -207,7 +207,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def prepare(turns: Sequence[int], batch: int, scratch: Path) -> dict[str, Any]:
     """Write down what both sides need: model folder, settings, context, and states of the scenario's games."""
-    from fedoel.simulations.cli import set_environment
+    from fedoel.cli.main import set_environment
 
     set_environment()
     import numpy as np
@@ -215,13 +215,14 @@ def prepare(turns: Sequence[int], batch: int, scratch: Path) -> dict[str, Any]:
 
     from fedoel.codecs.tactics.coordinates import DIMENSION, advice, tactic_name
     from fedoel.codecs.tactics.policy import TacticsPolicy
-    from fedoel.games.store import default_cache
+    from fedoel.games.cache import default_cache
     from fedoel.policies.model_files import find_model
     from fedoel.policies.torch.base import dequantised
     from fedoel.protocol.play import turns_of
     from fedoel.protocol.prompts import SYSTEM, render
+    from fedoel.server.cycle.public_games import PublicGames
     from fedoel.server.game_plan import GamePlan
-    from fedoel.server.public import PublicGames
+    from fedoel.server.summary import read_summary
     from fedoel.simulations.scenario import load_scenario
 
     config, cache, wanted = load_scenario("quick"), default_cache(), batch * sum(turns)
@@ -235,8 +236,8 @@ def prepare(turns: Sequence[int], batch: int, scratch: Path) -> dict[str, Any]:
         prompt, fields = render(situation), {**asdict(situation), "done": sorted(situation.done)}
         prompts.append({"system": SYSTEM, "user": prompt.scene + prompt.moment, "situation": fields})
     weights = np.zeros(DIMENSION, dtype=np.float32)
-    for lesson in json.loads(LESSONS.read_text(encoding="utf-8"))["cycles"][1]["lessons"]:
-        weights[[tactic_name(cell) for cell in range(DIMENSION)].index(lesson["tactic"])] = lesson["weight"]
+    for lesson in read_summary(LESSONS).cycles[1].lessons:
+        weights[[tactic_name(cell) for cell in range(DIMENSION)].index(lesson.tactic)] = lesson.weight
     folder = dequantised(find_model(""), cache)[0]
     ids = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     commands = {command for prompt in prompts for command in prompt["situation"]["admissible"]}

@@ -59,15 +59,17 @@ class ActionTree:
     def turn(self, prompts: Sequence[dict[str, Any]], steps: int, say: Say) -> list[float]:
         """Let the frozen teacher answer with the context, read the prompts, and train; returns every step's loss."""
         from fedoel.policies.torch.policy import TorchPolicy
-        from fedoel.server.distillation.opcd import Schedule, reverse_kl, towards, train
-        from fedoel.server.distillation.rehearsal import Rehearsal
-        from fedoel.server.memory import give_back
+        from fedoel.server.distillation.losses import reverse_kl
+        from fedoel.server.distillation.opcd import towards, train
+        from fedoel.server.distillation.optimise import Schedule
+        from fedoel.server.distillation.training_states import TrainingStates
+        from fedoel.server.memory import return_free_memory
 
-        give_back()  # as a run does between phases
+        return_free_memory()  # as a run does between phases
         situations, model = [situation_of(prompt["situation"]) for prompt in prompts], self.model
-        scenes = model.new_scenes(keeps_rows=True)
+        scenes = model.new_prefix_cache(keep_bottoms=True)
         targets = TorchPolicy(model, {}, scenes).behind(self.task["context"]).score(situations)
-        rehearsal = Rehearsal.prepare(model, situations, scenes)
+        rehearsal = TrainingStates.prepare(model, situations, scenes)
         model.load(self.adapter)
         say("prepared")
         schedule = Schedule(steps, self.task["batch"], self.task["learning_rate"])

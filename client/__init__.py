@@ -1,1 +1,1 @@
-"""What runs on a device: games, policies, encoders and the Flower ClientApp."""
+"""What runs on a device: the Flower ClientApp, the device's half of secure sums, and its encrypted store."""

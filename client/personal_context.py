@@ -1,9 +1,9 @@
-"""A device's own context: weights of tactics on top of the shared version, learned from its own turns and never sent.
+"""A personal context: weights of tactics on top of the shared version, learned on one device and never sent.
 
-The turns are those that it plays for the fleet anyway, under the shared version and the request's context. Its own
-context takes no part in them, so that its vector stays on-policy; it is used when the device plays for its owner. It is
-one natural gradient step long, shrunk where it could be chance and inside the same trust region as the server's, and
-starts anew with every version: what was learned is in the weights by then.
+It is learned from the turns that the device plays for the fleet, and used when the device plays for its owner. It takes
+no part in play for the fleet, so that the device's vector stays on-policy. It is one natural gradient step, shrunk as
+the server's is and inside the same trust region, and starts from zero with every version, whose weights have absorbed
+what was learned before.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..codecs.encoder import encode, load_encoder
+from ..codecs.encode import encode
+from ..codecs.encoder import load_encoder
 from ..codecs.natural_step import natural_step
 from ..codecs.tactics.step import LARGEST_WEIGHT, within_trust_region
 from ..policies.policy import Policy
@@ -23,39 +24,41 @@ from ..protocol.play import Trajectory, Turn, turns_of
 
 
 def personalised(
-    policy: Policy, played: Sequence[Trajectory], spec: VectorSpec, baseline: Vector, config: RunConfig
+    policy: Policy, trajectories: Sequence[Trajectory], spec: VectorSpec, baseline: Vector, config: RunConfig
 ) -> Policy:
-    """Give a shared version what a device has learned for itself from the episodes that it played with it."""
+    """Return the shared version under the personal context that a device has learned from its episodes with it."""
     encoder = load_encoder(config.codec.name)
-    vector = encode(encoder, policy, played, spec, baseline, config.codec.discount)
-    return encoder.under(policy, personal_context(vector, turns_of(played), config.context))
+    vector = encode(encoder, policy, trajectories, spec, baseline, config.codec.discount)
+    return encoder.apply_context(policy, personal_context(vector, turns_of(trajectories), config.context))
 
 
 def personal_context(vector: ExperienceVector, turns: Sequence[Turn], config: ContextConfig) -> Vector:
-    """Return the weights that a device keeps for itself, shape ``(dimension,)``.
+    """Return the weights of a personal context, shape ``(dimension,)``.
 
     Parameters
     ----------
     vector
-        Its own experience of the codec `tactics`, not clipped.
+        The device's experience vector of the codec `tactics`, not clipped.
     turns
-        What the vector is about; without any, the device has nothing of its own.
+        The turns that the vector was encoded from; if there are none, all weights are zero.
+    config
+        Step size, damping and trust region, which are the server's.
     """
-    full = np.clip(natural_step(Aggregate(vector, 1), config), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+    step = np.clip(natural_step(Aggregate(vector, 1), config), -LARGEST_WEIGHT, LARGEST_WEIGHT)
     if not turns:
-        return np.zeros_like(full)
-    scale, _ = within_trust_region(turns, full, config.max_kl)
-    kept: Vector = (scale * full).astype(np.float32)
-    return kept
+        return np.zeros_like(step)
+    scale, _ = within_trust_region(turns, step, config.max_kl)
+    weights: Vector = (scale * step).astype(np.float32)
+    return weights
 
 
 def check_personal(config: RunConfig) -> None:
-    """Make sure that devices of a run can have contexts of their own.
+    """Check that the devices of a run can have personal contexts.
 
     Raises
     ------
     ConfigError
-        If the run's codec is not `tactics`: their own contexts are weights of tactics.
+        If the run's codec is not `tactics`.
     """
     if config.codec.name != "tactics":
         raise ConfigError(

@@ -1,4 +1,7 @@
-"""Where a device's policy and files come from, apart from what it does with them."""
+"""Where a ClientApp runs: in a simulation or on a deployed device. `Runtime` names everything in which the two differ.
+
+A node of either is told by its configuration which client it is and where its store lies; see `fedoel.client.app`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
-from ..games.store import cache_folder
+from ..games.cache import cache_folder
 from ..policies.backend import load_version
 from ..policies.policy import Policy
 from ..protocol.config import PolicyConfig, RunConfig
@@ -21,10 +24,48 @@ Adapter = Mapping[str, NDArray[Any]]
 
 
 class Runtime(Protocol):
-    """What a ClientApp needs from where it runs."""
+    """What a ClientApp asks of the place where it runs.
+
+    ============ ======================================= ==============================================
+    member       `SimulatedRuntime`                      `fedoel.client.device.runtime.DeviceRuntime`
+    ============ ======================================= ==============================================
+    `send_words` true                                    false
+    `admit`      always                                  if the owner's conditions hold
+    `begin`      nothing                                 counts the games, bounds the memory
+    `policy`     as the run says                         base, threads and paths from `device.toml`;
+                                                         kept as the last good version
+    `cache`      the run's, or the user's                the device's own
+    `membership` a key from the folder of all keys       the device's own key
+    ============ ======================================= ==============================================
+    """
+
+    @property
+    def send_words(self) -> bool:
+        """Whether a codec that sends text may run here at all. The run must allow it, too."""
+        ...
+
+    def admit(self, games: int) -> None:
+        """Check, before anything is loaded, that this many games may be played now.
+
+        Raises
+        ------
+        NotNow
+            If a condition of the device's owner does not hold.
+        """
+        ...
+
+    def begin(self, games: int) -> None:
+        """Prepare for games that are about to be played.
+
+        Raises
+        ------
+        NotNow
+            If the games cannot be counted.
+        """
+        ...
 
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
-        """Return the policy that is asked to play."""
+        """Load the policy version of a request; raises what `fedoel.policies.backend.load_version` raises."""
         ...
 
     def cache(self, config: RunConfig) -> Path:
@@ -32,22 +73,27 @@ class Runtime(Protocol):
         ...
 
     def membership(self, config: RunConfig, client: int) -> Membership:
-        """Return what makes a device a member of the fleet."""
+        """Read the client's private key and the list of members; raises `ConfigError` if they cannot be used."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class LocalRuntime:
-    """A device, or a worker process of a simulation. It holds nothing: Ray sends it to a worker with every message."""
+class SimulatedRuntime:
+    """The runtime of a simulated device. It has no state, because Ray sends it to a worker with every message."""
+
+    send_words: ClassVar[bool] = True
+
+    def admit(self, games: int) -> None:
+        """Admit every request."""
+
+    def begin(self, games: int) -> None:
+        """Do nothing: a simulated device has no quota."""
 
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
-        """Load the policy version of a request with the backend that the run asks for.
-
-        It raises what `load_version` raises.
-        """
+        """Load the policy version of a request with the run's backend; raises what `load_version` raises."""
         version, exchange = request.spec.policy_version, (request.cycle, request.exchange)
         if config.policy.backend in ("torch", "llama"):
-            return _kept_version(_Wanted(config.policy, version, exchange, self.cache(config), request.adapter))
+            return _last_loaded(_VersionKey(config.policy, version, exchange, self.cache(config), request.adapter))
         return load_version(config.policy, request.adapter, version, self.cache(config))
 
     def cache(self, config: RunConfig) -> Path:
@@ -55,16 +101,16 @@ class LocalRuntime:
         return cache_folder(config)
 
     def membership(self, config: RunConfig, client: int) -> Membership:
-        """Read the device's keys, by default from where a simulation keeps those of all devices."""
+        """Read the client's key from the folder that holds the keys of all simulated devices."""
         return load_membership(keys_folder(config), client)
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A policy to load. Its version is a hash of base, prompt and adapter, so the adapter need not be compared.
+class _VersionKey:
+    """What identifies a loaded policy. The version is a hash of base, prompt and adapter: the adapter is not compared.
 
-    A new exchange gets a new policy, even of the same version: what it has cached must not depend on whether the run
-    was resumed in between.
+    Each exchange loads the policy anew, even of the same version, so that the content of its prefix cache does not
+    depend on whether the run was resumed in between.
     """
 
     config: PolicyConfig
@@ -75,6 +121,6 @@ class _Wanted:
 
 
 @functools.lru_cache(maxsize=1)
-def _kept_version(wanted: _Wanted) -> Policy:
+def _last_loaded(key: _VersionKey) -> Policy:
     """Keep the last policy of a process: a simulation's worker plays for one client after the other."""
-    return load_version(wanted.config, wanted.adapter, wanted.version, wanted.cache)
+    return load_version(key.config, key.adapter, key.version, key.cache)

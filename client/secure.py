@@ -1,7 +1,7 @@
-"""A device's verbs of the secure sum: five phases, with the round's secrets in Flower's state and nowhere else.
+"""The device's five phases of a secure sum. A round's secrets are in the state of the Flower node and nowhere else.
 
-The state of a node lives as long as the node. One that was restarted has no secrets, has dropped out, and nobody can
-make it take a round up again: what it had masked stays masked.
+This state lives as long as the node's process. A node that restarts loses its secrets and has thereby dropped out of
+the round: nobody can make it continue, and what it had masked stays masked.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ from ..protocol.secagg.messages import Step, reply_records, step_from_records, s
 from ..protocol.secagg.state import round_from_record, round_to_record
 from ..protocol.secagg.terms import Terms
 
-STATE, LEAST = "secure-sum", "min-cohort"
+STATE = "secure-sum"  # name of the record in the node's state
+MIN_COHORT = "min-cohort"  # smallest cohort that a device joins, in the node's configuration
 Play = Callable[[PlayRequest], ExperienceVector]
 
 
 def answer_step(phase: str, records: RecordDict, context: Context, member: Membership, play: Play) -> RecordDict:
-    """Answer one phase of a round, and keep what the next one needs.
+    """Answer one phase of a round, and keep the state that the next phase needs.
 
     Parameters
     ----------
     play
-        Plays what is asked and encodes it, for the phase that needs a vector.
+        Plays the games of a request and encodes them; called in the phase ``masked``.
 
     Raises
     ------
     SecureSumError
-        If the step is malformed, out of order, or would cost the device its secrecy.
+        If the step is malformed, out of order, or would weaken the device's secrecy.
     """
     step = step_from_records(records)
-    state = _begin(step, context, member) if phase == "keys" else _under_way(step, context)
+    state = _begin(step, context, member) if phase == "keys" else _current(step, context)
     if phase == "shares":
         state = device.share(state, step.body, member.renewed(step.extra.decode("ascii", "replace")).members)
     elif phase == "masked":
@@ -54,43 +55,50 @@ def answer_step(phase: str, records: RecordDict, context: Context, member: Membe
 
 
 def _begin(step: Step, context: Context, member: Membership) -> Round:
-    """Begin a round, or answer again for the one that is under way; never for one that is over."""
-    terms, before = Terms.from_json(step.body.decode("utf-8", "replace")), _kept(context)
-    if before is not None:
-        if before.terms == terms and before.position == int.from_bytes(step.extra, "big"):
-            return before
-        if before.terms.run == terms.run and before.terms.number >= terms.number:
+    """Begin a round, or return the current one if it is asked for again.
+
+    Raises
+    ------
+    SecureSumError
+        If the device has already been in a round of this run with the same or a larger number.
+    """
+    terms, position = Terms.from_json(step.body.decode("utf-8", "replace")), int.from_bytes(step.extra, "big")
+    last = _last_round(context)
+    if last is not None:
+        if last.terms == terms and last.position == position:
+            return last
+        if last.terms.run == terms.run and last.terms.number >= terms.number:
             raise SecureSumError(f"round {terms.number} is over for this device, which has been in one as late")
-    least = context.node_config.get(LEAST, 2)
-    return device.advertise(member.identity, terms, int.from_bytes(step.extra, "big"), int(least))
+    min_cohort = int(context.node_config.get(MIN_COHORT, 2))
+    return device.advertise(member.identity, terms, position, min_cohort)
 
 
-def _under_way(step: Step, context: Context) -> Round:
-    """The round that a step belongs to."""
-    state = _kept(context)
+def _current(step: Step, context: Context) -> Round:
+    """Return the round that a step belongs to; raises `SecureSumError` if the device is not in it."""
+    state = _last_round(context)
     if state is None or state.terms.digest != step.round:
         raise SecureSumError("this device takes part in another round, or in none")
     return state
 
 
 def _mask(state: Round, step: Step, records: RecordDict, play: Play) -> Round:
-    """Play, protect and mask, unless that was done for this very request."""
+    """Play, encode, protect and mask; a repeated request gets the answer that it had before."""
 
     def vector() -> Cells:
         request, plan = request_from_records(without_step(records)), PrivacyPlan.from_json(step.extra.decode())
-        _check(state.terms, request, plan)
+        _check_terms(state.terms, request, plan)
         return protected(play(request), plan)
 
     return device.mask(state, step.body, vector)
 
 
 def protected(vector: ExperienceVector, plan: PrivacyPlan) -> Cells:
-    """Clip a vector, add this device's share of the noise, and write it as cells modulo ``2**bits``."""
+    """Clip a vector, add this device's share of the noise, and quantise it to cells modulo ``2**bits``."""
     return plan.encode(vector.parts()).astype(cell_type(plan.bits))
 
 
-def _check(terms: Terms, request: PlayRequest, plan: PrivacyPlan) -> None:
-    """Refuse a plan or a vector that the round was not agreed for."""
+def _check_terms(terms: Terms, request: PlayRequest, plan: PrivacyPlan) -> None:
+    """Check that request and privacy plan are those of the round's terms; raises `SecureSumError` if not."""
     if terms.subject != subject(request.spec.digest, plan) or (terms.cells, terms.bits) != (plan.cells, plan.bits):
         raise SecureSumError("the vector that is asked for is not the one that this round was agreed for")
     if terms.minimum < plan.minimum or terms.cohort > plan.cohort:
@@ -101,6 +109,7 @@ def _check(terms: Terms, request: PlayRequest, plan: PrivacyPlan) -> None:
         raise SecureSumError("the privacy plan clips to other norms than the vector's specification")
 
 
-def _kept(context: Context) -> Round | None:
+def _last_round(context: Context) -> Round | None:
+    """Read the last round that the device began, if its node still has the state."""
     record = context.state.get(STATE)
     return None if record is None else round_from_record(record)  # type: ignore[arg-type]

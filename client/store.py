@@ -1,8 +1,8 @@
-"""The device's log of trajectories: an SQLite file whose rows are sealed one by one.
+"""The device's log of trajectories: an SQLite file whose rows are encrypted one by one.
 
-AES-256-GCM binds every row to its client, format and number, so that rows cannot be swapped or taken over from another
-device. A row that cannot be opened is left out and counted; all others stay readable. What stands in the clear is when
-a row was written, how large it is, and which rows went into which vector.
+AES-256-GCM binds every row to its client, format and number, so that rows cannot be swapped or copied from another
+device. A row that cannot be decrypted is reported as damaged; all others stay readable. Not encrypted are the time at
+which a row was written, its size, and which rows went into which vector.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..protocol.play import Trajectory
 from .trajectory_bytes import FORMAT, trajectory_from_bytes, trajectory_to_bytes
 
 NONCE = 12
-CHECK = b"fedoel store"
+CHECK = b"fedoel store"  # encrypted in the table `meta`: tells whether a key is the right one
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS rows (id INTEGER PRIMARY KEY AUTOINCREMENT, written REAL NOT NULL, sealed BLOB NOT NULL);
@@ -43,7 +43,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a store holds: what can be read, and the numbers of rows that cannot."""
+    """What a store holds: the rows that can be decrypted, and the numbers of those that cannot."""
 
     rows: tuple[Stored, ...]
     damaged: tuple[int, ...]
@@ -51,7 +51,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A row that went into a vector, named by its digest."""
+    """A row that went into a vector; the vector is named by its digest."""
 
     row: int
     vector: str
@@ -64,18 +64,18 @@ class TrajectoryStore:
     Parameters
     ----------
     path
-        The file; it is made if it is not there.
+        The SQLite file; it is made if it does not exist.
     client
-        Whose trajectories these are.
+        Name of the client whose trajectories these are.
     key
-        32 bytes.
+        Key of AES-256, 32 bytes.
     clock
-        Seconds since the epoch.
+        Returns the time in seconds since the epoch.
 
     Raises
     ------
     StoreError
-        If the file is damaged or no store, or the key is another one.
+        If the file is damaged or not a store, or belongs to another key or client.
     """
 
     def __init__(self, path: Path, client: str, key: bytes, clock: Callable[[], float] = time.time) -> None:
@@ -87,78 +87,90 @@ class TrajectoryStore:
                 os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         except OSError as error:
             raise StoreError(f"the store {path} cannot be made: {error.strerror}") from error
-        _mend(path)
-        with self._open() as base:
-            base.executescript(TABLES)
-            self._check_key(base)
+        _restore_length(path)
+        with self._transaction() as database:
+            database.executescript(TABLES)
+            self._check_key(database)
 
     def add(self, trajectories: Sequence[Trajectory]) -> list[int]:
-        """Seal trajectories, all of them or none, and return the numbers of their rows."""
+        """Encrypt and insert trajectories, all or none of them, and return the numbers of their rows."""
         numbers: list[int] = []
-        with self._open() as base:
+        with self._transaction() as database:
             for trajectory in trajectories:
-                cursor = base.execute("INSERT INTO rows (written, sealed) VALUES (?, ?)", (self._clock(), b""))
+                cursor = database.execute("INSERT INTO rows (written, sealed) VALUES (?, ?)", (self._clock(), b""))
                 number = int(cursor.lastrowid or 0)
                 sealed = self._seal(self._cipher, number, trajectory_to_bytes(trajectory))
-                base.execute("UPDATE rows SET sealed = ? WHERE id = ?", (sealed, number))
+                database.execute("UPDATE rows SET sealed = ? WHERE id = ?", (sealed, number))
                 numbers.append(number)
         return numbers
 
     def read(self) -> Contents:
-        """Open every row that can be opened, oldest first."""
+        """Decrypt every row that can be decrypted, oldest first."""
         rows, damaged = [], []
-        with self._open() as base:
-            last = base.execute("SELECT seq FROM sqlite_sequence WHERE name = 'rows'").fetchone()
+        with self._transaction() as database:
+            last = database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'rows'").fetchone()
             for number in range(1, last[0] + 1 if last else 1):
                 try:
-                    found = base.execute("SELECT written, sealed FROM rows WHERE id = ?", (number,)).fetchone()
-                    if found is not None:
-                        opened = trajectory_from_bytes(self._unseal(number, found[1]))
-                        rows.append(Stored(number, found[0], opened))
+                    row = database.execute("SELECT written, sealed FROM rows WHERE id = ?", (number,)).fetchone()
+                    if row is not None:
+                        rows.append(Stored(number, row[0], trajectory_from_bytes(self._unseal(number, row[1]))))
                 except (StoreError, sqlite3.DatabaseError):
                     damaged.append(number)
         return Contents(tuple(rows), tuple(damaged))
 
     def note_use(self, rows: Sequence[int], vector: str) -> None:
-        """Write down that rows went into a vector."""
-        with self._open() as base:
-            used = [(row, vector, self._clock()) for row in rows]
-            base.executemany("INSERT INTO uses (row, vector, used) VALUES (?, ?, ?)", used)
+        """Record that rows went into the vector with a digest."""
+        with self._transaction() as database:
+            uses = [(row, vector, self._clock()) for row in rows]
+            database.executemany("INSERT INTO uses (row, vector, used) VALUES (?, ?, ?)", uses)
 
     def uses(self) -> tuple[Use, ...]:
-        """What was used for which vector, oldest first; it outlives the rows."""
-        with self._open() as base:
-            return tuple(Use(*entry) for entry in base.execute("SELECT row, vector, used FROM uses ORDER BY used"))
+        """Return which rows went into which vector, oldest first; these records outlive the rows."""
+        with self._transaction() as database:
+            return tuple(Use(*entry) for entry in database.execute("SELECT row, vector, used FROM uses ORDER BY used"))
 
     def prune(self, max_age: float | None = None, max_bytes: int | None = None) -> int:
-        """Delete rows that are too old, then the oldest until the rest is small enough; return how many."""
-        with self._open() as base:
-            sizes = base.execute("SELECT id, written, length(sealed) FROM rows ORDER BY id DESC").fetchall()
-            kept, gone = 0, []
-            for number, written, size in sizes:
-                kept += size
-                old = max_age is not None and written < self._clock() - max_age
-                if old or (max_bytes is not None and kept > max_bytes):
-                    gone.append((number,))
-            base.executemany("DELETE FROM rows WHERE id = ?", gone)
-        return len(gone)
+        """Delete rows that are too old, and the oldest rows until the rest is small enough.
+
+        Parameters
+        ----------
+        max_age
+            Age in seconds above which a row is deleted; None for no limit.
+        max_bytes
+            Size of all encrypted rows together up to which the newest are kept; None for no limit.
+
+        Returns
+        -------
+        int
+            How many rows were deleted.
+        """
+        with self._transaction() as database:
+            newest_first = database.execute("SELECT id, written, length(sealed) FROM rows ORDER BY id DESC").fetchall()
+            total_bytes, deleted = 0, []
+            for number, written, size in newest_first:
+                total_bytes += size
+                too_old = max_age is not None and written < self._clock() - max_age
+                if too_old or (max_bytes is not None and total_bytes > max_bytes):
+                    deleted.append((number,))
+            database.executemany("DELETE FROM rows WHERE id = ?", deleted)
+        return len(deleted)
 
     def rotate(self, key: bytes) -> None:
-        """Seal everything again with another key, all of it or nothing; rows that cannot be opened stay as they are."""
+        """Encrypt all rows with another key, or none; rows that cannot be decrypted are left as they are."""
         cipher = _cipher(key)
-        with self._open() as base:
-            for number, sealed in base.execute("SELECT id, sealed FROM rows").fetchall():
+        with self._transaction() as database:
+            for number, sealed in database.execute("SELECT id, sealed FROM rows").fetchall():
                 try:
-                    opened = self._unseal(number, sealed)
+                    data = self._unseal(number, sealed)
                 except StoreError:
                     continue
-                again = self._seal(cipher, number, opened)
-                base.execute("UPDATE rows SET sealed = ? WHERE id = ?", (again, number))
-            base.execute("UPDATE meta SET value = ? WHERE name = 'check'", (self._seal(cipher, 0, CHECK),))
+                resealed = self._seal(cipher, number, data)
+                database.execute("UPDATE rows SET sealed = ? WHERE id = ?", (resealed, number))
+            database.execute("UPDATE meta SET value = ? WHERE name = 'check'", (self._seal(cipher, 0, CHECK),))
         self._cipher = cipher
 
     def wipe(self) -> None:
-        """Delete everything, and the file; without its key, what a disk still holds of it cannot be read."""
+        """Delete the file. What the disk still holds of it cannot be read without the key."""
         try:
             for path in (self.path, *(self.path.with_name(self.path.name + end) for end in ("-journal", "-wal"))):
                 path.unlink(missing_ok=True)
@@ -166,60 +178,62 @@ class TrajectoryStore:
             raise StoreError(f"the store {self.path} cannot be deleted: {error.strerror}") from error
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: committed whole, or not at all."""
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Open the database for one transaction, which is committed unless the block raises."""
         try:
-            base = sqlite3.connect(self.path)
+            database = sqlite3.connect(self.path)
             try:
-                base.execute("PRAGMA secure_delete = ON")
-                with base:
-                    yield base
+                database.execute("PRAGMA secure_delete = ON")
+                with database:
+                    yield database
             finally:
-                base.close()
+                database.close()
         except sqlite3.Error as error:
             raise StoreError(
                 f"the store {self.path} cannot be used ({error}): make room if the disk is full; if the file is "
                 "damaged, move it away and start a new one"
             ) from error
 
-    def _check_key(self, base: sqlite3.Connection) -> None:
-        """Refuse another key, before anything is written with it."""
-        found = base.execute("SELECT value FROM meta WHERE name = 'check'").fetchone()
-        if found is None:
-            base.execute("INSERT INTO meta VALUES ('check', ?)", (self._seal(self._cipher, 0, CHECK),))
+    def _check_key(self, database: sqlite3.Connection) -> None:
+        """Refuse another key before anything is encrypted with it."""
+        check = database.execute("SELECT value FROM meta WHERE name = 'check'").fetchone()
+        if check is None:
+            database.execute("INSERT INTO meta VALUES ('check', ?)", (self._seal(self._cipher, 0, CHECK),))
             return
         try:
-            self._unseal(0, found[0])
+            self._unseal(0, check[0])
         except StoreError as error:
             raise StoreError(f"the store {self.path} belongs to another key or another client") from error
 
     def _seal(self, cipher: AESGCM, number: int, data: bytes) -> bytes:
         nonce = os.urandom(NONCE)
-        return nonce + cipher.encrypt(nonce, data, self._label(number))
+        return nonce + cipher.encrypt(nonce, data, self._associated(number))
 
     def _unseal(self, number: int, sealed: bytes) -> bytes:
         try:
-            return self._cipher.decrypt(sealed[:NONCE], sealed[NONCE:], self._label(number))
+            return self._cipher.decrypt(sealed[:NONCE], sealed[NONCE:], self._associated(number))
         except (InvalidTag, ValueError, TypeError) as error:
             raise StoreError(f"row {number} cannot be opened") from error
 
-    def _label(self, number: int) -> bytes:
+    def _associated(self, number: int) -> bytes:
+        """Return the associated data of a row: what AES-GCM authenticates without encrypting it."""
         return json.dumps([self._client, FORMAT, number]).encode()
 
 
-def _mend(path: Path) -> None:
-    """Give a file that was cut off its length again: SQLite would read nothing of it. What was lost reads as damaged.
+def _restore_length(path: Path) -> None:
+    """Extend a truncated file to its length before, because SQLite reads nothing of a file that is too short.
 
-    Size and number of pages stand in the header (https://www.sqlite.org/fileformat.html, 1.3).
+    The rows that were lost are then read as damaged. The header gives the size and the number of pages
+    (https://www.sqlite.org/fileformat.html, section 1.3).
     """
     with path.open("r+b") as file:
         header = file.read(100)
         if not header.startswith(b"SQLite format 3\0") or len(header) < 100:
             return
-        size, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
-        whole = (65_536 if size == 1 else size) * pages
-        if file.seek(0, os.SEEK_END) < whole:
-            file.truncate(whole)
+        page_size, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
+        length = (65_536 if page_size == 1 else page_size) * pages
+        if file.seek(0, os.SEEK_END) < length:
+            file.truncate(length)
 
 
 def _cipher(key: bytes) -> AESGCM:

@@ -1,4 +1,4 @@
-"""Trajectories as bytes, for the device's own store: everything that a codec may ask of them later."""
+"""Trajectories as compressed JSON, for the device's store. Nothing that a codec reads is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMAT = 1
 
 
 def trajectory_to_bytes(trajectory: Trajectory) -> bytes:
-    """Write what `trajectory_from_bytes` reads."""
+    """Serialise a trajectory."""
     turns = [
         {
             "situation": {**asdict(turn.situation), "done": sorted(turn.situation.done)},
@@ -30,17 +30,17 @@ def trajectory_to_bytes(trajectory: Trajectory) -> bytes:
     ]
     names = ("seed", "policy_version", "won", "lost", "score", "prompt_tokens", "response_tokens")
     fields = {name: getattr(trajectory, name) for name in names}
-    whole = {"format": FORMAT, "spec": str(trajectory.spec), "turns": turns, **fields}
-    return zlib.compress(json.dumps(whole).encode())
+    values = {"format": FORMAT, "spec": str(trajectory.spec), "turns": turns, **fields}
+    return zlib.compress(json.dumps(values).encode())
 
 
 def trajectory_from_bytes(data: bytes) -> Trajectory:
-    """Read a trajectory.
+    """Read what `trajectory_to_bytes` has written.
 
     Raises
     ------
     StoreError
-        If it is something else, or of another format.
+        If the bytes are not a trajectory, or are of another format.
     """
     try:
         fields: dict[str, Any] = json.loads(zlib.decompress(data))

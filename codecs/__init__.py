@@ -1,4 +1,5 @@
-"""What a vector says: one folder a codec, with its coordinates, its device half and its server half.
+"""What an experience vector means: one folder per codec, with its coordinates, its device half and its server half.
 
-Imports `protocol` and `policies`.
+A codec is an `Encoder` (on the device: trajectories -> vector) and a `Codec` (on the server: aggregate -> teacher). The
+package imports `protocol` and `policies` only. A new codec adds one folder, and one line in `fedoel.codecs.encoder`.
 """

@@ -1,4 +1,4 @@
-"""What the server needs from a codec: a context out of an aggregate, the teacher that has it, and words for it."""
+"""The server half of a codec: the step from an aggregate to a context, the teacher under it, and lessons in words."""
 
 from __future__ import annotations
 
@@ -12,88 +12,95 @@ from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate
 from ..protocol.play import Turn
 from ..protocol.plugins import POINTS
-from .asked import AskedCodec
-from .context import Choice, Lesson, TeacherContext
+from ..protocol.records.summary import Lesson
+from .context import Candidate, TeacherContext
 from .encoder import Encoder, load_encoder
+from .model_codec import ModelCodec
 
 
 class Codec(Protocol):
-    """One codec on the server; `encoder` is its other half."""
+    """The server half of a codec; `encoder` is its device half."""
 
     @property
     def encoder(self) -> Encoder:
-        """The device's half, which also says how a context is played."""
+        """The device half, which also applies contexts to policies."""
         ...
 
-    def solve(
+    def step(
         self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn], config: ContextConfig, before: TeacherContext
     ) -> TeacherContext:
-        """Step from one context to the next, inside the trust region.
+        """Take one natural gradient step in the context, inside the trust region.
 
         Parameters
         ----------
+        aggregate
+            Gradient and Fisher diagonal, summed over the cohort.
         policy
-            The bare policy.
+            The policy without a context.
         turns
-            Public turns, played as the aggregate's were: under `before`.
+            Public turns, played under `before` as the aggregate's were.
+        before
+            The context that the aggregate was estimated at.
 
         Returns
         -------
         TeacherContext
-            With the KL of this step alone.
+            The next context; its `kl` is that of this step alone.
         """
         ...
 
     @property
-    def chooses(self) -> bool:
-        """Whether the cycle's context is chosen, out of several, by play on the gate's games."""
+    def has_candidates(self) -> bool:
+        """Whether the cycle's context is selected among candidates, by play on the gate's games."""
         ...
 
-    def choices(
+    def candidates(
         self, policy: Policy, turns: Sequence[Turn], context: TeacherContext, config: ContextConfig
-    ) -> list[Choice]:
-        """What the cycle's context can become, where there is a choice.
+    ) -> list[Candidate]:
+        """Return the contexts to select from at the end of a cycle; empty where the codec has only one.
 
         Parameters
         ----------
         policy
-            The bare policy.
+            The policy without a context.
         turns
             Public turns, played without a context.
         """
         ...
 
     def teacher(self, policy: Policy, context: TeacherContext) -> Policy:
-        """Return the policy with a context."""
+        """Return the policy under a context."""
         ...
 
-    def answers(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs]:
-        """What the teacher says to turns that were played in the cycle's first exchange, without a context."""
+    def teacher_log_probs(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs]:
+        """Return the teacher's log-probabilities of each turn's commands; the turns were played without a context."""
         ...
 
-    def tilts(self, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
-        """What the context adds to the score of each command; None if it does more than to add."""
+    def score_offsets(self, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
+        """Return what the context adds to each command's score, or None if the codec is not additive."""
         ...
 
     def lessons(self, context: TeacherContext) -> list[Lesson]:
-        """What was learned, in words, strongest first; nothing where the coordinates have no names."""
+        """Return what was learned in words, strongest first; empty where coordinates have no names."""
         ...
 
 
 def load_codec(name: str) -> Codec:
-    """Return the server's half of a codec; it raises what `load_encoder` raises."""
+    """Return the server half of a codec; raises as `load_encoder` does."""
     encoder = load_encoder(name)
-    half = getattr(encoder, "server", "")
-    return cast(Callable[[Encoder], Codec], POINTS["codec"].find(half, {}))(encoder) if half else AskedCodec(encoder)
+    server_half = getattr(encoder, "server", "")
+    if not server_half:
+        return ModelCodec(encoder)
+    return cast(Callable[[Encoder], Codec], POINTS["codec"].find(server_half, {}))(encoder)
 
 
 def check_codec(config: RunConfig, abilities: frozenset[str]) -> Codec:
-    """Return the codec of a run, if its policy can do what the codec needs, and what the run wants of both.
+    """Return the codec of a run, after checking it against backend, decoding and retention.
 
     Parameters
     ----------
     abilities
-        What policies of the run's backend can do beyond playing.
+        Abilities of the policies of the run's backend.
 
     Raises
     ------
@@ -101,21 +108,21 @@ def check_codec(config: RunConfig, abilities: frozenset[str]) -> Codec:
         If there is no such codec, or it does not go with the backend, with free decoding or with retention.
     """
     codec, name = load_codec(config.codec.name), config.codec.name
-    if lacking := codec.encoder.needs - abilities:
+    if lacking := codec.encoder.required_abilities - abilities:
         raise ConfigError(
             f"codec.name {name!r} needs a policy with {' and '.join(sorted(lacking))}, and policy.backend "
             f"{config.policy.backend!r} has none: use 'torch', or another codec"
         )
-    # A codec that needs nothing of a policy works on its answers from outside: there is no text to work on.
-    if config.policy.decoding == "free" and (WRITING not in abilities or not codec.encoder.needs):
+    # A codec without required abilities reweights listed commands; in free decoding there is no list to reweight.
+    if config.policy.decoding == "free" and (WRITING not in abilities or not codec.encoder.required_abilities):
         raise ConfigError(
             "policy.decoding 'free' needs policy.backend 'torch' and a codec whose teacher writes, such as "
             "tactics-text, prefix, steering or text"
         )
-    # The student in training can only be put behind contexts that work inside of it.
-    if config.distil.retention and not codec.encoder.adds and not codec.encoder.needs:
+    # Retention differentiates through the student under the context, or adds score offsets to the student's scores.
+    if config.distil.retention and not codec.encoder.is_additive and not codec.encoder.required_abilities:
         raise ConfigError(
-            f"codec.name {name!r} needs distil.retention 0: its contexts work on a policy's answers from outside, and "
-            "do more than add to scores"
+            f"codec.name {name!r} needs distil.retention 0: its contexts change a policy's probabilities from outside, "
+            "by more than an offset to each command's score"
         )
     return codec

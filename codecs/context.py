@@ -1,16 +1,17 @@
-"""The teacher's context, and the step that leads to it (`fedoel.codecs.natural_step`).
+"""The teacher's context: weights of a codec's coordinates, with the Fisher information behind them.
+
+`fedoel.codecs.natural_step` computes the step from an aggregate:
 
     w' = w + eta s g / (F + lambda)        s = g^2 / (g^2 + sigma^2 F)
 
 w is the context that the aggregate was played under: zero, unless the cycle had an exchange before. g sums advantages
-times score functions, so chance alone gives it a variance of sigma^2 F: the Wiener factor s shrinks what could be
-chance, and leaves alone what stands out. eta is as large as `context.step` allows, and no larger than keeps the mean KL
-between the teachers with and without the step on rehearsal turns under `context.max_kl`: without that bound, one noisy
-cycle can undo three.
+times score functions; under chance alone its variance is sigma^2 F, and the Wiener factor s shrinks coordinates whose
+gradient chance explains. eta is `context.step`, reduced until the mean KL between the teachers with and without the
+step on rehearsal turns is at most `context.max_kl`: without that bound, one noisy cycle can undo three.
 
-Where noise of variance s^2 was added for privacy, chance is sigma^2 F + s^2, and lambda grows by the same factor: as
-the most likely w does, when g = F w + chance and w has the prior variance sigma^2 / lambda. A coordinate that public
-play never meets is noise alone, and gets none of the step.
+With privacy noise of variance n^2, the variance under chance is sigma^2 F + n^2, and lambda grows by the same factor:
+that is the posterior mode of w for g = F w + noise and the prior variance sigma^2 / lambda. A coordinate that occurs in
+no public turn (F = 0) then holds noise only, and gets no step.
 """
 
 from __future__ import annotations
@@ -29,50 +30,49 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TeacherContext:
-    """The weights of a codec's coordinates, how much play speaks for each, and how far they lead: mean KL, in nats.
+    """A context of the teacher.
 
-    `support` is the Fisher information of the exchanges that the weights come from. `words` are texts, where a context
-    is words: each a list of what was learned, of which every turn is answered with one.
+    Parameters
+    ----------
+    weights
+        The context w, shape ``(dimension,)``.
+    fisher
+        Fisher diagonal summed over the exchanges that the weights come from, shape ``(dimension,)``.
+    kl
+        Mean KL in nats of the last step.
+    words
+        Texts of the codecs that send words: prompt contexts, of which each turn is answered under one.
     """
 
     weights: Vector
-    support: Vector
+    fisher: Vector
     kl: float
     words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """One of the contexts that an aggregate can become; `name` says what sets it apart from the others."""
+class Candidate:
+    """One of the contexts that a cycle can end with; `name` says how it differs from the others."""
 
     context: TeacherContext
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """One coordinate as a person reads it."""
-
-    tactic: str
-    weight: float
-    support: float
-
-
 def no_context(dimension: int) -> TeacherContext:
-    """Return the context of the bare policy."""
+    """Return the zero context, under which the teacher is the policy itself."""
     return TeacherContext(np.zeros(dimension, np.float32), np.zeros(dimension, np.float32), 0.0)
 
 
-def divergence(answers: Sequence[NDArray[np.float32]], turns: Sequence[Turn]) -> float:
-    """Mean KL(teacher || player) in nats, from the teacher's answers to turns."""
-    return mean_divergence(answers, [turn.log_probs for turn in turns])
+def divergence(teacher_log_probs: Sequence[NDArray[np.float32]], turns: Sequence[Turn]) -> float:
+    """Mean KL(teacher || behaviour policy) in nats over turns."""
+    return mean_divergence(teacher_log_probs, [turn.log_probs for turn in turns])
 
 
-def mean_divergence(answers: Sequence[NDArray[np.float32]], others: Sequence[NDArray[np.float32]]) -> float:
-    """Mean KL(answers || others) in nats, state by state."""
-    return float(np.mean([_kl(answer, other) for answer, other in zip(answers, others, strict=True)]))
+def mean_divergence(log_probs: Sequence[NDArray[np.float32]], others: Sequence[NDArray[np.float32]]) -> float:
+    """Mean KL(p || q) in nats over states, from the log-probabilities of p and q in each."""
+    return float(np.mean([_kl(p, q) for p, q in zip(log_probs, others, strict=True)]))
 
 
-def _kl(teacher: NDArray[np.float32], player: NDArray[np.float32]) -> float:
-    wide = teacher.astype(np.float64)
-    return float((np.exp(wide) * (wide - player)).sum())
+def _kl(p: NDArray[np.float32], q: NDArray[np.float32]) -> float:
+    p_wide = p.astype(np.float64)
+    return float((np.exp(p_wide) * (p_wide - q)).sum())

@@ -1,4 +1,4 @@
-"""The device's half of a codec: what its vectors mean, how they are made, and how their context is played."""
+"""The device half of a codec: what its coordinates mean, its gradient estimate, and how a policy plays a context."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ..policies.policy import Policy
 from ..protocol.errors import ConfigError
-from ..protocol.experience import BASE_COUNTERS, Counters, ExperienceVector, Vector, VectorSpec
-from ..protocol.play import Trajectory, Turn, turns_of
+from ..protocol.experience import Vector
+from ..protocol.play import Trajectory, Turn
 from ..protocol.plugins import POINTS
 from .prefix.encoder import PrefixEncoder
 from .steering.encoder import SteeringEncoder
@@ -23,10 +23,10 @@ Floats = NDArray[np.float64]
 
 
 class Encoder(Protocol):
-    """One codec on the device. A context w of shape ``(dimension,)`` steers the policy; every cycle starts at w = 0.
+    """The device half of a codec. A context w of shape ``(dimension,)`` steers the policy; w = 0 starts every cycle.
 
-    Its half on the server is `fedoel.codecs.asked.AskedCodec`, unless it names another one in an attribute
-    ``server = "module:Class"``: a text, so that devices need not import it.
+    Its server half is `fedoel.codecs.model_codec.ModelCodec`, unless the encoder names another one in an attribute
+    ``server = "module:Class"``. That is an import path, so that devices do not import the server half.
     """
 
     @property
@@ -36,7 +36,7 @@ class Encoder(Protocol):
 
     @property
     def vocabulary(self) -> str:
-        """Hash of what the coordinates mean; both sides must have the same."""
+        """Hash of the coordinates' meaning; device and server must agree on it."""
         ...
 
     @property
@@ -45,28 +45,30 @@ class Encoder(Protocol):
         ...
 
     @property
-    def needs(self) -> frozenset[str]:
-        """Abilities that it needs of a policy beyond playing: see `fedoel.policies.abilities`."""
+    def required_abilities(self) -> frozenset[str]:
+        """Abilities that a policy needs beyond scoring commands, named in `fedoel.policies.abilities`."""
         ...
 
     @property
-    def adds(self) -> bool:
-        """Whether a context does nothing but add to the score of each command: then retention costs nothing."""
+    def is_additive(self) -> bool:
+        """Whether a context only adds an offset to each command's score, so that retention costs no forward pass."""
         ...
 
-    def under(self, policy: Policy, context: Vector) -> Policy:
-        """Return the policy with a context: the teacher, and what a device plays once a cycle has a context."""
+    def apply_context(self, policy: Policy, context: Vector) -> Policy:
+        """Return the policy under a context: the teacher, and what devices play in later exchanges of a cycle."""
         ...
 
-    def sums(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
-        """Sum over turns what they say about the context.
+    def gradient_and_fisher(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
+        """Estimate the policy gradient with respect to the context, and the diagonal of its Fisher information.
 
         Parameters
         ----------
         policy
-            What played the turns.
+            The policy that played the turns, with its context.
+        turns
+            On-policy turns, each with an admissible command.
         advantages
-            One number a turn.
+            Advantage of each turn, shape ``(len(turns),)``.
 
         Returns
         -------
@@ -78,17 +80,19 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
-class SaysWords(Protocol):
-    """An encoder that sends words beside its vector, which nothing hides: runs must say `privacy.allow-plaintext`."""
+class SendsWords(Protocol):
+    """An encoder that also sends texts, in the clear: a run must set `privacy.allow-plaintext`."""
 
     def words(self, policy: Policy, trajectories: Sequence[Trajectory]) -> list[str]:
-        """What a device says about its games."""
+        """Return the texts that a device sends about its trajectories."""
         ...
 
 
 POINT = POINTS["codec"]
-MEMBERS = ("name", "vocabulary", "dimension", "needs", "adds", "under", "sums")
-ALL: tuple[Encoder, ...] = (
+MEMBERS = (
+    "name", "vocabulary", "dimension", "required_abilities", "is_additive", "apply_context", "gradient_and_fisher",
+)  # fmt: skip
+BUILT_IN: tuple[Encoder, ...] = (
     TacticsEncoder(),
     TacticsEncoder("tactics-text", spoken=True),
     PrefixEncoder(),
@@ -96,83 +100,19 @@ ALL: tuple[Encoder, ...] = (
     WordsEncoder(),
     WordsEncoder("raw", raw=True),
 )
-ENCODERS: Mapping[str, Encoder] = MappingProxyType({encoder.name: encoder for encoder in ALL})
+ENCODERS: Mapping[str, Encoder] = MappingProxyType({encoder.name: encoder for encoder in BUILT_IN})
 
 
 def load_encoder(name: str) -> Encoder:
-    """Return the device's half of a codec: built in, installed, or one's own as ``module:Name``.
+    """Return the device half of a codec: built in, from an entry point, or ``module:Name``.
 
     Raises
     ------
     ConfigError
-        If there is none of this name, or it is no encoder.
+        If no codec has this name, or the object lacks a member of `Encoder`.
     """
-    found = POINT.find(name, ENCODERS)
-    encoder = found() if isinstance(found, type) else found
+    plugin = POINT.find(name, ENCODERS)
+    encoder = plugin() if isinstance(plugin, type) else plugin
     if missing := [member for member in MEMBERS if not hasattr(encoder, member)]:
         raise ConfigError(f"{POINT.setting} {name!r} is no encoder: it has no {', '.join(missing)}")
     return cast(Encoder, encoder)
-
-
-def encode(
-    encoder: Encoder,
-    policy: Policy,
-    trajectories: Sequence[Trajectory],
-    spec: VectorSpec,
-    baseline: Vector,
-    discount: float,
-) -> ExperienceVector:
-    """Turn trajectories into one experience vector, not yet clipped.
-
-    Parameters
-    ----------
-    baseline
-        Mean return-to-go by family and step, shape ``(families, horizon)``: what the policy earns on public games.
-    discount
-        Factor a step on later rewards.
-    """
-    turns = turns_of(trajectories)
-    advantages = advantages_of(trajectories, spec, baseline, discount)
-    # What was no command was not chosen among commands: it says nothing about them.
-    valid = [place for place, turn in enumerate(turns) if turn.valid]
-    chosen = np.array([advantages[place] for place in valid], dtype=np.float64)
-    gradient, fisher = encoder.sums(policy, [turns[place] for place in valid], chosen)
-    counters = count(trajectories, spec, discount)
-    return ExperienceVector(spec, gradient.astype(np.float32), fisher.astype(np.float32), counters)
-
-
-def advantages_of(
-    trajectories: Sequence[Trajectory], spec: VectorSpec, baseline: Vector, discount: float
-) -> list[float]:
-    """Return what each turn earned beyond the baseline of its family and step, all turns in a row; as in `encode`."""
-    return [
-        float(value - baseline[spec.families.index(trajectory.spec.family), min(step, spec.horizon - 1)])
-        for trajectory in trajectories
-        for step, value in enumerate(_returns(trajectory, discount))
-    ]
-
-
-def count(trajectories: Sequence[Trajectory], spec: VectorSpec, discount: float) -> Counters:
-    """Count episodes by family: wins, turns, tokens, scores, and returns-to-go by step."""
-    counters = np.zeros(spec.counters_shape)
-    for trajectory in trajectories:
-        row, returns = counters[spec.families.index(trajectory.spec.family)], _returns(trajectory, discount)
-        steps = min(len(returns), spec.horizon)
-        row[:BASE_COUNTERS] += (1, trajectory.won, len(returns), trajectory.prompt_tokens, trajectory.score)
-        row[BASE_COUNTERS : BASE_COUNTERS + steps] += returns[:steps]
-        row[BASE_COUNTERS + spec.horizon : BASE_COUNTERS + spec.horizon + steps] += 1
-    return Counters(counters.astype(np.float32))
-
-
-def returns_to_go(rewards: Sequence[float], discount: float) -> Floats:
-    """Discounted sums of the rewards from each step to the end, shape ``(len(rewards),)``."""
-    returns = np.zeros(len(rewards))
-    value = 0.0
-    for step in reversed(range(len(rewards))):
-        value = rewards[step] + discount * value
-        returns[step] = value
-    return returns
-
-
-def _returns(trajectory: Trajectory, discount: float) -> Floats:
-    return returns_to_go([turn.reward for turn in trajectory.turns], discount)

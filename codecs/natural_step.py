@@ -1,9 +1,9 @@
-"""The natural gradient step from an aggregate, before it is bounded: a server's towards a context, a device's own.
+"""The natural gradient step from an aggregate, before the trust region bounds it.
 
     step = eta s g / (F + lambda)        s = g^2 / (g^2 + sigma^2 F)
 
-g sums advantages times score functions, so chance alone gives it a variance of sigma^2 F: the Wiener factor s shrinks
-what could be chance. Where noise was added for privacy, see `fedoel.codecs.context`.
+`fedoel.codecs.context` derives the formula, and what privacy noise changes. The server takes this step from the
+cohort's aggregate; a device takes it from its own vector for its personal context.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""The longest step inside a trust region whose border only the model knows, looked for from the inside.
+"""Line search for the border of the trust region along a step, where only the model can tell the KL.
 
-KL grows with the square of a step only as long as the step is short. Farther out it hardly grows, or falls: a soft
-prompt of large random embeddings says nothing any more, and a teacher behind it looks like one without. Gradients
-know nothing of such places, and a search that starts with the whole step would stop there. This one goes outwards,
-and ends where the largest KL is reached or where KL begins to grow more slowly than the step itself.
+KL grows with the square of the step only while the step is short. Farther out it grows slowly, or falls: a soft prompt
+of large random embeddings is noise that the model ignores, and its KL to the bare text is small again. Gradients vanish
+there, too, and a search that starts from the whole step would end there. This search therefore goes outwards from a
+short step. It ends near the largest KL, or where KL begins to grow more slowly than the step.
+
+Contexts of `tactics` need no such search: their KL has a closed form and grows monotonically along a step, so that
+`fedoel.codecs.tactics.step` bisects.
 """
 
 from __future__ import annotations
@@ -11,44 +14,47 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-FIRST = 1 / 256  # share of the whole step that is tried first
-FARTHER = 3.0  # the next one is at most so many times as long
-CLOSE = 0.8  # share of the largest KL that is near enough
-NARROW = 1.2  # between two lengths so near each other nothing is looked for
-AIM = 0.95  # of the length at which the border is expected
-NOTICED = 0.1  # share of the largest KL below which growth is rounding
-TRIES = 12
+FIRST_SHARE = 1 / 256  # of the whole step
+MAX_GROWTH = 3.0  # factor between consecutive shares
+CLOSE_ENOUGH = 0.8  # of the largest KL: ends the search
+NARROW = 1.2  # ratio of the shares outside and inside that ends the search
+SAFETY = 0.95  # of the share at which the border is expected
+MEASURABLE = 0.1  # of the largest KL: below it, growth is rounding error
+MAX_EVALUATIONS = 12
 
 
-def longest(measure: Callable[[float], float], max_kl: float) -> tuple[float, float]:
-    """Find the share of a step that leads to the border of the trust region.
+def largest_share(kl_at: Callable[[float], float], max_kl: float) -> tuple[float, float]:
+    """Find the largest share of a step whose KL stays within a bound, searching outwards.
 
     Parameters
     ----------
-    measure
+    kl_at
         Mean KL in nats that a share of the step adds, for shares of up to 1.
+    max_kl
+        The bound in nats.
 
     Returns
     -------
-    Share and its KL, at most `max_kl`; zeros if even the shortest step that was tried adds more.
+    share, kl
+        The share and its KL, at most `max_kl`; zeros if even the shortest share that was tried exceeds it.
     """
-    inside, found, outside, share = 0.0, 0.0, math.inf, FIRST
-    for _ in range(TRIES):
-        kl = measure(share)
-        flat = found >= NOTICED * max_kl and kl / share < found / inside
-        if not kl <= max_kl or flat:  # what is not a number is no place to go, either
+    inside, inside_kl, outside, share = 0.0, 0.0, math.inf, FIRST_SHARE
+    for _ in range(MAX_EVALUATIONS):
+        kl = kl_at(share)
+        flat = inside_kl >= MEASURABLE * max_kl and kl / share < inside_kl / inside
+        if not kl <= max_kl or flat:  # `not <=` puts NaN outside, too
             outside = share
         else:
-            inside, found = share, kl
-        if inside == 1 or found >= CLOSE * max_kl or outside < NARROW * inside:
+            inside, inside_kl = share, kl
+        if inside == 1 or inside_kl >= CLOSE_ENOUGH * max_kl or outside < NARROW * inside:
             break
-        share = _next(inside, found, outside, max_kl)
-    return inside, found
+        share = _next_share(inside, inside_kl, outside, max_kl)
+    return inside, inside_kl
 
 
-def _next(inside: float, found: float, outside: float, max_kl: float) -> float:
-    """Where the border would be if KL grew with the square of the step, or halfway to what is too far."""
-    expected = AIM * inside * math.sqrt(max_kl / found) if found > 0 else math.inf
+def _next_share(inside: float, inside_kl: float, outside: float, max_kl: float) -> float:
+    """Where the border would be if KL grew with the square of the step; otherwise the middle of the bracket."""
+    expected = SAFETY * inside * math.sqrt(max_kl / inside_kl) if inside_kl > 0 else math.inf
     if outside == math.inf:
-        return min(1.0, FARTHER * inside, expected)
+        return min(1.0, MAX_GROWTH * inside, expected)
     return expected if expected < outside else (inside + outside) / 2

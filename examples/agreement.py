@@ -1,4 +1,4 @@
-"""A strategy in 25 lines: only what most devices agree on is learned (after sign voting, arXiv 1810.05291).
+"""A strategy in 25 lines: majority vote on gradient signs (after signSGD with majority vote, arXiv 1810.05291).
 
 fedoel simulate --set strategy.name=examples.agreement:Agreement --set strategy.options="share=0.7"
 """
@@ -14,15 +14,15 @@ from fedoel.strategies.experience import ExperienceStrategy
 
 
 class Agreement(ExperienceStrategy):
-    """Sum the vectors, and keep a coordinate if a `share` of those that have seen it push it in the same direction."""
+    """Sum the vectors; zero a coordinate unless a fraction `share` of its non-zero gradients has the same sign."""
 
     def __init__(self, *arguments: Any, share: float = 0.6, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.share = share
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Zero what is disputed; the Fisher diagonal stays that of the whole cohort."""
-        whole = total(each.vector for each in contributions)
-        signs = np.sign([each.vector.gradient for each in contributions])
-        agreed = np.abs(signs.sum(axis=0)) >= (2 * self.share - 1) * np.abs(signs).sum(axis=0)
-        return Aggregate(replace(whole, gradient=whole.gradient * agreed), len(contributions))
+        """Sum gradients where the vote is clear; the Fisher diagonal is the sum over the whole cohort."""
+        summed = total(contribution.vector for contribution in contributions)
+        signs_ND = np.sign([contribution.vector.gradient for contribution in contributions])
+        agreed_D = np.abs(signs_ND.sum(axis=0)) >= (2 * self.share - 1) * np.abs(signs_ND).sum(axis=0)
+        return Aggregate(replace(summed, gradient=summed.gradient * agreed_D), len(contributions))

@@ -1,4 +1,4 @@
-"""A policy in 60 lines: a log-linear player over hashed facts about a command: its verb, and what is known about it.
+"""A policy in 60 lines: log-linear in hashed features of a command: its verb, and how it relates to the situation.
 
 fedoel simulate --set policy.backend=examples.bag_of_words:BagOfWords
 """
@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,34 +24,35 @@ Adapter = Mapping[str, Vector]
 
 
 def features(situation: Situation) -> Vector:
-    """phi of every admissible command, shape ``(commands, CELLS)``."""
-    found, goal = np.zeros((len(situation.admissible), CELLS), np.float32), situation.goal.strip(".").split()
-    for row, command in zip(found, situation.admissible, strict=True):
+    """Feature vector of every admissible command, shape ``(commands, CELLS)``."""
+    phi, goal = np.zeros((len(situation.admissible), CELLS), np.float32), situation.goal.strip(".").split()
+    for row, command in zip(phi, situation.admissible, strict=True):
         verb, *rest = command.split()
         known = (any(word in goal for word in rest), command in situation.done_here, command == situation.back)
         for fact in ((verb,), (verb, *known)):
             row[zlib.crc32(repr(fact).encode()) % CELLS] += 1
-    return found
+    return phi
 
 
 @dataclass(frozen=True, eq=False)
 class WordPolicy:
-    """One version of the player."""
+    """One version of the policy."""
 
     version: str
     weights: Vector
     phi: Callable[[Situation], Vector] = features
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         return [0] * len(situations)
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
-        raw = [(self.phi(each) @ self.weights).astype(np.float64) for each in situations]
+        raw = [(self.phi(situation) @ self.weights).astype(np.float64) for situation in situations]
         return [(r - r.max() - np.log(np.exp(r - r.max()).sum())).astype(np.float32) for r in raw]
 
 
 class WordLearner:
-    """The server's half: uniform play at first, then whatever the teacher says."""
+    """The server half: uniform play at first; distillation fits the weights to the teacher's log-probabilities."""
 
     base, cells, phi = f"bag of words {CELLS}", CELLS, staticmethod(features)
 

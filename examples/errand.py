@@ -1,4 +1,4 @@
-"""A game in 40 lines: find the thing that the goal names, in one of some rooms in a row, and take nothing else.
+"""A game family in 40 lines: find the object that the goal names, in a row of rooms, and take no other.
 
 fedoel simulate --set 'games.families="examples.errand:ERRAND rooms=3 turns=8"' --set policy.backend=tactics
 """
@@ -14,7 +14,7 @@ THINGS = ("lamp", "coin", "book", "cup", "rope", "bell", "comb", "drum")
 
 
 class Errand:
-    """The engine; who plays it gives admissible commands only."""
+    """The engine; `act` is called with admissible commands only."""
 
     def __init__(self, rooms: int) -> None:
         self.rooms = rooms
@@ -22,29 +22,29 @@ class Errand:
     def start(self, seed: int) -> Frame:
         rng = np.random.default_rng(seed)
         self.names, self.things = rng.permutation(ROOMS)[: self.rooms], rng.permutation(THINGS)[: self.rooms]
-        self.place, self.goal = (int(place) for place in rng.choice(self.rooms, size=2, replace=False))
+        self.room, self.goal = (int(index) for index in rng.choice(self.rooms, size=2, replace=False))
         self.taken, self.map, self.reply = "", True, ""
         return self._frame()
 
     def act(self, command: str) -> Frame:
         verb, thing = command.split()
         self.reply = "You see nothing special." if verb == "examine" else "Done."
-        self.place += {"go east": 1, "go west": -1}.get(command, 0)
+        self.room += {"go east": 1, "go west": -1}.get(command, 0)
         self.taken, self.map = thing if verb == "take" else "", self.map and verb != "drop"
         return self._frame(self.reply if verb in ("examine", "drop") else "")
 
     def walkthrough(self) -> tuple[str, ...]:
-        way = "go east" if self.goal > self.place else "go west"
-        return (*[way] * abs(self.goal - self.place), f"take {self.things[self.goal]}")
+        move = "go east" if self.goal > self.room else "go west"
+        return (*[move] * abs(self.goal - self.room), f"take {self.things[self.goal]}")
 
     def close(self) -> None:
         self.taken = ""
 
     def _frame(self, reply: str = "") -> Frame:
-        thing, wanted = str(self.things[self.place]), str(self.things[self.goal])
-        ways = [way for way, can in (("go east", self.place < self.rooms - 1), ("go west", self.place > 0)) if can]
-        text = reply or f"-= {self.names[self.place]} =-\nA room with a {thing} in it."
-        commands = (*ways, f"take {thing}", f"examine {thing}", *["drop map"] * self.map)
+        thing, wanted = str(self.things[self.room]), str(self.things[self.goal])
+        exits = [move for move, free in (("go east", self.room < self.rooms - 1), ("go west", self.room > 0)) if free]
+        text = reply or f"-= {self.names[self.room]} =-\nA room with a {thing} in it."
+        commands = (*exits, f"take {thing}", f"examine {thing}", *["drop map"] * self.map)
         won = self.taken == wanted
         return Frame(text, f"Take the {wanted}.", commands, float(won), 1.0, won, bool(self.taken) and not won)
 

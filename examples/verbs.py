@@ -6,6 +6,7 @@ fedoel simulate --set codec.name=examples.verbs:Verbs --set policy.backend=tacti
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,22 +21,23 @@ OTHER, NAMED, AGAIN, CELLS = len(VERBS), len(VERBS) + 1, len(VERBS) + 2, len(VER
 
 
 def features(situation: Situation) -> Floats:
-    """phi of every admissible command, shape ``(commands, CELLS)``."""
-    found, goal = np.zeros((len(situation.admissible), CELLS)), situation.goal.strip(".").split()
-    for row, command in zip(found, situation.admissible, strict=True):
+    """Feature vector of every admissible command, shape ``(commands, CELLS)``."""
+    phi, goal = np.zeros((len(situation.admissible), CELLS)), situation.goal.strip(".").split()
+    for row, command in zip(phi, situation.admissible, strict=True):
         verb, *rest = command.split()
         row[VERBS.index(verb) if verb in VERBS else OTHER] = 1
         row[NAMED] = any(word in goal for word in rest)
         row[AGAIN] = command in situation.done_here
-    return found
+    return phi
 
 
 @dataclass(frozen=True)
 class Tilted:
-    """A policy whose scores are moved by the weights of the commands' features."""
+    """A policy whose scores have the weights of the commands' features added."""
 
     inner: Policy
     weights: Floats
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def version(self) -> str:
@@ -51,18 +53,18 @@ class Tilted:
 
 @dataclass(frozen=True)
 class Verbs:
-    """The device's half; the server's is the one that asks the policy what a context does."""
+    """The device half; the default server half evaluates the policy under each context."""
 
     name: str = "verbs"
     vocabulary: str = hashlib.sha256(repr((VERBS, CELLS)).encode()).hexdigest()[:16]
     dimension: int = CELLS
-    needs: frozenset[str] = frozenset()
-    adds: bool = True
+    required_abilities: frozenset[str] = frozenset()
+    is_additive: bool = True
 
-    def under(self, policy: Policy, context: Vector) -> Policy:
+    def apply_context(self, policy: Policy, context: Vector) -> Policy:
         return Tilted(policy, context.astype(np.float64)) if context.any() else policy
 
-    def sums(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
+    def gradient_and_fisher(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
         gradient, fisher = np.zeros(CELLS), np.zeros(CELLS)
         for turn, advantage in zip(turns, advantages, strict=True):
             phi, probs = features(turn.situation), np.exp(turn.log_probs.astype(np.float64))

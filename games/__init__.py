@@ -1,11 +1,11 @@
-"""Text games that clients play: built from a `GameSpec` and a seed, deterministic, generated offline.
+"""Text games that clients play: deterministic, built offline from a `GameSpec` and a seed.
 
-Importing this package is light; TextWorld itself is imported when the first of its games is built.
+Importing this package does not import TextWorld; preparing or starting one of its games does.
 """
 
+from .cache import default_cache
 from .families import FAMILIES, build_game
 from .game import Game
 from .splits import Split, for_split, game_seed
-from .store import default_cache
 
 __all__ = ["FAMILIES", "Game", "Split", "build_game", "default_cache", "for_split", "game_seed"]

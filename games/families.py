@@ -1,4 +1,4 @@
-"""The families of games by name: which settings they have and how an instance of them is built."""
+"""The game families by name: their settings, and how instances of them are prepared and built."""
 
 from __future__ import annotations
 
@@ -11,33 +11,37 @@ from types import MappingProxyType
 from ..protocol.errors import ConfigError
 from ..protocol.play import GameSpec, Setting
 from ..protocol.plugins import POINTS
-from . import frozen_lake, orchard, sokoban
+from . import orchard
 from .game import Engine, Game, RuledGame
+from .grid import frozen_lake, sokoban
 from .renamed import RenamedEngine
 from .settings import Flag, Number, Rule, Word, checked
 
 SPLITS = ("all", "train", "valid", "test")
 RENAMED = "renamed"
-EVERY_FAMILY: Mapping[str, Rule] = MappingProxyType({RENAMED: Flag()})
-"""Settings that every family has, beside its own."""
+COMMON_SETTINGS: Mapping[str, Rule] = MappingProxyType({RENAMED: Flag()})
+"""Settings that every family has in addition to its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family of games; one that is made as it is played needs no more than rules and an engine.
+    """One game family. A family whose instances need no preparation gives `rules` and `engine` only.
+
+    `check` gets the checked settings; the other functions also get the family's name, the cache folder and, where they
+    concern one instance, its seed.
 
     Parameters
     ----------
     rules
-        Name and allowed values of each setting.
+        Allowed values of each setting, by name.
     engine
-        Builds the engine from the checked settings and the cache folder, without doing any work yet.
+        Returns the engine, which does no work before its `start`.
     check
-        Refuses combinations of settings that are fine one by one, by returning why.
+        Returns why a combination of individually valid settings is refused, or an empty string.
     ready
-        Tells whether one instance is ready to be started, without doing any work.
+        Whether the instance of a seed is prepared; does no work.
     prepare
-        Makes one instance ready to be started and returns whether there was something to do.
+        Prepares the instance of a seed; returns False if it was prepared before.
     """
 
     rules: Mapping[str, Rule]
@@ -49,30 +53,30 @@ class Family:
 
 @functools.cache
 def family_of(name: str) -> Family:
-    """Return a family: built in, installed, or one's own as ``module:Name``.
+    """Return a family: built in, installed under an entry point, or imported as ``module:Name``.
 
     Raises
     ------
     ConfigError
-        If there is none of this name, it is no family, or it has a setting that every family has.
+        If there is none of this name, it is not a `Family`, or it declares one of the `COMMON_SETTINGS`.
     """
-    found = POINTS["game"].find(name, FAMILIES)
-    if not isinstance(found, Family):
-        raise ConfigError(f"game family {name!r} is {found!r}, not a Family")
-    if taken := found.rules.keys() & EVERY_FAMILY.keys():
-        raise ConfigError(f"game family {name!r} must call {', '.join(taken)} something else: every family has it")
-    return found
+    family = POINTS["game"].find(name, FAMILIES)
+    if not isinstance(family, Family):
+        raise ConfigError(f"game family {name!r} is {family!r}, not a Family")
+    if taken := family.rules.keys() & COMMON_SETTINGS.keys():
+        raise ConfigError(f"game family {name!r} must rename its setting {', '.join(taken)}: every family has one")
+    return family
 
 
 def build_game(spec: GameSpec, cache: Path) -> Game:
-    """Build the game that a specification describes; its instances are made when they are started.
+    """Build the game that a specification describes. Instances are prepared when they are started.
 
     Parameters
     ----------
     spec
         Family, settings and turn limit.
     cache
-        Folder for compiled games, shared by processes.
+        Folder for compiled games, shared between processes.
 
     Raises
     ------
@@ -85,62 +89,62 @@ def build_game(spec: GameSpec, cache: Path) -> Game:
 
 
 def settings_of(spec: GameSpec) -> dict[str, Setting]:
-    """Return every setting of a game in canonical form, after checking them."""
+    """Return all settings of a game in canonical form; raise `ConfigError` if one is invalid."""
     family = family_of(spec.family)
-    settings = checked(spec, {**family.rules, **EVERY_FAMILY})
-    if problem := family.check({name: settings[name] for name in family.rules}):
-        raise ConfigError(f"game {str(spec)!r}: {problem}")
+    settings = checked(spec, {**family.rules, **COMMON_SETTINGS})
+    if refusal := family.check({name: settings[name] for name in family.rules}):
+        raise ConfigError(f"game {str(spec)!r}: {refusal}")
     return settings
 
 
 def content_of(spec: GameSpec) -> dict[str, Setting]:
-    """Return the settings that decide what a game holds, and not in which words it is played, after checking all."""
+    """Return the settings that determine a game's content (all but `renamed`), in canonical form."""
     return {name: value for name, value in settings_of(spec).items() if name != RENAMED}
 
 
 def unrenamed(spec: GameSpec) -> GameSpec:
-    """Return the specification of the same game in its own words."""
+    """Return the specification of the same game without the setting `renamed`."""
     return replace(spec, settings=tuple(pair for pair in spec.settings if pair[0] != RENAMED))
 
 
 def is_prepared(spec: GameSpec, seed: int, cache: Path) -> bool:
-    """Return whether one instance is ready to be started."""
+    """Return whether the instance of a seed is prepared."""
     return family_of(spec.family).ready(spec.family, content_of(spec), seed, cache)
 
 
 def prepare_game(spec: GameSpec, seed: int, cache: Path) -> bool:
-    """Make one instance ready to be started; return whether there was something to do."""
+    """Prepare the instance of a seed; return False if it was prepared before."""
     return family_of(spec.family).prepare(spec.family, content_of(spec), seed, cache)
 
 
 def _textworld_engine(family: str, settings: Mapping[str, Setting], cache: Path) -> Engine:
-    from .textworld_engine import TextWorldEngine
+    from .textworld.engine import TextWorldEngine
 
     return TextWorldEngine(family, settings, cache)
 
 
 def _textworld_ready(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> bool:
-    from .store import is_ready
+    from .textworld.compiled import is_compiled
 
-    return is_ready(family, settings, seed, cache)
+    return is_compiled(family, settings, seed, cache)
 
 
 def _textworld_prepare(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> bool:
-    from .store import game_file, is_ready
+    from .textworld.compiled import is_compiled, story_file
 
-    if is_ready(family, settings, seed, cache):
+    if is_compiled(family, settings, seed, cache):
         return False
-    game_file(family, settings, seed, cache)
+    story_file(family, settings, seed, cache)
     return True
 
 
-def _coin_problem(settings: Mapping[str, Setting]) -> str:
+def _check_coin(settings: Mapping[str, Setting]) -> str:
     level = int(settings["level"])
     rooms = ((level - 1) // 100 + 1) * ((level - 1) % 100 + 1)
     return f"level={level} has {rooms} rooms, TextWorld 1.7 can do 100" if rooms > 100 else ""
 
 
-def _cooking_problem(settings: Mapping[str, Setting]) -> str:
+def _check_cooking(settings: Mapping[str, Setting]) -> str:
     take, recipe = int(settings["take"]), int(settings["recipe"])
     return f"take={take} is more than the {recipe} ingredients of the recipe" if take > recipe else ""
 
@@ -157,7 +161,7 @@ _COOKING: Mapping[str, Rule] = {
     "split": _SPLIT,
 }
 
-_LAKE: Mapping[str, Rule] = {"size": Number(3, 5, default=3), "holes": Number(0, 16, default=0), "split": _SPLIT}
+_FROZEN_LAKE: Mapping[str, Rule] = {"size": Number(3, 5, default=3), "holes": Number(0, 16, default=0), "split": _SPLIT}
 _SOKOBAN: Mapping[str, Rule] = {
     "size": Number(6, 8, default=6),
     "walls": Number(0, 4, default=1),
@@ -169,10 +173,10 @@ _TEXTWORLD = (_textworld_ready, _textworld_prepare)
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "coin-collector": Family({"level": Number(1, 300)}, _textworld_engine, _coin_problem, *_TEXTWORLD),
+        "coin-collector": Family({"level": Number(1, 300)}, _textworld_engine, _check_coin, *_TEXTWORLD),
         "treasure-hunter": Family({"level": Number(1, 30)}, _textworld_engine, lambda settings: "", *_TEXTWORLD),
-        "cooking": Family(_COOKING, _textworld_engine, _cooking_problem, *_TEXTWORLD),
-        "frozen-lake": Family(_LAKE, frozen_lake.make_engine, frozen_lake.check_lake),
+        "cooking": Family(_COOKING, _textworld_engine, _check_cooking, *_TEXTWORLD),
+        "frozen-lake": Family(_FROZEN_LAKE, frozen_lake.make_engine, frozen_lake.check_lake),
         "sokoban": Family(_SOKOBAN, sokoban.make_engine),
         **{name: Family({"trees": Number(2, 7, default=4)}, orchard.make_engine) for name in orchard.LANDS},
     }

@@ -1,7 +1,7 @@
-"""What a game is to a player, and the rules that all games share; what is behind them is an `Engine`.
+"""The game protocols: `Game` for players, `Engine` for what differs between families, `RuledGame` between the two.
 
-Only an exact member of the list of admissible commands ever reaches an engine: interpreters of text games crash on
-a NUL byte, write files on ``save`` and run several commands from one line when they are joined by a full stop.
+Only commands that equal an admissible command reach an engine. Interpreters of text games crash on a NUL byte, write
+files on ``save``, and split a line at full stops into several commands.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ class Game(Protocol):
     """A game as a player sees it."""
 
     def reset(self, seed: int) -> Observation:
-        """Start the instance that the seed picks."""
+        """Start an episode of the instance with this seed."""
         ...
 
     def step(self, command: str) -> Observation:
-        """Give one command."""
+        """Execute one command."""
         ...
 
     def walkthrough(self) -> tuple[str, ...] | None:
-        """Return commands that win the instance being played, or None if the family knows none.
+        """Return commands that win the current instance, or None if the family has no walkthroughs.
 
-        Some may turn out to be needless, and then not admissible, when it is their turn: skip those.
+        Some may be redundant, and then not admissible when their turn comes: skip those.
         """
         ...
 
     def close(self) -> None:
-        """Release what the game holds; closing twice is fine."""
+        """Release all resources. Closing twice is allowed."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What an engine shows after a command, without any bookkeeping of the episode."""
+    """The state of an engine after a command: the part of an `Observation` that does not depend on the turn limit."""
 
     text: str
     goal: str
@@ -52,7 +52,7 @@ class Frame:
 
 
 class Engine(Protocol):
-    """The part of a game that differs between families. It may trust the commands that it gets."""
+    """The dynamics of a game family. `act` is called with admissible commands only, and not after the game is over."""
 
     def start(self, seed: int) -> Frame: ...
 
@@ -64,60 +64,60 @@ class Engine(Protocol):
 
 
 class RuledGame:
-    """An engine played by the rules of every game: exact commands only, a turn limit, and ends that last.
+    """An engine under the rules that all games share: admissible commands only, a turn limit, no step after the end.
 
     Parameters
     ----------
     engine
-        Where commands go.
+        The dynamics.
     max_turns
-        Commands, refused ones included, after which the episode is truncated.
+        Number of commands, inadmissible ones included, after which an episode is truncated.
     """
 
     def __init__(self, engine: Engine, max_turns: int) -> None:
         self._engine = engine
         self._max_turns = max_turns
-        self._now: Observation | None = None
+        self._observation: Observation | None = None
 
     def reset(self, seed: int) -> Observation:
-        """Start the instance that the seed picks."""
-        self._now = self._observe(self._engine.start(seed), turn=0)
-        return self._now
+        """Start an episode of the instance with this seed."""
+        self._observation = self._observe(self._engine.start(seed), turn=0)
+        return self._observation
 
     def step(self, command: str) -> Observation:
-        """Give one command; one that is not exactly an admissible command costs a turn and does nothing.
+        """Execute one command. An inadmissible command is not forwarded to the engine but uses up a turn.
 
         Raises
         ------
         GameError
             If no episode was started, or it is over.
         """
-        now = self._playing()
-        turn = now.turn + 1
-        if command in now.admissible:
-            self._now = self._observe(self._engine.act(command), turn)
+        before = self._running()
+        turn = before.turn + 1
+        if command in before.admissible:
+            self._observation = self._observe(self._engine.act(command), turn)
         else:
             ended = turn >= self._max_turns
-            self._now = replace(now, text=REFUSAL, valid=False, turn=turn, done=ended, truncated=ended)
-        return self._now
+            self._observation = replace(before, text=REFUSAL, valid=False, turn=turn, done=ended, truncated=ended)
+        return self._observation
 
     def walkthrough(self) -> tuple[str, ...] | None:
-        """Return commands that win the instance being played, or None if the family knows none."""
-        if self._now is None:
+        """Return commands that win the current instance, or None if the family has no walkthroughs."""
+        if self._observation is None:
             raise GameError("reset the game before asking for its walkthrough")
         return self._engine.walkthrough()
 
     def close(self) -> None:
-        """Release what the engine holds; closing twice is fine."""
-        self._now = None
+        """Close the engine. Closing twice is allowed."""
+        self._observation = None
         self._engine.close()
 
-    def _playing(self) -> Observation:
-        if self._now is None:
+    def _running(self) -> Observation:
+        if self._observation is None:
             raise GameError("reset the game before the first command")
-        if self._now.done:
+        if self._observation.done:
             raise GameError("the episode is over: reset the game before the next command")
-        return self._now
+        return self._observation
 
     def _observe(self, frame: Frame, turn: int) -> Observation:
         over = frame.won or frame.lost

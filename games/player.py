@@ -1,4 +1,4 @@
-"""Playing: many episodes in lock step through one policy, so that the model sees large batches."""
+"""Rollouts: play many episodes in lock step through one policy, so that the model evaluates large batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..policies.policy import LogProbs, Policy, Speaker, sampled
+from ..policies.abilities import speaker
+from ..policies.policy import LogProbs, Policy, sampled
 from ..protocol.play import INVALID, GameSpec, Observation, Trajectory, Turn
 from ..protocol.prompts import command_of
 from ..protocol.situation import Memory, Situation
@@ -16,12 +17,22 @@ from .families import build_game
 from .game import Game
 
 Advance = Callable[[int], None]
-MOST_REFUSED = 2  # invalid commands in a row, which end an episode
+MAX_CONSECUTIVE_INVALID = 2  # so many inadmissible commands in a row end an episode
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Move:
-    """What a policy decided in one turn: the place of a command, or `INVALID`, and how it came to it."""
+    """A policy's decision in one turn.
+
+    Parameters
+    ----------
+    log_probs
+        Log-probabilities of the admissible commands, shape ``(len(situation.admissible),)``.
+    action
+        Index of the chosen command among the admissible ones, or `INVALID` if the response contains none of them.
+    response, response_tokens
+        What a policy that decodes freely generated, and its number of tokens.
+    """
 
     log_probs: LogProbs
     action: int
@@ -31,7 +42,7 @@ class Move:
 
 @dataclass
 class Episode:
-    """One game under way: the only place where a game, a memory and a random stream meet."""
+    """One running episode: its game, the player's memory, its random stream, and the turns so far."""
 
     spec: GameSpec
     seed: int
@@ -41,9 +52,9 @@ class Episode:
     observation: Observation
     situation: Situation
     turns: list[Turn] = field(default_factory=list)
-    tokens: int = 0
+    prompt_tokens: int = 0
     response_tokens: int = 0
-    refused: int = 0
+    consecutive_invalid: int = 0
 
     @classmethod
     def begin(cls, spec: GameSpec, seed: int, stream: int, cache: Path) -> Episode:
@@ -59,26 +70,26 @@ class Episode:
 
     @property
     def done(self) -> bool:
-        return self.observation.done or self.refused == MOST_REFUSED
+        return self.observation.done or self.consecutive_invalid == MAX_CONSECUTIVE_INVALID
 
-    def act(self, move: Move, tokens: int) -> None:
-        """Give a command to the game. What is none never reaches it, and costs a turn."""
+    def act(self, move: Move, prompt_tokens: int) -> None:
+        """Play one turn. Inadmissible commands are not forwarded to the game but use up a turn."""
         before, turn = self.observation, Turn(self.situation, move.log_probs, move.action, 0.0, move.response)
         after = self.game.step(turn.command)
         self.turns.append(replace(turn, reward=_reward(before, after)))
-        self.tokens += tokens
+        self.prompt_tokens += prompt_tokens
         self.response_tokens += move.response_tokens
-        self.refused = 0 if turn.valid else self.refused + 1
+        self.consecutive_invalid = 0 if turn.valid else self.consecutive_invalid + 1
         if turn.valid:
             self.memory.do(turn.command)
         self.situation = self.memory.see(after.text, after.admissible, after.turn)
         self.observation = after
 
-    def finish(self, version: str) -> Trajectory:
+    def trajectory(self, policy_version: str) -> Trajectory:
         last = self.observation
         score = last.score / last.max_score if last.max_score else 0.0
-        turns, tokens = tuple(self.turns), (self.tokens, self.response_tokens)
-        return Trajectory(self.spec, self.seed, version, turns, last.won, last.lost, score, *tokens)
+        turns, tokens = tuple(self.turns), (self.prompt_tokens, self.response_tokens)
+        return Trajectory(self.spec, self.seed, policy_version, turns, last.won, last.lost, score, *tokens)
 
 
 def play_episodes(
@@ -88,30 +99,39 @@ def play_episodes(
     cache: Path,
     advance: Advance = lambda finished: None,
 ) -> list[Trajectory]:
-    """Play every game to its end, all of them together, one turn of each at a time.
+    """Play all games to their ends together, one turn of every running episode at a time.
 
     Parameters
     ----------
+    policy
+        Chooses the commands.
     games
         Pairs of specification and game seed.
     streams
-        One seed of a random stream an episode, so that an episode does not depend on the others.
+        One seed of a random generator per episode, so that a trajectory does not depend on the other episodes.
+    cache
+        Folder for compiled games.
     advance
-        Called with the number of episodes that have just ended.
+        Called after every turn with the number of episodes that ended in it.
+
+    Returns
+    -------
+    list of Trajectory
+        In the order of `games`.
     """
     episodes: list[Episode] = []
     try:
         for (spec, seed), stream in zip(games, streams, strict=True):
             episodes.append(Episode.begin(spec, seed, stream, cache))
-        active = [episode for episode in episodes if not episode.done]
-        while active:
-            prompts = policy.tokens([episode.situation for episode in active])
-            for episode, move, tokens in zip(active, _moves(policy, active), prompts, strict=True):
+        running = [episode for episode in episodes if not episode.done]
+        while running:
+            prompt_tokens = policy.tokens([episode.situation for episode in running])
+            for episode, move, tokens in zip(running, _moves(policy, running), prompt_tokens, strict=True):
                 episode.act(move, tokens)
-            running = [episode for episode in active if not episode.done]
-            advance(len(active) - len(running))
-            active = running
-        return [episode.finish(policy.version) for episode in episodes]
+            still_running = [episode for episode in running if not episode.done]
+            advance(len(running) - len(still_running))
+            running = still_running
+        return [episode.trajectory(policy.version) for episode in episodes]
     finally:
         for episode in episodes:
             episode.game.close()
@@ -119,26 +139,27 @@ def play_episodes(
 
 def _moves(policy: Policy, episodes: Sequence[Episode]) -> list[Move]:
     """Decide one turn of every episode: draw from the policy's distribution, or let it write."""
-    if isinstance(policy, Speaker):
-        answers = policy.respond([(episode.situation, episode.rng) for episode in episodes])
+    if (writer := speaker(policy)) is not None:
+        answers = writer.respond([(episode.situation, episode.rng) for episode in episodes])
         return [
-            Move(answer.log_probs, _found(command_of(answer.text), episode.situation), answer.text, len(answer.tokens))
+            Move(answer.log_probs, _index_of_command(answer.text, episode.situation), answer.text, len(answer.tokens))
             for answer, episode in zip(answers, episodes, strict=True)
         ]
     scores = policy.score([episode.situation for episode in episodes])
     return [Move(log_probs, draw(log_probs, episode.rng)) for log_probs, episode in zip(scores, episodes, strict=True)]
 
 
-def _found(command: str, situation: Situation) -> int:
+def _index_of_command(response: str, situation: Situation) -> int:
+    command = command_of(response)
     return situation.admissible.index(command) if command in situation.admissible else INVALID
 
 
 def draw(log_probs: LogProbs, rng: np.random.Generator) -> int:
-    """Sample a command: one uniform number a turn."""
+    """Sample the index of a command; consumes one uniform number of the random stream."""
     return sampled(np.exp(log_probs.astype(np.float64)), rng)
 
 
 def _reward(before: Observation, after: Observation) -> float:
-    """Change of score over the maximal score; losing costs one."""
+    """Change of the score over the maximal score, minus one if the game was lost."""
     gained = (after.score - before.score) / after.max_score if after.max_score else float(after.won and not before.won)
     return gained - float(after.lost and not before.lost)

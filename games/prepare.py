@@ -1,4 +1,4 @@
-"""Make many games ready before anybody plays, in parallel processes that share the cache."""
+"""Prepare many games before play starts, in parallel processes that share the cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .splits import fingerprint
 GameId = tuple[GameSpec, int]
 
 _SLOW_FIRST = ("cooking", "treasure-hunter", "coin-collector")
-"""Families by how long a game of theirs takes to make: when slow ones come first, processes finish together."""
+"""Families with slow preparation, slowest first: starting with these makes all processes finish at about one time."""
 
 
 def prepare(
@@ -28,73 +28,78 @@ def prepare(
     processes: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Make the games that the cache lacks and return how many there were to look at, doubles left out.
+    """Prepare the games that the cache lacks.
 
     Parameters
     ----------
     games
-        Specifications with seeds; all are checked before the first is made.
+        Specifications with seeds; all are checked before the first is prepared.
     cache
         Folder for compiled games.
     processes
-        How many to make at a time.
+        Number of games to prepare at a time.
     progress
-        Called with (games looked at, all games) after each.
+        Called with (games done, all games) after each game.
+
+    Returns
+    -------
+    int
+        Number of distinct games, those included that the cache held before.
 
     Raises
     ------
     ConfigError
-        If a game cannot be used, or there is no process to work.
+        If a specification is invalid, or `processes` is less than one.
     GameError
-        If a game cannot be made. Games made until then stay.
+        If a game cannot be prepared. Games prepared before it stay in the cache.
     """
     if processes < 1:
         raise ConfigError(f"preparing games needs at least one process, not {processes}")
-    wanted = _distinct(games)
-    # Starting a process costs more than making a game: what is there already needs none.
-    todo = sorted((game for game in wanted if not is_prepared(*game, cache)), key=_order)
-    found = len(wanted) - len(todo)
-    for done in range(1, found + 1):
-        progress(done, len(wanted))
-    workers = [_Worker(cache) for _ in range(min(processes, len(todo)))]
+    distinct = _distinct(games)
+    # Starting a process takes longer than preparing a game: start none for games that the cache holds.
+    missing = sorted((game for game in distinct if not is_prepared(*game, cache)), key=_slowness)
+    cached = len(distinct) - len(missing)
+    for done in range(1, cached + 1):
+        progress(done, len(distinct))
+    workers = [_Worker(cache) for _ in range(min(processes, len(missing)))]
     try:
-        _share_out(todo, workers, lambda done, _: progress(found + done, len(wanted)))
+        _distribute(missing, workers, lambda done: progress(cached + done, len(distinct)))
     finally:
         for worker in workers:
             worker.stop()
-    return len(wanted)
+    return len(distinct)
 
 
 def _distinct(games: Iterable[GameId]) -> list[GameId]:
-    # Games of one fingerprint differ in the turn limit at most.
+    # Games with one fingerprint have the same content; they differ at most in turn limit and wording.
     checked = [(spec, seed) for spec, seed in games if settings_of(spec) is not None]
     return list({fingerprint(spec, seed): (spec, seed) for spec, seed in checked}.values())
 
 
-def _order(game: GameId) -> int:
+def _slowness(game: GameId) -> int:
     family = game[0].family
     return _SLOW_FIRST.index(family) if family in _SLOW_FIRST else len(_SLOW_FIRST)
 
 
-def _share_out(todo: list[GameId], workers: list[_Worker], progress: Callable[[int, int], None]) -> None:
+def _distribute(games: list[GameId], workers: list[_Worker], progress: Callable[[int], None]) -> None:
     idle: SimpleQueue[_Worker] = SimpleQueue()
     for worker in workers:
         idle.put(worker)
 
-    def make(game: GameId) -> None:
+    def prepare_one(game: GameId) -> None:
         worker = idle.get()
         try:
-            worker.make(*game)
+            worker.prepare(*game)
         finally:
             idle.put(worker)
 
     pool = ThreadPoolExecutor(max(1, len(workers)))
     try:
-        for done, future in enumerate(as_completed([pool.submit(make, game) for game in todo]), start=1):
+        for done, future in enumerate(as_completed([pool.submit(prepare_one, game) for game in games]), start=1):
             future.result()
-            progress(done, len(todo))
+            progress(done)
     except BaseException:
-        # Nothing more is begun; killing the workers ends the waiting of the threads.
+        # Start no further game; stopping the workers unblocks the threads that wait for their replies.
         pool.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
             worker.stop()
@@ -104,21 +109,21 @@ def _share_out(todo: list[GameId], workers: list[_Worker], progress: Callable[[i
 
 
 class _Worker:
-    """A process of its own rather than one of `multiprocessing`, which would import the caller's main module.
+    """A process that runs `prepare_worker`. `multiprocessing` would import the caller's main module into it.
 
-    It ends when its standard input does, so it cannot outlive this process.
+    It ends when its standard input is closed, so it cannot outlive this process.
     """
 
     def __init__(self, cache: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker", str(cache)],
+            [sys.executable, "-m", f"{__package__}.prepare_worker", str(cache)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
 
-    def make(self, spec: GameSpec, seed: int) -> None:
+    def prepare(self, spec: GameSpec, seed: int) -> None:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
         try:
@@ -128,12 +133,12 @@ class _Worker:
         except (OSError, ValueError):
             reply = ""
         if not reply:
-            raise GameError(f"the process that made '{spec}' with seed {seed} died; is there enough memory?")
+            raise GameError(f"the process that prepared '{spec}' with seed {seed} died; is there enough memory?")
         if problem := json.loads(reply):
             raise GameError(f"'{spec}' with seed {seed}: {problem}")
 
     def stop(self) -> None:
-        """End the process; it throws away the game that it is making."""
+        """End the process; it discards the game that it is preparing."""
         if self._process.poll() is None:
             self._process.terminate()
         self._process.wait()

@@ -1,10 +1,10 @@
-"""Any game in other words: commands and replies speak of *grab* and *northward* where they spoke of *take* and *north*.
+"""Any game with its verbs and directions renamed: *grab* and *northward* instead of *take* and *north*.
 
-A player who reads loses nothing by it, while one who knows verbs by heart, as the public tactics do
-(`fedoel.codecs.tactics.coordinates`), no longer finds them. One word stands for one word, so that what a command is
-about stands where it stood. In replies a verb is replaced only where it is one: at the beginning of a line or a
-sentence, and after "you"; an open door stays open. What a player's memory knows by verbs (what is carried, what was
-read) is missing, too.
+A language model understands the synonyms; the `tactics` codec, whose cues are fixed verbs
+(`fedoel.codecs.tactics.coordinates`), does not. Each word is replaced by one word, so that the objects of a command
+keep their position. In replies a word is replaced only where it is used as a verb: at the beginning of a line or
+sentence, and after "you"; in "an open door" it stays. `Memory` recognises some verbs too, so that a renamed game's
+situations lack what is carried and what was read.
 """
 
 from __future__ import annotations
@@ -24,61 +24,63 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "dice": "cube", "prepare": "assemble",
     }
 )  # fmt: skip
-COMPASS: Mapping[str, str] = MappingProxyType({way: f"{way}ward" for way in ("north", "south", "east", "west")})
+COMPASS: Mapping[str, str] = MappingProxyType({word: f"{word}ward" for word in ("north", "south", "east", "west")})
 DIRECTIONS: Mapping[str, str] = MappingProxyType(
-    {**COMPASS, **{way: f"{way}ward" for way in ("up", "down", "left", "right")}}
+    {**COMPASS, **{word: f"{word}ward" for word in ("up", "down", "left", "right")}}
 )
-# Words that begin sentences without being the command: "Look at that!", "Put simply", "Go figure".
-_CHATTY = ("go", "look", "inventory", "put")
-_SPOKEN = "|".join(verb for verb in VERBS if verb not in _CHATTY)
-_VERB = re.compile(rf"(?P<before>^[ \t]*|[.!?:]\s+|\byou )(?P<word>{_SPOKEN})\b", re.MULTILINE | re.IGNORECASE)
-_WAY = re.compile(rf"\b(?P<word>{'|'.join(COMPASS)})\b", re.IGNORECASE)
+# Verbs that also begin sentences which are no commands: "Look at that!", "Put simply", "Go figure".
+_AMBIGUOUS = ("go", "look", "inventory", "put")
+_UNAMBIGUOUS = "|".join(verb for verb in VERBS if verb not in _AMBIGUOUS)
+_VERB = re.compile(rf"(?P<before>^[ \t]*|[.!?:]\s+|\byou )(?P<word>{_UNAMBIGUOUS})\b", re.MULTILINE | re.IGNORECASE)
+_DIRECTION = re.compile(rf"\b(?P<word>{'|'.join(COMPASS)})\b", re.IGNORECASE)
 
 
 class RenamedEngine:
-    """Plays another engine's game in other words; the other engine gets its own."""
+    """Wraps an engine: renames what it shows, and translates commands back before it executes them."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._own: dict[str, str] = {}
+        self._original: dict[str, str] = {}
 
     def start(self, seed: int) -> Frame:
-        """Start the game of this seed."""
+        """Start the instance of this seed."""
         return self._renamed(self._engine.start(seed))
 
     def act(self, command: str) -> Frame:
-        """Give a command that is known to be admissible."""
-        return self._renamed(self._engine.act(self._own[command]))
+        """Execute an admissible command."""
+        return self._renamed(self._engine.act(self._original[command]))
 
     def walkthrough(self) -> tuple[str, ...] | None:
-        """Return the engine's walkthrough in other words."""
+        """Return the engine's walkthrough, renamed."""
         commands = self._engine.walkthrough()
-        return None if commands is None else tuple(map(rename, commands))
+        return None if commands is None else tuple(map(rename_command, commands))
 
     def close(self) -> None:
-        """Release what the engine holds."""
+        """Close the engine."""
         self._engine.close()
 
     def _renamed(self, frame: Frame) -> Frame:
-        self._own = {rename(command): command for command in frame.admissible}
-        return replace(frame, text=retell(frame.text), goal=retell(frame.goal), admissible=tuple(self._own))
+        self._original = {rename_command(command): command for command in frame.admissible}
+        return replace(
+            frame, text=rename_text(frame.text), goal=rename_text(frame.goal), admissible=tuple(self._original)
+        )
 
 
-def rename(command: str) -> str:
-    """Say a command in other words; no two commands become the same."""
+def rename_command(command: str) -> str:
+    """Rename the verb and the direction of a command; distinct commands stay distinct."""
     verb, space, rest = command.partition(" ")
     return f"{VERBS.get(verb, verb)}{space}{DIRECTIONS.get(rest, rest)}"
 
 
-def retell(text: str) -> str:
-    """Say a reply in other words."""
-    return _WAY.sub(
-        lambda found: _like(found["word"], COMPASS),
-        _VERB.sub(lambda found: found["before"] + _like(found["word"], VERBS), text),
+def rename_text(text: str) -> str:
+    """Rename verbs and compass directions in a reply or goal."""
+    return _DIRECTION.sub(
+        lambda match: _replacement(match["word"], COMPASS),
+        _VERB.sub(lambda match: match["before"] + _replacement(match["word"], VERBS), text),
     )
 
 
-def _like(word: str, others: Mapping[str, str]) -> str:
-    """The other word, with a capital where the first has one."""
-    other = others[word.lower()]
-    return other.capitalize() if word[0].isupper() else other
+def _replacement(word: str, replacements: Mapping[str, str]) -> str:
+    """Return the replacement of a word, capitalised like the word."""
+    replacement = replacements[word.lower()]
+    return replacement.capitalize() if word[0].isupper() else replacement

@@ -1,4 +1,4 @@
-"""Play whole episodes without a model: by a scripted player, or by the game's own walkthrough."""
+"""Rollouts without a policy: episodes of a heuristic player, or of a game's walkthrough."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from .game import Game
 from .heuristics import Player
 
 SCRIPTED = "scripted"
-"""The policy version of trajectories that no model played."""
+"""The policy version of trajectories that no policy played."""
 
 
 def play_scripted(spec: GameSpec, seed: int, player: Player, rng: Generator, cache: Path) -> Trajectory:
-    """Play one episode by a scripted player; its log-probabilities are recorded as uniform."""
+    """Play one episode with a heuristic player; its log-probabilities are recorded as uniform.
+
+    Raises
+    ------
+    GameError
+        If the player returns an inadmissible command.
+    """
     game = build_game(spec, cache)
     try:
         return _episode(game, spec, seed, lambda situation: player(situation, rng))
@@ -29,12 +35,12 @@ def play_scripted(spec: GameSpec, seed: int, player: Player, rng: Generator, cac
 
 
 def play_walkthrough(spec: GameSpec, seed: int, cache: Path) -> Trajectory:
-    """Play one episode as the game says that it is won; it is not if there are too few turns.
+    """Play one episode along its walkthrough; it is not won if the turn limit is shorter than the walkthrough.
 
     Raises
     ------
     GameError
-        If the family knows no walkthroughs.
+        If the family has no walkthroughs.
     """
     game = build_game(spec, cache)
     try:
@@ -42,24 +48,25 @@ def play_walkthrough(spec: GameSpec, seed: int, cache: Path) -> Trajectory:
         commands = game.walkthrough()
         if commands is None:
             raise GameError(f"'{spec}' has no walkthrough")
-        # TextWorld also writes down the opening of what is open already.
-        left = iter(commands)
-        return _episode(game, spec, seed, lambda now: next((c for c in left if c in now.admissible), now.admissible[0]))
+        # TextWorld's walkthroughs contain redundant commands, such as opening an open door: skip them.
+        rest = iter(commands)
+        return _episode(game, spec, seed, lambda now: next((c for c in rest if c in now.admissible), now.admissible[0]))
     finally:
         game.close()
 
 
 def _episode(game: Game, spec: GameSpec, seed: int, choose: Callable[[Situation], str]) -> Trajectory:
-    now = game.reset(seed)
-    memory = Memory(now.goal, spec.max_turns)
+    observation = game.reset(seed)
+    memory = Memory(observation.goal, spec.max_turns)
     turns: list[Turn] = []
-    while not now.done:
-        situation = memory.see(now.text, now.admissible, now.turn)
+    while not observation.done:
+        situation = memory.see(observation.text, observation.admissible, observation.turn)
         command = choose(situation)
         memory.do(command)
-        before, now = now, game.step(command)
-        turns.append(_turn(situation, command, before, now))
-    return Trajectory(spec, seed, SCRIPTED, tuple(turns), now.won, now.lost, now.score / max(now.max_score, 1.0))
+        before, observation = observation, game.step(command)
+        turns.append(_turn(situation, command, before, observation))
+    score = observation.score / max(observation.max_score, 1.0)
+    return Trajectory(spec, seed, SCRIPTED, tuple(turns), observation.won, observation.lost, score)
 
 
 def _turn(situation: Situation, command: str, before: Observation, after: Observation) -> Turn:

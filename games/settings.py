@@ -1,4 +1,4 @@
-"""What the settings of a game family may be; everything is checked before any work starts."""
+"""Types of settings that a game family can declare, and the check of a specification against them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Number:
     choices: tuple[int, ...] = ()
 
     def check(self, value: Setting) -> int | None:
-        """Return the value in canonical form, or None if it cannot be used."""
+        """Return the value in canonical form, or None if it is not allowed."""
         if isinstance(value, bool) or not isinstance(value, int):
             return None
         allowed = value in self.choices if self.choices else self.low <= value <= self.high
@@ -31,12 +31,12 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """Yes or no, written 1 or 0."""
+    """A boolean, written 1 or 0."""
 
     default: int = 0
 
     def check(self, value: Setting) -> int | None:
-        """Return the value in canonical form, or None if it cannot be used."""
+        """Return the value in canonical form, or None if it is not allowed."""
         return int(value) if isinstance(value, int) and value in (0, 1) else None
 
     def __str__(self) -> str:
@@ -45,13 +45,13 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One of a few words."""
+    """One of a fixed set of words."""
 
     choices: tuple[str, ...]
     default: str
 
     def check(self, value: Setting) -> str | None:
-        """Return the value in canonical form, or None if it cannot be used."""
+        """Return the value in canonical form, or None if it is not allowed."""
         return value if isinstance(value, str) and value in self.choices else None
 
     def __str__(self) -> str:
@@ -62,26 +62,26 @@ Rule = Number | Flag | Word
 
 
 def checked(spec: GameSpec, rules: Mapping[str, Rule]) -> dict[str, Setting]:
-    """Return all settings of a family in canonical form, defaults filled in.
+    """Return all settings of a specification in canonical form, sorted by name, with defaults filled in.
 
     Raises
     ------
     ConfigError
         If a setting is unknown, missing or out of range, or the turn limit is not positive.
     """
-    given = dict(spec.settings)
-    for name in given:
+    settings = dict(spec.settings)
+    for name in settings:
         if name not in rules:
             raise ConfigError(f"game {str(spec)!r}: unknown setting {name!r}; {spec.family} knows {sorted(rules)}")
     if spec.max_turns < 1:
         raise ConfigError(f"game {str(spec)!r}: an episode needs at least one turn, not {spec.max_turns}")
-    return {name: _value(spec, name, rule, given.get(name, rule.default)) for name, rule in sorted(rules.items())}
+    return {name: _value(spec, name, rule, settings.get(name, rule.default)) for name, rule in sorted(rules.items())}
 
 
-def _value(spec: GameSpec, name: str, rule: Rule, given: Setting | None) -> Setting:
-    if given is None:
+def _value(spec: GameSpec, name: str, rule: Rule, setting: Setting | None) -> Setting:
+    if setting is None:
         raise ConfigError(f"game {str(spec)!r}: say {name}=..., {rule}")
-    value = rule.check(given)
+    value = rule.check(setting)
     if value is None:
-        raise ConfigError(f"game {str(spec)!r}: {name} must be {rule}, not {given!r}")
+        raise ConfigError(f"game {str(spec)!r}: {name} must be {rule}, not {setting!r}")
     return value

@@ -1,4 +1,4 @@
-"""Seeds that are disjoint by construction: what a client plays alone, what is public, and what is only reported on."""
+"""Splits of games with disjoint seed ranges: private games of each client, public games, and held-out games."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PUBLIC_GAMES = 100_000_000
 
 
 class Split(Enum):
-    """Who may play a game. The value is the first seed of its range."""
+    """What games are used for. The value is the first seed of the split's range."""
 
     PRIVATE = 0
     REHEARSAL = 1_000_000_000
@@ -23,17 +23,17 @@ class Split(Enum):
     HELD_OUT = 1_200_000_000
 
 
-# Foods of cooking games, boards of grid games.
-_CONTENT = {Split.PRIVATE: "train", Split.REHEARSAL: "train", Split.GATE: "valid", Split.HELD_OUT: "test"}
+# Value of the family's own `split` setting: foods of cooking games, boards of grid games.
+_CONTENT_SPLIT = {Split.PRIVATE: "train", Split.REHEARSAL: "train", Split.GATE: "valid", Split.HELD_OUT: "test"}
 
 
 def game_seed(split: Split, index: int, client: int = 0) -> int:
-    """Return the seed of the `index`-th game of a split; private games are further divided by client.
+    """Return the seed of the `index`-th game of a split; each client has its own range of private games.
 
     Raises
     ------
     ConfigError
-        If the client or the index is outside of the range that is reserved for it.
+        If the client or the index is outside of its range.
     """
     if split is not Split.PRIVATE:
         if client:
@@ -45,34 +45,34 @@ def game_seed(split: Split, index: int, client: int = 0) -> int:
 
 
 def for_split(spec: GameSpec, split: Split) -> GameSpec:
-    """Return the specification to use in a split: where a family divides its content too, with that division."""
+    """Return the specification to use in a split: its `split` setting is set if the family divides its content too."""
     settings_of(spec)
     if "split" not in family_of(spec.family).rules:
         return spec
-    settings = {**dict(spec.settings), "split": _CONTENT[split]}
+    settings = {**dict(spec.settings), "split": _CONTENT_SPLIT[split]}
     return GameSpec(spec.family, tuple(sorted(settings.items())), spec.max_turns)
 
 
 def fingerprint(spec: GameSpec, seed: int) -> tuple[object, ...]:
-    """Identify the content of a game, however long it may be played, and in which words."""
+    """Return what identifies a game's content: everything but the turn limit and the wording (`renamed`)."""
     return spec.family, *sorted(content_of(spec).items()), seed
 
 
 def assert_disjoint(trained: Iterable[tuple[GameSpec, int]], held_out: Iterable[tuple[GameSpec, int]]) -> None:
-    """Prove that no held-out game was trained on.
+    """Check that no held-out game was trained on.
 
     Raises
     ------
     GameError
-        If there is one, naming it.
+        If one was; the message names the first.
     """
-    seen = {fingerprint(spec, seed) for spec, seed in trained}
+    trained_on = {fingerprint(spec, seed) for spec, seed in trained}
     for spec, seed in held_out:
-        if fingerprint(spec, seed) in seen:
+        if fingerprint(spec, seed) in trained_on:
             raise GameError(f"held-out game '{spec}' with seed {seed} was trained on: draw both with game_seed()")
 
 
-def _within(value: int, limit: int, what: str) -> int:
+def _within(value: int, limit: int, name: str) -> int:
     if not 0 <= value < limit:
-        raise ConfigError(f"{what} must be between 0 and {limit - 1}, not {value}")
+        raise ConfigError(f"{name} must be between 0 and {limit - 1}, not {value}")
     return value

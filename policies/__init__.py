@@ -1,1 +1,1 @@
-"""Who answers: the policy protocol, and language models behind it by torch and llama.cpp. Imports `protocol` only."""
+"""The policy protocol, and language models that implement it by torch and by llama.cpp. Imports `protocol` only."""

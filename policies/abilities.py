@@ -1,12 +1,17 @@
-"""What encoders ask of a policy beyond playing: to take a context into prompt or residual stream, or to write text.
+"""What a policy can do beyond scoring commands: take a context into prompt or residual stream, or write text.
 
-An encoder says what it `needs` and a backend which `abilities` its policies have, by these names.
+A policy says what it can do in its `abilities`, by the names below. A wrapper that hands calls on says what the policy
+inside says. The functions below check this value before they call a method: the methods of a wrapper prove nothing.
+A policy without the attribute, such as a plug-in that only scores commands, has no abilities.
+
+An encoder names its `required_abilities`. A backend names in `abilities` what the policies that it loads can do;
+`ANSWERS` is not among them, because it depends on the run's decoding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,23 +19,25 @@ from numpy.typing import NDArray
 from ..protocol.errors import ConfigError
 from ..protocol.play import Turn
 from ..protocol.situation import Situation
-from .policy import Policy
+from .policy import Policy, Speaker
 from .spaces import ControlVector, SoftPrompt
 
 PROMPT, RESIDUAL, WRITING = "a prompt", "a residual stream", "free text"
 ABILITIES = frozenset({PROMPT, RESIDUAL, WRITING})
+"""What encoders may need and backends may offer."""
+ANSWERS = "answers in free text"
+"""The policy is a `Speaker`: it plays by writing instead of choosing among the commands."""
 
 
-@runtime_checkable
-class Promptable(Protocol):
-    """A policy that can have a context in its prompt."""
+class Promptable(Policy, Protocol):
+    """A policy with the ability `PROMPT`: it can have a context in its prompt."""
 
     def behind(self, context: SoftPrompt | str) -> Policy:
-        """Return this policy with a context in words, or as a soft prompt."""
+        """Return this policy with a context in its prompt, in words or as a soft prompt."""
         ...
 
     def length(self, text: str) -> int:
-        """Tokens of a text."""
+        """Return how many tokens a text has."""
         ...
 
 
@@ -42,9 +49,8 @@ class SoftPrompted(Policy, Protocol):
         ...
 
 
-@runtime_checkable
-class Steerable(Protocol):
-    """A policy that can have a control vector."""
+class Steerable(Policy, Protocol):
+    """A policy with the ability `RESIDUAL`: it can have a control vector."""
 
     def steered(self, context: ControlVector) -> Policy:
         """Return this policy with the control vectors of a context."""
@@ -59,31 +65,39 @@ class Steered(Policy, Protocol):
         ...
 
 
-@runtime_checkable
-class Author(Protocol):
-    """A policy that can write about what it is told."""
+class Author(Policy, Protocol):
+    """A policy with the ability `WRITING`: it can answer questions in free text."""
 
     def tell(self, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
-        """Answer some questions in at most so many tokens, each sampled with its own random stream."""
+        """Answer each question in at most `longest` tokens, sampled with the question's own random stream."""
         ...
 
 
+def abilities_of(policy: Policy) -> frozenset[str]:
+    """Return what a policy says that it can do; nothing if it says nothing."""
+    return getattr(policy, "abilities", frozenset())
+
+
+def speaker(policy: Policy) -> Speaker | None:
+    """Return the policy as a speaker if it plays by writing, else None."""
+    return cast(Speaker, policy) if ANSWERS in abilities_of(policy) else None
+
+
 def tell(policy: Policy, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
-    """Let a policy answer some questions.
+    """Let a policy answer questions: see `Author.tell`.
 
     Raises
     ------
     ConfigError
         If it cannot write.
     """
-    if not isinstance(policy, Author):
-        raise ConfigError("writing lessons needs policy.backend 'torch': other policies write no text")
-    return policy.tell(asked, longest)
+    _check(policy, WRITING, "writing lessons needs policy.backend 'torch': other policies write no text")
+    return cast(Author, policy).tell(asked, longest)
 
 
 def length(policy: Policy, text: str) -> int:
-    """Tokens of a text for a policy that reads; words for one that does not."""
-    return policy.length(text) if isinstance(policy, Promptable) else len(text.split())
+    """Return how many tokens a text has for a policy with a prompt, and how many words for any other."""
+    return cast(Promptable, policy).length(text) if PROMPT in abilities_of(policy) else len(text.split())
 
 
 def behind(policy: Policy, context: SoftPrompt | str) -> Policy:
@@ -94,9 +108,8 @@ def behind(policy: Policy, context: SoftPrompt | str) -> Policy:
     ConfigError
         If the policy has no prompt.
     """
-    if not isinstance(policy, Promptable):
-        raise ConfigError("a context in the prompt needs policy.backend 'torch': other policies read no prompt")
-    return policy.behind(context)
+    _check(policy, PROMPT, "a context in the prompt needs policy.backend 'torch': other policies read no prompt")
+    return cast(Promptable, policy).behind(context)
 
 
 def steered(policy: Policy, context: ControlVector) -> Policy:
@@ -107,6 +120,10 @@ def steered(policy: Policy, context: ControlVector) -> Policy:
     ConfigError
         If the policy has no residual stream.
     """
-    if not isinstance(policy, Steerable):
-        raise ConfigError("a control vector needs policy.backend 'torch' or 'llama': others have no residual stream")
-    return policy.steered(context)
+    _check(policy, RESIDUAL, "a control vector needs policy.backend 'torch' or 'llama': others have no residual stream")
+    return cast(Steerable, policy).steered(context)
+
+
+def _check(policy: Policy, ability: str, remedy: str) -> None:
+    if ability not in abilities_of(policy):
+        raise ConfigError(remedy)

@@ -1,7 +1,7 @@
-"""Backends by name: what loads a policy version on a device, built in or plugged in.
+"""Backends by name, built in or plugged in: they load policy versions.
 
-A plug-in is a class with `abilities`, `load`, and `learner(config, cache)`, which returns its half on the server, a
-`fedoel.server.learner.Learner`: where versions of the policy come from. Devices never call it.
+A plug-in is a class with `abilities`, `load`, and `learner(config, cache)`. The latter returns the server half, a
+`fedoel.server.learner.Learner`, which makes versions of the policy. Devices never call it.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ POINT = POINTS["policy"]
 
 
 class Backend(Protocol):
-    """Loads the policies of one kind."""
+    """Loads policy versions."""
 
     @property
     def abilities(self) -> frozenset[str]:
-        """What its policies can do beyond playing: see `fedoel.policies.abilities`."""
+        """What its policies can do beyond scoring commands: see `fedoel.policies.abilities`."""
         ...
 
     def load(self, config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:
-        """Load a policy version; without a version, whatever the adapter makes.
+        """Load a policy from base and adapter, and check its version unless `version` is empty.
 
         Raises
         ------
         ModelError
-            If base and adapter do not make this version.
+            If base and adapter make another version.
         """
         ...
 
 
 class TorchBackend:
-    """A language model with LoRA layers, by transformers."""
+    """A language model with LoRA layers, by torch and transformers."""
 
     abilities = ABILITIES
 
     def load(self, config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:
-        """Load the base model once, and put the adapter on it. Devices that play without a model have no torch."""
+        """Load the base model once per process, and the adapter. Imports torch, which other backends do without."""
         from .torch.policy import load_policy
 
         return load_policy(config, adapter, version, cache)
 
 
 class LlamaBackend:
-    """The same language model by llama.cpp: no torch."""
+    """The same language model by llama.cpp, without torch."""
 
     abilities: frozenset[str] = frozenset({RESIDUAL})
 
     def load(self, config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:
-        """Load the base model once, and put the adapter on it."""
+        """Load the base model once per process, and the adapter."""
         try:
             from .llama.policy import load_policy
-        except (ImportError, OSError, RuntimeError) as error:  # a library that cannot be loaded raises its own
+        except (ImportError, OSError, RuntimeError) as error:  # llama_cpp raises RuntimeError, too
             raise ModelError(
                 "policy.backend 'llama' needs llama.cpp: pip install 'fedoel[llama]' (pip compiles it)"
             ) from error
@@ -71,35 +71,35 @@ class LlamaBackend:
         return load_policy(config, adapter, version, cache)
 
 
-# Players without a language model are made of a codec's coordinates, so they stand beside the codec and plug in here.
+# The policy without a language model is made of a codec's coordinates: it stands in the codec's folder.
 BACKENDS: Mapping[str, type[Backend] | str] = MappingProxyType(
     {"torch": TorchBackend, "llama": LlamaBackend, "tactics": "fedoel.codecs.tactics.policy:TacticsBackend"}
 )
 
 
 def load_backend(name: str) -> Backend:
-    """Return a backend: built in, installed, or one's own as ``module:Class``.
+    """Return a backend: built in, from an entry point, or ``module:Class``.
 
     Raises
     ------
     ConfigError
-        If there is none of this name, or it is none.
+        If no backend has this name, or the object lacks a member of `Backend`.
     """
-    found = POINT.find(name, BACKENDS)
-    backend = found() if isinstance(found, type) else found
+    plugin = POINT.find(name, BACKENDS)
+    backend = plugin() if isinstance(plugin, type) else plugin
     if missing := [member for member in ("abilities", "load") if not hasattr(backend, member)]:
         raise ConfigError(f"{POINT.setting} {name!r} is no backend: it has no {', '.join(missing)}")
     return cast(Backend, backend)
 
 
 def load_version(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:
-    """Load a policy version with the backend of a configuration; without a version, whatever the adapter makes.
+    """Load a policy with the backend of a configuration, and check its version unless `version` is empty.
 
     Raises
     ------
     ConfigError
         If the backend is unknown.
     ModelError
-        If base and adapter do not make this version.
+        If base and adapter make another version.
     """
     return load_backend(config.backend).load(config, adapter, version, cache)

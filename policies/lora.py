@@ -1,7 +1,8 @@
-"""LoRA weights by PEFT's names, and the same weights as llama.cpp wants them. Needs numpy; writing a file needs gguf.
+"""LoRA weights: from PEFT's names and row order to llama.cpp's. Needs numpy; writing a file needs gguf.
 
-llama.cpp rotates pairs of neighbouring rows where transformers rotates a head's first half with its second, so GGUF
-files of the family ``llama`` hold the rows of Q and K in another order. An adapter's output rows (its B) must follow.
+Rotary embeddings rotate pairs of neighbouring rows in llama.cpp, and the first with the second half of a head's rows in
+transformers. GGUF files of the architecture ``llama`` therefore hold the rows of Q and K in another order, and so must
+the output rows of an adapter (its B).
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ _PEFT_NAME = re.compile(r"base_model\.model\.model\.layers\.(\d+)\.([a-z_]+\.[a-
 
 
 def lora_alpha(rank: int) -> float:
-    """Scale of LoRA layers as PEFT counts it: every adapter of fedoel adds alpha / rank = 2 times B A."""
+    """LoRA's alpha as PEFT defines it: every adapter of fedoel adds alpha / rank = 2 times B A."""
     return float(ALPHA_PER_RANK * rank)
 
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """What decides the order of rows: heads of the queries, and of keys and values."""
+    """Number of heads of the queries, and of keys and values; they decide the order of rows."""
 
     queries: int
     keys: int
@@ -49,12 +50,12 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What an adapter adds to one matrix of a GGUF model, ``2 B A``, rows in llama.cpp's order.
+    """An adapter's update ``2 B A`` of one matrix of a GGUF model, with rows in llama.cpp's order.
 
     Parameters
     ----------
     name
-        Of the matrix, e.g. ``"blk.29.attn_q.weight"``.
+        Name of the matrix, e.g. ``"blk.29.attn_q.weight"``.
     a, b
         Shapes (rank, inputs) and (outputs, rank).
     """
@@ -65,18 +66,18 @@ class Delta:
 
     @property
     def matrix(self) -> Floats:
-        """The sum's second part, shape (outputs, inputs)."""
+        """The update, shape (outputs, inputs)."""
         product: Floats = self.b @ self.a
         return ALPHA_PER_RANK * product
 
 
 def deltas(adapter: Arrays, heads: Heads) -> Iterator[Delta]:
-    """Rename an adapter's matrices, and put their rows in llama.cpp's order.
+    """Rename an adapter's matrices, and reorder their rows for llama.cpp.
 
     Raises
     ------
     ModelError
-        If names, shapes or numbers are not those of LoRA layers of a Llama.
+        If names or shapes are not those of LoRA layers of a Llama, or numbers are not finite.
     """
     pairs: dict[str, dict[str, Floats]] = {}
     for name, array in sorted(adapter.items()):
@@ -99,12 +100,12 @@ def _reordered(name: str, b: Floats, heads: Heads) -> Floats:
 
 
 def permuted(rows: Floats, heads: int) -> Floats:
-    """Put the rows of a rotary projection in llama.cpp's order: each head's halves, interleaved.
+    """Reorder the rows of a rotary projection for llama.cpp: interleave the halves of each head.
 
     Raises
     ------
     ModelError
-        If the rows cannot be split into the halves of so many heads.
+        If the number of rows is not a multiple of twice the number of heads.
     """
     if len(rows) % (2 * heads):
         raise ModelError(f"the adapter's {len(rows)} rows are not those of {heads} heads: it was made for another base")
@@ -112,12 +113,12 @@ def permuted(rows: Floats, heads: int) -> Floats:
 
 
 def write_gguf_lora(path: Path, adapter: Arrays, heads: Heads, half: bool = False) -> None:
-    """Write an adapter as a file that llama.cpp loads, whole or not at all.
+    """Write an adapter as a GGUF file for llama.cpp, atomically.
 
     Parameters
     ----------
     half
-        Whether to keep weights in float16 instead of float32.
+        Whether to write weights in float16 instead of float32.
 
     Raises
     ------

@@ -1,25 +1,25 @@
-"""The base model's file: where it is, its digest, and files made of it. Needs neither torch nor llama.cpp."""
+"""The base model's file: its path, its digest, and converted copies. Needs neither torch nor llama.cpp."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..protocol.errors import ModelError
+from ..protocol.host.files import move_into_place
 
 
 def find_model(base: str) -> Path:
-    """Path of the folder or GGUF file to use; the packaged SmolLM2 when `base` is empty.
+    """Return the path of the base model's folder or GGUF file; the packaged SmolLM2 if `base` is empty.
 
     Raises
     ------
     ModelError
-        If there is none.
+        If there is no such model.
     """
     if base:
         path = Path(base).expanduser()
@@ -34,7 +34,7 @@ def find_model(base: str) -> Path:
 
 
 def model_digest(path: Path) -> str:
-    """SHA-256 of a GGUF file, or of the digests of a Hugging Face folder's weights and configuration, in hexadecimal.
+    """SHA-256 in hexadecimal of a GGUF file, or of the digests of a Hugging Face folder's weights and configuration.
 
     Raises
     ------
@@ -64,18 +64,18 @@ def keep_newest(folder: Path, count: int) -> None:
 
 @contextmanager
 def draft_of(path: Path) -> Iterator[Path]:
-    """Give a path to write to that becomes `path` in one step, or vanishes if anything goes wrong.
+    """Yield a temporary path that is renamed to `path` at the end, or deleted after an error.
 
     Raises
     ------
     ModelError
-        If the disk refuses it.
+        If the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".draft-") as folder:
             draft = Path(folder) / path.name
             yield draft
-            os.replace(draft, path)
+            move_into_place(draft, path)
     except OSError as error:
         raise ModelError(f"{path} cannot be written: {error.strerror or error}; make room there") from error

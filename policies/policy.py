@@ -1,10 +1,10 @@
-"""The policy protocol: anything that can say how likely each admissible command is."""
+"""The policy protocol: what gives the log-probabilities of the admissible commands in a situation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ LogProbs = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What a policy wrote in one situation, its tokens, and how likely it finds the admissible commands, if it says."""
+    """A response written in one situation: text, token ids and, if scored, log-probabilities of the commands."""
 
     text: str
     tokens: tuple[int, ...]
@@ -25,7 +25,12 @@ class Answer:
 
 
 class Policy(Protocol):
-    """A version of the player. Calls may batch; answers do not depend on what else is in the batch."""
+    """One version of a policy. Calls are batched; results do not depend on the rest of the batch."""
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What it can do beyond scoring commands: see `fedoel.policies.abilities`. A plug-in may leave this out."""
+        ...
 
     @property
     def version(self) -> str:
@@ -33,7 +38,7 @@ class Policy(Protocol):
         ...
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
-        """Prompt tokens that the policy has to take in for each situation; 0 without a language model."""
+        """Number of prompt tokens of each situation; 0 without a language model."""
         ...
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
@@ -47,17 +52,16 @@ class Policy(Protocol):
         ...
 
 
-@runtime_checkable
 class Speaker(Protocol):
-    """A policy that writes its answers freely: the last command line of what it writes counts."""
+    """A policy that decodes freely: the last command line of the response that it writes is its action."""
 
     def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
-        """Write an answer to each situation, sampled with its own random stream."""
+        """Write an answer to each situation, sampled with its own random generator."""
         ...
 
 
 def check_version(policy: Policy, version: str) -> None:
-    """Refuse a policy that is not the version that was meant; an empty version is any.
+    """Check that a policy is the expected version; an empty version accepts any.
 
     Raises
     ------
@@ -69,6 +73,6 @@ def check_version(policy: Policy, version: str) -> None:
 
 
 def sampled(probs: NDArray[np.floating[Any]], rng: np.random.Generator) -> int:
-    """Sample an index by inverting the cumulative distribution: one uniform number."""
+    """Sample an index by inverse transform sampling; draws one uniform number."""
     cumulative = probs.astype(np.float64).cumsum()
     return min(int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")), len(probs) - 1)

@@ -1,4 +1,15 @@
-"""From situations to tokens: prompt segments, and the action tree behind them."""
+"""From situations to tokens: the segments of a prompt, and the tree of the admissible commands behind it.
+
+A prompt is made of segments, from the most to the least shared (`fedoel.protocol.prompts`):
+
+* the *head*: chat template and system message, the same in all prompts of a model;
+* the *scene*: goal, place and what was read, the same for several turns of a game;
+* the *moment*: what is known in this turn, up to where the model answers;
+* the *command tree*: the admissible commands by their common beginnings (`fedoel.protocol.actions`).
+
+Head and scene are shared prefixes: a *prefix cache* keeps their keys and values. Moment and tree make a *row*, which
+every forward pass reads anew. A policy with a context in its prompt has it between head and moment, beside the scene.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocol.actions import ActionTree
-from ..protocol.prompts import WALKED, Style, render
+from ..protocol.prompts import TREE_STYLE, Style, render
 from ..protocol.situation import Situation
-from .spans import Span, causal
+from .packing import PackedSequence, causal
 
 MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
 Ids = tuple[int, ...]
-RowKey = tuple[Ids, Ids, bytes, bytes]
+TokensKey = tuple[Ids, Ids, bytes, bytes]
 Item = TypeVar("Item")
 TEXTS_KEPT = 16_384
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One tokenised situation. The model reads the moment and then the tree's nodes."""
+class TokenizedSituation:
+    """A situation as token ids: its scene, and the row that the model reads behind it, moment and command tree."""
 
     scene: Ids
     moment: Ids
@@ -32,60 +43,61 @@ class Row:
 
     @property
     def tokens(self) -> list[int]:
+        """Token ids of the row: the moment, then the tree's nodes."""
         return [*self.moment, *self.tree.tokens.tolist()]
 
     @property
-    def key(self) -> RowKey:
-        """What decides the row's hidden states."""
+    def key(self) -> TokensKey:
+        """Everything that the row's hidden states depend on below the first adapted layer."""
         return self.scene, self.moment, self.tree.tokens.tobytes(), self.tree.parents.tobytes()
 
     @property
     def vocabulary(self) -> NDArray[np.int64]:
-        """The tokens over which the next one is normalised, in ascending order."""
+        """Token ids over which next-token probabilities are normalised, in ascending order."""
         return np.unique([*self.scene, *self.moment, *self.tree.choice_token])
 
     def positions(self, start: int) -> NDArray[np.int64]:
-        """Place of each token behind `start` tokens of head and scene: a node's is that of its depth."""
+        """Positions of the row's tokens behind `start` tokens of head and scene; a node's follows from its depth."""
         moment = len(self.moment)
         return np.concatenate([np.arange(moment), moment - 1 + self.tree.depths]) + start
 
-    def span(self, start: int, context: NDArray[np.int64]) -> Span:
-        """Lay the row out behind `start` tokens of head and scene, whose keys are `context`."""
+    def packed(self, start: int, prefix_keys: NDArray[np.int64]) -> PackedSequence:
+        """Return the row as a packed sequence behind `start` tokens of head and scene, with their keys' indices."""
         moment, nodes = len(self.moment), len(self.tree.tokens)
-        sees = np.zeros((moment + nodes, moment + nodes), dtype=bool)
-        sees[:moment, :moment] = causal(moment)
-        sees[moment:, :moment] = True
-        sees[moment:, moment:] = self.tree.ancestors()
-        return Span(moment + nodes, self.positions(start), context, sees)
+        mask = np.zeros((moment + nodes, moment + nodes), dtype=bool)
+        mask[:moment, :moment] = causal(moment)
+        mask[moment:, :moment] = True
+        mask[moment:, moment:] = self.tree.ancestors()
+        return PackedSequence(moment + nodes, self.positions(start), prefix_keys, mask)
 
 
 class Tokenizer(Protocol):
-    """What is used here of a transformers tokenizer."""
+    """The part of a transformers tokenizer that is used here."""
 
     @property
     def eos_token_id(self) -> Any:
-        """Number of the token that ends a command."""
+        """Id of the token that ends a command."""
         ...
 
     def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> Any:
-        """Render messages as the prompt of an answer."""
+        """Render messages as a prompt, up to where the model answers."""
         ...
 
     def __call__(self, text: Any, *, add_special_tokens: bool) -> Any:
-        """Return ``{"input_ids": numbers of the text's tokens}``; special tokens in the text are recognised."""
+        """Return ``{"input_ids": token ids of the text}``; special tokens in the text are recognised."""
         ...
 
 
 class PromptTokenizer:
-    """Tokenises situations with one model's tokenizer and chat template, and reads what was written.
+    """Tokenises situations with a model's tokenizer and chat template, and decodes responses.
 
     Parameters
     ----------
     style
-        How the policy is asked.
+        How prompts ask the policy.
     """
 
-    def __init__(self, tokenizer: Tokenizer, style: Style = WALKED) -> None:
+    def __init__(self, tokenizer: Tokenizer, style: Style = TREE_STYLE) -> None:
         self._tokenizer, self._style = tokenizer, style
         messages = [{"role": "system", "content": style.system}, {"role": "user", "content": MARK}]
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -93,47 +105,47 @@ class PromptTokenizer:
         self.ids = lru_cache(maxsize=TEXTS_KEPT)(self._tokenise)
         self.head = self.ids(head)
 
-    def encode(self, situations: Sequence[Situation]) -> list[Row]:
-        """Tokenise every situation: scene, moment and action tree."""
-        return [self._row(situation) for situation in situations]
+    def encode(self, situations: Sequence[Situation]) -> list[TokenizedSituation]:
+        """Tokenise situations: scene, moment and command tree of each."""
+        return [self._encode(situation) for situation in situations]
 
     def prompt_tokens(self, situation: Situation) -> int:
-        """Length of the whole prompt, head included."""
+        """Number of tokens of the whole prompt, head included."""
         prompt = render(situation, self._style)
         return len(self.head) + len(self.ids(prompt.scene)) + len(self.ids(prompt.moment + self._tail))
 
-    def chat(self, text: str) -> Ids:
-        """A question as the user's turn of a conversation, up to where the model answers."""
+    def chat_prompt(self, text: str) -> Ids:
+        """Token ids of a conversation whose only message is the user's text, up to where the model answers."""
         messages = [{"role": "user", "content": text}]
         return self._tokenise(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     @property
-    def end(self) -> int:
-        """The token that ends a response."""
+    def end_token(self) -> int:
+        """Id of the token that ends a response."""
         return int(self._tokenizer.eos_token_id)
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """What some tokens say; special ones say nothing. Only of a tokenizer of transformers."""
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of token ids, without special tokens. Needs a tokenizer of transformers."""
         return str(cast(Any, self._tokenizer).decode(tokens, skip_special_tokens=True))
 
-    def _row(self, situation: Situation) -> Row:
+    def _encode(self, situation: Situation) -> TokenizedSituation:
         prompt = render(situation, self._style)
         tree = ActionTree.build([self._command_ids(command) for command in situation.admissible])
-        return Row(self.ids(prompt.scene), self.ids(prompt.moment + self._tail), tree)
+        return TokenizedSituation(self.ids(prompt.scene), self.ids(prompt.moment + self._tail), tree)
 
     def _command_ids(self, command: str) -> Ids:
-        return (*self.ids(command), self.end)
+        return (*self.ids(command), self.end_token)
 
     def _tokenise(self, text: str) -> Ids:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def cut(items: Iterable[Item], tokens: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
-    """Cut items, in their order, into batches of at most `most` tokens, or of one item that has more."""
+def cut(items: Iterable[Item], tokens: Callable[[Item], int], max_tokens: int) -> Iterator[list[Item]]:
+    """Cut items, in their order, into batches of at most `max_tokens` tokens, or of one item that has more."""
     batch: list[Item] = []
     used = 0
     for item in items:
-        if batch and used + tokens(item) > most:
+        if batch and used + tokens(item) > max_tokens:
             yield batch
             batch, used = [], 0
         batch.append(item)

@@ -1,5 +1,5 @@
-"""What devices and server agree on: plain data, wire formats and pure functions over them.
+"""What devices and server share: plain data, wire formats, and pure functions of them.
 
-Imports numpy and cryptography only, so that `import fedoel.protocol` is light; the one module that touches
-Flower records, `messages`, is imported by name where a message is sent or read.
+Depends on numpy and cryptography only. Modules that read or write Flower records (`messages`, `signing`,
+`secagg.messages`, `secagg.state`) are imported only where messages are sent or read.
 """

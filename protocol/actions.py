@@ -1,14 +1,14 @@
 """The token tree of the admissible commands: exact probabilities of commands from one forward pass.
 
-A command is as likely as the language model finds its text, among the commands there are:
+The probability of a command is the language model's probability of its text, normalised over the admissible commands:
 
     pi(a | x) = exp s(a) / sum_b exp s(b)        s(a) = sum over a's tokens of  log p(token | x, tokens before)
 
-as in GLAM (Carta et al. 2023, arXiv 2302.02662), with p normalised over the tokens that the prompt or any of its
-commands holds. Renormalising at every node of the tree over its children alone would be decoding without foresight:
-"take" would have to be decided before it counts what there is to take. The model reads only tokens that something
-follows, all of them in one pass, since each attends to its own ancestors only (a tree attention mask). The end of a
-command counts only where another command goes on.
+as in GLAM (Carta et al. 2023, arXiv 2302.02662), with p normalised over the tokens that occur in the prompt or in any
+of its commands. Normalising at every node of the tree over its children instead would be greedy: the probability of
+"take" would not depend on what can be taken. Only tokens with a successor are input to the model, all in one pass with
+a tree attention mask: each attends to its ancestors only. A command's end token is scored only where another command
+continues at the same node.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ ROOT = -1
 
 @dataclass(frozen=True, slots=True)
 class ActionTree:
-    """The tree in flat arrays. N nodes are read by the model, C choices are scored, A commands come out.
+    """The tree in flat arrays, for N nodes (input tokens), C choices (scored tokens) and A commands.
 
     Parameters
     ----------
     tokens, parents, depths
-        Of the nodes to read, parents first, shape (N,). A parent of -1 is the end of the prompt; depths start at 1.
+        Token id, parent node and depth of each node, shape (N,), parents before children. Parent -1 is the end of the
+        prompt; depths start at 1.
     choice_node
-        The node whose logits score a choice, -1 for the end of the prompt, shape (C,); a node's choices are adjacent.
+        Node whose logits score each choice, -1 for the end of the prompt, shape (C,). A node's choices are adjacent.
     choice_token
-        The token that a choice appends, shape (C,).
+        Token id that each choice appends, shape (C,).
     uses
-        1 where a command's path goes through a choice, shape (A, C).
+        1 where the path of a command contains a choice, else 0, shape (A, C).
     """
 
     tokens: Indices
@@ -55,25 +56,25 @@ class ActionTree:
         Parameters
         ----------
         commands
-            Token ids of each command, each ending in the same end token, so that none is the beginning of another.
+            Token ids of each command. All end in the same end token, so that no command is a prefix of another.
 
         Raises
         ------
         GameError
-            If there are no commands, or two are the same or one begins another.
+            If there are no commands, or one equals another or is a prefix of it.
         """
         paths = [tuple(command) for command in commands]
         _check(paths)
         children = _children(paths)
-        whole = set(paths)
+        complete = set(paths)
         scored = {
             prefix
             for prefix, tokens in children.items()
-            if len(paths) > 1 and (len(tokens) > 1 or (*prefix, tokens[0]) not in whole)
+            if len(paths) > 1 and (len(tokens) > 1 or (*prefix, tokens[0]) not in complete)
         }
-        read = sorted(scored - {()}, key=lambda p: (len(p), p))
-        index = {prefix: row for row, prefix in enumerate(read)} | {(): ROOT}
-        choices = [(prefix, token) for prefix in sorted(scored, key=lambda p: index[p]) for token in children[prefix]]
+        nodes = sorted(scored - {()}, key=lambda prefix: (len(prefix), prefix))
+        index = {prefix: node for node, prefix in enumerate(nodes)} | {(): ROOT}
+        choices = [(prefix, token) for prefix in sorted(scored, key=index.__getitem__) for token in children[prefix]]
         column = {choice: c for c, choice in enumerate(choices)}
         uses = np.zeros((len(paths), len(choices)), dtype=np.float32)
         for row, path in enumerate(paths):
@@ -81,25 +82,25 @@ class ActionTree:
                 if path[:n] in scored:
                     uses[row, column[path[:n], path[n]]] = 1
         return cls(
-            tokens=_indices(prefix[-1] for prefix in read),
-            parents=_indices(index[prefix[:-1]] for prefix in read),
-            depths=_indices(len(prefix) for prefix in read),
+            tokens=_indices(prefix[-1] for prefix in nodes),
+            parents=_indices(index[prefix[:-1]] for prefix in nodes),
+            depths=_indices(len(prefix) for prefix in nodes),
             choice_node=_indices(index[prefix] for prefix, _ in choices),
             choice_token=_indices(token for _, token in choices),
             uses=uses,
         )
 
     def ancestors(self) -> NDArray[np.bool_]:
-        """Which node may attend to which, itself included, shape (N, N)."""
-        sees = np.eye(len(self.tokens), dtype=bool)
+        """Return the attention mask, shape (N, N): row i is True at node i and its ancestors."""
+        mask = np.eye(len(self.tokens), dtype=bool)
         for node, parent in enumerate(self.parents):
             if parent != ROOT:
-                sees[node] |= sees[parent]
-        return sees
+                mask[node] |= mask[parent]
+        return mask
 
 
 def _children(paths: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], list[int]]:
-    """Next tokens of every proper prefix, in ascending order."""
+    """Return the next tokens, ascending, of every proper prefix of a path."""
     children: dict[tuple[int, ...], set[int]] = {}
     for path in paths:
         for n, token in enumerate(path):
@@ -110,8 +111,8 @@ def _children(paths: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], list[in
 def _check(paths: Sequence[tuple[int, ...]]) -> None:
     if not paths or not all(paths):
         raise GameError("a game offered no admissible command, or an empty one")
-    whole = set(paths)
-    if len(whole) < len(paths) or any(path[:n] in whole for path in paths for n in range(1, len(path))):
+    complete = set(paths)
+    if len(complete) < len(paths) or any(path[:n] in complete for path in paths for n in range(1, len(path))):
         raise GameError("two admissible commands are the same, or one begins another without an end token")
 
 

@@ -1,189 +1,236 @@
-"""Every setting of a run, typed, with its default: read from a scenario file or from Flower's run config.
+"""Every setting of a run, declared once: see `fedoel.protocol.settings`.
 
-Flower's run config is flat and holds scalars only, so ``games.per-client`` there is ``per-client`` under ``[games]``
-in a scenario file. Unknown keys are errors.
+A run is read from a scenario file, or from Flower's run config, which is flat and holds scalars only: ``per-client``
+under ``[games]`` in the file is ``games.per-client`` there. Unknown keys are errors.
 """
 
 from __future__ import annotations
 
-import math
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from .errors import ConfigError
+from .settings import Scalar as Scalar
+from .settings import from_table, setting, to_table
 
-Scalar = int | float | str | bool
-Kind = TypeVar("Kind")
 PRECISIONS = ("auto", "fp32", "bf16")
 DECODINGS = ("tree", "free")
 DIVERGENCES = ("reverse-kl", "forward-kl", "jsd")
 WEIGHTS = ("file", "q8_0", "f16")
 MECHANISMS = ("none", "distributed", "central", "local")
+SET_HELP = "one setting, e.g. games.per-client=4; docs/reference.md lists all of them"
 
 
 @dataclass(frozen=True, slots=True)
 class GamesConfig:
-    """Which games, how many, and how they are spread over clients.
+    """Which games are played, how many, and how they are spread over clients."""
 
-    `per_client` is a mean: `amounts` says how far clients lie from it.
-    The teacher is measured on the first `held_out_teacher` held-out games; 0 stands for all of them. `transfer` names
-    games, like `families`, that nobody learns from and that every version plays; with `instructions` it also
-    answers some that are not about games.
-    """
-
-    families: str = "coin-collector level=102 turns=7"
-    partition: str = "iid"
-    per_client: int = 6
-    rehearsal: int = 24
-    gate: int = 24
-    held_out: int = 100
-    held_out_teacher: int = 0
-    transfer: str = ""
-    instructions: bool = False
-    amounts: str = "equal"
+    families: str = setting(
+        "coin-collector level=102 turns=7", "Games as `family name=value ... turns=N`, separated by `;`."
+    )
+    partition: str = setting("iid", "How families are spread over clients: `iid`, `by-family` or `dirichlet:ALPHA`.")
+    per_client: int = setting(6, "Fresh private games of a client in each cycle, on average.", low=1)
+    rehearsal: int = setting(24, "Public games that every cycle distils on.", low=1)
+    gate: int = setting(24, "Public games that the gate decides on in every cycle.", low=1)
+    held_out: int = setting(100, "Held-out games that every version is reported on.", low=1)
+    held_out_teacher: int = setting(
+        0, "Held-out games that the teacher is measured on; 0 for all.", low=0, high=1_000_000_000
+    )
+    transfer: str = setting(
+        "",
+        "Games, written like `games.families`, that every version plays and nobody learns from; as many of each as "
+        "of a held-out family.",
+    )
+    instructions: bool = setting(
+        False, "Whether every version also answers 300 instructions that code can check, none of them about games."
+    )
+    amounts: str = setting(
+        "equal", "Games of each client around `games.per-client`, for the whole run: `equal` or `lognormal:SIGMA`."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyConfig:
-    """The model that plays.
+    """The model that plays."""
 
-    `base` is empty for the packaged SmolLM2, or a folder or GGUF file. `precision` is ``fp32``, ``bf16`` for the
-    matrix products of frozen layers, or ``auto`` for what is faster on the device. `decoding` is ``tree``, the exact
-    distribution over admissible commands, or ``free``: the policy writes at most `response_tokens` tokens at
-    `temperature`, `thinking` or not, told which commands there are (`listed`) or not. `weights` is how
-    llama.cpp holds the base model: as in the ``file``, or converted once to ``q8_0`` or ``f16``.
-    """
-
-    backend: str = "torch"
-    base: str = ""
-    device: str = "auto"
-    precision: str = "auto"
-    weights: str = "f16"
-    threads: int = 0
-    batch_tokens: int = 4096
-    lora_rank: int = 8
-    lora_layers: int = 10
-    decoding: str = "tree"
-    thinking: bool = False
-    listed: bool = True
-    response_tokens: int = 16
-    temperature: float = 1.0
+    backend: str = setting(
+        "torch",
+        "`torch`, `llama` (devices play with llama.cpp, the server trains with torch), `tactics` (no language model), "
+        "an entry point of `fedoel.policies`, or `module:Class`.",
+    )
+    base: str = setting(
+        "", "Hugging Face folder or GGUF file of a Llama-like decoder; empty for the packaged SmolLM2-135M-Instruct."
+    )
+    device: str = setting("auto", "Device of torch, e.g. `cpu` or `cuda:0`; `auto` for the fastest one.")
+    precision: str = setting(
+        "auto",
+        "Precision of the matrix products of frozen layers; `auto` is `bf16` where the device is fast at it.",
+        choices=PRECISIONS,
+    )
+    weights: str = setting(
+        "f16",
+        "How llama.cpp holds the base model (backend `llama`): as in the `file`, or converted once to `q8_0` or `f16`.",
+        choices=WEIGHTS,
+    )
+    threads: int = setting(0, "Threads that compute the model; 0 for as many as its library chooses.", low=0, high=1024)
+    batch_tokens: int = setting(4096, "About how many tokens go into one forward pass.", low=1)
+    lora_rank: int = setting(8, "Rank of the LoRA adapter.", low=1)
+    lora_layers: int = setting(10, "How many of the topmost layers carry LoRA.", low=1)
+    decoding: str = setting(
+        "tree",
+        "`tree` samples from the exact distribution over the admissible commands; with `free` the policy writes its "
+        "answer token by token.",
+        choices=DECODINGS,
+    )
+    thinking: bool = setting(False, "Free decoding: whether the policy is told to think before it answers.")
+    listed: bool = setting(True, "Free decoding: whether the prompt lists the admissible commands.")
+    response_tokens: int = setting(16, "Free decoding: most tokens of an answer.", low=1)
+    temperature: float = setting(1.0, "Free decoding: divides the logits.", above=0)
 
 
 @dataclass(frozen=True, slots=True)
 class CodecConfig:
     """How trajectories become a vector."""
 
-    name: str = "tactics"
-    clipping_norm: float = 50.0
-    fisher_norm: float = 200.0
-    discount: float = 0.9
+    name: str = setting(
+        "tactics",
+        "`tactics`, `tactics-text`, `prefix`, `steering`, `text`, `raw`, an entry point of `fedoel.codecs`, or "
+        "`module:Name`.",
+    )
+    clipping_norm: float = setting(50.0, "Clipping norm of the gradient that a device sends.", above=0)
+    fisher_norm: float = setting(200.0, "Clipping norm of the Fisher diagonal that a device sends.", above=0)
+    discount: float = setting(0.9, "Discount of later rewards, per turn.", low=0, high=1)
 
 
 @dataclass(frozen=True, slots=True)
 class ContextConfig:
-    """How an aggregate becomes the teacher's context: see `fedoel.codecs.context`.
+    """How an aggregate becomes the teacher's context: see `fedoel.codecs.context`."""
 
-    `noise` is the variance of an advantage that is taken for chance; `max_kl` is in nats. A context that does not help
-    is halved and tried again, `halvings` times. Contexts of words are `lists` of them, each of at most `longest`
-    tokens.
-    """
-
-    step: float = 20.0
-    damping: float = 3.0
-    noise: float = 0.05
-    max_kl: float = 0.5
-    halvings: int = 2
-    longest: int = 256
-    lists: int = 4
+    step: float = setting(20.0, "Largest step size of the natural gradient.", above=0)
+    damping: float = setting(3.0, "Added to the Fisher diagonal.", above=0)
+    noise: float = setting(0.05, "Variance of an advantage that counts as chance.", low=0, high=1e6)
+    max_kl: float = setting(0.5, "Trust region: largest mean KL of a step, in nats.", above=0)
+    halvings: int = setting(2, "How often a context that does not help on the gate's games is halved and tried again.")
+    longest: int = setting(256, "Contexts in words: most tokens of a list.", low=1)
+    lists: int = setting(4, "Contexts in words: number of lists; every turn is answered with one of them.", low=1)
 
 
 @dataclass(frozen=True, slots=True)
 class DistilConfig:
-    """On-policy context distillation into the adapter.
+    """On-policy context distillation into the adapter: see `fedoel.server.distillation.losses`."""
 
-    `retention` weighs the student's answers with the context, `anchor` what the base model says to a general text and
-    to requests. The rest says how text that was written freely is compared: see `fedoel.server.distillation.losses`.
-    With `on_policy` the student writes it, anew in every step; without, the teacher has written it before.
-    """
-
-    steps: int = 40
-    batch: int = 16
-    learning_rate: float = 5e-4
-    gradient_norm: float = 1.0
-    retention: float = 0.0
-    anchor: float = 0.0
-    divergence: str = "reverse-kl"
-    top_k: int = 256
-    tail: bool = False
-    renormalise: bool = False
-    temperature: float = 1.0
-    beta: float = 0.5
-    on_policy: bool = True
+    steps: int = setting(40, "Optimiser steps of a cycle.", low=1)
+    batch: int = setting(16, "Prompts of a step.", low=1)
+    learning_rate: float = setting(5e-4, "First learning rate; it decays linearly to zero.", above=0)
+    gradient_norm: float = setting(1.0, "Clipping norm of the gradient of a step.", above=0)
+    retention: float = setting(
+        0.0,
+        "Weight of the divergence of the student with the context from the teacher; it costs a second forward and "
+        "backward pass, except with contexts that only add to scores, as those of `tactics` do.",
+        low=0,
+        high=1e6,
+    )
+    anchor: float = setting(
+        0.0,
+        "Weight of the KL divergence of the student from the base model, in every step, on a general text and on the "
+        "base model's answers to requests.",
+        low=0,
+        high=1e6,
+    )
+    divergence: str = setting("reverse-kl", "Divergence of the student from the teacher.", choices=DIVERGENCES)
+    top_k: int = setting(
+        256, "Free decoding: how many of the student's most likely tokens are compared; 0 for all.", low=0, high=10**9
+    )
+    tail: bool = setting(False, "Free decoding: whether the tokens outside the top k count as one more outcome.")
+    renormalise: bool = setting(False, "Free decoding: whether both sides are normalised over the compared tokens.")
+    temperature: float = setting(1.0, "Free decoding: divides the logits of both sides.", above=0)
+    beta: float = setting(0.5, "Weight of the teacher in `jsd`.", low=1e-6, high=1 - 1e-6)
+    on_policy: bool = setting(
+        True,
+        "Free decoding: whether the student writes the answers, anew in every step; otherwise the teacher has written "
+        "them before.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class WarmStartConfig:
-    """The first adapter: uniform play over the admissible commands; `anchor` as in distillation."""
+    """The first adapter, which plays uniformly over the admissible commands."""
 
-    steps: int = 30
-    batch: int = 16
-    learning_rate: float = 5e-4
-    anchor: float = 0.0
+    steps: int = setting(30, "Optimiser steps.", low=1)
+    batch: int = setting(16, "Prompts of a step.", low=1)
+    learning_rate: float = setting(5e-4, "First learning rate; it decays linearly to zero.", above=0)
+    anchor: float = setting(0.0, "As `distil.anchor`.", low=0, high=1e6)
 
 
 @dataclass(frozen=True, slots=True)
 class StrategyConfig:
-    """How vectors become an aggregate; `name` is an entry point or ``module:Class``.
+    """How vectors become an aggregate."""
 
-    `options` are the strategy's own, as ``name=value`` words. In a cycle of several `exchanges`, each asks its own part
-    of the cohort, with the context that those before it gave. Where too few devices are ready, they are asked again for
-    `patience` seconds.
-    """
-
-    name: str = "mean"
-    options: str = ""
-    exchanges: int = 1
-    fraction_train: float = 1.0
-    min_available_nodes: int = 2
-    patience: float = 0.0
+    name: str = setting(
+        "mean", "`mean` or another built-in strategy, an entry point of `fedoel.strategies`, or `module:Class`."
+    )
+    options: str = setting("", 'The strategy\'s own options as `name=value` words, e.g. `"beta=0.1"`.')
+    exchanges: int = setting(
+        1,
+        "Exchanges of a cycle, at most `clients`; each asks its own part of the cohort, which plays under the context "
+        "of the exchange before.",
+        low=1,
+    )
+    fraction_train: float = setting(1.0, "Share of the nodes that takes part in a cycle.", low=1e-9, high=1)
+    min_available_nodes: int = setting(2, "How many nodes to wait for.", low=1)
+    patience: float = setting(
+        0.0,
+        "Seconds for which an exchange waits for nodes, and asks again every minute while too few devices are ready or "
+        "a secure sum fails before it has released anything; 0 waits two minutes for nodes and asks once.",
+        low=0,
+        high=1e8,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class PrivacyConfig:
-    """What the server may learn, and what it costs.
+    """What the server may learn, and what noise that costs."""
 
-    With `epsilon` above 0, noise keeps the whole run within it at `delta`, for a fleet of `population` devices (0 for
-    `clients`). `fisher_share` is the part of the vector's norm that goes to its Fisher diagonal; with 0 the diagonal is
-    taken from public games. A secure sum stands `max_dropout`, and a share of `colluding` devices. `keys` is the folder
-    of the fleet's keys, by default inside the run's. Codecs that send words need `allow_plaintext`: nothing hides them.
-    """
-
-    mechanism: str = "none"
-    epsilon: float = 0.0
-    delta: float = 1e-6
-    population: int = 0
-    fisher_share: float = 0.0
-    max_dropout: float = 0.2
-    colluding: float = 1 / 3
-    keys: str = ""
-    allow_plaintext: bool = False
+    mechanism: str = setting(
+        "none",
+        "Who adds noise: all devices together (`distributed`, strategy `secure-mean`), the server (`central`, "
+        "`central-mean`) or every device (`local`, `local-mean`).",
+        choices=MECHANISMS,
+    )
+    epsilon: float = setting(0.0, "Privacy budget of the whole run; 0 without a mechanism.", low=0, high=1e6)
+    delta: float = setting(1e-6, "Delta at which `privacy.epsilon` holds.", low=1e-15, high=0.1)
+    population: int = setting(0, "Devices that may be drawn; 0 for `clients`.", low=0, high=10**12)
+    fisher_share: float = setting(
+        0.0,
+        "Share of the squared joint norm that goes to the Fisher diagonal; 0 takes the diagonal from public games.",
+        low=0,
+        high=0.99,
+    )
+    max_dropout: float = setting(0.2, "Share of a cohort that may drop out of a secure sum.", low=0, high=0.9)
+    colluding: float = setting(
+        1 / 3, "Share of a cohort that may collude with the server in a secure sum.", low=0, high=0.9
+    )
+    keys: str = setting("", "Folder of the fleet's keys; empty for `RUN/keys`, which a simulation makes.")
+    allow_plaintext: bool = setting(False, "Whether codecs that send words are allowed: nothing hides the words.")
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
     """One run."""
 
-    name: str = "quick"
-    seed: int = 0
-    clients: int = 8
-    cycles: int = 2
-    out: str = ""
-    cache: str = ""
-    resume: bool = False
+    name: str = setting("quick", "Name of the run; a scenario file's own name by default.")
+    seed: int = setting(
+        0,
+        "Seed of games, their assignment, sampling and training; keys and noise come from the operating system.",
+        low=0,
+        high=2**31 - 1,
+    )
+    clients: int = setting(8, "Number of clients.", low=1)
+    cycles: int = setting(2, "Number of cycles after the warm start.", low=1)
+    out: str = setting("", "Folder of the results; empty for `runs/NAME-SEED`.")
+    cache: str = setting("", "Folder of compiled games and converted models; empty for the user's cache folder.")
+    resume: bool = setting(False, "Whether an interrupted run in `out` is continued.")
     games: GamesConfig = field(default_factory=GamesConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
@@ -217,111 +264,27 @@ class RunConfig:
     def from_nested(cls, values: Mapping[str, Any]) -> RunConfig:
         """Read a parsed scenario file; raises as `from_flat` does."""
         config = from_table(cls, values)
-        _check_ranges(config)
+        if config.strategy.exchanges > config.clients:
+            raise ConfigError(
+                f"strategy.exchanges must lie between 1 and {config.clients}, the number of clients, not "
+                f"{config.strategy.exchanges}"
+            )
+        if (config.privacy.mechanism == "none") != (config.privacy.epsilon == 0):
+            raise ConfigError("privacy.epsilon above 0 needs a privacy.mechanism, and a mechanism needs an epsilon")
         return config
+
+    def to_nested(self) -> dict[str, Any]:
+        """Write what `from_nested` reads."""
+        return to_table(self)
 
     def to_flat(self) -> dict[str, Scalar]:
         """Write what `from_flat` reads."""
-        return dict(_flatten(self, ""))
+        return dict(_flatten(to_table(self)))
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be read, or is not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}; it has to be a text file in UTF-8") from error
-
-
-def from_table(kind: type[Kind], values: Any, where: str = "") -> Kind:
-    """Build a dataclass from a table of settings, and those in it from tables inside; ``per_client`` is ``per-client``.
-
-    Parameters
-    ----------
-    where
-        What stands before a setting's name in messages.
-
-    Raises
-    ------
-    ConfigError
-        If a setting is unknown or of another type.
-    """
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'the configuration'} must be a table of settings, not {values!r}")
-    hints = get_type_hints(kind)
-    known = {name.replace("_", "-"): name for name in hints}
-    chosen: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            raise ConfigError(f"unknown setting {where}{key!s}; known here: {', '.join(sorted(known))}")
-        expected = hints[known[key]]
-        chosen[known[key]] = (
-            from_table(cast(Any, expected), value, f"{where}{key}.")
-            if is_dataclass(expected)
-            else _typed(expected, value, where + key)
-        )
-    return kind(**chosen)
-
-
-def _typed(expected: type, value: Any, where: str) -> Scalar:
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not expected:
-        raise ConfigError(f"{where} must be {expected.__name__}, not {value!r}")
-    return cast(Scalar, value)
-
-
-def _flatten(config: Any, where: str) -> list[tuple[str, Scalar]]:
-    pairs: list[tuple[str, Scalar]] = []
-    for item in fields(config):
-        key, value = where + item.name.replace("_", "-"), getattr(config, item.name)
-        pairs += _flatten(value, key + ".") if is_dataclass(value) else [(key, value)]
-    return pairs
-
-
-def _check_ranges(config: RunConfig) -> None:
-    """Refuse numbers that no run can use, before any work starts."""
-    positive = [
-        "clients", "cycles", "games.per-client", "games.rehearsal", "games.gate", "games.held-out", "policy.lora-rank",
-        "policy.lora-layers", "policy.batch-tokens", "codec.clipping-norm", "codec.fisher-norm", "context.step",
-        "context.damping", "context.max-kl", "distil.steps", "distil.batch", "distil.learning-rate", "warm-start.steps",
-        "warm-start.batch", "warm-start.learning-rate", "distil.gradient-norm", "strategy.min-available-nodes",
-        "policy.response-tokens", "policy.temperature", "distil.temperature", "context.longest", "context.lists",
-    ]  # fmt: skip
-    flat = config.to_flat()
-    for key in positive:
-        if not 0 < float(flat[key]) < math.inf:
-            raise ConfigError(f"{key} must be more than zero and finite, not {flat[key]!r}")
-    for key, low, high in (
-        ("seed", 0, 2**31 - 1), ("policy.threads", 0, 1024), ("games.held-out-teacher", 0, 1e9),
-        ("strategy.fraction-train", 1e-9, 1), ("codec.discount", 0, 1), ("context.noise", 0, 1e6),
-        ("distil.retention", 0, 1e6), ("distil.anchor", 0, 1e6), ("warm-start.anchor", 0, 1e6),
-        ("strategy.exchanges", 1, config.clients), ("strategy.patience", 0, 1e8),
-        ("privacy.epsilon", 0, 1e6), ("privacy.delta", 1e-15, 0.1),
-        ("privacy.population", 0, 1e12), ("privacy.fisher-share", 0, 0.99), ("privacy.max-dropout", 0, 0.9),
-        ("privacy.colluding", 0, 0.9), ("distil.top-k", 0, 1e9), ("distil.beta", 1e-6, 1 - 1e-6),
-    ):  # fmt: skip
-        if not low <= float(flat[key]) <= high:
-            raise ConfigError(f"{key} must lie between {low} and {high}, not {flat[key]!r}")
-    if config.policy.precision not in PRECISIONS:
-        raise ConfigError(f"policy.precision must be one of {', '.join(PRECISIONS)}, not {config.policy.precision!r}")
-    if config.policy.decoding not in DECODINGS:
-        raise ConfigError(f"policy.decoding must be one of {', '.join(DECODINGS)}, not {config.policy.decoding!r}")
-    if config.distil.divergence not in DIVERGENCES:
-        raise ConfigError(
-            f"distil.divergence must be one of {', '.join(DIVERGENCES)}, not {config.distil.divergence!r}"
-        )
-    if config.policy.weights not in WEIGHTS:
-        raise ConfigError(f"policy.weights must be one of {', '.join(WEIGHTS)}, not {config.policy.weights!r}")
-    if config.privacy.mechanism not in MECHANISMS:
-        raise ConfigError(f"privacy.mechanism must be one of {', '.join(MECHANISMS)}, not {config.privacy.mechanism!r}")
-    if (config.privacy.mechanism == "none") != (config.privacy.epsilon == 0):
-        raise ConfigError("privacy.epsilon above 0 needs a privacy.mechanism, and a mechanism needs an epsilon")
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Scalar]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,12 +1,16 @@
-"""The exceptions that fedoel raises on purpose: each also inherits the built-in that fits."""
+"""The exceptions that fedoel raises; each also inherits from the built-in exception that fits."""
 
 
 class FedoelError(Exception):
-    """Base of every error raised on purpose; its message says what was wrong and what to do."""
+    """Base class of all errors of fedoel; the message says what is wrong and what to do about it."""
 
 
 class ConfigError(FedoelError, ValueError):
-    """A scenario, option or run-config value that cannot be used."""
+    """An invalid scenario, option or run-config value."""
+
+
+class RecordError(FedoelError, ValueError):
+    """A record whose fields are missing, unknown or of another type; its message names the field."""
 
 
 class GameError(FedoelError, RuntimeError):
@@ -18,19 +22,19 @@ class ModelError(FedoelError, RuntimeError):
 
 
 class VectorError(FedoelError, ValueError):
-    """An experience vector that is malformed, mis-sized, non-finite or out of date."""
+    """An experience vector that is malformed, of the wrong size, not finite, or of another policy version."""
 
 
 class VersionError(FedoelError, ValueError):
-    """A policy version whose manifest, adapter or signature does not hold together."""
+    """A policy version whose manifest, adapter and signature do not match."""
 
 
 class SecureSumError(FedoelError, RuntimeError):
-    """A step of the secure sum that cannot or must not be taken: the round fails closed."""
+    """A secure-aggregation phase that cannot or must not be carried out: the round fails closed."""
 
 
 class PrivacyError(FedoelError, ValueError):
-    """A privacy plan that does not hold together, or a budget that does not suffice."""
+    """An inconsistent privacy plan, or an exhausted privacy budget."""
 
 
 class StoreError(FedoelError, RuntimeError):
@@ -38,8 +42,8 @@ class StoreError(FedoelError, RuntimeError):
 
 
 class EnrolmentError(FedoelError, ValueError):
-    """A file with which a device joins a fleet that is something else, was changed, or does not fit."""
+    """An enrolment file (card or bundle) that is malformed, was changed, or belongs to another fleet."""
 
 
 class NotNow(FedoelError, RuntimeError):
-    """A request that a device would serve at another time: what its owner asks for does not hold at the moment."""
+    """A request that a device postpones, because a condition set by its owner does not hold now."""

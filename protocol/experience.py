@@ -3,8 +3,8 @@
     E_i = [ g_i ; F_i ; counters ]
 
 g_i is the policy gradient of the client's return with respect to the teacher's context, F_i the diagonal of the Fisher
-information beside it (natural policy gradient, Kakade 2001). Everything in it is a sum over turns, so vectors add up
-over trajectories and over clients. The counters ride along, so that no metric leaves a device in the clear.
+information (natural policy gradient, Kakade 2001). All entries are sums over turns, so vectors can be added over
+trajectories and clients. The counters are part of the vector, so that no metric is sent separately.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from .errors import VectorError
 Vector = NDArray[np.float32]
 Real = TypeVar("Real", np.float32, np.float64)
 BASE_COUNTERS = 5
-WIRE_TYPES = (np.dtype(np.float16), np.dtype(np.float32))  # in which vectors and adapters travel
-ROUNDING = 1e-3  # how much longer half precision can make a clipped vector
+WIRE_TYPES = (np.dtype(np.float16), np.dtype(np.float32))  # of vectors and adapters in messages
+ROUNDING = 1e-3  # relative growth of a clipped norm that rounding to half precision may cause
 
 
 @dataclass(frozen=True, slots=True)
 class VectorSpec:
-    """What both sides must agree on before a vector means anything.
+    """The meaning of a vector's entries; device and server must agree on it.
 
     Parameters
     ----------
     codec
         Name of the codec.
     dimension
-        Length of the context parameter w, and so of g and of F; 0 where contexts are words.
+        Length of the context parameter w, and hence of g and F; 0 if contexts are text.
     vocabulary
-        Hash of whatever gives the coordinates their meaning.
+        Hash of the definition of the coordinates.
     policy_version
-        The policy whose trajectories the vector is about.
+        The policy version that played the trajectories.
     families
         Names of the game families, in the order of the counters.
     horizon
-        Steps for which returns are counted.
+        Number of steps for which returns are counted.
     clipping_norm, fisher_norm
-        Largest L2 norms of g and of F that a device may send.
+        Largest L2 norms of g and F that a device may send.
     """
 
     codec: str
@@ -61,7 +61,7 @@ class VectorSpec:
 
     @property
     def counters_shape(self) -> tuple[int, int]:
-        """Families, and counters for each: five totals, then return sums and visit counts by step."""
+        """Shape (families, counters): five totals, then sums of returns and visit counts by step."""
         return len(self.families), BASE_COUNTERS + 2 * self.horizon
 
     @property
@@ -72,7 +72,7 @@ class VectorSpec:
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """Length of each part that can be summed on its own."""
+        """Length of each part that is clipped and summed separately."""
         return {"gradient": self.dimension, "fisher": self.dimension}
 
     @property
@@ -82,7 +82,7 @@ class VectorSpec:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that name this specification."""
+        """Hash of this specification, 16 hexadecimal digits."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
@@ -104,16 +104,14 @@ class VectorSpec:
         except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
             raise VectorError(f"this vector specification cannot be read: {error}") from error
         if spec.dimension < 0 or spec.horizon < 1 or not spec.families:
-            raise VectorError(
-                f"vector specification {spec.codec!r} has no steps or families, or fewer than no coordinates"
-            )
+            raise VectorError(f"vector specification {spec.codec!r} has no steps or families, or a negative dimension")
         return spec
 
     def _check_types(self) -> None:
-        words = (self.codec, self.vocabulary, self.policy_version, *self.families)
+        names = (self.codec, self.vocabulary, self.policy_version, *self.families)
         sizes, norms = (self.dimension, self.horizon), (self.clipping_norm, self.fisher_norm)
         if not (
-            all(isinstance(word, str) for word in words)
+            all(isinstance(name, str) for name in names)
             and all(type(size) is int for size in sizes)
             and all(type(norm) is float and 0 < norm < math.inf for norm in norms)
         ):
@@ -122,7 +120,7 @@ class VectorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Totals by family and by step; `values` has shape ``VectorSpec.counters_shape``."""
+    """Totals by family and by step: `values` has shape ``VectorSpec.counters_shape``, each total shape (families,)."""
 
     values: Vector
 
@@ -153,7 +151,7 @@ class Counters:
 
     @property
     def visits(self) -> Vector:
-        """How many episodes reached each step, shape (families, horizon)."""
+        """Number of episodes that reached each step, shape (families, horizon)."""
         return self.values[:, BASE_COUNTERS + self.horizon :]
 
     @property
@@ -161,13 +159,28 @@ class Counters:
         return int(self.values.shape[1] - BASE_COUNTERS) // 2
 
     def baseline(self) -> Vector:
-        """Mean return-to-go by family and step; zero where nothing was seen."""
+        """Mean return-to-go by family and step, shape (families, horizon); zero at steps that no episode reached."""
         return np.divide(self.returns, self.visits, out=np.zeros_like(self.returns), where=self.visits > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class ExperienceVector:
-    """One client's experience, or a sum of several."""
+    """The experience of one client, or a sum over several.
+
+    Parameters
+    ----------
+    spec
+        Meaning and size of the entries.
+    gradient, fisher
+        Sums over turns of the policy gradient and of the Fisher diagonal, shape (dimension,).
+    counters
+        Totals by family and by step.
+
+    Raises
+    ------
+    VectorError
+        If a part has the wrong shape.
+    """
 
     spec: VectorSpec
     gradient: Vector
@@ -189,12 +202,12 @@ class ExperienceVector:
         return np.concatenate([self.gradient, self.fisher, self.counters.values.ravel()]).astype(np.float32)
 
     def parts(self) -> dict[str, NDArray[np.float64]]:
-        """The parts that can be summed on their own."""
+        """Return the parts that are clipped and summed separately, by name."""
         return {"gradient": self.gradient.astype(np.float64), "fisher": self.fisher.astype(np.float64)}
 
     @classmethod
     def from_parts(cls, spec: VectorSpec, parts: Mapping[str, NDArray[np.float64]]) -> ExperienceVector:
-        """Rebuild a sum from its parts; those that are missing are zero, and so are the counters."""
+        """Build a sum from its parts; missing parts and the counters are zero."""
         gradient, fisher = (
             parts.get(name, np.zeros(spec.dimension)).astype(np.float32) for name in ("gradient", "fisher")
         )
@@ -202,18 +215,22 @@ class ExperienceVector:
 
     @classmethod
     def from_array(cls, spec: VectorSpec, array: NDArray[np.generic], bounded: bool = True) -> ExperienceVector:
-        """Rebuild a vector that came from outside.
+        """Build a vector from a received array, after checking it.
 
         Parameters
         ----------
+        spec
+            The expected specification.
+        array
+            Shape ``(spec.size,)``, float16 or float32.
         bounded
-            Whether norms and signs must be those of a clipped vector; noise keeps neither.
+            Whether to check the clipping norms, and the signs of the Fisher diagonal and the counters. Vectors with
+            noise satisfy neither.
 
         Raises
         ------
         VectorError
-            If it is mis-sized, neither float16 nor float32, not finite, or has a negative Fisher diagonal or counter,
-            or norms above the clipping norms.
+            If shape or type are wrong, an entry is not finite, or a bound is violated.
         """
         if array.shape != (spec.size,) or array.dtype not in WIRE_TYPES:
             raise VectorError(
@@ -229,7 +246,7 @@ class ExperienceVector:
 
     @classmethod
     def unchecked(cls, spec: VectorSpec, values: Vector) -> ExperienceVector:
-        """Rebuild a vector of our own, such as a sum, which the clipping norms do not bound."""
+        """Build a vector from a trusted array of shape ``(spec.size,)``, such as a sum, without checking norms."""
         d = spec.dimension
         return cls(spec, values[:d], values[d : 2 * d], Counters(values[2 * d :].reshape(spec.counters_shape)))
 
@@ -238,14 +255,14 @@ class ExperienceVector:
             ("gradient", self.gradient, self.spec.clipping_norm),
             ("Fisher diagonal", self.fisher, self.spec.fisher_norm),
         ):
-            norm = float(np.linalg.norm(part.astype(np.float64)))  # squares of what is sent may overflow float32
+            norm = float(np.linalg.norm(part.astype(np.float64)))  # squares may overflow float32
             if norm > bound * (1 + ROUNDING):
                 raise VectorError(f"{name} has norm {norm:.3g}, above the clipping norm {bound:.3g}")
         if (self.fisher < 0).any() or (self.counters.visits < 0).any() or (self.counters.values[:, :4] < 0).any():
             raise VectorError("a Fisher diagonal or a counter is negative")
 
     def clipped(self) -> ExperienceVector:
-        """Scale g and F down to the clipping norms where they are longer."""
+        """Return the vector with g and F scaled down to at most their clipping norms."""
         return ExperienceVector(
             self.spec,
             clip(self.gradient, self.spec.clipping_norm),
@@ -256,7 +273,7 @@ class ExperienceVector:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """One accepted vector and the node that sent it, and what that said in words where a codec sends them."""
+    """One accepted vector, the node that sent it, and its texts if the codec sends text."""
 
     node_id: int
     vector: ExperienceVector
@@ -265,11 +282,20 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """What a strategy makes of a cohort's contributions: one vector, on the scale of a sum over `cohort` clients.
+    """The result of a strategy: one vector on the scale of a sum over `cohort` clients.
 
-    `noise` is the variance of the noise that was added to each number of its gradient. `parts` are groups of the cohort
-    that are to have contexts of their own; without any, all share one. `words` is what the cohort said where a codec
-    sends words.
+    Parameters
+    ----------
+    vector
+        The aggregate.
+    cohort
+        Number of clients.
+    noise
+        Variance of the noise that was added to each entry of the gradient.
+    parts
+        Aggregates of groups of the cohort that get contexts of their own; if empty, all clients share one.
+    words
+        The cohort's texts if the codec sends text.
     """
 
     vector: ExperienceVector
@@ -280,31 +306,30 @@ class Aggregate:
 
     @property
     def finite(self) -> bool:
-        """Whether all its numbers, and those of its parts, are finite."""
+        """Whether all entries of the vector and of the parts are finite."""
         return bool(np.isfinite(self.vector.to_array()).all()) and all(part.finite for part in self.parts)
 
 
 def clip(values: NDArray[Real], norm: float) -> NDArray[Real]:
-    """Scale to an L2 norm of at most `norm`, in the precision of the values."""
+    """Scale to an L2 norm of at most `norm`, in the data type of the values."""
     length = float(np.linalg.norm(values))
     return values if length <= norm else values * values.dtype.type(norm / length)
 
 
 def total(vectors: Iterable[ExperienceVector]) -> ExperienceVector:
-    """Sum vectors of one specification, exactly rounded, so that the order in which they came does not matter.
+    """Sum vectors of one specification. The sum is correctly rounded, so that it does not depend on their order.
 
     Raises
     ------
     VectorError
         If there are none, or their specifications differ.
     """
-    chosen = list(vectors)
-    if not chosen:
+    summands = list(vectors)
+    if not summands:
         raise VectorError("there is no experience vector to add up: no client sent one that could be used")
-    spec = chosen[0].spec
-    if any(vector.spec != spec for vector in chosen):
+    spec = summands[0].spec
+    if any(vector.spec != spec for vector in summands):
         raise VectorError("experience vectors of different specifications cannot be added")
-    stacked = np.stack([vector.to_array() for vector in chosen])
+    stacked = np.stack([vector.to_array() for vector in summands])
     flat = np.array([math.fsum(column) for column in stacked.T.tolist()]).astype(np.float32)
-    d = spec.dimension
-    return ExperienceVector(spec, flat[:d], flat[d : 2 * d], Counters(flat[2 * d :].reshape(spec.counters_shape)))
+    return ExperienceVector.unchecked(spec, flat)

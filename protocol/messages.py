@@ -1,7 +1,7 @@
-"""What travels between server and device: Flower records on one side, checked plain data on the other.
+"""Messages between server and device: conversion between Flower records and checked plain data.
 
-Nothing that arrives is trusted. Arrays are read from numpy's own format with their declared size compared with the
-bytes that are there, so that a few bytes cannot ask for terabytes; whatever does not fit raises a `FedoelError`.
+Received records are untrusted. Arrays are read from numpy's ``.npy`` format after comparing the declared size with the
+number of bytes received, so that a short message cannot allocate much memory. Malformed records raise a `FedoelError`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ACTION = "train.experience"
 REQUEST_FIELDS = MappingProxyType(
     {"cycle": int, "exchange": int, "spec": str, "serial": int, "plan": str, "signature": bytes}
 )
-MOST_WORDS, LONGEST_WORDS = 256, 20_000
+MAX_TEXTS, MAX_TEXT_LENGTH = 256, 20_000
 NUMPY_STYPE = "numpy.ndarray"
 
 Adapter = Mapping[str, NDArray[Any]]
@@ -33,29 +33,36 @@ Adapter = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class PlayRequest:
-    """What a device is asked to do in one cycle: play with this adapter, answer with a vector of this kind.
+    """The server's request to a device in one exchange: play with this adapter and reply with a vector of this spec.
 
     Parameters
     ----------
     cycle
-        Number of the cycle; picks the games.
+        Index of the cycle, from 0; determines the games.
     exchange
         Number of the exchange within the cycle, from 1.
     spec
-        The vector that is wanted.
+        Specification of the vector to send.
     baseline
-        Mean return-to-go by family and step, shape ``(families, horizon)``.
+        Mean return-to-go by family and step, float32 of shape ``(families, horizon)``.
     adapter
-        Weights of the policy version that plays, float16 or float32.
+        Weights of the policy version that plays, by name, float16 or float32.
     context
-        What the cycle's earlier exchanges taught, float32 of shape ``(spec.dimension,)``: the device plays as the
-        teacher does with it. None for the bare policy.
+        The teacher's context after the cycle's earlier exchanges, float32 of shape ``(spec.dimension,)``, under which
+        the device plays. None for the policy without context.
     serial
-        Larger in every request of a fleet's owner than in those before.
+        Serial number; increases with every request of the fleet.
     plan
-        Privacy plan as JSON, where the device itself has to make its vector private; empty where it need not.
+        Privacy plan as JSON if the device has to add noise itself (local privacy), else empty.
     signature
-        Of all of this, by the fleet's owner.
+        Ed25519 signature of the fleet's owner over all other fields.
+
+    Raises
+    ------
+    VectorError
+        If a number is out of range, or baseline or context have the wrong shape or type or are not finite.
+    VersionError
+        If adapter weights are not finite float16 or float32.
     """
 
     cycle: int
@@ -69,13 +76,13 @@ class PlayRequest:
     signature: bytes = b""
 
     def __post_init__(self) -> None:
-        for name, number, least in (
+        for name, number, minimum in (
             ("cycle", self.cycle, 0),
             ("exchange", self.exchange, 1),
             ("serial", self.serial, 0),
         ):
-            if type(number) is not int or number < least:
-                raise VectorError(f"a request needs the number of its {name}, not {number!r}")
+            if type(number) is not int or number < minimum:
+                raise VectorError(f"the {name} of a request must be an integer of at least {minimum}, not {number!r}")
         _check_numbers("baseline", self.baseline, (len(self.spec.families), self.spec.horizon))
         if self.context is not None:
             _check_numbers("context", self.context, (self.spec.dimension,))
@@ -85,7 +92,7 @@ class PlayRequest:
 
 
 def request_to_records(request: PlayRequest) -> RecordDict:
-    """Write what `request_from_records` reads."""
+    """Return the records of a request; `request_from_records` reads them."""
     settings = ConfigRecord(
         {
             "cycle": request.cycle, "exchange": request.exchange, "spec": request.spec.to_json(),
@@ -109,11 +116,11 @@ def request_from_records(records: RecordDict) -> PlayRequest:
     Raises
     ------
     VectorError
-        If a part is missing, unreadable or of the wrong size.
+        If a record or field is missing, unexpected, unreadable or of the wrong size.
     VersionError
         If adapter weights are not finite float16 or float32.
     """
-    _only(records, {"request": ConfigRecord, **dict.fromkeys(("baseline", "context", "adapter"), ArrayRecord)})
+    _check_types(records, {"request": ConfigRecord, **dict.fromkeys(("baseline", "context", "adapter"), ArrayRecord)})
     settings = records.config_records["request"]
     if {name: type(value) for name, value in settings.items()} != REQUEST_FIELDS:
         raise VectorError(f"a request needs {', '.join(REQUEST_FIELDS)}, and nothing else")
@@ -129,58 +136,62 @@ def request_from_records(records: RecordDict) -> PlayRequest:
 
 
 def reply_to_records(vector: ExperienceVector, words: Sequence[str] = ()) -> RecordDict:
-    """Write the only thing that leaves a device: the vector, named by the digest of its specification.
-
-    It travels in half precision, unless it has numbers too large for that.
+    """Return the records of a reply: the vector, under the digest of its specification, and nothing else.
 
     Parameters
     ----------
+    vector
+        Is sent as float16, or as float32 if an entry is too large for float16.
     words
-        What the device says beside it, of codecs that send words.
+        The device's texts, for codecs that send text.
     """
     values = vector.to_array()
-    sent = values.astype(np.float16) if np.abs(values).max() <= np.finfo(np.float16).max else values
-    records = RecordDict({"experience": ArrayRecord({vector.spec.digest: _to_array(sent)})})
+    array = values.astype(np.float16) if np.abs(values).max() <= np.finfo(np.float16).max else values
+    records = RecordDict({"experience": ArrayRecord({vector.spec.digest: _to_array(array)})})
     if words:
         records["words"] = ConfigRecord({"words": list(words)})
     return records
 
 
 def words_from_reply(records: RecordDict, spec: VectorSpec) -> tuple[str, ...]:
-    """Take out of a reply what it says in words; only of codecs whose contexts are words.
+    """Remove the texts from a reply and return them; an empty tuple for codecs that do not send text.
 
     Raises
     ------
     VectorError
-        If they are not a list of short texts.
+        If they are not a list of at most `MAX_TEXTS` strings of at most `MAX_TEXT_LENGTH` characters.
     """
     if spec.dimension or "words" not in records:
         return ()
-    said = records.pop("words")
-    given = said.get("words") if isinstance(said, ConfigRecord) and set(said) == {"words"} else None
-    words = tuple(word for word in given if isinstance(word, str)) if isinstance(given, list) else ()
-    if not isinstance(given, list) or not len(words) == len(given) <= MOST_WORDS:
-        raise VectorError(f"the words of a reply must be a list of at most {MOST_WORDS} texts")
-    if any(len(word) > LONGEST_WORDS for word in words):
-        raise VectorError(f"a text of a reply is longer than {LONGEST_WORDS} characters")
-    return words
+    record = records.pop("words")
+    items = record.get("words") if isinstance(record, ConfigRecord) and set(record) == {"words"} else None
+    texts = tuple(item for item in items if isinstance(item, str)) if isinstance(items, list) else ()
+    if not isinstance(items, list) or not len(texts) == len(items) <= MAX_TEXTS:
+        raise VectorError(f"the words of a reply must be a list of at most {MAX_TEXTS} texts")
+    if any(len(text) > MAX_TEXT_LENGTH for text in texts):
+        raise VectorError(f"a text of a reply is longer than {MAX_TEXT_LENGTH} characters")
+    return texts
 
 
 def vector_from_reply(records: RecordDict, spec: VectorSpec, noisy: bool = False) -> ExperienceVector:
-    """Read a reply, without its words.
+    """Read the vector of a reply whose texts, if any, were removed.
 
     Parameters
     ----------
+    records
+        The reply.
+    spec
+        The expected specification.
     noisy
-        Whether the device has added noise, which no norm bounds.
+        Whether the device has added noise, so that the clipping norms do not bound the vector.
 
     Raises
     ------
     VectorError
-        If the vector is missing, mis-sized or not finite, was made for another specification or policy version, or
-        if there is anything beside it.
+        If the vector is missing, has the wrong size, is not finite, or is of another specification or policy version,
+        or if the reply contains anything else.
     """
-    _only(records, {"experience": ArrayRecord})
+    _check_types(records, {"experience": ArrayRecord})
     arrays = records.array_records["experience"]
     if len(arrays) != 1:
         raise VectorError(f"a reply must hold one vector, not {len(arrays)}")
@@ -190,13 +201,13 @@ def vector_from_reply(records: RecordDict, spec: VectorSpec, noisy: bool = False
 
 
 def records_bytes(records: RecordDict) -> int:
-    """Serialised size of records, with everything in them, as Flower sends it."""
-    # Of a copy: serialising caches memory views in the arrays, which can then be neither copied nor pickled.
-    return len(every_byte(copy_of(records)))
+    """Return the number of bytes of records as Flower serialises them."""
+    # Serialise a copy: Flower caches memory views in serialised arrays, which can then not be copied or pickled.
+    return len(serialised(copy_of(records)))
 
 
 def copy_of(records: RecordDict) -> RecordDict:
-    """Copy records deeply, without what Flower caches in them."""
+    """Return a deep copy of records without the data that Flower caches in them."""
     copied = RecordDict()
     for name, record in records.items():
         if isinstance(record, ArrayRecord):
@@ -207,21 +218,21 @@ def copy_of(records: RecordDict) -> RecordDict:
     return copied
 
 
-def every_byte(item: Any) -> bytes:
-    """Everything that Flower serialises of some records."""
-    return bytes(item.deflate()) + b"".join(every_byte(child) for child in (item.children or {}).values())
+def serialised(item: Any) -> bytes:
+    """Return the bytes that Flower sends for records, those of nested records included."""
+    return bytes(item.deflate()) + b"".join(serialised(child) for child in (item.children or {}).values())
 
 
-def _only(records: RecordDict, kinds: Mapping[str, type]) -> None:
-    if set(records) != set(kinds) or any(type(records[name]) is not kind for name, kind in kinds.items()):
-        raise VectorError(f"expected exactly the records {sorted(kinds)}, got {len(records)} records that differ")
+def _check_types(records: RecordDict, types: Mapping[str, type]) -> None:
+    if set(records) != set(types) or any(type(records[name]) is not expected for name, expected in types.items()):
+        raise VectorError(f"expected exactly the records {sorted(types)}, got {len(records)} records that differ")
 
 
 def _check_numbers(name: str, values: Vector, shape: tuple[int, ...]) -> None:
     if values.shape != shape or values.dtype != np.float32:
         raise VectorError(f"a {name} must be float32 of shape {shape}, not {values.dtype} of {values.shape}")
     if not np.isfinite(values).all():
-        raise VectorError(f"a {name} holds numbers that are not finite")
+        raise VectorError(f"a {name} contains numbers that are not finite")
 
 
 def _arrays(records: RecordDict, name: str) -> dict[str, NDArray[Any]]:
@@ -233,7 +244,7 @@ def _to_array(values: NDArray[Any]) -> Array:
 
 
 def _from_array(array: Array) -> NDArray[Any]:
-    """Read an array without allocating more than its bytes."""
+    """Read an array without allocating more than the bytes received."""
     stream = io.BytesIO(array.data)
     try:
         if array.stype != NUMPY_STYPE or np.lib.format.read_magic(stream) != (1, 0):
@@ -243,5 +254,5 @@ def _from_array(array: Array) -> NDArray[Any]:
         if fortran or dtype.hasobject or len(body) != math.prod(shape) * dtype.itemsize:
             raise ValueError("size and shape disagree")
         return np.frombuffer(body, dtype=dtype).reshape(shape)
-    except Exception as error:  # numpy's header parser fails in many ways, and all of them mean the same here
+    except Exception as error:  # numpy's header parser raises many types, all for malformed headers
         raise VectorError(f"an array of {len(array.data)} bytes cannot be read") from error

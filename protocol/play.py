@@ -1,4 +1,4 @@
-"""What happens in a game, as frozen plain data: specifications, observations, turns and trajectories."""
+"""Frozen plain data of play: game specifications, observations, turns and trajectories."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INVALID = -1
 
 @dataclass(frozen=True, slots=True)
 class GameSpec:
-    """What travels instead of a game: the family, its settings and the turn limit. A seed picks the instance.
+    """A game by family, settings and turn limit; together with a seed it determines an instance.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class GameSpec:
     settings
         Sorted ``(name, value)`` pairs that the family understands.
     max_turns
-        Commands after which an episode is truncated.
+        Number of commands after which an episode is truncated.
     """
 
     family: str
@@ -40,7 +40,7 @@ class GameSpec:
         Raises
         ------
         ConfigError
-            If a word is not ``name=value`` or ``turns`` is missing or not positive.
+            If a word is not ``name=value``, or ``turns`` is missing or not positive.
         """
         family, *words = text.split()
         settings: dict[str, Setting] = {}
@@ -60,10 +60,22 @@ class GameSpec:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a game answers to a command. It carries no history: the player owns it.
+    """What a game returns after a command. It contains no history; that is kept in the player's `Memory`.
 
-    `won` and `lost` are latched; `truncated` means the turn limit ended the episode; `valid` is False when the
-    last command was not admissible and did nothing; `turn` counts the commands given so far.
+    Parameters
+    ----------
+    text, goal
+        Reply or room description, and the task in words.
+    admissible
+        The commands that the game accepts in this turn.
+    score, max_score
+        Current score, and the highest possible one.
+    done, won, lost, truncated
+        Whether the episode is over, and why; `truncated` by the turn limit.
+    valid
+        False if the last command was inadmissible and therefore not executed.
+    turn
+        Number of commands given so far, inadmissible ones included.
     """
 
     text: str
@@ -81,11 +93,21 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One decision: what the player knew, how likely each admissible command was, which one it gave, what came of it.
+    """One decision of an episode.
 
-    `log_probs` has shape ``(len(situation.admissible),)``, natural log, under the policy that played.
-    `reward` is the change of score over the maximal score, minus one if this command lost the game. `response` is what
-    a policy that writes freely wrote; where that ends in no admissible command, `action` is `INVALID`.
+    Parameters
+    ----------
+    situation
+        What the player knew.
+    log_probs
+        Natural log-probabilities of the admissible commands under the policy that played, shape
+        ``(len(situation.admissible),)``.
+    action
+        Index of the command among the admissible ones, or `INVALID` if the response contains none of them.
+    reward
+        Change of the score over the maximal score, minus one if this command lost the game.
+    response
+        What a policy that decodes freely generated.
     """
 
     situation: Situation
@@ -105,7 +127,23 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One episode, played by one policy version. Tokens are those of all prompts and commands, and of all responses."""
+    """One episode of one policy version.
+
+    Parameters
+    ----------
+    spec, seed
+        The game instance.
+    policy_version
+        The version that played.
+    turns
+        All turns, in order.
+    won, lost
+        The outcome; neither if the episode was truncated.
+    score
+        Final score over the maximal score.
+    prompt_tokens, response_tokens
+        Number of tokens in all prompts and commands, and in all responses.
+    """
 
     spec: GameSpec
     seed: int
@@ -119,19 +157,15 @@ class Trajectory:
 
 
 def turns_of(trajectories: Iterable[Trajectory]) -> list[Turn]:
-    """All turns of some episodes, one after the other."""
+    """Return the turns of all trajectories, concatenated."""
     return [turn for trajectory in trajectories for turn in trajectory.turns]
 
 
 def specs_from_text(text: str) -> tuple[GameSpec, ...]:
-    """Read a ``;``-separated list of games, the form that fits into one run-config value."""
-    return tuple(GameSpec.parse(part) for part in _non_empty(text.split(";")))
+    """Read a ``;``-separated list of games, the form of the run-config value ``games.families``."""
+    return tuple(GameSpec.parse(part.strip()) for part in text.split(";") if part.strip())
 
 
 def specs_to_text(specs: Iterable[GameSpec]) -> str:
     """Write what `specs_from_text` reads."""
     return "; ".join(str(spec) for spec in specs)
-
-
-def _non_empty(parts: Iterable[str]) -> list[str]:
-    return [part.strip() for part in parts if part.strip()]

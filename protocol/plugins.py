@@ -1,11 +1,11 @@
-"""Things that can be plugged in, by name: built in, installed under an entry point, or one's own as ``module:Name``.
+"""Plug-in lookup by name: built in, installed under an entry point, or imported as ``module:Name``.
 
-Imports the standard library only: a device looks up codecs, games and policies in the same way as a server.
+Devices and servers use the same lookup. Depends on the standard library only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -15,70 +15,86 @@ from .errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """A place where something can be plugged in.
+class PluginPoint:
+    """One kind of plug-in.
 
     Parameters
     ----------
-    what
-        What goes there, in a word.
+    kind
+        Kind of the plug-in, one word.
     setting
-        What names it in a run's configuration.
+        The setting of a run's configuration that names it.
     group
-        Group of entry points.
+        Its entry point group.
     """
 
-    what: str
+    kind: str
     setting: str
     group: str
 
     def installed(self) -> Mapping[str, EntryPoint]:
-        """Entry points of installed packages by name."""
+        """Return the entry points of installed packages by name."""
         return {point.name: point for point in entry_points(group=self.group)}
 
     def find(self, name: str, built_in: Mapping[str, object]) -> object:
-        """Find what a name stands for. What is built in cannot be replaced by a package that uses its name.
+        """Return the plug-in of a name. An installed package cannot replace a built-in plug-in.
 
         Parameters
         ----------
+        name
+            A built-in name, an entry point, or ``module:Name``.
         built_in
-            What has names of its own: the object, or ``module:Name`` where it is imported when it is asked for.
+            Built-in plug-ins by name: the object, or ``module:Name`` for one to import on demand.
 
         Raises
         ------
         ConfigError
-            If there is nothing of that name, or it cannot be imported.
+            If the name is unknown, or the plug-in cannot be imported.
         """
         if ":" in name:
-            return self._import(name)
+            return import_object(name, self.setting)
         if name in built_in:
-            found = built_in[name]
-            return self._import(found) if isinstance(found, str) else found
-        if (point := self.installed().get(name)) is not None:
-            try:
-                return point.load()
-            except (ImportError, AttributeError) as error:
-                raise ConfigError(f"{self.what} {name!r} is installed but cannot be imported: {error}") from error
+            plugin = built_in[name]
+            return import_object(plugin, self.setting) if isinstance(plugin, str) else plugin
+        if (entry_point := self.installed().get(name)) is not None:
+            return _load(entry_point.load, f"{self.kind} {name!r} is installed but")
         choices = ", ".join(dict.fromkeys([*built_in, *sorted(self.installed())]))
         raise ConfigError(f"unknown {self.setting} {name!r}; known are {choices}, or name 'module:Name'")
 
-    def _import(self, name: str) -> object:
-        module, _, attribute = name.partition(":")
-        try:
-            found: object = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"{self.setting} {name!r} cannot be imported: {error}") from error
-        return found
+
+def import_object(name: str, what: str) -> object:
+    """Import ``module:Name``.
+
+    Parameters
+    ----------
+    what
+        What an error calls it.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    return _load(lambda: getattr(import_module(module), attribute), f"{what} {name!r}")
 
 
-POINTS: Mapping[str, Point] = MappingProxyType(
+def _load(load: Callable[[], object], subject: str) -> object:
+    try:
+        return load()
+    except Exception as error:  # a plug-in is code of others: its import may raise anything
+        reason = f"{error}" if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{subject} cannot be imported: {reason}") from error
+
+
+POINTS: Mapping[str, PluginPoint] = MappingProxyType(
     {
-        point.what: point
+        point.kind: point
         for point in (
-            Point("strategy", "strategy.name", "fedoel.strategies"),
-            Point("codec", "codec.name", "fedoel.codecs"),
-            Point("game", "game family", "fedoel.games"),
-            Point("policy", "policy.backend", "fedoel.policies"),
+            PluginPoint("strategy", "strategy.name", "fedoel.strategies"),
+            PluginPoint("codec", "codec.name", "fedoel.codecs"),
+            PluginPoint("game", "game family", "fedoel.games"),
+            PluginPoint("policy", "policy.backend", "fedoel.policies"),
         )
     }
 )

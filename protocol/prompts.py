@@ -1,10 +1,10 @@
-"""Prompt rendering: the same situation gives the same string on both sides.
+"""Prompt rendering: a pure function of the situation, so that devices and server render the same string.
 
-A prompt has three segments, from the most to the least shared: the *head* is the same for all games, the *scene* (goal,
-place, what was read) lasts for several turns, the *moment* is this turn. Each is tokenised by itself, so that the
-key-value caches of heads and scenes can be reused. Admissible commands are not listed: decoding walks their token
-tree, and what the moment says about commands is only what the player remembers of them. A policy that writes freely is
-asked in another `Style`: it is told how to answer and, unless it is to do without, what it may say.
+A prompt has three segments, from most to least shared: the *head* is the same for all games, the *scene* (goal, room,
+note) lasts for several turns, and the *moment* describes this turn. Segments are tokenised separately, so that the
+prefix cache can serve heads and scenes. By default the prompt does not list the admissible commands, because decoding
+scores their token tree. A policy that decodes freely uses another `Style`: its prompt says how to answer and, by
+default, lists the commands.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ LONGEST_REPLY = 16
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a policy is asked: by default for nothing, since its commands are walked as a tree.
+    """The variant of the prompt that fits a decoding method; the default is for scoring a tree of commands.
 
     Parameters
     ----------
     free
-        Whether it writes its answer freely.
+        Whether the policy decodes freely.
     thinking
-        Whether it is told to think before it answers.
+        Whether the prompt of free decoding asks for reasoning before the command.
     listed
-        Whether a policy that writes freely is told which commands there are.
+        Whether the prompt of free decoding lists the admissible commands.
     """
 
     free: bool = False
@@ -41,30 +41,30 @@ class Style:
 
     @property
     def system(self) -> str:
-        """What the head of the prompt says."""
+        """The system message: the text of the head."""
         return f"{SYSTEM} {THINK if self.thinking else WRITE}" if self.free else SYSTEM
 
     @property
     def name(self) -> str:
-        """Part of the names of policies that are asked so; empty for the tree of commands."""
+        """Suffix that names the style in a policy's name; empty for the tree of commands."""
         if not self.free:
             return ""
         return "free" + (" thinking" if self.thinking else "") + ("" if self.listed else " unlisted")
 
 
-WALKED = Style()
+TREE_STYLE = Style()
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The two segments that depend on the situation; the head belongs to the model's chat template."""
+    """The two segments that depend on the situation; the head comes from the model's chat template."""
 
     scene: str
     moment: str
 
 
-def render(situation: Situation, style: Style = WALKED) -> Prompt:
-    """Render what the player knows, leaving out what is empty."""
+def render(situation: Situation, style: Style = TREE_STYLE) -> Prompt:
+    """Render a situation; fields that are empty are left out."""
     scene = [f"Goal: {situation.goal}", situation.place_text]
     if situation.note:
         scene.append(f"Read: {situation.note}")
@@ -81,14 +81,14 @@ def render(situation: Situation, style: Style = WALKED) -> Prompt:
 
 
 def command_of(text: str) -> str:
-    """The command that a response ends in: its last line that begins with ``>``, or else its last line."""
+    """Return the command of a response: its last line that begins with ``>``, or else its last non-empty line."""
     lines = [" ".join(line.split()) for line in text.splitlines()]
     marked = [line.removeprefix(COMMAND_MARK).strip() for line in lines if line.startswith(COMMAND_MARK)]
     return next((line for line in reversed(marked or lines) if line), "")
 
 
 def _last(situation: Situation) -> str:
-    """The reply to the last command, unless it is long or stands in the scene already."""
+    """Return the reply to the last command; empty if it is long or already in the scene as the note."""
     reply = " ".join(situation.reply.split())
     return "" if reply == " ".join(situation.note.split()) or len(reply.split()) > LONGEST_REPLY else reply
 

@@ -1,4 +1,4 @@
-"""Signatures of what a fleet's owner sends: a device plays with what was signed, and with nothing else."""
+"""Ed25519 signatures (RFC 8032) of a fleet's owner over requests and manifests; devices reject unsigned ones."""
 
 from __future__ import annotations
 
@@ -17,40 +17,45 @@ REQUEST, MANIFEST = b"fedoel request 1\0", b"fedoel manifest 1\0"
 
 
 def sign_request(key: Ed25519PrivateKey, request: PlayRequest) -> PlayRequest:
-    """Return the request with its signature."""
+    """Return the request with its signature set."""
     return replace(request, signature=key.sign(REQUEST + _digest(request)))
 
 
 def check_request(public: bytes, request: PlayRequest) -> None:
-    """Refuse a request that the fleet's owner has not signed as it is: adapter, context, version and serial number.
+    """Check the signature of a request; it covers all fields, adapter, context and serial number among them.
+
+    Parameters
+    ----------
+    public
+        The fleet's public key, 32 bytes.
 
     Raises
     ------
     VersionError
-        If the signature does not hold.
+        If the signature is invalid.
     """
     _check(public, request.signature, REQUEST + _digest(request), "a request to play")
 
 
 def sign_manifest(key: Ed25519PrivateKey, text: str) -> bytes:
-    """Sign a manifest as it is written."""
+    """Return the signature of a manifest's JSON text."""
     return key.sign(MANIFEST + text.encode())
 
 
 def check_manifest(public: bytes, signature: bytes, text: str) -> None:
-    """Refuse a manifest that the fleet's owner has not signed; raises as `check_request` does."""
+    """Check the signature of a manifest's JSON text; raises as `check_request` does."""
     _check(public, signature, MANIFEST + text.encode(), "a manifest")
 
 
-def _check(public: bytes, signature: bytes, body: bytes, what: str) -> None:
+def _check(public: bytes, signature: bytes, body: bytes, name: str) -> None:
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, body)
     except (InvalidSignature, ValueError) as error:
-        raise VersionError(f"{what} is not signed by this fleet's key, or was changed: fetch it again") from error
+        raise VersionError(f"{name} is not signed by this fleet's key, or was changed: fetch it again") from error
 
 
 def _digest(request: PlayRequest) -> bytes:
-    """Hash everything in a request but its signature; every part says how long it is."""
+    """Hash all fields of a request but the signature; shapes are included, so that the encoding is unambiguous."""
     head = [request.serial, request.cycle, request.exchange, request.spec.to_json(), request.plan]
     digest = hashlib.sha256(json.dumps(head).encode())
     arrays = {"baseline": request.baseline, **{f"adapter {name}": a for name, a in sorted(request.adapter.items())}}

@@ -1,8 +1,8 @@
-"""What a player knows at one turn: the only thing that prompts and tactic cues may look at.
+"""What a player knows in one turn: the only input of prompts and of the tactic cues.
 
-A `Memory` is the player's own history of one episode. It turns observations into `Situation`s by rules that hold for
-text games at large: a room is announced by a line ``-= Name =-``, what can be dropped is carried, a long reply to a
-command that only informs is worth noting down.
+A `Memory` holds the player's history of one episode. It turns observations into `Situation`s by conventions that text
+games share: a line ``-= Name =-`` begins the description of a room, objects that can be dropped are carried, and a long
+reply to a command that only gives information is kept as a note.
 """
 
 from __future__ import annotations
@@ -11,43 +11,43 @@ import re
 from dataclasses import dataclass, field
 
 ROOM_LINE = re.compile(r"^\s*-=\s*(?P<name>.+?)\s*=-\s*$", re.MULTILINE)
-_WAYS = (("north", "south"), ("east", "west"), ("up", "down"), ("left", "right"))
+_AXES = (("north", "south"), ("east", "west"), ("up", "down"), ("left", "right"))
 _ENDINGS = ("", "ward")
-OPPOSITE = {f"{a}{end}": f"{b}{end}" for way in _WAYS for a, b in (way, way[::-1]) for end in _ENDINGS}
+OPPOSITE = {f"{a}{end}": f"{b}{end}" for axis in _AXES for a, b in (axis, axis[::-1]) for end in _ENDINGS}
 INFORMING = ("examine", "read", "look", "inventory")
 NOTE_WORDS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the player saw and did so far, digested.
+    """Summary of what the player has seen and done so far.
 
     Parameters
     ----------
     goal
-        The task in words, as the game gives it.
+        The task in words, as the game states it.
     place, place_text
-        Name and last seen description of the room that the player is in.
+        Name and latest description of the current room.
     reply
-        What the last command answered, empty when it was the description of the place.
+        Reply to the last command; empty if it was a room description.
     last
         The last command, empty at the start.
     carried
-        Things that the player can drop, in the order the game lists them.
+        Objects that the player can drop, in the game's order.
     note
-        The longest thing read so far, e.g. a recipe.
+        The longest informative reply so far, e.g. a recipe.
     done_here
-        Commands given in this place so far, oldest first, each once.
+        Distinct commands given in this room so far, oldest first.
     done
-        Commands given anywhere so far.
+        Commands given in any room so far.
     fresh
-        Admissible commands that were not admissible one turn ago, except after moving.
+        Admissible commands that were not admissible one turn ago; empty after a change of room.
     back
-        The command that undoes the last move, empty if there was none.
+        The command that reverses the last change of room; empty if there is none.
     admissible
-        The commands that the game accepts now.
+        The commands that the game accepts in this turn.
     turn, max_turns
-        Commands given so far, and the limit.
+        Number of commands given so far, and the turn limit.
     """
 
     goal: str
@@ -68,7 +68,7 @@ class Situation:
 
 @dataclass
 class Memory:
-    """The player's history of one episode; `see` digests one observation into a `Situation`."""
+    """The player's history of one episode. Call `see` with every observation and `do` with every command."""
 
     goal: str
     max_turns: int
@@ -79,13 +79,13 @@ class Memory:
     last: str = ""
     done_at: dict[str, list[str]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
-    before: tuple[str, ...] = ()
+    last_admissible: tuple[str, ...] = ()
 
     def see(self, text: str, admissible: tuple[str, ...], turn: int) -> Situation:
-        """Take in what the last command answered and what can be done now."""
-        reply, moved = self._take_in(text.strip())
-        fresh = () if moved or not self.before else tuple(c for c in admissible if c not in set(self.before))
-        self.before = admissible
+        """Update the history with an observation and return the new situation."""
+        reply, moved = self._update(text.strip())
+        before, self.last_admissible = self.last_admissible, admissible
+        fresh = () if moved or not before else tuple(command for command in admissible if command not in before)
         return Situation(
             goal=self.goal,
             place=self.place,
@@ -104,15 +104,15 @@ class Memory:
         )
 
     def do(self, command: str) -> None:
-        """Remember that the player gave this command here."""
+        """Record that the player gave this command in the current room."""
         here = self.done_at.setdefault(self.place, [])
         if command not in here:
             here.append(command)
         self.done.add(command)
         self.last = command
 
-    def _take_in(self, text: str) -> tuple[str, bool]:
-        """Return the reply that is not a room description, and whether the player is in another room now."""
+    def _update(self, text: str) -> tuple[str, bool]:
+        """Update room and note; return the reply (empty for a room description) and whether the room changed."""
         room = ROOM_LINE.search(text)
         if room is None:
             if self.last.startswith(INFORMING) and len(text.split()) > max(NOTE_WORDS, len(self.note.split())):

@@ -1,24 +1,34 @@
-"""Policy versions: named by the hash of everything that decides how they play, described by a manifest."""
+"""Policy versions: each is named by a hash of base model, prompt and adapter, and described by a manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import VersionError
+from .errors import ConfigError, VersionError
 from .prompts import PROMPT_VERSION
+from .records.json_codec import from_stored, to_stored
+from .records.summary import GateRecord, Lesson
 
 Adapter = Mapping[str, NDArray[Any]]
 
 
 def policy_version(base: str, adapter: Adapter) -> str:
-    """Content hash of base model, prompt and adapter: 16 hexadecimal digits."""
+    """Return the hash of base model, prompt and adapter that names a version, 16 hexadecimal digits.
+
+    Parameters
+    ----------
+    base
+        Digest of the base model.
+    adapter
+        Weights by name.
+    """
     digest = hashlib.sha256(f"{base} {PROMPT_VERSION}".encode())
     for name, array in sorted(adapter.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
@@ -27,24 +37,24 @@ def policy_version(base: str, adapter: Adapter) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a version is, where it comes from and why it was promoted.
+    """Metadata of a version: its identity, its origin, and the gate's results.
 
     Parameters
     ----------
     version, parent
-        Content hashes of this policy and of the one it was distilled from; the first version has no parent.
+        Names of this version and of the one it was distilled from; empty parent for the first version.
     base
         Digest of the base model.
     cycle
-        The cycle that made it; 0 for the warm start.
+        The cycle that produced it; 0 for the warm start.
     codec
         Codec of the context that was distilled.
     lessons
-        That context in words: tactic, weight and support.
+        The distilled context in words: tactic, weight and support.
     cohort
-        Clients whose vectors were in the aggregate.
+        Number of clients whose vectors were in the aggregate.
     gate
-        Results on the gate's games.
+        Results on the gate's games; None for a version that passed no gate.
     """
 
     version: str
@@ -52,42 +62,44 @@ class Manifest:
     base: str
     cycle: int
     codec: str
-    lessons: tuple[Mapping[str, Any], ...]
+    lessons: tuple[Lesson, ...]
     cohort: int
-    gate: Mapping[str, Any]
+    gate: GateRecord | None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True)
+        return json.dumps(to_stored(self), indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote, in this schema or an earlier one.
 
         Raises
         ------
         VersionError
-            If fields are missing, unknown or of the wrong kind.
+            If the schema is newer, or fields are missing, unknown or of another type.
         """
+        remedy = "export the version again"
         try:
-            fields = json.loads(text)
-            manifest = cls(**{**fields, "lessons": tuple(fields["lessons"])})
-        except (TypeError, KeyError, ValueError, RecursionError) as error:
-            raise VersionError(f"this manifest cannot be read: {error}; export the version again") from error
-        if not isinstance(manifest.cycle, int) or not isinstance(manifest.version, str):
-            raise VersionError("this manifest names no version and cycle; export the version again")
-        return manifest
+            table = json.loads(text)
+            if isinstance(table, dict) and table.get("gate") == {}:  # in schema 1, a version that passed no gate
+                table["gate"] = None
+            return from_stored(cls, table, "this manifest", remedy)
+        except ConfigError as error:
+            raise VersionError(str(error)) from error
+        except (ValueError, RecursionError) as error:
+            raise VersionError(f"this manifest cannot be read: {error}; {remedy}") from error
 
     def check(self, adapter: Adapter) -> None:
-        """Refuse weights that are not this version's.
+        """Check that an adapter is the one of this version.
 
         Raises
         ------
         VersionError
             If base, prompt and weights do not hash to `version`.
         """
-        made = policy_version(self.base, adapter)
-        if made != self.version:
+        actual = policy_version(self.base, adapter)
+        if actual != self.version:
             raise VersionError(
-                f"the manifest says version {self.version}, but base, prompt and weights here make {made}: "
+                f"the manifest says version {self.version}, but base, prompt and weights here hash to {actual}: "
                 "the adapter was changed, or it was made for another prompt; fetch it again"
             )

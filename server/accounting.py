@@ -1,8 +1,8 @@
-"""What noise costs: epsilon from a noise multiplier, and back, by Flower's accountant of Renyi differential privacy.
+"""Privacy accounting: epsilon from a noise multiplier, and back, with Flower's RDP accountant.
 
-Neighbouring fleets differ in one device, which is there or not. Every release draws each device with the same chance,
-independently (Poisson sampling); the guarantee with that chance holds against whoever sees models and aggregates, but
-not who took part. Against the server, which does see it, `sample` is the whole `population`.
+The adjacency relation is add-or-remove one device. Every release draws each device independently with the same
+probability (Poisson sampling). Amplification by sampling holds against an adversary who sees models and aggregates but
+not who took part. The server sees who takes part: for epsilon against the server, `sample` equals `population`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ HALVINGS = 40
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Releases of one kind.
+    """One release of a noisy sum, as the accountant sees it.
 
     Parameters
     ----------
     noise_multiplier
         Standard deviation of the noise, in clipping norms.
-    sample, population
-        Devices that are drawn on average, and out of how many.
+    sample
+        Mean number of devices that are drawn.
+    population
+        Number of devices from which they are drawn.
     """
 
     noise_multiplier: float
@@ -38,7 +40,7 @@ class Release:
 
 
 def epsilon_of(release: Release, count: int, delta: float) -> float:
-    """Epsilon of some releases at a delta."""
+    """Return the epsilon of `count` such releases at a delta."""
     with _quiet():
         accountant = _accountant(release, delta)
         accountant.compose(_event(release), count)
@@ -47,12 +49,12 @@ def epsilon_of(release: Release, count: int, delta: float) -> float:
 
 @lru_cache(maxsize=64)
 def multiplier_for(epsilon: float, delta: float, sample: int, population: int, releases: int) -> float:
-    """Smallest noise multiplier that keeps some releases within a budget.
+    """Return the smallest noise multiplier that keeps a number of releases within (epsilon, delta), by bisection.
 
     Raises
     ------
     PrivacyError
-        If none does.
+        If no noise multiplier up to `LARGEST_MULTIPLIER` does.
     """
     low, high = 0.0, LARGEST_MULTIPLIER
     if epsilon_of(Release(high, sample, population), releases, delta) > epsilon:
@@ -70,9 +72,9 @@ def multiplier_for(epsilon: float, delta: float, sample: int, population: int, r
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library from taking over the process's log, and from warning of every order that does not converge.
+    """Undo the accounting library's changes to the root logger, and silence its warnings.
 
-    It leaves such orders out, which is safe.
+    It warns of every Renyi order that does not converge. It leaves such orders out, which only raises epsilon.
     """
     root, absl = logging.getLogger(), logging.getLogger("absl")
     handlers, level = list(root.handlers), absl.level

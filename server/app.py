@@ -4,36 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from ..codecs.codec import check_codec
-from ..codecs.encoder import Encoder, SaysWords
-from ..games.store import cache_folder
+from ..codecs.encoder import Encoder, SendsWords
+from ..games.cache import cache_folder
 from ..policies.backend import load_backend
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
-from ..protocol.fleet.membership import keys_folder
-from ..strategies.consolidator import Consolidator
+from ..protocol.fleet.membership import RunMode, keys_folder
+from ..protocol.records.events import Listener, RunFinished
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import build_strategy, load_strategy
 from ..strategies.secure_mean import SecureMean
-from .cycle import Cycles
+from .cycle.public_games import PublicGames
+from .cycle.run import Run
+from .cycle.server import CycleServer
 from .events import EventLog
-from .exchanges import spec_of
 from .fleet import make_fleet
 from .game_plan import GamePlan
-from .learner import Learner
+from .gate import Gate, PublicGate
 from .learner_registry import make_learner
 from .safeguards import RunSafeguards
 
-Listener = Callable[[dict[str, Any]], None]
+MakeGate = Callable[[PublicGames], Gate]
 
 
-def run(grid: Grid, config: RunConfig, cache: Path, listener: Listener | None = None, engine: str = "") -> None:
+def run(
+    grid: Grid,
+    config: RunConfig,
+    cache: Path,
+    listener: Listener | None = None,
+    engine: str = "",
+    make_gate: MakeGate = PublicGate,
+) -> None:
     """Run every cycle of a run.
 
     Parameters
@@ -48,25 +54,35 @@ def run(grid: Grid, config: RunConfig, cache: Path, listener: Listener | None = 
         Called with every event as it happens.
     engine
         What the summary says about where the clients ran; by default the name of the grid's class.
+    make_gate
+        Builds what decides whether a context is distilled and a candidate promoted.
 
     Raises
     ------
     ConfigError
         If the run cannot be what its configuration says.
     """
-    strategy_class, plan, learner = check(config, cache)
-    if not config.privacy.keys:  # a simulation: the fleet is made with the run
+    strategy, server = prepare(config, cache, listener, engine or type(grid).__name__, make_gate)
+    if RunMode.of(config) is RunMode.SIMULATION:  # a deployment's keys exist before its runs
         make_fleet(keys_folder(config), config.clients)
-    with EventLog(Path(config.out) / "events.jsonl", listener) as log:
-        secure = issubclass(strategy_class, SecureMean)
-        cycles = Cycles(config, plan, learner, log, cache, engine or type(grid).__name__, secure)
-        strategy = build_strategy(config.strategy, cycles, config.seed)
+    with server.run.log as log:
         strategy.start(grid, num_rounds=config.cycles)
-        log.emit("run_finished", summary="summary.json")
+        log.emit(RunFinished(summary="summary.json"))
 
 
-def check(config: RunConfig, cache: Path) -> tuple[type[ExperienceStrategy], GamePlan, Learner]:
-    """Build what a run needs without doing any of its work, or refuse.
+def check(config: RunConfig, cache: Path) -> None:
+    """Refuse a run that cannot be what its configuration says, before any work; raises as `prepare` does."""
+    prepare(config, cache)
+
+
+def prepare(
+    config: RunConfig,
+    cache: Path,
+    listener: Listener | None = None,
+    engine: str = "",
+    make_gate: MakeGate = PublicGate,
+) -> tuple[ExperienceStrategy, CycleServer]:
+    """Build the parts of a run, and do none of its work.
 
     Raises
     ------
@@ -77,26 +93,30 @@ def check(config: RunConfig, cache: Path) -> tuple[type[ExperienceStrategy], Gam
     """
     if not config.out or not Path(config.out).is_absolute():
         raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
-    abilities = load_backend(config.policy.backend).abilities
-    encoder, plan = check_codec(config, abilities).encoder, GamePlan.of(config)
-    strategy = load_strategy(config.strategy.name)
-    _check_words(config, encoder, strategy)
-    if config.privacy.mechanism not in strategy.mechanisms:
+    codec, plan = check_codec(config, load_backend(config.policy.backend).abilities), GamePlan.of(config)
+    kind = load_strategy(config.strategy.name)
+    _check_words(config, codec.encoder, kind)
+    if config.privacy.mechanism not in kind.mechanisms:
         raise ConfigError(
             f"privacy.mechanism {config.privacy.mechanism!r} and strategy {config.strategy.name!r} do not go together: "
-            f"it works with {', '.join(sorted(strategy.mechanisms))}; 'distributed' noise needs 'secure-mean', "
+            f"it works with {', '.join(sorted(kind.mechanisms))}; 'distributed' noise needs 'secure-mean', "
             "'central' noise 'central-mean' and 'local' noise 'local-mean'"
         )
-    # Until the run starts, safeguards are all that there is to ask.
-    unborn = cast(Consolidator, SimpleNamespace(safeguards=RunSafeguards(config)))
-    build_strategy(config.strategy, unborn, config.seed).check(spec_of(config, encoder, plan, ""))
-    return strategy, plan, make_learner(config, cache)
+    parts = Run(
+        config, plan, codec, make_learner(config, cache), make_gate(PublicGames(plan, cache)),
+        RunSafeguards(config), EventLog(Path(config.out) / "events.jsonl", listener), cache, engine,
+        secure=issubclass(kind, SecureMean),
+    )  # fmt: skip
+    server = CycleServer(parts)
+    strategy = build_strategy(config.strategy, server, config.seed)
+    strategy.check(parts.spec(""))
+    return strategy, server
 
 
 def _check_words(config: RunConfig, encoder: Encoder, strategy: type[ExperienceStrategy]) -> None:
     """Refuse words that a run does not allow, or that would get lost on their way."""
     name = config.codec.name
-    if not isinstance(encoder, SaysWords):
+    if not isinstance(encoder, SendsWords):
         if config.privacy.allow_plaintext:
             raise ConfigError(f"codec.name {name!r} sends no words: leave privacy.allow-plaintext out")
         return

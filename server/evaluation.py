@@ -4,36 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from ..games.player import Advance, play_episodes
 from ..policies.policy import Policy
 from ..protocol.play import GameSpec, Trajectory
+from ..protocol.records.summary import Stats
 
 Z95 = 1.959964
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Results over some episodes. Rates and scores are fractions; `low` and `high` bound the win rate at 95 %.
-
-    `turns_per_win` and `tokens_per_win` are all turns and all prompt and command tokens of the episodes, lost ones
-    included, over the number of wins; None when nothing was won. `response_tokens` is the mean length of what was
-    written in a turn, and `invalid` the share of turns in which that was no command; both are zero where commands are
-    walked as a tree.
-    """
-
-    win_rate: float
-    low: float
-    high: float
-    episodes: int
-    score: float
-    turns_per_win: float | None
-    tokens_per_win: float | None
-    response_tokens: float
-    invalid: float
 
 
 def summarise(trajectories: Sequence[Trajectory]) -> Stats:
@@ -72,7 +51,7 @@ def play_and_summarise(
     return by_family(play_episodes(policy, games, streams, cache, advance))
 
 
-def wilson(wins: int, episodes: int) -> tuple[float, float]:
+def wilson(wins: float, episodes: int) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927): stays inside 0 and 1, and is not empty at either end."""
     p, z2 = wins / episodes, Z95**2
     centre = p + z2 / (2 * episodes)

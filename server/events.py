@@ -1,7 +1,7 @@
-"""The log of a run: one JSON object a line in ``events.jsonl``, and a listener that hears the same while it runs.
+"""The log of a run: one event a line in ``events.jsonl``, and a listener that is given the same events.
 
-Only the events and fields in `FIELDS` can be written, so that no text of any game finds its way into a log.
-Imports the standard library only: views and reports read logs without loading a model.
+Only the events of `fedoel.protocol.records.events` can be written, so that no text of any game finds its way into a
+log. Imports the standard library only: views and reports read logs without loading a model.
 """
 
 from __future__ import annotations
@@ -10,39 +10,34 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from os import PathLike, fspath
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from types import TracebackType
+from typing import Self
 
-from ..protocol.errors import ConfigError, FedoelError
+from ..protocol.errors import ConfigError, FedoelError, RecordError
+from ..protocol.records.events import (
+    Event,
+    Listener,
+    PhaseFinished,
+    PhaseProgress,
+    PhaseStarted,
+    event_from_json,
+    event_to_json,
+)
+from ..protocol.records.json_codec import KEY, SCHEMA
 
-Event = dict[str, Any]
-Listener = Callable[[Event], None]
 Advance = Callable[..., None]
 
-PROGRESS_EVERY = 0.3
-FIELDS = MappingProxyType(
-    {
-        "run_started": {"scenario", "seed", "engine", "clients", "cycles", "config"},
-        "phase_started": {"cycle", "phase", "total"},
-        "phase_progress": {"cycle", "phase", "done", "total"},
-        "phase_finished": {"cycle", "phase", "seconds"},
-        "traffic": {"cycle", "uplink_bytes", "downlink_bytes", "accepted", "refused"},
-        "lessons": {"cycle", "lessons"},
-        "decision": {"cycle", "decision", "reason", "version"},
-        "cycle_finished": {"cycle", "entry"},
-        "run_finished": {"summary"},
-    }
-)
+PROGRESS_EVERY = 0.3  # seconds
 FIRST_PHASES = ("model", "games", "warm-start", "floors", "evaluate")
 CYCLE_PHASES = ("rehearsal", "collect", "context", "teacher", "distil", "gate", "evaluate")
 
 
 class EventLog:
-    """Appends events to a file and tells a listener; opened on an older log, it goes on where that one stopped.
+    """Appends events to a file and tells a listener, inside a ``with`` block; an older log is continued.
 
     Parameters
     ----------
@@ -57,48 +52,42 @@ class EventLog:
     def __init__(
         self, path: Path, listener: Listener | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            earlier = _mend(path)
-            # One unbuffered write a line: a killed process loses at most the line that it was writing.
-            self._file = path.open("ab", buffering=0)
-        except OSError as error:
-            raise FedoelError(f"cannot write to {path}: {error.strerror}; choose another folder") from error
-        self._listener = listener
-        self._clock = clock
-        self._zero = clock() - (earlier[-1]["t"] if earlier else 0.0)
+        self.path, self._listener, self._clock = path, listener, clock
 
     def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            earlier = _mend(self.path)
+            # One unbuffered write a line: a killed process loses at most the line that it was writing.
+            self._file = self.path.open("ab", buffering=0)
+        except OSError as error:
+            raise FedoelError(f"cannot write to {self.path}: {error.strerror}; choose another folder") from error
+        self._zero = self._clock() - (earlier[-1].t if earlier else 0.0)
+        self._schema = {} if earlier else {KEY: SCHEMA}  # stands in the first line of a log
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; nothing can be written any more."""
         self._file.close()
 
-    def emit(self, event: str, **fields: Any) -> None:
+    def emit(self, event: Event) -> None:
         """Write one event, with the seconds `t` that the run has taken so far.
 
         Raises
         ------
         ValueError
-            If the event or one of its fields is not in `FIELDS`, or one is missing, or a number is not finite.
+            If a field is of another type than its event says, or a number is not finite.
         FedoelError
             If the disk refuses it. A line that is there in part is cut off when the log is opened again.
         """
-        if set(fields) != FIELDS.get(event):
-            raise ValueError(f"event {event!r} with fields {sorted(fields)}: not one of {dict(FIELDS)}")
-        line = json.dumps(
-            {"event": event, "t": round(self._clock() - self._zero, 3), **fields}, default=_plain, allow_nan=False
-        )
+        stamped = replace(event, t=round(self._clock() - self._zero, 3))
+        line = json.dumps({**event_to_json(stamped), **self._schema}, allow_nan=False)
+        written = event_from_json(json.loads(line), "this event")
         self._write(line.encode() + b"\n")
+        self._schema = {}
         if self._listener is not None:
-            # The listener hears what a reader of the file would read, not the caller's own objects.
-            self._listener(json.loads(line))
+            self._listener(written)
 
     def _write(self, line: bytes) -> None:
         try:
@@ -118,7 +107,7 @@ class EventLog:
         callable
             ``advance(n=1)``, to be called when `n` more of `total` are done; it logs a few times a second.
         """
-        self.emit("phase_started", cycle=cycle, phase=name, total=total)
+        self.emit(PhaseStarted(cycle=cycle, phase=name, total=total))
         began = said = self._clock()
         done = 0
 
@@ -127,13 +116,13 @@ class EventLog:
             done += n
             if (now := self._clock()) - said >= PROGRESS_EVERY:
                 said = now
-                self.emit("phase_progress", cycle=cycle, phase=name, done=done, total=total)
+                self.emit(PhaseProgress(cycle=cycle, phase=name, done=done, total=total))
 
         yield advance
-        self.emit("phase_finished", cycle=cycle, phase=name, seconds=round(self._clock() - began, 3))
+        self.emit(PhaseFinished(cycle=cycle, phase=name, seconds=round(self._clock() - began, 3)))
 
 
-def follow(file: Path) -> Iterator[dict[str, Any] | None]:
+def follow(file: Path) -> Iterator[Event | None]:
     """Yield the events that are appended to a file from now on, and None whenever there are no more yet."""
     position, rest = file.stat().st_size if file.exists() else 0, b""
     while True:
@@ -143,7 +132,7 @@ def follow(file: Path) -> Iterator[dict[str, Any] | None]:
                 *lines, rest = (rest + stream.read()).split(b"\n")
                 position = stream.tell()
             for line in lines:
-                yield json.loads(line)
+                yield _parse(line, file)
         yield None
 
 
@@ -153,7 +142,7 @@ def read_events(path: Path) -> list[Event]:
     Raises
     ------
     ConfigError
-        If there is no such file, or a line other than the last is not an event.
+        If there is no such file, it is of a newer schema, or a line other than the last is not an event.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -161,7 +150,7 @@ def read_events(path: Path) -> list[Event]:
         raise ConfigError(f"cannot read the event log {path}: {error.strerror}; give the folder of a run") from error
     events = []
     for number, line in enumerate(lines, 1):
-        event = _parse(line)
+        event = _parse(line, f"{path}, line {number}")
         if event is not None:
             events.append(event)
         elif line and number < len(lines):
@@ -169,17 +158,23 @@ def read_events(path: Path) -> list[Event]:
     return events
 
 
-def seconds_by_phase(events: Iterable[Mapping[str, Any]], cycle: int) -> dict[str, float]:
+def seconds_by_phase(events: Iterable[Event], cycle: int) -> dict[str, float]:
     """Return how long each finished phase of a cycle took; of a phase that was repeated, the last time counts."""
-    return {e["phase"]: e["seconds"] for e in events if e["event"] == "phase_finished" and e["cycle"] == cycle}
+    return {e.phase: e.seconds for e in events if isinstance(e, PhaseFinished) and e.cycle == cycle}
 
 
-def _parse(line: bytes) -> Event | None:
+def _parse(line: bytes, source: object) -> Event | None:
+    """Read a line; None if it is not the whole of an event."""
     try:
-        event = json.loads(line)
+        table = json.loads(line)
     except ValueError:
         return None
-    return event if isinstance(event, dict) and {"event", "t"} <= event.keys() else None
+    if not isinstance(table, dict) or not {"event", "t"} <= table.keys():
+        return None
+    try:
+        return event_from_json(table, source)
+    except RecordError as error:
+        raise ConfigError(f"{source}: {error}; restore the file or run the scenario again") from error
 
 
 def _mend(path: Path) -> list[Event]:
@@ -190,18 +185,9 @@ def _mend(path: Path) -> list[Event]:
     whole, newline, tail = content.rpartition(b"\n")
     if tail:
         # In place, without a copy: this has to work on a full disk too.
-        if _parse(tail):
+        if _parse(tail, path):
             with path.open("ab") as file:
                 file.write(b"\n")
         else:
             os.truncate(path, len(whole) + len(newline))
     return read_events(path)
-
-
-def _plain(value: Any) -> Any:
-    """Say a numpy scalar or a path in JSON."""
-    if isinstance(value, PathLike):
-        return fspath(value)
-    if callable(item := getattr(value, "item", None)):
-        return item()
-    raise TypeError(f"{type(value).__name__} cannot be logged: give numbers, text, lists and dictionaries")

@@ -1,6 +1,7 @@
-"""Export: a version as other tools load it, with a model card. Only of a manifest that verifies.
+"""Export of a verified version, with a model card, in formats that other tools load.
 
-``peft`` is a folder for plain peft, ``gguf-lora`` an adapter for plain llama.cpp, ``gguf-merged`` a whole model for it.
+``peft`` is a folder for peft, ``gguf-lora`` an adapter file for llama.cpp, and ``gguf-merged`` a complete model file
+for llama.cpp.
 """
 
 from __future__ import annotations
@@ -18,29 +19,31 @@ from ..policies.model_files import find_model, model_digest
 from ..protocol.errors import ConfigError, ModelError, VersionError
 from ..protocol.fleet.membership import FLEET_KEY
 from ..protocol.host.files import write_whole
+from ..protocol.records.json_codec import to_json
 from ..protocol.versions import Manifest
 from .gguf_merge import KINDS, heads_in, merge
 from .learner import Adapter
 from .model_card import PRIVACY_CARDS, model_card
 from .registry import MANIFEST, SIGNATURE, WEIGHTS, load_adapter
+from .summary import NAME, read_summary
 
 ADAPTER_CONFIG, CARD = "adapter_config.json", "README.md"
 FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"peft": ("f32",), "gguf-lora": ("f16", "f32"), "gguf-merged": KINDS}
 )
-"""What can be exported, and in which kinds of numbers; the first is the default."""
+"""Number types that each format can be written in; the first is the default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A version that verifies, and what lies around it.
+    """A verified version to export.
 
     Parameters
     ----------
     folder
-        Of the version; its run is two levels up.
+        The version's folder; its run's folder is two levels up.
     signed
-        Whether its manifest's signature was checked: only where the fleet's public key is at hand.
+        Whether the manifest's signature was verified, which needs the fleet's public key.
     """
 
     folder: Path
@@ -50,16 +53,15 @@ class Source:
 
     @property
     def run(self) -> Path:
-        """Folder of the run that made the version."""
+        """The folder of the run that made the version."""
         return self.folder.absolute().parent.parent
 
     def promise(self) -> Mapping[str, Any]:
-        """Read what the run promised its devices, if its summary is there."""
-        path = self.run / "summary.json"
-        if not path.exists():
+        """Read the privacy terms of the run from its summary; empty if there is no summary."""
+        if not (self.run / NAME).exists():
             return {}
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        return {**summary["privacy"], "plaintext": summary.get("plaintext", False)}
+        summary = read_summary(self.run)
+        return {**to_json(summary.privacy), "plaintext": summary.plaintext}
 
 
 def export(folder: Path, to: str, quantise: str, base: str, out: Path) -> Path:
@@ -67,45 +69,49 @@ def export(folder: Path, to: str, quantise: str, base: str, out: Path) -> Path:
 
     Parameters
     ----------
-    to, quantise
-        One of `FORMATS`, and one of its kinds; without a kind, the first.
+    to
+        A format in `FORMATS`.
+    quantise
+        A number type of that format; empty for the default.
     base
-        The base model as ``policy.base`` names it.
+        The base model, as in ``policy.base``.
     out
-        Must be empty or not there.
+        A folder that is empty or does not exist.
 
     Raises
     ------
     VersionError
-        If manifest, weights and signature do not hold together.
+        If weights or signature do not match the manifest.
     ModelError
-        If the base model is another than the version's, or the format cannot be made of it.
+        If this is not the version's base model, or cannot be written in this format.
     ConfigError
-        If the folder is not empty, or format and kind do not go together.
+        If the folder is not empty, or the format does not have this number type.
     """
-    kind = quantise or FORMATS[to][0]
-    if kind not in FORMATS[to]:
-        raise ConfigError(f"--to {to} can be written as {' or '.join(FORMATS[to])}, not as {kind}")
+    number_type = quantise or FORMATS[to][0]
+    if number_type not in FORMATS[to]:
+        raise ConfigError(f"--to {to} can be written as {' or '.join(FORMATS[to])}, not as {number_type}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not empty: choose another folder with --out")
     source = verified(folder)
     model = checked_base(base, source.manifest)
-    WRITERS[to](source, model, kind, out)
+    WRITERS[to](source, model, number_type, out)
     for path in (folder / MANIFEST, folder / SIGNATURE, *(source.run / name for name in PRIVACY_CARDS)):
         if path.exists():
             write_whole(out / path.name, path.read_bytes())
-    page = model_card(source.manifest, to, kind, model.name, source.signed, source.promise(), out)
+    page = model_card(source.manifest, to, number_type, model.name, source.signed, source.promise(), out)
     write_whole(out / CARD, page.encode())
     return out
 
 
 def verified(folder: Path, fleet_key: bytes | None = None) -> Source:
-    """Read a version whose manifest holds; its signature is checked if a key is given or lies with its run.
+    """Read a version and verify it against its manifest.
+
+    The signature is verified if a key is given or is found in the run's folder.
 
     Raises
     ------
     VersionError
-        If it does not hold, or there is none.
+        If there is no manifest, verification fails, or the version has no language model.
     """
     if not (folder / MANIFEST).exists():
         raise VersionError(f"{folder} has no {MANIFEST}: give the folder of a version, RUN/versions/VERSION")
@@ -115,43 +121,43 @@ def verified(folder: Path, fleet_key: bytes | None = None) -> Source:
     _, adapter = load_adapter(folder, fleet_key)
     manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
     if "weights" in adapter:
-        raise VersionError(f"version {manifest.version} has no language model: it is a table of tactics, in {folder}")
+        raise VersionError(f"version {manifest.version} in {folder} has no language model: it is a table of tactics")
     return Source(folder, manifest, adapter, fleet_key is not None)
 
 
 def checked_base(base: str, manifest: Manifest) -> Path:
-    """Find the base model, and refuse another than the version's."""
+    """Find the base model; raises `ModelError` if it is not the version's."""
     model = find_model(base)
-    # A policy that writes freely has the style of its prompt behind the digest.
+    # For free decoding, the manifest appends the style of the prompt to the digest.
     if model_digest(model) != manifest.base.partition(" ")[0]:
         raise ModelError(f"{model} is not the base of version {manifest.version}: name the right one with --base")
     return model
 
 
-def _write_peft(source: Source, model: Path, kind: str, out: Path) -> None:
-    """Copy weights and configuration; the path of the base model here means nothing elsewhere."""
+def _write_peft(source: Source, model: Path, number_type: str, out: Path) -> None:
+    """Copy weights and configuration, with the base model's name in place of its local path."""
     config = json.loads((source.folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     write_whole(out / ADAPTER_CONFIG, json.dumps({**config, "base_model_name_or_path": model.name}, indent=2).encode())
     shutil.copyfile(source.folder / WEIGHTS, out / WEIGHTS)
 
 
-def _write_lora(source: Source, model: Path, kind: str, out: Path) -> None:
-    write_gguf_lora(out / "adapter.gguf", source.adapter, heads_of(model), half=kind == "f16")
+def _write_lora(source: Source, model: Path, number_type: str, out: Path) -> None:
+    write_gguf_lora(out / "adapter.gguf", source.adapter, heads_of(model), half=number_type == "f16")
 
 
-def _write_merged(source: Source, model: Path, kind: str, out: Path) -> None:
+def _write_merged(source: Source, model: Path, number_type: str, out: Path) -> None:
     if model.is_dir():
         raise ModelError(f"--to gguf-merged needs a GGUF file as base, but {model} is a folder: merge it with peft")
-    merge(model, source.adapter, out / "model.gguf", kind)
+    merge(model, source.adapter, out / "model.gguf", number_type)
 
 
 def heads_of(model: Path) -> Heads:
-    """Count the heads of a model, in a GGUF file or a Hugging Face folder."""
+    """Return the numbers of attention heads of a GGUF file or a Hugging Face folder."""
     if not model.is_dir():
         return heads_in(model)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") != "llama":
-        raise ModelError(f"{model} is a {config.get('model_type')}: adapters of Llamas only can be written as GGUF")
+        raise ModelError(f"{model} is a {config.get('model_type')}: only Llama adapters can be written as GGUF")
     heads = int(config["num_attention_heads"])
     return Heads(heads, int(config.get("num_key_value_heads", heads)))
 

@@ -1,4 +1,7 @@
-"""Keys of a fleet: made once, for a simulation all in one folder; a deployment knows its devices' public keys only."""
+"""Keys of a fleet, made once: the owner's key pair and the signed list of members.
+
+In a simulation, the folder also holds the devices' private keys; in a deployment, only their public keys.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ..protocol.errors import ConfigError
 from ..protocol.fleet.members import sign_members
 from ..protocol.fleet.membership import FLEET_KEY, MEMBERS, device_key, load_members
-from ..protocol.host.files import write_whole
+from ..protocol.host.files import replace_file, write_whole
 from ..protocol.host.secret_file import write_secret
 
 OWNER_KEY, SERIAL = "fleet.key", "fleet.serial"
 
 
 def make_fleet(folder: Path, clients: int) -> None:
-    """Make the keys of a whole fleet; a folder that has them already is left as it is.
+    """Make the keys of a simulated fleet, unless the folder has them already.
 
     Raises
     ------
     ConfigError
         If the folder cannot be written.
     """
-    if (folder / MEMBERS).exists():  # written last
+    if (folder / MEMBERS).exists():  # the file that is written last
         return
     devices = [Ed25519PrivateKey.generate() for _ in range(clients)]
     try:
@@ -32,46 +35,46 @@ def make_fleet(folder: Path, clients: int) -> None:
         for client, device in enumerate(devices):
             write_secret(folder / device_key(client), device.private_bytes_raw().hex())
     except OSError as error:
-        raise ConfigError(f"keys cannot be kept in {folder}: {error.strerror}; choose another folder") from error
+        raise ConfigError(f"cannot write keys to {folder}: {error.strerror}; choose another folder") from error
     make_owner(folder, [device.public_key().public_bytes_raw() for device in devices])
 
 
 def make_owner(folder: Path, members: Sequence[bytes] = ()) -> None:
-    """Make the fleet's own key, and its first list of members; raises as `make_fleet` does."""
+    """Make the key pair of the fleet's owner, and the first list of members; raises as `make_fleet` does."""
     owner = Ed25519PrivateKey.generate()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_secret(folder / OWNER_KEY, owner.private_bytes_raw().hex())
-        (folder / FLEET_KEY).write_text(owner.public_key().public_bytes_raw().hex(), encoding="ascii")
+        replace_file(folder / FLEET_KEY, owner.public_key().public_bytes_raw().hex())
     except OSError as error:
-        raise ConfigError(f"keys cannot be kept in {folder}: {error.strerror}; choose another folder") from error
+        raise ConfigError(f"cannot write keys to {folder}: {error.strerror}; choose another folder") from error
     publish_members(folder, members)
 
 
 def publish_members(folder: Path, members: Sequence[bytes]) -> None:
-    """Sign a list of members that replaces every one before it, and put it in place whole."""
+    """Sign a list of members, which replaces all earlier ones, and write it atomically."""
     number = load_members(folder)[0].number + 1 if (folder / MEMBERS).exists() else 1
-    write_whole(folder / MEMBERS, sign_members(owner_key(folder), number, members).encode())
+    write_whole(folder / MEMBERS, sign_members(owner_key(folder), number, members))
 
 
 def owner_key(folder: Path) -> Ed25519PrivateKey:
-    """Read the key that signs for the fleet.
+    """Read the private key of the fleet's owner.
 
     Raises
     ------
     ConfigError
-        If it is not there.
+        If it is missing or malformed.
     """
     path = folder / OWNER_KEY
     try:
         return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text(encoding="ascii")))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} holds no key ({error}); put the fleet's key there") from error
+        raise ConfigError(f"{path} holds no key ({error}): put the fleet's key there") from error
 
 
 def next_serial(folder: Path) -> int:
-    """Number the next request: larger than every one before, whatever has crashed in between."""
+    """Return the serial number of the next request, which increases strictly, also over crashes."""
     path = folder / SERIAL
     serial = int(path.read_text(encoding="ascii")) + 1 if path.exists() else 1
-    write_whole(path, str(serial).encode())
+    write_whole(path, str(serial))
     return serial

@@ -1,4 +1,4 @@
-"""Floors and ceilings: what play is worth without learning, on the same held-out games."""
+"""Reference policies on the held-out games: random play, a heuristic of the family, and the walkthrough."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ RANDOM_REPEATS = 3
 
 
 def play_floors(games: Games, streams: Sequence[int], cache: Path, advance: Advance) -> dict[str, list[Trajectory]]:
-    """Play the games at random (several times each, it is cheap), by rules written for the family, and by the book.
+    """Play every game at random, several times to reduce the variance, by the family's heuristic, and by walkthrough.
 
-    Games that are renamed are played in their own words: chance does not read, and the rules know all words.
+    Renamed games are played with their original words, which changes nothing for these policies.
     """
     played: dict[str, list[Trajectory]] = {"random": [], "heuristic": [], "walkthrough": []}
     for (spec, seed), stream in zip([(unrenamed(spec), seed) for spec, seed in games], streams, strict=True):

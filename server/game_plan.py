@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..games.assignment import amounts, mixes
+from ..codecs.encoder import Encoder
 from ..games.families import settings_of
+from ..games.partition import games_per_client, mixtures
 from ..games.splits import Split, assert_disjoint, for_split, game_seed
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
+from ..protocol.experience import VectorSpec
 from ..protocol.play import GameSpec, specs_from_text
 
 GameId = tuple[GameSpec, int]
@@ -49,9 +51,9 @@ class GamePlan:
         if not specs or len(set(families)) < len(families):
             raise ConfigError(f"games.families must name at least one game, each family once, not {families}")
         games = config.games
-        most = max(amounts(games.per_client, config.clients, games.amounts, config.seed))
+        most = max(games_per_client(games.per_client, config.clients, games.amounts, config.seed))
         game_seed(Split.PRIVATE, (config.cycles + 1) * most - 1, config.clients - 1)
-        mixes(specs, config.clients, games.partition, config.seed)
+        mixtures(specs, config.clients, games.partition, config.seed)
         plan = cls(
             specs,
             _games(specs, Split.REHEARSAL, games.rehearsal),
@@ -75,6 +77,13 @@ class GamePlan:
     @property
     def horizon(self) -> int:
         return max(spec.max_turns for spec in self.specs)
+
+    def vector_spec(self, config: RunConfig, encoder: Encoder, version: str) -> VectorSpec:
+        """Return the vector that the run asks for about a policy version."""
+        return VectorSpec(
+            encoder.name, encoder.dimension, encoder.vocabulary, version, self.families, self.horizon,
+            config.codec.clipping_norm, config.codec.fisher_norm,
+        )  # fmt: skip
 
     def streams(self, purpose: str, count: int, cycle: int = 0) -> list[int]:
         """One seed of a random stream an episode; policies that are compared share purpose and cycle."""

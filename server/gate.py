@@ -1,7 +1,7 @@
 """The gate: distil only a context that helps, promote only a candidate that does not lose.
 
-Both decisions compare two policies on the same public games with the same random streams, episode by episode. What is
-compared is the *merit* of an episode: the score it reached, plus one for a win, minus one for a loss.
+Both decisions compare two policies on the same games with the same random streams, episode by episode. What is compared
+is the *merit* of an episode: the score it reached, plus one for a win, minus one for a loss.
 """
 
 from __future__ import annotations
@@ -9,12 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..games.player import Advance
 from ..protocol.play import Trajectory
+from ..protocol.records.summary import Stats
+from .cycle.contender import Contender
+from .cycle.public_games import PublicGames
+from .evaluation import summarise
 
 # Standard errors that a fall may have and still count as noise. One of three families falls by more than one of them
 # in two cases out of five although nothing has changed, so a single family has to fall by more.
@@ -53,6 +58,60 @@ class Verdict:
 
     passed: bool
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a gate has seen of a policy: merits episode by episode, and the results that the summary reports."""
+
+    trial: Trial
+    stats: Stats
+
+
+class Gate(Protocol):
+    """Decides what becomes of a context and of a candidate; where its evidence comes from is its own matter."""
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes a piece of evidence takes, to show progress by."""
+        ...
+
+    def evidence(self, contender: Contender, advance: Advance) -> Evidence:
+        """Try a policy."""
+        ...
+
+    def context_helps(self, current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
+        """Whether a context is worth distilling, given the version without and with it."""
+        ...
+
+    def candidate_holds(self, current: Trial, candidate: Trial) -> Verdict:
+        """Whether a candidate may replace the current version."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PublicGate:
+    """The gate of a server that has games: it plays public ones that nobody learns from."""
+
+    public: PublicGames
+
+    @property
+    def episodes(self) -> int:
+        """One of each gate game."""
+        return len(self.public.plan.gate)
+
+    def evidence(self, contender: Contender, advance: Advance) -> Evidence:
+        """Play the gate's games."""
+        played = self.public.rollouts(contender, self.public.plan.gate, "gate", advance)
+        return Evidence(Trial.of(played), summarise(played))
+
+    def context_helps(self, current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
+        """Ask for a higher mean merit: see the function of this name."""
+        return context_helps(current, teacher, choices)
+
+    def candidate_holds(self, current: Trial, candidate: Trial) -> Verdict:
+        """Ask for no fall beyond noise: see the function of this name."""
+        return candidate_holds(current, candidate)
 
 
 def context_helps(current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:

@@ -1,4 +1,4 @@
-"""What a run needs from whoever makes versions: a learner, what it is asked to fold in, and what comes of it."""
+"""The learner: the protocol by which a run makes versions, with the input and the result of a distillation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..codecs.context import TeacherContext
 from ..games.player import Advance
 from ..policies.policy import LogProbs, Policy
-from ..policies.several import Under
+from ..policies.routed import ApplyContext
 from ..protocol.play import Turn
 
 Adapter = Mapping[str, NDArray[Any]]
@@ -20,57 +20,61 @@ Adapter = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Consolidation:
-    """What is to be folded into an adapter.
+    """A distillation task.
 
     Parameters
     ----------
-    turns, targets
-        Public states to train on, and what the teacher says in each.
+    context
+        The context that the teacher has.
+    turns
+        Public states to train on.
+    targets
+        The teacher's log-probabilities of each state's commands.
     teachers
-        For each state the policy before, with the context.
+        For each state, the policy at the start of the cycle with the context.
     under
-        For each state what gives a policy the context.
+        For each state, the function that gives a policy the context.
     tilts
-        What the context adds to each command's score, None where it does more than that.
+        What the context adds to the score of each command; None if the context acts in another way.
     seed
-        Picks the order of the states.
+        Determines the order of the states.
     """
 
     context: TeacherContext
     turns: Sequence[Turn]
     targets: Sequence[LogProbs]
     teachers: Sequence[Policy]
-    under: Sequence[Under]
+    under: Sequence[ApplyContext]
     tilts: Sequence[LogProbs] | None
     seed: int
 
 
 @dataclass(frozen=True, slots=True)
 class Consolidated:
-    """The adapter that came of it, and how far the student is from its teacher without the context and with it."""
+    """The distilled adapter, and its mean divergence from the teacher, without the context and with it, in nats."""
 
     adapter: Adapter
     views: Mapping[str, float]
 
 
 class Learner(Protocol):
-    """What a run needs from the model it improves."""
+    """Makes and distils versions of a policy."""
 
     def load(self) -> None:
-        """Get ready: load what is heavy."""
+        """Load the base model."""
         ...
 
     @property
     def base(self) -> str:
-        """Digest of what adapters are put on."""
+        """Digest of the base model."""
         ...
 
     def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
-        """Return the player with this adapter; say whether for games on which every version is measured."""
+        """Return the policy with an adapter; `measured` is true for games on which every version is evaluated."""
         ...
 
     def forget(self) -> None:
-        """Drop what was kept of games that were played to learn from them, before others are played."""
+        """Drop what is cached of the training games, before other games are played."""
         ...
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
@@ -78,13 +82,13 @@ class Learner(Protocol):
         ...
 
     def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
-        """Fold a context into the adapter: afterwards it plays without the context as the teacher does with it."""
+        """Distil the teacher into the adapter: the student then plays without the context as the teacher with it."""
         ...
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
-        """Measure what the adapter does outside of games, beside what the base model does."""
+        """Measure general abilities with the adapter, and with the base model for comparison."""
         ...
 
     def describe(self, folder: Path) -> None:
-        """Write what a reader of the adapter's folder needs beside the weights."""
+        """Write the files that a reader of the adapter's folder needs in addition to the weights."""
         ...

@@ -1,4 +1,4 @@
-"""Which learner a run has."""
+"""Learners by policy backend."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
     Raises
     ------
     ConfigError
-        If the backend is unknown.
+        If the backend is unknown, has no learner, or does not fit the base model.
     ModelError
-        If the base model is not there.
+        If the base model is not found.
     """
     if config.policy.backend == "tactics":
         return TacticsLearner(load_encoder(config.codec.name).vocabulary == VOCABULARY)
-    if config.policy.backend in ("torch", "llama"):  # devices may play with llama.cpp; the server trains with torch
+    if config.policy.backend in ("torch", "llama"):  # with either, the server trains in torch
         from ..policies.model_files import find_model
 
         if find_model(config.policy.base).is_dir() and config.policy.backend == "llama":
-            raise ConfigError("policy.backend 'llama' needs a GGUF file as policy.base: devices read no other")
+            raise ConfigError("policy.backend 'llama' needs a GGUF file as policy.base: devices cannot read a folder")
         if config.policy.decoding == "free":
             from .distillation.losses import token_loss
 
@@ -39,5 +39,5 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
         return TorchLearner(config, cache)
     learner = getattr(load_backend(config.policy.backend), "learner", None)
     if learner is None:
-        raise ConfigError(f"policy.backend {config.policy.backend!r} plays but has no learner(config, cache)")
+        raise ConfigError(f"policy.backend {config.policy.backend!r} has no learner(config, cache)")
     return cast(Learner, learner(config, cache))

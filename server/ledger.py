@@ -1,30 +1,33 @@
-"""The privacy ledger of a run: what was begun and what was spent, on disk before it happens.
+"""The privacy ledger of a run: an append-only log of rounds and releases, written before they happen.
 
-One line of JSON an entry, flushed and synced. A line that a crash cut off is the last one; it was never acted on, and
-is counted all the same.
+Each entry is one line of JSON, flushed and synced to disk. A crash can truncate the last line only. A truncated entry
+was not acted on, but counts as a release, so that the accounting stays an upper bound.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..protocol.errors import FedoelError
+from ..protocol.host.files import append_line
 
 BEGUN, SPENT, OPENED = "round", "spend", "ledger"
 
 
 class Ledger:
-    """Entries of one run.
+    """The ledger in a file, which is created if it does not exist.
+
+    `run` is the run's random name, `secret` the seed of cohort sampling that devices do not know, and `rounds` the
+    number of rounds begun.
 
     Raises
     ------
     FedoelError
-        If the file cannot be read or written.
+        If the file cannot be read or written, or is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,19 +41,19 @@ class Ledger:
         self._cycles = [int(entry.get("cycle", 0)) for entry in entries if entry["kind"] == SPENT]
 
     def begin(self) -> int:
-        """Number a new round."""
+        """Record a new round, and return its number."""
         self.rounds += 1
         self._append({"kind": BEGUN, "number": self.rounds})
         return self.rounds
 
-    def spend(self, cycle: int, **what: Any) -> None:
-        """Write one release of a cycle down."""
+    def spend(self, cycle: int, **details: Any) -> None:
+        """Record one release of a cycle."""
         self._cycles.append(cycle)
-        self._append({"kind": SPENT, "cycle": cycle, **what})
+        self._append({"kind": SPENT, "cycle": cycle, **details})
 
     def spent(self, cycle: int | None = None) -> int:
-        """Releases up to a cycle, or all of them. One that a crash cut off counts from the beginning."""
-        return sum(cycle is None or made <= cycle for made in self._cycles)
+        """Return the number of releases up to a cycle, or of all; a truncated entry counts for every cycle."""
+        return sum(cycle is None or released_in <= cycle for released_in in self._cycles)
 
     def _read(self) -> list[Mapping[str, Any]]:
         if not self.path.exists():
@@ -69,27 +72,14 @@ class Ledger:
             if last:
                 return {"kind": SPENT}
             raise FedoelError(
-                f"the privacy ledger {self.path} is damaged: nobody knows what was spent; start another run"
+                f"the privacy ledger {self.path} is damaged, so that the budget spent is unknown: start another run"
             ) from error
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        text = json.dumps(entry, sort_keys=True).encode() + b"\n"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                if file.tell() and not _ends_whole(self.path):
-                    file.write(b"\n")
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            append_line(self.path, json.dumps(entry, sort_keys=True).encode())
         except OSError as error:
             raise FedoelError(
                 f"the privacy ledger {self.path} cannot be written ({error.strerror}), so nothing may be released: "
                 "make room and go on with --resume"
             ) from error
-
-
-def _ends_whole(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"

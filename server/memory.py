@@ -1,15 +1,15 @@
-"""Memory that is free and yet not given back: what a phase caches leaves holes between what stays."""
+"""Return freed heap memory to the operating system."""
 
 from __future__ import annotations
 
 import ctypes
 
 
-def give_back() -> None:
-    """Return free memory to the operating system, where the C library keeps it (glibc); elsewhere do nothing.
+def return_free_memory() -> None:
+    """Call glibc's `malloc_trim`; do nothing with another C library.
 
-    Scenes of every size come and go, and in one process they do so in the threads of all clients, each with a heap of
-    its own: without this, a run of twenty clients keeps gigabytes that nobody uses.
+    glibc keeps freed blocks that lie between live ones, in a separate heap per thread. Caches of many sizes are freed
+    in the threads of all simulated clients: without this call, a run of twenty clients holds gigabytes of free memory.
     """
     try:
         trim = ctypes.CDLL(None).malloc_trim

@@ -1,4 +1,4 @@
-"""The model card of an exported version: what its manifest says, for who has only the export."""
+"""The model card of an exported version, made from its manifest."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..protocol.prompts import PROMPT_VERSION
+from ..protocol.records.summary import GateRecord, Lesson
 from ..protocol.versions import Manifest
 
 PRIVACY_CARDS = ("privacy-card.md", "privacy-card.json")
 LIBRARY = {"peft": "peft", "gguf-lora": "llama.cpp", "gguf-merged": "llama.cpp"}
-TRIALS = ("current", "teacher", "candidate")
 LOADING = {
     "peft": """```python
 from peft import PeftModel
@@ -33,36 +33,36 @@ model = Llama("model.gguf")
 
 
 def model_card(
-    manifest: Manifest, to: str, kind: str, base: str, signed: bool, promise: Mapping[str, Any], folder: Path
+    manifest: Manifest, to: str, number_type: str, base: str, signed: bool, promise: Mapping[str, Any], folder: Path
 ) -> str:
-    """Return the page, with the front matter that model hubs read.
+    """Return the model card in Markdown, with the YAML front matter that model hubs read.
 
     Parameters
     ----------
-    to, kind
-        Format and kind of numbers of the export.
+    to, number_type
+        Format and number type of the export.
     base
-        Name of the base model's file, without the path that it has here.
+        Name of the base model's file, without its path.
     signed
-        Whether the manifest's signature was checked.
+        Whether the manifest's signature was verified.
     promise
-        What the run promised its devices: mechanism, secure sum, epsilon and so on.
+        The run's privacy terms: mechanism, secure sum, epsilon and so on.
     folder
-        Where the card will lie: it links to a privacy card that is there.
+        The card's folder; a privacy card in it is linked.
     """
     return PAGE.format(
         library=LIBRARY[to],
         base=base,
         version=manifest.version,
         loading=LOADING[to].replace("BASE", f'"{base}"').replace("THIS_FOLDER", '"."'),
-        facts=_facts(manifest, to, kind, signed),
+        facts=_facts(manifest, to, number_type, signed),
         lessons=_lessons(manifest.lessons),
         gate=_gate(manifest.gate),
         privacy=_privacy(promise, folder),
     )
 
 
-def _facts(manifest: Manifest, to: str, kind: str, signed: bool) -> str:
+def _facts(manifest: Manifest, to: str, number_type: str, signed: bool) -> str:
     rows = {
         "version": manifest.version,
         "parent": manifest.parent or "none, this is the warm start",
@@ -71,29 +71,28 @@ def _facts(manifest: Manifest, to: str, kind: str, signed: bool) -> str:
         "cycle": manifest.cycle,
         "codec": manifest.codec,
         "clients in the last aggregate": manifest.cohort,
-        "format": f"{to}, {kind}",
-        "manifest": "weights are those it names; signature "
-        + ("checked" if signed else "not checked: no key was there"),
+        "format": f"{to}, {number_type}",
+        "manifest": f"weights verified; signature {'verified' if signed else 'not verified: no key was found'}",
     }
     return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
 
 
-def _lessons(lessons: Sequence[Mapping[str, Any]]) -> str:
+def _lessons(lessons: Sequence[Lesson]) -> str:
     if not lessons:
-        return "None in words: the context of this codec or of a warm start has none."
-    rows = [f"| {each['tactic']} | {each['weight']:+.2f} | {each['support']:.1f} |" for each in lessons]
+        return "None: a warm start, or a codec whose contexts cannot be put into words."
+    rows = [f"| {lesson.tactic} | {lesson.weight:+.2f} | {lesson.support:.1f} |" for lesson in lessons]
     return "\n".join(["| tactic | weight | support |", "|---|---|---|", *rows])
 
 
-def _gate(gate: Mapping[str, Any]) -> str:
+def _gate(gate: GateRecord | None) -> str:
+    if gate is None:
+        return "None: a warm start is not gated."
     rows = [
-        f"| {name} | {100 * gate[name]['win_rate']:.0f} % | {gate[name]['episodes']} |"
-        for name in TRIALS
-        if isinstance(gate.get(name), Mapping)
+        f"| {name} | {100 * stats.win_rate:.0f} % | {stats.episodes} |"
+        for name, stats in gate.named().items()
+        if stats is not None
     ]
-    if not rows:
-        return "A warm start passes no gate."
-    return "\n".join(["| policy | won | games |", "|---|---|---|", *rows, "", str(gate.get("reason", ""))]).rstrip()
+    return "\n".join(["| policy | won | games |", "|---|---|---|", *rows, "", gate.reason or ""]).rstrip()
 
 
 def _privacy(promise: Mapping[str, Any], folder: Path) -> str:
@@ -101,9 +100,9 @@ def _privacy(promise: Mapping[str, Any], folder: Path) -> str:
     rows = [f"| {name.replace('_', ' ')} | {value} |" for name, value in promise.items()]
     table = ["| promised by the run | |", "|---|---|", *rows, ""] if rows else []
     attacked = (
-        f"Attacks on these protections, and what they found: [{page}]({page}), [{data}]({data})."
+        f"Results of attacks on these protections: [{page}]({page}), [{data}]({data})."
         if (folder / page).exists()
-        else "No privacy card was with the run: its protections have not been attacked."
+        else "The run has no privacy card: its protections were not audited."
     )
     return "\n".join([*table, attacked])
 
@@ -116,7 +115,7 @@ tags: [fedoel, federated-learning, text-games]
 
 # fedoel {version}
 
-Plays text games, from the experience of many devices; what left them is said under Privacy.
+A policy for text games, trained by federated online experiential learning. Privacy says what devices have sent.
 
 | | |
 |---|---|
@@ -126,17 +125,17 @@ Plays text games, from the experience of many devices; what left them is said un
 
 {loading}
 
-Prompts are those of fedoel's `protocol/prompts.py` in the base model's chat template; `fedoel evaluate` measures it.
+Prompts are built by fedoel's `protocol/prompts.py` in the base model's chat template; `fedoel evaluate` uses them.
 
-## What it was taught last
+## Lessons of the last cycle
 
-Weights of the context that was distilled, in words; support is how much experience stands behind it.
+Weights of the distilled context in words; support is the amount of experience behind a weight.
 
 {lessons}
 
 ## The gate
 
-Public games that nothing is trained on, played by the version before, by its teacher and by this version.
+Public games that are not trained on, played by the previous version, by the teacher and by this version.
 
 {gate}
 

@@ -1,8 +1,7 @@
-"""The registry of a run: every version in a folder of its own, weights beside their manifest."""
+"""The registry of a run's versions: a folder for each, with its weights, manifest and signature."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from ..protocol.errors import FedoelError, VersionError
+from ..protocol.host.files import make_folder, move_into_place
 from ..protocol.signing import check_manifest, sign_manifest
 from ..protocol.versions import Manifest
 from .learner import Adapter, Learner
@@ -23,17 +23,17 @@ MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 def save_version(
     versions: Path, manifest: Manifest, adapter: Adapter, learner: Learner, key: Ed25519PrivateKey | None = None
 ) -> Path:
-    """Write a version's folder, whole or not at all; one that is there already is left as it is.
+    """Write a version's folder atomically, unless it exists already.
 
     Parameters
     ----------
     key
-        Signs the manifest, and with it the weights that it names.
+        Private key that signs the manifest, which holds the hash of the weights; None leaves it unsigned.
 
     Raises
     ------
     FedoelError
-        If the disk refuses it.
+        If the folder cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -42,7 +42,7 @@ def save_version(
     if folder.exists():
         return folder
     try:
-        versions.mkdir(parents=True, exist_ok=True)
+        make_folder(versions)
         work = Path(tempfile.mkdtemp(dir=versions, prefix="making-"))
         try:
             save_file(dict(adapter), str(work / WEIGHTS))
@@ -50,10 +50,10 @@ def save_version(
             (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
             if key is not None:
                 (work / SIGNATURE).write_bytes(sign_manifest(key, manifest.to_json()))
-            os.replace(work, folder)
+            move_into_place(work, folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    except (OSError, SafetensorError) as error:  # safetensors says in its own class that a disk is full
+    except (OSError, SafetensorError) as error:  # safetensors raises its own class when a disk is full
         raise FedoelError(
             f"version {manifest.version} cannot be kept in {versions}: {error}; make room and go on with --resume"
         ) from error
@@ -61,17 +61,19 @@ def save_version(
 
 
 def load_adapter(folder: Path, fleet_key: bytes | None = None) -> tuple[str, dict[str, NDArray[Any]]]:
-    """Read a version's weights, checked against its manifest; a plain PEFT folder has no manifest and no version.
+    """Read a version's weights and verify them against its manifest, and return its name and weights.
+
+    A PEFT folder without a manifest is accepted if no key is given; its version is the empty string.
 
     Parameters
     ----------
     fleet_key
-        Public key that must have signed the manifest; by default nobody need have.
+        Public key that must have signed the manifest; None accepts an unsigned one.
 
     Raises
     ------
     VersionError
-        If weights are missing or damaged, or are not those of the manifest, or it is not signed.
+        If weights are missing, damaged or do not match the manifest, or the signature does not verify.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

@@ -1,50 +1,47 @@
-"""The folder of a run: made for one configuration, and gone on with under the same one only."""
+"""The folder of a run, which is made for one configuration and resumed with the same configuration only."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
+from ..protocol.host.files import replace_file
 
 STORED = "config.json"
-PART = "config.json.part"
-# Where a run lies and how it was started do not change what it does.
+PART = f"{STORED}.part"
+# Settings that may differ on resumption: they do not change the results.
 FREE = ("out", "cache", "resume")
 
 
 def prepare_folder(config: RunConfig) -> None:
-    """Make the folder of a run, or check that it holds the same run to resume.
+    """Make the folder of a run, or check that the run in it can be resumed with this configuration.
 
     Raises
     ------
     ConfigError
-        If the folder is in use and the run does not resume, or resumes with another configuration.
+        If the folder is not empty, and the configuration does not resume the run in it or differs from that run's.
     """
     out = Path(config.out)
     try:
-        # A run that was killed while it wrote its configuration has done nothing yet.
+        # A run that was killed while it wrote its configuration left only this partial file.
         used = out.exists() and any(path.name != PART for path in out.iterdir())
         if used:
             _check_resumes(config, out)
             return
-        out.mkdir(parents=True, exist_ok=True)
-        # Renamed into place: whoever finds the file finds all of it.
-        (out / PART).write_text(json.dumps(config.to_flat(), indent=1), encoding="utf-8")
-        os.replace(out / PART, out / STORED)
+        replace_file(out / STORED, json.dumps(config.to_flat(), indent=1))
     except OSError as error:
         raise ConfigError(f"cannot use {out}: {error.strerror}; choose another folder with --out") from error
 
 
 def stored_config(run: Path) -> RunConfig:
-    """Read the configuration that a run was started with.
+    """Read the configuration of the run in a folder.
 
     Raises
     ------
     ConfigError
-        If there is none, or it cannot be read.
+        If it is missing or malformed.
     """
     path = run / STORED
     try:

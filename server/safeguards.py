@@ -7,13 +7,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ..protocol.config import RunConfig
 from ..protocol.errors import PrivacyError
 from ..protocol.experience import VectorSpec
-from ..protocol.fleet.membership import MEMBERS, keys_folder, load_members
+from ..protocol.fleet.membership import MEMBERS, RunMode, keys_folder, load_members
 from ..protocol.privacy.plan import Part, PrivacyPlan
+from ..protocol.records.summary import PrivacyPromise
 from .ledger import Ledger
 
 WIDE = 6.0  # standard deviations of a cohort's size that a plan allows for
@@ -31,14 +31,19 @@ class RunSafeguards:
         return Ledger(Path(self.config.out) / "privacy.jsonl")
 
     @property
+    def mode(self) -> RunMode:
+        """Whether the devices of the run are simulated or deployed."""
+        return RunMode.of(self.config)
+
+    @property
     def members(self) -> Collection[bytes]:
         """Public keys of the fleet's devices; read anew each time, since devices join and leave during a run."""
         return load_members(keys_folder(self.config))[0].identities
 
     @property
     def signed_members(self) -> bytes:
-        """The list as devices check it. A simulation's devices have it already, and it never changes."""
-        return (keys_folder(self.config) / MEMBERS).read_bytes() if self.config.privacy.keys else b""
+        """The signed list that devices check; empty in a simulation, whose devices read it from their folder."""
+        return (keys_folder(self.config) / MEMBERS).read_bytes() if self.mode is RunMode.DEPLOYMENT else b""
 
     @property
     def colluding(self) -> float:
@@ -70,8 +75,8 @@ class RunSafeguards:
 
     @property
     def secret(self) -> int:
-        """The ledger's own number. A simulation has none, so that its runs draw the same cohorts each time."""
-        return self.ledger.secret if self.config.privacy.keys else 0
+        """Secret seed of the draw of cohorts, from the ledger; 0 in a simulation, whose draws repeat."""
+        return self.ledger.secret if self.mode is RunMode.DEPLOYMENT else 0
 
     @property
     def releases(self) -> int:
@@ -145,7 +150,7 @@ class RunSafeguards:
         release = Release(self.noise_multiplier, self._accounted, self.population)
         return epsilon_of(release, releases, self.config.privacy.delta)
 
-    def describe(self, secure: bool) -> dict[str, Any]:
+    def describe(self, secure: bool) -> PrivacyPromise:
         """Say what a run promises, for its summary.
 
         Parameters
@@ -154,6 +159,10 @@ class RunSafeguards:
             Whether the server sees sums only.
         """
         privacy = self.config.privacy
-        promise = {"epsilon": privacy.epsilon, "delta": privacy.delta, "noise_multiplier": self.noise_multiplier}
-        sampling = {"sample": self.sample, "population": self.population, "releases": self.releases}
-        return {"mechanism": privacy.mechanism, "secure_sum": secure, **(promise | sampling if self.noisy else {})}
+        if not self.noisy:
+            return PrivacyPromise(mechanism=privacy.mechanism, secure_sum=secure)
+        return PrivacyPromise(
+            mechanism=privacy.mechanism, secure_sum=secure, epsilon=privacy.epsilon, delta=privacy.delta,
+            noise_multiplier=self.noise_multiplier, sample=self.sample, population=self.population,
+            releases=self.releases,
+        )  # fmt: skip

@@ -1,39 +1,53 @@
-"""The summary of a run: what `summary.json` says, built from finished phases."""
+"""``summary.json`` of a run: built from finished phases, written whole, and read back."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
 from ..protocol.play import Trajectory
+from ..protocol.records.json_codec import from_stored, to_stored
+from ..protocol.records.summary import Results, Summary
 from .evaluation import by_family, summarise
 
-Entry = dict[str, Any]
+NAME = "summary.json"
+REMEDY = "give the folder of a run, or finish the run with: fedoel simulate ... --resume"
 
 
-def stats_of(trajectories: Sequence[Trajectory]) -> Entry:
-    """Results overall and by family, ready for JSON."""
-    families = {name: asdict(stats) for name, stats in by_family(trajectories).items()}
-    return {**asdict(summarise(trajectories)), "families": families}
+def results_of(trajectories: Sequence[Trajectory]) -> Results:
+    """Sum up episodes, overall and by family."""
+    return Results.of(summarise(trajectories), by_family(trajectories))
 
 
-def without_families(stats: Mapping[str, Any]) -> Entry:
-    """Only the overall results."""
-    return {key: value for key, value in stats.items() if key != "families"}
-
-
-def write_summary(out: Path, summary: Mapping[str, Any]) -> Path:
-    """Write ``summary.json``, whole or not at all.
+def write_summary(run: Path, summary: Summary) -> Path:
+    """Write ``summary.json`` into the folder of a run, whole or not at all.
 
     Raises
     ------
     FedoelError
         If the disk refuses it.
     """
-    path = out / "summary.json"
-    write_whole(path, json.dumps(summary, indent=1).encode())
+    path = run / NAME
+    write_whole(path, json.dumps(to_stored(summary), indent=1).encode())
     return path
+
+
+def read_summary(run: Path) -> Summary:
+    """Read ``summary.json`` of a run.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or is not JSON, its schema is newer, or one of its fields cannot be read.
+    """
+    path = run / NAME
+    try:
+        table = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON ({error}); {REMEDY}") from error
+    return from_stored(Summary, table, path, REMEDY)

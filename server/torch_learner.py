@@ -1,4 +1,4 @@
-"""The learner that trains a language model's adapter."""
+"""The learner for language models: warm start, distillation and probes of a LoRA adapter, with torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from ..games.player import Advance
 from ..policies.policy import Policy, Speaker
-from ..policies.several import ask_each
+from ..policies.routed import call_grouped
 from ..protocol.config import RunConfig
 from ..protocol.host.files import write_whole
 from ..protocol.play import Turn
@@ -24,13 +24,13 @@ from .learner import Adapter, Consolidated, Consolidation
 
 
 class TorchLearner:
-    """A language model with LoRA layers, improved by on-policy context distillation."""
+    """Trains the LoRA adapter of a language model by on-policy context distillation; implements `Learner`."""
 
     def __init__(self, config: RunConfig, cache: Path) -> None:
         self._config, self._cache = config, cache
 
     def load(self) -> None:
-        """Load the base model, dequantising it first if that was never done."""
+        """Load the base model; a GGUF file is dequantised into the cache first."""
         self._model()
 
     @property
@@ -41,21 +41,22 @@ class TorchLearner:
     def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
         """Return the model with this adapter.
 
-        Games on which every version is measured share their scenes. Those to learn from start without any after
-        `forget`, so that what is learned does not depend, in its last bits, on what was played before.
+        There are two caches of scenes. Measured games are the same for every version and keep their scenes. The cache
+        of training games is emptied by `forget`, so that training does not depend, in the last bits, on the games
+        played before.
         """
         from ..policies.torch.policy import TorchPolicy, speaking
 
-        scenes = self._measured_scenes if measured else self._learned_scenes
+        scenes = self._measured_scenes if measured else self._training_scenes
         return speaking(TorchPolicy(self._model(), adapter, scenes), self._config.policy, scored=not measured)
 
     def forget(self) -> None:
-        """Drop the scenes and rows of games to learn from."""
-        self.__dict__.pop("_learned_scenes", None)
+        """Empty the cache of scenes and rows of training games."""
+        self.__dict__.pop("_training_scenes", None)
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
-        """Train fresh LoRA layers towards uniform play, or read the result of the same training from the cache."""
-        from .distillation.opcd import Schedule
+        """Train new LoRA layers towards uniform play, or load the result of the same training from the cache."""
+        from .distillation.optimise import Schedule
 
         path = self._cache / "warm-starts" / f"{self._warm_key(turns)}.npz"
         if path.exists():
@@ -70,8 +71,9 @@ class TorchLearner:
         return adapter
 
     def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
-        """Train the adapter towards the teacher's answers on rehearsal turns."""
-        from .distillation.opcd import Retained, Schedule, Views, divergence_of, retaining, towards
+        """Distil the teacher into the adapter on public states."""
+        from .distillation.opcd import RetentionTerm, Views, divergence_of, towards, with_retention
+        from .distillation.optimise import Schedule
 
         settings, views = self._config.distil, Views()
         schedule = Schedule(
@@ -79,54 +81,55 @@ class TorchLearner:
         )
         if self._free:
             return self._distil_text(adapter, task, schedule, advance)
-        loss = divergence_of(settings.divergence, settings.beta)
-        objective, retained = retaining(task.targets, task.tilts, settings.retention, views, loss), None
+        divergence = divergence_of(settings.divergence, settings.beta)
+        objective, retained = with_retention(task.targets, task.tilts, settings.retention, views, divergence), None
         if task.tilts is None:
-            states = [turn.situation for turn in task.turns]
-            retained = Retained(self._retention(task, views.context), states, towards(task.targets, loss))
-        made = self._train(adapter, task.turns, objective, schedule, task.seed, advance, retained)
-        return Consolidated(made, views.end(settings.batch * self._last_steps))
+            states, plain = [turn.situation for turn in task.turns], towards(task.targets, divergence)
+            retained = RetentionTerm(self._retention(task, views.context), states, plain)
+        student = self._train(adapter, task.turns, objective, schedule, task.seed, advance, retained)
+        return Consolidated(student, views.means(settings.batch * self._last_steps))
 
     @property
     def _last_steps(self) -> int:
-        """Steps at the end of distillation in which both views of the student are taken."""
+        """Number of steps at the end of distillation over which the student's divergences are averaged."""
         return max(1, self._config.distil.steps // 4)
 
-    def _retention(self, task: Consolidation, seen: list[float]) -> Any:
+    def _retention(self, task: Consolidation, divergences: list[float]) -> Any:
         from .distillation.retention import Retention
 
         settings = self._config.distil
-        return Retention(task.under, settings.retention, settings.steps - self._last_steps, seen)
+        return Retention(task.under, settings.retention, settings.steps - self._last_steps, divergences)
 
     def _distil_text(self, adapter: Adapter, task: Consolidation, schedule: Any, advance: Advance) -> Consolidated:
-        """Distil what the student writes, or, off-policy, what the teacher has written."""
+        """Distil on the student's own responses or, off-policy, on the teacher's."""
         from ..policies.torch.policy import decoding_of
-        from .distillation.free_text import FreeText
+        from .distillation.free_text import TextDistillation
         from .distillation.losses import token_loss
         from .distillation.opcd import Views
 
         model, states = self._model(), [turn.situation for turn in task.turns]
-        streams = [np.random.default_rng([task.seed, 4, place]) for place in range(len(states))]
-        written = None
+        streams = [np.random.default_rng([task.seed, 4, index]) for index in range(len(states))]
+        responses = None
         if not self._config.distil.on_policy:
-            asked = list(zip(states, streams, strict=True))
-            answers = ask_each(task.teachers, asked, lambda teacher, own: cast(Speaker, teacher).respond(own))
-            written = [answer.tokens for answer in answers]
+            prompts = list(zip(states, streams, strict=True))
+            answers = call_grouped(task.teachers, prompts, lambda teacher, part: cast(Speaker, teacher).respond(part))
+            responses = [answer.tokens for answer in answers]
         views, last = Views(), self._last_steps
-        text = FreeText(
+        text = TextDistillation(
             model, states, task.teachers, decoding_of(self._config.policy), token_loss(self._config.distil), task.seed,
-            written, self._retention(task, views.context), seen=views.without,
+            responses, self._retention(task, views.context), divergences=views.without,
         )  # fmt: skip
-        made = self._optimise(adapter, text, schedule, task.seed, advance)
-        covered = {
+        student = self._optimise(adapter, text, schedule, task.seed, advance)
+        masses = {
             f"{name}_mass": float(np.mean([getattr(coverage, name) for coverage in text.coverage[-last:]]))
             for name in ("student", "teacher")
         }
-        return Consolidated(made, {**views.end(last), **covered})
+        return Consolidated(student, {**views.means(last), **masses})
 
     def _imitate(self, turns: Sequence[Turn], schedule: Any, advance: Advance) -> Adapter:
-        """Train fresh LoRA layers on the commands that turns are about."""
-        from .distillation.opcd import forward_kl, towards
+        """Train new LoRA layers towards the command distributions of turns."""
+        from .distillation.losses import forward_kl
+        from .distillation.opcd import towards
 
         if not self._free:
             objective = towards([turn.log_probs for turn in turns], forward_kl)
@@ -136,7 +139,7 @@ class TorchLearner:
         return self._optimise({}, Imitation(self._model(), turns, 0), schedule, 0, advance)
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
-        """Read a general text and, if it is to, answer instructions, with the adapter and without."""
+        """Measure perplexity and, if configured, instruction following, for the adapter and for the base model."""
         measured = self._measure(adapter)
         return {**measured, **{f"base_{name}": value for name, value in self._base_measures.items()}}
 
@@ -160,16 +163,16 @@ class TorchLearner:
         return self._measure({})
 
     def describe(self, folder: Path) -> None:
-        """Write PEFT's own configuration, so that plain peft can load the folder."""
+        """Write PEFT's adapter configuration, so that peft can load the folder."""
         self._model().base.model.peft_config["default"].save_pretrained(str(folder))
 
     @cached_property
-    def _learned_scenes(self) -> Any:
-        return self._model().new_scenes(keeps_rows=True)
+    def _training_scenes(self) -> Any:
+        return self._model().new_prefix_cache(keep_bottoms=True)
 
     @cached_property
     def _measured_scenes(self) -> Any:
-        return self._model().new_scenes()
+        return self._model().new_prefix_cache()
 
     def _model(self) -> Any:
         from ..policies.torch.model import load_model
@@ -186,18 +189,18 @@ class TorchLearner:
         advance: Advance,
         retained: Any = None,
     ) -> Adapter:
-        """Fit the adapter to an objective over the commands of turns."""
+        """Train the adapter on an objective over the listed commands of turns."""
         from .distillation.opcd import train
-        from .distillation.rehearsal import Rehearsal
+        from .distillation.training_states import TrainingStates
 
-        rehearsal = Rehearsal.prepare(self._model(), [turn.situation for turn in turns], self._learned_scenes)
+        states = TrainingStates.prepare(self._model(), [turn.situation for turn in turns], self._training_scenes)
         return self._fit(
-            adapter, schedule, lambda anchor: train(rehearsal, objective, schedule, seed, advance, anchor, retained)
+            adapter, schedule, lambda anchor: train(states, objective, schedule, seed, advance, anchor, retained)
         )
 
     def _optimise(self, adapter: Adapter, task: Any, schedule: Any, seed: int, advance: Advance) -> Adapter:
-        """Fit the adapter to a task over free text."""
-        from .distillation.opcd import optimise
+        """Train the adapter on the loss of a task over free text."""
+        from .distillation.optimise import optimise
 
         model = self._model()
         return self._fit(
@@ -205,7 +208,7 @@ class TorchLearner:
         )
 
     def _fit(self, adapter: Adapter, schedule: Any, steps: Callable[[Any], object]) -> Adapter:
-        """Start from an adapter, go through the steps, and return what came of it; nothing that was played is kept."""
+        """Load an adapter, run the training steps, empty the cache of training games, and return the new adapter."""
         anchor, model = self._anchor if schedule.anchor else None, self._model()
         model.load(adapter)
         steps(anchor)
@@ -217,9 +220,10 @@ class TorchLearner:
         return self._config.policy.decoding == "free"
 
     def _warm_key(self, turns: Sequence[Turn]) -> str:
-        """Hash of all that decides the warm start: base and precision, prompt, LoRA shape, schedule and states.
+        """Hash everything that determines the warm start: base, precision, prompt, LoRA shape, schedule and states.
 
-        Threads are of that, too: they decide in which order sums are taken, and play carries last bits far.
+        The number of threads is included: it determines the order of sums, and differences in the last bits change
+        which commands are sampled later.
         """
         import torch
 
@@ -239,5 +243,5 @@ class TorchLearner:
 
 
 def rounded(adapter: Adapter) -> Adapter:
-    """Round trained weights to float16, as they travel: the server measures and judges what devices will play."""
+    """Round trained weights to float16, as they are sent, so that the server evaluates what devices will load."""
     return {name: array.astype(np.float16) for name, array in adapter.items()}

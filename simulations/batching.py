@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..policies.abilities import SoftPrompted, Steered, behind, length, steered, tell
+from ..policies.abilities import SoftPrompted, Steered, abilities_of, behind, length, steered, tell
 from ..policies.policy import Answer, LogProbs, Policy, Speaker
 from ..policies.spaces import ControlVector, SoftPrompt
 from ..protocol.errors import FedoelError
@@ -79,7 +79,7 @@ class Batcher:
 
     def wrap(self, policy: Policy) -> BatchingPolicy:
         """Return a policy whose calls are batched with those of the other clients."""
-        return BatchingSpeaker(policy, self) if isinstance(policy, Speaker) else BatchingPolicy(policy, self)
+        return BatchingPolicy(policy, self)
 
     def ask(self, policy: Policy, call: Call, asked: Sequence[Any]) -> list[Any]:
         """Wait until every live client waits too, and return this call's part of the batch."""
@@ -115,6 +115,11 @@ class BatchingPolicy:
 
     inner: Policy
     batcher: Batcher
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """The inner policy's abilities."""
+        return abilities_of(self.inner)
 
     @property
     def version(self) -> str:
@@ -153,13 +158,8 @@ class BatchingPolicy:
         """Gradients of one client's turns, which it asks for when it has played."""
         return cast(SoftPrompted, self.inner).gradients(turns)
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BatchingSpeaker(BatchingPolicy):
-    """A policy that writes its answers, those of all clients side by side."""
-
     def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
-        """Write an answer to each situation, sampled with its own random stream."""
+        """Write an answer to each situation, those of all clients side by side."""
         return self.batcher.ask(self.inner, _respond, asked)
 
 

@@ -1,4 +1,4 @@
-"""The verb ``experiment``: the same scenario in several arms and seeds, and one table and figure from all of them.
+"""The same scenario in several arms and seeds, and one table and figure from all of them.
 
 An experiment is a TOML file: a question, a scenario, seeds, settings for all arms, and settings for each. Every run
 lies in a folder of its own, so that an experiment that was interrupted goes on where it stopped. Runs that begin alike
@@ -8,23 +8,24 @@ why. An arm may name a `baseline`, which makes the same run in another way.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from ..protocol.config import RunConfig, Scalar, read_toml
+from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
-from ..server.phases import lend_cycle
+from ..protocol.records.json_codec import from_stored, to_stored
+from ..protocol.records.summary import Summary
+from ..protocol.settings import read_toml
+from ..server.cycle.phases import lend_cycle
 from ..server.run_folder import prepare_folder
+from ..server.summary import read_summary
 from .baselines.baseline import Baseline, Federated, load_baseline
 from .experiment_table import arms_table
 from .scenario import load_scenario, parse_setting
-from .summary import read_summary
 
 BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy", "federation", "prefix", "heterogeneity")
 FOLDER = Path(__file__).parent / "experiments"
@@ -32,6 +33,7 @@ KEYS = {"question", "scenario", "seeds", "settings", "arms"}
 # All that decides what cycle 0 leaves: the warm start, the floors, and the first evaluation.
 BEGINNING = ("seed", "games.", "policy.", "warm-start.")
 CANNOT, BASELINE = "cannot", "baseline"
+RESULTS = "results.json"  # the summaries of every arm, each stored as in its own summary.json
 RUNS, SEED, OTHER_SEED = "{runs}", "{seed}", "{other-seed}"  # in an arm's settings: what another arm has left
 LENDER = re.compile(re.escape(RUNS) + r"/(\S+)")
 Settings = Mapping[str, Scalar]
@@ -101,18 +103,6 @@ class Experiment:
         return {**self.arms, **self.impossible}[arm]
 
 
-def run_verb(arguments: argparse.Namespace) -> int:
-    """Run what is missing of an experiment, then write its results."""
-    experiment = load_experiment(arguments.experiment, arguments.settings, arguments.seeds, arguments.arms)
-    out = Path(arguments.out or f"runs/experiment-{experiment.name}").expanduser().absolute()
-    results = run_experiment(experiment, out)
-    table = f"{arms_table(results, refusals(experiment, out))}\n{_compared(experiment, results)}"
-    print(f"\n{experiment.question}\n\n{table}")
-    for path in write_results(experiment, results, table, out):
-        print(path)
-    return 0
-
-
 def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "", arms: str = "") -> Experiment:
     """Read an experiment, built in by name or given by path.
 
@@ -143,8 +133,15 @@ def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "", ar
     return Experiment(path.stem, read["question"], read["scenario"], chosen, shared, some, impossible)
 
 
-def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str, Any]]]:
+def run_experiment(
+    experiment: Experiment, out: Path, *, quiet: bool = False, verbose: bool = False
+) -> dict[str, list[Summary]]:
     """Run every arm with every seed, seeds first, so that whole comparisons are there early; who borrows comes last.
+
+    Parameters
+    ----------
+    quiet, verbose
+        As in `live_view`.
 
     Returns
     -------
@@ -161,16 +158,17 @@ def run_experiment(experiment: Experiment, out: Path) -> dict[str, list[dict[str
     configs = {(arm, seed): experiment.checked(arm, seed, out) for arm, seed in pairs}
     _check_lenders(experiment, configs, out)
     refusals(experiment, out)
-    results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in experiment.arms}
+    results: dict[str, list[Summary]] = {arm: [] for arm in experiment.arms}
     done: list[RunConfig] = []
     for (arm, seed), config in configs.items():
-        print(f"--- {arm}, seed {seed}", flush=True)
+        if not quiet:
+            print(f"--- {arm}, seed {seed}", flush=True)
         method = experiment.method(arm)
         prepare_folder(config)
         if isinstance(method, Federated):
             _begin_like(config, done)
             done.append(config)
-        results[arm].append(_run(config, method))
+        results[arm].append(_run(config, method, quiet, verbose))
     return results
 
 
@@ -205,7 +203,7 @@ def refusals(experiment: Experiment, out: Path) -> dict[str, str]:
 
 
 def write_results(
-    experiment: Experiment, results: Mapping[str, Sequence[Mapping[str, Any]]], table: str, out: Path
+    experiment: Experiment, results: Mapping[str, Sequence[Summary]], table: str, out: Path
 ) -> list[Path]:
     """Write table, figures and summaries of an experiment, and return their paths."""
     from .experiment_costs import draw_costs
@@ -216,12 +214,39 @@ def write_results(
     command = f"fedoel experiment {experiment.name} --seeds {seeds.replace(' ', '')}"
     below = f"\nSeeds {seeds}: means, and from the lowest to the highest. Made by `{command}`.\n"
     write_whole(out / "table.md", f"{heading}{table}{below}".encode())
-    write_whole(out / "results.json", json.dumps(results, indent=1).encode())
+    stored = {arm: [to_stored(summary) for summary in summaries] for arm, summaries in results.items()}
+    write_whole(out / RESULTS, json.dumps(stored, indent=1).encode())
     drawn = [*draw_arms(experiment.question, results, out), *draw_costs(results, out)]
-    return [out / "table.md", *drawn, out / "results.json"]
+    return [out / "table.md", *drawn, out / RESULTS]
 
 
-def _compared(experiment: Experiment, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def read_results(path: Path) -> dict[str, list[Summary]]:
+    """Read the ``results.json`` of an experiment: summaries of each arm, one a seed.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or one of its summaries cannot.
+    """
+    remedy = "give the results.json of an experiment"
+    try:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}; {remedy}") from error
+    if not isinstance(stored, dict) or not all(isinstance(runs, list) for runs in stored.values()):
+        raise ConfigError(f"{path} must hold a list of summaries for each arm; {remedy}")
+    return {
+        arm: [from_stored(Summary, table, f"{path}, {arm}, run {index}", remedy) for index, table in enumerate(runs)]
+        for arm, runs in stored.items()
+    }
+
+
+def results_table(experiment: Experiment, results: Mapping[str, Sequence[Summary]], out: Path) -> str:
+    """Return the table of arms, and below it the comparison of methods where an experiment has all three."""
+    return f"{arms_table(results, refusals(experiment, out))}\n{_compared(experiment, results)}"
+
+
+def _compared(experiment: Experiment, results: Mapping[str, Sequence[Summary]]) -> str:
     """Compare the first federated arm with what is pooled and what is alone, where an experiment has all three."""
     from .experiment_costs import comparison
 
@@ -232,13 +257,13 @@ def _compared(experiment: Experiment, results: Mapping[str, Sequence[Mapping[str
     return f"\n{comparison(*(results[arm] for arm in arms if arm))}\n" if all(arms) else ""
 
 
-def _run(config: RunConfig, method: Baseline) -> dict[str, Any]:
+def _run(config: RunConfig, method: Baseline, quiet: bool, verbose: bool) -> Summary:
     """Run one arm to its end, unless it has been there, and return its summary."""
     from .live import live_view
 
     out = Path(config.out)
-    if not ((out / "summary.json").exists() and len(read_summary(out)["cycles"]) > config.cycles):
-        with live_view() as listener:
+    if not ((out / "summary.json").exists() and len(read_summary(out).cycles) > config.cycles):
+        with live_view(config, quiet=quiet, verbose=verbose) as listener:
             method.run(config, listener)
     return read_summary(out)
 

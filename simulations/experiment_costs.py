@@ -8,16 +8,15 @@ from itertools import accumulate
 from math import log10
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..protocol.records.summary import Summary
 from .experiment_table import cohort_seconds, spread
 from .figures import COLOURS, GRID, INK, MUTED, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Summary = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,10 @@ class Cost:
 
 def costs(run: Summary) -> list[Cost]:
     """Return the cost of every cycle of a run, everything before it included; seconds are the cohort's mean."""
-    clients = run["config"]["clients"]
-    sent = accumulate(entry["uplink_bytes"] for entry in run["cycles"])
-    seconds = accumulate(cohort_seconds(entry) / clients for entry in run["cycles"])
-    rates = (entry["held_out"]["win_rate"] for entry in run["cycles"])
-    return [Cost(*each) for each in zip(sent, seconds, rates, strict=True)]
+    sent = accumulate(record.uplink_bytes for record in run.cycles)
+    seconds = accumulate(cohort_seconds(record) / run.clients for record in run.cycles)
+    rates = (record.held_out.win_rate for record in run.cycles)
+    return [Cost(*cost) for cost in zip(sent, seconds, rates, strict=True)]
 
 
 def mean_costs(runs: Sequence[Summary]) -> list[Cost]:
@@ -48,7 +46,7 @@ def mean_costs(runs: Sequence[Summary]) -> list[Cost]:
 
 def comparison(federated: Sequence[Summary], pooled: Sequence[Summary], local: Sequence[Summary]) -> str:
     """Say how near a federation comes to everything in one place, and how far it is from everybody alone, by seed."""
-    ends = [[run["cycles"][-1]["held_out"]["win_rate"] for run in runs] for runs in (federated, pooled, local)]
+    ends = [[run.cycles[-1].held_out.win_rate for run in runs] for runs in (federated, pooled, local)]
     pairs = list(zip(*ends, strict=True))
     shares = [100 * own / best if best else None for own, best, _ in pairs]
     points = [100 * (own - alone) for own, _, alone in pairs]

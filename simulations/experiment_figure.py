@@ -7,12 +7,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from ..protocol.records.summary import Summary
 from .figures import COLOURS, GRID, INK, LABEL_GAP, MUTED, apart, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Summary = Mapping[str, Any]
 
 
 def draw_arms(question: str, results: Mapping[str, Sequence[Summary]], folder: Path) -> list[Path]:
@@ -22,8 +21,8 @@ def draw_arms(question: str, results: Mapping[str, Sequence[Summary]], folder: P
 
 def mean_curve(runs: Sequence[Summary]) -> list[float]:
     """Mean held-out win rate of every cycle that all seeds have."""
-    cycles = min(len(run["cycles"]) for run in runs)
-    return [fmean(run["cycles"][cycle]["held_out"]["win_rate"] for run in runs) for cycle in range(cycles)]
+    cycles = min(len(run.cycles) for run in runs)
+    return [fmean(run.cycles[cycle].held_out.win_rate for run in runs) for cycle in range(cycles)]
 
 
 def _figure(question: str, results: Mapping[str, Sequence[Summary]]) -> Figure:
@@ -35,7 +34,7 @@ def _figure(question: str, results: Mapping[str, Sequence[Summary]]) -> Figure:
     for number, (arm, runs) in enumerate(results.items()):
         colour, curve = COLOURS[number % len(COLOURS)], mean_curve(runs)
         for run in runs:
-            axes.plot([e["held_out"]["win_rate"] for e in run["cycles"]], color=colour, linewidth=0.7, alpha=0.45)
+            axes.plot([record.held_out.win_rate for record in run.cycles], color=colour, linewidth=0.7, alpha=0.45)
         axes.plot(curve, color=colour, linewidth=2.2, marker="o", markersize=5)
         ends.append((arm, curve[-1], colour))
     for (arm, rate, colour), height in zip(ends, apart([rate for _, rate, _ in ends], LABEL_GAP), strict=True):
@@ -45,7 +44,7 @@ def _figure(question: str, results: Mapping[str, Sequence[Summary]]) -> Figure:
     axes.set_title(question, loc="left", fontsize=10.5, color=INK, pad=20)
     axes.text(0, 1.02, "held-out games won; thin: seeds, thick: their mean", transform=axes.transAxes, color=MUTED)
     axes.set_ylim(-0.02, 1.05)
-    axes.set_xticks(range(max(len(runs[0]["cycles"]) for runs in results.values())))
+    axes.set_xticks(range(max(len(runs[0].cycles) for runs in results.values())))
     axes.set_xlabel("cycle")
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.grid(axis="y", color=GRID, linewidth=0.7)

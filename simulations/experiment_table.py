@@ -6,16 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
-from typing import Any
 
-from .summary import transfer
+from ..protocol.records.summary import CycleRecord, Floor, Stats, Summary
 
-Summary = Mapping[str, Any]
-Stats = Mapping[str, Any]
 FLOORS = ("random", "heuristic", "walkthrough")
 
 
-def _nothing(floors: Sequence[Stats]) -> str:
+def _nothing(floors: Sequence[Floor]) -> str:
     return ""
 
 
@@ -25,7 +22,7 @@ class Column:
 
     name: str
     arm: Callable[[Sequence[Summary]], str]
-    floor: Callable[[Sequence[Stats]], str] = _nothing
+    floor: Callable[[Sequence[Floor]], str] = _nothing
 
 
 def arms_table(results: Mapping[str, Sequence[Summary]], refused: Mapping[str, str] | None = None) -> str:
@@ -41,12 +38,12 @@ def arms_table(results: Mapping[str, Sequence[Summary]], refused: Mapping[str, s
     """
     everything = [run for runs in results.values() for run in runs]
     columns = [*ALWAYS, *(column for column, wanted in SOMETIMES if wanted(everything))]
-    columns += [_transfer_column(name) for name in dict.fromkeys(name for run in everything for name in transfer(run))]
+    columns += [_transfer_column(name) for name in dict.fromkeys(name for run in everything for name in run.transfer)]
     lines = [["arm", *(column.name for column in columns)]]
     lines += [[arm, *(column.arm(runs) for column in columns)] for arm, runs in results.items()]
     lines += [[arm, f"cannot: {why}", *[""] * (len(columns) - 1)] for arm, why in (refused or {}).items()]
     for name in FLOORS:
-        floors = [run["floors"][name] for run in everything]
+        floors = [run.floors.named()[name] for run in everything]
         lines.append([name, *(column.floor(floors) for column in columns)])
     written = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n".join([written[0], "|" + "---|" * len(lines[0]), *written[1:]])
@@ -54,7 +51,7 @@ def arms_table(results: Mapping[str, Sequence[Summary]], refused: Mapping[str, s
 
 def rates(stats: Sequence[Stats]) -> str:
     """Say win rates in percent."""
-    return spread([100 * each["win_rate"] for each in stats], "{:.0f}", " %")
+    return spread([100 * result.win_rate for result in stats], "{:.0f}", " %")
 
 
 def spread(values: Sequence[float | None], form: str, unit: str = "") -> str:
@@ -68,60 +65,57 @@ def spread(values: Sequence[float | None], form: str, unit: str = "") -> str:
 
 def lowest_change(run: Summary) -> float | None:
     """Smallest change of held-out wins from one cycle to the next, in points; None without any cycle."""
-    wins = [100 * entry["held_out"]["win_rate"] for entry in run["cycles"]]
+    wins = [100 * record.held_out.win_rate for record in run.cycles]
     return min((after - before for before, after in pairwise(wins)), default=None)
 
 
-def _start(runs: Sequence[Summary]) -> list[Summary]:
-    return [run["cycles"][0] for run in runs]
+def _start(runs: Sequence[Summary]) -> list[CycleRecord]:
+    return [run.cycles[0] for run in runs]
 
 
-def _end(runs: Sequence[Summary]) -> list[Summary]:
-    return [run["cycles"][-1] for run in runs]
+def _end(runs: Sequence[Summary]) -> list[CycleRecord]:
+    return [run.cycles[-1] for run in runs]
 
 
-def _held_out(key: str, form: str, unit: str = "") -> Callable[[Sequence[Summary]], str]:
+def _held_out(
+    value_of: Callable[[Stats], float | None], form: str, unit: str = ""
+) -> Callable[[Sequence[Summary]], str]:
     """Say one of the held-out results of the last cycle."""
-    scale = 100 if unit else 1
 
     def say(runs: Sequence[Summary]) -> str:
-        found = [entry["held_out"].get(key) for entry in _end(runs)]
-        return spread([None if value is None else scale * value for value in found], form, unit)
+        return spread([value_of(record.held_out) for record in _end(runs)], form, unit)
 
     return say
 
 
 def _gain(runs: Sequence[Summary]) -> str:
     pairs = zip(_start(runs), _end(runs), strict=True)
-    gains = [100 * (after["held_out"]["win_rate"] - before["held_out"]["win_rate"]) for before, after in pairs]
+    gains = [100 * (after.held_out.win_rate - before.held_out.win_rate) for before, after in pairs]
     return spread(gains, "{:+.0f}")
 
 
 def _decisions(runs: Sequence[Summary]) -> str:
-    return ", ".join(sorted({entry["decision"] for run in runs for entry in run["cycles"][1:]}))
+    return ", ".join(sorted({record.decision for run in runs for record in run.cycles[1:]}))
 
 
-def cohort_seconds(entry: Summary) -> float:
-    """Seconds of a cycle in which devices worked, all of them together: they played, unless the entry says more."""
-    played = (seconds for name, seconds in entry["seconds"].items() if name.partition("-")[0] == "collect")
-    return float(entry.get("device_seconds", sum(played)))
+def cohort_seconds(record: CycleRecord) -> float:
+    """Seconds of a cycle in which devices worked, all of them together: they played, unless the record says more."""
+    if record.device_seconds is not None:
+        return record.device_seconds
+    return sum(seconds for name, seconds in record.seconds.items() if name.partition("-")[0] == "collect")
 
 
 def _device_seconds(run: Summary) -> float:
-    return sum(cohort_seconds(entry) for entry in run["cycles"])
-
-
-def _probe(entry: Summary, name: str) -> float | None:
-    return (entry.get("probes") or {}).get(name)
+    return sum(cohort_seconds(record) for record in run.cycles)
 
 
 def _perplexity(runs: Sequence[Summary]) -> str:
-    pairs = [(_probe(entry, "perplexity"), _probe(entry, "base_perplexity")) for entry in _end(runs)]
+    pairs = [(record.probes.get("perplexity"), record.probes.get("base_perplexity")) for record in _end(runs)]
     return spread([own / base if own and base else None for own, base in pairs], "{:.3f}")
 
 
 def _instructions(runs: Sequence[Summary]) -> str:
-    shares = [(_probe(entry, "instructions"), _probe(entry, "base_instructions")) for entry in _end(runs)]
+    shares = [(record.probes.get("instructions"), record.probes.get("base_instructions")) for record in _end(runs)]
     own, base = (
         spread([None if share is None else 100 * share for share in side], "{:.0f}", " %")
         for side in zip(*shares, strict=True)
@@ -132,9 +126,9 @@ def _instructions(runs: Sequence[Summary]) -> str:
 def _transfer_column(name: str) -> Column:
     """Wins in games that nobody learned from, before anything was learned and at the end."""
 
-    def played(stats: Sequence[Stats]) -> str:
-        found = [each.get("transfer", {}).get(name) for each in stats]
-        return rates([each for each in found if each]) if all(found) else "-"
+    def played(records: Sequence[CycleRecord] | Sequence[Floor]) -> str:
+        stats = [record.transfer[name] for record in records if name in record.transfer]
+        return rates(stats) if len(stats) == len(records) else "-"
 
     def arm(runs: Sequence[Summary]) -> str:
         return f"{played(_start(runs))} → **{played(_end(runs))}**"
@@ -143,38 +137,38 @@ def _transfer_column(name: str) -> Column:
 
 
 ALWAYS = (
-    Column("start", lambda runs: rates([entry["held_out"] for entry in _start(runs)])),
-    Column("with the context", lambda runs: rates([entry["teacher"] for entry in _end(runs) if entry["teacher"]])),
-    Column("after consolidation", lambda runs: f"**{rates([entry['held_out'] for entry in _end(runs)])}**", rates),
+    Column("start", lambda runs: rates([record.held_out for record in _start(runs)])),
+    Column("with the context", lambda runs: rates([record.teacher for record in _end(runs) if record.teacher])),
+    Column("after consolidation", lambda runs: f"**{rates([record.held_out for record in _end(runs)])}**", rates),
     Column("gain", _gain),
-    Column("turns per win", _held_out("turns_per_win", "{:.1f}")),
-    Column("bytes sent", lambda runs: spread([entry["uplink_bytes"] for entry in _end(runs)], "{:,.0f}")),
+    Column("turns per win", _held_out(lambda stats: stats.turns_per_win, "{:.1f}")),
+    Column("bytes sent", lambda runs: spread([record.uplink_bytes for record in _end(runs)], "{:,.0f}")),
     Column("device seconds", lambda runs: spread([_device_seconds(run) for run in runs], "{:.0f}")),
     Column("decisions", _decisions),
 )
 SOMETIMES: Sequence[tuple[Column, Callable[[Sequence[Summary]], bool]]] = (
     (
-        Column("tokens per win", _held_out("tokens_per_win", "{:,.0f}")),
-        lambda runs: any(entry["held_out"]["tokens_per_win"] for entry in _end(runs)),
+        Column("tokens per win", _held_out(lambda stats: stats.tokens_per_win, "{:,.0f}")),
+        lambda runs: any(record.held_out.tokens_per_win for record in _end(runs)),
     ),
     (
-        Column("tokens of an answer", _held_out("response_tokens", "{:.1f}")),
-        lambda runs: any(entry["held_out"].get("response_tokens") for entry in _end(runs)),
+        Column("tokens of an answer", _held_out(lambda stats: stats.response_tokens, "{:.1f}")),
+        lambda runs: any(record.held_out.response_tokens for record in _end(runs)),
     ),
     (
-        Column("no command", _held_out("invalid", "{:.0f}", " %")),
-        lambda runs: any(entry["held_out"].get("response_tokens") for entry in _end(runs)),
+        Column("no command", _held_out(lambda stats: 100 * stats.invalid, "{:.0f}", " %")),
+        lambda runs: any(record.held_out.response_tokens for record in _end(runs)),
     ),
     (
         Column("lowest change in a cycle", lambda runs: spread([lowest_change(run) for run in runs], "{:+.0f}")),
-        lambda runs: any(len(run["cycles"]) > 2 for run in runs),
+        lambda runs: any(len(run.cycles) > 2 for run in runs),
     ),
     (
         Column("perplexity / base", _perplexity),
-        lambda runs: any(_probe(entry, "perplexity") for entry in _end(runs)),
+        lambda runs: any(record.probes.get("perplexity") for record in _end(runs)),
     ),
     (
         Column("instructions", _instructions),
-        lambda runs: any(_probe(entry, "instructions") is not None for entry in _end(runs)),
+        lambda runs: any("instructions" in record.probes for record in _end(runs)),
     ),
 )

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.host.files import write_whole
-from .summary import FLOORS, Summary, families
+from ..protocol.records.summary import Floor, Stats, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,7 @@ class Curve:
 
     title: str
     cycles: tuple[int, ...]
-    learned: tuple[Mapping[str, Any], ...]
+    learned: tuple[Stats, ...]
     teacher: tuple[tuple[int, float], ...]
     tactics: tuple[float, ...]
     floors: tuple[tuple[str, float], ...]
@@ -78,17 +78,17 @@ def inline_svg(summary: Summary) -> str:
 
 def curves(summary: Summary) -> list[Curve]:
     """Return the overall curve, and one a family when there is more than one."""
-    entries, floors = summary["cycles"], summary["floors"]
-    names = families(summary)
-    cycles = tuple(entry["cycle"] for entry in entries)
-    tactics = floors["tactics_only"].get("cycles", ())[: len(cycles)]
+    records, floors, names = summary.cycles, _flat_floors(summary), summary.families
+    cycles = tuple(record.cycle for record in records)
+    tactics_only = summary.floors.tactics_only
+    tactics = (tactics_only.cycles or ())[: len(cycles)] if tactics_only else ()
     overall = Curve(
         title="All games",
         cycles=cycles,
-        learned=tuple(entry["held_out"] for entry in entries),
-        teacher=tuple((e["cycle"], e["teacher"]["win_rate"]) for e in entries if e["teacher"]),
-        tactics=tuple(stats["win_rate"] for stats in tactics),
-        floors=tuple((name, floors[name]["win_rate"]) for name in _flat_floors(summary)),
+        learned=tuple(record.held_out for record in records),
+        teacher=tuple((record.cycle, record.teacher.win_rate) for record in records if record.teacher),
+        tactics=tuple(floor.win_rate for floor in tactics),
+        floors=tuple((name, floor.win_rate) for name, floor in floors.items()),
     )
     if len(names) < 2:
         return [overall]
@@ -96,10 +96,10 @@ def curves(summary: Summary) -> list[Curve]:
         Curve(
             title=name,
             cycles=cycles,
-            learned=tuple(entry["families"][name] for entry in entries),
+            learned=tuple(record.families[name] for record in records),
             teacher=(),
-            tactics=tuple(stats["families"][name]["win_rate"] for stats in tactics),
-            floors=tuple((f, floors[f]["families"][name]["win_rate"]) for f in _flat_floors(summary)),
+            tactics=tuple(floor.families[name].win_rate for floor in tactics),
+            floors=tuple((label, floor.families[name].win_rate) for label, floor in floors.items()),
         )
         for name in names
     ]
@@ -118,10 +118,9 @@ def apart(heights: Sequence[float], gap: float, top: float = 1.04) -> list[float
     return placed
 
 
-def _flat_floors(summary: Summary) -> list[str]:
-    """Tactics-only play is a curve where it was measured by cycle, and a floor where it was not."""
-    by_cycle = bool(summary["floors"]["tactics_only"].get("cycles"))
-    return [name for name in FLOORS if not (by_cycle and name == "tactics_only")]
+def _flat_floors(summary: Summary) -> dict[str, Floor]:
+    """Return the floors that do not change: without the one that was measured by cycle, which is a curve."""
+    return {name: floor for name, floor in summary.floors.named().items() if not floor.cycles}
 
 
 def _drawn(make: Callable[[], Figure], kind: str, background: str) -> bytes:
@@ -137,7 +136,7 @@ def _drawn(make: Callable[[], Figure], kind: str, background: str) -> bytes:
 
 
 def _curves_figure(summary: Summary) -> Figure:
-    return _figure(curves(summary), f"{summary['scenario']}, seed {summary['seed']}")
+    return _figure(curves(summary), f"{summary.scenario}, seed {summary.seed}")
 
 
 def _figure(panels: Sequence[Curve], subtitle: str) -> Figure:
@@ -170,7 +169,7 @@ def _titles(axes: Axes, subtitle: str) -> None:
 def _draw(axes: Axes, curve: Curve) -> None:
     for name, rate in curve.floors:
         axes.axhline(rate, color=MUTED, linewidth=0.9, linestyle=DASHES[name], zorder=1)
-    rates, low, high = ([stats[key] for stats in curve.learned] for key in ("win_rate", "low", "high"))
+    rates, low, high = zip(*((stats.win_rate, stats.low, stats.high) for stats in curve.learned), strict=True)
     axes.fill_between(curve.cycles, low, high, color=LEARNED, alpha=0.16, linewidth=0, zorder=2)
     axes.plot(curve.cycles[: len(curve.tactics)], curve.tactics, color=TACTICS, linestyle="--", linewidth=1.5, zorder=3)
     axes.plot(curve.cycles, rates, color=LEARNED, linewidth=2.2, marker="o", markersize=5.5, zorder=5)
@@ -199,7 +198,7 @@ def _frame(axes: Axes, curve: Curve) -> None:
 def _label_lines(axes: Axes, curve: Curve) -> None:
     """Write each line's name and last value beside its end, moved apart where they would touch."""
     lines = [(NAMES[name], rate, MUTED) for name, rate in curve.floors]
-    lines.append(("learned", curve.learned[-1]["win_rate"], LEARNED))
+    lines.append(("learned", curve.learned[-1].win_rate, LEARNED))
     if curve.tactics:
         lines.append((NAMES["tactics_only"], curve.tactics[-1], TACTICS))
     if curve.teacher:

@@ -1,4 +1,4 @@
-"""The baseline without a language model, from the same federated loop: tactics on uniform play."""
+"""The baseline without a language model: the same federated loop with the log-linear tactics policy."""
 
 from __future__ import annotations
 
@@ -7,37 +7,35 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..protocol.config import CodecConfig, RunConfig
-from ..server.phases import cycle_folder
-from ..server.summary import write_summary
+from ..protocol.records.summary import Floor
+from ..server.cycle.phases import cycle_folder
+from ..server.summary import read_summary, write_summary
 from .inprocess import run_inprocess
-from .summary import read_summary
 
 FOLDER = "tactics-only"
 
 
 def add_tactics_floor(config: RunConfig) -> None:
-    """Run the baseline with the same clients, games and seeds, and put its results into the run's summary."""
+    """Run the baseline with the same clients, games and seeds, and add its results to the run's summary."""
     out = Path(config.out)
-    summary = read_summary(out)
-    baseline = summary
+    summary = baseline = read_summary(out)
     if config.policy.backend != "tactics":
-        _lend_floors(out)
+        _copy_floors(out)
         run_inprocess(tactics_only(config))
         baseline = read_summary(out / FOLDER)
-    parts = ("families", "transfer")
-    cycles = [{**entry["held_out"], **{name: entry[name] for name in parts}} for entry in baseline["cycles"]]
-    summary["floors"]["tactics_only"] = {**cycles[-1], "cycles": cycles}
-    write_summary(out, summary)
+    cycles = tuple(Floor.of(record) for record in baseline.cycles)
+    floors = replace(summary.floors, tactics_only=Floor.of(baseline.cycles[-1], cycles))
+    write_summary(out, replace(summary, floors=floors))
 
 
 def tactics_only(config: RunConfig) -> RunConfig:
-    """Return the same run without a language model. Its teacher is what its student becomes: measured only once.
+    """Return the same run without a language model, with listed commands and the codec `tactics`.
 
-    It writes nothing: its commands are chosen from the list, and its devices send no words.
+    Its student equals its teacher, so that the teacher plays a single held-out game.
     """
-    # Another codec's norms are those of another vector.
-    own = config.codec.name.startswith("tactics")
-    codec = replace(config.codec, name="tactics") if own else CodecConfig(discount=config.codec.discount)
+    # Clipping norms of another codec do not apply to vectors of `tactics`.
+    keeps_norms = config.codec.name.startswith("tactics")
+    codec = replace(config.codec, name="tactics") if keeps_norms else CodecConfig(discount=config.codec.discount)
     return replace(
         config,
         name=f"{config.name}, tactics only",
@@ -49,8 +47,8 @@ def tactics_only(config: RunConfig) -> RunConfig:
     )
 
 
-def _lend_floors(out: Path) -> None:
-    """Let the baseline take the floors as played: they are the same games, with the same random streams."""
-    played, wanted = (cycle_folder(folder, 0) / "floors.npz" for folder in (out, out / FOLDER))
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(played, wanted)
+def _copy_floors(out: Path) -> None:
+    """Copy the results of the reference policies, which play the same games with the same random streams."""
+    source, target = (cycle_folder(folder, 0) / "floors.npz" for folder in (out, out / FOLDER))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)

@@ -1,4 +1,4 @@
-"""A Flower grid in one process: every client's real ClientApp, each in its own thread, no network and no daemons."""
+"""A Flower grid in one process: each client's ClientApp runs in its own thread, without network or other processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST_NODE_ID = 1000
 
 
 class Watcher(Protocol):
-    """Whoever must know which clients are at work."""
+    """Is informed which clients are about to run, and when each of them runs."""
 
     def admit(self, clients: Sequence[int]) -> None: ...
 
@@ -30,31 +30,31 @@ class Watcher(Protocol):
 
 
 class NobodyWatches:
-    """The default watcher."""
+    """The default watcher, which does nothing."""
 
     def admit(self, clients: Sequence[int]) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
     def playing(self, client: int) -> AbstractContextManager[None]:
-        """Take no notice."""
+        """Do nothing."""
         return nullcontext()
 
 
 class InProcessGrid(Grid):
-    """Runs ClientApps in threads of this process; made for use within `identity.server_identity`.
+    """Runs ClientApps in threads of this process; used within `identity.server_identity`.
 
     Parameters
     ----------
     app
-        What every node runs.
+        The ClientApp of all nodes.
     clients
-        Number of nodes. Node ``i`` has partition id ``i`` and its own `Context`, kept over messages.
+        Number of clients. Client ``i`` has partition id ``i`` and its own `Context`, which persists over messages.
     run_config
         Flower's flat run config, given to every node.
     watcher
-        Is told which clients are about to work and when each of them works.
+        Is informed which clients run.
     present
-        The nodes that are there, all by default.
+        The clients that have a node, by default all.
     """
 
     def __init__(
@@ -76,28 +76,28 @@ class InProcessGrid(Grid):
 
     @property
     def run(self) -> Any:
-        """Refuse: there is no SuperLink that would know about a run."""
+        """Raise: there is no SuperLink that knows the run."""
         raise NotImplementedError("an in-process grid has no run: use the ServerApp's context instead")
 
     def set_run(self, run: Any) -> None:
-        """Take no notice: there is one run."""
+        """Do nothing: there is only one run."""
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """Make a message, the way that Flower deprecates."""
+        """Make a message; deprecated in Flower, but part of its interface."""
         return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return every node: all are there from the start."""
+        """Return the ids of all nodes."""
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Run every message's ClientApp to its end, all of them side by side."""
+        """Run the ClientApp on every message, one thread per node, and wait for all."""
         sent = list(messages)
         for message in sent:
             self._sent += 1
-            # As Flower's own grid does, the id is put on the message that the caller holds.
+            # As in Flower's own grid, the id is set on the caller's message object.
             message.metadata.__dict__["_message_id"] = f"message-{self._sent}"
         self._run([message for message in sent if message.metadata.dst_node_id in self._contexts])
         for message in sent:
@@ -106,22 +106,22 @@ class InProcessGrid(Grid):
         return [message.metadata.message_id for message in sent]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies, each once."""
-        return [self._replies.pop(name) for name in list(message_ids) if name in self._replies]
+        """Return the replies to messages; each reply is delivered once."""
+        return [self._replies.pop(key) for key in list(message_ids) if key in self._replies]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Push and pull. A thread cannot be stopped, so `timeout` is not used."""
+        """Push and pull; `timeout` is not used, because a thread cannot be stopped."""
         return self.pull_messages(self.push_messages(messages))
 
     def _run(self, messages: Sequence[Message]) -> None:
-        """One thread a node; a node that has several messages answers them in turn."""
+        """Run one thread per node; a node handles several messages in sequence."""
         by_node: dict[int, list[Message]] = {}
         for message in messages:
             by_node.setdefault(message.metadata.dst_node_id, []).append(message)
         self._watcher.admit([node - FIRST_NODE_ID for node in by_node])
         threads = [
-            Thread(target=self._node, args=(node, mine), name=f"node-{node}", daemon=True)
-            for node, mine in by_node.items()
+            Thread(target=self._node, args=(node, own_messages), name=f"node-{node}", daemon=True)
+            for node, own_messages in by_node.items()
         ]
         _join(threads)
 
@@ -131,10 +131,10 @@ class InProcessGrid(Grid):
                 self._keep(self._answer(message, self._contexts[node]))
 
     def _answer(self, message: Message, context: Context) -> Message:
-        """Call the ClientApp on copies, so that nodes share nothing, and make its exceptions error replies."""
+        """Call the ClientApp on a copy, so that nodes share no data, and turn exceptions into error replies."""
         try:
             return _separate(self._app(_separate(message), context))
-        except Exception as error:  # as Flower: text and all, which is why the ClientApp must say nothing in it
+        except Exception as error:  # as Flower does, including the text, which therefore must not hold private data
             return Message(Error(CLIENT_APP_RAISED, f"{type(error)}:<'{error}'>"), reply_to=message)
 
     def _keep(self, reply: Message) -> None:
@@ -153,7 +153,7 @@ def _context(client: int, clients: int, run_config: dict[str, Scalar]) -> Contex
 
 
 def _separate(message: Message) -> Message:
-    """Copy a message so that the copy shares no content with it."""
+    """Copy a message together with its content."""
     copied = copy.copy(message)
     if copied.has_content():
         copied.content = copy_of(message.content)

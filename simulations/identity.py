@@ -1,4 +1,4 @@
-"""Flower's identity of the running task, without which no `Message` can be made outside of a Flower process."""
+"""Flower's task identity, which is needed to make a `Message` outside of a Flower process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FIELDS = ("_run_id", "_node_id", "_task_id")
 
 @contextmanager
 def server_identity() -> Iterator[None]:
-    """Be the ServerApp of run 1 for a while. Flower has no public way to say so."""
+    """Take the identity of the ServerApp of run 1; Flower has no public interface for this."""
     before = {name: getattr(TaskIdentity, name) for name in _FIELDS}
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, SERVER_NODE_ID, 1
     try:

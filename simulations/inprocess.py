@@ -1,4 +1,4 @@
-"""The default engine: server and clients in this process, and all games of all clients through one policy."""
+"""The default engine: server and clients in one process, with the games of all clients batched through one policy."""
 
 from __future__ import annotations
 
@@ -7,45 +7,44 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from threading import Event, Lock
 
 from flwr.clientapp import ClientApp
 
 from ..client.app import make_app, private_games
-from ..client.runtime import LocalRuntime, Runtime
+from ..client.runtime import Runtime, SimulatedRuntime
 from ..games.prepare import GameId, prepare
 from ..policies.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.fleet.membership import Membership
 from ..protocol.messages import PlayRequest
-from ..server.app import check, run
+from ..protocol.records.events import Listener
+from ..server.app import MakeGate, check, run
+from ..server.gate import PublicGate
 from .batching import Batcher
 from .grid import InProcessGrid
 from .identity import server_identity
 
-Listener = Callable[[dict[str, Any]], None]
-
 
 @dataclass(frozen=True, slots=True)
-class BatchingRuntime:
-    """A runtime whose policies answer all clients together. Calls from outside of a client go straight through."""
+class BatchingRuntime(SimulatedRuntime):
+    """A runtime whose policies batch the calls of all clients. Calls from outside a client are not batched."""
 
     inner: Runtime
     batcher: Batcher
     _loading: Lock = field(default_factory=Lock)
 
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
-        """Return the policy that is asked to play, behind the barrier."""
-        with self._loading:  # clients ask all at once, and one batch needs one and the same policy
+        """Return the requested policy, wrapped for batching."""
+        with self._loading:  # clients call concurrently, and a batch needs the identical policy object
             return self.batcher.wrap(self.inner.policy(config, request))
 
     def cache(self, config: RunConfig) -> Path:
-        """Return the folder for compiled games and converted models."""
+        """Return the folder of compiled games and converted models."""
         return self.inner.cache(config)
 
     def membership(self, config: RunConfig, client: int) -> Membership:
-        """Return what makes a device a member of the fleet."""
+        """Return a device's keys and the list of members."""
         return self.inner.membership(config, client)
 
 
@@ -56,38 +55,41 @@ def run_inprocess(
     *,
     make: Callable[[Runtime], ClientApp] = make_app,
     present: Sequence[int] | None = None,
+    make_gate: MakeGate = PublicGate,
 ) -> None:
-    """Run every cycle of a run in this process.
+    """Run all cycles of a run in this process.
 
     Parameters
     ----------
     config
-        The run; `config.clients` nodes take part.
+        The run's configuration, with one node per client.
     listener
-        Called with every event of the run as it happens.
+        Called with every event of the run.
     runtime
-        Where policies come from; by default they are loaded here.
+        Provides policies; by default they are loaded in this process.
     make
-        Builds the nodes' app: that of a device, or a baseline's.
+        Builds the nodes' ClientApp: by default a device's, or a baseline's.
     present
-        The clients whose nodes are there, all by default.
+        The clients that have a node, by default all.
+    make_gate
+        Builds the gate, which decides whether a context is distilled and a candidate promoted.
     """
-    config, inner, batcher = whole_fleet(config, present), runtime or LocalRuntime(), Batcher()
+    config, inner, batcher = whole_fleet(config, present), runtime or SimulatedRuntime(), Batcher()
     cache = inner.cache(config)
     check(config, cache)
     grid = InProcessGrid(make(BatchingRuntime(inner, batcher)), config.clients, config.to_flat(), batcher, present)
     with server_identity(), made_ahead(games_ahead(config), cache):
-        run(grid, config, cache, listener, engine="inprocess")
+        run(grid, config, cache, listener, engine="inprocess", make_gate=make_gate)
 
 
 def whole_fleet(config: RunConfig, present: Sequence[int] | None = None) -> RunConfig:
-    """Make the run wait for all of its clients: engines differ in how fast nodes appear, results must not."""
+    """Make the run wait for all nodes, so that results do not depend on how fast an engine starts them."""
     nodes = config.clients if present is None else len(present)
     return replace(config, strategy=replace(config.strategy, min_available_nodes=nodes))
 
 
 def games_ahead(config: RunConfig) -> list[GameId]:
-    """Return every client's games of every cycle, those of the first cycle first; none where only some will play."""
+    """Return the games of all clients and cycles in order of cycles; none if only a fraction of the clients plays."""
     if config.strategy.fraction_train < 1:
         return []
     cycles, clients = range(1, config.cycles + 1), range(config.clients)
@@ -98,20 +100,19 @@ def games_ahead(config: RunConfig) -> list[GameId]:
 
 @contextmanager
 def made_ahead(games: list[GameId], cache: Path) -> Iterator[None]:
-    """Make the clients' games beside the server's work, so that a client finds its own ready when it plays.
+    """Prepare the clients' games in a background thread while the server works.
 
-    Clients make what is missing themselves, so an error here is theirs to report.
+    An error is not reported here: the client that needs the game prepares it again, and fails with the same error.
     """
-    pool = ThreadPoolExecutor(1)
-    stop: list[bool] = []
+    pool, ended = ThreadPoolExecutor(1), Event()
 
-    def go_on(done: int, total: int) -> None:
-        if stop:
+    def check_running(done: int, total: int) -> None:
+        if ended.is_set():
             raise InterruptedError("the run has ended")
 
-    pool.submit(prepare, games, cache, 1, go_on)
+    pool.submit(prepare, games, cache, 1, check_running)
     try:
         yield
     finally:
-        stop.append(True)
+        ended.set()
         pool.shutdown()

@@ -1,4 +1,4 @@
-"""An experimental control: every exchange brings what another run's brought, of another seed or of other games.
+"""An experimental control: aggregates are replaced by those of another run, with another seed or other games.
 
 Use it by path: ``--set strategy.name=fedoel.simulations.lent:Lent --set strategy.options=run=../other``.
 """
@@ -12,20 +12,20 @@ import numpy as np
 
 from ..protocol.errors import ConfigError, FedoelError
 from ..protocol.experience import Aggregate
-from ..server.cycle import Cycles
-from ..server.exchanges import numbered
-from ..server.phases import load_phase
+from ..server.cycle.collect import numbered
+from ..server.cycle.phases import load_phase
+from ..server.cycle.server import CycleServer
 from ..server.run_folder import stored_config
 from ..strategies.mean import Mean
 
 
 class Lent(Mean):
-    """Its own cohort plays and is counted; what it is said to have learned is another run's, of the same codec.
+    """The cohort plays, but each aggregate has the gradient and Fisher diagonal of another run of the same codec.
 
     Parameters
     ----------
     run
-        Folder of the other run; if it is relative, from the folder of its own run.
+        Folder of the other run; a relative path starts from this run's folder.
     """
 
     carries_words = False
@@ -37,14 +37,14 @@ class Lent(Mean):
         self.run = run
 
     def optimise(self, aggregate: Aggregate, cycle: int, exchange: int) -> Aggregate:
-        """Put the other run's gradient and Fisher diagonal in the place of the cohort's.
+        """Replace the cohort's gradient and Fisher diagonal by the other run's.
 
         Raises
         ------
         ConfigError
-            If the other run brought nothing in this exchange, or is of another codec.
+            If the other run has no aggregate of this exchange, or another codec.
         """
-        spec, run = aggregate.vector.spec, cast(Cycles, self.consolidator).out / self.run
+        spec, run = aggregate.vector.spec, cast(CycleServer, self.server.life).run.folder / self.run
         if (codec := stored_config(run).codec.name) != spec.codec:
             raise ConfigError(
                 f"strategy.options run={self.run}: its vectors are of codec {codec!r}, not {spec.codec!r}"

@@ -6,28 +6,43 @@ rich is imported when a panel is opened, not before: ``--help`` must not wait fo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from ..protocol.records.events import Event, Listener
 from .progress import Progress, after, plain_line, remaining, sparkline
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-Listener = Callable[[dict[str, Any]], None]
+    from ..protocol.config import RunConfig
+
 BAR_WIDTH = 32
 REFRESH_PER_SECOND = 4
 
 
 @contextmanager
-def live_view(stream: TextIO | None = None) -> Iterator[Listener]:
+def live_view(
+    config: RunConfig,
+    engine: str = "inprocess",
+    stream: TextIO | None = None,
+    *,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> Iterator[Listener]:
     """Show a run while it goes on.
 
     Parameters
     ----------
+    config, engine
+        What a panel shows before the first event.
     stream
         Where to write; standard output if left out. A panel is drawn if it is a terminal.
+    quiet
+        Write nothing.
+    verbose
+        Write lines on a terminal, too, since messages of libraries come in between.
 
     Yields
     ------
@@ -35,10 +50,13 @@ def live_view(stream: TextIO | None = None) -> Iterator[Listener]:
         The listener to give to an event log.
     """
     stream = stream or sys.stdout
-    if stream.isatty():
+    if quiet:
+        yield lambda event: None
+    elif stream.isatty() and not verbose:
         from rich.console import Console
 
-        with panel_view(Console(file=stream)) as listen:
+        start = Progress(config.name, config.seed, engine, config.clients, config.cycles)
+        with panel_view(Console(file=stream), start) as listen:
             yield listen
     else:
         yield plain_view(stream)
@@ -47,7 +65,7 @@ def live_view(stream: TextIO | None = None) -> Iterator[Listener]:
 def plain_view(stream: TextIO) -> Listener:
     """Return a listener that writes one line an event, without the progress within phases."""
 
-    def listen(event: dict[str, Any]) -> None:
+    def listen(event: Event) -> None:
         if (line := plain_line(event)) is not None:
             print(line, file=stream, flush=True)
 
@@ -55,13 +73,11 @@ def plain_view(stream: TextIO) -> Listener:
 
 
 @contextmanager
-def panel_view(console: Console) -> Iterator[Listener]:
-    """Draw a panel that follows the events given to the listener."""
+def panel_view(console: Console, progress: Progress) -> Iterator[Listener]:
+    """Draw a panel that starts with `progress` and follows the events given to the listener."""
     from rich.live import Live
 
-    progress = Progress()
-
-    def listen(event: dict[str, Any]) -> None:
+    def listen(event: Event) -> None:
         nonlocal progress
         progress = after(progress, event)
 

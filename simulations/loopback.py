@@ -14,15 +14,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 
+from ..client.device.folder import DeviceFolder
+from ..client.device.join import join
 from ..protocol.errors import FedoelError
 from ..protocol.host.processes import descendants, free_ports, tail
+from ..server.operate.folder import ServerFolder, Settings
+from ..server.operate.setup import enroll, init
 
-CALL = [sys.executable, "-c", "import sys; from fedoel.simulations.cli import main; sys.exit(main())"]
+CALL = [sys.executable, "-c", "import sys; from fedoel.cli.main import main; sys.exit(main())"]
 FLOWERS_HEARTBEAT, SHORTEST_HEARTBEAT = 30, 10  # seconds; Flower's SuperLink accepts none that is shorter
 # A SuperNode says itself how often it will be heard of, and has no option for it. Elsewhere the same number is the time
 # in which a process for a message has to have started: that stays.
@@ -121,24 +125,25 @@ class LoopbackFleet:
         return self.folder / "notes"
 
     def make(self, run: str, settings: str | None = None) -> None:
-        """Make the server's folder with this run, and let every device join, by the commands that people use.
+        """Make the server's folder with this run, and let every device join, as the commands do.
 
         Parameters
         ----------
         settings
             What `device.toml` of every device says; None for what `join` writes.
         """
-        addresses = ("--port", str(self.wire.port), "--listen", f"127.0.0.1:{self._port}")
-        _call("server", "init", str(self.server), "--host", "127.0.0.1", *addresses)
-        (self.server / "run.toml").write_text(run, encoding="utf-8")
-        for name in self.names:
-            device, bundle = str(self.folder / name), str(self.folder / f"{name}.fleet")
-            given = ("--ca", str(self.server / "ca.crt"), "--server", f"127.0.0.1:{self.wire.port}")
-            _call("device", "join", device, "--name", name, *given)
-            _call("server", "enroll", str(self.server), f"{device}/{name}.pub", "--out", bundle)
-            _call("device", "join", device, "--bundle", bundle)
-            if settings is not None:
-                (self.folder / name / "device.toml").write_text(settings, encoding="utf-8")
+        near = f"127.0.0.1:{self.wire.port}"
+        server = ServerFolder(self.server)
+        with redirect_stdout(io.StringIO()):
+            init(server, Settings(("127.0.0.1",), self.wire.port, f"127.0.0.1:{self._port}"))
+            (self.server / "run.toml").write_text(run, encoding="utf-8")
+            for name in self.names:
+                device, bundle = DeviceFolder(self.folder / name), self.folder / f"{name}.fleet"
+                join(device, name, server=near, ca=server.ca_certificate)
+                enroll(server, device.path / f"{name}.pub", out=bundle)
+                join(device, bundle=bundle)
+                if settings is not None:
+                    device.settings.write_text(settings, encoding="utf-8")
 
     def do(self, *words: str) -> str:
         """Run a command to its end and return what it printed.
@@ -232,13 +237,3 @@ class LoopbackFleet:
 
     def _logs(self) -> list[Path]:
         return [*self.folder.glob("*.out"), *self.folder.glob("*/s*.log"), *self.folder.glob("server/flower/run.log")]
-
-
-def _call(*words: str) -> None:
-    """Do a command in this process, which is faster than to start one."""
-    from .cli import main
-
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as errors:
-        code = main(list(words))
-    if code:
-        raise FedoelError(f"`fedoel {' '.join(words)}` failed:\n{errors.getvalue()}")

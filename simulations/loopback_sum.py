@@ -19,7 +19,8 @@ from ..client.app import private_games
 from ..client.device.folder import DeviceFolder, joined
 from ..client.store import TrajectoryStore
 from ..client.store_key import key_from_file
-from ..codecs.encoder import encode, load_encoder
+from ..codecs.encode import encode
+from ..codecs.encoder import load_encoder
 from ..codecs.tactics.coordinates import DIMENSION
 from ..codecs.tactics.policy import TacticsPolicy
 from ..protocol.config import RunConfig
@@ -29,7 +30,7 @@ from ..protocol.messages import PlayRequest
 from ..protocol.play import Trajectory
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.masks import cell_type
-from ..server.phases import load_phase
+from ..server.cycle.phases import load_phase
 from ..server.run_folder import stored_config
 from ..strategies.secure_mean import SecureMean, Tally
 from .loopback import NOTES
@@ -78,7 +79,7 @@ def expected(server: Path, devices: Sequence[Path], cycle: int, notes: Path) -> 
     total = np.zeros(plan.cells, np.int64)
     for device in devices:
         played = played_in(device, config, cycle)
-        total += plan.steps_of(encode(encoder, policy, played, spec, baseline, config.codec.discount).parts())
+        total += plan.quantised(encode(encoder, policy, played, spec, baseline, config.codec.discount).parts())
     decoded = plan.decode(total.astype(cell_type(plan.bits)))
     return ExperienceVector.from_parts(spec, decoded).to_array()
 

@@ -1,7 +1,7 @@
-"""An in-process grid with a clock of its own: devices of different speeds, and no time that anybody has to wait.
+"""A discrete-event simulation of devices with different speeds, as an in-process grid with simulated time.
 
-A reply is made when it is asked for, and is there when its device would have finished. Pulling moves the clock to the
-next arrival, as waiting would: a discrete-event simulation of a fleet.
+Replies are computed when messages are pushed, and become available once the simulated duration of their device has
+passed. Pulling advances the simulated time to the next arrival.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from .grid import FIRST_NODE_ID, InProcessGrid
 
 
 class PacedGrid(InProcessGrid):
-    """Hands replies out when they are due. `now` is the simulated time, in the unit of the durations.
+    """Delivers replies when they are due; `now` is the simulated time, in the unit of the durations.
 
     Parameters
     ----------
     duration
-        Time that a client takes to answer, from its number.
+        Maps a client's number to the time that it takes to reply.
     """
 
     def __init__(self, *arguments: Any, duration: Callable[[int], float], **settings: Any) -> None:
@@ -30,34 +30,33 @@ class PacedGrid(InProcessGrid):
         self._due: dict[str, float] = {}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Have every message answered, and note when the answer is due."""
+        """Compute the replies, and record when each is due."""
         sent = list(messages)
-        names = list(super().push_messages(sent))
+        ids = list(super().push_messages(sent))
         clients = [message.metadata.dst_node_id - FIRST_NODE_ID for message in sent]
-        self._due |= {name: self.now + self._duration(client) for name, client in zip(names, clients, strict=True)}
-        return names
+        self._due |= {key: self.now + self._duration(client) for key, client in zip(ids, clients, strict=True)}
+        return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return what has arrived; if nothing has, what arrives next, when it does."""
-        waiting = {name: self._due[name] for name in message_ids if name in self._due}
-        if waiting:
-            self.now = max(self.now, min(waiting.values()))
-        arrived = [name for name, due in waiting.items() if due <= self.now]
-        return self._take(arrived)
+        """Return the replies that have arrived; if there are none, advance the time to the next arrival."""
+        pending = {key: self._due[key] for key in message_ids if key in self._due}
+        if pending:
+            self.now = max(self.now, min(pending.values()))
+        return self._take([key for key, due in pending.items() if due <= self.now])
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Push, and wait for the last one."""
-        names = list(self.push_messages(messages))
-        self.now = max([self.now, *(self._due[name] for name in names)])
-        return self._take(names)
+        """Push, and advance the time to the arrival of the last reply."""
+        ids = list(self.push_messages(messages))
+        self.now = max([self.now, *(self._due[key] for key in ids)])
+        return self._take(ids)
 
-    def _take(self, names: list[str]) -> Iterable[Message]:
-        for name in names:
-            del self._due[name]
-        return super().pull_messages(names)
+    def _take(self, ids: list[str]) -> Iterable[Message]:
+        for key in ids:
+            del self._due[key]
+        return super().pull_messages(ids)
 
 
 def spread_durations(clients: int, slowest: float) -> Mapping[int, float]:
-    """Durations from 1 to `slowest`, evenly on a logarithmic scale, dealt out so that neighbours differ."""
+    """Return durations from 1 to `slowest`, evenly spaced on a logarithmic scale, in a fixed mixed order of clients."""
     ranks = {client: (7 * client) % clients / max(1, clients - 1) for client in range(clients)}
     return {client: float(slowest**rank) for client, rank in ranks.items()}

@@ -1,4 +1,4 @@
-"""The second engine: the same apps through `flwr run` on Flower's simulation runtime, with clients as Ray actors."""
+"""The engine `ray`: the same apps through `flwr run` on Flower's simulation runtime, with clients as Ray actors."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError
 from ..protocol.host.processes import tail
+from ..protocol.records.events import Event, Listener
 from ..server.events import follow
 from ..server.operate.run_app import COMPLETED, run_started, run_status, write_app
-from .inprocess import Listener, whole_fleet
+from .inprocess import whole_fleet
 from .superlink import SuperLink, superlink
 
 POLL_SECONDS = 0.5
@@ -24,24 +24,24 @@ EVENTS = "events.jsonl"
 
 
 def run_ray(config: RunConfig, listener: Listener | None = None) -> None:
-    """Run every cycle of a run through Flower's simulation runtime.
+    """Run all cycles of a run on Flower's simulation runtime.
 
     Parameters
     ----------
     config
-        The run. It needs `out`, since the server is another process: what it writes there is the result.
+        The run's configuration. `out` must be set: the server is another process that writes its results there.
     listener
-        Called with every event that appears in the run's log of events.
+        Called with every event in the run's event log.
 
     Raises
     ------
     ConfigError
         If `out` is empty.
     FedoelError
-        If Flower says that the run did not complete, with the end of its log.
+        If Flower reports that the run did not complete; with the end of Flower's log.
     """
     if not config.out:
-        raise ConfigError("the ray engine needs 'out': the server is another process and has to write somewhere")
+        raise ConfigError("the ray engine needs 'out': the server is another process that writes its results there")
     out = Path(config.out).expanduser().resolve()
     cache = str(Path(config.cache).expanduser().resolve()) if config.cache else ""
     config = replace(whole_fleet(config), out=str(out), cache=cache)
@@ -55,16 +55,16 @@ def run_ray(config: RunConfig, listener: Listener | None = None) -> None:
             _deliver(events, listener)
 
 
-def _deliver(events: Iterator[dict[str, Any] | None], listener: Listener | None) -> None:
+def _deliver(events: Iterator[Event | None], listener: Listener | None) -> None:
     while (event := next(events)) is not None:
         if listener is not None:
             listener(event)
 
 
 def _flwr_run(
-    folder: Path, clients: int, link: SuperLink, events: Iterator[dict[str, Any] | None], listener: Listener | None
+    folder: Path, clients: int, link: SuperLink, events: Iterator[Event | None], listener: Listener | None
 ) -> Path:
-    """Run the app to its end and return what `flwr run` printed."""
+    """Run the app to its end, and return the file with the output of `flwr run`."""
     federation = (
         f"num-supernodes={clients} client-resources-num-cpus=1 client-resources-num-gpus=0 "
         f"init-args-num-cpus={os.cpu_count() or 1}"
@@ -86,12 +86,12 @@ def _flwr_run(
 
 
 def _check_completed(log: Path, link: SuperLink) -> None:
-    """Ask the SuperLink how the run ended: `flwr run` exits with 0 whatever happened.
+    """Check the final status on the SuperLink, because `flwr run` exits with 0 even if the run failed.
 
     Raises
     ------
     FedoelError
-        If it did not complete.
+        If the run did not complete.
     """
     status = run_status(run_started(log), "local", link.environment)
     if status != COMPLETED:

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..protocol.config import RunConfig, Scalar, read_toml
+from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
+from ..protocol.settings import read_toml
+from ..server.run_folder import STORED, stored_config
 
 BUILT_IN = ("quick", "standard", "full", "private")
 FOLDER = Path(__file__).parent / "scenarios"
@@ -38,6 +40,14 @@ def load_scenario(scenario: str = "quick", overrides: Mapping[str, Scalar] | Non
         return _with_absolute_paths(RunConfig.from_nested(settings))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def scenario_of(adapter: Path, scenario: str = "", overrides: Mapping[str, Scalar] | None = None) -> RunConfig:
+    """Return the scenario that is named, or else the one of the run that made the adapter, or else ``quick``."""
+    run = adapter.absolute().parent.parent
+    if not scenario and (run / STORED).is_file():
+        return RunConfig.from_flat({**stored_config(run).to_flat(), **(overrides or {})})
+    return load_scenario(scenario or "quick", overrides)
 
 
 def parse_setting(text: str) -> tuple[str, Scalar]:

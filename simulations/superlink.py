@@ -1,7 +1,7 @@
-"""A SuperLink of our own for one simulated run: own folder, own ports, no telemetry, gone at the end.
+"""A temporary SuperLink for one simulated run, with its own folder and ports, and without telemetry.
 
-`flwr run` would start one in the background and leave it there. It uses a SuperLink that already answers on its port,
-so we start it and keep hold of the process.
+`flwr run` would start a SuperLink in the background and leave it running. It uses one that already listens on its port,
+so that one is started here and stopped at the end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..protocol.host.processes import flower_environment, free_ports, start_proc
 
 @dataclass(frozen=True, slots=True)
 class SuperLink:
-    """A running SuperLink: the environment for `flwr` commands that should use it, and its log."""
+    """A running SuperLink: the environment for `flwr` commands that use it, and its log file."""
 
     environment: Mapping[str, str]
     log: Path
@@ -28,19 +28,19 @@ class SuperLink:
 
 @contextmanager
 def superlink(home: Path, threads: int) -> Iterator[SuperLink]:
-    """Start a SuperLink in simulation mode, and stop it and all that it started on the way out.
+    """Run a SuperLink in simulation mode; on exit, stop it and all its child processes.
 
     Parameters
     ----------
     home
-        Folder for everything that Flower writes.
+        Folder for all files that Flower writes.
     threads
-        Threads of each worker's numerical libraries; 0 leaves them to Ray, which gives each its share.
+        Number of threads of each worker's numerical libraries; 0 leaves the choice to Ray.
 
     Raises
     ------
     FedoelError
-        If it does not start.
+        If the SuperLink does not start.
     """
     port, control = free_ports(2)
     log, environment = home / "superlink.log", _environment(home, port, control, threads)
@@ -57,11 +57,11 @@ def superlink(home: Path, threads: int) -> Iterator[SuperLink]:
 
 
 def _environment(home: Path, port: int, control: int, threads: int) -> dict[str, str]:
-    chosen = {
+    variables = {
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
         "FLWR_LOCAL_CONTROL_API_PORT": str(control),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     if threads:
-        chosen |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    return flower_environment(home, **chosen)
+        variables |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return flower_environment(home, **variables)

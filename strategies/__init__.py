@@ -1,1 +1,1 @@
-"""Federated logic: whom to ask, and what to make of what arrives."""
+"""Federated logic: cohort sampling, message exchange with devices, and aggregation of experience vectors."""

@@ -1,4 +1,4 @@
-"""Strategies whose releases are differentially private: how cohorts are drawn, and when a budget is at its end."""
+"""Strategies with a differential privacy budget: Poisson sampling of the cohort, and a stop when it is exhausted."""
 
 from __future__ import annotations
 
@@ -10,37 +10,41 @@ from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, PrivacyError
 from ..protocol.experience import VectorSpec
-from .consolidator import Traffic
 from .experience import ExperienceStrategy, log
+from .rounds import Traffic
 
 EXHAUSTED = "privacy budget exhausted"
 
 
 class BudgetStrategy(ExperienceStrategy):
-    """Draws every device with the same chance, independently, and asks nobody once the budget is spent."""
+    """Samples the cohort by Poisson sampling, and makes no release once the privacy budget is exhausted."""
 
     def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
-        """Draw the devices of a release, in random order; a fixed share of them where releases have no noise."""
-        safeguards = self.consolidator.safeguards
+        """Sample the cohort of a release, in random order.
+
+        With noise, each device is drawn independently with the same probability, as the privacy accounting assumes.
+        Without noise, the cohort is the fixed fraction `fraction_train`.
+        """
+        safeguards = self.server.safeguards
         rng = np.random.default_rng([self.seed, cycle, exchange, len(nodes), safeguards.secret])
         if safeguards.noisy:
             chance = safeguards.chance
             cohort = [node for node, drawn in zip(nodes, rng.random(len(nodes)) < chance, strict=True) if drawn]
         else:
             cohort = self._part(nodes, cycle, exchange)
-        return [cohort[place] for place in rng.permutation(len(cohort)).tolist()]
+        return [cohort[index] for index in rng.permutation(len(cohort)).tolist()]
 
     def check(self, spec: VectorSpec) -> None:
-        """Refuse cohorts that are too small to hide in, and budgets that no noise keeps."""
+        """Refuse a cohort below the minimum for privacy, and a budget that no noise multiplier meets."""
         try:
-            self.consolidator.safeguards.plan(spec)
+            self.server.safeguards.plan(spec)
         except PrivacyError as error:
             raise ConfigError(str(error)) from error
 
     def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
-        """Make a release, or say that there is nothing left to make one with."""
+        """Make a release, or log and record that the privacy budget is exhausted."""
         try:
-            self.consolidator.safeguards.check_budget()
+            self.server.safeguards.check_budget()
         except PrivacyError as error:
             log(WARNING, "exchange: no release: %s", error)
             self.hand_on(server_round, None, Traffic(0.0, 0.0, 0, {EXHAUSTED: 1}))
@@ -48,5 +52,5 @@ class BudgetStrategy(ExperienceStrategy):
         return self.release(grid, server_round, timeout)
 
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
-        """Ask the devices that were drawn, and hand on what came of it."""
+        """Send the request to the sampled cohort, and hand the aggregate to the server."""
         return super().exchange(grid, server_round, timeout)

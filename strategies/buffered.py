@@ -1,7 +1,7 @@
-"""Asynchronous aggregation: the first arrivals make the next version, and nobody waits for the slowest.
+"""Buffered asynchronous aggregation: FedBuff (Nguyen et al. 2022, arXiv 2106.06639) on Flower's messages.
 
-FedBuff (Nguyen et al. 2022, arXiv 2106.06639) on Flower's messages: a device that is still at work is left alone, and
-what it sends later counts less, the more exchanges have gone by since it was asked.
+An exchange ends as soon as its buffer is full. Devices that have not replied by then keep working; their vectors go
+into a later exchange, with a weight that decreases with staleness.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from flwr.serverapp import Grid
 from ..protocol.errors import ConfigError, FedoelError
 from ..protocol.experience import Contribution, VectorSpec
 from ..protocol.messages import PlayRequest
-from .asking import POLL_SECONDS, Patience
+from .delivery import POLL_SECONDS, RetryWindow
 from .experience import log
 from .mean import Mean
-from .replies import Sorted, in_order, sort_replies
+from .replies import SortedReplies, in_order, sort_replies
 
 STALE = "too stale"
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A device at work: when it was asked, and what."""
+class _PendingRequest:
+    """A request that has no reply yet: its node, the round in which it was sent, and its content."""
 
     node: int
     server_round: int
@@ -38,18 +38,18 @@ class _Asked:
 
 
 class Buffered(Mean):
-    """Aggregate as soon as enough devices have answered; the others go on, and count later.
+    """FedBuff: aggregate as soon as `buffer_size` vectors have arrived.
 
-    Who is at work is not on disk: a run that is resumed asks them anew.
+    Pending requests are not kept on disk: a resumed run sends them again.
 
     Parameters
     ----------
     buffer_size
-        Usable vectors that make an aggregate; 0 for half of the devices that are asked at first.
+        Number of usable vectors to aggregate; 0 means half of the pending requests at the start of an exchange.
     staleness_exponent
-        A vector that was asked for ``s`` exchanges ago has the weight ``1 / (1 + s) ** staleness_exponent``.
+        A vector requested ``s`` exchanges ago has the weight ``(1 + s) ** -staleness_exponent``.
     max_staleness
-        Exchanges after which a device is given up, and asked anew.
+        Requests older than this many exchanges are dropped; their devices can then be sampled again.
     """
 
     def __init__(
@@ -66,74 +66,78 @@ class Buffered(Mean):
         self.buffer_size = buffer_size
         self.staleness_exponent = staleness_exponent
         self.max_staleness = max_staleness
-        self._at_work: dict[str, _Asked] = {}
+        self._pending: dict[str, _PendingRequest] = {}
 
     def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
-        """Draw as any strategy does, and leave those alone that are at work."""
-        busy = {asked.node for asked in self._at_work.values()}
+        """Sample a cohort, without the nodes that have a pending request."""
+        busy = {pending.node for pending in self._pending.values()}
         return [node for node in super().draw(nodes, cycle, exchange) if node not in busy]
 
     def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
-        """Ask who is idle, wait until the buffer is full, and hand on what is in it."""
-        given_up, patience = self._give_up(server_round), Patience(self.patience)
+        """Send requests to idle nodes, wait until the buffer is full, and aggregate it."""
+        dropped, retry = self._drop_stale(server_round), RetryWindow(self.patience)
         messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
         exchange = self._exchange
         if exchange is None:
-            raise FedoelError(f"round {server_round} was not asked for: configure_train left no request")
+            raise FedoelError(f"round {server_round} has no request: configure_train did not make one")
         arrived = self._gather(grid, server_round, messages, exchange.request, timeout)
-        while messages and not arrived.contributions and not self._at_work and patience.wait():
+        while messages and not arrived.contributions and not self._pending and retry.wait():
             messages = self._ask_again()
             arrived = self._gather(grid, server_round, messages, exchange.request, timeout)
         self._exchange = None
-        log(INFO, "exchange: %d vectors, %d nodes still at work", len(arrived.contributions), len(self._at_work))
-        refused = dict(sorted((given_up + Counter(arrived.refused)).items()))
+        log(INFO, "exchange: %d vectors, %d requests pending", len(arrived.contributions), len(self._pending))
+        refused = dict(sorted((dropped + Counter(arrived.refused)).items()))
         return self.conclude(server_round, replace(arrived, refused=refused), exchange.downlink_bytes)
 
     def _gather(
         self, grid: Grid, server_round: int, messages: list[Message], request: PlayRequest, timeout: float
-    ) -> Sorted:
-        """Send messages, and take what arrives, theirs or others', until there is enough of it."""
-        names = grid.push_messages(messages) if messages else []
-        for name, message in zip(names, messages, strict=True):
-            if name:  # Flower says None of a message that it could not send
-                self._at_work[name] = _Asked(message.metadata.dst_node_id, server_round, request)
+    ) -> SortedReplies:
+        """Send messages, and collect replies to these and to earlier requests until the buffer is full."""
+        message_ids = grid.push_messages(messages) if messages else []
+        for message_id, message in zip(message_ids, messages, strict=True):
+            if message_id:  # Flower returns None as the id of a message that it could not send
+                self._pending[message_id] = _PendingRequest(message.metadata.dst_node_id, server_round, request)
         contributions: list[Contribution] = []
         uplink, refused = list[int](), Counter[str]()
-        for asked, arrived in self._arrivals(grid, timeout):
-            age = server_round - asked.server_round
-            contributions += [self._weighted(each, age, request.spec) for each in arrived.contributions]
+        for pending, arrived in self._arrivals(grid, timeout):
+            staleness = server_round - pending.server_round
+            contributions += [self._weighted(item, staleness, request.spec) for item in arrived.contributions]
             uplink += arrived.uplink
             refused.update(arrived.refused)
-        return Sorted(in_order(contributions), tuple(uplink), refused)
+        return SortedReplies(in_order(contributions), tuple(uplink), refused)
 
-    def _give_up(self, server_round: int) -> Counter[str]:
-        """Forget devices that were asked too long ago."""
-        late = [n for n, asked in self._at_work.items() if server_round - asked.server_round > self.max_staleness]
-        for name in late:
-            del self._at_work[name]
-        return Counter({STALE: len(late)} if late else {})
+    def _drop_stale(self, server_round: int) -> Counter[str]:
+        """Drop requests that are older than `max_staleness`, and return how many."""
+        stale = [key for key, sent in self._pending.items() if server_round - sent.server_round > self.max_staleness]
+        for message_id in stale:
+            del self._pending[message_id]
+        return Counter({STALE: len(stale)} if stale else {})
 
-    def _arrivals(self, grid: Grid, timeout: float) -> Iterator[tuple[_Asked, Sorted]]:
-        """Take replies until there are enough, everybody has answered, or the time is over; none is left lying."""
-        wanted, deadline = self.buffer_size or -(-len(self._at_work) // 2), time.monotonic() + timeout
-        found = 0
-        while self._at_work and found < wanted:
-            replies = list(grid.pull_messages(list(self._at_work)))
+    def _arrivals(self, grid: Grid, timeout: float) -> Iterator[tuple[_PendingRequest, SortedReplies]]:
+        """Yield replies until the buffer is full, no request is pending, or the timeout is over.
+
+        A poll's replies are all yielded, since Flower delivers each only once: the buffer can end up more than full.
+        """
+        capacity, deadline = self.buffer_size or -(-len(self._pending) // 2), time.monotonic() + timeout
+        received = 0
+        while self._pending and received < capacity:
+            replies = list(grid.pull_messages(list(self._pending)))
             for reply in replies:
-                name = reply.metadata.reply_to_message_id
-                asked = self._at_work.pop(name)
-                arrived = sort_replies([reply], {name: asked.node}, asked.request.spec, bool(asked.request.plan))
-                found += len(arrived.contributions)
-                yield asked, arrived
-            left = deadline - time.monotonic()
-            if left <= 0:
+                message_id = reply.metadata.reply_to_message_id
+                pending = self._pending.pop(message_id)
+                noisy = bool(pending.request.plan)
+                arrived = sort_replies([reply], {message_id: pending.node}, pending.request.spec, noisy)
+                received += len(arrived.contributions)
+                yield pending, arrived
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 return
             if not replies:
-                time.sleep(min(POLL_SECONDS, left))
+                time.sleep(min(POLL_SECONDS, remaining))
 
-    def _weighted(self, contribution: Contribution, age: int, spec: VectorSpec) -> Contribution:
-        """Weigh gradient and Fisher diagonal alike: what is old is less evidence, in the same direction."""
-        weight = np.float32((1 + age) ** -self.staleness_exponent)
+    def _weighted(self, contribution: Contribution, staleness: int, spec: VectorSpec) -> Contribution:
+        """Scale gradient and Fisher diagonal by the same weight: less evidence for the same natural step."""
+        weight = np.float32((1 + staleness) ** -self.staleness_exponent)
         vector = contribution.vector
-        aged = replace(vector, spec=spec, gradient=weight * vector.gradient, fisher=weight * vector.fisher)
-        return replace(contribution, vector=aged)
+        weighted = replace(vector, spec=spec, gradient=weight * vector.gradient, fisher=weight * vector.fisher)
+        return replace(contribution, vector=weighted)

@@ -1,13 +1,15 @@
-"""Several contexts for devices that learned different things: one for each cluster of their vectors.
+"""Clustered aggregation: one context per cluster of devices whose gradients point in similar directions.
 
-Where rules conflict, a sum is a compromise that holds nowhere. Clusters of devices whose gradients point the same way
-keep their lessons apart (clustered federated learning, Sattler et al. 2019, arXiv 1910.01991); which of them a public
-example is distilled with is drawn, as often as its family was played there.
+Where devices' environments conflict, the sum of their gradients fits none of them. Clustered federated learning
+(Sattler et al. 2019, arXiv 1910.01991; IFCA, Ghosh et al. 2020, arXiv 2006.04088) keeps one model per cluster. Here
+each cluster has its own context, and all contexts are distilled into one adapter: each public state is assigned a
+cluster at random, in proportion to how often the cluster's devices played the state's family.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,14 +24,16 @@ Labels = NDArray[np.int64]
 
 
 class Clustered(ExperienceStrategy):
-    """Sum each cluster of devices by itself; the aggregate carries them as its parts.
+    """Sum the vectors of each cluster of devices; the aggregate holds these sums as its parts.
+
+    Clusters are found by the cosine similarity of gradients, as Sattler et al. do, with k-means instead of bisection.
 
     Parameters
     ----------
     num_clusters
-        Clusters to look for.
+        Number of clusters to search for.
     min_cluster_size
-        Devices that make a cluster; those of smaller ones go to the nearest of the others.
+        Smallest number of devices in a cluster; devices of smaller clusters join the nearest larger one.
     """
 
     def __init__(self, *arguments: Any, num_clusters: int = 2, min_cluster_size: int = 2, **settings: Any) -> None:
@@ -39,26 +43,26 @@ class Clustered(ExperienceStrategy):
                 f"num-clusters and min-cluster-size must be at least 1, not {num_clusters} and {min_cluster_size}"
             )
         if self.exchanges > 1:
-            raise ConfigError("several contexts need strategy.exchanges 1: the next exchange could play one only")
+            raise ConfigError("clustered needs strategy.exchanges 1: a later exchange could play with one context only")
         self.num_clusters = num_clusters
         self.min_cluster_size = min_cluster_size
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Cluster by the directions of gradients, and sum all of them and each cluster."""
-        whole = Aggregate(total(each.vector for each in contributions), len(contributions))
-        gradients = np.stack([each.vector.gradient for each in contributions]).astype(np.float64)
-        labels = clusters(gradients, self.num_clusters, self.min_cluster_size)
-        parts = [[c for c, label in zip(contributions, labels, strict=True) if label == k] for k in np.unique(labels)]
+        """Sum the vectors of the whole cohort and of each cluster."""
+        vectors = [contribution.vector for contribution in contributions]
+        whole = Aggregate(total(vectors), len(vectors))
+        gradients_ND = np.stack([vector.gradient for vector in vectors]).astype(np.float64)
+        labels_N = clusters(gradients_ND, self.num_clusters, self.min_cluster_size)
+        parts = [[v for v, label in zip(vectors, labels_N, strict=True) if label == k] for k in np.unique(labels_N)]
         if len(parts) < 2:
             return whole
-        summed = tuple(Aggregate(total(each.vector for each in part), len(part)) for part in parts)
-        return Aggregate(whole.vector, whole.cohort, parts=summed)
+        return replace(whole, parts=tuple(Aggregate(total(part), len(part)) for part in parts))
 
 
 def clusters(gradients_ND: NDArray[np.float64], num_clusters: int, min_cluster_size: int = 1) -> Labels:
-    """Spherical k-means: the cluster of every row, shape ``(devices,)``.
+    """Return the cluster of every row by spherical k-means, shape ``(devices,)``.
 
-    It starts from the rows that are farthest apart, so that it needs no luck and always ends the same.
+    The initial centres are chosen by farthest-first traversal, so that the result is deterministic.
     """
     norms = np.linalg.norm(gradients_ND, axis=1, keepdims=True)
     directions = np.divide(gradients_ND, norms, out=np.zeros_like(gradients_ND), where=norms > 0)
@@ -66,10 +70,10 @@ def clusters(gradients_ND: NDArray[np.float64], num_clusters: int, min_cluster_s
     labels: Labels = np.argmax(directions @ centres.T, axis=1)
     for _ in range(ROUNDS):
         centres = np.stack([_centre(directions[labels == k], centres[k]) for k in range(len(centres))])
-        after: Labels = np.argmax(directions @ centres.T, axis=1)
-        if (after == labels).all():
+        reassigned: Labels = np.argmax(directions @ centres.T, axis=1)
+        if (reassigned == labels).all():
             break
-        labels = after
+        labels = reassigned
     sizes = np.bincount(labels, minlength=len(centres))
     large = np.flatnonzero(sizes >= min_cluster_size)
     if not len(large):
@@ -79,17 +83,18 @@ def clusters(gradients_ND: NDArray[np.float64], num_clusters: int, min_cluster_s
 
 
 def _farthest(directions: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Rows to start from: the one nearest to the mean, then always the one least like those before."""
+    """Choose initial centres: the row nearest to the mean, then repeatedly the row least similar to those chosen."""
     chosen = [int(np.argmax(directions @ directions.mean(axis=0)))]
     while len(chosen) < count:
-        likeness = (directions @ directions[chosen].T).max(axis=1)
-        likeness[chosen] = np.inf
-        chosen.append(int(np.argmin(likeness)))
+        similarity = (directions @ directions[chosen].T).max(axis=1)
+        similarity[chosen] = np.inf
+        chosen.append(int(np.argmin(similarity)))
     return directions[chosen]
 
 
-def _centre(members: NDArray[np.float64], before: NDArray[np.float64]) -> NDArray[np.float64]:
-    mean = members.sum(axis=0) if len(members) else before
+def _centre(members: NDArray[np.float64], previous: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the normalised mean direction of a cluster; the previous centre where there is none."""
+    mean = members.sum(axis=0) if len(members) else previous
     norm = float(np.linalg.norm(mean))
-    centre: NDArray[np.float64] = mean / norm if norm else before
+    centre: NDArray[np.float64] = mean / norm if norm else previous
     return centre

@@ -1,4 +1,4 @@
-"""Who takes part in a cycle: wait for nodes, then draw some of them."""
+"""Cohort sampling: wait for available nodes, sample a fraction of them, and split it over exchanges."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def wait_for_nodes(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[int]:
-    """Return the ids of the nodes that are there, once there are enough: a run starts before they register.
+    """Wait until at least `minimum` nodes are registered, and return the ids of all that are.
 
-    They come in the order in which they registered. Ids are random, but that order is the same in every simulation of
-    the same fleet, so that whoever draws from the list by its places draws the same clients each time.
+    Ids are sorted by time of registration. Node ids are random, but this order is the same in every simulation of a
+    fleet, so that sampling by index draws the same clients each time.
 
     Raises
     ------
     FedoelError
-        If there are too few when the time is over.
+        If too few nodes have registered within `timeout` seconds.
     """
     deadline = clock() + timeout
     while len(nodes := _registered(grid)) < minimum:
@@ -46,14 +46,14 @@ def _registered(grid: Grid) -> list[int]:
 
 
 def sample(nodes: list[int], fraction: float, seed: int, cycle: int) -> list[int]:
-    """Draw a share of the nodes, at least one, the same ones each time for the same seed, cycle and nodes."""
+    """Sample a fraction of the nodes, at least one; deterministic in `seed`, `cycle` and `nodes`."""
     size = min(len(nodes), max(1, int(fraction * len(nodes))))
-    picks = np.random.default_rng([seed, cycle]).choice(len(nodes), size=size, replace=False)
-    return [nodes[pick] for pick in sorted(picks)]
+    indices = np.random.default_rng([seed, cycle]).choice(len(nodes), size=size, replace=False)
+    return [nodes[index] for index in sorted(indices)]
 
 
 def split(cohort: list[int], parts: int, seed: int, cycle: int) -> list[list[int]]:
-    """Deal a cohort out into parts whose sizes differ by one at most, at random; every node is in one of them.
+    """Partition a cohort at random into parts whose sizes differ by at most one.
 
     Raises
     ------
@@ -65,5 +65,5 @@ def split(cohort: list[int], parts: int, seed: int, cycle: int) -> list[list[int
             f"a cohort of {len(cohort)} cannot take part in {parts} exchanges: start more nodes, "
             "or lower strategy.exchanges"
         )
-    places = np.random.default_rng([seed, cycle, parts]).permutation(len(cohort)).tolist()
-    return [[cohort[place] for place in sorted(places[part::parts])] for part in range(parts)]
+    order = np.random.default_rng([seed, cycle, parts]).permutation(len(cohort)).tolist()
+    return [[cohort[index] for index in sorted(order[part::parts])] for part in range(parts)]

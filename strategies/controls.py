@@ -1,6 +1,6 @@
-"""Experimental controls: experience that says nothing or the wrong thing, and devices that come and go.
+"""Experimental controls: aggregates without information or with wrong information, and turnover of devices.
 
-Use them by path: ``--set strategy.name=fedoel.strategies.controls:Shuffled``.
+They have no built-in names; use the path: ``--set strategy.name=fedoel.strategies.controls:Shuffled``.
 """
 
 from __future__ import annotations
@@ -17,75 +17,75 @@ from .mean import Mean
 
 
 class Empty(Mean):
-    """An aggregate whose gradient is zero: the teacher's context is empty, and must change nothing."""
+    """An aggregate with a zero gradient: the teacher has an empty context, and distillation must change nothing."""
 
     carries_words = False
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Keep the counters only."""
+        """Sum the vectors, and set the gradient to zero."""
         whole = super().aggregate(contributions)
         return replace(whole, vector=replace(whole.vector, gradient=np.zeros_like(whole.vector.gradient)))
 
 
 class Shuffled(Mean):
-    """An aggregate whose gradient belongs to other tactics: as strong as the real one, but about something else."""
+    """An aggregate with permuted gradient coordinates: the right magnitude, assigned to the wrong coordinates."""
 
     carries_words = False
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Give every gradient that was seen to another tactic that was seen, at random under the seed."""
+        """Sum the vectors, and permute the gradient over the coordinates with a non-zero Fisher diagonal."""
         whole = super().aggregate(contributions)
         gradient = whole.vector.gradient.copy()
-        seen = np.flatnonzero(whole.vector.fisher)
-        gradient[seen] = gradient[np.random.default_rng(self.seed).permutation(seen)]
+        observed = np.flatnonzero(whole.vector.fisher)
+        gradient[observed] = gradient[np.random.default_rng(self.seed).permutation(observed)]
         return replace(whole, vector=replace(whole.vector, gradient=gradient))
 
 
 class PublicOnly(Mean):
-    """What the server learns from its own public games, whatever devices send: what is left to federate."""
+    """The server's own gradient estimate from public games, in place of the devices': what a server learns alone."""
 
     carries_words = False
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Give what the server's rehearsal says, a sum over its games."""
-        own = self.consolidator.reference(*self.current)
+        """Return the server's gradient and Fisher diagonal with the cohort's counters."""
+        reference = self.server.rounds.reference(*self.current)
         whole = super().aggregate(contributions)
-        return replace(whole, vector=replace(whole.vector, gradient=own.gradient, fisher=own.fisher))
+        return replace(whole, vector=replace(whole.vector, gradient=reference.gradient, fisher=reference.fisher))
 
 
 class Stale(Mean):
-    """An aggregate that is one exchange old: it speaks of a player that is no longer there. The first is its own."""
+    """The aggregate of the previous exchange: off-policy by one update. The first exchange uses its own aggregate."""
 
     carries_words = False
     age = 1
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._gone: list[Aggregate] = []
+        self._history: list[Aggregate] = []
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Keep this one for later, and give what was kept; counters stay those of the cohort."""
+        """Return the gradient and Fisher diagonal of `age` exchanges ago with the current cohort's counters."""
         whole = super().aggregate(contributions)
-        self._gone.append(whole)
-        old = self._gone[max(0, len(self._gone) - 1 - self.age)].vector
+        self._history.append(whole)
+        old = self._history[max(0, len(self._history) - 1 - self.age)].vector
         return replace(whole, vector=replace(whole.vector, gradient=old.gradient, fisher=old.fisher))
 
 
 class Older(Stale):
-    """An aggregate that is two exchanges old."""
+    """The aggregate of two exchanges ago."""
 
     age = 2
 
 
 class Turnover(Mean):
-    """A fleet in which some devices come after the first cycle and others have left by then.
+    """Turnover of the fleet: some devices join after the first cycle, and others leave after it.
 
     Parameters
     ----------
     late
-        Share of the devices, the last to register, that are not asked in the first cycle.
+        Fraction of the devices, the last to register, that take no part in the first cycle.
     leaving
-        Share of the devices, the first to register, that are asked in the first cycle only.
+        Fraction of the devices, the first to register, that take part in the first cycle only.
     """
 
     def __init__(self, *arguments: Any, late: float = 0.0, leaving: float = 0.0, **settings: Any) -> None:
@@ -95,7 +95,7 @@ class Turnover(Mean):
         self.late, self.leaving = late, leaving
 
     def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
-        """Draw from the devices that are there in a cycle."""
+        """Sample from the devices that are present in a cycle."""
         first = int(self.leaving * len(nodes)) if cycle > 1 else 0
         last = len(nodes) - (int(self.late * len(nodes)) if cycle == 1 else 0)
         return super().draw(nodes[first:last], cycle, exchange)

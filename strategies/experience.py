@@ -3,7 +3,7 @@
 One of Flower's rounds is one exchange with the cohort. A cycle has one of them, or several: then each asks its own part
 of the cohort, which plays with the context that the exchanges before it gave.
 
-The server's half of a cycle is injected as a `Consolidator`, so what is left here is federated logic. A custom
+What the server does in a cycle is injected as a `ServerSide`, so what is left here is federated logic. A custom
 strategy is a subclass with one method, `aggregate`.
 """
 
@@ -23,10 +23,11 @@ from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import Aggregate, Contribution, VectorSpec
 from ..protocol.messages import ACTION, PlayRequest, records_bytes, request_to_records
 from ..protocol.options import Option, options_of
-from .asking import Patience, send_and_receive
 from .cohort import sample, split, wait_for_nodes
-from .consolidator import Consolidator, Traffic
-from .replies import Sorted, sort_replies
+from .delivery import RetryWindow, send_and_receive
+from .life_cycle import ServerSide
+from .replies import SortedReplies, sort_replies
+from .rounds import Traffic
 
 log = getLogger("flwr").log
 UNUSABLE = "aggregate refused"
@@ -56,8 +57,8 @@ class ExperienceStrategy(Strategy):
 
     Parameters
     ----------
-    consolidator
-        The server's half of a cycle.
+    server
+        What is done on the server, before, between and after the exchanges.
     exchanges
         Exchanges in a cycle. A node takes part in one of them.
     fraction_train
@@ -79,7 +80,7 @@ class ExperienceStrategy(Strategy):
 
     def __init__(
         self,
-        consolidator: Consolidator,
+        server: ServerSide,
         *,
         exchanges: int = 1,
         fraction_train: float = 1.0,
@@ -96,7 +97,7 @@ class ExperienceStrategy(Strategy):
             )
         if exchanges < 1:
             raise ConfigError(f"strategy.exchanges must be at least 1, not {exchanges}")
-        self.consolidator = consolidator
+        self.server = server
         self.exchanges = exchanges
         self.fraction_train = fraction_train
         self.min_available_nodes = min_available_nodes
@@ -150,11 +151,11 @@ class ExperienceStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Ask a part of the cohort to play. What it is sent comes from the consolidator, not from `arrays`."""
+        """Ask a part of the cohort to play. What it is sent comes from the server, not from `arrays`."""
         cycle, exchange = self.place(server_round)
         nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
         cohort = self.draw(nodes, cycle, exchange)
-        request = self.consolidator.request(cycle, exchange)
+        request = self.server.rounds.request(cycle, exchange)
         records = request_to_records(request)
         log(INFO, "configure_train: asked %d of %d nodes", len(cohort), len(nodes))
         messages = tuple(Message(records, dst_node_id=node, message_type=ACTION) for node in cohort)
@@ -162,14 +163,14 @@ class ExperienceStrategy(Strategy):
         return list(messages)
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[None, MetricRecord]:
-        """Check and aggregate the replies, and hand the aggregate to the consolidator."""
+        """Check and aggregate the replies, and hand the aggregate to the server."""
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             raise FedoelError(f"round {server_round} was not asked for: call configure_train first")
         arrived = sort_replies(replies, exchange.asked, exchange.request.spec, bool(exchange.request.plan))
         return None, self.conclude(server_round, arrived, exchange.downlink_bytes)
 
-    def conclude(self, server_round: int, arrived: Sorted, downlink_bytes: float) -> MetricRecord:
+    def conclude(self, server_round: int, arrived: SortedReplies, downlink_bytes: float) -> MetricRecord:
         """Aggregate what arrived in an exchange, and hand it on."""
         self.current = self.place(server_round)
         aggregate, refused = self._aggregate(arrived)
@@ -180,7 +181,7 @@ class ExperienceStrategy(Strategy):
         return MetricRecord({"accepted": accepted, "refused": sum(refused.values())})
 
     def hand_on(self, server_round: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
-        """Give the consolidator what an exchange brought, after the server's optimiser."""
+        """Give the server what an exchange brought, after the server's optimiser."""
         cycle, exchange = self.place(server_round)
         if aggregate is not None:
             aggregate = self.optimise(aggregate, cycle, exchange)
@@ -188,7 +189,7 @@ class ExperienceStrategy(Strategy):
                 log(WARNING, "exchange: the aggregate holds numbers that are not finite, and is not used")
                 refused = {**traffic.refused, UNUSABLE: traffic.accepted}
                 aggregate, traffic = None, replace(traffic, accepted=0, refused=refused)
-        self.consolidator.collect(cycle, exchange, aggregate, traffic)
+        self.server.rounds.collect(cycle, exchange, aggregate, traffic)
 
     def optimise(self, aggregate: Aggregate, cycle: int, exchange: int) -> Aggregate:
         """Make a server optimiser's step out of an aggregate; here there is no such optimiser."""
@@ -222,21 +223,21 @@ class ExperienceStrategy(Strategy):
         timeout
             Seconds to wait for replies, instead of the strategy's.
         initial_arrays, train_config, evaluate_config, evaluate_fn
-            Part of Flower's interface and not used: adapters and evaluation are the consolidator's.
+            Part of Flower's interface and not used: adapters and evaluation are the server's.
         """
         log(INFO, "Starting %s strategy:", type(self).__name__)
         self.summary()
-        self.consolidator.start()
+        self.server.life.start()
         result = Result()
         for cycle in range(1, num_rounds + 1):
             log(INFO, "[CYCLE %s/%s]", cycle, num_rounds)
             for exchange in range(1, self.exchanges + 1):
-                if self.consolidator.collected(cycle, exchange):
+                if self.server.life.collected(cycle, exchange):
                     continue
                 server_round = (cycle - 1) * self.exchanges + exchange
                 wait = self.timeout if timeout is None else timeout
                 result.train_metrics_clientapp[server_round] = self.exchange(grid, server_round, wait)
-            self.consolidator.consolidate(cycle)
+            self.server.life.consolidate(cycle)
         return result
 
     def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
@@ -244,7 +245,7 @@ class ExperienceStrategy(Strategy):
         messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
         # Flower refuses to send nothing, which is what is asked of a part whose nodes have all left.
         replies = send_and_receive(grid, messages, timeout) if messages else []
-        patience = Patience(self.patience)
+        patience = RetryWindow(self.patience)
         while messages and all(reply.has_error() for reply in replies) and patience.wait():
             messages = self._ask_again()
             replies = send_and_receive(grid, messages, timeout)
@@ -292,7 +293,7 @@ class ExperienceStrategy(Strategy):
             self._cohort = cycle, split(cohort, self.exchanges, self.seed, cycle)
         return [node for node in self._cohort[1][exchange - 1] if node in nodes]
 
-    def _aggregate(self, arrived: Sorted) -> tuple[Aggregate | None, dict[str, int]]:
+    def _aggregate(self, arrived: SortedReplies) -> tuple[Aggregate | None, dict[str, int]]:
         """Aggregate what can be used; None when there is nothing, or the strategy refuses all of it."""
         refused = dict(arrived.refused)
         if not arrived.contributions:

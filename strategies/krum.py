@@ -1,4 +1,4 @@
-"""Krum: trust the devices whose vectors have the closest neighbours (Blanchard et al. 2017, arXiv 1703.02757)."""
+"""Krum and Multi-Krum: select the vectors with the closest neighbours (Blanchard et al. 2017, arXiv 1703.02757)."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate, Contribution
 from .experience import ExperienceStrategy
-from .robust import krum_order, points_of, rows_of, spread
+from .robust import krum_order, normalised_rows, rows_of, scaled_to_sum
 
 
 class _Selecting(ExperienceStrategy):
-    """Averages the devices that Krum puts first, on the scale of the cohort's sum."""
+    """Averages the vectors with the lowest Krum scores, and scales their mean to the cohort's sum."""
 
     num_malicious_nodes: int
 
     def select(self, devices: int) -> int:
-        """How many of the devices to average."""
+        """Return how many of the vectors to average."""
         return 1
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Compare gradients and Fisher diagonals in clipping norms, and average the chosen devices."""
-        order = krum_order(points_of(contributions), self.num_malicious_nodes)
-        chosen = sorted(order[: self.select(len(contributions))])
-        return spread(contributions, rows_of(contributions)[chosen].mean(axis=0))
+        """Score vectors by distances between their normalised gradients and Fisher diagonals, and average the best."""
+        order = krum_order(normalised_rows(contributions), self.num_malicious_nodes)
+        selected = sorted(order[: self.select(len(contributions))])
+        return scaled_to_sum(contributions, rows_of(contributions)[selected].mean(axis=0))
 
 
 class Krum(_Selecting):
-    """The one device whose neighbours are closest stands for the whole cohort.
+    """Krum: the vector with the lowest score, times the cohort's size.
 
     Parameters
     ----------
@@ -38,33 +38,33 @@ class Krum(_Selecting):
 
     def __init__(self, *arguments: Any, num_malicious_nodes: int = 0, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self.num_malicious_nodes = _count("num-malicious-nodes", num_malicious_nodes)
+        self.num_malicious_nodes = _non_negative("num-malicious-nodes", num_malicious_nodes)
 
 
 class MultiKrum(_Selecting):
-    """The devices whose neighbours are closest stand for the cohort.
+    """Multi-Krum: the mean of the vectors with the lowest scores, times the cohort's size.
 
     Parameters
     ----------
     num_malicious_nodes
         Number of malicious nodes in the cohort.
     num_nodes_to_select
-        Number of nodes to select before averaging; 0 for all but `num_malicious_nodes`.
+        Number of nodes to select before averaging; 0 means all but `num_malicious_nodes`.
     """
 
     def __init__(
         self, *arguments: Any, num_malicious_nodes: int = 0, num_nodes_to_select: int = 0, **settings: Any
     ) -> None:
         super().__init__(*arguments, **settings)
-        self.num_malicious_nodes = _count("num-malicious-nodes", num_malicious_nodes)
-        self.num_nodes_to_select = _count("num-nodes-to-select", num_nodes_to_select)
+        self.num_malicious_nodes = _non_negative("num-malicious-nodes", num_malicious_nodes)
+        self.num_nodes_to_select = _non_negative("num-nodes-to-select", num_nodes_to_select)
 
     def select(self, devices: int) -> int:
-        """As many as were asked for, and there are."""
+        """Return the configured number, at most the number of devices."""
         return min(devices, max(1, self.num_nodes_to_select or devices - self.num_malicious_nodes))
 
 
-def _count(name: str, value: int) -> int:
+def _non_negative(name: str, value: int) -> int:
     if value < 0:
-        raise ConfigError(f"{name} must not be negative, but is {value}")
+        raise ConfigError(f"{name} must not be negative, not {value}")
     return value

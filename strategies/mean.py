@@ -1,4 +1,4 @@
-"""The plain strategy: add up every contribution."""
+"""The default strategy: the sum of all contributions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .experience import ExperienceStrategy
 
 
 class Mean(ExperienceStrategy):
-    """Every client counts by what it played: the aggregate is the sum over the cohort."""
+    """Sum the cohort's vectors. A client's weight is proportional to the number of turns that it played."""
 
     carries_words = True
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Sum the vectors; the mean per client is this over `cohort`. Words are put one after the other."""
+        """Sum the vectors, and concatenate the words."""
         words = tuple(word for contribution in contributions for word in contribution.words)
         return Aggregate(total(contribution.vector for contribution in contributions), len(contributions), words=words)

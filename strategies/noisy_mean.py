@@ -1,4 +1,4 @@
-"""Noise without a secure sum: added by a server that is trusted, or by every device for itself."""
+"""Differential privacy without secure aggregation: central noise by a trusted server, or local noise per device."""
 
 from __future__ import annotations
 
@@ -12,28 +12,34 @@ from .budget import BudgetStrategy
 
 
 class CentralMean(BudgetStrategy):
-    """The server sees every vector and adds the noise to their sum: the least noise there is, for who trusts it."""
+    """Central DP: a trusted server receives every vector and adds noise once, to the sum.
+
+    For a given epsilon this needs the least noise of all mechanisms.
+    """
 
     mechanisms = frozenset({"central"})
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Clip and round each vector as a device would, and add the noise once."""
-        spec, safeguards = contributions[0].vector.spec, self.consolidator.safeguards
+        """Clip and round each vector as a device does under secure aggregation, sum, and add the noise."""
+        spec, safeguards = contributions[0].vector.spec, self.server.safeguards
         plan = safeguards.plan(spec)
         safeguards.spend(self.current[0])
-        whole = np.sum([plan.steps_of(each.vector.parts()) for each in contributions], axis=0) + plan.noise()
-        parts = plan.decode(whole.astype(cell_type(plan.bits)))
+        noisy_sum = np.sum([plan.quantised(item.vector.parts()) for item in contributions], axis=0) + plan.noise()
+        parts = plan.decode(noisy_sum.astype(cell_type(plan.bits)))
         return Aggregate(ExperienceVector.from_parts(spec, parts), len(contributions), plan.variance("gradient", 1))
 
 
 class LocalMean(BudgetStrategy):
-    """Every device adds all of its noise itself and trusts nobody: the most noise there is."""
+    """Local DP: every device adds the full noise to its own vector, so that it need not trust the server.
+
+    For a given epsilon this needs the most noise of all mechanisms.
+    """
 
     mechanisms = frozenset({"local"})
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Add up what is noisy already."""
-        safeguards, devices = self.consolidator.safeguards, len(contributions)
+        """Sum the vectors, which carry noise already."""
+        safeguards, devices = self.server.safeguards, len(contributions)
         plan = safeguards.plan(contributions[0].vector.spec)
         safeguards.spend(self.current[0])
-        return Aggregate(total(each.vector for each in contributions), devices, plan.variance("gradient", devices))
+        return Aggregate(total(item.vector for item in contributions), devices, plan.variance("gradient", devices))

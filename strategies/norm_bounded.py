@@ -1,4 +1,4 @@
-"""The sum of vectors none of which is longer than most: who shouts is as loud as the others."""
+"""Norm bounding (Sun et al. 2019, arXiv 1911.07963), with a bound that follows the cohort's median norm."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .experience import ExperienceStrategy
 
 
 class NormBounded(ExperienceStrategy):
-    """Clip every vector to the cohort's own median norm, then add up (Sun et al. 2019, arXiv 1911.07963).
+    """Clip every vector to a multiple of the cohort's median norm, and sum.
 
-    Clipping norms hold for every device and every game, so that most vectors are far below them: this bound follows
-    what honest devices send.
+    The clipping norms that devices apply are fixed for all games, and most vectors are far below them. The median norm
+    adapts to what honest devices send.
 
     Parameters
     ----------
     norm_bound
-        Largest norm of gradient and Fisher diagonal, in medians of the cohort's norms.
+        Largest norm of gradient and Fisher diagonal, as a multiple of the cohort's median norms.
     """
 
     def __init__(self, *arguments: Any, norm_bound: float = 1.0, **settings: Any) -> None:
@@ -32,15 +32,15 @@ class NormBounded(ExperienceStrategy):
         self.norm_bound = norm_bound
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Clip each part to its bound, and sum."""
+        """Clip gradients and Fisher diagonals, and sum."""
         return Aggregate(total(clipped_to_norm(contributions, self.norm_bound)), len(contributions))
 
 
 def clipped_to_norm(contributions: Sequence[Contribution], norm_bound: float) -> list[ExperienceVector]:
-    """Clip gradients and Fisher diagonals to so many medians of the cohort's norms."""
-    vectors = [each.vector for each in contributions]
-    g, f = (
+    """Clip gradients and Fisher diagonals to `norm_bound` times the cohort's median norm of each."""
+    vectors = [contribution.vector for contribution in contributions]
+    gradient_bound, fisher_bound = (
         norm_bound * float(np.median([np.linalg.norm(part) for part in parts]))
-        for parts in ([each.gradient for each in vectors], [each.fisher for each in vectors])
+        for parts in ([v.gradient for v in vectors], [v.fisher for v in vectors])
     )
-    return [replace(v, gradient=clip(v.gradient, g), fisher=clip(v.fisher, f)) for v in vectors]
+    return [replace(v, gradient=clip(v.gradient, gradient_bound), fisher=clip(v.fisher, fisher_bound)) for v in vectors]

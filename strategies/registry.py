@@ -1,4 +1,4 @@
-"""Strategies by name, and built from a run's configuration: built in, installed, or one's own as ``module:Class``."""
+"""Strategies by name: built in, installed as an entry point, or given as ``module:Class``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..protocol.options import read_options
 from ..protocol.plugins import POINTS
 from .buffered import Buffered
 from .clustered import Clustered
-from .consolidator import Consolidator
 from .experience import ExperienceStrategy
 from .grouped_secure import GroupedSecure
 from .krum import Krum, MultiKrum
+from .life_cycle import ServerSide
 from .mean import Mean
 from .noisy_mean import CentralMean, LocalMean
 from .norm_bounded import NormBounded
@@ -49,7 +49,7 @@ BUILT_IN: Mapping[str, type[ExperienceStrategy]] = MappingProxyType(
 
 
 def load_strategy(name: str) -> type[ExperienceStrategy]:
-    """Find a strategy class.
+    """Return a strategy class by name.
 
     Parameters
     ----------
@@ -59,29 +59,29 @@ def load_strategy(name: str) -> type[ExperienceStrategy]:
     Raises
     ------
     ConfigError
-        If there is none, it cannot be imported, or it is not an `ExperienceStrategy`.
+        If the name is unknown, cannot be imported, or does not name a subclass of `ExperienceStrategy`.
     """
-    found = POINT.find(name, BUILT_IN)
-    if not (isinstance(found, type) and issubclass(found, ExperienceStrategy)):
-        raise ConfigError(f"{POINT.setting} {name!r} is {found!r}, not a subclass of ExperienceStrategy")
-    return found
+    plugin = POINT.find(name, BUILT_IN)
+    if not (isinstance(plugin, type) and issubclass(plugin, ExperienceStrategy)):
+        raise ConfigError(f"{POINT.setting} {name!r} is {plugin!r}, not a subclass of ExperienceStrategy")
+    return plugin
 
 
-def build_strategy(config: StrategyConfig, consolidator: Consolidator, seed: int) -> ExperienceStrategy:
-    """Build the strategy that a run names, with the options that it gives.
+def build_strategy(config: StrategyConfig, server: ServerSide, seed: int) -> ExperienceStrategy:
+    """Build the strategy of a run's configuration, with its options.
 
     Raises
     ------
     ConfigError
-        If there is none, or its options are unknown or out of range.
+        If the strategy or an option is unknown, or an option is out of range.
     """
-    kind = load_strategy(config.name)
+    strategy_class = load_strategy(config.name)
     try:
-        options = read_options(config.options, kind.options())
+        options = read_options(config.options, strategy_class.options())
     except ConfigError as error:
         raise ConfigError(f"strategy.options of {config.name!r}: {error}") from error
-    return kind(
-        consolidator,
+    return strategy_class(
+        server,
         exchanges=config.exchanges,
         fraction_train=config.fraction_train,
         min_available_nodes=config.min_available_nodes,
@@ -92,5 +92,5 @@ def build_strategy(config: StrategyConfig, consolidator: Consolidator, seed: int
 
 
 def known() -> list[str]:
-    """Names that need no module."""
+    """Return the names of all built-in and installed strategies."""
     return sorted({*BUILT_IN, *POINT.installed()})

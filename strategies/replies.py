@@ -1,4 +1,7 @@
-"""Replies, sorted into contributions and counted refusals: one bad client must not stop a cycle."""
+"""Validation of a cohort's replies: usable contributions, and a count of refused replies by reason.
+
+A malformed or failed reply is counted and skipped, so that a single client cannot stop a cycle.
+"""
 
 from __future__ import annotations
 
@@ -18,30 +21,33 @@ DUPLICATE, UNASKED, SILENT, BAD_VECTOR = "duplicate", "not asked for", "no reply
 
 
 @dataclass(frozen=True, slots=True)
-class Sorted:
-    """What a cohort sent: usable vectors in canonical order, bytes of all contents, refusals by reason."""
+class SortedReplies:
+    """Usable contributions in canonical order, bytes of each reply's content, and refused replies by reason."""
 
     contributions: tuple[Contribution, ...]
     uplink: tuple[int, ...]
     refused: Mapping[str, int]
 
 
-def sort_replies(replies: Iterable[Message], asked: Mapping[str, int], spec: VectorSpec, noisy: bool = False) -> Sorted:
-    """Check every reply.
+def sort_replies(
+    replies: Iterable[Message], node_by_message: Mapping[str, int], spec: VectorSpec, noisy: bool = False
+) -> SortedReplies:
+    """Validate every reply, and separate contributions from refusals.
 
     Parameters
     ----------
-    asked
-        Node by id of the message that was sent to it. Errors made on the way have no node of their own.
+    node_by_message
+        Destination node of every message that was sent, by message id. The sender is looked up here, because error
+        replies that Flower makes in transit carry no node id.
     noisy
-        Whether devices have added noise themselves.
+        Whether devices add noise before they send, which lets vectors exceed the clipping norms.
     """
-    waiting, refused, uplink = dict(asked), Counter[str](), []
+    pending, refused, uplink = dict(node_by_message), Counter[str](), []
     accepted: list[Contribution] = []
     for reply in replies:
-        node = waiting.pop(reply.metadata.reply_to_message_id, None)
+        node = pending.pop(reply.metadata.reply_to_message_id, None)
         if node is None:
-            refused[DUPLICATE if reply.metadata.reply_to_message_id in asked else UNASKED] += 1
+            refused[DUPLICATE if reply.metadata.reply_to_message_id in node_by_message else UNASKED] += 1
         elif reply.has_error():
             refused[failure(reply)] += 1
         else:
@@ -51,20 +57,20 @@ def sort_replies(replies: Iterable[Message], asked: Mapping[str, int], spec: Vec
                 accepted.append(Contribution(node, vector_from_reply(reply.content, spec, noisy), words))
             except VectorError:
                 refused[BAD_VECTOR] += 1
-    if waiting:
-        refused[SILENT] = len(waiting)
-    return Sorted(in_order(accepted), tuple(uplink), dict(sorted(refused.items())))
+    if pending:
+        refused[SILENT] = len(pending)
+    return SortedReplies(in_order(accepted), tuple(uplink), dict(sorted(refused.items())))
 
 
 def in_order(contributions: Iterable[Contribution]) -> tuple[Contribution, ...]:
-    """Order contributions by their bytes.
-
-    Node ids differ between engines and replies come in any order, but the aggregate must not depend on either.
-    """
-    return tuple(sorted(contributions, key=lambda each: (each.vector.to_array().tobytes(), each.words)))
+    """Order contributions by content, so that the aggregate depends neither on node ids nor on the order of arrival."""
+    return tuple(sorted(contributions, key=lambda item: (item.vector.to_array().tobytes(), item.words)))
 
 
 def failure(reply: Message) -> str:
-    """Name why a client failed: the class of its error where it is one of ours, else Flower's code; never its text."""
-    found = FAILURE.search(reply.error.reason or "")
-    return f"client {found[1]}" if found else f"error code {reply.error.code}"
+    """Name the reason of an error reply: the class of one of our exceptions, or else Flower's error code.
+
+    The text of the error is never used: it may quote private data.
+    """
+    match = FAILURE.search(reply.error.reason or "")
+    return f"client {match[1]}" if match else f"error code {reply.error.code}"

@@ -1,7 +1,8 @@
-"""Secure sums over small groups: the server sees a sum over each group, and no single vector.
+"""Secure aggregation in groups: the server learns the sum over each group, and no single vector.
 
-A device that lies spoils its own group only (group-wise robustness, as in Xhemrishi et al. 2023, arXiv 2306.02907).
-Small groups are more robust and hide a device among fewer: that is the choice that `group_size` makes.
+A malicious device corrupts the sum of its own group only (group-wise robustness: Xhemrishi et al. 2023, arXiv
+2306.02907). `group_size` trades robustness against privacy: in smaller groups fewer honest devices share a corrupted
+sum, but a vector is hidden among fewer others.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from .secure_mean import SecureMean, Tally
 
 OUTLYING = "group left out"
 SMALLEST = 3
-QUARTILE = 0.25  # honest groups are in it as long as three quarters of the groups are not spoilt
+QUARTILE = 0.25  # lower quartile of norms: robust as long as at least a quarter of the groups is honest
 
 
 class SecureGroups(SecureMean):
-    """What secure sums over groups have in common; no noise is added. `combine` makes one aggregate of them.
+    """Base class of strategies over secure sums of groups, without noise; subclasses override `combine`.
 
     Parameters
     ----------
     group_size
-        Devices in a group, at least; a vector hides among so many.
+        Smallest number of devices in a group.
     norm_bound
-        A group whose gradient or Fisher diagonal is longer than so many times that of the lowest quarter of the groups
-        is left out, since it holds a device that does not clip.
+        A group is excluded if its mean gradient or Fisher diagonal is longer than this multiple of the groups' lower
+        quartile: then it contains a device that does not clip.
     """
 
     mechanisms = frozenset({"none"})
@@ -47,39 +48,39 @@ class SecureGroups(SecureMean):
         self.group_size, self.norm_bound = group_size, norm_bound
 
     def check(self, spec: VectorSpec) -> None:
-        """Refuse groups in which secrets would not be safe, and cohorts that are one group."""
-        safeguards = self.consolidator.safeguards
+        """Refuse groups too small for a secure sum, and cohorts too small for two groups."""
+        safeguards = self.server.safeguards
         if safeguards.sample < 2 * self.group_size:
             raise ConfigError(
-                f"{safeguards.sample} devices an exchange do not make two groups of {self.group_size}: raise clients "
+                f"{safeguards.sample} devices per exchange do not make two groups of {self.group_size}: raise clients "
                 "or strategy.fraction-train, or lower group-size in strategy.options"
             )
         self.check_graph(self.group_size)
 
     def plan(self, spec: VectorSpec) -> PrivacyPlan:
-        """Return the plan of one group's sum: that of the run, for as many devices as a group may have."""
-        whole = self.consolidator.safeguards.plan(spec)
-        least = max(2, int(self.group_size * (1 - self.consolidator.safeguards.max_dropout)))
-        return PrivacyPlan.make(whole.parts, 2 * self.group_size - 1, least, 0.0)
+        """Return the plan of one group's sum: the parts of the run's plan, for the possible sizes of a group."""
+        run_plan = self.server.safeguards.plan(spec)
+        minimum = max(2, int(self.group_size * (1 - self.server.safeguards.max_dropout)))
+        return PrivacyPlan.make(run_plan.parts, 2 * self.group_size - 1, minimum, 0.0)
 
     def groups(self, cohort: list[int]) -> list[list[int]]:
-        """Deal a cohort, which comes in random order, into groups of at least `group_size`."""
+        """Partition a cohort, which is in random order, into groups of at least `group_size` devices."""
         count = max(1, len(cohort) // self.group_size)
         return [cohort[start::count] for start in range(count)]
 
-    def standing_in(self, groups: Sequence[Aggregate]) -> list[Aggregate]:
-        """Leave out groups whose mean device is much longer than in others that have learned anything."""
-        norms = np.array([[np.linalg.norm(part) for part in mean_device(group).values()] for group in groups])
-        quarter = np.array([np.quantile(column[column > 0], QUARTILE) if column.any() else 0.0 for column in norms.T])
-        return [g for g, norm in zip(groups, norms, strict=True) if (norm <= self.norm_bound * quarter).all()]
+    def within_norm_bound(self, groups: Sequence[Aggregate]) -> list[Aggregate]:
+        """Keep the groups whose mean vectors are within the norm bound; zero norms do not enter the quartile."""
+        norms_GP = np.array([[np.linalg.norm(part) for part in group_mean(group).values()] for group in groups])
+        quartile_P = np.array([np.quantile(norms[norms > 0], QUARTILE) if norms.any() else 0.0 for norms in norms_GP.T])
+        return [g for g, norms in zip(groups, norms_GP, strict=True) if (norms <= self.norm_bound * quartile_P).all()]
 
-    def left_out(self, count: int, of: int, tally: Tally) -> None:
-        """Count groups that do not count, and say so."""
-        if count:
-            tally.refused[OUTLYING] += count
-        log(INFO, "exchange: %d of %d groups count", of - count, of)
+    def record_excluded(self, excluded: int, groups: int, tally: Tally) -> None:
+        """Add the number of excluded groups to the tally of refusals, and log it."""
+        if excluded:
+            tally.refused[OUTLYING] += excluded
+        log(INFO, "exchange: %d of %d groups aggregated", groups - excluded, groups)
 
 
-def mean_device(group: Aggregate) -> dict[str, NDArray[np.float64]]:
-    """Return the parts of a group's sum, divided by the devices in it."""
+def group_mean(group: Aggregate) -> dict[str, NDArray[np.float64]]:
+    """Return the parts of a group's sum, divided by the number of devices in the group."""
     return {name: values / group.cohort for name, values in group.vector.parts().items()}

@@ -1,7 +1,8 @@
-"""The strategy for deployment: the server learns the cohort's sum, noisy if the run says so, and no single vector.
+"""The strategy for deployment: secure aggregation (Bonawitz et al. 2017; Bell et al. 2020) with distributed noise.
 
-An exchange is a round of the secure sum: five messages to every device instead of one. Whoever drops out at any of them
-is left out of the sum or taken out of it; when too few are left, the round fails closed and the run goes on.
+The server learns the sum of the cohort's vectors and no single vector. An exchange takes one round of the protocol,
+which has five phases, each with one message to every device. A device that drops out in any phase is not in the sum.
+If too few devices remain, the round fails closed and the run continues without an aggregate.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ from ..protocol.secagg.graph import choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
-from .asking import Patience, send_and_receive
 from .budget import BudgetStrategy
 from .cohort import wait_for_nodes
-from .consolidator import Traffic
+from .delivery import RetryWindow, send_and_receive
 from .experience import log
 from .replies import SILENT, failure
+from .rounds import Traffic
 
 FAILED = "round failed"
-ATTEMPTS = 2  # a phase is idempotent: who did not answer in time is asked once more
+ATTEMPTS = 2  # phases are idempotent: a device that did not reply in time gets the same message once more
 
 
 @dataclass
 class Tally:
-    """Bytes to and from each node, what was refused, and whether budget was spent, over the phases of a round."""
+    """Bytes to and from each node, refusals by reason, and whether budget was spent, summed over a round's phases."""
 
     down: Counter[int] = field(default_factory=Counter)
     up: Counter[int] = field(default_factory=Counter)
@@ -44,30 +45,33 @@ class Tally:
     spent: bool = False
 
     def traffic(self, accepted: int) -> Traffic:
-        """Means per device that was asked."""
-        asked = max(1, len(self.down))
+        """Return mean bytes per device that received a message."""
+        devices = max(1, len(self.down))
         refused = dict(sorted(self.refused.items()))
-        return Traffic(self.up.total() / asked, self.down.total() / asked, accepted, refused)
+        return Traffic(self.up.total() / devices, self.down.total() / devices, accepted, refused)
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
-    """One phase of a round: what each position is sent, and who takes its reply."""
+class _Phase:
+    """One phase of a round: the step for each position in the cohort, and the function that consumes its reply.
 
-    phase: str
+    `play_request` is sent along with every step, in the phase in which devices play.
+    """
+
+    name: str
     steps: Mapping[int, Step]
     take: Callable[[int, bytes], None]
     timeout: float
-    beside: RecordDict | None = None
+    play_request: RecordDict | None = None
 
 
 class SecureMean(BudgetStrategy):
-    """Every client counts by what it played, and no vector is seen: the aggregate is the secure sum over the cohort.
+    """The secure sum of the cohort's vectors.
 
     Parameters
     ----------
     phase_timeout
-        Seconds to wait in the phases in which nothing is played.
+        Seconds to wait for replies in the phases in which devices do not play.
     """
 
     mechanisms = frozenset({"none", "distributed"})
@@ -77,119 +81,113 @@ class SecureMean(BudgetStrategy):
         self.phase_timeout = phase_timeout
 
     def check(self, spec: VectorSpec) -> None:
-        """Refuse cohorts whose secrets would not be safe, too."""
+        """Check the privacy plan and the communication graph of the cohort."""
         super().check(spec)
-        self.check_graph(self.consolidator.safeguards.sample)
+        self.check_graph(self.server.safeguards.sample)
 
     def check_graph(self, devices: int) -> None:
-        """Refuse a secure sum over so many devices in which their secrets would not be safe."""
-        safeguards = self.consolidator.safeguards
+        """Refuse a number of devices for which no communication graph is safe from colluders and dropouts."""
+        safeguards = self.server.safeguards
         try:
             choose_graph(devices, safeguards.colluding, safeguards.max_dropout)
         except SecureSumError as error:
             raise ConfigError(str(error)) from error
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Refuse: there are no contributions to see.
-
-        Raises
-        ------
-        VectorError
-            Always.
-        """
+        """Raise `VectorError`: secure aggregation reveals no single contribution."""
         raise VectorError("a secure sum has no single contributions")
 
     def plan(self, spec: VectorSpec) -> PrivacyPlan:
         """Return the privacy plan of one secure sum."""
-        return self.consolidator.safeguards.plan(spec)
+        return self.server.safeguards.plan(spec)
 
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
-        """Run one round; a round that fails is an exchange in which nothing was learned."""
-        tally, request = Tally(), self.consolidator.request(*self.place(server_round))
-        found = self.sums(grid, server_round, request, timeout, tally)
-        aggregate = self.combine(server_round, found, tally) if found else None
+        """Run one round of secure aggregation; an exchange whose round fails has no aggregate."""
+        tally, request = Tally(), self.server.rounds.request(*self.place(server_round))
+        sums = self.sums(grid, server_round, request, timeout, tally)
+        aggregate = self.combine(server_round, sums, tally) if sums else None
         accepted = aggregate.cohort if aggregate else 0
         self.hand_on(server_round, aggregate, tally.traffic(accepted))
         return MetricRecord({"accepted": accepted, "refused": tally.refused.total()})
 
     def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
-        """Make one aggregate of the groups' sums, at least one; None if none of them should be used."""
+        """Combine the sums of the groups, at least one, into one aggregate; None if none of them is usable."""
         return sums[0]
 
     def groups(self, cohort: list[int]) -> list[list[int]]:
-        """Deal a cohort into groups that are summed by themselves: here it is one."""
+        """Partition a cohort into groups with a secure sum each; here the cohort is one group."""
         return [cohort]
 
     def sums(
         self, grid: Grid, server_round: int, request: PlayRequest, timeout: float, tally: Tally
     ) -> list[Aggregate]:
-        """Draw a cohort and sum its groups, again while none of the sums came about and no budget was spent."""
-        patience = Patience(self.patience)
+        """Sample a cohort and sum its groups; retry while all sums fail and no privacy budget has been spent."""
+        retry = RetryWindow(self.patience)
         while True:
             nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
             groups = self.groups(self.draw(nodes, *self.place(server_round)))
-            found = self.secure_sums(grid, groups, request, timeout, tally)
-            if found or tally.spent or not patience.wait():
-                return found
-            log(INFO, "exchange: nothing was released; asking again")
+            sums = self.secure_sums(grid, groups, request, timeout, tally)
+            if sums or tally.spent or not retry.wait():
+                return sums
+            log(INFO, "exchange: nothing was released; retrying")
             tally.refused.clear()
 
     def secure_sums(
-        self, grid: Grid, cohorts: Sequence[Sequence[int]], request: PlayRequest, timeout: float, tally: Tally
+        self, grid: Grid, groups: Sequence[Sequence[int]], request: PlayRequest, timeout: float, tally: Tally
     ) -> list[Aggregate]:
-        """Take cohorts through the phases side by side; one that fails closed is left out."""
-        found: dict[int, Aggregate] = {}
-        rounds = {place: self._round(len(cohort), request, timeout, tally) for place, cohort in enumerate(cohorts)}
+        """Run a round for each group of nodes, all in parallel; groups whose rounds fail closed are omitted."""
+        sums: dict[int, Aggregate] = {}
+        rounds = {group: self._round(len(nodes), request, timeout, tally) for group, nodes in enumerate(groups)}
         while rounds:
-            asks: dict[int, _Ask] = {}
-            for place, under_way in list(rounds.items()):
+            phases: dict[int, _Phase] = {}
+            for group, group_round in list(rounds.items()):
                 try:
-                    asks[place] = next(under_way)
+                    phases[group] = next(group_round)
                 except StopIteration as end:
-                    found[place] = end.value
+                    sums[group] = end.value
                 except SecureSumError as error:
                     log(WARNING, "exchange: the round fails closed: %s", error)
                     tally.refused[FAILED] += 1
-                if place not in asks:
-                    del rounds[place]
-            _Asking(grid, cohorts, tally).ask(asks)
-        return [found[place] for place in sorted(found)]
+                if group not in phases:
+                    del rounds[group]
+            _PhaseSender(grid, groups, tally).send(phases)
+        return [sums[group] for group in sorted(sums)]
 
     def _round(
         self, cohort: int, request: PlayRequest, timeout: float, tally: Tally
-    ) -> Generator[_Ask, None, Aggregate]:
-        """One secure sum over a cohort of this size: each phase asks, and goes on with what was taken."""
-        safeguards, spec = self.consolidator.safeguards, request.spec
+    ) -> Generator[_Phase, None, Aggregate]:
+        """Yield the phases of a secure sum over `cohort` devices; each continues from the replies to the one before."""
+        safeguards, spec = self.server.safeguards, request.spec
         plan = self.plan(spec)
-        if not safeguards.noisy:  # devices that joined after the plan was made take part in their turn
+        if not safeguards.noisy:  # devices that joined after the plan was made can exceed its cohort
             cohort = min(cohort, plan.cohort)
         terms = self._terms(cohort, spec, plan)
         log(INFO, "exchange: secure sum over %d nodes, %d neighbours each", terms.cohort, terms.neighbours)
-        members, listed = safeguards.members, safeguards.signed_members
+        members, signed_list = safeguards.members, safeguards.signed_members
         state, name, wait = ServerRound(terms, members), terms.digest, self.phase_timeout
-        yield _Ask("keys", {p: first_step(terms, p) for p in range(cohort)}, state.take_keys, wait)
+        yield _Phase("keys", {p: first_step(terms, p) for p in range(cohort)}, state.take_keys, wait)
         state.check(state.adverts, terms.threshold + 1)
-        steps = {p: Step(name, state.adverts_for(p), listed) for p in state.adverts}
-        yield _Ask("shares", steps, state.take_shares, wait)
+        steps = {p: Step(name, state.adverts_for(p), signed_list) for p in state.adverts}
+        yield _Phase("shares", steps, state.take_shares, wait)
         state.check(state.sealed, terms.threshold + 1)
-        play, paper = request_to_records(request), plan.to_json().encode()
-        steps = {p: Step(name, state.shares_for(p), paper) for p in state.sealed}
-        yield _Ask("masked", steps, state.take_masked, timeout, play)
+        play_request, plan_json = request_to_records(request), plan.to_json().encode()
+        steps = {p: Step(name, state.shares_for(p), plan_json) for p in state.sealed}
+        yield _Phase("masked", steps, state.take_masked, timeout, play_request)
         state.check(state.masked)
         survivors = state.survivors
-        yield _Ask("confirm", {p: Step(name, survivors) for p in state.masked}, state.take_confirmation, wait)
+        yield _Phase("confirm", {p: Step(name, survivors) for p in state.masked}, state.take_confirmation, wait)
         state.check(state.signatures, terms.threshold)
         safeguards.spend(request.cycle)  # on disk before anything is unmasked
         tally.spent = safeguards.noisy
         steps = {p: Step(name, survivors, state.signatures_for(p)) for p in state.signatures}
-        yield _Ask("unmask", steps, state.take_opened, wait)
+        yield _Phase("unmask", steps, state.take_opened, wait)
         total, devices = plan.decode(state.total()), len(state.masked)
         return Aggregate(ExperienceVector.from_parts(spec, total), devices, plan.variance("gradient", devices))
 
     def _terms(self, cohort: int, spec: VectorSpec, plan: PrivacyPlan) -> Terms:
-        safeguards = self.consolidator.safeguards
+        safeguards = self.server.safeguards
         if not plan.minimum <= cohort <= plan.cohort:
-            raise SecureSumError(f"{cohort} devices were drawn, outside of the plan's {plan.minimum} to {plan.cohort}")
+            raise SecureSumError(f"{cohort} devices were drawn, outside the plan's {plan.minimum} to {plan.cohort}")
         graph = choose_graph(cohort, safeguards.colluding, safeguards.max_dropout)
         run, number = safeguards.begin_round()
         return Terms(
@@ -199,47 +197,47 @@ class SecureMean(BudgetStrategy):
 
 
 @dataclass(frozen=True, slots=True)
-class _Asking:
-    """Asks the devices of rounds that are in the same phase; a position is a place in a cohort."""
+class _PhaseSender:
+    """Sends the current phase of several groups in one batch; a device is addressed by (group, position in it)."""
 
     grid: Grid
-    cohorts: Sequence[Sequence[int]]
+    groups: Sequence[Sequence[int]]
     tally: Tally
 
-    def ask(self, asks: Mapping[int, _Ask]) -> None:
-        """Ask one phase, and hand every usable reply on; whoever fails has dropped out."""
-        waiting = {(place, position) for place, ask in asks.items() for position in ask.steps}
+    def send(self, phases: Mapping[int, _Phase]) -> None:
+        """Send each group's phase, and pass usable replies on; devices without one have dropped out."""
+        pending = {(group, position) for group, phase in phases.items() for position in phase.steps}
         for _ in range(ATTEMPTS):
-            if not waiting:
+            if not pending:
                 return
-            waiting = self._once(asks, sorted(waiting))
-        for place, _ in waiting:
-            self.tally.refused[f"{asks[place].phase}: {SILENT}"] += 1
+            pending = self._attempt(phases, sorted(pending))
+        for group, _ in pending:
+            self.tally.refused[f"{phases[group].name}: {SILENT}"] += 1
 
-    def _once(self, asks: Mapping[int, _Ask], waiting: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
-        """Send once, and return who did not answer."""
-        messages = {(place, position): self._message(asks[place], place, position) for place, position in waiting}
-        timeout = max(ask.timeout for ask in asks.values())
+    def _attempt(self, phases: Mapping[int, _Phase], pending: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Send once, and return the devices that did not reply."""
+        messages = {(group, position): self._message(phases[group], group, position) for group, position in pending}
+        timeout = max(phase.timeout for phase in phases.values())
         replies = send_and_receive(self.grid, list(messages.values()), timeout)
         senders = {message.metadata.message_id: sender for sender, message in messages.items()}
         for reply in replies:
             if (sender := senders.pop(reply.metadata.reply_to_message_id, None)) is not None:
-                self._take(asks[sender[0]], *sender, reply)
+                self._take(phases[sender[0]], *sender, reply)
         return set(senders.values())
 
-    def _message(self, ask: _Ask, place: int, position: int) -> Message:
-        records = RecordDict() if ask.beside is None else copy_of(ask.beside)
-        records[RECORD] = ask.steps[position].to_record()
-        node = self.cohorts[place][position]
+    def _message(self, phase: _Phase, group: int, position: int) -> Message:
+        records = RecordDict() if phase.play_request is None else copy_of(phase.play_request)
+        records[RECORD] = phase.steps[position].to_record()
+        node = self.groups[group][position]
         self.tally.down[node] += records_bytes(records)
-        return Message(records, dst_node_id=node, message_type=ACTIONS[ask.phase])
+        return Message(records, dst_node_id=node, message_type=ACTIONS[phase.name])
 
-    def _take(self, ask: _Ask, place: int, position: int, reply: Message) -> None:
+    def _take(self, phase: _Phase, group: int, position: int, reply: Message) -> None:
         if reply.has_error():
-            self.tally.refused[f"{ask.phase}: {failure(reply)}"] += 1
+            self.tally.refused[f"{phase.name}: {failure(reply)}"] += 1
             return
-        self.tally.up[self.cohorts[place][position]] += records_bytes(reply.content)
+        self.tally.up[self.groups[group][position]] += records_bytes(reply.content)
         try:
-            ask.take(position, reply_from_records(reply.content))
+            phase.take(position, reply_from_records(reply.content))
         except SecureSumError:
-            self.tally.refused[f"{ask.phase}: bad reply"] += 1
+            self.tally.refused[f"{phase.name}: bad reply"] += 1

@@ -1,7 +1,7 @@
-"""Trust what points where the server's own experience points: public games as a root of trust.
+"""FLTrust (Cao et al. 2020, arXiv 2012.13995), with the server's public games as the root of trust.
 
-FLTrust (Cao et al. 2020, arXiv 2012.13995). A few public games do not tell what many devices know, but they tell a lie
-that undoes it from the truth.
+The server's gradient estimate from a few public games lacks much of what the devices have learned, but its direction
+separates honest gradients from reversed ones.
 """
 
 from __future__ import annotations
@@ -17,60 +17,61 @@ from ..protocol.errors import VectorError
 from ..protocol.experience import Aggregate, Contribution, ExperienceVector, Vector
 from .experience import ExperienceStrategy
 from .norm_bounded import clipped_to_norm
-from .robust import Rows, check_share, cosine, rows_of, spread, trimmed_mean
+from .robust import Rows, check_fraction, cosine, rows_of, scaled_to_sum, trimmed_mean
 
 
 class Trusted(ExperienceStrategy):
-    """Bound every vector by the cohort's median norm, and weigh it by its cosine with the server's own gradient.
+    """Clip every vector to the cohort's median norm, and weight it by its trust score.
 
-    What points the other way does not count. The server plays its public rehearsal games anyway, and learns from them
-    as a device would. Public games must be like private ones for this, more than for anything else here.
+    The trust score is the cosine similarity of a gradient with the server's own, or zero where that is negative. The
+    server's gradient comes from the public rehearsal games, which it plays in any case. This strategy assumes that
+    public games resemble private ones.
     """
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Average by trust, on the scale of the cohort's sum."""
+        """Average the clipped vectors with their trust scores as weights, and scale to the cohort's sum."""
         rows, trust = self._trusted(contributions)
-        return spread(contributions, trust @ rows / trust.sum())
+        return scaled_to_sum(contributions, trust @ rows / trust.sum())
 
     def _trusted(self, contributions: Sequence[Contribution]) -> tuple[Rows, NDArray[np.float64]]:
-        """Rows of bounded vectors, and how far each is trusted, at least one of them."""
-        own = self.consolidator.reference(*self.current).gradient
-        inside = within_median(contributions)
-        trust = trust_in([each.vector for each in inside], own)
+        """Return clipped vectors as rows, and their trust scores, at least one of which is positive."""
+        reference = self.server.rounds.reference(*self.current).gradient
+        clipped = within_median(contributions)
+        trust = trust_scores([contribution.vector for contribution in clipped], reference)
         if not trust.any():
-            raise VectorError("no vector points where the server's own experience points")
-        return rows_of(inside), trust
+            raise VectorError("no vector has a positive cosine with the server's own gradient")
+        return rows_of(clipped), trust
 
 
 class TrustedTrimmed(Trusted):
-    """Leave out what points away from the server's own gradient; all others count alike, without the tails.
+    """Exclude vectors without a positive trust score, and take the trimmed mean of the others.
 
-    Weights by trust cost what devices with rare games know; a trimmed mean alone is moved by many who lie alike. Each
-    makes up for what the other misses.
+    Weights by trust suppress what devices with rare games have learned; a trimmed mean alone can be moved by many
+    colluding devices. Exclusion by trust followed by an unweighted trimmed mean avoids both.
 
     Parameters
     ----------
     beta
-        Fraction of those that are left to cut off of both tails of each coordinate, in the range ``[0, 0.5)``.
+        Fraction of the remaining vectors to cut off of both tails of each coordinate, in the range ``[0, 0.5)``.
     """
 
     def __init__(self, *arguments: Any, beta: float = 0.2, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        check_share("beta", beta, 0.5)
+        check_fraction("beta", beta, 0.5)
         self.beta = beta
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Trim and average what is trusted, on the scale of the cohort's sum."""
+        """Take the trimmed mean of the trusted vectors, and scale it to the cohort's sum."""
         rows, trust = self._trusted(contributions)
-        return spread(contributions, trimmed_mean(rows[trust > 0], self.beta))
+        return scaled_to_sum(contributions, trimmed_mean(rows[trust > 0], self.beta))
 
 
 def within_median(contributions: Sequence[Contribution]) -> list[Contribution]:
-    """Clip gradients and Fisher diagonals to the median norms of all of them."""
+    """Clip gradients and Fisher diagonals to their median norms."""
     clipped = zip(contributions, clipped_to_norm(contributions, 1.0), strict=True)
-    return [replace(each, vector=vector) for each, vector in clipped]
+    return [replace(contribution, vector=vector) for contribution, vector in clipped]
 
 
-def trust_in(vectors: Sequence[ExperienceVector], own: Vector) -> NDArray[np.float64]:
-    """Cosine of each gradient with the server's own; 0 for those that point the other way."""
-    return np.array([max(0.0, cosine(vector.gradient, own)) for vector in vectors])
+def trust_scores(vectors: Sequence[ExperienceVector], reference: Vector) -> NDArray[np.float64]:
+    """Return ``max(0, cos(gradient, reference))`` for each vector."""
+    return np.array([max(0.0, cosine(vector.gradient, reference)) for vector in vectors])

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from fedoel.simulations.cli import parser
+from fedoel.cli.main import make_parser
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "deploy").glob("Containerfile.*"))
 INSTRUCTIONS = {"FROM", "RUN", "WORKDIR", "COPY", "USER", "VOLUME", "EXPOSE", "ARG", "ENV", "ENTRYPOINT", "CMD"}
+SHARED = {"protocol", "policies", "games", "codecs", "cli"}
+FOLDERS = {".device": SHARED | {"client"}, ".server": SHARED | {"server", "strategies", "client/*.py"}}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -31,10 +33,9 @@ def test_a_container_is_built_from_what_is_there(path: Path) -> None:
     assert steps[0][0] == "FROM" and {name for name, _ in steps} <= INSTRUCTIONS
     copies = [shlex.split(rest) for name, rest in steps if name == "COPY" and not rest.startswith("--from=build ")]
     copied = [source for words in copies for source in words[:-1]]
-    assert [source for source in copied if not (ROOT / source).exists()] == []
-    folders = {folder.partition("/")[0] for folder in PROJECT["tool"]["setuptools"]["package-dir"].values()}
-    assert folders | {"pyproject.toml", "constraints.txt"} <= set(copied)
-    assert {PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]} <= set(copied)
+    assert [source for source in copied if not any(ROOT.glob(source))] == []
+    files = {"pyproject.toml", "setup.py", "constraints.txt", PROJECT["project"]["readme"]}
+    assert {*copied} == files | {*PROJECT["project"]["license-files"]} | FOLDERS[path.suffix]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.suffix)
@@ -57,5 +58,5 @@ def test_a_container_runs_a_verb_that_there_is(path: Path) -> None:
     steps = dict(instructions(path))
     words: list[str] = [*json.loads(steps["ENTRYPOINT"]), *json.loads(steps["CMD"])]
     assert words[0] in PROJECT["project"]["scripts"]
-    arguments = parser().parse_args(words[1:])
+    arguments = make_parser().parse_args(words[1:])
     assert arguments.what == "start" and arguments.dir.startswith("/var/lib/fedoel/")

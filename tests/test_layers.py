@@ -23,10 +23,10 @@ MAY_IMPORT = {
     "client": {"protocol", "policies", "games", "codecs", "client"},
     "server": {"protocol", "policies", "games", "codecs", "strategies", "server"},
 }
-MAY_IMPORT |= {top: {*MAY_IMPORT, "simulations"} for top in ("simulations",)}
+MAY_IMPORT |= {top: {*MAY_IMPORT, "simulations", "cli"} for top in ("simulations", "cli")}
 HEAVY = {"llama_cpp", "peft", "textworld", "torch", "transformers"}
 # Started for every message, every command, or on devices that have no torch.
-LIGHT = ("fedoel.protocol", "fedoel.client.app", "fedoel.simulations.cli")
+LIGHT = ("fedoel.protocol", "fedoel.client.app", "fedoel.cli.main")
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 60
 

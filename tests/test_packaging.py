@@ -7,19 +7,21 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedoel.protocol.config import RunConfig
+from fedoel.simulations.reference import generated, renewed
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-PACKAGES = ("client", "codecs", "games", "policies", "protocol", "server", "simulations", "strategies")
+PACKAGES = ("cli", "client", "codecs", "games", "policies", "protocol", "server", "simulations", "strategies")
 MADE_BY_COMMANDS = {"build", "dist", "runs", "__pycache__"}
 
 
@@ -41,26 +43,16 @@ def texts() -> Iterator[tuple[str, str]]:
                 continue
 
 
-def flat(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Join nested keys with dots, as Flower does."""
-    pairs: dict[str, Any] = {}
-    for key, value in table.items():
-        pairs |= flat(value, f"{where}{key}.") if isinstance(value, Mapping) else {where + key: value}
-    return pairs
+@pytest.mark.parametrize("name", generated())
+def test_generated_blocks_are_current(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert renewed(text, generated()[name]) == text, "run `python -m fedoel.simulations.reference --write`"
 
 
-def test_run_config_defaults_are_those_of_the_code() -> None:
-    written = flat(PYPROJECT["tool"]["flwr"]["app"]["config"])
-    expected = RunConfig().to_flat()
-    assert written == expected
-    assert {key: type(value) for key, value in written.items()} == {key: type(expected[key]) for key in expected}
-
-
-def test_every_package_is_listed() -> None:
-    folders = {path.parent for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
-    folders |= {ROOT / "simulations" / "scenarios", ROOT / "simulations" / "experiments"}
-    names = {".".join(("fedoel", *folder.relative_to(ROOT).parts)) for folder in folders}
-    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == names
+def test_flower_knows_every_setting() -> None:
+    written = RunConfig.from_nested(PYPROJECT["tool"]["flwr"]["app"]["config"])
+    assert written == RunConfig()
+    assert PYPROJECT["tool"]["flwr"]["app"]["config"] == written.to_nested()
 
 
 def test_scenarios_are_found_by_import_name() -> None:
@@ -101,15 +93,20 @@ def test_readme_commands_exist() -> None:
     assert named <= targets
 
 
+def copied(folder: Path, rooms: Iterable[str]) -> Path:
+    """Copy what a build needs, with these folders only."""
+    for name in rooms:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is packaged, so that building leaves the repository as it is."""
     folder = tmp_path_factory.mktemp("build") / "fedoel"
-    for name in (*PACKAGES, "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
-        shutil.copy(ROOT / name, folder / name)
-    return folder
+    return copied(folder, (*PACKAGES, "tests"))
 
 
 def test_flower_bundle_carries_the_system_only(copy: Path) -> None:
@@ -134,7 +131,41 @@ def test_wheel_holds_every_module_scenario_and_text(copy: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     sources = [
-        path for name in PACKAGES for path in (copy / name).rglob("*") if path.suffix in {".py", ".toml", ".md", ".txt"}
+        path
+        for name in PACKAGES
+        for path in (copy / name).rglob("*")
+        if path.suffix in {".py", ".toml", ".md", ".txt", ".j2"}
     ]
     wanted = {f"fedoel/{path.relative_to(copy).as_posix()}" for path in sources}
     assert wanted == {name for name in names if name.startswith("fedoel/")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left_out", [{"simulations"}, {"simulations", "server", "strategies"}])
+def test_a_device_is_installed_without_simulations(left_out: set[str], tmp_path: Path) -> None:
+    source = copied(tmp_path / "source", sorted({*PACKAGES} - left_out))
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--no-build-isolation", "--quiet"]
+    installed = tmp_path / "installed"
+    subprocess.run([*pip, "--target", installed, source], check=True, capture_output=True)
+    # Without the site's .pth files, so that an editable installation cannot lend what is missing.
+    path = os.pathsep.join([str(installed), sysconfig.get_path("purelib")])
+
+    def fedoel(*words: str) -> subprocess.CompletedProcess[str]:
+        call = [sys.executable, "-S", str(installed / "bin" / "fedoel"), *words]
+        return subprocess.run(
+            call, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path, capture_output=True, text=True
+        )
+
+    assert "check-plugin" in fedoel("--help").stdout
+    assert "doctor" in fedoel("device", "--help").stdout
+    joined = fedoel("device", "join", "kitchen", "--name", "kitchen")
+    assert joined.returncode == 0 and (tmp_path / "kitchen" / "kitchen.pub").exists(), joined.stderr
+    for words, problem in (
+        (("play", "--device", "kitchen"), "let this device join again"),
+        (
+            ("check-plugin", "mean"),
+            "`fedoel check-plugin` needs fedoel.simulations, which is not part",
+        ),
+    ):
+        done = fedoel(*words)
+        assert done.returncode == 2 and problem in done.stderr and done.stderr.count("\n") == 1, done.stderr

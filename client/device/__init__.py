@@ -1,1 +1,1 @@
-"""How a person puts a device into a fleet: joining it, checking it, running it, and taking it out again."""
+"""A deployed device: its folder, settings and runtime, and the commands to join a fleet, check, run and wipe it."""

@@ -1,8 +1,7 @@
-"""The verb ``device doctor``: everything that has to hold before a device can play, each with what to do about it."""
+"""Checks everything that a device needs before it can play, and says how to mend what fails."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
@@ -16,37 +15,39 @@ from ...policies.model_files import find_model, model_digest
 from ...protocol.errors import FedoelError
 from ...protocol.fleet.enrolment import check_address
 from ...protocol.host.secret_file import check_secret
-from .folder import DeviceFolder, folder_at, joined, membership_of
+from .folder import DeviceFolder, joined, membership_of
 from .idle import free_memory
 from .probe import ProbeError, probe
 from .settings import read_settings
 
+# From the first version that works, to before the first one that is not supported.
 PYTHONS = ((3, 11), (3, 14))
 FLOWERS = ((1, 41), (1, 43))
-MEGABYTES = {False: 300, True: 700}  # of memory, without a language model and with one
+# Free megabytes that are needed, without a language model and with one.
+MEMORY = {False: 300, True: 700}
 DISK = {False: 100, True: 1000}
-PLAYERS = {"llama.cpp": ("llama_cpp", "gguf", "jinja2"), "torch": ("torch", "transformers", "peft", "gguf")}
-# Flower refuses a node whose clock is 5 s ahead of the server's or 305 s behind it; a date in HTTP is whole seconds.
+BACKENDS = {"llama.cpp": ("llama_cpp", "gguf", "jinja2"), "torch": ("torch", "transformers", "peft", "gguf")}
+# Flower refuses a node whose clock is 5 s ahead of the server's or 305 s behind it. HTTP's dates are whole seconds.
 AHEAD, BEHIND = 4.0, 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: what it is, whether it is all right, and what to do if it is not."""
+    """The result of one check: what was checked, whether it passed, and what to do if it failed."""
 
     what: str
     good: bool
     remedy: str = ""
 
     def line(self) -> str:
-        """Return it for a person to read."""
+        """Return the finding as one line of text."""
         return f"[ok]   {self.what}" if self.good else f"[FAIL] {self.what}: {self.remedy}"
 
 
-def doctor(arguments: argparse.Namespace) -> int:
-    """Look at everything, say it, and exit with 1 if anything is wrong."""
+def doctor(folder: DeviceFolder) -> int:
+    """Print every finding; return 1 if a check failed."""
     failed = 0
-    for finding in examine(folder_at(arguments.dir)):
+    for finding in examine(folder):
         print(finding.line(), flush=True)
         failed += not finding.good
     print("this device is ready" if not failed else f"{failed} of these have to be put right first")
@@ -54,7 +55,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def examine(folder: DeviceFolder) -> Iterator[Finding]:
-    """Look at everything that a device needs, the machine first."""
+    """Check everything that a device needs, the machine first and the server last."""
     yield _machine()
     yield _python()
     yield _flower()
@@ -66,7 +67,7 @@ def examine(folder: DeviceFolder) -> Iterator[Finding]:
     yield _disk(folder.path, model)
     yield _model(folder)
     if model:
-        yield _player()
+        yield _backend()
     yield from _server(folder)
 
 
@@ -77,46 +78,46 @@ def _machine() -> Finding:
 
 
 def _python() -> Finding:
-    here = sys.version_info[:2]
+    running = sys.version_info[:2]
     remedy = "fedoel needs Python 3.11 to 3.13: make a new virtual environment with one"
-    return Finding(f"Python {here[0]}.{here[1]}", PYTHONS[0] <= here < PYTHONS[1], remedy)
+    return Finding(f"Python {running[0]}.{running[1]}", PYTHONS[0] <= running < PYTHONS[1], remedy)
 
 
 def _flower() -> Finding:
     remedy = "pip install 'fedoel[flower]'"
     try:
-        found = version("flwr")
+        installed = version("flwr")
     except PackageNotFoundError:
         return Finding("Flower", False, remedy)
-    numbers = tuple(int(part) for part in found.split(".")[:2])
-    return Finding(f"Flower {found}", FLOWERS[0] <= numbers < FLOWERS[1], remedy)
+    numbers = tuple(int(part) for part in installed.split(".")[:2])
+    return Finding(f"Flower {installed}", FLOWERS[0] <= numbers < FLOWERS[1], remedy)
 
 
 def _settings(folder: DeviceFolder) -> Finding:
-    return _tried("settings", lambda: read_settings(folder.settings) and "")
+    return _checked("settings", lambda: read_settings(folder.settings) and "")
 
 
 def _keys(folder: DeviceFolder) -> Finding:
-    def look() -> str:
+    def check() -> str:
         for path in (folder.node_key, folder.identity):
             if not path.exists():
                 return f"{path} is missing: run `fedoel device join {folder.path} --name NAME`"
-        made = [folder.store_key] if folder.store_key.exists() else []  # with the first game
-        for path in (folder.node_key, folder.identity, *made):
+        store_keys = [folder.store_key] if folder.store_key.exists() else []  # it is drawn before the first game
+        for path in (folder.node_key, folder.identity, *store_keys):
             check_secret(path, "give this device new keys")
         return ""
 
-    return _tried("keys that nobody else may read", look)
+    return _checked("keys that nobody else may read", check)
 
 
 def _member(folder: DeviceFolder) -> Finding:
-    def look() -> str:
+    def check() -> str:
         bundle, member = joined(folder), membership_of(folder)
         if member.identity.public not in member.members:
             return "this device is no longer a member: ask whoever runs the server"
         return "" if bundle.server else "the bundle names no server"
 
-    return _tried("a member of the fleet", look)
+    return _checked("a member of the fleet", check)
 
 
 def _has_model(folder: DeviceFolder) -> bool:
@@ -127,61 +128,61 @@ def _has_model(folder: DeviceFolder) -> bool:
 
 
 def _memory(model: bool) -> Finding:
-    free, wanted = free_memory(), MEGABYTES[model]
+    free, needed = free_memory(), MEMORY[model]
     if free is None:
         return Finding("memory (this system does not tell how much is free)", True)
-    remedy = f"{wanted} MB are needed: stop other programs, or add swap"
-    return Finding(f"{free:.0f} MB of free memory", free >= wanted, remedy)
+    remedy = f"{needed} MB are needed: stop other programs, or add swap"
+    return Finding(f"{free:.0f} MB of free memory", free >= needed, remedy)
 
 
 def _disk(path: Path, model: bool) -> Finding:
-    place = path if path.exists() else Path.home()
-    free, wanted = shutil.disk_usage(place).free / 1e6, DISK[model]
-    remedy = f"{wanted} MB are needed in {place}: make room, or choose another folder"
-    return Finding(f"{free:.0f} MB of free disk", free >= wanted and os.access(place, os.W_OK), remedy)
+    folder = path if path.exists() else Path.home()
+    free, needed = shutil.disk_usage(folder).free / 1e6, DISK[model]
+    remedy = f"{needed} MB are needed in {folder}: make room, or choose another folder"
+    return Finding(f"{free:.0f} MB of free disk", free >= needed and os.access(folder, os.W_OK), remedy)
 
 
 def _model(folder: DeviceFolder) -> Finding:
-    def look() -> str:
-        wanted = joined(folder).model
-        if not wanted:
+    def check() -> str:
+        digest = joined(folder).model
+        if not digest:
             return ""
-        found = find_model(read_settings(folder.settings).model.file)
-        if model_digest(found) == wanted:
+        path = find_model(read_settings(folder.settings).model.file)
+        if model_digest(path) == digest:
             return ""
-        return f"{found} is another model: put the file with SHA-256 {wanted} here, and name it in {folder.settings}"
+        return f"{path} is another model: put the file with SHA-256 {digest} here, and name it in {folder.settings}"
 
     what = "the fleet's base model" if _has_model(folder) else "no base model needed"
-    return _tried(what, look)
+    return _checked(what, check)
 
 
-def _player() -> Finding:
-    """Look for what plays with a model: the run names llama.cpp or torch, and either can be there."""
-    there = [name for name, needs in PLAYERS.items() if all(find_spec(need) for need in needs)]
+def _backend() -> Finding:
+    """Check that llama.cpp or torch is installed; which of the two is used, the run says."""
+    installed = [name for name, modules in BACKENDS.items() if all(map(find_spec, modules))]
     remedy = "pip install 'fedoel[llama]' (pip compiles it), or fedoel[torch] where the run's policy.backend is torch"
-    return Finding(f"{' and '.join(there) or 'something'} to play the model with", bool(there), remedy)
+    return Finding(f"{' and '.join(installed) or 'something'} to play the model with", bool(installed), remedy)
 
 
 def _server(folder: DeviceFolder) -> Iterator[Finding]:
-    """Reach the server as a node does, and compare clocks."""
+    """Connect to the server as a node does, and compare the clocks."""
     try:
         host, port = check_address(joined(folder).server)
         offset = probe(host, port, folder.authority)
     except FedoelError as error:
-        # What is wrong before the network was said above.
+        # Errors before the connection, such as a missing bundle, have a finding of their own.
         step = error.step if isinstance(error, ProbeError) else "reach the server"
         yield Finding(step, False, str(error))
         return
     yield Finding(f"reach {host}:{port}, with a certificate from the fleet's authority", True)
-    way = "ahead of" if offset > 0 else "behind"
+    direction = "ahead of" if offset > 0 else "behind"
     remedy = "set it: timedatectl set-ntp true; Flower ends without a word where clocks differ"
-    yield Finding(f"the clock is {abs(offset):.0f} s {way} the server's", -BEHIND < offset < AHEAD, remedy)
+    yield Finding(f"the clock is {abs(offset):.0f} s {direction} the server's", -BEHIND < offset < AHEAD, remedy)
 
 
-def _tried(what: str, look: Callable[[], object]) -> Finding:
-    """Look at something; what it returns is what to do, and its errors say so themselves."""
+def _checked(what: str, check: Callable[[], object]) -> Finding:
+    """Run a check that returns the remedy, or nothing if all is well; the text of an error is a remedy, too."""
     try:
-        remedy = look()
+        remedy = check()
     except (FedoelError, OSError) as error:
         remedy = str(error)
     return Finding(what, not remedy, str(remedy))

@@ -1,4 +1,4 @@
-"""The folder of a device: where its keys, its store, its versions and what the fleet told it are."""
+"""The folder of a device: the paths of its keys, its store, its versions, and what it was told by its fleet."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ class DeviceFolder:
     Parameters
     ----------
     path
-        The folder, absolute.
+        Absolute path of the folder.
     """
 
     path: Path
 
     @property
     def settings(self) -> Path:
-        """What the device's owner may change."""
+        """Settings that the device's owner may change."""
         return self.path / "device.toml"
 
     @property
     def node_key(self) -> Path:
-        """Private key of the Flower node, OpenSSH."""
+        """Private key of the Flower node, in OpenSSH's format."""
         return self.path / "keys" / "node.key"
 
     @property
     def identity(self) -> Path:
-        """Private Ed25519 key, hexadecimal."""
+        """Private Ed25519 key of the device, in hexadecimal."""
         return self.path / "keys" / "identity.key"
 
     @property
     def authority(self) -> Path:
-        """Certificate that the server's has to follow from."""
+        """Certificate of the authority that has issued the server's certificate."""
         return self.path / "ca.crt"
 
     @property
     def fleet(self) -> Path:
-        """What the fleet has told: its bundle, its public key, and the newest list of members."""
+        """Folder with the fleet's bundle, its public key, and the newest list of members."""
         return self.path / "fleet"
 
     @property
@@ -62,12 +62,12 @@ class DeviceFolder:
 
     @property
     def versions(self) -> Path:
-        """The last good versions."""
+        """Folder with the last two good versions."""
         return self.path / "versions"
 
     @property
     def played(self) -> Path:
-        """How many games were played today."""
+        """Count of the games that were played today."""
         return self.path / "played.json"
 
     @property
@@ -76,7 +76,7 @@ class DeviceFolder:
 
     @property
     def flower(self) -> Path:
-        """Everything that Flower writes."""
+        """Folder for everything that Flower writes."""
         return self.path / "flower"
 
     @property
@@ -85,22 +85,22 @@ class DeviceFolder:
 
     @property
     def process(self) -> Path:
-        """Process id of the device's service while it runs."""
+        """Process id of the device's service, while it runs."""
         return self.path / "device.pid"
 
 
 def folder_at(path: str) -> DeviceFolder:
-    """Return the folder that a person has named."""
+    """Return the folder at a path that a person has typed."""
     return DeviceFolder(Path(path).expanduser().absolute())
 
 
 def joined(folder: DeviceFolder) -> Bundle:
-    """Read the bundle of a device that has joined.
+    """Read the bundle of a device that has joined a fleet.
 
     Raises
     ------
     ConfigError
-        If it has not joined yet, or what it was told is damaged.
+        If the device has not joined yet, or the bundle is damaged.
     """
     try:
         return bundle_from_text(folder.bundle.read_text(encoding="utf-8"), folder.authority.read_bytes())
@@ -111,5 +111,5 @@ def joined(folder: DeviceFolder) -> Bundle:
 
 
 def membership_of(folder: DeviceFolder) -> Membership:
-    """Read what makes this device a member; raises as `membership_at` does."""
+    """Read this device's private key and its list of members; raises as `membership_at` does."""
     return membership_at(folder.fleet, folder.identity)

@@ -1,6 +1,6 @@
 """Whether a device plays now: the conditions of its owner, checked before anything is loaded.
 
-A condition that the system cannot tell, such as the source of power, holds.
+A condition on something that the system does not report, such as the source of power, counts as met.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import datetime, time
 from pathlib import Path
 
 from ...protocol.errors import NotNow
+from ...protocol.host.files import replace_file
 from .settings import Play, hours_of
 
 SUPPLIES = Path("/sys/class/power_supply")
@@ -21,18 +22,18 @@ MEMORY = Path("/proc/meminfo")
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """How a machine is at a moment.
+    """The state of a machine at one moment.
 
     Parameters
     ----------
     clock
         Local time.
     load
-        Load average of the last minute; None where the system does not tell.
+        Load average of the last minute; None if the system does not report it.
     on_battery
-        Whether it runs on battery; None where the system does not tell.
+        Whether the machine runs on battery; None if the system does not report it.
     free
-        Megabytes of memory that are available; None where the system does not tell.
+        Megabytes of available memory; None if the system does not report them.
     """
 
     clock: datetime
@@ -42,31 +43,37 @@ class Now:
 
 
 def look(supplies: Path = SUPPLIES, memory: Path = MEMORY) -> Now:
-    """Ask the system how it is."""
+    """Read the machine's state from the system."""
     load = None
-    with suppress(OSError, AttributeError):  # there is none on Windows
+    with suppress(OSError, AttributeError):  # Windows has no load average
         load = os.getloadavg()[0]
     return Now(datetime.now(), load, on_battery(supplies), free_memory(memory))
 
 
 def on_battery(supplies: Path = SUPPLIES) -> bool | None:
-    """Whether a machine runs on battery, as Linux tells it: no supply is online, and a battery is discharged."""
-    kinds = {supply: _word(supply / "type") for supply in supplies.glob("*")} if supplies.is_dir() else {}
-    mains = [_word(supply / "online") for supply, kind in kinds.items() if kind in ("Mains", "USB")]
-    batteries = [
-        _word(supply / "status")
-        for supply, kind in kinds.items()
-        if kind == "Battery" and _word(supply / "scope") != "Device"  # those of mice and keyboards say nothing
+    """Read from Linux whether a machine runs on battery: no mains supply is online, and a battery is discharging.
+
+    Returns
+    -------
+    bool or None
+        None if there is neither a battery nor a mains supply that is online.
+    """
+    types = {supply: _read_text(supply / "type") for supply in supplies.glob("*")} if supplies.is_dir() else {}
+    mains_online = [_read_text(supply / "online") for supply, name in types.items() if name in ("Mains", "USB")]
+    battery_status = [
+        _read_text(supply / "status")
+        for supply, name in types.items()
+        if name == "Battery" and _read_text(supply / "scope") != "Device"  # a battery of a mouse or a keyboard
     ]
-    if "1" in mains:
+    if "1" in mains_online:
         return False
-    if batteries:
-        return "Discharging" in batteries
+    if battery_status:
+        return "Discharging" in battery_status
     return None
 
 
 def free_memory(memory: Path = MEMORY) -> float | None:
-    """Return the megabytes that are available without swapping, as Linux tells it."""
+    """Read from Linux how many megabytes of memory are available without swapping; None if it cannot be read."""
     with suppress(OSError, ValueError, IndexError):
         for line in memory.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -75,21 +82,23 @@ def free_memory(memory: Path = MEMORY) -> float | None:
 
 
 def why_not(play: Play, memory: int, now: Now, played: int, games: int) -> str:
-    """Say why a device does not play now; empty if it does.
+    """Return the reason why a device does not play now; empty if it plays.
 
     Parameters
     ----------
     play
-        The conditions.
+        The owner's conditions.
     memory
-        Megabytes that a request may take, which must be free; 0 for no limit.
+        Megabytes that a request may take and that must be free; 0 for no limit.
+    now
+        The state of the machine.
     played
         Games that were played today.
     games
-        Games that are asked for.
+        Games of the request.
     """
     window = hours_of(play.hours)
-    if window and not _within(now.clock, *window):
+    if window and not _is_between(now.clock, *window):
         return f"it is {now.clock:%H:%M}, and it plays {play.hours}"
     if play.max_load and now.load is not None and now.load > play.max_load:
         return f"the load is {now.load:.2f}, and it plays below {play.max_load:g}"
@@ -103,38 +112,36 @@ def why_not(play: Play, memory: int, now: Now, played: int, games: int) -> str:
 
 
 def games_today(path: Path, today: str) -> int:
-    """Return how many games were played on a day; what cannot be read counts as none."""
+    """Return how many games were played on a day; a missing or damaged file counts as none."""
     with suppress(OSError, ValueError, TypeError, AttributeError):
-        counted = json.loads(path.read_bytes())
-        return int(counted["games"]) if counted.get("day") == today else 0
+        count = json.loads(path.read_bytes())
+        return int(count["games"]) if count.get("day") == today else 0
     return 0
 
 
 def count_games(path: Path, today: str, games: int) -> None:
-    """Count games before they are played, so that a crash does not give them back.
+    """Add games to today's count. They are counted before they are played, so that a crash does not refund them.
 
     Raises
     ------
     NotNow
-        If that cannot be written down.
+        If the count cannot be written.
     """
-    part = path.with_suffix(".part")
     try:
-        part.write_text(json.dumps({"day": today, "games": games_today(path, today) + games}), encoding="ascii")
-        os.replace(part, path)
+        replace_file(path, json.dumps({"day": today, "games": games_today(path, today) + games}))
     except OSError as error:
         raise NotNow(f"games cannot be counted in {path}: {error.strerror}") from error
 
 
-def _within(now: datetime, start: time, end: time) -> bool:
-    """Whether a moment is between two times of day; the window may go over midnight."""
+def _is_between(now: datetime, start: time, end: time) -> bool:
+    """Whether a moment is between two times of day; the window may span midnight."""
     moment = now.time()
     if start < end:
         return start <= moment < end
     return moment >= start or moment < end
 
 
-def _word(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

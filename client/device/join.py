@@ -1,8 +1,7 @@
-"""The verb ``device join``: keys are made on the device, its card goes out, and the fleet's bundle comes in."""
+"""Joining a fleet: the device makes its keys and its card for the server, and takes in the fleet's bundle."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from cryptography import x509
@@ -22,46 +21,65 @@ from ...protocol.fleet.enrolment import (
 )
 from ...protocol.fleet.members import read_members
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
+from ...protocol.host.files import replace_file
 from ...protocol.host.secret_file import write_secret
-from .folder import DeviceFolder, folder_at
-from .settings import TEMPLATE, hours_of
+from .folder import DeviceFolder
+from .settings import DeviceSettings, Play, hours_of, settings_file
 
-SERVER = "server"  # file with the address that a person has given
+SERVER = "server"  # file with the address given as --server
 
 
-def join(arguments: argparse.Namespace) -> int:
-    """Make keys and write the card; with a bundle, take it in. Either half can be done again."""
-    folder = folder_at(arguments.dir)
-    hours_of(arguments.hours)
-    authority = _certificate(arguments.ca) if arguments.ca else None
-    if arguments.server:
-        check_address(arguments.server)
+def join(
+    folder: DeviceFolder,
+    name: str | None = None,
+    bundle: Path | None = None,
+    server: str | None = None,
+    ca: Path | None = None,
+    hours: str = "",
+) -> int:
+    """Make keys and write the card; with a bundle, keep the bundle. Both can be repeated.
+
+    Parameters
+    ----------
+    name
+        What the device calls itself; makes its keys.
+    bundle
+        What the server has written for it.
+    server, ca
+        Address and authority that a bundle must name.
+    hours
+        When the device plays, as in `device.toml`.
+    """
+    hours_of(hours)
+    authority = _certificate(ca) if ca else None
+    if server:
+        check_address(server)
     try:
-        if arguments.name:
-            card = make_card(folder, check_name(arguments.name), arguments.hours)
+        if name:
+            card = make_card(folder, check_name(name), hours)
             print(f"hand {card} to whoever runs the server: fedoel server enroll DIR {card.name}")
         elif not folder.identity.exists():
-            raise ConfigError(f"{folder.path} has no keys yet: run `fedoel device join {arguments.dir} --name NAME`")
+            raise ConfigError(f"{folder.path} has no keys yet: run `fedoel device join {folder.path} --name NAME`")
         if authority:
-            folder.authority.write_bytes(authority)
-        if arguments.server:
-            (folder.path / SERVER).write_text(arguments.server, encoding="ascii")
-        if arguments.bundle:
-            bundle = take_bundle(folder, Path(arguments.bundle).expanduser())
-            print(f"{bundle.name} is device {bundle.number} of the fleet at {bundle.server}")
-            print(f"next: fedoel device doctor {arguments.dir}, then fedoel device start {arguments.dir}")
+            replace_file(folder.authority, authority)
+        if server:
+            replace_file(folder.path / SERVER, server)
+        if bundle:
+            taken = take_bundle(folder, bundle)
+            print(f"{taken.name} is device {taken.number} of the fleet at {taken.server}")
+            print(f"next: fedoel device doctor {folder.path}, then fedoel device start {folder.path}")
     except OSError as error:
         raise ConfigError(f"{error.filename or folder.path}: {error.strerror}; choose another folder") from error
     return 0
 
 
 def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
-    """Make the device's keys, unless it has them, and write what the server may know of them.
+    """Make the device's keys, unless it has them, and write its card: the public keys, signed.
 
     Returns
     -------
     Path
-        The file to hand over.
+        The card's file, for whoever runs the server.
     """
     folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.identity.parent.mkdir(exist_ok=True, mode=0o700)
@@ -70,51 +88,51 @@ def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
         pem = node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
         write_secret(folder.node_key, pem)
         public = node.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-        folder.node_key.with_suffix(".pub").write_bytes(public)
+        replace_file(folder.node_key.with_suffix(".pub"), public)
         write_secret(folder.identity, Ed25519PrivateKey.generate().private_bytes_raw().hex())
     if not folder.settings.exists():
-        folder.settings.write_text(TEMPLATE.format(hours=hours), encoding="utf-8")
+        replace_file(folder.settings, settings_file(DeviceSettings(Play(hours))))
     identity = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(folder.identity.read_text(encoding="ascii")))
     card = sign_card(identity, name, folder.node_key.with_suffix(".pub").read_text(encoding="ascii"))
     path = folder.path / f"{name}.pub"
-    path.write_text(card_to_text(card), encoding="utf-8")
+    replace_file(path, card_to_text(card))
     return path
 
 
 def take_bundle(folder: DeviceFolder, path: Path) -> Bundle:
-    """Check a bundle and keep it.
+    """Check a bundle and keep it in the device's folder.
 
     Raises
     ------
     EnrolmentError
-        If it is not this device's, is damaged, or comes from another authority than the device was given.
+        If the bundle is damaged, is another device's, names another server than ``--server``, or comes from another
+        authority than the device was given.
     VersionError
-        If its list of members is not signed by the fleet's key.
+        If the bundle's list of members is not signed by the fleet's key.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise EnrolmentError(f"{path} cannot be read: give the .fleet file that `server enroll` has written") from error
     bundle = bundle_from_text(text, folder.authority.read_bytes() if folder.authority.exists() else None)
-    given = folder.path / SERVER
-    if given.exists() and given.read_text(encoding="ascii") != bundle.server:
-        raise EnrolmentError(f"the bundle names {bundle.server}, and --server was {given.read_text(encoding='ascii')}")
+    server = folder.path / SERVER
+    if server.exists() and (given := server.read_text(encoding="ascii")) != bundle.server:
+        raise EnrolmentError(f"the bundle names {bundle.server}, and --server was {given}")
     identity = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(folder.identity.read_text(encoding="ascii")))
     members = read_members(bytes.fromhex(bundle.fleet_key), bundle.members)
     if identity.public_key().public_bytes_raw() not in members.identities:
         raise EnrolmentError(f"the bundle of {bundle.name!r} is not this device's: its members do not include it")
-    folder.fleet.mkdir(parents=True, exist_ok=True)
-    folder.authority.write_text(bundle.ca, encoding="ascii")
-    (folder.fleet / FLEET_KEY).write_text(bundle.fleet_key, encoding="ascii")
-    (folder.fleet / MEMBERS).write_text(bundle.members, encoding="ascii")
-    folder.bundle.write_text(bundle_to_text(bundle), encoding="utf-8")  # last: with it, the device has joined
+    replace_file(folder.authority, bundle.ca)
+    replace_file(folder.fleet / FLEET_KEY, bundle.fleet_key)
+    replace_file(folder.fleet / MEMBERS, bundle.members)
+    replace_file(folder.bundle, bundle_to_text(bundle))  # the last file, because with it the device has joined
     return bundle
 
 
-def _certificate(path: str) -> bytes:
+def _certificate(path: Path) -> bytes:
     try:
-        text = Path(path).expanduser().read_bytes()
-        x509.load_pem_x509_certificate(text)
-        return text
+        pem = path.read_bytes()
+        x509.load_pem_x509_certificate(pem)
+        return pem
     except (OSError, ValueError) as error:
         raise ConfigError(f"--ca {path} is no certificate ({error}): give the server's ca.crt") from error

@@ -1,13 +1,12 @@
-"""The last good version on a device's disk: the signed request that brought it, so that it can be checked offline.
+"""The last good version on a device's disk: the signed request that brought it, which can be checked offline.
 
-A version that cannot be loaded never replaces one that could; the one before stays, too, should a file be damaged.
+A version is kept only after it could be loaded. The version before stays, too, in case the last one's file is damaged.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -17,16 +16,17 @@ import numpy as np
 from ...protocol.config import RunConfig
 from ...protocol.errors import FedoelError, VersionError
 from ...protocol.experience import VectorSpec
+from ...protocol.host.files import replace_file
 from ...protocol.messages import PlayRequest
 from ...protocol.signing import check_request
 
 LAST, BEFORE = "last.npz", "before.npz"
-ADAPTER = "adapter/"
+ADAPTER = "adapter/"  # prefix of the names of the adapter's arrays
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile)
 
 
 def keep(folder: Path, request: PlayRequest, config: RunConfig) -> None:
-    """Keep the version of a request that could be loaded; nothing is written if it is the last one already.
+    """Keep the request of a version that could be loaded, unless that version is the last one already.
 
     Raises
     ------
@@ -45,27 +45,26 @@ def keep(folder: Path, request: PlayRequest, config: RunConfig) -> None:
     arrays |= {"baseline": request.baseline} | ({} if request.context is None else {"context": request.context})
     buffer = io.BytesIO()
     np.savez(buffer, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)
-    part = folder / f"{LAST}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        if last:
-            os.replace(folder / LAST, folder / BEFORE)
-        os.replace(part, folder / LAST)
+        if last:  # copied, so that there is a last version at every moment
+            replace_file(folder / BEFORE, (folder / LAST).read_bytes())
+        replace_file(folder / LAST, buffer.getvalue())
     except OSError as error:
         raise FedoelError(f"the version cannot be kept in {folder}: {error.strerror}; make room") from error
 
 
 def last_version(folder: Path, fleet_key: bytes) -> tuple[RunConfig, PlayRequest]:
-    """Read the last version that is whole and signed by the fleet's owner.
+    """Read the last version whose file is undamaged and signed by the fleet's owner.
+
+    Returns
+    -------
+    RunConfig, PlayRequest
+        The configuration of the run that sent the version, and the request.
 
     Raises
     ------
     VersionError
-        If there is none.
+        If there is no such version, or a signature is not the fleet's.
     """
     problem = "no version has been played yet"
     for name in (LAST, BEFORE):
@@ -81,7 +80,7 @@ def last_version(folder: Path, fleet_key: bytes) -> tuple[RunConfig, PlayRequest
 
 
 def version_at(path: Path) -> str:
-    """Name of the version in a file; empty if there is none or it is damaged."""
+    """Return the version in a file; empty if the file is missing or damaged."""
     try:
         return str(_head(path)["version"])
     except UNREADABLE:

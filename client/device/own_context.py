@@ -1,4 +1,4 @@
-"""What a device has learned for itself alone: made from its log when its owner plays, kept nowhere, sent to nobody."""
+"""A device's personal context, computed from its log whenever its owner plays, and never stored or sent."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .folder import DeviceFolder, joined
 
 
 def with_own_context(folder: DeviceFolder, config: RunConfig, request: PlayRequest, policy: Policy) -> Policy:
-    """Give the last version the context that this device has learned on top of it.
+    """Return the last version under the personal context that this device has learned on top of it.
 
-    Counted are the episodes in its log that it played with this very version and no context of the cycle. Without any,
-    as when the version has only just come, the policy stays as it is.
+    The context is learned from the episodes in the log that were played with this version and no context of the cycle.
+    If there are none, as when the version is new, the policy is returned as it is.
 
     Raises
     ------
@@ -24,17 +24,18 @@ def with_own_context(folder: DeviceFolder, config: RunConfig, request: PlayReque
         If the run's codec is not `tactics`.
     """
     check_personal(config)
-    played = [each for each in _log(folder) if each.policy_version == request.spec.policy_version]
-    return personalised(policy, played, request.spec, request.baseline, config)
+    version = request.spec.policy_version
+    trajectories = [trajectory for trajectory in _log(folder) if trajectory.policy_version == version]
+    return personalised(policy, trajectories, request.spec, request.baseline, config)
 
 
 def _log(folder: DeviceFolder) -> list[Trajectory]:
-    """Read what can be read of the log; a device whose owner keeps none has none.
+    """Read every trajectory that the log holds undamaged; empty if the owner keeps no log.
 
-    A server that was asked to go on may have asked twice: what was played twice is there once.
+    A server that resumes may repeat a request. An episode that was played twice is returned once.
     """
     if not folder.store.exists():
         return []
     store = TrajectoryStore(folder.store, f"client-{joined(folder).number}", key_from_file(folder.store_key))
-    episodes = [row.trajectory for row in store.read().rows]
-    return list({(each.policy_version, each.spec, each.seed): each for each in episodes}.values())
+    played = [row.trajectory for row in store.read().rows]
+    return list({(episode.policy_version, episode.spec, episode.seed): episode for episode in played}.values())

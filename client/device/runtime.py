@@ -1,10 +1,12 @@
-"""The runtime of a device in a fleet: its own keys, cache, model and limits, and whether it plays now."""
+"""The runtime of a deployed device: its own keys, cache, model and limits, and whether its owner lets it play now."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from ...policies.backend import load_version
 from ...policies.policy import Policy
@@ -12,15 +14,22 @@ from ...protocol.config import RunConfig
 from ...protocol.errors import NotNow
 from ...protocol.fleet.membership import Membership
 from ...protocol.messages import PlayRequest
+from ..runtime import Runtime
 from .folder import DeviceFolder, membership_of
 from .idle import count_games, games_today, look, why_not
 from .last_version import keep
 from .settings import read_settings
 
 
+def runtime_of(node_config: Mapping[str, object], otherwise: Runtime) -> Runtime:
+    """Return the runtime of a node: that of a deployed device if its configuration names a folder as ``home``."""
+    home = node_config.get("home")
+    return otherwise if home is None else DeviceRuntime(Path(str(home)))
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceRuntime:
-    """What a server says about paths, threads and where to compute is not for this machine: its own settings are.
+    """A deployed device. Its own settings replace what the server says about paths, threads and hardware.
 
     Parameters
     ----------
@@ -29,10 +38,30 @@ class DeviceRuntime:
     """
 
     home: Path
+    send_words: ClassVar[bool] = False
 
     @property
     def folder(self) -> DeviceFolder:
         return DeviceFolder(self.home)
+
+    def admit(self, games: int) -> None:
+        """Check the owner's conditions; this loads nothing.
+
+        Raises
+        ------
+        NotNow
+            If one of them does not hold.
+        """
+        settings, now = read_settings(self.folder.settings), look()
+        played = games_today(self.folder.played, f"{now.clock:%Y-%m-%d}")
+        if reason := why_not(settings.play, settings.limits.memory, now, played, games):
+            raise NotNow(reason)
+
+    def begin(self, games: int) -> None:
+        """Count games that are about to be played, and bound the process to the owner's memory limit."""
+        count_games(self.folder.played, f"{look().clock:%Y-%m-%d}", games)
+        if memory := read_settings(self.folder.settings).limits.memory:
+            _limit_memory(memory)
 
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
         """Load the version of a request within the device's limits, and keep it as the last good one."""
@@ -45,40 +74,22 @@ class DeviceRuntime:
         return self.folder.cache
 
     def membership(self, config: RunConfig, client: int) -> Membership:
-        """Read the device's own keys."""
+        """Read the device's own private key and its list of members."""
         return membership_of(self.folder)
 
     def own(self, config: RunConfig) -> RunConfig:
-        """Return a run's configuration with what this machine decides itself."""
+        """Return a run's configuration with the settings that this device decides for itself."""
         settings = read_settings(self.folder.settings)
         policy = replace(config.policy, base=settings.model.file, device="auto", threads=settings.limits.threads)
         return replace(config, policy=policy, cache=str(self.folder.cache), out="")
 
-    def admit(self, games: int) -> None:
-        """Refuse to play now, in no time.
-
-        Raises
-        ------
-        NotNow
-            If a condition of the device's owner does not hold.
-        """
-        settings, now = read_settings(self.folder.settings), look()
-        played = games_today(self.folder.played, f"{now.clock:%Y-%m-%d}")
-        if reason := why_not(settings.play, settings.limits.memory, now, played, games):
-            raise NotNow(reason)
-
-    def begin(self, games: int) -> None:
-        """Count games that are about to be played, and take no more memory than the owner allows."""
-        count_games(self.folder.played, f"{look().clock:%Y-%m-%d}", games)
-        if memory := read_settings(self.folder.settings).limits.memory:
-            _limit_memory(memory)
-
 
 def _limit_memory(megabytes: int) -> None:
-    """Bound what this process, which ends with its message, may allocate. Files that are mapped, as llama.cpp maps its
-    model, do not count.
+    """Bound what this process may allocate; Flower starts one process per message, so the bound ends with it.
+
+    Memory-mapped files do not count, such as the model of llama.cpp.
     """
-    with suppress(ImportError, ValueError, OSError):  # not every system can
+    with suppress(ImportError, ValueError, OSError):  # not every system has this limit
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -1,18 +1,17 @@
-"""The verb ``device service``: a systemd unit that runs the device unprivileged, bounded and for ever."""
+"""A systemd unit that runs the device as another user, within limits, and restarts it."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from ...protocol.errors import ConfigError
-from .folder import DeviceFolder, folder_at, joined
+from .folder import DeviceFolder, joined
 from .settings import Limits, read_settings
 
-# Flower takes a node for alive for 60 s after its last sign of life, and refuses a second one with its key until then.
+# Flower counts a node as alive for 60 s after its last heartbeat, and until then refuses another with the same key.
 RESTART_SECONDS = 75
-IDLE_MEGABYTES = {False: 600, True: 1200}  # of all processes, without a language model and with one
+MEMORY = {False: 600, True: 1200}  # megabytes of all processes, without a language model and with one
 UNIT = """\
 [Unit]
 Description=fedoel device {name}
@@ -53,33 +52,46 @@ WantedBy=multi-user.target
 """
 
 
-def service(arguments: argparse.Namespace) -> int:
-    """Print the unit, or write it."""
-    folder = folder_at(arguments.dir)
+def service(folder: DeviceFolder, user: str, path: Path | None = None) -> int:
+    """Print the unit that runs a device as `user`, or write it to a path."""
     bundle, limits = joined(folder), read_settings(folder.settings).limits
-    text = unit(folder, bundle.name, arguments.user, limits, bool(bundle.model))
-    if not arguments.write:
+    text = unit(folder, bundle.name, user, limits, bool(bundle.model))
+    if path is None:
         print(text, end="")
         return 0
-    path = Path(arguments.write)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}; try it with sudo") from error
     print(f"wrote {path}; now, as root:")
-    print(f"  id {arguments.user} || useradd --system --home-dir {folder.path} {arguments.user}")
-    print(f"  chown -R {arguments.user} {folder.path}")
+    print(f"  id {user} || useradd --system --home-dir {folder.path} {user}")
+    print(f"  chown -R {user} {folder.path}")
     print(f"  systemctl daemon-reload && systemctl enable --now {path.stem}")
     return 0
 
 
 def unit(folder: DeviceFolder, name: str, user: str, limits: Limits, model: bool) -> str:
-    """Return a systemd unit for a device."""
+    """Return a systemd unit for a device.
+
+    Parameters
+    ----------
+    name
+        The device's name.
+    user
+        Who runs it.
+    model
+        Whether it plays with a language model.
+
+    Raises
+    ------
+    ConfigError
+        If the folder's path has characters that systemd interprets.
+    """
     if any(character in str(folder.path) for character in ' %\\\n"'):
         raise ConfigError(f"systemd needs a path without spaces, quotes and percent signs, not {folder.path}")
-    home = any(folder.path.is_relative_to(place) for place in ("/home", "/root"))
+    in_home = any(folder.path.is_relative_to(parent) for parent in ("/home", "/root"))
     return UNIT.format(
         name=name, user=user, command=Path(sys.executable).parent / "fedoel", folder=folder.path,
-        restart=RESTART_SECONDS, memory=IDLE_MEGABYTES[model] if not limits.memory else 500 + limits.memory,
-        cpu=100 * limits.threads, home="no" if home else "yes",
+        restart=RESTART_SECONDS, memory=MEMORY[model] if not limits.memory else 500 + limits.memory,
+        cpu=100 * limits.threads, home="no" if in_home else "yes",
     )  # fmt: skip

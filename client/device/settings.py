@@ -1,4 +1,4 @@
-"""What a device's owner decides: when it plays, how much, and with how much of the machine."""
+"""The settings of a device's owner: when it plays, how many games, and how much of the machine it may use."""
 
 from __future__ import annotations
 
@@ -7,66 +7,50 @@ from dataclasses import dataclass, field
 from datetime import time
 from pathlib import Path
 
-from ...protocol.config import from_table, read_toml
+import tomli_w
+
 from ...protocol.errors import ConfigError
+from ...protocol.settings import from_table, read_toml, setting, settings_of, to_table
 
 POWERS = ("any", "mains")
 HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
-TEMPLATE = """\
-# What this device does for its fleet. It is read for every request: changes need no restart, but for [limits].
-
-[play]
-hours = "{hours}"  # local time in which it plays, e.g. "22:00-07:00"; empty for any
-max-load = 0.0  # it plays only below this load average of the last minute; 0 for any
-power = "any"  # "mains": never on battery, where the system tells
-games-a-day = 0  # 0 for as many as it is asked for
-
-[limits]
-threads = 1  # of numerical libraries
-memory = 0  # megabytes that one request may take; 0 for no limit
-
-[store]
-keep = true  # the encrypted log of what it played
-days = 90
-megabytes = 100
-
-[model]
-file = ""  # GGUF file or folder of the base model; empty for the packaged one
-"""
+HEAD = "# Settings of this device. It reads them for every request: only changes of [limits] need a restart.\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """When a device plays: see `fedoel.client.device.idle`."""
+    """The conditions under which a device plays: see `fedoel.client.device.idle`."""
 
-    hours: str = ""
-    max_load: float = 0.0
-    power: str = "any"
-    games_a_day: int = 0
+    hours: str = setting("", 'Local time in which it plays, e.g. "22:00-07:00"; empty for any.')
+    max_load: float = setting(
+        0.0, "It plays only below this load average of the last minute; 0 for any.", low=0, high=1e9
+    )
+    power: str = setting("any", 'With "mains" it never plays on battery, where the system tells.', choices=POWERS)
+    games_a_day: int = setting(0, "Most games of a day; 0 for as many as it is asked for.", low=0, high=10**9)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """With how much of the machine: threads, and megabytes of a request's own memory (0: no limit)."""
+    """How much of the machine a device takes."""
 
-    threads: int = 1
-    memory: int = 0
+    threads: int = setting(1, "Threads of numerical libraries.", low=1, high=1024)
+    memory: int = setting(0, "Megabytes that one request may take; 0 for no limit.", low=0, high=10**9)
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """What the encrypted store keeps, and for how long."""
+    """Whether there is an encrypted store, for how many days it keeps a row, and its largest size in megabytes."""
 
-    keep: bool = True
-    days: float = 90.0
-    megabytes: float = 100.0
+    keep: bool = setting(True, "Whether it keeps an encrypted log of what it played.")
+    days: float = setting(90.0, "Days for which it keeps a game.", low=0, high=1e9)
+    megabytes: float = setting(100.0, "Largest size of the log.", low=0, high=1e9)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Where the base model is."""
+    """The base model's file or folder; empty for the packaged one."""
 
-    file: str = ""
+    file: str = setting("", "GGUF file or folder of the base model; empty for the packaged one.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +63,23 @@ class DeviceSettings:
     model: Model = field(default_factory=Model)
 
 
+def settings_file(settings: DeviceSettings) -> str:
+    """Write `device.toml`, with a comment behind every setting for the owner who edits it."""
+    declared, text = settings_of(DeviceSettings), HEAD
+    for table, values in to_table(settings).items():
+        text += f"\n[{table}]\n"
+        for name, value in values.items():
+            text += f"{tomli_w.dumps({name: value}).strip()}  # {declared[f'{table}.{name}'].help}\n"
+    return text
+
+
 def read_settings(path: Path) -> DeviceSettings:
     """Read a device's settings.
 
     Raises
     ------
     ConfigError
-        If they cannot be read, or one of them is unknown or cannot be used.
+        If the file cannot be read, or a setting is unknown or has an impossible value.
     """
     if not path.exists():
         raise ConfigError(f"{path} is missing: run `fedoel device join` first")
@@ -93,38 +87,22 @@ def read_settings(path: Path) -> DeviceSettings:
     try:
         settings = from_table(DeviceSettings, values)
         hours_of(settings.play.hours)
-        _check(settings)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return settings
 
 
 def hours_of(text: str) -> tuple[time, time] | None:
-    """Read ``22:00-07:00``; None for nothing.
+    """Read a window such as ``22:00-07:00`` as its start and end; None for an empty text.
 
     Raises
     ------
     ConfigError
-        If it is something else.
+        If the text is no such window, or the window is empty.
     """
     if not text:
         return None
-    found = HOURS.fullmatch(text)
-    if not found or found[1] + found[2] == found[3] + found[4]:
+    match = HOURS.fullmatch(text)
+    if not match or match[1] + match[2] == match[3] + match[4]:
         raise ConfigError(f'hours must be like "22:00-07:00", or empty for any time, not {text!r}')
-    return time(int(found[1]), int(found[2])), time(int(found[3]), int(found[4]))
-
-
-def _check(settings: DeviceSettings) -> None:
-    numbers = {
-        "play.max-load": settings.play.max_load, "play.games-a-day": settings.play.games_a_day,
-        "limits.memory": settings.limits.memory, "store.days": settings.store.days,
-        "store.megabytes": settings.store.megabytes,
-    }  # fmt: skip
-    for name, number in numbers.items():
-        if not 0 <= number < 1e9:
-            raise ConfigError(f"{name} must be 0 or more, not {number!r}")
-    if not 1 <= settings.limits.threads <= 1024:
-        raise ConfigError(f"limits.threads must be 1 or more, not {settings.limits.threads!r}")
-    if settings.play.power not in POWERS:
-        raise ConfigError(f"play.power must be one of {', '.join(POWERS)}, not {settings.play.power!r}")
+    return time(int(match[1]), int(match[2])), time(int(match[3]), int(match[4]))

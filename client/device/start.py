@@ -1,8 +1,7 @@
-"""The verb ``device start``: the Flower SuperNode of this device, with its log kept small."""
+"""Runs the Flower SuperNode of this device, and bounds the size of its log."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -20,21 +19,20 @@ from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.fleet.enrolment import Bundle
 from ...protocol.host.processes import end_session, flower_environment, free_ports, start_process
 from ...protocol.host.secret_file import check_secret
-from .folder import DeviceFolder, folder_at, joined, membership_of
+from .folder import DeviceFolder, joined, membership_of
 from .settings import DeviceSettings, read_settings
 
 LOG_BYTES, LOG_FILES, LOG_SECONDS = 500_000, 3, 5.0
-# How often Flower looks for work that has come in: it starts a process for each message.
+# Seconds between two checks of Flower for new messages; it starts one process per message.
 POLL = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5"}
-# What a SuperNode says when it gives up on its server, whose connection broke while it was being made. It then neither
-# ends nor comes back, and looks alive to whoever would start it again.
+# A SuperNode logs this when its connection breaks during the handshake. It then neither ends nor reconnects, so that a
+# service manager would take it for alive.
 GIVEN_UP = "SSL/TLS handshake error detected"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def start(arguments: argparse.Namespace) -> int:
+def start(folder: DeviceFolder) -> int:
     """Run the SuperNode until it is stopped."""
-    folder = folder_at(arguments.dir)
     bundle, settings = joined(folder), read_settings(folder.settings)
     membership_of(folder)
     check_secret(folder.node_key, "give this device new keys")
@@ -45,7 +43,7 @@ def start(arguments: argparse.Namespace) -> int:
 
 
 def command(folder: DeviceFolder, bundle: Bundle, port: int) -> list[str]:
-    """Return the command of the SuperNode; `port` is for its own messages on this machine."""
+    """Return the command of the SuperNode; `port` is the one on which its own processes reach it."""
     return [
         "flower-supernode", "--superlink", bundle.server, "--root-certificates", str(folder.authority),
         "--auth-supernode-private-key", str(folder.node_key), "--node-config", str(_node_config(folder)),
@@ -54,7 +52,7 @@ def command(folder: DeviceFolder, bundle: Bundle, port: int) -> list[str]:
 
 
 def write_node_config(folder: DeviceFolder, bundle: Bundle, settings: DeviceSettings) -> None:
-    """Write what the device's Flower app is told: its folder, its place in the fleet, and its store."""
+    """Write the node's configuration for the Flower app: the device's folder, its index in the fleet, and its store."""
     values: dict[str, str | int | float] = {
         "home": str(folder.path), "partition-id": bundle.number, "num-partitions": bundle.number + 1,
     }  # fmt: skip
@@ -73,12 +71,12 @@ def _node_config(folder: DeviceFolder) -> Path:
 
 @contextmanager
 def _only_one(folder: DeviceFolder) -> Iterator[None]:
-    """Keep a second one away: Flower would refuse both.
+    """Hold the process file, so that no second SuperNode of this device starts: Flower would refuse both.
 
     Raises
     ------
     ConfigError
-        If one runs.
+        If one runs already.
     """
     if running := running_process(folder):
         raise ConfigError(f"process {running} runs this device already: stop it first")
@@ -90,7 +88,7 @@ def _only_one(folder: DeviceFolder) -> Iterator[None]:
 
 
 def running_process(folder: DeviceFolder) -> int:
-    """Return the id of the process that runs a device; 0 if none does."""
+    """Return the id of another process that runs this device; 0 if there is none."""
     try:
         pid = int(folder.process.read_text(encoding="ascii"))
         os.kill(pid, 0)
@@ -99,19 +97,25 @@ def running_process(folder: DeviceFolder) -> int:
     return 0 if pid == os.getpid() else pid
 
 
-def _run(folder: DeviceFolder, words: list[str], settings: DeviceSettings) -> int:
-    """Run a command, keep what it says, and end all of it when we are told to end."""
+def _run(folder: DeviceFolder, arguments: list[str], settings: DeviceSettings) -> int:
+    """Run the SuperNode until it ends or this process is told to, and end all processes that it has started.
+
+    Raises
+    ------
+    FedoelError
+        If the SuperNode ended by itself.
+    """
     threads = str(settings.limits.threads)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = flower_environment(folder.flower, **POLL, **dict.fromkeys(names, threads))
-    process = start_process(words, environment, folder.flower)
-    stopped: list[int] = []
+    process = start_process(arguments, environment, folder.flower)
+    received: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        stopped.append(number)
-        process.terminate()  # Flower says goodbye to the server, and ends
+        received.append(number)
+        process.terminate()  # Flower tells the server, and ends
 
-    before = {sign: signal.signal(sign, end) for sign in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     print(f"the SuperNode runs; its log is {folder.log}", flush=True)
     reader = Thread(target=_keep_log, args=(process, folder.log), daemon=True)
     reader.start()
@@ -120,9 +124,9 @@ def _run(folder: DeviceFolder, words: list[str], settings: DeviceSettings) -> in
     finally:
         end_session(process)
         reader.join(LOG_SECONDS)
-        for sign, handler in before.items():
-            signal.signal(sign, handler)
-    if stopped:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if received:
         return 0
     raise FedoelError(
         f"the SuperNode ended, or gave up on the server, with exit code {process.returncode}: start it again, as the "
@@ -132,14 +136,14 @@ def _run(folder: DeviceFolder, words: list[str], settings: DeviceSettings) -> in
 
 
 def _keep_log(process: subprocess.Popen[bytes], path: Path) -> None:
-    """Copy what a process says to a log, in files that do not grow; end one that has given up."""
+    """Copy a process's output to a rotating log; kill the process if it has given up on its server."""
     handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
     handler.setFormatter(Formatter("%(asctime)s %(message)s"))
     assert process.stdout is not None
     try:
         for line in process.stdout:
             text = COLOURS.sub("", line.decode("utf-8", "replace")).strip()
-            if text.removeprefix("INFO :").strip():  # Flower logs empty lines, too
+            if text.removeprefix("INFO :").strip():  # Flower logs empty lines
                 handler.emit(LogRecord("supernode", 20, "", 0, "%s", (text,), None))
             if GIVEN_UP in text:
                 process.kill()

@@ -1,8 +1,7 @@
-"""The verbs ``device status``, ``logs`` and ``wipe``."""
+"""What a device is and keeps, the end of its log, and how it is wiped."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -10,16 +9,15 @@ from pathlib import Path
 from ...protocol.errors import ConfigError, FedoelError
 from ..store import TrajectoryStore
 from ..store_key import key_from_file
-from .folder import DeviceFolder, folder_at, joined, membership_of
+from .folder import DeviceFolder, joined, membership_of
 from .idle import games_today, look, why_not
 from .last_version import last_version
 from .settings import read_settings
 from .start import running_process
 
 
-def status(arguments: argparse.Namespace) -> int:
-    """Say what this device is, plays and keeps; exit with 0 if its service runs, else with 1."""
-    folder = folder_at(arguments.dir)
+def status(folder: DeviceFolder) -> int:
+    """Print the device's name, service, conditions, version and store; return 0 if its service runs, else 1."""
     bundle, running = joined(folder), running_process(folder)
     print(f"device:  {bundle.name}, number {bundle.number} of the fleet at {bundle.server}")
     print(f"service: {f'runs as process {running}' if running else 'does not run'}")
@@ -29,38 +27,36 @@ def status(arguments: argparse.Namespace) -> int:
     return 0 if running else 1
 
 
-def logs(arguments: argparse.Namespace) -> int:
+def logs(folder: DeviceFolder, count: int) -> int:
     """Print the end of the SuperNode's log."""
-    folder = folder_at(arguments.dir)
     if not folder.log.exists():
         raise ConfigError(f"{folder.log} is not there: the device has not been started yet")
     lines = folder.log.read_text(encoding="utf-8", errors="replace").splitlines()
-    print("\n".join(lines[-arguments.lines :]))
+    print("\n".join(lines[-count:]))
     return 0
 
 
-def wipe(arguments: argparse.Namespace) -> int:
-    """Delete what this device keeps: keys first, since nothing can be read without them."""
-    folder = folder_at(arguments.dir)
+def wipe(folder: DeviceFolder, store_only: bool = False, sure: bool = False) -> int:
+    """Delete the device's files, keys first: without its key, the store cannot be read. Asks first, unless `sure`."""
     if not folder.settings.exists() and not folder.identity.exists():
         raise ConfigError(f"{folder.path} is no device's folder: nothing was deleted")
     if running := running_process(folder):
         raise ConfigError(f"process {running} runs this device: stop it first")
-    gone = [path for path in _contents(folder, arguments.store) if path.exists()]
-    if not arguments.yes:
-        print("this deletes, for good:", *(f"  {path}" for path in gone), sep="\n")
+    paths = [path for path in _contents(folder, store_only) if path.exists()]
+    if not sure:
+        print("this deletes, for good:", *(f"  {path}" for path in paths), sep="\n")
         if not sys.stdin.isatty() or input("type the folder's name to go on: ").strip() != folder.path.name:
             raise ConfigError("nothing was deleted; say --yes to delete it")
-    for path in gone:
+    for path in paths:
         _delete(path)
-    print(f"deleted {len(gone)} files and folders of {folder.path}")
-    if not arguments.store:
+    print(f"deleted {len(paths)} files and folders of {folder.path}")
+    if not store_only:
         print("whoever runs the server should revoke this device, too")
     return 0
 
 
 def _contents(folder: DeviceFolder, store_only: bool) -> list[Path]:
-    """Return what to delete, in this order."""
+    """Return the files and folders to delete, in this order."""
     journals = [folder.store.with_name(f"{folder.store.name}{end}") for end in ("", "-journal", "-wal", "-shm")]
     store = [folder.store_key, *journals]
     if store_only:

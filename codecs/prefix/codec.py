@@ -1,12 +1,12 @@
-"""The server's half of `prefix`: the model says what a soft prompt does, and contexts stay near the start text."""
+"""The server half of `prefix`: contexts whose norm is bounded, so that soft prompts stay near the start text."""
 
 from __future__ import annotations
 
-from ..asked import AskedCodec
 from ..encoder import Encoder
+from ..model_codec import ModelCodec
 from .coordinates import RADIUS
 
 
-def prefix_codec(encoder: Encoder) -> AskedCodec:
-    """Return the server's half of `prefix`."""
-    return AskedCodec(encoder, radius=RADIUS)
+def prefix_codec(encoder: Encoder) -> ModelCodec:
+    """Return the server half of `prefix`."""
+    return ModelCodec(encoder, radius=RADIUS)

@@ -1,12 +1,12 @@
-"""The server's half of `steering`: its parts are the layers at which a control vector may be added."""
+"""The server half of `steering`: one block of coordinates per layer at which a control vector may be added."""
 
 from __future__ import annotations
 
-from ..asked import AskedCodec
 from ..encoder import Encoder
-from .coordinates import parts
+from ..model_codec import ModelCodec
+from .coordinates import blocks
 
 
-def steering_codec(encoder: Encoder) -> AskedCodec:
-    """Return the server's half of `steering`."""
-    return AskedCodec(encoder, parts())
+def steering_codec(encoder: Encoder) -> ModelCodec:
+    """Return the server half of `steering`."""
+    return ModelCodec(encoder, blocks())

@@ -1,11 +1,12 @@
-"""The device's half of the steering codec: what would steer towards good commands, against the others.
+"""The device half of the steering codec: contrastive activation directions, weighted by advantages.
 
     g = sum_t A_t (c(x_t, a_t) - E_pi c(x_t, .))        F = sum_t Var_pi c(x_t, .)
 
-with c a command's contrast with its rivals where the head reads them (`fedoel.policies.torch.readout`), in public
-random subspaces: chosen against rejected commands, weighted by the advantage (contrastive activation addition, arXiv
-2312.06681, with a policy's own choices). It takes forward passes only, and behind the last layer it is the exact policy
-gradient. Differences of the commands' own hidden states, the usual form, are nearly at right angles to that gradient.
+c(x, a) is the gradient of a's score with respect to the hidden states that the LM head reads
+(`fedoel.policies.torch.readout`), in coordinates of public random subspaces. g contrasts the command that was given
+with the alternatives, as contrastive activation addition does (arXiv 2312.06681). It needs forward passes only. For a
+vector added behind the last layer it is the exact policy gradient; differences of the commands' own hidden states, the
+usual form, are nearly orthogonal to that gradient.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class SteeringEncoder:
-    """Coordinates of control vectors, one block for each layer at which one may be added."""
+    """Coordinates of control vectors, one block per layer at which one may be added."""
 
     name: str = "steering"
     vocabulary: str = VOCABULARY
     dimension: int = DIMENSION
-    needs: frozenset[str] = frozenset({RESIDUAL})
-    adds: bool = False
+    required_abilities: frozenset[str] = frozenset({RESIDUAL})
+    is_additive: bool = False
     server: str = "fedoel.codecs.steering.codec:steering_codec"
 
-    def under(self, policy: Policy, context: Vector) -> Policy:
+    def apply_context(self, policy: Policy, context: Vector) -> Policy:
         """Add the control vectors.
 
         Raises
@@ -48,11 +49,11 @@ class SteeringEncoder:
         """
         return steered(policy, ControlVector(SPACE, context))
 
-    def sums(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
-        """Compare what was chosen with what else there was."""
+    def gradient_and_fisher(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
+        """Sum the feature of the given command minus the mean, weighted by advantages, and the variances."""
         gradient, fisher = np.zeros(DIMENSION), np.zeros(DIMENSION)
-        found = cast(Steered, policy).features([turn.situation for turn in turns])
-        for turn, features, advantage in zip(turns, found, advantages, strict=True):
+        features_per_turn = cast(Steered, policy).features([turn.situation for turn in turns])
+        for turn, features, advantage in zip(turns, features_per_turn, advantages, strict=True):
             probs = np.exp(turn.log_probs.astype(np.float64))
             mean = probs @ features
             gradient += advantage * (features[turn.action] - mean)

@@ -1,1 +1,1 @@
-"""The codec `tactics`: weights of public, hand-made (cue, verb) cells; and the player that has nothing else."""
+"""The codec `tactics`: weights of public, hand-made (cue, verb) cells; and the policy that has no other parameters."""

@@ -1,9 +1,9 @@
-"""The device's half of the tactics codec: counting, no model needed.
+"""The device half of the tactics codec: it counts tactics, without evaluating a model.
 
     g = sum_t A_t (phi(x_t, a_t) - E_pi phi(x_t, .))        F = sum_t Var_pi phi(x_t, .)
 
-with phi(x, a) the unit vector of a's tactic in x: the policy gradient at w = 0 of the tilted policy, and the exact
-expectation of its squared score function under the policy that played.
+with phi(x, a) the one-hot vector of a's tactic in x. g is the policy gradient of the tilted policy at the context that
+was played; F is the exact expectation of its squared score function under that policy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TacticsEncoder:
-    """Weights of the public tactics. A context tilts what the policy says, or is `spoken`: words in its prompt."""
+    """Weights of the public tactics. A context tilts log-probabilities or, if `spoken`, is advice in the prompt."""
 
     name: str = "tactics"
     spoken: bool = False
@@ -35,24 +35,24 @@ class TacticsEncoder:
     server: str = "fedoel.codecs.tactics.codec:TacticsCodec"
 
     @property
-    def needs(self) -> frozenset[str]:
-        """A prompt, where the context is spoken."""
+    def required_abilities(self) -> frozenset[str]:
+        """A prompt, where the context is advice."""
         return frozenset({PROMPT}) if self.spoken else frozenset()
 
     @property
-    def adds(self) -> bool:
-        """A tilt only adds to scores; words do more."""
+    def is_additive(self) -> bool:
+        """True for a tilt, false for advice."""
         return not self.spoken
 
-    def under(self, policy: Policy, context: Vector) -> Policy:
-        """Tilt or advise the policy; without a context it is the policy itself."""
+    def apply_context(self, policy: Policy, context: Vector) -> Policy:
+        """Tilt or advise the policy; a context that changes nothing returns the policy itself."""
         if self.spoken:
             words = advice(context)
             return behind(policy, words) if words else policy
         return TiltedPolicy(policy, context) if context.any() else policy
 
-    def sums(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
-        """Count tactics; what the policy said is in the turns."""
+    def gradient_and_fisher(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
+        """Sum score functions and variances from the log-probabilities that the turns hold."""
         gradient, fisher = np.zeros(DIMENSION), np.zeros(DIMENSION)
         for turn, advantage in zip(turns, advantages, strict=True):
             score, variance = moments(turn)
@@ -62,10 +62,10 @@ class TacticsEncoder:
 
 
 def moments(turn: Turn) -> tuple[Floats, Floats]:
-    """Score function of the command that was given, and variance of the features under the policy, each shape (d,)."""
-    own = cells(turn.situation)
+    """Score function at the command that was given, and variance of the features under the policy, each shape (d,)."""
+    tactics = cells(turn.situation)
     probs = np.exp(turn.log_probs.astype(np.float64))
-    mean: Floats = np.bincount(own, weights=probs, minlength=DIMENSION).astype(np.float64)
+    mean: Floats = np.bincount(tactics, weights=probs, minlength=DIMENSION).astype(np.float64)
     score = -mean
-    score[own[turn.action]] += 1.0
+    score[tactics[turn.action]] += 1.0
     return score, np.maximum(mean - mean**2, 0.0)

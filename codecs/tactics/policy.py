@@ -1,8 +1,8 @@
-"""A player without a language model: uniform play over the admissible commands, tilted by the tactics.
+"""A policy without a language model: uniform over the admissible commands, tilted by the weights of the tactics.
 
     pi(a | x) = exp(w[tactic(x, a)]) / Z(x)
 
-It is the baseline in every table, and it lets everything around the model be tested in milliseconds.
+It is a baseline in every table, and lets tests of everything but the model run in milliseconds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,27 +24,28 @@ from .coordinates import DIMENSION, tilt
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TacticsPolicy:
-    """Uniform play, tilted by the weights of the tactics.
+    """The uniform policy, tilted by the weights of the tactics.
 
     Parameters
     ----------
     version
         The policy version that the weights belong to.
     weights
-        The tilt w, shape ``(DIMENSION,)``; zeros play uniformly.
+        The tilt w, shape ``(DIMENSION,)``; zeros give the uniform policy.
     """
 
     version: str
     weights: NDArray[np.float32]
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def from_adapter(cls, adapter: Mapping[str, NDArray[Any]], version: str) -> TacticsPolicy:
-        """Take the tilt from ``adapter["weights"]``.
+        """Read the weights from ``adapter["weights"]``.
 
         Raises
         ------
         ModelError
-            If there is no tilt for this vocabulary.
+            If they are missing, or their shape is not that of this vocabulary.
         """
         weights = adapter.get("weights")
         if weights is None or weights.shape != (DIMENSION,):
@@ -53,7 +54,7 @@ class TacticsPolicy:
         return cls(version, weights.astype(np.float32))
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
-        """No situation costs a token."""
+        """Return zeros: without a language model there are no prompt tokens."""
         return [0] * len(situations)
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
@@ -62,12 +63,12 @@ class TacticsPolicy:
 
 
 class TacticsBackend:
-    """Uniform play, tilted by tactics: no model."""
+    """Loads `TacticsPolicy`: no language model."""
 
     abilities: frozenset[str] = frozenset()
 
     def load(self, config: PolicyConfig, adapter: Mapping[str, NDArray[Any]], version: str, cache: Path) -> Policy:
-        """Take the tilt from the adapter."""
+        """Load the weights from the adapter."""
         return TacticsPolicy.from_adapter(adapter, version)
 
 

@@ -1,4 +1,8 @@
-"""How far a step of the tactics' weights may go: inside the trust region, measured on turns that were played."""
+"""The trust region of `tactics`: bisection on a KL that turns already played give in closed form.
+
+Under step size scale t the teacher is pi(a | x) exp(t d_a) / Z with d_a the step at a's tactic, so that its KL needs no
+model and grows monotonically in t.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +15,31 @@ from ...protocol.experience import Vector
 from ...protocol.play import Turn
 from .coordinates import cells
 
-HALVINGS = 24
-LARGEST_WEIGHT = 6.0  # a command made 400 times as likely, or as unlikely: beyond that only rounding changes
+BISECTIONS = 24
+LARGEST_WEIGHT = 6.0  # makes a command exp(6) = 400 times as likely: beyond that only rounding changes
 
 
 def within_trust_region(turns: Sequence[Turn], full: Vector, max_kl: float) -> tuple[float, float]:
-    """Return how much of a step keeps the mean KL that it adds within a bound, by bisection, and that KL."""
-    scorer, low, high = _Divergence(turns, full), 0.0, 1.0
-    if scorer.mean_kl(1.0) <= max_kl:
-        return 1.0, scorer.mean_kl(1.0)
-    for _ in range(HALVINGS):
+    """Return the largest scale of a step whose mean KL over turns stays within a bound, and that KL in nats."""
+    log_probs = [turn.log_probs.astype(np.float64) for turn in turns]
+    offsets = [full.astype(np.float64)[cells(turn.situation)] for turn in turns]
+
+    def mean_kl(scale: float) -> float:
+        return float(np.mean([_kl(p, scale * d) for p, d in zip(log_probs, offsets, strict=True)]))
+
+    if (kl := mean_kl(1.0)) <= max_kl:
+        return 1.0, kl
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if scorer.mean_kl(middle) <= max_kl else (low, middle)
-    return low, scorer.mean_kl(low)
+        low, high = (middle, high) if mean_kl(middle) <= max_kl else (low, middle)
+    return low, mean_kl(low)
 
 
-class _Divergence:
-    """KL(teacher || player) as a function of the step's scale, with the tilts computed once."""
-
-    def __init__(self, turns: Sequence[Turn], full: Vector) -> None:
-        self._log_probs = [turn.log_probs.astype(np.float64) for turn in turns]
-        self._tilts = [full.astype(np.float64)[cells(turn.situation)] for turn in turns]
-
-    def mean_kl(self, scale: float) -> float:
-        return float(np.mean([_kl(p, scale * t) for p, t in zip(self._log_probs, self._tilts, strict=True)]))
-
-
-def _kl(log_probs: NDArray[np.float64], tilts: NDArray[np.float64]) -> float:
-    scores = log_probs + tilts
+def _kl(log_probs: NDArray[np.float64], offsets: NDArray[np.float64]) -> float:
+    """KL(teacher || policy) of one turn, where the teacher adds the offsets to the policy's scores."""
+    scores = log_probs + offsets
     top = scores.max()
     log_normaliser = top + np.log(np.exp(scores - top).sum())
-    tilted = np.exp(scores - log_normaliser)
-    return float((tilted * (tilts - log_normaliser)).sum())
+    teacher = np.exp(scores - log_normaliser)
+    return float((teacher * (offsets - log_normaliser)).sum())

@@ -1,9 +1,10 @@
-"""A policy with a context of the tactics codec: the teacher, and what devices play once a cycle has a context."""
+"""A policy under a context of the tactics codec: the teacher, and what devices play in later exchanges of a cycle."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ...policies.policy import LogProbs, Policy
 from ...protocol.experience import Vector
@@ -13,10 +14,11 @@ from .coordinates import tilt
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiltedPolicy:
-    """pi(a | x) exp(w[tactic(x, a)]) / Z(x); with w = 0 the policy itself."""
+    """pi(a | x) exp(w[tactic(x, a)]) / Z(x); with w = 0 it equals pi."""
 
     policy: Policy
     weights: Vector
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def version(self) -> str:
@@ -28,5 +30,5 @@ class TiltedPolicy:
         return [tilt(log_probs, situation, self.weights) for log_probs, situation in answers]
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
-        """Prompt tokens of each situation: this context costs none."""
+        """Prompt tokens of each situation; this context adds none."""
         return self.policy.tokens(situations)

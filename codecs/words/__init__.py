@@ -1,1 +1,1 @@
-"""The codecs `text` and `raw`: words, which nothing hides."""
+"""The codecs `text` and `raw`: they send words, in the clear."""

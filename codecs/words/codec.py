@@ -1,7 +1,7 @@
-"""The server's half of the codecs that send words: the teacher reads them in its prompt.
+"""The server half of the codecs that send words: the teacher has them in its prompt.
 
-Several lists are made of the same words, each in an order of its own. A list drops what it has said already, and then
-its oldest words until the rest fits; every turn is answered with one of the lists (K = 10 in arXiv 2602.12275).
+Several prompt contexts are made of the same texts, each in another random order. A context drops duplicates, and then
+its oldest texts until the rest fits; every turn is answered under one of the contexts (K = 10 in arXiv 2602.12275).
 """
 
 from __future__ import annotations
@@ -14,73 +14,74 @@ import numpy as np
 
 from ...policies.abilities import behind, length
 from ...policies.policy import LogProbs, Policy
-from ...policies.several import several
+from ...policies.routed import routed
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
-from ..context import Choice, Lesson, TeacherContext
+from ...protocol.records.summary import Lesson
+from ..context import Candidate, TeacherContext
 from .encoder import WordsEncoder
 
 
 @dataclass(frozen=True, slots=True)
 class WordsCodec:
-    """Contexts are texts. There is no step to bound: a text is read or not."""
+    """Contexts are texts in the prompt; no trust region applies."""
 
     encoder: WordsEncoder
 
-    def solve(
+    def step(
         self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn], config: ContextConfig, before: TeacherContext
     ) -> TeacherContext:
-        """Make the lists; what is said more often weighs no more."""
-        words = list(dict.fromkeys(aggregate.words))
+        """Build the contexts; duplicates among the texts count once."""
+        texts = list(dict.fromkeys(aggregate.words))
         orders = [
-            np.arange(len(words)),
-            *(np.random.default_rng(k).permutation(len(words)) for k in range(1, config.lists)),
+            np.arange(len(texts)),
+            *(np.random.default_rng(k).permutation(len(texts)) for k in range(1, config.lists)),
         ]
-        made = [self._list(policy, [words[place] for place in order], config.longest) for order in orders if words]
-        none = np.zeros(0, np.float32)
-        return TeacherContext(none, none, 0.0, tuple(dict.fromkeys(made)))
+        contexts = [self._newest(policy, [texts[i] for i in order], config.longest) for order in orders if texts]
+        no_weights = np.zeros(0, np.float32)
+        return TeacherContext(no_weights, no_weights, 0.0, tuple(dict.fromkeys(contexts)))
 
     @property
-    def chooses(self) -> bool:
-        """Whether there is a choice: no."""
+    def has_candidates(self) -> bool:
+        """False: all contexts are used."""
         return False
 
-    def choices(
+    def candidates(
         self, policy: Policy, turns: Sequence[Turn], context: TeacherContext, config: ContextConfig
-    ) -> list[Choice]:
-        """Have none."""
+    ) -> list[Candidate]:
+        """Return none."""
         return []
 
     def teacher(self, policy: Policy, context: TeacherContext) -> Policy:
-        """Put the lists into the prompt, one a turn."""
-        return several([behind(policy, words) for words in context.words]) if context.words else policy
+        """Return a policy that answers each situation with one of the contexts in its prompt."""
+        return routed([behind(policy, words) for words in context.words]) if context.words else policy
 
-    def answers(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs]:
-        """Ask the policy with the lists."""
+    def teacher_log_probs(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs]:
+        """Evaluate the policy with the contexts in its prompt."""
         return self.teacher(policy, context).score([turn.situation for turn in turns])
 
-    def tilts(self, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
-        """What words do, only the model knows."""
+    def score_offsets(self, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
+        """Return None: words in the prompt are not additive."""
         return None
 
     def lessons(self, context: TeacherContext) -> list[Lesson]:
-        """Name what is in the lists, and in how many of them; whole games are not taken apart."""
+        """Return the lessons in the contexts, and how many contexts hold each; none where the texts are whole games."""
         if self.encoder.raw:
             return []
-        said = Counter(word for words in context.words for word in words.splitlines()[1:] if word)
-        return [Lesson(word, 1.0, float(count)) for word, count in said.most_common()]
+        counts = Counter(line for text in context.words for line in text.splitlines()[1:] if line)
+        return [Lesson(line, 1.0, float(count)) for line, count in counts.most_common()]
 
-    def _list(self, policy: Policy, words: Sequence[str], longest: int) -> str:
-        """Lay out the newest words that fit; one is always kept."""
+    def _newest(self, policy: Policy, texts: Sequence[str], max_tokens: int) -> str:
+        """Render the newest texts that fit into so many tokens; at least one is kept."""
         kept: list[str] = []
-        for word in reversed(words):
-            if kept and length(policy, self._laid_out([word, *kept])) > longest:
+        for text in reversed(texts):
+            if kept and length(policy, self._rendered([text, *kept])) > max_tokens:
                 break
-            kept.insert(0, word)
-        return self._laid_out(kept)
+            kept.insert(0, text)
+        return self._rendered(kept)
 
-    def _laid_out(self, words: Sequence[str]) -> str:
+    def _rendered(self, texts: Sequence[str]) -> str:
         if self.encoder.raw:
-            return "\n\n".join(["Earlier games:", *words, ""])
-        return "\n".join(["Lessons from earlier games:", *(f"- {word}" for word in words), ""])
+            return "\n\n".join(["Earlier games:", *texts, ""])
+        return "\n".join(["Lessons from earlier games:", *(f"- {text}" for text in texts), ""])

@@ -1,1 +1,1 @@
-"""The same language model by llama.cpp: for devices without torch."""
+"""The language model by llama.cpp: plays on devices without torch."""

@@ -1,4 +1,4 @@
-"""The tokenizer inside a GGUF file, through llama.cpp: the same numbers as transformers' for the same text."""
+"""The tokenizer of a GGUF file, by llama.cpp: gives the same token ids as transformers does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class GgufTokenizer:
     """
 
     def __init__(self, file: LlamaFile) -> None:
-        self._file, self._template = file, file.says(TEMPLATE)
+        self._file, self._template = file, file.metadata(TEMPLATE)
         if not self._template:
             raise ModelError(f"{file.path} has no chat template: choose a model that was tuned for chat")
 
@@ -31,7 +31,7 @@ class GgufTokenizer:
     def apply_chat_template(
         self, conversation: Sequence[Mapping[str, str]], *, tokenize: bool, add_generation_prompt: bool
     ) -> str:
-        """Render messages as transformers does, with its settings of Jinja; `tokenize` must be false."""
+        """Render messages with the Jinja settings of transformers; `tokenize` must be false."""
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -45,5 +45,5 @@ class GgufTokenizer:
             raise ModelError(f"the chat template of {self._file.path} cannot be used: {error}") from error
 
     def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
-        """Return the text's tokens, with nothing added."""
+        """Return the text's token ids, without added special tokens."""
         return {"input_ids": self._file.tokenise(text)}

@@ -1,7 +1,7 @@
-"""One base model in llama.cpp with its cache of prompts and its adapters. Policies share it.
+"""One base model in llama.cpp with its prefix cache and adapters, which all policies of this backend share.
 
-The same prompts, tokens and probabilities as the torch backend's, computed from the same GGUF file; what differs is how
-llama.cpp rounds: see docs/reference.md.
+Prompts, tokens and probabilities are those of the torch backend, computed from the same GGUF file, up to llama.cpp's
+rounding: see docs/reference.md.
 """
 
 from __future__ import annotations
@@ -22,74 +22,69 @@ from ...protocol.errors import ModelError
 from ..lora import write_gguf_lora
 from ..model_files import file_digest, find_model, keep_newest
 from ..policy import LogProbs
-from ..tokens import PromptTokenizer, Row
-from .branches import branched, rounds
+from ..tokens import PromptTokenizer, TokenizedSituation
+from .branches import branched, fitting_batches
 from .gguf_tokenizer import GgufTokenizer
 from .library import LlamaContext, LlamaFile, Tokens
 from .likelihood import command_log_probs
-from .prefixes import Prefixes
+from .prefix_cache import PrefixCache
 from .readout import Readout
 from .weights import weights_file
 
 Adapter = Mapping[str, NDArray[Any]]
 Vectors = Mapping[str, Sequence[NDArray[np.float32]]]
 NO_VECTORS: Vectors = MappingProxyType({})
-ADAPTER_FORMAT = 1  # of our conversion: raise it when the same adapter makes another file
-ADAPTERS_KEPT = 8  # on disk
+ADAPTER_FORMAT = 1  # raise it when the conversion of adapters changes
+ADAPTERS_KEPT = 8  # converted files on disk
 
 
 class LlamaModel:
-    """One base model in memory with its cache of prompts, for one user at a time.
+    """One base model in memory with its prefix cache, used by one policy at a time.
 
     Parameters
     ----------
     file
         The base model, a GGUF file.
     cache
-        Folder for what is converted: weights and adapters.
+        Folder for converted weights and adapters.
     """
 
     def __init__(self, file: Path, config: PolicyConfig, cache: Path) -> None:
         self.digest, self._cache = file_digest(file), cache
         self.cells, self.threads = config.batch_tokens, config.threads
         self.file = LlamaFile(weights_file(file, self.digest, config.weights, cache), gpu=config.device != "cpu")
-        self.encoder = PromptTokenizer(GgufTokenizer(self.file))
+        self.tokenizer = PromptTokenizer(GgufTokenizer(self.file))
         self.context = LlamaContext(self.file, self.threads, self.cells)
-        self.prefixes = Prefixes(self.context, self.encoder.head)
+        self.prefix_cache = PrefixCache(self.context, self.tokenizer.head)
         self._lock = Lock()
         self._adapters: dict[str, Any] = {}
         self._user: object = None
 
-    def score(self, rows: Sequence[Row], vectors: Vectors = NO_VECTORS) -> list[LogProbs]:
-        """Log-probabilities of each row's commands under the adapter that is in place.
+    def score(self, rows: Sequence[TokenizedSituation], vectors: Vectors = NO_VECTORS) -> list[LogProbs]:
+        """Log-probabilities of each row's commands under the loaded adapter.
 
         Parameters
         ----------
         vectors
-            What to add to the residual stream of moments and commands, by names of llama.cpp's tensors.
+            Vectors to add to the residual stream of moments and commands, by names of llama.cpp's tensors.
         """
-        asking = [row for row in rows if len(row.tree.choice_token)]
-        scored = iter(
-            [
-                one
-                for batch in rounds(asking, self.cells - len(self.encoder.head))
-                for one in self._score(batch, vectors)
-            ]
-        )
+        with_choices = [row for row in rows if len(row.tree.choice_token)]
+        batches = fitting_batches(with_choices, self.cells - len(self.tokenizer.head))
+        scored = iter([log_probs for batch in batches for log_probs in self._score(batch, vectors)])
         return [next(scored) if len(row.tree.choice_token) else np.zeros(1, np.float32) for row in rows]
 
-    def watched(self, rows: Sequence[Row], tensor: str, vectors: Vectors) -> NDArray[np.float32]:
-        """Read a tensor of llama.cpp's graph while it evaluates rows that fit into the cache together."""
+    def read_tensor(self, rows: Sequence[TokenizedSituation], tensor: str, vectors: Vectors) -> NDArray[np.float32]:
+        """Evaluate rows that fit into the cache together, and return a tensor of llama.cpp's compute graph."""
         with self._laid_out(rows) as tokens, self.context.steered(vectors):
-            return self.context.watched(tokens, tensor)
+            return self.context.read_tensor(tokens, tensor)
 
     @contextmanager
-    def _laid_out(self, rows: Sequence[Row]) -> Iterator[Tokens]:
-        self.prefixes.prepare((row.scene for row in rows), room=sum(len(row.tokens) for row in rows))
-        with branched(self.context, self.prefixes, rows) as tokens:
+    def _laid_out(self, rows: Sequence[TokenizedSituation]) -> Iterator[Tokens]:
+        self.prefix_cache.prepare((row.scene for row in rows), room=sum(len(row.tokens) for row in rows))
+        with branched(self.context, self.prefix_cache, rows) as tokens:
             yield tokens
 
-    def _score(self, rows: Sequence[Row], vectors: Vectors) -> list[LogProbs]:
+    def _score(self, rows: Sequence[TokenizedSituation], vectors: Vectors) -> list[LogProbs]:
         columns = np.unique(np.concatenate([row.vocabulary for row in rows]))
         with self._laid_out(rows) as tokens, self.context.steered(vectors):
             logits = self.context.decode(tokens, columns)
@@ -98,22 +93,22 @@ class LlamaModel:
 
     @contextmanager
     def serving(self, user: object, version: str, adapter: Adapter) -> Iterator[None]:
-        """Put a user's adapter in place; what the cache holds of another user's, or of a failure's, is forgotten."""
+        """Load a user's adapter; clears the prefix cache after another user, or after a failure."""
         with self._lock:
             if self._user is not user:
                 self.context.adapt(self._loaded(version, adapter))
-                self.prefixes.clear()
+                self.prefix_cache.clear()
             self._user = None
             yield
             self._user = user
 
     @cached_property
     def readout(self) -> Readout:
-        """The end of the model in numpy, read when it is first asked for."""
+        """Last norm and LM head in numpy, read from the file once."""
         return Readout(self.file.path)
 
     def _loaded(self, version: str, adapter: Adapter) -> Any:
-        """Return an adapter in llama.cpp's memory, converted first if it is new here; None for an empty one."""
+        """Return an adapter in llama.cpp's memory, converted to GGUF once; None for an empty one."""
         if adapter and version not in self._adapters:
             path = self._cache / "adapters" / f"{version}-{ADAPTER_FORMAT}.gguf"
             if not path.exists():

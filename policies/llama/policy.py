@@ -1,7 +1,7 @@
 """The llama.cpp backend: scores all admissible commands exactly, many situations at a time, without torch.
 
-The same prompts, tokens and probabilities as the torch backend's, computed from the same GGUF file; what differs is how
-llama.cpp rounds: see docs/reference.md.
+Prompts, tokens and probabilities are those of the torch backend, computed from the same GGUF file, up to llama.cpp's
+rounding: see docs/reference.md.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from ...protocol.config import PolicyConfig
 from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
+from ..abilities import RESIDUAL
 from ..policy import LogProbs, check_version
 from ..spaces import ControlVector
 from .model import Adapter, LlamaModel, load_model
@@ -20,7 +21,9 @@ from .steered import SteeredLlamaPolicy
 
 
 class LlamaPolicy:
-    """One policy version on a model that others use, too."""
+    """One policy version, on a model shared with other versions."""
+
+    abilities = frozenset({RESIDUAL})
 
     def __init__(self, model: LlamaModel, adapter: Adapter) -> None:
         self._model, self._adapter = model, adapter
@@ -34,24 +37,24 @@ class LlamaPolicy:
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands."""
         with self.serving():
-            return self._model.score(self._model.encoder.encode(situations))
+            return self._model.score(self._model.tokenizer.encode(situations))
 
     def serving(self) -> AbstractContextManager[None]:
-        """Have the model to oneself, with this version's adapter."""
+        """Reserve the model, with this version's adapter loaded."""
         return self._model.serving(self, self._version, self._adapter)
 
     def steered(self, context: ControlVector) -> SteeredLlamaPolicy:
-        """Return this version with the control vectors of a context: one object for all who ask for the same."""
-        made = SteeredLlamaPolicy(self._model, self.serving, self._version, context)
-        return self._steered.setdefault(context.key, made)
+        """Return this version with the control vectors of a context; equal contexts return the same object."""
+        policy = SteeredLlamaPolicy(self._model, self.serving, self._version, context)
+        return self._steered.setdefault(context.key, policy)
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation."""
-        return [self._model.encoder.prompt_tokens(situation) for situation in situations]
+        return [self._model.tokenizer.prompt_tokens(situation) for situation in situations]
 
 
 def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> LlamaPolicy:
-    """Build a policy and check that it is the version that was meant.
+    """Build a policy, and check its version.
 
     Raises
     ------

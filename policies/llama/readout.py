@@ -1,4 +1,4 @@
-"""The end of a model, in numpy: what would steer llama.cpp's model towards each command, read where the head reads."""
+"""Gradients of command scores with respect to the last hidden states, from the weights of a GGUF file, in numpy."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tokens import Row
+from ..tokens import TokenizedSituation
 
 Floats = NDArray[np.float32]
 
 
 class Readout:
-    """Weights of the last norm, and rows of the head.
+    """Weights of the last norm and of the LM head.
 
     Parameters
     ----------
@@ -31,18 +31,18 @@ class Readout:
         self.gamma_d = np.array(tensors["output_norm.weight"].data, dtype=np.float32)
 
     def rows(self, tokens: NDArray[np.int64]) -> Floats:
-        """Rows of the head, shape (len(tokens), hidden)."""
+        """Rows of the LM head, shape (len(tokens), hidden)."""
         from gguf.quants import dequantize
 
         return np.asarray(dequantize(self._head.data[tokens], self._head.tensor_type), dtype=np.float32)
 
-    def contrasts(self, row: Row, normed_Nd: Floats) -> Floats:
-        """Contrasts of a row's commands, as `fedoel.policies.torch.readout` defines them, shape (A, hidden).
+    def score_gradients(self, row: TokenizedSituation, normed_Nd: Floats) -> Floats:
+        """Gradients of a row's command scores, as `fedoel.policies.torch.readout` defines them, shape (A, hidden).
 
         Parameters
         ----------
         normed_Nd
-            What the head reads at the row's nodes that have choices.
+            Normed hidden states at the row's nodes that have choices.
         """
         if not len(row.tree.choice_token):
             return np.zeros((len(row.tree.uses), len(self.gamma_d)), dtype=np.float32)
@@ -50,9 +50,9 @@ class Readout:
         head_Vd = self.rows(row.vocabulary)
         logits_NV = normed_Nd @ head_Vd.T
         probs_NV = np.exp(logits_NV - np.logaddexp.reduce(logits_NV, axis=1, keepdims=True))
-        bare_Nd = normed_Nd / self.gamma_d
-        unit_Cd = (bare_Nd / np.linalg.norm(bare_Nd, axis=1, keepdims=True))[node_C]
-        wished_Cd = self.gamma_d * (self.rows(row.tree.choice_token) - (probs_NV @ head_Vd)[node_C])
-        turned_Cd = wished_Cd - unit_Cd * (unit_Cd * wished_Cd).sum(axis=1, keepdims=True)
-        found: Floats = row.tree.uses @ (math.sqrt(len(self.gamma_d)) * turned_Cd)
-        return found
+        hidden_Nd = normed_Nd / self.gamma_d
+        unit_Cd = (hidden_Nd / np.linalg.norm(hidden_Nd, axis=1, keepdims=True))[node_C]
+        logit_gradient_Cd = self.gamma_d * (self.rows(row.tree.choice_token) - (probs_NV @ head_Vd)[node_C])
+        gradient_Cd = logit_gradient_Cd - unit_Cd * (unit_Cd * logit_gradient_Cd).sum(axis=1, keepdims=True)
+        gradients_Ad: Floats = row.tree.uses @ (math.sqrt(len(self.gamma_d)) * gradient_Cd)
+        return gradients_Ad

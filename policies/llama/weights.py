@@ -1,8 +1,8 @@
-"""The base model's weights as llama.cpp computes with them: the file itself, or a copy in another format, made once.
+"""The GGUF file that llama.cpp computes with: the base model's file, or a copy in another weight format, written once.
 
-llama.cpp rounds activations to the format of the weights' products: to eight bits for quantised weights, to half
-precision for float16. A quantised file therefore plays noticeably differently from the torch backend, which dequantises
-it, while its float16 copy says the same. Nothing is lost in the copy: four bits and a scale fit into half precision.
+llama.cpp rounds activations to the format of the weights: to eight bits for quantised weights, to float16 for float16.
+Probabilities from a quantised file therefore differ noticeably from the torch backend's, which dequantises it; those
+from a float16 copy agree. The copy is exact, since a 4-bit weight times its scale fits into float16.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def weights_file(base: Path, digest: str, weights: str, cache: Path) -> Path:
     Parameters
     ----------
     digest
-        Of the base file: it names the copy.
+        Digest of the base file, which names the copy.
     weights
         ``file``, ``q8_0`` or ``f16``.
 
@@ -48,7 +48,7 @@ def weights_file(base: Path, digest: str, weights: str, cache: Path) -> Path:
 
 
 def convert(source: Path, target: Path, weights: str) -> None:
-    """Write a GGUF file's weights in another format, with llama.cpp's own quantisation; raises as `weights_file`."""
+    """Write a GGUF file in another weight format, by llama.cpp's own quantisation; raises as `weights_file` does."""
     quiet()
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype, settings.allow_requantize = _TYPES[weights], True

@@ -1,1 +1,1 @@
-"""A language model by torch: plays many games in one batch, takes contexts in, and can be trained."""
+"""The language model by torch: plays many games in one batch, under any context, and can be trained."""

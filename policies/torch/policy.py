@@ -12,33 +12,38 @@ import numpy as np
 from ...protocol.config import PolicyConfig
 from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
+from ..abilities import ABILITIES
 from ..policy import LogProbs, check_version
 from ..spaces import ControlVector, SoftPrompt
-from ..tokens import Row
+from ..tokens import TokenizedSituation
 from .free import Decoding, FreePolicy, tell
 from .model import Adapter, TorchModel, load_model
-from .reading import Reading
-from .scenes import SceneCache
+from .packed_decoder import PackedDecoder
+from .prefix_cache import PrefixCache
 from .soft_prompt import PromptedPolicy, SoftPromptPolicy
 from .steered import SteeredPolicy
 
 
 class TorchPolicy:
-    """One policy version: the shared model, the adapter it needs, and its scenes.
+    """One policy version: the shared model, the version's adapter, and a prefix cache.
 
     Parameters
     ----------
     adapter
         LoRA weights; empty for fresh ones.
-    scenes
-        A cache that outlives this version, where several versions play the same games; by default its own.
+    prefix_cache
+        A cache that several versions share because they play the same games; by default a new one.
     live
-        Name of the weights that the model has just now, in training. If it is given, no adapter is loaded, and answers
-        are differentiable in the adapter that is there.
+        Name of the weights that the model has now, in training. If given, no adapter is loaded, and log-probabilities
+        are differentiable in the weights in place.
     """
 
-    def __init__(self, model: TorchModel, adapter: Adapter, scenes: SceneCache | None = None, live: str = "") -> None:
-        self._model, self._scenes = model, scenes or model.new_scenes()
+    abilities = ABILITIES
+
+    def __init__(
+        self, model: TorchModel, adapter: Adapter, prefix_cache: PrefixCache | None = None, live: str = ""
+    ) -> None:
+        self._model, self._prefix_cache = model, prefix_cache or model.new_prefix_cache()
         self._adapter, self._live = adapter or model.fresh, live
         self._version = live or policy_version(model.name, self._adapter)
         self._prompted: dict[bytes, PromptedPolicy] = {}
@@ -53,53 +58,54 @@ class TorchPolicy:
         return self._model
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        """Log-probabilities of each situation's admissible commands."""
         self._load()
-        return self._model.score(situations, self._scenes)
+        return self._model.score(situations, self._prefix_cache)
 
     @contextmanager
-    def reading(self, rows: Sequence[Row]) -> Iterator[Reading]:
-        """Begin to read some rows with this version."""
+    def open_decoder(self, rows: Sequence[TokenizedSituation]) -> Iterator[PackedDecoder]:
+        """Open a decoder over rows with this version's adapter."""
         trunk = self._model.trunk
-        self._scenes.prepare([row.scene for row in rows], self._load())
-        pool = self._scenes.pool(row.scene for row in rows)
-        yield Reading(trunk, trunk.whole, len(self._model.encoder.head), rows, pool)
+        self._prefix_cache.prepare([row.scene for row in rows], self._load())
+        prefixes = self._prefix_cache.pack(row.scene for row in rows)
+        yield PackedDecoder(trunk, trunk.run_all, len(self._model.tokenizer.head), rows, prefixes)
 
     def behind(self, context: SoftPrompt | str) -> PromptedPolicy:
         """Return this version with a context in its prompt, in words or as a soft prompt.
 
-        Who asks for the same gets the same object: what is played together is recognised by it.
+        Equal contexts return the same object, by which batched play recognises policies that can share a batch.
         """
-        parts = self._model, self._load, self._version, self._scenes
+        shared = self._model, self._load, self._version, self._prefix_cache
         if isinstance(context, str):
-            words = self._model.trunk.embed(self._model.encoder.ids(context))
-            return self._prompted.setdefault(context.encode(), PromptedPolicy(*parts, words))
-        return self._prompted.setdefault(context.key, SoftPromptPolicy(*parts, context))
+            words_nd = self._model.trunk.embed(self._model.tokenizer.ids(context))
+            return self._prompted.setdefault(context.encode(), PromptedPolicy(*shared, words_nd))
+        return self._prompted.setdefault(context.key, SoftPromptPolicy(*shared, context))
 
     def steered(self, context: ControlVector) -> SteeredPolicy:
-        """Return this version with the control vector of a context: one object for all who ask for the same."""
-        made = SteeredPolicy(self._model, self._load, self._version, self._scenes, context)
-        return self._steered.setdefault(context.key, made)
+        """Return this version with the control vectors of a context; equal contexts return the same object."""
+        policy = SteeredPolicy(self._model, self._load, self._version, self._prefix_cache, context)
+        return self._steered.setdefault(context.key, policy)
 
     def tell(self, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
-        """Answer some questions in at most so many tokens, each sampled with its own random stream."""
+        """Answer questions in at most so many tokens, each sampled with its own random generator."""
         self._load()
         return tell(self._model, asked, longest)
 
     def length(self, text: str) -> int:
-        """Tokens of a text."""
-        return len(self._model.encoder.ids(text))
+        """Number of tokens of a text."""
+        return len(self._model.tokenizer.ids(text))
 
     def _load(self) -> str:
-        """Put this version's adapter in place, and return the name under which scenes are kept."""
+        """Load this version's adapter, and return the version name for the prefix cache."""
         return self._live or self._model.load(self._adapter)
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation."""
-        return [self._model.encoder.prompt_tokens(situation) for situation in situations]
+        return [self._model.tokenizer.prompt_tokens(situation) for situation in situations]
 
 
 def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> TorchPolicy | FreePolicy:
-    """Build a policy and check that it is the version that was meant.
+    """Build a policy, and check its version.
 
     Raises
     ------
@@ -112,12 +118,12 @@ def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Pat
 
 
 def speaking(policy: TorchPolicy, config: PolicyConfig, scored: bool = True) -> TorchPolicy | FreePolicy:
-    """Let a policy write freely, if that is how it is to decode; say whether it is to score commands, too."""
+    """Wrap a policy for free decoding, if the configuration says so; `scored` as in `Decoding`."""
     if config.decoding != "free":
         return policy
     return FreePolicy(policy, replace(decoding_of(config), scored=scored))
 
 
 def decoding_of(config: PolicyConfig) -> Decoding:
-    """How a policy that writes freely samples."""
+    """Sampling parameters of free decoding."""
     return Decoding(config.temperature, config.response_tokens)

@@ -1,7 +1,7 @@
-"""How exactly the frozen layers are computed: in single precision, or with their matrix products in bfloat16.
+"""Precision of the frozen layers: float32, or matrix products in bfloat16.
 
-Only the products of frozen weights are rounded. The residual stream, attention, norms, LoRA layers and logits stay in
-single precision, so that what is rounded does not add up over the layers. May import torch.
+Only products with frozen weights are rounded. The residual stream, attention, norms, LoRA layers and logits stay in
+float32, so that rounding errors do not accumulate over the layers.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ import torch
 from ...protocol.config import PRECISIONS
 
 AUTO, FULL, HALF = PRECISIONS
-# What a CPU must have for bfloat16 products to be faster than single precision, and not only emulated.
+# CPU features with which bfloat16 products run natively, faster than in float32.
 FAST_ON_CPU = ("avx512_bf16", "amx_bf16")
 
 
 class HalfLinear(torch.nn.Linear):
-    """A frozen linear layer whose product is computed in bfloat16; what goes in and comes out is single precision."""
+    """A frozen linear layer that multiplies in bfloat16; inputs and outputs are float32."""
 
     @classmethod
     def of(cls, linear: torch.nn.Linear) -> HalfLinear:
-        """Take over a layer's weights, rounded to bfloat16."""
+        """Copy a layer, with its weights rounded to bfloat16."""
         half = cls(linear.in_features, linear.out_features, linear.bias is not None, "meta", torch.bfloat16)
         half.weight = _frozen(linear.weight)
         half.bias = None if linear.bias is None else _frozen(linear.bias)
         return half
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Multiply; gradients reach the input only."""
+        """Multiply. Gradients flow to the input only."""
         return super().forward(input.to(torch.bfloat16)).to(input.dtype)
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """Resolve ``auto`` to what is fastest on a device."""
+    """Resolve ``auto`` to the fastest precision on a device."""
     if name != AUTO:
         return name
     if device.type == "cuda":

@@ -1,12 +1,13 @@
-"""What the head would have to read for one command rather than for the others: the contrast that steers towards it.
+"""Gradients of command scores with respect to the last hidden states, in closed form, without a backward pass.
 
-Every choice on a command's way prefers one token to the rest. In the hidden state h that the head reads there,
+A command's score s(a) sums the log-probabilities of its choices in the command tree (`fedoel.protocol.actions`). With h
+the hidden state behind the last layer at a choice, followed by a root-mean-square norm with weights gamma and by the LM
+head, the gradient of log p(token | h) for a change of h in units of |h| is
 
     c = sqrt(d) (I - u u^T) gamma (head[token] - E head),       u = h / |h|
 
-is that preference, the expectation over the tokens that could follow: the gradient of the token's log-probability for a
-change of h in lengths of h, behind a root-mean-square norm with weights gamma. It is known in closed form from what a
-forward pass gives, so no backward pass is needed. A command's contrast is the sum over its choices.
+with the expectation over the tokens that could follow. The gradient of s(a) for one vector that is added at every
+choice is the sum of c over a's choices. As a steering direction it contrasts a command with the alternatives.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..tokens import Row
+from ..tokens import TokenizedSituation
 from .trunk import Trunk
 
 
-def contrasts(trunk: Trunk, top_Td: torch.Tensor, rows: Sequence[Row], starts: Sequence[int]) -> list[torch.Tensor]:
-    """Contrasts of every row's commands, from the last layer's output.
+def score_gradients(
+    trunk: Trunk, top_Td: torch.Tensor, rows: Sequence[TokenizedSituation], starts: Sequence[int]
+) -> list[torch.Tensor]:
+    """Gradients of the scores of every row's commands, from the last layer's output.
 
     Parameters
     ----------
@@ -34,10 +37,10 @@ def contrasts(trunk: Trunk, top_Td: torch.Tensor, rows: Sequence[Row], starts: S
     list of tensors
         One of shape (A, d) for each row.
     """
-    return [_contrasts(trunk, top_Td, row, start) for row, start in zip(rows, starts, strict=True)]
+    return [_score_gradients(trunk, top_Td, row, start) for row, start in zip(rows, starts, strict=True)]
 
 
-def _contrasts(trunk: Trunk, top_Td: torch.Tensor, row: Row, start: int) -> torch.Tensor:
+def _score_gradients(trunk: Trunk, top_Td: torch.Tensor, row: TokenizedSituation, start: int) -> torch.Tensor:
     device, norm = top_Td.device, trunk.base.decoder.norm
     nodes, node_of_C = np.unique(row.tree.choice_node, return_inverse=True)
     hidden_Nd = top_Td[torch.from_numpy(nodes + start + len(row.moment)).to(device)].float()
@@ -45,8 +48,8 @@ def _contrasts(trunk: Trunk, top_Td: torch.Tensor, row: Row, start: int) -> torc
     probs_NV = (norm(hidden_Nd).float() @ head_Vd.T).softmax(-1)
     at_C = torch.from_numpy(node_of_C).to(device)
     chosen_Cd = trunk.base.head[torch.from_numpy(row.tree.choice_token).to(device)].float()
-    wished_Cd: torch.Tensor = norm.weight * (chosen_Cd - (probs_NV @ head_Vd)[at_C])
+    logit_gradient_Cd: torch.Tensor = norm.weight * (chosen_Cd - (probs_NV @ head_Vd)[at_C])
     unit_Cd = (hidden_Nd / hidden_Nd.norm(dim=-1, keepdim=True))[at_C]
-    turned_Cd: torch.Tensor = wished_Cd - unit_Cd * (unit_Cd * wished_Cd).sum(-1, keepdim=True)
-    uses_AC = torch.from_numpy(row.tree.uses).to(turned_Cd)
-    return uses_AC @ (math.sqrt(top_Td.shape[1]) * turned_Cd)
+    gradient_Cd: torch.Tensor = logit_gradient_Cd - unit_Cd * (unit_Cd * logit_gradient_Cd).sum(-1, keepdim=True)
+    uses_AC = torch.from_numpy(row.tree.uses).to(gradient_Cd)
+    return uses_AC @ (math.sqrt(top_Td.shape[1]) * gradient_Cd)

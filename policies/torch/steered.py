@@ -1,8 +1,8 @@
-"""A torch policy with a control vector, and what would steer it towards each command.
+"""A torch policy with control vectors, and the directions that steer it towards each command.
 
-The vector is added to the residual stream of the moment and of the commands; scenes are left alone, so that what is
-cached of them serves every context. What steers towards a command is read where the head reads, behind the last layer:
-exact for a vector that is added there, and what the residual stream carries up from one added some layers below.
+Vectors are added to the residual stream of the moment and of the commands, not of the scenes, so that cached scenes
+serve all contexts. The steering direction of a command is its score gradient behind the last layer. It is exact for a
+vector that is added there; for one added some layers below, it is what the residual stream carries up.
 """
 
 from __future__ import annotations
@@ -19,29 +19,33 @@ from numpy.typing import NDArray
 from ...protocol.situation import Situation
 from ..policy import LogProbs
 from ..spaces import ControlVector
-from ..tokens import Row
+from ..tokens import TokenizedSituation
 from .model import TorchModel
-from .reading import Load, Reading, score
-from .readout import contrasts
-from .scenes import Pool, SceneCache
-from .segments import Attended
+from .packed_attention import AttentionInputs
+from .packed_decoder import Load, PackedDecoder, score
+from .prefix_cache import PackedPrefixes, PrefixCache
+from .readout import score_gradients
 
 
 class SteeredPolicy:
-    """One policy version with the control vector of one context; zeros change nothing.
+    """One policy version with control vectors; zeros change nothing.
 
     Parameters
     ----------
     load
-        Puts the version's adapter in place.
+        Loads the version's adapter.
     context
         Coordinates of the control vectors.
     """
 
-    def __init__(self, model: TorchModel, load: Load, version: str, scenes: SceneCache, context: ControlVector) -> None:
-        self._model, self._load, self._scenes = model, load, scenes
+    abilities: frozenset[str] = frozenset()
+
+    def __init__(
+        self, model: TorchModel, load: Load, version: str, prefix_cache: PrefixCache, context: ControlVector
+    ) -> None:
+        self._model, self._load, self._prefix_cache = model, load, prefix_cache
         self._version, self._lock = f"{version}+context", RLock()
-        self._space, self._layers = context.space, context.space.layers(model.trunk.layers)
+        self._space, self._layers = context.space, context.space.layers(model.trunk.layer_count)
         self._weights = np.array(context.weights).reshape(len(self._layers), -1)
 
     @property
@@ -49,8 +53,8 @@ class SteeredPolicy:
         return self._version
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
-        """Prompt tokens of each situation: a vector costs none."""
-        return [self._model.encoder.prompt_tokens(situation) for situation in situations]
+        """Prompt tokens of each situation; a control vector adds none."""
+        return [self._model.tokenizer.prompt_tokens(situation) for situation in situations]
 
     @property
     def model(self) -> TorchModel:
@@ -61,44 +65,45 @@ class SteeredPolicy:
         return score(self, situations)
 
     @contextmanager
-    def reading(self, rows: Sequence[Row]) -> Iterator[Reading]:
-        """Begin to read some rows with the control vector."""
+    def open_decoder(self, rows: Sequence[TokenizedSituation]) -> Iterator[PackedDecoder]:
+        """Open a decoder over rows with the control vectors added."""
         with self._lock:
-            pool = self._pool(rows)
-            yield Reading(self._model.trunk, self._through, len(self._model.encoder.head), rows, pool)
+            prefixes = self._prefixes(rows)
+            yield PackedDecoder(self._model.trunk, self._forward, len(self._model.tokenizer.head), rows, prefixes)
 
-    def _through(self, hidden: torch.Tensor, attended: Attended) -> torch.Tensor:
-        """Take hidden states through all layers, with the vectors added on the way."""
+    def _forward(self, hidden: torch.Tensor, inputs: AttentionInputs) -> torch.Tensor:
+        """Apply all layers, and add the vectors in between, in units of each hidden state's norm."""
         trunk, below = self._model.trunk, 0
         for layer, weights, directions_Wd in zip(self._layers, self._weights, self._directions_KWd, strict=True):
             if not weights.any():
                 continue
-            hidden = trunk.run(hidden, below, layer, attended)
+            hidden = trunk.run(hidden, below, layer, inputs)
             vector = torch.from_numpy(weights).to(hidden) @ directions_Wd.to(hidden)
             hidden, below = hidden + hidden.norm(dim=-1, keepdim=True) * vector, layer
-        return trunk.run(hidden, below, trunk.layers, attended)
+        return trunk.run(hidden, below, trunk.layer_count, inputs)
 
     @torch.inference_mode()
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
-        """Contrasts of each situation's admissible commands, in every layer's subspace, shapes ``(A, dimension)``."""
-        model, found = self._model, list[NDArray[np.float32]]()
+        """Score gradients of each situation's commands, in every layer's subspace, shape (A, dimension) each."""
+        model, features = self._model, list[NDArray[np.float32]]()
         with self._lock:
-            for rows in model.chunks(model.encoder.encode(situations)):
-                pool = self._pool(rows)
-                spans, starts = model.spans(rows, pool)
-                attended = Attended(model.trunk.layout(spans, pool.keys), pool.cached)
-                top = self._through(model.trunk.embed([token for row in rows for token in row.tokens]), attended)
-                found += [self._coordinates(part) for part in contrasts(model.trunk, top, rows, starts)]
-        return found
+            for rows in model.chunks(model.tokenizer.encode(situations)):
+                prefixes = self._prefixes(rows)
+                sequences, starts = model.pack(rows, prefixes)
+                inputs = AttentionInputs(model.trunk.layout(sequences, prefixes.length), prefixes.key_values)
+                top = self._forward(model.trunk.embed([token for row in rows for token in row.tokens]), inputs)
+                gradients = score_gradients(model.trunk, top, rows, starts)
+                features += [self._coordinates(gradients_Ad) for gradients_Ad in gradients]
+        return features
 
-    def _coordinates(self, contrasts_Ad: torch.Tensor) -> NDArray[np.float32]:
-        directions_Wd = self._directions_KWd.flatten(0, 1).to(contrasts_Ad)
-        found: NDArray[np.float32] = (contrasts_Ad @ directions_Wd.T).cpu().numpy()
-        return found
+    def _coordinates(self, gradients_Ad: torch.Tensor) -> NDArray[np.float32]:
+        directions_Wd = self._directions_KWd.flatten(0, 1).to(gradients_Ad)
+        coordinates_AW: NDArray[np.float32] = (gradients_Ad @ directions_Wd.T).cpu().numpy()
+        return coordinates_AW
 
-    def _pool(self, rows: Sequence[Row]) -> Pool:
-        self._scenes.prepare([row.scene for row in rows], self._load())
-        return self._scenes.pool(row.scene for row in rows)
+    def _prefixes(self, rows: Sequence[TokenizedSituation]) -> PackedPrefixes:
+        self._prefix_cache.prepare([row.scene for row in rows], self._load())
+        return self._prefix_cache.pack(row.scene for row in rows)
 
     @cached_property
     def _directions_KWd(self) -> torch.Tensor:

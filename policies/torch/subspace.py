@@ -10,13 +10,13 @@ from .trunk import Trunk
 
 
 class Subspace:
-    """Embeddings ``start + scale |start| sum_i w_i direction_i`` of a soft prompt with coordinates w."""
+    """Maps coordinates w to the embeddings ``start + scale |start| sum_i w_i direction_i`` of a soft prompt."""
 
-    @torch.inference_mode(False)  # whoever asks first: gradients go through these tensors later
+    @torch.inference_mode(False)  # the caller may be in inference mode, but gradients go through these tensors later
     @torch.no_grad()
-    def __init__(self, trunk: Trunk, encoder: PromptTokenizer, space: PromptSpace) -> None:
-        tokens = encoder.ids(space.start)
-        repeated = [tokens[place % len(tokens)] for place in range(space.virtual_tokens)]
+    def __init__(self, trunk: Trunk, tokenizer: PromptTokenizer, space: PromptSpace) -> None:
+        tokens = tokenizer.ids(space.start)
+        repeated = [tokens[index % len(tokens)] for index in range(space.virtual_tokens)]
         self.start_nd = trunk.embed(repeated)
         length = float(self.start_nd.norm(dim=-1).mean())
         unit_Wnd = torch.from_numpy(space.directions(self.start_nd.shape[1])).to(self.start_nd)

@@ -1,9 +1,9 @@
-"""How a device joins a fleet: two small text files, one each way, that say nothing secret.
+"""Enrolment of a device in a fleet by two TOML files without secrets: the device's card and the fleet's bundle.
 
-A device makes its keys itself and writes its *card*: the two public keys, signed with one of them. Whoever runs the
-server enrols the card and hands back a *bundle*: where the server is, whose signatures to believe, and who else is a
-member. The bundle is signed by the certificate authority whose certificate it carries, so that a device that was given
-that certificate beforehand can take the bundle from anywhere. Both are TOML.
+A device generates its keys and writes its *card*: both public keys, signed with one of them. The operator of the server
+enrols the card and returns a *bundle*: the server's address, the keys to trust, and the list of members. The bundle is
+signed by the certificate authority whose certificate it contains. A device that received this certificate beforehand
+can therefore accept the bundle over an untrusted channel.
 """
 
 from __future__ import annotations
@@ -28,23 +28,28 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})")
 CARD_HEAD = "# The public keys of a device, for `fedoel server enroll`. Nothing in this file is secret.\n"
 BUNDLE_HEAD = "# What a device needs of its fleet, for `fedoel device join`. Nothing in this file is secret.\n"
-Kind = TypeVar("Kind", "Card", "Bundle")
+File = TypeVar("File", "Card", "Bundle")
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a device tells about itself.
+    """A device's public keys.
 
     Parameters
     ----------
     name
         At most 32 lower-case letters, digits and hyphens.
     node_key
-        Public key of its Flower node, as OpenSSH writes it: EC on P-384.
+        Public key of its Flower node in OpenSSH format: ECDSA on the curve P-384.
     identity
-        Public Ed25519 key that it signs with in a secure sum, 32 bytes in hexadecimal.
+        Public Ed25519 key that identifies it in secure aggregation, 32 bytes in hexadecimal.
     signature
-        Of all of this, by the identity.
+        Signature of the other fields by the identity, in hexadecimal.
+
+    Raises
+    ------
+    EnrolmentError
+        If name or keys are malformed.
     """
 
     name: str
@@ -55,29 +60,34 @@ class Card:
     def __post_init__(self) -> None:
         check_name(self.name)
         _check_node_key(self.node_key)
-        _hex(self.identity, 32, "an identity")
+        _from_hex(self.identity, 32, "an identity")
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What a fleet tells a device.
+    """What a device needs to know of its fleet.
 
     Parameters
     ----------
     name, number
-        The device's name, and its place in the fleet from 0, which picks its games.
+        The device's name, and its index in the fleet, from 0, which determines its games.
     server
-        Where the fleet's server is, ``HOST:PORT``.
+        Address of the fleet's server, ``HOST:PORT``.
     ca
-        Certificate of the authority that vouches for the server, PEM.
+        Certificate of the authority that signed the server's certificate, PEM.
     fleet_key
-        Public Ed25519 key that signs requests, versions and members, in hexadecimal.
+        Public Ed25519 key that verifies requests, versions and lists of members, in hexadecimal.
     members
         The signed list of members (`fedoel.protocol.fleet.members`).
     model
-        SHA-256 of the base model's file in hexadecimal, or empty where devices play without one.
+        SHA-256 of the base model's file in hexadecimal; empty if devices play without a model.
     signature
-        Of all of this, by the authority: ECDSA with SHA-256.
+        Signature of the other fields by the authority, ECDSA with SHA-256, in hexadecimal.
+
+    Raises
+    ------
+    EnrolmentError
+        If a field is malformed.
     """
 
     name: str
@@ -92,49 +102,49 @@ class Bundle:
     def __post_init__(self) -> None:
         check_name(self.name)
         check_address(self.server)
-        _hex(self.fleet_key, 32, "a fleet's key")
+        _from_hex(self.fleet_key, 32, "a fleet's key")
         if self.number < 0 or (self.model and not re.fullmatch("[0-9a-f]{64}", self.model)):
             raise EnrolmentError("a bundle needs the device's number and the model's SHA-256: ask for it again")
 
 
 def check_name(name: str) -> str:
-    """Return the name of a device, or raise `EnrolmentError`."""
+    """Return a device's name; raise `EnrolmentError` if it is malformed."""
     if not NAME.fullmatch(name):
         raise EnrolmentError(f"{name!r} is no name for a device: use up to 32 lower-case letters, digits and hyphens")
     return name
 
 
 def check_address(address: str) -> tuple[str, int]:
-    """Return host and port of ``HOST:PORT``, or raise `EnrolmentError`."""
-    found = ADDRESS.fullmatch(address)
-    if not found or not 0 < int(found[2]) < 65_536:
+    """Return host and port of ``HOST:PORT``; raise `EnrolmentError` if the address is malformed."""
+    match = ADDRESS.fullmatch(address)
+    if not match or not 0 < int(match[2]) < 65_536:
         raise EnrolmentError(f"{address!r} is no address: write HOST:PORT, e.g. fleet.example.org:443")
-    return found[1].strip("[]"), int(found[2])
+    return match[1].strip("[]"), int(match[2])
 
 
 def sign_card(key: Ed25519PrivateKey, name: str, node_key: str) -> Card:
-    """Make the card of a device whose identity is this key."""
+    """Return the signed card of a device whose identity is this key."""
     card = Card(name, node_key, key.public_key().public_bytes_raw().hex())
     return Card(card.name, card.node_key, card.identity, key.sign(_signed(card)).hex())
 
 
 def card_to_text(card: Card) -> str:
-    """Write what `card_from_text` reads."""
+    """Return the TOML text of a card."""
     return CARD_HEAD + _to_toml(card)
 
 
 def card_from_text(text: str) -> Card:
-    """Read and check a device's card.
+    """Read a device's card and check its signature.
 
     Raises
     ------
     EnrolmentError
-        If it is something else, or was changed on its way.
+        If the text is malformed, or the signature is invalid.
     """
     card = _from_toml(Card, text, "a device's public keys")
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(card.identity))
-        key.verify(_hex(card.signature, 64, "a signature"), _signed(card))
+        key.verify(_from_hex(card.signature, 64, "a signature"), _signed(card))
     except (InvalidSignature, ValueError) as error:
         raise EnrolmentError("the device's public keys were changed on their way: copy the file again") from error
     return card
@@ -142,37 +152,39 @@ def card_from_text(text: str) -> Card:
 
 def sign_bundle(key: ec.EllipticCurvePrivateKey, bundle: Bundle) -> Bundle:
     """Return the bundle with the authority's signature."""
-    plain = {**asdict(bundle), "signature": key.sign(_signed(bundle), ec.ECDSA(SHA256())).hex()}
-    return Bundle(**plain)
+    values = {**asdict(bundle), "signature": key.sign(_signed(bundle), ec.ECDSA(SHA256())).hex()}
+    return Bundle(**values)
 
 
 def bundle_to_text(bundle: Bundle) -> str:
-    """Write what `bundle_from_text` reads."""
+    """Return the TOML text of a bundle."""
     return BUNDLE_HEAD + _to_toml(bundle)
 
 
 def bundle_from_text(text: str, authority: bytes | None = None) -> Bundle:
-    """Read and check a bundle.
+    """Read a bundle and check its signature.
 
     Parameters
     ----------
+    text
+        What `bundle_to_text` returned.
     authority
-        Certificate of the authority, PEM, that the device was given beforehand; without it, the bundle's own is
-        believed, and with it whoever handed the bundle over.
+        The authority's certificate, PEM, that the device received beforehand. Without it, the certificate in the
+        bundle is trusted, and hence the channel by which the bundle came.
 
     Raises
     ------
     EnrolmentError
-        If it is something else, was changed on its way, or comes from another authority.
+        If the text is malformed, the signature is invalid, or the bundle contains another authority's certificate.
     """
     bundle = _from_toml(Bundle, text, "a fleet's bundle")
     try:
-        own = x509.load_pem_x509_certificate(bundle.ca.encode())
-        if authority is not None and x509.load_pem_x509_certificate(authority) != own:
+        certificate = x509.load_pem_x509_certificate(bundle.ca.encode())
+        if authority is not None and x509.load_pem_x509_certificate(authority) != certificate:
             raise EnrolmentError("the bundle comes from another authority than the certificate that this device has")
-        key = own.public_key()
+        key = certificate.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise EnrolmentError("the bundle's authority signs in a way that is not known here: ask for it again")
+            raise EnrolmentError("the bundle's authority has a key of an unsupported type: ask for the bundle again")
         key.verify(bytes.fromhex(bundle.signature), _signed(bundle), ec.ECDSA(SHA256()))
     except (InvalidSignature, ValueError, UnsupportedAlgorithm) as error:
         if isinstance(error, EnrolmentError):
@@ -181,36 +193,36 @@ def bundle_from_text(text: str, authority: bytes | None = None) -> Bundle:
     return bundle
 
 
-def _signed(item: Card | Bundle) -> bytes:
-    """Everything but the signature, and what kind of file it is."""
-    values = {name: value for name, value in asdict(item).items() if name != "signature"}
-    return f"fedoel {type(item).__name__} 1\0{json.dumps(values, sort_keys=True)}".encode()
+def _signed(file: Card | Bundle) -> bytes:
+    """Return the bytes that are signed: all fields but the signature, and the type of file."""
+    values = {name: value for name, value in asdict(file).items() if name != "signature"}
+    return f"fedoel {type(file).__name__} 1\0{json.dumps(values, sort_keys=True)}".encode()
 
 
-def _to_toml(item: Card | Bundle) -> str:
-    """Write fields one a line; JSON's strings of plain ASCII are TOML's basic strings."""
-    return "".join(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in asdict(item).items())
+def _to_toml(file: Card | Bundle) -> str:
+    """Return one line per field; JSON strings with ASCII characters only are valid TOML basic strings."""
+    return "".join(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in asdict(file).items())
 
 
-def _from_toml(kind: type[Kind], text: str, what: str) -> Kind:
+def _from_toml(file_type: type[File], text: str, description: str) -> File:
     try:
         values: Mapping[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise EnrolmentError(f"this file is not {what}: {error}") from error
-    named, types = {name.replace("-", "_"): value for name, value in values.items()}, get_type_hints(kind)
-    wanted = {field.name: types[field.name] for field in fields(kind)}
-    if {name: type(value) for name, value in named.items()} != wanted:
-        raise EnrolmentError(f"this file is not {what}: it needs {', '.join(wanted)}, and nothing else")
-    return kind(**named)
+        raise EnrolmentError(f"this file is not {description}: {error}") from error
+    arguments, types = {name.replace("-", "_"): value for name, value in values.items()}, get_type_hints(file_type)
+    expected = {field.name: types[field.name] for field in fields(file_type)}
+    if {name: type(value) for name, value in arguments.items()} != expected:
+        raise EnrolmentError(f"this file is not {description}: it needs {', '.join(expected)}, and nothing else")
+    return file_type(**arguments)
 
 
-def _hex(text: str, size: int, what: str) -> bytes:
+def _from_hex(text: str, size: int, name: str) -> bytes:
     try:
         value = bytes.fromhex(text)
     except ValueError:
         value = b""
     if len(value) != size:
-        raise EnrolmentError(f"{what} has {size} bytes in hexadecimal: copy the file again")
+        raise EnrolmentError(f"{name} has {size} bytes in hexadecimal: copy the file again")
     return value
 
 

@@ -1,6 +1,6 @@
-"""The members of a fleet: a numbered list of public keys, signed by the fleet's owner, that devices keep the newest of.
+"""The members of a fleet: a numbered list of public keys, signed by the fleet's owner. Devices keep the newest.
 
-Written as one text: the signature in hexadecimal on the first line, the list as JSON on the second.
+Text format: the signature in hexadecimal on the first line, the list as JSON on the second.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ IDENTITY = 32
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """Who belongs to a fleet.
+    """The identities that belong to a fleet.
 
     Parameters
     ----------
     number
-        Larger in every list of a fleet's owner than in those before, so that nobody can bring back one who was removed.
+        Number of the list; it increases with every list, so that an old list cannot restore a removed member.
     identities
         Ed25519 public keys, 32 bytes each.
     """
@@ -35,23 +35,30 @@ class Members:
 
 
 def sign_members(key: Ed25519PrivateKey, number: int, identities: Sequence[bytes]) -> str:
-    """Write what `read_members` reads."""
-    listed = json.dumps({"number": number, "members": [identity.hex() for identity in identities]})
-    return f"{key.sign(PURPOSE + listed.encode()).hex()}\n{listed}\n"
+    """Return the signed text of a list; `read_members` reads it."""
+    body = json.dumps({"number": number, "members": [identity.hex() for identity in identities]})
+    return f"{key.sign(PURPOSE + body.encode()).hex()}\n{body}\n"
 
 
 def read_members(fleet_key: bytes, text: str) -> Members:
-    """Read a list that the fleet's owner has signed.
+    """Read a list of members and check the owner's signature.
+
+    Parameters
+    ----------
+    fleet_key
+        The fleet's public key, 32 bytes.
+    text
+        What `sign_members` returned.
 
     Raises
     ------
     VersionError
-        If the signature does not hold, or what is signed is no list of members.
+        If the signature is invalid, or the text is no list of members.
     """
-    signature, _, listed = text.strip().partition("\n")
+    signature, _, body = text.strip().partition("\n")
     try:
-        Ed25519PublicKey.from_public_bytes(fleet_key).verify(bytes.fromhex(signature), PURPOSE + listed.encode())
-        values = json.loads(listed)
+        Ed25519PublicKey.from_public_bytes(fleet_key).verify(bytes.fromhex(signature), PURPOSE + body.encode())
+        values = json.loads(body)
         members = Members(int(values["number"]), frozenset(bytes.fromhex(member) for member in values["members"]))
         if any(len(identity) != IDENTITY for identity in members.identities):
             raise ValueError(f"a member's key has {IDENTITY} bytes")
@@ -59,4 +66,4 @@ def read_members(fleet_key: bytes, text: str) -> Members:
     except InvalidSignature as error:
         raise VersionError("the list of members is not signed by this fleet's key: fetch it again") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise VersionError("what should be the list of members is something else: fetch it again") from error
+        raise VersionError("the list of members is malformed: fetch it again") from error

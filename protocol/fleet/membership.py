@@ -1,12 +1,13 @@
-"""What makes a device a member of a fleet: its own key, and the list of members that the fleet's owner has signed.
+"""A device's membership in a fleet: its private key, the fleet's public key, and the signed list of members.
 
-A folder holds ``fleet.pub`` (whom to believe), ``members`` (the signed list) and one private key a device. Keys are raw
-Ed25519 keys in hexadecimal, private ones readable by their owner alone.
+A folder contains ``fleet.pub`` (the fleet's public key), ``members`` (the signed list) and one private key per device.
+Keys are raw Ed25519 keys in hexadecimal; private ones are readable by their owner only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,81 +26,93 @@ FLEET_KEY, MEMBERS = "fleet.pub", "members"
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A device's identity, the public keys of all members, and the key that signs what the fleet's owner says.
+    """What a device needs to take part in a fleet.
 
-    `seen` is the file with the serial number of the last request that this device has taken, `listed` that with the
-    list of members, and `number` the list's.
+    Parameters
+    ----------
+    identity
+        The device's signing key.
+    members
+        Public keys of all members, 32 bytes each.
+    fleet_key
+        The fleet's public key, which verifies requests and lists of members.
+    serial_file
+        File with the serial number of the last accepted request.
+    members_file
+        File with the list of members; None to keep no copy.
+    number
+        Number of the list of members.
     """
 
     identity: Identity
     members: frozenset[bytes]
     fleet_key: bytes
-    seen: Path
-    listed: Path | None = None
+    serial_file: Path
+    members_file: Path | None = None
     number: int = 0
 
     def accept(self, request: PlayRequest) -> None:
-        """Take a request that the fleet's owner has signed, and none that is older than one that was taken before.
+        """Check the signature and serial number of a request, and store the serial number.
 
         Raises
         ------
         VersionError
-            If it is not signed, was changed, or is a replay.
+            If the request is not signed, was changed, or is older than one that was accepted before.
         """
         check_request(self.fleet_key, request)
-        last = int(self.seen.read_text(encoding="ascii")) if self.seen.exists() else 0
+        last = int(self.serial_file.read_text(encoding="ascii")) if self.serial_file.exists() else 0
         if request.serial < last:
-            raise VersionError(f"request {request.serial} is older than {last}, which this device has taken")
+            raise VersionError(f"request {request.serial} is older than {last}, which this device has accepted")
         if request.serial > last:
-            write_whole(self.seen, str(request.serial).encode())
+            write_whole(self.serial_file, str(request.serial).encode())
 
     def renewed(self, text: str) -> Membership:
-        """Take a list of members that came with a request, keep it if it is newer, and refuse an older one.
+        """Return the membership with a received list of members, and store the list if it is newer.
 
         Parameters
         ----------
         text
-            The signed list, or nothing where the fleet is that of a simulation.
+            The signed list; empty in simulations, where the list does not change.
 
         Raises
         ------
         VersionError
-            If it is not signed, or older than the list that this device has.
+            If the list is not signed, or older than this device's.
         """
         if not text:
             return self
         members = read_members(self.fleet_key, text)
         if members.number < self.number:
             raise VersionError(f"list of members {members.number} is older than {self.number}, which this device has")
-        if members.number > self.number and self.listed is not None:
-            write_whole(self.listed, text.encode())
+        if members.number > self.number and self.members_file is not None:
+            write_whole(self.members_file, text.encode())
         return replace(self, members=members.identities, number=members.number)
 
 
 def device_key(client: int) -> str:
-    """Name of the file with a device's private key."""
+    """Return the name of the file with a device's private key."""
     return f"device-{client}.key"
 
 
 def load_membership(folder: Path, client: int) -> Membership:
-    """Read and check what one device of a simulation has been given; raises as `membership_at` does."""
+    """Load the membership of one device of a simulation; raises as `membership_at` does."""
     return membership_at(folder, folder / device_key(client))
 
 
 def membership_at(folder: Path, path: Path) -> Membership:
-    """Read and check what a device has been given.
+    """Load and check a device's membership.
 
     Parameters
     ----------
     folder
-        Where the fleet's key and the list of members are.
+        Folder with the fleet's public key and the list of members.
     path
-        The device's private key.
+        File with the device's private key.
 
     Raises
     ------
     ConfigError
-        If something is missing or damaged, others may read the private key, or the list is not signed.
+        If a file is missing or damaged, other users may read the private key, or the list is not signed.
     """
     members, fleet_key = load_members(folder)
     try:
@@ -109,12 +122,12 @@ def membership_at(folder: Path, path: Path) -> Membership:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} holds no key of this device ({error}): let it join the fleet again") from error
-    seen, listed = path.with_suffix(".serial"), folder / MEMBERS
-    return Membership(identity, members.identities, fleet_key, seen, listed, members.number)
+    serial_file = path.with_suffix(".serial")
+    return Membership(identity, members.identities, fleet_key, serial_file, folder / MEMBERS, members.number)
 
 
 def load_members(folder: Path) -> tuple[Members, bytes]:
-    """Read the list of a fleet's members, and the fleet's own public key; raises as `membership_at` does."""
+    """Load the list of a fleet's members and the fleet's public key; raises as `membership_at` does."""
     try:
         fleet_key = bytes.fromhex((folder / FLEET_KEY).read_text(encoding="ascii"))
         return read_members(fleet_key, (folder / MEMBERS).read_text(encoding="ascii")), fleet_key
@@ -124,6 +137,20 @@ def load_members(folder: Path) -> tuple[Members, bytes]:
         raise ConfigError(f"{folder} is no folder of a fleet's keys ({error}): let this device join again") from error
 
 
+class RunMode(Enum):
+    """Whose devices take part in a run."""
+
+    SIMULATION = "simulation"  # the run makes the keys of all devices, in a folder that all of them read
+    DEPLOYMENT = "deployment"  # the fleet's keys exist before the run, and no device's private key is among them
+
+    @classmethod
+    def of(cls, config: RunConfig) -> RunMode:
+        """Return the mode of a run: one that names a folder of keys is of a deployed fleet."""
+        return cls.DEPLOYMENT if config.privacy.keys else cls.SIMULATION
+
+
 def keys_folder(config: RunConfig) -> Path:
-    """Folder of the fleet's keys."""
-    return Path(config.privacy.keys).expanduser() if config.privacy.keys else Path(config.out) / "keys"
+    """Return the folder of the fleet's keys: a deployment's own, or ``keys`` in the folder of a simulated run."""
+    if RunMode.of(config) is RunMode.DEPLOYMENT:
+        return Path(config.privacy.keys).expanduser()
+    return Path(config.out) / "keys"

@@ -1,1 +1,1 @@
-"""What both sides need of the machine that they run on: durable files, secret files, and child processes."""
+"""Operating-system services for both sides: durable files, secret files, and child processes."""

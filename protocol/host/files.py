@@ -1,4 +1,8 @@
-"""Files that are there whole or not at all, whatever happens while they are written."""
+"""Durable writes: after a crash or a power cut, a file holds its old content or its new content, and nothing between.
+
+A rename is atomic, but it survives a power cut only after the content of the file and the entry in its folder are on
+the disk: both are forced there with `fsync` (see fsync(2) and rename(2)).
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,86 @@ from pathlib import Path
 from ..errors import FedoelError
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place, force it to the disk, and rename it into place.
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Replace a file of a run as `replace_file` does.
 
     Raises
     ------
     FedoelError
-        If the disk refuses it; what was there before stays.
+        If the disk refuses it; the old content stays.
     """
-    part = path.with_name(f"{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        replace_file(path, content)
     except OSError as error:
         raise FedoelError(f"{path} cannot be written: {error.strerror}; make room and go on with --resume") from error
+
+
+def replace_file(path: Path, content: bytes | str, *, secret: bool = False) -> None:
+    """Write ``PATH.part`` in the same folder, force it to the disk, and rename it to `path`.
+
+    Parameters
+    ----------
+    path
+        Its folder is made if it does not exist.
+    content
+        Bytes, or text to be written as UTF-8.
+    secret
+        Whether only the file's owner may read it.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses it; the old content stays.
+    """
+    part = path.with_name(f"{path.name}.part")
+    make_folder(path.parent)
+    if secret:  # the mode is set before there is any content
+        part.unlink(missing_ok=True)
+        part.touch(0o600, exist_ok=False)
+    with part.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    sync(path.parent)
+
+
+def move_into_place(draft: Path, path: Path) -> None:
+    """Force a file, or a folder and everything in it, to the disk, and rename it; raises `OSError` as `os.replace`."""
+    for written in (*draft.rglob("*"), draft):
+        sync(written)
+    os.replace(draft, path)
+    sync(path.parent)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append a line to a file and force it to the disk; raises `OSError` if the disk refuses it.
+
+    A last line that a crash has cut off is ended first.
+    """
+    make_folder(path.parent)
+    with path.open("a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        file.write(line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    sync(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and the folders above it, and force their entries to the disk; raises `OSError`."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Force a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

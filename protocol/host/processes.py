@@ -1,4 +1,4 @@
-"""Processes of Flower's that we start: their environment, when they are ready, and how all of them end."""
+"""Child processes, mainly Flower's: environment, start, readiness, and termination of all descendants."""
 
 from __future__ import annotations
 
@@ -25,48 +25,50 @@ PR_SET_PDEATHSIG = 1
 
 
 def flower_environment(home: Path, **more: str) -> dict[str, str]:
-    """Environment for Flower's commands: a home of its own, no telemetry, and nothing that is installed by the way."""
-    chosen = {
+    """Return the environment of Flower's commands: a separate home, no telemetry, no installation at run time."""
+    settings = {
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        # Flower would install the app's dependencies anew for every run.
+        # Otherwise Flower installs the app's dependencies for every run.
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        # Flower starts its own commands by name.
+        # Flower finds its own commands on PATH.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
-    return {**os.environ, **chosen, **more}
+    return {**os.environ, **settings, **more}
 
 
 def start_process(
     command: list[str], environment: Mapping[str, str], folder: Path, log: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own; on Linux it is told to end when we die, whatever kills us.
+    """Start a process in a new session; on Linux it is killed when this process dies.
 
     Parameters
     ----------
+    command, environment
+        Arguments and environment variables.
     folder
-        Where it works.
+        Working directory.
     log
-        At the end of which everything goes that it says; None for a pipe.
+        File to append standard output and error to; None for a pipe.
 
     Raises
     ------
     FedoelError
-        If there is no such command.
+        If the command is not installed.
     """
     try:
         with nullcontext(subprocess.PIPE) if log is None else log.open("ab") as output:
             return subprocess.Popen(
                 command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                start_new_session=True, cwd=folder, preexec_fn=_ending_with_us(),
+                start_new_session=True, cwd=folder, preexec_fn=_die_with_parent(),
             )  # fmt: skip
     except FileNotFoundError as error:
         raise FedoelError(f"{command[0]} is not installed: pip install 'fedoel[flower]'") from error
 
 
-def _ending_with_us() -> Callable[[], object] | None:
-    """Return what a child has to do for that before it becomes another program: see prctl(2)."""
+def _die_with_parent() -> Callable[[], object] | None:
+    """Return a `preexec_fn` that has the kernel kill the child when its parent dies: prctl(2), PR_SET_PDEATHSIG."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
@@ -79,21 +81,21 @@ def tail(log: Path) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback interface that nobody listens on."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+    """Return unused ports of the loopback interface."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for bound in sockets:
+            bound.bind(("127.0.0.1", 0))
+        return [int(bound.getsockname()[1]) for bound in sockets]
 
 
 def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path, authority: Path | None = None) -> None:
-    """Wait until a SuperLink answers.
+    """Wait until a SuperLink responds to health checks.
 
     Raises
     ------
     FedoelError
-        If it does not start, with the end of its log.
+        If it does not start; the message contains the end of its log.
     """
     context = ssl.create_default_context(cafile=str(authority)) if authority else None
     deadline = time.monotonic() + START_SECONDS
@@ -107,23 +109,23 @@ def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path, au
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End it and everything below it: Flower's simulation runs in a session of its own, and Ray below that."""
-    family = [process.pid, *descendants(process.pid)]
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        for pid in family:
+    """End a process and all its descendants: Flower's simulation and Ray start sessions of their own."""
+    pids = [process.pid, *descendants(process.pid)]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in pids:
             with suppress(ProcessLookupError):
-                os.kill(pid, sign)
+                os.kill(pid, number)
         deadline = time.monotonic() + STOP_SECONDS
         while time.monotonic() < deadline:
-            process.poll()  # reaps it, so that it does not look alive
-            family = [pid for pid in family if _alive(pid)]
-            if not family:
+            process.poll()  # reap it, so that it does not count as alive
+            pids = [pid for pid in pids if _alive(pid)]
+            if not pids:
                 return
             time.sleep(0.1)
 
 
 def end_session(process: subprocess.Popen[bytes]) -> None:
-    """End what a process that is over, or should be, has left in the session that was made for it."""
+    """Kill a process and everything left in the session that `start_process` made for it."""
     process.kill()
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -131,17 +133,17 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
 
 
 def descendants(root: int) -> list[int]:
-    """Return children, grandchildren and so on; must be asked while the parents still live."""
+    """Return the process ids of all descendants; call it while their parents are alive."""
     listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
     children: dict[int, list[int]] = {}
     for pid, parent in (map(int, line.split()) for line in listing.splitlines()):
         children.setdefault(parent, []).append(pid)
-    found, queue = [], [root]
+    pids, queue = [], [root]
     while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
+        found = children.get(queue.pop(), [])
+        pids += found
+        queue += found
+    return pids
 
 
 def _alive(pid: int) -> bool:

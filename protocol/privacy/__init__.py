@@ -1,1 +1,1 @@
-"""Differential privacy at the level of clients: what is clipped, how much noise is added where, and what it costs."""
+"""Client-level differential privacy: clipping, quantisation, and distributed discrete Gaussian noise."""

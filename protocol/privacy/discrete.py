@@ -1,7 +1,7 @@
-"""The discrete Gaussian, sampled exactly from the operating system's randomness (Canonne, Kamath, Steinke 2020).
+"""Exact sampling of the discrete Gaussian from the operating system's randomness (Canonne, Kamath, Steinke 2020).
 
-Algorithms 1-3 of arXiv 2004.00010, with rational numbers throughout: no floating-point value decides anything, so
-there is none to attack. The one library that does this takes 265 MB, which is more than a device has to spare.
+Algorithms 1-3 of arXiv 2004.00010, in rational arithmetic, which avoids attacks on floating-point noise. The one
+library with an exact sampler installs 265 MB, too much for a device.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-Below = Callable[[int], int]
+RandBelow = Callable[[int], int]
 
 
-def discrete_gaussian(variance: Fraction, count: int, below: Below = secrets.randbelow) -> NDArray[np.int64]:
-    """Draw whole numbers with probability proportional to ``exp(-x^2 / (2 variance))``.
+def discrete_gaussian(variance: Fraction, count: int, below: RandBelow = secrets.randbelow) -> NDArray[np.int64]:
+    """Draw integers x with probability proportional to ``exp(-x^2 / (2 variance))``.
 
     Parameters
     ----------
     variance
-        The parameter sigma squared, zero or more; for a wide distribution it is the variance.
+        The parameter sigma^2 >= 0; for large values it is nearly the distribution's variance.
+    count
+        Number of samples.
     below
-        Draws a whole number below another, uniformly; something repeatable in tests.
+        Returns a uniform random integer below its argument, from 0; tests pass a seeded generator.
 
     Returns
     -------
@@ -38,44 +40,44 @@ def discrete_gaussian(variance: Fraction, count: int, below: Below = secrets.ran
     return np.fromiter((_draw(variance, scale, below) for _ in range(count)), dtype=np.int64, count=count)
 
 
-def _draw(variance: Fraction, scale: int, below: Below) -> int:
-    """Draw from a discrete Laplace distribution, and keep it with the chance that makes it a Gaussian (algorithm 3)."""
-    top, bottom = variance.numerator, variance.denominator
+def _draw(variance: Fraction, scale: int, below: RandBelow) -> int:
+    """Sample by rejection from a discrete Laplace distribution (algorithm 3)."""
+    numerator, denominator = variance.numerator, variance.denominator
     while True:
-        drawn = _laplace(scale, below)
+        candidate = _laplace(scale, below)
         # (|y| - variance / scale)^2 / (2 variance), as one fraction
-        distance = abs(drawn) * scale * bottom - top
-        if _happens(distance * distance, 2 * top * bottom * scale * scale, below):
-            return drawn
+        distance = abs(candidate) * scale * denominator - numerator
+        if _bernoulli_exp(distance * distance, 2 * numerator * denominator * scale * scale, below):
+            return candidate
 
 
-def _laplace(scale: int, below: Below) -> int:
-    """Draw with probability proportional to ``exp(-|x| / scale)`` (algorithm 2)."""
+def _laplace(scale: int, below: RandBelow) -> int:
+    """Draw an integer x with probability proportional to ``exp(-|x| / scale)`` (algorithm 2)."""
     while True:
-        rest = below(scale)
-        if not _happens(rest, scale, below):
+        remainder = below(scale)
+        if not _bernoulli_exp(remainder, scale, below):
             continue
-        whole = 0
-        while _happens(1, 1, below):
-            whole += 1
-        size = rest + scale * whole
+        quotient = 0
+        while _bernoulli_exp(1, 1, below):
+            quotient += 1
+        magnitude = remainder + scale * quotient
         negative = below(2)
-        if size or not negative:  # zero has one sign only
-            return -size if negative else size
+        if magnitude or not negative:  # reject -0, so that zero is not twice as likely
+            return -magnitude if negative else magnitude
 
 
-def _happens(top: int, bottom: int, below: Below) -> bool:
-    """Return True with probability ``exp(-top / bottom)`` (algorithm 1)."""
-    while top > bottom:
-        if not _small(1, 1, below):
+def _bernoulli_exp(numerator: int, denominator: int, below: RandBelow) -> bool:
+    """Return True with probability ``exp(-numerator / denominator)`` (algorithm 1)."""
+    while numerator > denominator:
+        if not _bernoulli_exp_unit(1, 1, below):
             return False
-        top -= bottom
-    return _small(top, bottom, below)
+        numerator -= denominator
+    return _bernoulli_exp_unit(numerator, denominator, below)
 
 
-def _small(top: int, bottom: int, below: Below) -> bool:
-    """The same for an exponent of at most one: by von Neumann, from the length of a run of shrinking chances."""
-    run = 1
-    while below(bottom * run) < top:
-        run += 1
-    return run % 2 == 1
+def _bernoulli_exp_unit(numerator: int, denominator: int, below: RandBelow) -> bool:
+    """Return the same for a ratio of at most one, by von Neumann's method: the parity of the first failed trial."""
+    trial = 1
+    while below(denominator * trial) < numerator:
+        trial += 1
+    return trial % 2 == 1

@@ -1,8 +1,8 @@
-"""The device's side of a round: five phases, each answered once and then always in the same way.
+"""The device's side of a round: five phases. A repeated request gets the same reply; a second request is refused.
 
-A device trusts the server to route and to count, and checks what could cost it its secrecy: who its neighbours are,
-that enough of them take part, and that one set of survivors, confirmed by them, is all that it ever helps to unmask.
-Secrets live in the `Round` alone. Whoever loses it has dropped out, and nobody can ask for them again.
+A device relies on the server for routing and counting. It checks what its secrecy depends on: who its neighbours are,
+that enough of them take part, and that it helps to unmask one set of survivors only, which its neighbours confirmed.
+Secrets are kept in the `Round` only. A device that loses its `Round` has dropped out of the round.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..errors import SecureSumError
-from .keys import CONFIRMED, SIGNATURE, Advert, Identity, agree, check_signature, commit, many, public_of
+from .keys import CONFIRMED, SIGNATURE, Advert, Identity, adverts_from_bytes, agree, check_signature, commit, public_of
 from .masks import Cells, add_pair_mask, cell_type, mask_key, own_mask, pair_key
 from .shares import SEALED, SEED, new_seed, seal, split, unseal
 from .survivors import from_bitmap, pack, unpack
@@ -24,64 +24,69 @@ PHASES = ("keys", "shares", "masked", "confirm", "unmask")
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What a device keeps of a round.
+    """A device's state of a round.
 
     Parameters
     ----------
     terms, position
-        The round, and the device's place in it.
+        The round's terms, and the device's index in the cohort.
     secrets
-        By name: seeds of both masks, the private key for seals, and what neighbours have sent. Empty once answered.
-    asked, replies
-        Digest of the request, and the reply, of every phase that was answered.
+        By name: the seeds of both masks, the private sealing key, and what neighbours have sent. Empty after the last
+        phase.
+    request_digests, replies
+        SHA-256 of the request, and the reply, of every phase that was answered.
     """
 
     terms: Terms
     position: int
     secrets: Mapping[str, bytes]
-    asked: Mapping[str, bytes] = field(default_factory=dict)
+    request_digests: Mapping[str, bytes] = field(default_factory=dict)
     replies: Mapping[str, bytes] = field(default_factory=dict)
 
     def answered(self, phase: str, request: bytes) -> bool:
-        """Whether this very request was answered before.
+        """Return whether this request was answered before.
 
         Raises
         ------
         SecureSumError
-            If another one was, or a phase before it was not.
+            If another request of this phase was answered, or an earlier phase was not.
         """
-        if phase in self.asked:
-            if self.asked[phase] != hashlib.sha256(request).digest():
+        if phase in self.request_digests:
+            if self.request_digests[phase] != hashlib.sha256(request).digest():
                 raise SecureSumError(f"the phase {phase!r} of this round was answered already, to another request")
             return True
-        missing = [before for before in PHASES[: PHASES.index(phase)] if before not in self.asked]
+        missing = [before for before in PHASES[: PHASES.index(phase)] if before not in self.request_digests]
         if missing:
             raise SecureSumError(f"the phase {phase!r} comes after {missing[0]!r}, which this device has not answered")
         return False
 
     def answer(self, phase: str, request: bytes, reply: bytes, **secrets: bytes) -> Round:
-        """Keep a reply, and secrets that came of it."""
+        """Return the state with a reply and new secrets added."""
         digest = hashlib.sha256(request).digest()
         return replace(
             self,
             secrets={**self.secrets, **secrets},
-            asked={**self.asked, phase: digest},
+            request_digests={**self.request_digests, phase: digest},
             replies={**self.replies, phase: reply},
         )
 
 
 def advertise(identity: Identity, terms: Terms, position: int, least: int = 2) -> Round:
-    """Begin a round: draw two secrets and a key for seals; the reply is an `Advert`.
+    """Phase ``keys``: draw the seeds of both masks and a sealing key; the reply is an `Advert`.
 
     Parameters
     ----------
+    identity
+        Signs the advert.
+    terms, position
+        The round's terms, and the device's index in the cohort.
     least
-        Survivors that this device wants to be among.
+        Smallest number of survivors that this device accepts.
 
     Raises
     ------
     SecureSumError
-        If the terms would let a third of the neighbours recover secrets, or too few be a sum.
+        If a third of the neighbours could recover secrets, or the sum could be over fewer than `least` devices.
     """
     terms.neighbours_of(position)
     if terms.minimum < least:
@@ -92,69 +97,74 @@ def advertise(identity: Identity, terms: Terms, position: int, least: int = 2) -
     advert = Advert.signed(
         identity, terms, position, public_of(mask_key(mask_seed, terms)), public_of(seal_key), commit(own_seed, terms)
     )
-    kept = {"mask_seed": mask_seed, "own_seed": own_seed, "seal_key": seal_key}
-    return Round(terms, position, kept).answer("keys", terms.digest, advert.to_bytes())
+    secrets = {"mask_seed": mask_seed, "own_seed": own_seed, "seal_key": seal_key}
+    return Round(terms, position, secrets).answer("keys", terms.digest, advert.to_bytes())
 
 
 def share(state: Round, adverts: bytes, members: Collection[bytes]) -> Round:
-    """Split both secrets among the neighbours that sent keys; the reply is a sealed pair of shares for each.
+    """Phase ``shares``: share both seeds among the neighbours; the reply is a sealed pair of shares for each.
 
     Parameters
     ----------
+    state
+        The device's state.
     adverts
-        Keys of neighbours, one after the other.
+        Concatenated adverts of the neighbours that sent keys.
     members
-        Identities of the fleet.
+        Public keys of the fleet's members, 32 bytes each.
 
     Raises
     ------
     SecureSumError
-        If keys are not a member's, not signed, or not a neighbour's; or there are too few.
+        If an advert is not of a member or neighbour, or not signed; or there are fewer than the threshold.
     """
     if state.answered("shares", adverts):
         return state
-    terms, around = state.terms, state.terms.neighbours_of(state.position)
-    others = {advert.position: advert for advert in many(adverts)}
-    known = {advert.identity for advert in others.values()}
+    terms, neighbours = state.terms, state.terms.neighbours_of(state.position)
+    others = {advert.position: advert for advert in adverts_from_bytes(adverts)}
+    identities = {advert.identity for advert in others.values()}
     own = Advert.from_bytes(state.replies["keys"])
-    if len(known | {own.identity}) <= len(others) or len(others) * Advert.SIZE != len(adverts):
+    if len(identities | {own.identity}) <= len(others) or len(others) * Advert.SIZE != len(adverts):
         raise SecureSumError("one identity or position has several keys in this round")
-    if not others.keys() <= set(around):
+    if not others.keys() <= set(neighbours):
         raise SecureSumError("keys of a device that is no neighbour")
     for advert in others.values():
         advert.check(terms, members)
-    _enough(len(others), terms)
-    split_up = [split(state.secrets[name], len(around), terms.threshold) for name in ("mask_seed", "own_seed")]
+    _check_threshold(len(others), terms)
+    mask_shares, own_shares = (
+        split(state.secrets[name], len(neighbours), terms.threshold) for name in ("mask_seed", "own_seed")
+    )
     sealed = {
-        other: seal(
-            _seal_key(state, others[other]), (split_up[0][place], split_up[1][place]), (state.position, other), terms
-        )
-        for place, other in enumerate(around)
+        other: seal(_seal_key(state, others[other]), pair, (state.position, other), terms)
+        for other, pair in zip(neighbours, zip(mask_shares, own_shares, strict=True), strict=True)
         if other in others
     }
     return state.answer("shares", adverts, pack(sealed.items()), adverts=adverts)
 
 
 def mask(state: Round, incoming: bytes, vector: Callable[[], Cells]) -> Round:
-    """Mask a vector, with pair masks for the neighbours whose shares are here.
+    """Phase ``masked``: mask the vector, with a pair mask for every neighbour that sent shares.
 
     Parameters
     ----------
+    state
+        The device's state.
     incoming
         Sealed shares from neighbours, by position.
     vector
-        Makes the vector, shape ``(cells,)``; called if the phase was not answered yet.
+        Returns the vector, shape ``(cells,)``; called only if the phase was not answered yet.
 
     Raises
     ------
     SecureSumError
-        If shares are not from a neighbour or cannot be opened, or there are too few.
+        If shares are not of a neighbour or cannot be opened, there are fewer than the threshold, or the vector has the
+        wrong shape.
     """
     if state.answered("masked", incoming):
         return state
     terms, adverts = state.terms, _adverts(state)
     sealed = unpack(incoming, SEALED)
-    _enough(len(sealed), terms)
+    _check_threshold(len(sealed), terms)
     opened = {other: _open(state, adverts, other, part) for other, part in sealed.items()}
     key = mask_key(state.secrets["mask_seed"], terms)
     total = vector().astype(cell_type(terms.bits), copy=True)
@@ -169,60 +179,78 @@ def mask(state: Round, incoming: bytes, vector: Callable[[], Cells]) -> Round:
 
 
 def confirm(state: Round, identity: Identity, survivors: bytes) -> Round:
-    """Sign the one set of survivors that this device will help to unmask.
+    """Phase ``confirm``: sign the set of survivors that this device will help to unmask.
+
+    Parameters
+    ----------
+    state
+        The device's state.
+    identity
+        Signs the set.
+    survivors
+        Bitmap of positions (`survivors.to_bitmap`).
 
     Raises
     ------
     SecureSumError
-        If it is too small, or this device is not in it, or another set was signed.
+        If the set is smaller than the minimum or lacks this device, contains a neighbour without shares, or another set
+        was signed before.
     """
     if state.answered("confirm", survivors):
         return state
-    there, terms = from_bitmap(survivors, state.terms), state.terms
-    if len(there) < terms.minimum or state.position not in there:
-        raise SecureSumError(f"{len(there)} survivors of at least {terms.minimum}, or this device is not among them")
+    positions, terms = from_bitmap(survivors, state.terms), state.terms
+    if len(positions) < terms.minimum or state.position not in positions:
+        raise SecureSumError(
+            f"{len(positions)} survivors of at least {terms.minimum}, or this device is not among them"
+        )
     held = unpack(state.secrets["held"], 2 * SEED)
-    if there & set(terms.neighbours_of(state.position)) - held.keys():
-        raise SecureSumError("a neighbour is said to be in the sum that was never paired with this device")
+    if positions & set(terms.neighbours_of(state.position)) - held.keys():
+        raise SecureSumError("the survivors include a neighbour that was not paired with this device")
     return state.answer("confirm", survivors, identity.sign(CONFIRMED, terms, survivors))
 
 
 def unmask(state: Round, survivors: bytes, signatures: bytes) -> Round:
-    """Give a share for each neighbour: of its own mask if it survived, else of its pair masks. Then forget all.
+    """Phase ``unmask``: send one share per neighbour, of its own mask if it survived, else of its pair masks.
+
+    The returned state contains no secrets any more.
 
     Parameters
     ----------
+    state
+        The device's state.
+    survivors
+        Bitmap of positions.
     signatures
-        What neighbours have signed in the phase before, by position.
+        Signatures of the neighbours from the phase ``confirm``, by position.
 
     Raises
     ------
     SecureSumError
-        If this is not the set that was confirmed, or too few neighbours have signed it.
+        If this is not the set that was confirmed, or fewer neighbours than the threshold have signed it.
     """
     if state.answered("unmask", survivors):
         return state
-    state.answered("confirm", survivors)  # raises if it was another set
+    state.answered("confirm", survivors)  # raises if another set was confirmed
     terms, adverts = state.terms, _adverts(state)
     signed = unpack(signatures, SIGNATURE)
     if not signed.keys() <= adverts.keys():
         raise SecureSumError("survivors are confirmed by a device that is no neighbour")
     for other, signature in signed.items():
         check_signature(adverts[other].identity, signature, CONFIRMED, terms, survivors)
-    _enough(len(signed), terms)
-    there = from_bitmap(survivors, terms)
+    _check_threshold(len(signed), terms)
+    positions = from_bitmap(survivors, terms)
     held = unpack(state.secrets["held"], 2 * SEED)
-    given = {other: shares[SEED:] if other in there else shares[:SEED] for other, shares in held.items()}
-    return replace(state.answer("unmask", survivors, pack(given.items())), secrets={})
+    opened = {other: shares[SEED:] if other in positions else shares[:SEED] for other, shares in held.items()}
+    return replace(state.answer("unmask", survivors, pack(opened.items())), secrets={})
 
 
-def _enough(count: int, terms: Terms) -> None:
+def _check_threshold(count: int, terms: Terms) -> None:
     if count < terms.threshold:
         raise SecureSumError(f"{count} neighbours of at least {terms.threshold} take part")
 
 
 def _adverts(state: Round) -> dict[int, Advert]:
-    return {advert.position: advert for advert in many(state.secrets["adverts"])}
+    return {advert.position: advert for advert in adverts_from_bytes(state.secrets["adverts"])}
 
 
 def _seal_key(state: Round, other: Advert) -> bytes:

@@ -1,7 +1,7 @@
-"""How many neighbours a device needs, and how many of them recover its secrets (Bell et al. 2020, section 4).
+"""Choice of the number of neighbours and of the threshold of shares (Bell et al. 2020, section 4).
 
-Too few neighbours, and those who collude hold a threshold of shares, or those who drop out leave fewer. Both counts of
-a device's random neighbours are hypergeometric, so the chances are computed, not simulated.
+With too few neighbours, colluding ones may hold a threshold of shares, or dropouts may leave less than a threshold.
+The numbers of colluding and of dropped-out neighbours are hypergeometric, so these probabilities are exact.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from itertools import accumulate
 
 from ..errors import SecureSumError
 
-SECRECY = 2.0**-40  # largest chance that any device's secrets fall to those who collude
-FAILURE = 2.0**-20  # largest chance that a round fails although no more drop out than allowed
+MAX_SECRECY_LOSS = 2.0**-40  # probability that colluding devices learn any device's secrets
+MAX_FAILURE = 2.0**-20  # probability that a round fails although no more devices drop out than allowed
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Neighbours of every device, and shares that recover a secret."""
+    """Number of neighbours of every device, and number of shares that recover a secret."""
 
     neighbours: int
     threshold: int
@@ -27,32 +27,32 @@ class Graph:
 
 @lru_cache(maxsize=64)
 def choose_graph(cohort: int, colluding: float, dropout: float) -> Graph:
-    """Find a small number of neighbours that keeps both promises.
+    """Return the smallest number of neighbours that keeps both probabilities within their limits, and its threshold.
 
     Parameters
     ----------
     cohort
-        Devices that are asked.
+        Number of devices in the cohort.
     colluding
-        Share of them that may work together with the server.
+        Fraction of them that may collude with the server.
     dropout
-        Share of them that may drop out, at any phase.
+        Fraction of them that may drop out, in any phase.
 
     Raises
     ------
     SecureSumError
-        If not even pairing everybody with everybody suffices.
+        If even the complete graph does not suffice.
     """
     bad, gone = math.floor(colluding * cohort), math.floor(dropout * cohort)
-    # More neighbours are safer in both ways, so the smallest number is found by halving.
+    # Both probabilities fall with the number of neighbours: bisect.
     low, high = 1, (cohort - 1) // 2
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if _fitting(cohort, 2 * middle, bad, gone) else (middle + 1, high)
-    graph = _fitting(cohort, 2 * low, bad, gone) if 2 * low < cohort - 1 else None
+        low, high = (low, middle) if _graph_with(cohort, 2 * middle, bad, gone) else (middle + 1, high)
+    graph = _graph_with(cohort, 2 * low, bad, gone) if 2 * low < cohort - 1 else None
     if graph is not None:
         return graph
-    # Everybody with everybody: counts are certain. A device that stays may be among those that collude.
+    # On the complete graph the counts are known. A device that remains may collude.
     threshold, left = max(2, bad + 1), cohort - gone - 1
     if cohort < 3 or threshold > left:
         raise SecureSumError(
@@ -62,26 +62,26 @@ def choose_graph(cohort: int, colluding: float, dropout: float) -> Graph:
     return Graph(cohort - 1, threshold)
 
 
-def _fitting(cohort: int, neighbours: int, bad: int, gone: int) -> Graph | None:
-    """The threshold that those who collude do not reach, if those who stay do."""
-    if neighbours >= cohort or cohort**2 * ((bad + gone) / cohort) ** neighbours > SECRECY:
-        return None  # a stretch of the ring could be cut off
-    caught = _at_least(cohort - 1, bad, neighbours)
-    threshold = next((t for t in range(2, neighbours + 1) if cohort * caught[t] <= SECRECY), None)
-    # Few enough of those who are left are among the neighbours when too many are among the others.
-    missed = _at_least(cohort - 1, gone, neighbours)
-    if threshold is None or cohort * missed[neighbours - threshold + 1] > FAILURE:
+def _graph_with(cohort: int, neighbours: int, bad: int, gone: int) -> Graph | None:
+    """Return the graph with the smallest threshold that colluding devices do not reach, or None if it is too high."""
+    if neighbours >= cohort or cohort**2 * ((bad + gone) / cohort) ** neighbours > MAX_SECRECY_LOSS:
+        return None  # the remaining honest devices might not be connected
+    colluding_tail = _upper_tail(cohort - 1, bad, neighbours)
+    threshold = next((t for t in range(2, neighbours + 1) if cohort * colluding_tail[t] <= MAX_SECRECY_LOSS), None)
+    # Fewer neighbours than the threshold remain if too many of them drop out.
+    dropout_tail = _upper_tail(cohort - 1, gone, neighbours)
+    if threshold is None or cohort * dropout_tail[neighbours - threshold + 1] > MAX_FAILURE:
         return None
     return Graph(neighbours, threshold)
 
 
-def _at_least(others: int, marked: int, drawn: int) -> list[float]:
-    """Chances that at least 0, 1, ... `drawn` of the drawn others are among the `marked`."""
-    chances = [_exactly(hits, others, marked, drawn) for hits in range(drawn + 1)]
-    return list(accumulate(reversed(chances)))[::-1]
+def _upper_tail(others: int, marked: int, drawn: int) -> list[float]:
+    """Return the probabilities that at least 0, 1, ... `drawn` of the drawn are `marked` (hypergeometric)."""
+    probabilities = [_hypergeometric(hits, others, marked, drawn) for hits in range(drawn + 1)]
+    return list(accumulate(reversed(probabilities)))[::-1]
 
 
-def _exactly(hits: int, others: int, marked: int, drawn: int) -> float:
+def _hypergeometric(hits: int, others: int, marked: int, drawn: int) -> float:
     if hits > marked or drawn - hits > others - marked:
         return 0.0
     return math.exp(_log_choose(marked, hits) + _log_choose(others - marked, drawn - hits) - _log_choose(others, drawn))

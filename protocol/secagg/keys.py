@@ -1,6 +1,6 @@
-"""Keys of devices: a lasting Ed25519 identity, and X25519 keys for one round, signed by it.
+"""Keys of devices: a permanent Ed25519 identity (RFC 8032), and X25519 keys for one round that it signs.
 
-Every derived key is bound to the terms of its round, so that nothing made for one round means anything in another.
+Every signature and derived key is bound to the terms of its round, so that none is valid in another round.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from .terms import Terms
 
 KEY = 32
 SIGNATURE = 64
-ADVERTISED, CONFIRMED = "advertised keys", "survivors"  # what is signed
+ADVERTISED, CONFIRMED = "advertised keys", "survivors"  # purposes of signatures
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a device signs with, for as long as it belongs to a fleet."""
+    """A device's permanent signing key."""
 
     private: Ed25519PrivateKey
 
     @property
     def public(self) -> bytes:
-        """32 bytes by which others know this device."""
+        """The public key, 32 bytes."""
         return self.private.public_key().public_bytes_raw()
 
     def sign(self, purpose: str, terms: Terms, body: bytes) -> bytes:
-        """Sign something that is meant for one purpose in one round."""
+        """Return the signature, 64 bytes, of a message for one purpose in one round."""
         return self.private.sign(_signed(purpose, terms, body))
 
 
 def check_signature(public: bytes, signature: bytes, purpose: str, terms: Terms, body: bytes) -> None:
-    """Refuse what an identity has not signed for this purpose and round.
+    """Check an identity's signature of a message for this purpose and round.
 
     Raises
     ------
     SecureSumError
-        If the signature does not hold.
+        If the signature is invalid.
     """
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, _signed(purpose, terms, body))
@@ -58,9 +58,20 @@ def _signed(purpose: str, terms: Terms, body: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Advert:
-    """What a device tells its neighbours: public keys for pair masks and for sealing, signed by its identity.
+    """A device's public keys of a round, signed by its identity.
 
-    `commitment` is a digest of its own mask's seed, so that a seed that was put together wrongly is found out.
+    Parameters
+    ----------
+    position
+        The device's index in the cohort.
+    identity
+        Public Ed25519 key, 32 bytes.
+    mask_key, seal_key
+        Public X25519 keys for pair masks and for sealing shares, 32 bytes each.
+    commitment
+        Digest of the seed of its own mask, 32 bytes, by which a wrongly recovered seed is detected.
+    signature
+        Signature of all of this, 64 bytes.
     """
 
     position: int
@@ -73,12 +84,12 @@ class Advert:
     SIZE = 2 + 4 * KEY + SIGNATURE
 
     def to_bytes(self) -> bytes:
-        """Write `SIZE` bytes."""
+        """Return the `SIZE` bytes of the wire format."""
         return self.position.to_bytes(2, "big") + self.identity + self._body() + self.signature
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Advert:
-        """Read what `to_bytes` wrote; nothing is checked but the size."""
+        """Read what `to_bytes` wrote; raise `SecureSumError` if the size is wrong. `check` verifies the content."""
         if len(data) != cls.SIZE:
             raise SecureSumError(f"advertised keys take {cls.SIZE} bytes, not {len(data)}")
         parts = [data[2 + KEY * n : 2 + KEY * (n + 1)] for n in range(4)]
@@ -88,17 +99,17 @@ class Advert:
     def signed(
         cls, identity: Identity, terms: Terms, position: int, mask_key: bytes, seal_key: bytes, commitment: bytes
     ) -> Advert:
-        """Sign keys for a position in a round."""
+        """Return the advert of a position in a round with its signature."""
         body = position.to_bytes(2, "big") + mask_key + seal_key + commitment
         return cls(position, identity.public, mask_key, seal_key, commitment, identity.sign(ADVERTISED, terms, body))
 
     def check(self, terms: Terms, members: Iterable[bytes]) -> None:
-        """Refuse keys that no member of the fleet has signed for this place in this round.
+        """Check that a member of the fleet has signed these keys for this position and round.
 
         Raises
         ------
         SecureSumError
-            If the identity is unknown or the signature does not hold.
+            If the identity is not a member or the signature is invalid.
         """
         if self.identity not in members:
             raise SecureSumError("advertised keys belong to no member of this fleet")
@@ -109,23 +120,23 @@ class Advert:
         return self.mask_key + self.seal_key + self.commitment
 
 
-def many(data: bytes) -> list[Advert]:
-    """Read adverts that stand one after the other."""
+def adverts_from_bytes(data: bytes) -> list[Advert]:
+    """Read concatenated adverts."""
     return [Advert.from_bytes(data[start : start + Advert.SIZE]) for start in range(0, len(data), Advert.SIZE)]
 
 
 def public_of(private: bytes) -> bytes:
-    """Public half of an X25519 key, 32 bytes."""
+    """Return the public key of a private X25519 key, 32 bytes each."""
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
 def agree(private: bytes, public: bytes, purpose: str, terms: Terms) -> bytes:
-    """Derive the key that two devices share for a purpose: X25519, then HKDF-SHA256 (RFC 7748, RFC 5869).
+    """Return the 32-byte key that two devices share for a purpose: X25519 (RFC 7748), then HKDF-SHA256 (RFC 5869).
 
     Raises
     ------
     SecureSumError
-        If the public key is none, or one that gives every partner the same secret.
+        If the public key is malformed, or of low order, so that the shared secret is not secret.
     """
     try:
         secret = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
@@ -136,12 +147,12 @@ def agree(private: bytes, public: bytes, purpose: str, terms: Terms) -> bytes:
 
 
 def derive(secret: bytes, purpose: bytes, terms: Terms) -> bytes:
-    """Derive 32 bytes from a secret for one purpose in one round."""
+    """Derive 32 bytes from a secret for one purpose in one round by HKDF-SHA256."""
     return HKDF(hashes.SHA256(), KEY, salt=terms.digest, info=purpose).derive(secret)
 
 
 def commit(seed: bytes, terms: Terms) -> bytes:
-    """Return a digest of a seed that says nothing about what is derived from it otherwise, 32 bytes."""
+    """Return a commitment to a seed, 32 bytes, HMAC-SHA256; independent of the keys derived from the seed."""
     digest = hmac.HMAC(seed, hashes.SHA256())
     digest.update(b"commitment" + terms.digest)
     return digest.finalize()

@@ -1,8 +1,8 @@
-"""Masks: what makes a vector look like noise, and cancels in the sum.
+"""Masks: pseudorandom vectors that hide a vector. Pair masks cancel in the sum; own masks are removed by the server.
 
     y_u = x_u + PRG(b_u) + sum_{v > u} PRG(s_uv) - sum_{v < u} PRG(s_uv)    modulo 2^bits
 
-with PRG the ChaCha20 key stream (RFC 8439) of a 32-byte key that is used for nothing else.
+as in Bonawitz et al. 2017, where PRG is the ChaCha20 key stream (RFC 8439) of a 32-byte key that is used once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NONCE = bytes(16)  # counter and nonce: every key is used once
 
 
 def cell_type(bits: int) -> np.dtype[np.unsignedinteger]:
-    """Little-endian numbers of a cell's width: arithmetic on them wraps around as it should."""
+    """Return the unsigned little-endian type of a cell; its arithmetic is modulo ``2**bits``."""
     return np.dtype("<u2" if bits == 16 else "<u4")
 
 
@@ -30,17 +30,17 @@ def expand(key: bytes, terms: Terms) -> Cells:
 
 
 def own_mask(seed: bytes, terms: Terms) -> Cells:
-    """Return the mask that a device shares with nobody."""
+    """Return a device's own mask, from a seed that no other device knows, shape ``(cells,)``."""
     return expand(derive(seed, b"own mask", terms), terms)
 
 
 def mask_key(seed: bytes, terms: Terms) -> bytes:
-    """Private X25519 key of a device's pair masks: derived, so that 16 bytes are enough to share."""
+    """Derive the private X25519 key of a device's pair masks, 32 bytes; its 16-byte seed is what neighbours share."""
     return derive(seed, b"pair mask key", terms)
 
 
 def pair_key(private: bytes, public: bytes, terms: Terms) -> bytes:
-    """Key of the mask that two devices share, from the private half of one and the public half of the other."""
+    """Return the key of two devices' pair mask from the private key of one and the public key of the other."""
     return agree(private, public, "pair mask", terms)
 
 

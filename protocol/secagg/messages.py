@@ -1,4 +1,4 @@
-"""The phases of a round as Flower records: one request and one reply each, bytes that only the round itself reads."""
+"""The phases of a round as Flower records: one request and one reply each."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ..privacy.plan import PrivacyPlan
 from .device import PHASES
 from .terms import Terms
 
-# Flower's names: a category, and what an app calls its handler.
+# Flower message types by phase: a category, then the handler's name.
 ACTIONS = {phase: f"{'train' if phase == 'masked' else 'query'}.{phase}" for phase in PHASES}
 RECORD = "secure"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a device is asked in one phase.
+    """The request of one phase to one device.
 
     Parameters
     ----------
     round
         Digest of the round's terms, 32 bytes.
     body
-        What the phase is about: terms, keys, shares, or survivors.
+        The phase's content: terms, adverts, sealed shares, or the bitmap of survivors (``confirm`` and ``unmask``).
     extra
-        In the first phase the device's position; with keys the signed list of members; with the vector its privacy
-        plan; in the last what neighbours signed.
+        ``keys``: the device's position; ``shares``: the signed list of members; ``masked``: the privacy plan;
+        ``unmask``: the neighbours' signatures.
     """
 
     round: bytes
@@ -36,17 +36,17 @@ class Step:
     extra: bytes = b""
 
     def to_record(self) -> ConfigRecord:
-        """Write what `step_from_records` reads."""
+        """Return the record that `step_from_records` reads."""
         return ConfigRecord({"round": self.round, "body": self.body, "extra": self.extra})
 
 
 def step_from_records(records: RecordDict) -> Step:
-    """Read a step, whatever else a message holds beside it.
+    """Read the step of a message, which may contain other records.
 
     Raises
     ------
     SecureSumError
-        If there is none, or it is something else.
+        If there is none, or it is malformed.
     """
     record = records.get(RECORD)
     if not isinstance(record, ConfigRecord) or set(record) != {"round", "body", "extra"}:
@@ -58,12 +58,12 @@ def step_from_records(records: RecordDict) -> Step:
 
 
 def without_step(records: RecordDict) -> RecordDict:
-    """What else a message holds: the request to play."""
+    """Return the other records of a message: the request to play."""
     return RecordDict({name: record for name, record in records.items() if name != RECORD})
 
 
 def reply_records(reply: bytes) -> RecordDict:
-    """Write what `reply_from_records` reads: the only thing that a device sends in a phase."""
+    """Return the records of a reply; `reply_from_records` reads them."""
     return RecordDict({RECORD: ConfigRecord({"reply": reply})})
 
 
@@ -73,7 +73,7 @@ def reply_from_records(records: RecordDict) -> bytes:
     Raises
     ------
     SecureSumError
-        If it is missing, or anything stands beside it.
+        If it is missing, or the records contain anything else.
     """
     if set(records) == {RECORD} and isinstance(record := records[RECORD], ConfigRecord) and set(record) == {"reply"}:
         reply = record["reply"]
@@ -83,10 +83,10 @@ def reply_from_records(records: RecordDict) -> bytes:
 
 
 def subject(spec_digest: str, plan: PrivacyPlan) -> str:
-    """Name what a round sums: a vector of this specification under this plan."""
+    """Return the `Terms.subject` of a vector of this specification under this privacy plan."""
     return f"{spec_digest} {plan.digest}"
 
 
 def first_step(terms: Terms, position: int) -> Step:
-    """Ask a device to take part."""
+    """Return the step of the phase ``keys`` for the device at a position."""
     return Step(terms.digest, terms.to_json().encode(), position.to_bytes(2, "big"))

@@ -1,7 +1,7 @@
-"""The server's side of a round: routes keys and shares, adds masked vectors up, and removes what does not cancel.
+"""The server's side of a round: route keys and shares, add the masked vectors, and remove the remaining masks.
 
-It keeps what each phase brought by position and refuses what is malformed, one device at a time; a round fails closed,
-as a whole, when too few are left. Whoever calls it decides how long to wait.
+Replies are stored by phase and position. A malformed reply excludes one device; the round as a whole fails closed when
+too few devices remain. The caller decides how long to wait for replies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from .terms import Terms
 
 @dataclass
 class ServerRound:
-    """One round under way. Each phase is opened by its request and filled by replies, which may be refused."""
+    """One round in progress: the accepted replies of each phase.
+
+    Parameters
+    ----------
+    terms
+        The round's terms.
+    members
+        Public keys of the fleet's members, 32 bytes each.
+    adverts, sealed, masked, signatures, opened
+        Replies of the five phases, by position.
+    """
 
     terms: Terms
     members: Collection[bytes]
@@ -34,34 +44,34 @@ class ServerRound:
     # Requests
 
     def adverts_for(self, position: int) -> bytes:
-        """Keys of a device's neighbours."""
-        around = self.terms.neighbours_of(position)
-        return b"".join(self.adverts[other].to_bytes() for other in around if other in self.adverts)
+        """Return the concatenated adverts of a device's neighbours."""
+        neighbours = self.terms.neighbours_of(position)
+        return b"".join(self.adverts[other].to_bytes() for other in neighbours if other in self.adverts)
 
     def shares_for(self, position: int) -> bytes:
-        """Sealed shares for a device."""
-        around = self.terms.neighbours_of(position)
-        return pack((other, self.sealed[other][position]) for other in around if position in self.sealed.get(other, {}))
+        """Return the sealed shares for a device, by its neighbours' positions."""
+        senders = [other for other in self.terms.neighbours_of(position) if position in self.sealed.get(other, {})]
+        return pack((other, self.sealed[other][position]) for other in senders)
 
     def signatures_for(self, position: int) -> bytes:
-        """What a device's neighbours have signed; a threshold of them is enough."""
-        around = [other for other in self.terms.neighbours_of(position) if other in self.signatures]
-        return pack((other, self.signatures[other]) for other in around[: self.terms.threshold])
+        """Return a threshold of the signatures of a device's neighbours, by position."""
+        signers = [other for other in self.terms.neighbours_of(position) if other in self.signatures]
+        return pack((other, self.signatures[other]) for other in signers[: self.terms.threshold])
 
     @property
     def survivors(self) -> bytes:
-        """Who is in the sum."""
+        """Bitmap of the devices in the sum."""
         return to_bitmap(self.masked, self.terms)
 
     # Replies
 
     def take_keys(self, position: int, reply: bytes) -> None:
-        """Take an advert.
+        """Accept an advert.
 
         Raises
         ------
         SecureSumError
-            If it is not a member's, not signed, for another position, or of an identity that is here already.
+            If it is not of a member, not signed, for another position, or of an identity that sent one before.
         """
         advert = Advert.from_bytes(reply)
         if advert.position != position or advert.identity in {other.identity for other in self.adverts.values()}:
@@ -70,27 +80,27 @@ class ServerRound:
         self.adverts[position] = advert
 
     def take_shares(self, position: int, reply: bytes) -> None:
-        """Take sealed shares, one pair for each neighbour that has sent keys; raises if they are not that."""
+        """Accept sealed shares; raise `SecureSumError` if they are not one pair for each neighbour that sent keys."""
         sealed = unpack(reply, SEALED)
         if sealed.keys() != {other for other in self.terms.neighbours_of(position) if other in self.adverts}:
             raise SecureSumError("sealed shares are not for the neighbours that sent keys")
         self.sealed[position] = sealed
 
     def take_masked(self, position: int, reply: bytes) -> None:
-        """Take a masked vector; raises if it has another size."""
+        """Accept a masked vector; raise `SecureSumError` if its size is wrong."""
         if len(reply) != self.terms.cells * self.terms.bits // 8:
             raise SecureSumError(f"a masked vector takes {self.terms.cells} cells, not {len(reply)} bytes")
         self.masked[position] = np.frombuffer(reply, dtype=cell_type(self.terms.bits))
 
     def take_confirmation(self, position: int, reply: bytes) -> None:
-        """Take a signature of the survivors; raises if it does not hold."""
+        """Accept a signature of the survivors; raise `SecureSumError` if it is invalid."""
         if len(reply) != SIGNATURE:
             raise SecureSumError("a signature of survivors has another size")
         check_signature(self.adverts[position].identity, reply, CONFIRMED, self.terms, self.survivors)
         self.signatures[position] = reply
 
     def take_opened(self, position: int, reply: bytes) -> None:
-        """Take shares for unmasking; raises if they are of devices that this one has none of."""
+        """Accept shares for unmasking; raise `SecureSumError` if one is of a device that sent this device none."""
         opened = unpack(reply, SEED)
         if not opened.keys() <= {other for other in self.sealed if position in self.sealed[other]}:
             raise SecureSumError("shares of a device that gave none to this one")
@@ -98,25 +108,25 @@ class ServerRound:
 
     # The sum
 
-    def check(self, there: Collection[int], least: int = 0) -> None:
-        """Fail closed unless enough devices have got through a phase.
+    def check(self, positions: Collection[int], least: int = 0) -> None:
+        """Check that enough devices have completed a phase.
 
         Raises
         ------
         SecureSumError
-            If fewer than the minimum, or than `least`, are left.
+            If there are fewer than the minimum, or than `least`.
         """
         needed = max(least, self.terms.minimum)
-        if len(there) < needed:
-            raise SecureSumError(f"{len(there)} devices of at least {needed} are left")
+        if len(positions) < needed:
+            raise SecureSumError(f"{len(positions)} devices of at least {needed} are left")
 
     def total(self) -> Cells:
-        """Sum of the survivors' vectors, exact modulo ``2**bits``, shape ``(cells,)``.
+        """Return the sum of the survivors' vectors, exact modulo ``2**bits``, shape ``(cells,)``.
 
         Raises
         ------
         SecureSumError
-            If a secret cannot be recovered, or shares of it are wrong.
+            If a seed cannot be recovered, or was recovered from wrong shares.
         """
         terms = self.terms
         self.check(self.masked)
@@ -124,32 +134,31 @@ class ServerRound:
         for masked in self.masked.values():
             result += masked
         for position in self.masked:
-            seed = self._recovered(position)
+            seed = self._recovered_seed(position)
             if commit(seed, terms) != self.adverts[position].commitment:
-                raise SecureSumError("a survivor's own mask was put together from wrong shares")
+                raise SecureSumError("a survivor's own mask was recovered from wrong shares")
             result -= own_mask(seed, terms)
         for position in self.sealed.keys() - self.masked.keys():
-            self._remove_pairs(result, position)
+            self._remove_pair_masks(result, position)
         return result
 
-    def _remove_pairs(self, result: Cells, gone: int) -> None:
-        """Take out what survivors have added for a device that dropped after it had shared its secrets."""
-        terms, partners = self.terms, [p for p in self.terms.neighbours_of(gone) if p in self.masked]
+    def _remove_pair_masks(self, result: Cells, dropped: int) -> None:
+        """Remove the pair masks that survivors added for a device that dropped out after the phase ``shares``."""
+        terms, partners = self.terms, [p for p in self.terms.neighbours_of(dropped) if p in self.masked]
         if not partners:
             return
-        key = mask_key(self._recovered(gone), terms)
-        if public_of(key) != self.adverts[gone].mask_key:
-            raise SecureSumError("the pair masks of a device that dropped were put together from wrong shares")
+        key = mask_key(self._recovered_seed(dropped), terms)
+        if public_of(key) != self.adverts[dropped].mask_key:
+            raise SecureSumError("the pair masks of a device that dropped out were recovered from wrong shares")
         for partner in partners:
             pair = pair_key(key, self.adverts[partner].mask_key, terms)
-            # What the partner added for `gone`, `gone` would have added with the other sign.
-            add_pair_mask(result, pair, gone, partner, terms)
+            # The dropped device would have added this mask with the opposite sign, so adding it cancels the partner's.
+            add_pair_mask(result, pair, dropped, partner, terms)
 
-    def _recovered(self, position: int) -> bytes:
-        around = self.terms.neighbours_of(position)
+    def _recovered_seed(self, position: int) -> bytes:
         shares: Mapping[int, bytes] = {
-            place: self.opened[other][position]
-            for place, other in enumerate(around)
+            index: self.opened[other][position]
+            for index, other in enumerate(self.terms.neighbours_of(position))
             if position in self.opened.get(other, {})
         }
         return recover(shares, self.terms.threshold)

@@ -1,7 +1,7 @@
-"""Shares: a device's secrets, split so that a threshold of its neighbours recovers them, each sealed for its holder.
+"""Shamir secret sharing (1979) of a device's seeds among its neighbours; every share is encrypted for its holder.
 
-A secret is a number below a prime of 128 bits. Splitting is the library's (Shamir 1979); putting together is written
-out, because the coefficients depend only on who answers and are mostly the same for all devices of a round.
+A seed is an integer below a 128-bit prime. The library `shamirs` splits it. Recovery is implemented here, with cached
+Lagrange coefficients, because most devices of a round are recovered from shares with the same indices.
 """
 
 from __future__ import annotations
@@ -25,59 +25,59 @@ SEALED = NONCE + 2 * SEED + 16
 
 
 def new_seed() -> bytes:
-    """Draw a secret, 16 bytes."""
+    """Draw a seed, 16 bytes."""
     return secrets.randbelow(PRIME).to_bytes(SEED, "big")
 
 
 def split(seed: bytes, count: int, threshold: int) -> list[bytes]:
-    """Split a secret into shares of 16 bytes; share ``i`` is the polynomial's value at ``i + 1``."""
-    made = shamirs.shares(int.from_bytes(seed, "big"), quantity=count, modulus=PRIME, threshold=threshold)
-    return [share.value.to_bytes(SEED, "big") for share in made]
+    """Split a seed into `count` shares of 16 bytes; the share of index ``i`` is the polynomial's value at ``i + 1``."""
+    shares = shamirs.shares(int.from_bytes(seed, "big"), quantity=count, modulus=PRIME, threshold=threshold)
+    return [share.value.to_bytes(SEED, "big") for share in shares]
 
 
 def recover(shares: Mapping[int, bytes], threshold: int) -> bytes:
-    """Put a secret together from shares by their place, counted from 0.
+    """Recover a seed from shares by their indices, counted from 0.
 
     Raises
     ------
     SecureSumError
-        If there are fewer than the threshold.
+        If there are fewer shares than the threshold.
     """
     if len(shares) < threshold:
         raise SecureSumError(f"{len(shares)} shares of at least {threshold} are there")
-    places = tuple(sorted(shares)[:threshold])
-    values = (int.from_bytes(shares[place], "big") for place in places)
-    secret = sum(weight * value for weight, value in zip(_weights(places), values, strict=True)) % PRIME
+    indices = tuple(sorted(shares)[:threshold])
+    values = (int.from_bytes(shares[index], "big") for index in indices)
+    secret = sum(weight * value for weight, value in zip(_lagrange_weights(indices), values, strict=True)) % PRIME
     return secret.to_bytes(SEED, "big")
 
 
 @lru_cache(maxsize=512)
-def _weights(places: tuple[int, ...]) -> tuple[int, ...]:
-    """Lagrange coefficients at zero for points at ``place + 1``."""
-    points = [place + 1 for place in places]
+def _lagrange_weights(indices: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the Lagrange coefficients at zero for the points ``index + 1``."""
+    points = [index + 1 for index in indices]
     weights = []
-    for one in points:
-        above = below = 1
+    for point in points:
+        numerator = denominator = 1
         for other in points:
-            if other != one:
-                above, below = above * other % PRIME, below * (other - one) % PRIME
-        weights.append(above * pow(below, -1, PRIME) % PRIME)
+            if other != point:
+                numerator, denominator = numerator * other % PRIME, denominator * (other - point) % PRIME
+        weights.append(numerator * pow(denominator, -1, PRIME) % PRIME)
     return tuple(weights)
 
 
 def seal(key: bytes, shares: tuple[bytes, bytes], route: tuple[int, int], terms: Terms) -> bytes:
-    """Seal a pair of shares with AES-256-GCM for the way from one position to another."""
+    """Encrypt a pair of shares with AES-256-GCM, bound to the round and to its route: (sender, receiver) positions."""
     nonce = os.urandom(NONCE)
     return nonce + AESGCM(key).encrypt(nonce, b"".join(shares), _label(route, terms))
 
 
 def unseal(key: bytes, sealed: bytes, route: tuple[int, int], terms: Terms) -> tuple[bytes, bytes]:
-    """Open what `seal` made.
+    """Decrypt what `seal` returned.
 
     Raises
     ------
     SecureSumError
-        If it was made for another way or round, or changed.
+        If it was sealed for another route or round, or was changed.
     """
     try:
         opened = AESGCM(key).decrypt(sealed[:NONCE], sealed[NONCE:], _label(route, terms))

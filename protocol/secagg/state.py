@@ -1,4 +1,4 @@
-"""A device's round as a Flower record: it must outlive the process that answers one message, and nothing more."""
+"""A device's `Round` as a Flower record, which keeps it between the messages of the round."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from ..errors import SecureSumError
 from .device import Round
 from .terms import Terms
 
-KINDS = ("secrets", "asked", "replies")
+FIELDS = {"secrets": "secrets", "asked": "request_digests", "replies": "replies"}  # key prefix to field
 
 
 def round_to_record(state: Round) -> ConfigRecord:
-    """Write what `round_from_record` reads."""
-    parts = {f"{kind}.{name}": value for kind in KINDS for name, value in getattr(state, kind).items()}
+    """Return the record that `round_from_record` reads."""
+    parts = {
+        f"{prefix}.{name}": value for prefix, field in FIELDS.items() for name, value in getattr(state, field).items()
+    }
     return ConfigRecord({"terms": state.terms.to_json(), "position": state.position, **parts})
 
 
 def round_from_record(record: ConfigRecord) -> Round:
-    """Read a round of this device's own.
+    """Read the state of a round that this device stored.
 
     Raises
     ------
     SecureSumError
-        If it cannot be read: the device then drops out of the round.
+        If it cannot be read; the device has then dropped out of the round.
     """
     try:
-        found: dict[str, dict[str, bytes]] = {kind: {} for kind in KINDS}
+        parts: dict[str, dict[str, bytes]] = {field: {} for field in FIELDS.values()}
         for key, value in record.items():
-            kind, dot, name = key.partition(".")
+            prefix, dot, name = key.partition(".")
             if dot:
-                found[kind][name] = bytes(value)  # type: ignore[arg-type]
-        return Round(Terms.from_json(str(record["terms"])), int(record["position"]), **found)  # type: ignore[arg-type]
+                parts[FIELDS[prefix]][name] = bytes(value)  # type: ignore[arg-type]
+        return Round(Terms.from_json(str(record["terms"])), int(record["position"]), **parts)  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError) as error:
         raise SecureSumError("this device has lost its part of the round") from error

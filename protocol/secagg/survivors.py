@@ -1,4 +1,4 @@
-"""Sets of positions as bit maps: a position is in a set or not, so that no device can be both there and gone."""
+"""Wire formats of sets of positions (bitmaps) and of byte strings by position."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .terms import Terms
 
 
 def to_bitmap(positions: Iterable[int], terms: Terms) -> bytes:
-    """Write a set of positions, one bit for each device that was asked."""
+    """Return the bitmap of a set of positions, one bit for each device of the cohort."""
     bits = np.zeros(terms.cohort, dtype=np.uint8)
     bits[list(positions)] = 1
     return np.packbits(bits).tobytes()
@@ -23,7 +23,7 @@ def from_bitmap(data: bytes, terms: Terms) -> frozenset[int]:
     Raises
     ------
     SecureSumError
-        If it is of another size, or names positions that do not exist.
+        If the size is wrong, or a position does not exist.
     """
     if len(data) != (terms.cohort + 7) // 8:
         raise SecureSumError(f"a set of {terms.cohort} positions does not take {len(data)} bytes")
@@ -34,7 +34,7 @@ def from_bitmap(data: bytes, terms: Terms) -> frozenset[int]:
 
 
 def pack(parts: Iterable[tuple[int, bytes]]) -> bytes:
-    """Write numbered parts of one size, one after the other."""
+    """Concatenate parts of equal size, each after its position in 2 bytes, in ascending order."""
     return b"".join(position.to_bytes(2, "big") + part for position, part in sorted(parts))
 
 
@@ -44,12 +44,12 @@ def unpack(data: bytes, size: int) -> dict[int, bytes]:
     Raises
     ------
     SecureSumError
-        If sizes do not fit, or a number stands there twice.
+        If the size is wrong, or a position occurs twice.
     """
-    step = size + 2
-    if len(data) % step:
-        raise SecureSumError(f"numbered parts of {size} bytes do not fill {len(data)}")
-    pieces = [data[start : start + step] for start in range(0, len(data), step)]
+    stride = size + 2
+    if len(data) % stride:
+        raise SecureSumError(f"{len(data)} bytes are no sequence of positions with parts of {size} bytes")
+    pieces = [data[start : start + stride] for start in range(0, len(data), stride)]
     parts = {int.from_bytes(piece[:2], "big"): piece[2:] for piece in pieces}
     if len(parts) < len(pieces):
         raise SecureSumError("a position has two parts")

@@ -1,4 +1,4 @@
-"""What a round of the secure sum is about: agreed before it starts, and bound into every key, seal and signature."""
+"""The terms of a round: fixed before it starts, and bound into every derived key, seal and signature."""
 
 from __future__ import annotations
 
@@ -18,19 +18,24 @@ class Terms:
     Parameters
     ----------
     run, number
-        Which round of which run: hexadecimal digits drawn at random for the run, and a number that is used once.
+        The round: random hexadecimal digits of the run, and a number that the run uses once.
     cohort
-        Devices that are asked, numbered from 0: their *positions*.
+        Number of devices asked; each has an index from 0, its *position*.
     neighbours
-        Devices that each device is paired with.
+        Number of devices that each device is paired with.
     threshold
-        Shares that recover a secret, and signatures that confirm a set of survivors.
+        Number of shares that recover a seed, and of signatures that confirm a set of survivors.
     minimum
-        Survivors below which nothing is unmasked.
+        Smallest number of survivors that is unmasked.
     cells, bits
-        Numbers in a vector, and their width: sums are taken modulo ``2**bits``.
+        Number of integers in a vector, and their width: sums are taken modulo ``2**bits``.
     subject
-        Digest of what is summed: the vector's specification and its privacy plan.
+        Digests of the vector's specification and of its privacy plan.
+
+    Raises
+    ------
+    SecureSumError
+        If values have the wrong type, are out of range or inconsistent.
     """
 
     run: str
@@ -44,15 +49,17 @@ class Terms:
     subject: str
 
     def __post_init__(self) -> None:
-        whole = (self.number, self.cohort, self.neighbours, self.threshold, self.minimum, self.cells, self.bits)
-        if any(type(value) is not int or value < 0 for value in whole):
-            raise SecureSumError("the terms of a secure sum hold a number that is not whole, or negative")
+        integers = (self.number, self.cohort, self.neighbours, self.threshold, self.minimum, self.cells, self.bits)
+        if any(type(value) is not int or value < 0 for value in integers):
+            raise SecureSumError("the terms of a secure sum contain a number that is no integer, or negative")
         if not (isinstance(self.run, str) and isinstance(self.subject, str) and self.run and self.subject):
             raise SecureSumError("the terms of a secure sum name no run or no subject")
         if self.cohort < 3 or not 2 <= self.neighbours < self.cohort:
             raise SecureSumError(f"a secure sum needs 3 devices and 2 neighbours each, not {self.cohort}")
         if self.neighbours < self.cohort - 1 and self.neighbours % 2:
-            raise SecureSumError(f"{self.neighbours} neighbours do not lie evenly on both sides")
+            raise SecureSumError(
+                f"{self.neighbours} neighbours cannot be divided evenly between both sides of the ring"
+            )
         if not 2 <= self.threshold <= self.neighbours or not 2 <= self.minimum <= self.cohort:
             raise SecureSumError("the threshold or the minimum of a secure sum is out of range")
         if not self.cells or self.bits not in WIDTHS:
@@ -60,7 +67,7 @@ class Terms:
 
     @property
     def digest(self) -> bytes:
-        """32 bytes that stand for these terms."""
+        """SHA-256 of these terms, 32 bytes."""
         return hashlib.sha256(self.to_json().encode()).digest()
 
     def to_json(self) -> str:
@@ -73,7 +80,7 @@ class Terms:
         Raises
         ------
         SecureSumError
-            If it is something else, or the terms contradict each other.
+            If the text is malformed, or the terms are inconsistent.
         """
         try:
             return cls(**json.loads(text))
@@ -81,14 +88,14 @@ class Terms:
             raise SecureSumError("the terms of a secure sum cannot be read") from error
 
     def neighbours_of(self, position: int) -> tuple[int, ...]:
-        """Positions that a device is paired with, ascending: the nearest on a ring, half on each side.
+        """Return the positions that a device is paired with, ascending: the nearest on a ring, half on each side.
 
-        The server puts devices onto the ring in random order, which makes this the random graph of Bell et al. 2020.
+        The server assigns positions at random, which makes this the random graph of Bell et al. 2020.
         """
         if not 0 <= position < self.cohort:
             raise SecureSumError(f"there is no position {position} in a cohort of {self.cohort}")
         if self.neighbours == self.cohort - 1:
             return tuple(other for other in range(self.cohort) if other != position)
         half = self.neighbours // 2
-        steps = [step for step in range(-half, half + 1) if step]
-        return tuple(sorted((position + step) % self.cohort for step in steps))
+        offsets = [offset for offset in range(-half, half + 1) if offset]
+        return tuple(sorted((position + offset) % self.cohort for offset in offsets))

@@ -1,1 +1,1 @@
-"""Folding a context into an adapter."""
+"""Distillation of a context into an adapter: the student learns to play without it as the teacher plays with it."""

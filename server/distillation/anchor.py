@@ -1,12 +1,12 @@
-"""What keeps a model as it is outside of games: the base model's own predictions on a text and on answers of its own.
+"""The anchor: a KL penalty that keeps the student close to the base model on general text.
 
-A few thousand states of games, all of one kind, can shift everything that the adapted layers say. The anchor adds
+Training on a few thousand states of similar games shifts everything that the adapted layers compute. The anchor adds
 
-    weight * mean KL(base || student)
+    weight * (mean KL(base || student) on a passage of text + mean KL(base || student) on an answer)
 
-over some tokens of a passage to every step's loss, and the same over some tokens of what the base model answers to a
-request: a model that still reads can have forgotten how to do as it is told. Neither text nor requests are those on
-which versions are measured.
+to the loss of every step. The answers are the base model's own, to general requests: a model that still predicts text
+well can have lost the ability to follow instructions. Text and requests differ from those on which versions are
+measured.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from .losses import TokenLoss, chunked_divergence
 
 TEXT = Path(__file__).parent / "anchor.md"
 REQUESTS = Path(__file__).parent / "requests.md"
-LENGTH = 48  # tokens of a passage, one of which is read in a step
-ANSWER = 24  # tokens of an answer at most, one of which is read in a step
-POSITIONS = 16  # of either that are compared: a whole vocabulary each
+LENGTH = 48  # tokens of a passage; one passage is used in each step
+ANSWER = 24  # most tokens of an answer; one answer is used in each step
+POSITIONS = 16  # positions of a passage, and of an answer, at which the whole vocabulary is compared
 DIVERGENCE = TokenLoss("forward-kl", top_k=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """Hidden states below the adapted layers, shape (t, hidden), and what the base model has before its head.
+    """What the base model computes of a text, of which the last `c` of `t` tokens can be compared.
 
-    `top` has shape (c, hidden): of the last `c` of the `t` tokens, which are the ones that are compared.
+    `bottom` holds hidden states below the adapted layers, shape ``(t, hidden)``, and `top` the normed hidden states
+    before the head, shape ``(c, hidden)``.
     """
 
     bottom: torch.Tensor
@@ -44,59 +45,59 @@ class Passage:
 
 @dataclass(frozen=True)
 class Anchor:
-    """Passages of a text, and answers to requests. `name` stands for both and for how they are used."""
+    """Passages of text and answers to requests; `name` is a hash of both and of how they are used."""
 
     model: TorchModel
     name: str
-    kinds: Sequence[Sequence[Passage]]
+    groups: Sequence[Sequence[Passage]]
 
     @classmethod
     @torch.no_grad()
     def prepare(cls, model: TorchModel, text: str = "", requests: Sequence[str] = ()) -> Anchor:
-        """Run a text through the base model, and let it answer requests; by default those that the package ships.
+        """Run a text through the base model, and let the base model answer requests.
 
-        Leaves the base model loaded.
+        By default these are the text and the requests that the package ships. Leaves the base model loaded.
         """
         model.load({})
         text = text or TEXT.read_text(encoding="utf-8")
         requests = requests or REQUESTS.read_text(encoding="utf-8").splitlines()
-        used = repr((text, list(requests), LENGTH, ANSWER, POSITIONS, DIVERGENCE))
-        tokens = model.encoder.ids(text)
+        settings = repr((text, list(requests), LENGTH, ANSWER, POSITIONS, DIVERGENCE))
+        tokens = model.tokenizer.ids(text)
         parts = [tokens[start : start + LENGTH] for start in range(0, len(tokens) - LENGTH + 1, LENGTH)] or [tokens]
-        passages = [_read(model, part, 0) for part in parts]
-        return cls(model, hashlib.sha256(used.encode()).hexdigest()[:16], (passages, _answered(model, requests)))
+        passages = [_passage(model, part, 0) for part in parts]
+        return cls(model, hashlib.sha256(settings.encode()).hexdigest()[:16], (passages, _answers(model, requests)))
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
-        """Mean divergence over some tokens of a passage and over some of an answer, differentiable in the adapter."""
-        drawn = [self._divergence(kind[int(rng.integers(len(kind)))], rng) for kind in self.kinds]
-        return torch.stack(drawn).sum()
+        """Return the sum of the mean KL on a random passage and on a random answer, differentiable in the adapter."""
+        divergences = [self._divergence(group[int(rng.integers(len(group)))], rng) for group in self.groups]
+        return torch.stack(divergences).sum()
 
     def _divergence(self, passage: Passage, rng: np.random.Generator) -> torch.Tensor:
         trunk, length, compared = self.model.trunk, len(passage.bottom), len(passage.top)
-        hidden = trunk.run(passage.bottom, trunk.first, trunk.layers, trunk.alone(length))
+        hidden = trunk.run(passage.bottom, trunk.first_adapted, trunk.layer_count, trunk.single_sequence(length))
         drawn = rng.choice(compared, size=min(POSITIONS, compared), replace=False)
-        places = torch.from_numpy(drawn).to(hidden.device)
-        student = self.model.base.decoder.norm(hidden[places + length - compared])
-        losses, _ = chunked_divergence(student, passage.top[places], self.model.base.head, DIVERGENCE)
+        positions = torch.from_numpy(drawn).to(hidden.device)
+        student = self.model.base.decoder.norm(hidden[positions + length - compared])
+        losses, _ = chunked_divergence(student, passage.top[positions], self.model.base.head, DIVERGENCE)
         return losses.mean()
 
 
-def _answered(model: TorchModel, requests: Sequence[str]) -> list[Passage]:
-    """Requests behind which the model's own answers stand; where it answers is compared."""
-    encoder = model.encoder
+def _answers(model: TorchModel, requests: Sequence[str]) -> list[Passage]:
+    """Requests with the base model's answers; only the answers are compared."""
+    tokenizer = model.tokenizer
     streams = np.random.default_rng(0).spawn(len(requests))
     answers = tell(model, list(zip(requests, streams, strict=True)), ANSWER)
-    asked = [encoder.chat(request) for request in requests]
+    prompts = [tokenizer.chat_prompt(request) for request in requests]
     return [
-        _read(model, (*prompt, *encoder.ids(answer)), len(prompt) - 1)
-        for prompt, answer in zip(asked, answers, strict=True)
+        _passage(model, (*prompt, *tokenizer.ids(answer)), len(prompt) - 1)
+        for prompt, answer in zip(prompts, answers, strict=True)
     ]
 
 
-def _read(model: TorchModel, tokens: Sequence[int], start: int) -> Passage:
-    """Run tokens through the base model, and keep what is compared from `start` on."""
+def _passage(model: TorchModel, tokens: Sequence[int], start: int) -> Passage:
+    """Run tokens through the base model; those from `start` on can be compared."""
     trunk = model.trunk
-    attended = trunk.alone(len(tokens))
-    bottom = trunk.run(trunk.embed(tokens), 0, trunk.first, attended)
-    top = model.base.decoder.norm(trunk.run(bottom, trunk.first, trunk.layers, attended))
+    attended = trunk.single_sequence(len(tokens))
+    bottom = trunk.run(trunk.embed(tokens), 0, trunk.first_adapted, attended)
+    top = model.base.decoder.norm(trunk.run(bottom, trunk.first_adapted, trunk.layer_count, attended))
     return Passage(bottom, top[start:])

@@ -1,10 +1,10 @@
-"""On-policy context distillation of text that is written freely (arXiv 2602.12275).
+"""On-policy context distillation of freely written text (OPCD, arXiv 2602.12275).
 
-In every step the student answers some public states, without the context, with what it is at that moment. The frozen
-teacher reads the same states with the context, and the same answers; the loss compares both at every token. Off-policy,
-the baseline, the teacher has written the answers beforehand.
+In every step the student answers a batch of public states without the context, sampling from its current weights. The
+frozen teacher reads the same states with the context, followed by the student's responses. The loss compares both at
+every token of a response. In the off-policy baseline, the responses are the teacher's, written beforehand.
 
-The teacher is a policy of the same model with another adapter. While it reads, the student's weights are set aside.
+The teacher uses the same model with another adapter, so that the student's weights are saved while it reads.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ import numpy as np
 import torch
 
 from ...policies.policy import Policy
-from ...policies.several import ask_each, pick
-from ...policies.tokens import Row
+from ...policies.routed import call_grouped, route
+from ...policies.tokens import TokenizedSituation
 from ...policies.torch.free import Decoding, FreePolicy
 from ...policies.torch.model import TorchModel
+from ...policies.torch.packed_decoder import TorchBackendPolicy
 from ...policies.torch.policy import TorchPolicy
-from ...policies.torch.reading import Readable
 from ...protocol.play import Turn
 from ...protocol.prompts import COMMAND_MARK
 from ...protocol.situation import Situation
-from .losses import Coverage, TokenLoss, chunked_divergence, mean_over_sequences, surprise
+from .losses import Coverage, TokenLoss, chunked_divergence, mean_over_sequences, token_nll
 from .retention import Retention
 
 Response = tuple[int, ...]
 
 
 @dataclass
-class FreeText:
-    """A student that learns to write as its teacher does.
+class TextDistillation:
+    """The loss of on-policy or off-policy distillation of free text.
 
     Parameters
     ----------
     states
         Public states to answer.
     teachers
-        For each state the policy at the start of the cycle with the context; it must write freely too.
-    written
-        One answer of the teacher to each state, for off-policy distillation; None where the student writes.
+        For each state, the policy at the start of the cycle with the context; it must write freely too.
+    teacher_responses
+        One response of the teacher to each state, for off-policy distillation; None for on-policy distillation.
     retention
-        How the student with the context is looked at: on the same answers, against the same teacher.
+        The retention term: the student with the context, on the same responses and with the same teacher.
     coverage
-        What the tokens that counted held, step by step.
-    seen
-        Divergence of the student without the context, step by step.
+        Probability mass on the compared tokens, recorded in every step.
+    divergences
+        Divergence of the student without the context, recorded in every step.
     """
 
     model: TorchModel
@@ -59,31 +59,31 @@ class FreeText:
     decoding: Decoding
     loss: TokenLoss
     seed: int
-    written: Sequence[Response] | None = None
+    teacher_responses: Sequence[Response] | None = None
     retention: Retention | None = None
     coverage: list[Coverage] = field(default_factory=list)
-    seen: list[float] = field(default_factory=list)
+    divergences: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.rows: list[Row] = self.model.encoder.encode(self.states)
-        self._scenes = self.model.new_scenes()
+        self.rows: list[TokenizedSituation] = self.model.tokenizer.encode(self.states)
+        self._scenes = self.model.new_prefix_cache()
 
     def step(self, number: int, batch: Sequence[int]) -> torch.Tensor:
-        """Loss of one step: mean over the tokens of each answer, then over answers."""
+        """Loss of one step: the mean over the tokens of each response, then over responses."""
         student = TorchPolicy(self.model, {}, self._scenes, live=f"step {number}")
-        responses = self._written(number, batch, student)
-        with set_aside(self.model):
-            target_Nd = self._read(batch, responses)
-        found_Nd = torch.cat(reread(student, [self.rows[index] for index in batch], responses))
-        mean, coverage = self._compare(found_Nd, target_Nd, responses)
+        responses = self._responses(number, batch, student)
+        with weights_preserved(self.model):
+            teacher_Nd = self._teacher_hidden(batch, responses)
+        student_Nd = torch.cat(response_hidden(student, [self.rows[index] for index in batch], responses))
+        mean, coverage = self._compare(student_Nd, teacher_Nd, responses)
         self.coverage.append(coverage)
-        self.seen.append(mean.item())
-        return mean if self.retention is None else mean + self._retained(number, batch, student, responses, target_Nd)
+        self.divergences.append(mean.item())
+        return mean if self.retention is None else mean + self._retained(number, batch, student, responses, teacher_Nd)
 
     def _compare(
-        self, found_Nd: torch.Tensor, target_Nd: torch.Tensor, responses: Sequence[Response]
+        self, student_Nd: torch.Tensor, teacher_Nd: torch.Tensor, responses: Sequence[Response]
     ) -> tuple[torch.Tensor, Coverage]:
-        losses_N, coverage = chunked_divergence(found_Nd, target_Nd, self.model.base.head, self.loss)
+        losses_N, coverage = chunked_divergence(student_Nd, teacher_Nd, self.model.base.head, self.loss)
         return mean_over_sequences(losses_N, [len(response) for response in responses]), coverage
 
     def _retained(
@@ -92,85 +92,89 @@ class FreeText:
         batch: Sequence[int],
         student: TorchPolicy,
         responses: Sequence[Response],
-        target_Nd: torch.Tensor,
+        teacher_Nd: torch.Tensor,
     ) -> torch.Tensor:
         retention = cast(Retention, self.retention)
 
         def divergences() -> torch.Tensor:
-            asked = retention.students(FreePolicy(student, self.decoding), batch)
-            return self._compare(self._behind(asked, batch, responses), target_Nd, responses)[0][None]
+            students = retention.students(FreePolicy(student, self.decoding), batch)
+            return self._compare(self._hidden(students, batch, responses), teacher_Nd, responses)[0][None]
 
         return retention.loss(number, divergences)
 
-    def _written(self, number: int, batch: Sequence[int], student: TorchPolicy) -> list[Response]:
-        if self.written is not None:
-            return [self.written[index] for index in batch]
-        streams = [np.random.default_rng([self.seed, 2, number, place]) for place in range(len(batch))]
-        asked = list(zip([self.states[index] for index in batch], streams, strict=True))
+    def _responses(self, number: int, batch: Sequence[int], student: TorchPolicy) -> list[Response]:
+        """Sample the student's responses, or return the teacher's for off-policy distillation."""
+        if self.teacher_responses is not None:
+            return [self.teacher_responses[index] for index in batch]
+        streams = [np.random.default_rng([self.seed, 2, number, index]) for index in range(len(batch))]
+        prompts = list(zip([self.states[index] for index in batch], streams, strict=True))
         writer = FreePolicy(student, replace(self.decoding, scored=False))
-        return [answer.tokens for answer in writer.respond(asked)]
+        return [answer.tokens for answer in writer.respond(prompts)]
 
     @torch.inference_mode()
-    def _read(self, batch: Sequence[int], responses: Sequence[Response]) -> torch.Tensor:
-        return self._behind([self.teachers[index] for index in batch], batch, responses)
+    def _teacher_hidden(self, batch: Sequence[int], responses: Sequence[Response]) -> torch.Tensor:
+        return self._hidden([self.teachers[index] for index in batch], batch, responses)
 
-    def _behind(self, policies: Sequence[Policy], batch: Sequence[int], responses: Sequence[Response]) -> torch.Tensor:
-        """What policies, one for each state, have before their heads at each token."""
+    def _hidden(self, policies: Sequence[Policy], batch: Sequence[int], responses: Sequence[Response]) -> torch.Tensor:
+        """Hidden states before the head at each response token, ``(N, hidden)``, of one policy per state."""
 
-        def read(policy: Policy, places: list[int]) -> list[torch.Tensor]:
-            rows = [self.rows[batch[place]] for place in places]
-            return reread(cast(FreePolicy, policy).inner, rows, [responses[place] for place in places])
+        def read(policy: Policy, indices: list[int]) -> list[torch.Tensor]:
+            rows = [self.rows[batch[index]] for index in indices]
+            return response_hidden(cast(FreePolicy, policy).inner, rows, [responses[index] for index in indices])
 
-        asked = [pick(policy, self.states[index]) for policy, index in zip(policies, batch, strict=True)]
-        return torch.cat(ask_each(asked, range(len(batch)), read))
+        members = [route(policy, self.states[index]) for policy, index in zip(policies, batch, strict=True)]
+        return torch.cat(call_grouped(members, range(len(batch)), read))
 
 
 @dataclass
 class Imitation:
-    """A student that learns to write commands, every admissible one as often as the others: the warm start."""
+    """The loss of the warm start: maximum likelihood of commands drawn from the turns' distributions."""
 
     model: TorchModel
     turns: Sequence[Turn]
     seed: int
 
     def __post_init__(self) -> None:
-        self.rows: list[Row] = self.model.encoder.encode([turn.situation for turn in self.turns])
-        self._scenes = self.model.new_scenes()
+        self.rows: list[TokenizedSituation] = self.model.tokenizer.encode([turn.situation for turn in self.turns])
+        self._scenes = self.model.new_prefix_cache()
 
     def step(self, number: int, batch: Sequence[int]) -> torch.Tensor:
-        """Mean surprise of commands drawn from what the turns say about them."""
+        """Mean negative log-likelihood of one drawn command per state, over its tokens and then over states."""
         rng = np.random.default_rng([self.seed, 3, number])
         student = TorchPolicy(self.model, {}, self._scenes, live=f"step {number}")
-        responses = [self._drawn(self.turns[index], rng) for index in batch]
-        found_Nd = torch.cat(reread(student, [self.rows[index] for index in batch], responses))
-        tokens_N = torch.tensor([token for response in responses for token in response], device=found_Nd.device)
-        losses_N = surprise(found_Nd, tokens_N, self.model.base.head)
+        responses = [self._command(self.turns[index], rng) for index in batch]
+        student_Nd = torch.cat(response_hidden(student, [self.rows[index] for index in batch], responses))
+        tokens_N = torch.tensor([token for response in responses for token in response], device=student_Nd.device)
+        losses_N = token_nll(student_Nd, tokens_N, self.model.base.head)
         return mean_over_sequences(losses_N, [len(response) for response in responses])
 
-    def _drawn(self, turn: Turn, rng: np.random.Generator) -> Response:
+    def _command(self, turn: Turn, rng: np.random.Generator) -> Response:
+        """Draw a command, and return its tokens with the end-of-turn token."""
         probs = np.exp(turn.log_probs.astype(np.float64))
         command = turn.situation.admissible[rng.choice(len(probs), p=probs / probs.sum())]
         mark = f"{COMMAND_MARK} " if self.model.style.thinking else ""
-        return (*self.model.encoder.ids(f"{mark}{command}"), self.model.encoder.end)
+        return (*self.model.tokenizer.ids(f"{mark}{command}"), self.model.tokenizer.end_token)
 
 
-def reread(policy: Readable, rows: Sequence[Row], responses: Sequence[Response]) -> list[torch.Tensor]:
-    """What a policy has before its head at each token of some answers, normed, shape (t, hidden) each."""
+def response_hidden(
+    policy: TorchBackendPolicy, rows: Sequence[TokenizedSituation], responses: Sequence[Response]
+) -> list[torch.Tensor]:
+    """Return normed hidden states before the head that predict each token of each response, shapes ``(t, hidden)``."""
     texts = [[*row.moment, *response[:-1]] for row, response in zip(rows, responses, strict=True)]
-    with policy.reading(rows) as reading:
-        found = reading.read(range(len(rows)), texts)
-    return [part[-len(response) :] for part, response in zip(found, responses, strict=True)]
+    with policy.open_decoder(rows) as decoder:
+        hidden = decoder.extend(range(len(rows)), texts)
+    return [hidden_td[-len(response) :] for hidden_td, response in zip(hidden, responses, strict=True)]
 
 
 @contextmanager
-def set_aside(model: TorchModel) -> Iterator[None]:
-    """Let other versions use the model for a while; afterwards the weights in training are what they were."""
-    kept = [weight.detach().clone() for weight in model.trained]
+def weights_preserved(model: TorchModel) -> Iterator[None]:
+    """Allow other adapters to be loaded, and restore the weights in training on exit."""
+    saved = [weight.detach().clone() for weight in model.trained]
     model.version = ""
     try:
         yield
     finally:
         with torch.no_grad():
-            for weight, before in zip(model.trained, kept, strict=True):
+            for weight, before in zip(model.trained, saved, strict=True):
                 weight.copy_(before)
         model.version = ""

@@ -1,10 +1,10 @@
-"""Retention: the student *with* the context stays near the teacher, that is near the policy that it was.
+"""Retention: keep the student *with* the context close to the teacher, which is the policy that the student started as.
 
-Training without the context can spoil the use of a context in later cycles (ReSAIL, arXiv 2609.39306). Where a context
-adds to the scores of commands, `fedoel.server.distillation.opcd.retaining` knows what the student says with it. Where
-it works inside the model, in the prompt or in the residual stream, the student has to be asked once more: the weights
-in training are put behind the teacher's context, and the gradient flows through them. That costs one more pass through
-all layers, forward and backward.
+Training without the context can spoil the use of contexts in later cycles (ReSAIL, arXiv 2609.39306). For a context
+that adds to the scores of commands, `fedoel.server.distillation.opcd.with_retention` computes the student with the
+context from the student without it. A context that acts inside the model, in the prompt or in the residual stream,
+needs a second pass through all layers, forward and backward: the student's weights in training are run with the
+teacher's context, and the gradient flows through them.
 """
 
 from __future__ import annotations
@@ -15,77 +15,81 @@ from dataclasses import dataclass, field
 import torch
 
 from ...policies.policy import Policy
-from ...policies.several import Under, ask_each, each_under, pick
+from ...policies.routed import ApplyContext, call_grouped, route, with_contexts
+from ...policies.torch.packed_decoder import TorchBackendPolicy
 from ...policies.torch.policy import TorchPolicy
-from ...policies.torch.reading import Readable
 from ...protocol.situation import Situation
-from .rehearsal import Rehearsal
+from .training_states import TrainingStates
 
 
 @dataclass(frozen=True)
 class Retention:
-    """How the student with the context is looked at.
+    """The divergence of the student with the context from the teacher: its weight, and when it is computed.
 
     Parameters
     ----------
     under
-        For each state what gives a policy the context.
+        For each state, the function that gives a policy the context.
     weight
-        Of its divergence from the teacher in the loss.
+        Weight of the divergence in the loss.
     since
-        The step from which on the divergence is noted, even if it weighs nothing.
-    seen
-        Where it is noted.
+        First step in which the divergence is recorded even if its weight is zero.
+    divergences
+        Where it is recorded.
     """
 
-    under: Sequence[Under]
+    under: Sequence[ApplyContext]
     weight: float
     since: int = 0
-    seen: list[float] = field(default_factory=list)
+    divergences: list[float] = field(default_factory=list)
 
     def loss(self, step: int, divergences: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Return what the term adds to the loss of a step.
+        """Return the retention term of one step's loss.
 
         Parameters
         ----------
         divergences
-            Asks the student with the context; shape (n,). It is not called where nobody wants to know.
+            Computes the divergences of the batch, shape ``(n,)``. Not called where they are neither weighted nor
+            recorded.
         """
         if not self.weight and step < self.since:
             return torch.zeros(())
         with torch.set_grad_enabled(self.weight > 0):
-            found_n = divergences()
-        self.seen.extend(found_n.tolist())
-        return self.weight * found_n.mean()
+            divergences_n = divergences()
+        self.divergences.extend(divergences_n.tolist())
+        return self.weight * divergences_n.mean()
 
     def students(self, policy: Policy, batch: Sequence[int]) -> list[Policy]:
-        """Give a policy the contexts of some states."""
-        return each_under(policy, [self.under[index] for index in batch])
+        """Give a policy the context of each state in a batch."""
+        return with_contexts(policy, [self.under[index] for index in batch])
 
     def commands(
-        self, rehearsal: Rehearsal, situations: Sequence[Situation], batch: Sequence[int], version: str
+        self, states: TrainingStates, situations: Sequence[Situation], batch: Sequence[int], version: str
     ) -> list[torch.Tensor]:
-        """Log-probabilities of the chosen states' commands for the student with the context.
+        """Log-probabilities of the commands of a batch's states for the student with the context.
 
         Parameters
         ----------
         situations
-            All states of the rehearsal.
+            All training states.
         version
-            Name of the adapter as it is now.
+            Name of the adapter's current weights.
 
         Returns
         -------
-        list of tensors
-            One of shape (A,) a state, differentiable in the adapter where contexts work inside the model.
+        list of Tensor
+            One of shape ``(commands,)`` per state, differentiable in the adapter if contexts act inside the model.
         """
 
-        def read(policy: Policy, places: list[int]) -> list[torch.Tensor]:
-            if not isinstance(policy, Readable):  # its context works on answers from outside: it can be looked at
-                return [torch.from_numpy(answer) for answer in policy.score([states[place] for place in places])]
-            with policy.reading([rehearsal.rows[batch[place]] for place in places]) as reading:
-                return reading.commands()[0]
+        def read(policy: Policy, indices: list[int]) -> list[torch.Tensor]:
+            if not isinstance(
+                policy, TorchBackendPolicy
+            ):  # the context changes scores outside the model: no gradient needed
+                return [torch.from_numpy(scores) for scores in policy.score([chosen[index] for index in indices])]
+            with policy.open_decoder([states.rows[batch[index]] for index in indices]) as decoder:
+                return decoder.score_commands()[0]
 
-        states = [situations[index] for index in batch]
-        students = self.students(TorchPolicy(rehearsal.model, {}, rehearsal.scenes, live=version), batch)
-        return ask_each([pick(*each) for each in zip(students, states, strict=True)], range(len(batch)), read)
+        chosen = [situations[index] for index in batch]
+        students = self.students(TorchPolicy(states.model, {}, states.scenes, live=version), batch)
+        policies = [route(student, situation) for student, situation in zip(students, chosen, strict=True)]
+        return call_grouped(policies, range(len(batch)), read)

@@ -1,1 +1,1 @@
-"""How a person runs a fleet's server: certificates, devices, the SuperLink and its run."""
+"""Operation of a fleet's server: certificates, enrolment of devices, the SuperLink and its run."""

@@ -21,18 +21,18 @@ from ...protocol.errors import ConfigError
 
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 398
 LOCAL = ("localhost", "127.0.0.1", "::1")  # for commands on the server itself
-SLACK = timedelta(hours=1)  # of clocks
+CLOCK_SKEW = timedelta(hours=1)
 
 Key = ec.EllipticCurvePrivateKey
 
 
 def make_key() -> Key:
-    """Draw a private key."""
+    """Generate a private key on the curve P-256."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def make_authority(key: Key, now: datetime | None = None) -> x509.Certificate:
-    """Certify an authority by itself; it may sign certificates of servers, and none of other authorities."""
+    """Make the authority's self-signed certificate, which may sign end-entity certificates only."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedoel fleet authority")])
     builder = _builder(name, name, key, AUTHORITY_DAYS, now)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -43,12 +43,12 @@ def make_authority(key: Key, now: datetime | None = None) -> x509.Certificate:
 def make_server_certificate(
     hosts: Sequence[str], key: Key, authority: x509.Certificate, authority_key: Key, now: datetime | None = None
 ) -> x509.Certificate:
-    """Certify a server under every name and address by which it is reached, and under those of its own machine.
+    """Make the server's certificate, for its host names and addresses and for the loopback addresses.
 
     Raises
     ------
     ConfigError
-        If a name is none.
+        If a host is neither a valid name nor an address.
     """
     names = [_name(host) for host in dict.fromkeys((*hosts, *LOCAL))]
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
@@ -63,22 +63,22 @@ def make_server_certificate(
 
 
 def certificate_to_pem(certificate: x509.Certificate) -> bytes:
-    """Write a certificate."""
+    """Encode a certificate in PEM."""
     return certificate.public_bytes(Encoding.PEM)
 
 
 def key_to_pem(key: Key) -> str:
-    """Write a private key, not encrypted: the file's mode protects it."""
+    """Encode a private key in PEM without encryption; the mode of its file must protect it."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def key_from_pem(text: bytes) -> Key:
-    """Read a private key.
+    """Decode a private key from PEM.
 
     Raises
     ------
     ConfigError
-        If it is none that this fleet's authority can have.
+        If it cannot be decoded, or is not an elliptic curve key.
     """
     try:
         key = load_pem_private_key(text, None)
@@ -99,7 +99,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(start - SLACK)
+        .not_valid_before(start - CLOCK_SKEW)
         .not_valid_after(start + timedelta(days=days))
     )
 
@@ -122,7 +122,7 @@ def _key_id(key: Key) -> x509.SubjectKeyIdentifier:
 
 
 def _usage(certificates: bool) -> x509.KeyUsage:
-    """Both sign data: an authority its bundles, a server its handshakes."""
+    """Return the key usage. Both keys sign data: the authority signs bundles, the server TLS handshakes."""
     return x509.KeyUsage(
         digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
         key_agreement=False, key_cert_sign=certificates, crl_sign=certificates, encipher_only=False,

@@ -1,4 +1,4 @@
-"""The fleet's SuperLink: started with TLS and node authentication, and told about devices and runs over `flwr`."""
+"""The fleet's SuperLink, with TLS and node authentication, and its control through the `flwr` command."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from .folder import ServerFolder, Settings
 from .roll import Enrolled, Roll
 
 CONNECTION = "fleet"
-KNOWN = ("registered", "online", "offline")  # Flower's words for a node that may come
+KNOWN = ("registered", "online", "offline")  # statuses of a node that may connect
 BATCH = """
 import json, sys
 from flwr.cli.app import app
-for words in json.load(sys.stdin):
-    app(words, standalone_mode=False)
+for arguments in json.load(sys.stdin):
+    app(arguments, standalone_mode=False)
     print(end="\\0", flush=True)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Flower's side of a server's folder."""
+    """The SuperLink of a server's folder."""
 
     folder: ServerFolder
     settings: Settings
@@ -45,7 +45,7 @@ class Fleet:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment of every command, with the connection that they use."""
+        """Environment of `flwr` commands; writes the configuration file of their connection."""
         home = self.folder.flower
         connection = f"[superlink.{CONNECTION}]\naddress = {json.dumps(self.url.removeprefix('https://'))}\n"
         authority = f"root-certificates = {json.dumps(str(self.folder.ca_certificate))}\n"
@@ -54,7 +54,7 @@ class Fleet:
 
     @property
     def process_file(self) -> Path:
-        """Process id of the SuperLink that was started last."""
+        """File with the process id of the last SuperLink started."""
         return self.folder.flower / "superlink.pid"
 
     def running(self) -> bool:
@@ -68,12 +68,12 @@ class Fleet:
 
     @contextmanager
     def superlink(self) -> Iterator[Mapping[str, str]]:
-        """Run the SuperLink, and give the environment for commands that use it.
+        """Run the SuperLink, and yield the environment for commands that use it.
 
         Raises
         ------
         FedoelError
-            If it does not start.
+            If the SuperLink does not start.
         """
         environment, listen = self.environment, self.settings.listen.rpartition(":")
         command = [
@@ -91,27 +91,27 @@ class Fleet:
             stop(process)
 
     def nodes(self) -> dict[str, str]:
-        """Return what a running SuperLink says about its nodes: status by node id."""
+        """Return the status of each node that the running SuperLink knows, by node id."""
         [answer] = self._flwr([["supernode", "list", CONNECTION]])
         return {str(node["node-id"]): str(node["status"]) for node in answer["nodes"]}
 
     def register(self, roll: Roll) -> None:
-        """Make a running SuperLink know every member of the fleet, and nobody else.
+        """Register the fleet's members with the running SuperLink, and unregister revoked devices.
 
-        Which node is whose is kept beside the SuperLink's own database, since it does not say so itself.
+        The SuperLink does not report which node belongs to which device, so node ids are also kept in a file.
         """
-        kept = self.node_ids()
-        known = self.nodes() if kept else {}
-        there = {number: node for number, node in kept.items() if known.get(node) in KNOWN}
-        new = [device for device in roll.active if device.number not in there]
-        gone = [device.number for device in roll.devices if device.revoked and device.number in there]
-        answers = self._flwr([self._registering(device) for device in new])
-        there |= {device.number: str(answer["node-id"]) for device, answer in zip(new, answers, strict=True)}
-        self._flwr([["supernode", "unregister", there.pop(number), CONNECTION] for number in gone])
-        write_whole(self._node_file, json.dumps(there).encode())
+        recorded = self.node_ids()
+        statuses = self.nodes() if recorded else {}
+        registered = {number: node for number, node in recorded.items() if statuses.get(node) in KNOWN}
+        new = [device for device in roll.active if device.number not in registered]
+        revoked = [device.number for device in roll.devices if device.revoked and device.number in registered]
+        answers = self._flwr([self._registration(device) for device in new])
+        registered |= {device.number: str(answer["node-id"]) for device, answer in zip(new, answers, strict=True)}
+        self._flwr([["supernode", "unregister", registered.pop(number), CONNECTION] for number in revoked])
+        write_whole(self._node_file, json.dumps(registered).encode())
 
     def node_ids(self) -> dict[int, str]:
-        """Return the SuperLink's node ids by the devices' numbers."""
+        """Return the recorded node ids by device number."""
         path = self._node_file
         return {int(number): node for number, node in json.loads(path.read_bytes()).items()} if path.exists() else {}
 
@@ -119,34 +119,37 @@ class Fleet:
     def _node_file(self) -> Path:
         return self.folder.flower / "nodes.json"
 
-    def _registering(self, device: Enrolled) -> list[str]:
+    def _registration(self, device: Enrolled) -> list[str]:
         key = self.folder.flower / "keys" / f"{device.number}.pub"
         write_whole(key, f"{device.node_key}\n".encode())
         return ["supernode", "register", str(key), CONNECTION, "--name", device.name]
 
     def _flwr(self, commands: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-        """Run some of Flower's commands, all in one process since one takes seconds to start, and read the answers.
+        """Run `flwr` commands, and return their JSON answers.
+
+        They run in one process, because `flwr` takes seconds to start.
 
         Raises
         ------
         FedoelError
-            If one fails.
+            If a command fails.
         """
         if not commands:
             return []
-        words = json.dumps([[*command, "--format", "json"] for command in commands])
-        done = subprocess.run(
+        command_lines = json.dumps([[*command, "--format", "json"] for command in commands])
+        completed = subprocess.run(
             [sys.executable, "-c", BATCH],
-            input=words,
+            input=command_lines,
             env=self.environment,
             capture_output=True,
             text=True,
             check=False,
         )
         try:
-            answers: list[dict[str, Any]] = [json.loads(text) for text in done.stdout.split("\0")[:-1]]
+            answers: list[dict[str, Any]] = [json.loads(text) for text in completed.stdout.split("\0")[:-1]]
         except ValueError:
             answers = []
         if len(answers) < len(commands) or not all(answer.get("success") for answer in answers):
-            raise FedoelError(f"`flwr {' '.join(commands[0][:2])}` failed: {(done.stdout + done.stderr)[-800:]}")
+            output = (completed.stdout + completed.stderr)[-800:]
+            raise FedoelError(f"`flwr {' '.join(commands[0][:2])}` failed: {output}")
         return answers

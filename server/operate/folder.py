@@ -1,11 +1,12 @@
-"""The folder of a server: where its keys, its devices, its run and Flower's files are."""
+"""The folder of a server, with its keys, its list of devices, its run and Flower's files."""
 
 from __future__ import annotations
 
-import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import tomli_w
 
 from ...protocol.errors import ConfigError
 from ...protocol.fleet.enrolment import check_address
@@ -44,27 +45,27 @@ class ServerFolder:
 
     @property
     def fleet(self) -> Path:
-        """The fleet's own key, its public half, and the signed list of members."""
+        """Folder of the owner's key pair and the signed list of members."""
         return self.path / "fleet"
 
     @property
     def roll(self) -> Path:
-        """Who has been enrolled."""
+        """File with the list of enrolled devices."""
         return self.path / "devices.json"
 
     @property
     def run_file(self) -> Path:
-        """The scenario that `start` runs."""
+        """Scenario file of the run that `start` runs."""
         return self.path / RUN_FILE
 
     @property
     def run(self) -> Path:
-        """Results, checkpoints and versions of the run."""
+        """Folder of the run: results, checkpoints and versions."""
         return self.path / "run"
 
     @property
     def flower(self) -> Path:
-        """Everything that Flower writes."""
+        """Folder of the files that Flower writes."""
         return self.path / "flower"
 
     @property
@@ -74,16 +75,16 @@ class ServerFolder:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `server.toml` says.
+    """The settings in `server.toml`.
 
     Parameters
     ----------
     hosts
-        Names and addresses under which devices reach the server; the first one goes into their bundles.
+        Host names and addresses of the server in its certificate; devices connect to the first.
     port
-        Port at which devices reach it.
+        Port to which devices connect.
     listen
-        Where the SuperLink itself listens, ``HOST:PORT``; its loopback side behind a reverse proxy.
+        Address on which the SuperLink listens, ``HOST:PORT``. Behind a reverse proxy it differs from the above.
     """
 
     hosts: tuple[str, ...]
@@ -92,36 +93,30 @@ class Settings:
 
     @property
     def address(self) -> str:
-        """What devices are told."""
+        """The address to which devices connect."""
         host = self.hosts[0]
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     @property
     def local(self) -> tuple[str, int]:
-        """Host and port for commands on this machine."""
+        """Host and port of the SuperLink for commands on the same machine."""
         host, port = check_address(self.listen)
         return ("127.0.0.1" if host in ("0.0.0.0", "::") else host), port
 
 
 def write_settings(folder: ServerFolder, settings: Settings) -> None:
-    """Write what `read_settings` reads."""
-    lines = [
-        f"hosts = {json.dumps(list(settings.hosts))}",
-        f"port = {settings.port}",
-        f"listen = {json.dumps(settings.listen)}",
-    ]
-    write_whole(folder.path / SETTINGS, ("\n".join(lines) + "\n").encode())
+    """Write the settings to `server.toml`."""
+    write_whole(folder.path / SETTINGS, tomli_w.dumps(asdict(settings)).encode())
 
 
-def open_folder(path: str) -> tuple[ServerFolder, Settings]:
-    """Find a server's folder and read its settings.
+def read_settings(folder: ServerFolder) -> Settings:
+    """Read the settings of a server's folder.
 
     Raises
     ------
     ConfigError
-        If it is none, or its settings cannot be used.
+        If it is not a server's folder, or its settings are malformed.
     """
-    folder = ServerFolder(Path(path).expanduser().absolute())
     file = folder.path / SETTINGS
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -129,7 +124,7 @@ def open_folder(path: str) -> tuple[ServerFolder, Settings]:
         check_address(settings.listen)
         check_address(settings.address)
     except OSError as error:
-        raise ConfigError(f"{folder.path} is no server's folder: make one with `fedoel server init`") from error
+        raise ConfigError(f"{folder.path} is not a server's folder: make one with `fedoel server init`") from error
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(f"{file} cannot be used ({error}): it needs hosts, port and listen") from error
-    return folder, settings
+    return settings

@@ -1,4 +1,4 @@
-"""The roll of a fleet: which devices have been enrolled, and which of them were removed again."""
+"""The roll of a fleet: all devices that were ever enrolled, including those revoked since."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...protocol.host.files import write_whole
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """A device of the fleet. Its number is its own for ever, since its games follow from it."""
+    """An enrolled device. Its number is never reused, because it determines the device's games."""
 
     number: int
     name: str
@@ -25,7 +25,7 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class Roll:
-    """Every device that was ever enrolled, by number."""
+    """All devices that were ever enrolled, ordered by number."""
 
     devices: tuple[Enrolled, ...] = ()
 
@@ -39,38 +39,38 @@ class Roll:
         return [bytes.fromhex(device.identity) for device in self.active]
 
     def named(self, name: str) -> Enrolled:
-        """Return the device that has a name now.
+        """Return the active device with a name.
 
         Raises
         ------
         EnrolmentError
             If there is none.
         """
-        found = [device for device in self.active if device.name == name]
-        if not found:
-            known = ", ".join(device.name for device in self.active) or "nobody yet"
-            raise EnrolmentError(f"no device is called {name!r}; enrolled are: {known}")
-        return found[0]
+        matches = [device for device in self.active if device.name == name]
+        if not matches:
+            enrolled = ", ".join(device.name for device in self.active) or "none yet"
+            raise EnrolmentError(f"no device is called {name!r}; enrolled are: {enrolled}")
+        return matches[0]
 
     def enrol(self, card: Card, name: str = "") -> tuple[Roll, Enrolled]:
-        """Add a device, or find it again if it was added with the same keys.
+        """Enrol a device; return the extended roll and the device. Enrolling it twice changes nothing.
 
         Parameters
         ----------
         name
-            What the fleet calls it; by default what it calls itself.
+            Name of the device in the fleet; by default the name on its card.
 
         Raises
         ------
         EnrolmentError
-            If the name or a key is another device's, or was removed from the fleet.
+            If the name or a key belongs to another device, or a key to a revoked one.
         """
         name = check_name(name or card.name)
         for device in self.devices:
-            same = (device.node_key == card.node_key) + (device.identity == card.identity)
-            if same == 2 and device.name == name and not device.revoked:
+            shared_keys = (device.node_key == card.node_key) + (device.identity == card.identity)
+            if shared_keys == 2 and device.name == name and not device.revoked:
                 return self, device
-            if same:
+            if shared_keys:
                 state = "was revoked" if device.revoked else f"belongs to {device.name!r}"
                 raise EnrolmentError(f"a key of this device {state}: make new ones with `fedoel device join`")
             if device.name == name and not device.revoked:
@@ -79,18 +79,18 @@ class Roll:
         return Roll((*self.devices, added)), added
 
     def revoke(self, name: str) -> Roll:
-        """Remove a device for good; raises as `named` does."""
-        gone = self.named(name)
-        return Roll(tuple(replace(device, revoked=True) if device is gone else device for device in self.devices))
+        """Mark a device as revoked, permanently; raises as `named` does."""
+        target = self.named(name)
+        return Roll(tuple(replace(device, revoked=True) if device is target else device for device in self.devices))
 
 
 def read_roll(path: Path) -> Roll:
-    """Read the roll; a fleet without one has no devices.
+    """Read the roll from a file; an empty roll if there is none.
 
     Raises
     ------
     ConfigError
-        If it is damaged.
+        If the file is damaged.
     """
     if not path.exists():
         return Roll()
@@ -101,5 +101,5 @@ def read_roll(path: Path) -> Roll:
 
 
 def write_roll(path: Path, roll: Roll) -> None:
-    """Write what `read_roll` reads."""
+    """Write the roll to a file."""
     write_whole(path, json.dumps([asdict(device) for device in roll.devices], indent=1).encode())

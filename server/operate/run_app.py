@@ -1,4 +1,4 @@
-"""A run as `flwr run` wants it: an app that names the installed components, and how the run ended."""
+"""The Flower app of a run for `flwr run`, which refers to the installed components, and the status of the run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...protocol.config import RunConfig, Scalar
+import tomli_w
+
+from ...protocol.config import RunConfig
 
 COMPLETED = "finished:completed"
 STARTED = re.compile(r"started run (\d+)")
@@ -27,25 +29,28 @@ publisher = "fedoel"
 serverapp = "fedoel.server.app:app"
 clientapp = "fedoel.client.app:app"
 
-[tool.flwr.app.config]
 """
 
 
 def write_app(folder: Path, config: RunConfig) -> None:
-    """Write a Flower app that names the installed components and holds this run's settings as its defaults."""
+    """Write a Flower app that refers to the installed components, with the run's configuration as its run config."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = "\n".join(f"{key} = {_toml(value)}" for key, value in config.to_flat().items())
-    (folder / "pyproject.toml").write_text(f"{APP}{settings}\n", encoding="utf-8")
+    (folder / "pyproject.toml").write_text(APP + config_block(config), encoding="utf-8")
+
+
+def config_block(config: RunConfig) -> str:
+    """Write the settings as the run config of a Flower app, ``[tool.flwr.app.config]``."""
+    return tomli_w.dumps({"tool": {"flwr": {"app": {"config": config.to_nested()}}}})
 
 
 def run_started(log: Path) -> str:
-    """Return the id of the run that `flwr run` says to have started; empty if it has not."""
-    found = STARTED.search(log.read_text(errors="replace"))
-    return found[1] if found else ""
+    """Return the run id that `flwr run` logged; empty if it started none."""
+    match = STARTED.search(log.read_text(errors="replace"))
+    return match[1] if match else ""
 
 
 def run_status(run: str, connection: str, environment: Mapping[str, str]) -> str:
-    """Ask a SuperLink how a run is, or how it ended: `flwr run` exits with 0 whatever happened."""
+    """Return a run's status from the SuperLink: `flwr run` exits with 0 even if the run failed."""
     if not run:
         return "not started"
     command = ["flwr", "ls", connection, "--run-id", run, "--format", "json"]
@@ -54,8 +59,3 @@ def run_status(run: str, connection: str, environment: Mapping[str, str]) -> str
         return str(json.loads(answer.stdout)["runs"][0]["status"])
     except (ValueError, KeyError, IndexError):
         return f"unknown: {answer.stdout[-500:]}{answer.stderr[-500:]}"
-
-
-def _toml(value: Scalar) -> str:
-    """Write a scalar; JSON's strings are TOML's basic strings."""
-    return repr(value) if isinstance(value, float) else json.dumps(value)

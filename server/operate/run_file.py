@@ -1,23 +1,24 @@
-"""The run of a server: its scenario file, with the paths of the server's folder."""
+"""The configuration of a server's run: the scenario file `run.toml`, with the paths of the server's folder."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ...protocol.config import RunConfig, read_toml
+from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
+from ...protocol.settings import read_toml
 from ..run_folder import STORED, stored_config
 from .folder import ServerFolder
 from .roll import Roll
 
 
 def read_run(folder: ServerFolder) -> RunConfig:
-    """Read what `run.toml` says, without the devices.
+    """Read `run.toml`; the number of clients is not set.
 
     Raises
     ------
     ConfigError
-        If it cannot be read, or holds an unknown or unusable setting.
+        If the file cannot be read, or a setting is unknown or invalid.
     """
     values = {"name": "fleet", **read_toml(folder.run_file)}
     try:
@@ -32,10 +33,10 @@ def read_run(folder: ServerFolder) -> RunConfig:
 
 
 def run_of(folder: ServerFolder, roll: Roll) -> RunConfig:
-    """Return the run to start or to go on with.
+    """Return the configuration of the run to start or to resume.
 
-    The fleet's size is that when the run began, since a privacy plan is made for it: who joins later takes part, but
-    changes no promise.
+    The number of clients is fixed when the run begins, because the privacy plan depends on it. Devices that join later
+    take part, but do not change the plan.
     """
     begun = (folder.run / STORED).exists()
     clients = stored_config(folder.run).clients if begun else max(len(roll.active), 1)

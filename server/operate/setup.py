@@ -1,8 +1,7 @@
-"""The verbs ``server init``, ``enroll`` and ``revoke``: a fleet's keys, and who belongs to it."""
+"""Making a fleet, enrolling devices and revoking them: the fleet's keys and members."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from cryptography import x509
@@ -22,13 +21,13 @@ from .certificates import (
     make_key,
     make_server_certificate,
 )
-from .folder import ServerFolder, Settings, open_folder, write_settings
+from .folder import ServerFolder, Settings, read_settings, write_settings
 from .roll import Enrolled, Roll, read_roll, write_roll
 from .run_file import read_run
 
 RUN = """\
-# What `fedoel server start` runs. Every setting of docs/reference.md can stand here; `clients` is set when the run
-# begins, to the number of devices that are enrolled then.
+# The run of `fedoel server start`. All settings of docs/reference.md are allowed. `clients` is set to the number of
+# enrolled devices when the run begins.
 name = "fleet"
 cycles = 3
 
@@ -42,19 +41,17 @@ backend = "tactics"  # no language model; `torch` distils into SmolLM2
 [strategy]
 name = "secure-mean"
 min-available-nodes = 3
-patience = 604800.0  # devices that do not play now are asked again for a week
+patience = 604800.0  # seconds (a week) for which devices that are not ready are asked again
 """
 
 
-def init(arguments: argparse.Namespace) -> int:
-    """Make a server's folder; in one that is there already, only the server's certificate is made anew."""
-    folder = ServerFolder(Path(arguments.dir).expanduser().absolute())
-    settings = Settings(tuple(arguments.host), arguments.port, arguments.listen)
+def init(folder: ServerFolder, settings: Settings) -> int:
+    """Make a server's folder; in an existing one, renew the server's certificate only."""
     check_address(settings.address)
     check_address(settings.listen)
     new = not folder.ca_key.exists()
     if new and folder.path.exists() and any(folder.path.iterdir()):
-        raise ConfigError(f"{folder.path} is in use by something else: choose an empty folder")
+        raise ConfigError(f"{folder.path} is not empty and not a server's folder: choose an empty folder")
     try:
         folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if new:
@@ -65,46 +62,58 @@ def init(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{folder.path} cannot be written: {error.strerror}; choose another folder") from error
     print(f"{'made' if new else 'renewed the certificate in'} {folder.path}")
     print(f"devices reach the server at {settings.address}; the SuperLink listens on {settings.listen}")
-    print(f"edit {folder.run_file}, then enrol devices: fedoel server enroll {arguments.dir} DEVICE.pub")
+    print(f"edit {folder.run_file}, then enrol devices: fedoel server enroll {folder.path} DEVICE.pub")
     return 0
 
 
-def enroll(arguments: argparse.Namespace) -> int:
-    """Add a device to the fleet, and write the bundle to hand back to it."""
-    folder, settings = open_folder(arguments.dir)
+def enroll(folder: ServerFolder, card_file: Path, name: str = "", out: Path | None = None) -> int:
+    """Enrol a device, and write the bundle with which it joins.
+
+    Parameters
+    ----------
+    card_file
+        What the device has written to join.
+    name
+        What the fleet calls the device, by default what it calls itself.
+    out
+        The bundle, by default ``NAME.fleet`` in the working folder.
+    """
+    settings = read_settings(folder)
     try:
-        card = card_from_text(Path(arguments.card).expanduser().read_text(encoding="utf-8"))
+        card = card_from_text(card_file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise EnrolmentError(f"{arguments.card} cannot be read: give the .pub file that a device has made") from error
-    roll, device = read_roll(folder.roll).enrol(card, arguments.name or "")
-    known = len(roll.devices) == len(read_roll(folder.roll).devices)
-    if not known:
+        raise EnrolmentError(f"{card_file} cannot be read: give the .pub file that the device made") from error
+    roll, device = read_roll(folder.roll).enrol(card, name)
+    if len(roll.devices) > len(read_roll(folder.roll).devices):
         write_roll(folder.roll, roll)
         publish_members(folder.fleet, roll.identities)
-        _tell(folder, settings, roll)
+        _update_superlink(folder, settings, roll)
     text = bundle_to_text(_bundle(folder, settings, device))
-    out = Path(arguments.out or f"{device.name}.fleet").expanduser()
+    out = out or Path(f"{device.name}.fleet")
     write_whole(out, text.encode())
-    print(f"{device.name} is device {device.number} of {len(roll.active)}; hand {out} back to it:")
+    print(f"{device.name} is device {device.number} of {len(roll.active)}; copy {out} to it and run there:")
     print(f"  fedoel device join DIR --bundle {out.name}")
     return 0
 
 
-def revoke(arguments: argparse.Namespace) -> int:
-    """Remove a device: it is no member from the next round on, and the SuperLink does not let it in."""
-    folder, settings = open_folder(arguments.dir)
-    before = read_roll(folder.roll)
-    device, roll = before.named(arguments.name), before.revoke(arguments.name)
+def revoke(folder: ServerFolder, name: str) -> int:
+    """Revoke a device: it is not a member from the next round on, and the SuperLink rejects its connections."""
+    settings = read_settings(folder)
+    current = read_roll(folder.roll)
+    device, roll = current.named(name), current.revoke(name)
     write_roll(folder.roll, roll)
     publish_members(folder.fleet, roll.identities)
-    running = _tell(folder, settings, roll)
+    running = _update_superlink(folder, settings, roll)
     print(f"revoked {device.name}; {len(roll.active)} devices are left")
-    print("the SuperLink has shut it out" if running else "the SuperLink is not running; it will not let it in")
+    print("the SuperLink now rejects it" if running else "the SuperLink is not running; it will reject the device")
     return 0
 
 
-def _tell(folder: ServerFolder, settings: Settings, roll: Roll) -> bool:
-    """Tell the SuperLink who belongs to the fleet now, if it runs; when it starts, it is told anyway."""
+def _update_superlink(folder: ServerFolder, settings: Settings, roll: Roll) -> bool:
+    """Register the fleet's members with the SuperLink if it runs, and return whether it does.
+
+    `start` registers them again whenever it starts the SuperLink.
+    """
     from .flower import Fleet
 
     fleet = Fleet(folder, settings)
@@ -114,13 +123,13 @@ def _tell(folder: ServerFolder, settings: Settings, roll: Roll) -> bool:
 
 
 def _make_fleet(folder: ServerFolder) -> None:
-    """Make what a fleet has for life: the authority, the fleet's own key, and an empty list of members."""
+    """Make the certificate authority, the owner's key pair, and an empty list of members."""
     key = make_key()
     make_owner(folder.fleet)
     write_whole(folder.ca_certificate, certificate_to_pem(make_authority(key)))
     if not folder.run_file.exists():
         write_whole(folder.run_file, RUN.encode())
-    write_secret(folder.ca_key, key_to_pem(key))  # last: with it, the folder is a fleet's
+    write_secret(folder.ca_key, key_to_pem(key))  # last: its presence marks a complete folder
 
 
 def _certify(folder: ServerFolder, settings: Settings) -> None:
@@ -141,10 +150,10 @@ def _bundle(folder: ServerFolder, settings: Settings, device: Enrolled) -> Bundl
         )  # fmt: skip
         return sign_bundle(key_from_pem(folder.ca_key.read_bytes()), plain)
     except OSError as error:
-        raise ConfigError(f"{error.filename} cannot be read: put back a copy of it") from error
+        raise ConfigError(f"{error.filename} cannot be read: restore it from a copy") from error
 
 
 def _model(folder: ServerFolder) -> str:
-    """Digest of the model that the fleet's run plays with; nothing where it plays without one."""
+    """Return the digest of the run's base model; empty for a run without one."""
     policy = read_run(folder).policy
     return "" if policy.backend == "tactics" else model_digest(find_model(policy.base))

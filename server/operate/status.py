@@ -1,23 +1,21 @@
-"""The verb ``server status``: certificate, devices and run, from the folder and a SuperLink that answers."""
+"""The state of a fleet: SuperLink, certificate, devices and run."""
 
 from __future__ import annotations
 
-import argparse
-import json
 from datetime import UTC, datetime
-from typing import Any
 
 from cryptography import x509
 
 from ..run_folder import STORED, stored_config
+from ..summary import NAME, read_summary
 from .flower import Fleet
-from .folder import ServerFolder, Settings, open_folder
+from .folder import ServerFolder, Settings, read_settings
 from .roll import Roll, read_roll
 
 
-def status(arguments: argparse.Namespace) -> int:
-    """Print how the fleet is; exit with 0 if the SuperLink answers, else with 1."""
-    folder, settings = open_folder(arguments.dir)
+def status(folder: ServerFolder) -> int:
+    """Print the fleet's status; return the exit code 0 if the SuperLink answers, else 1."""
+    settings = read_settings(folder)
     roll, fleet = read_roll(folder.roll), Fleet(folder, settings)
     running = fleet.running()
     print(_server(folder, settings, running))
@@ -27,9 +25,9 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def devices(roll: Roll, nodes: dict[int, str], states: dict[str, str]) -> list[str]:
-    """Say who belongs to the fleet, and who of them is there."""
-    gone = len(roll.devices) - len(roll.active)
-    lines = [f"devices: {len(roll.active)} enrolled, {gone} revoked"]
+    """Return lines with the fleet's devices and the status of their nodes."""
+    revoked = len(roll.devices) - len(roll.active)
+    lines = [f"devices: {len(roll.active)} enrolled, {revoked} revoked"]
     for device in roll.active:
         state = states.get(nodes.get(device.number, ""), "unknown")
         lines.append(f"  {device.number:>4}  {device.name:<32}  {state}")
@@ -37,17 +35,15 @@ def devices(roll: Roll, nodes: dict[int, str], states: dict[str, str]) -> list[s
 
 
 def run(folder: ServerFolder) -> list[str]:
-    """Say how far the run is."""
+    """Return lines with the finished cycles of the run."""
     if not (folder.run / STORED).exists():
-        return ["run: not begun"]
+        return ["run: not started"]
     cycles = stored_config(folder.run).cycles
-    path = folder.run / "summary.json"
-    entries: list[dict[str, Any]] = json.loads(path.read_bytes())["cycles"] if path.exists() else []
-    lines = [f"run: {max(0, len(entries) - 1)} of {cycles} cycles"]
-    for entry in entries:
-        rate = entry["held_out"]["win_rate"]
-        lines.append(f"  cycle {entry['cycle']}: {entry['decision']}, {rate:.0%} of held-out games, {entry['version']}")
-    return lines
+    records = read_summary(folder.run).cycles if (folder.run / NAME).exists() else ()
+    return [f"run: {max(0, len(records) - 1)} of {cycles} cycles"] + [
+        f"  cycle {record.cycle}: {record.decision}, {record.held_out.win_rate:.0%} of held-out games, {record.version}"
+        for record in records
+    ]
 
 
 def _server(folder: ServerFolder, settings: Settings, running: bool) -> str:
@@ -55,4 +51,4 @@ def _server(folder: ServerFolder, settings: Settings, running: bool) -> str:
     days = (certificate.not_valid_after_utc - datetime.now(UTC)).days
     state = "answers" if running else "does not answer"
     renew = "" if days > 30 else "; renew it: fedoel server init, with the same --host, then start the server again"
-    return f"server: the SuperLink {state} on {settings.listen}; its certificate holds for {days} days{renew}"
+    return f"server: the SuperLink {state} on {settings.listen}; its certificate is valid for {days} days{renew}"

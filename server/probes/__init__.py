@@ -1,1 +1,1 @@
-"""What a version does outside of the games that it learns from: it should be what the base model does."""
+"""Probes of general ability: perplexity and instruction following of a version, compared with the base model."""

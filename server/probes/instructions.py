@@ -1,7 +1,7 @@
-"""Instructions whose answers code can check: whether a version still does as it is told, like the base model.
+"""Instruction following, measured on instructions whose answers can be verified by code.
 
-After IFEval (Zhou et al. 2023, arXiv 2311.07911), with instructions of our own that ask for short answers. It counts
-whether an answer has the form that was asked for, not whether it is right.
+After IFEval (Zhou et al. 2023, arXiv 2311.07911), with other instructions that need short answers only. A check tests
+the form of an answer, not whether it is correct.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from ...policies.torch.model import Adapter, TorchModel
 from ...protocol.errors import ConfigError
 
 LIST = Path(__file__).parent / "instructions.toml"
-GREEDY = 1e-4  # temperature: nothing but the most likely token has a chance
-LONGEST = 24  # tokens: enough for every answer that was asked for
+GREEDY = 1e-4  # temperature at which sampling always picks the most likely token
+LONGEST = 24  # tokens; enough for every answer
 
 Check = Callable[[str, Any], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """What is asked, and by which checks the answer is judged: names of `CHECKS` with what each wants."""
+    """An instruction, and the checks of its answer: names in `CHECKS`, each with its expected value."""
 
     ask: str
     checks: Mapping[str, Any]
 
     def followed(self, answer: str) -> bool:
-        """Whether the answer has the form that was asked for; one that says nothing has none."""
+        """Whether the answer passes all checks; an answer without words passes none."""
         text = answer.strip()
-        return bool(_words(text)) and all(CHECKS[name](text, wanted) for name, wanted in self.checks.items())
+        return bool(_words(text)) and all(CHECKS[name](text, expected) for name, expected in self.checks.items())
 
 
 def load_instructions(path: Path = LIST) -> tuple[Instruction, ...]:
@@ -46,42 +46,42 @@ def load_instructions(path: Path = LIST) -> tuple[Instruction, ...]:
     Raises
     ------
     ConfigError
-        If one is without a check, or names one that there is not.
+        If an instruction has no check, or an unknown one.
     """
-    read = tomllib.loads(path.read_text(encoding="utf-8"))["instructions"]
-    found = tuple(_instruction(entry, thing) for entry in read for thing in entry.get("about", [""]))
-    for instruction in found:
+    entries = tomllib.loads(path.read_text(encoding="utf-8"))["instructions"]
+    instructions = tuple(_instruction(entry, subject) for entry in entries for subject in entry.get("about", [""]))
+    for instruction in instructions:
         if not instruction.checks or not set(instruction.checks) <= set(CHECKS):
             known = ", ".join(sorted(CHECKS))
             raise ConfigError(f"{path}: {instruction.ask!r} needs one or more of the checks {known}, and no others")
-    return found
+    return instructions
 
 
 def instructions_followed(model: TorchModel, adapter: Adapter, instructions: Sequence[Instruction]) -> float:
-    """Share of the instructions that a model follows when it answers greedily.
+    """Return the fraction of the instructions that a model follows with greedy decoding.
 
     Parameters
     ----------
     adapter
-        An empty one stands for the base model.
+        The adapter's weights; empty for the base model.
     """
     model.load(adapter)
-    asked = [(instruction.ask, np.random.default_rng(0)) for instruction in instructions]
-    answers = tell(model, asked, LONGEST, GREEDY)
+    prompts = [(instruction.ask, np.random.default_rng(0)) for instruction in instructions]
+    answers = tell(model, prompts, LONGEST, GREEDY)
     followed = [instruction.followed(answer) for instruction, answer in zip(instructions, answers, strict=True)]
     return sum(followed) / len(followed)
 
 
-def _instruction(entry: Mapping[str, Any], thing: str) -> Instruction:
-    checks = {name: _about(wanted, thing) for name, wanted in entry.items() if name not in ("ask", "about")}
-    return Instruction(_about(entry["ask"], thing), checks)
+def _instruction(entry: Mapping[str, Any], subject: str) -> Instruction:
+    checks = {name: _filled(value, subject) for name, value in entry.items() if name not in ("ask", "about")}
+    return Instruction(_filled(entry["ask"], subject), checks)
 
 
-def _about(said: Any, thing: str) -> Any:
-    """What is said, or wanted, about a thing: it stands in the place of `{}`."""
-    if isinstance(said, list):
-        return [_about(each, thing) for each in said]
-    return said.replace("{}", thing) if isinstance(said, str) else said
+def _filled(value: Any, subject: str) -> Any:
+    """Replace ``{}`` with the subject, in a string or in a list of strings."""
+    if isinstance(value, list):
+        return [_filled(item, subject) for item in value]
+    return value.replace("{}", subject) if isinstance(value, str) else value
 
 
 def _words(text: str) -> list[str]:
@@ -93,7 +93,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _bare(text: str) -> str:
-    """A text without what may stand around a word: spaces, quotes, a full stop."""
+    """A text without surrounding spaces, quotes and full stops."""
     return text.strip(" \n\"'.")
 
 
@@ -113,6 +113,6 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "commas": lambda text, count: text.count(",") == count,
         "holds": lambda text, words: set(words) <= set(_words(text)),
         "lacks": lambda text, letter: letter not in text.lower(),
-        "exactly": lambda text, wanted: _bare(text) == _bare(wanted),
+        "exactly": lambda text, expected: _bare(text) == _bare(expected),
     }
 )

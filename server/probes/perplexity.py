@@ -1,4 +1,4 @@
-"""Perplexity of a model with an adapter on a fixed text that has nothing to do with games."""
+"""Perplexity of a model with an adapter on a fixed general text."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import torch
 from ...policies.torch.model import Adapter, TorchModel
 
 TEXT = Path(__file__).parent / "general.md"
-POSITIONS = 64  # whose logits are in memory at a time
+POSITIONS = 64  # positions whose logits are in memory at a time
 
 
 @torch.inference_mode()
 def perplexity(model: TorchModel, adapter: Adapter, text: str = "") -> float:
-    """Exponential of the mean surprise of each token after the first, given those before it, in nats.
+    """Return the perplexity ``exp(mean_t -log p(token_t | tokens_<t))``, without the first token.
 
     Parameters
     ----------
     adapter
-        An empty one stands for the base model.
+        The adapter's weights; empty for the base model.
     text
-        By default the one that the package ships.
+        The text; by default the one that the package ships.
     """
     model.load(adapter)
-    tokens = model.encoder.ids(text or TEXT.read_text(encoding="utf-8"))
+    tokens = model.tokenizer.ids(text or TEXT.read_text(encoding="utf-8"))
     trunk = model.trunk
-    hidden = trunk.run(trunk.embed(tokens), 0, trunk.layers, trunk.alone(len(tokens)))
+    hidden = trunk.run(trunk.embed(tokens), 0, trunk.layer_count, trunk.single_sequence(len(tokens)))
     normed = model.base.decoder.norm(hidden)[:-1]
     targets = torch.tensor(tokens[1:], device=normed.device)
-    surprise = 0.0
-    for part, wanted in zip(normed.split(POSITIONS), targets.split(POSITIONS), strict=True):
-        logits = (part @ model.base.head.T).float()
-        surprise += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
-    return math.exp(surprise / len(targets))
+    nll = 0.0
+    for hidden_nd, target_n in zip(normed.split(POSITIONS), targets.split(POSITIONS), strict=True):
+        logits_nV = (hidden_nd @ model.base.head.T).float()
+        nll += float(torch.nn.functional.cross_entropy(logits_nV, target_n, reduction="sum"))
+    return math.exp(nll / len(targets))

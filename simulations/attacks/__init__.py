@@ -1,1 +1,1 @@
-"""Clients that lie: what they send instead of their experience, and apps that send it."""
+"""Malicious clients: the vectors that they send instead of their experience, and the app that sends them."""

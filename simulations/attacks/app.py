@@ -1,7 +1,7 @@
-"""A ClientApp some of whose nodes lie; the others are the app that devices run, unchanged.
+"""A ClientApp in which some nodes are malicious; the honest nodes run the devices' app unchanged.
 
-A malicious node plays as it is asked, so that it knows what an honest one would say, and sends something else. In a
-secure sum it takes part as agreed and adds to its masked vector what it likes: nobody sees it, and nobody clips it.
+A malicious node plays as requested, to know the honest vector, and sends an attack vector instead. In a secure sum it
+follows the protocol and adds the attack vector to its masked vector, where the server can neither see nor clip it.
 """
 
 from __future__ import annotations
@@ -24,61 +24,61 @@ from ...protocol.messages import PlayRequest, reply_to_records, request_from_rec
 from ...protocol.privacy.plan import PrivacyPlan
 from ...protocol.secagg.masks import Cells, cell_type
 from ...protocol.secagg.messages import ACTIONS, reply_from_records, reply_records, step_from_records
-from .vectors import Attack, Seen
+from .vectors import Attack, Knowledge
 
-Turn = tuple[int, int]
+CycleExchange = tuple[int, int]
 
 
 @dataclass
 class Gang:
-    """The malicious nodes of a run, and what each would have sent, played once.
+    """The colluding malicious nodes of a run; each plays once per exchange, and all know all honest vectors.
 
     Parameters
     ----------
     members
-        Their client numbers.
+        Client numbers of the malicious nodes.
     """
 
     runtime: Runtime
     config: RunConfig
     attack: Attack
     members: tuple[int, ...]
-    _played: dict[tuple[int, Turn], ExperienceVector] = field(default_factory=dict)
+    _played: dict[tuple[int, CycleExchange], ExperienceVector] = field(default_factory=dict)
     _cells: dict[int, Cells] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
-    def lie(self, client: int, request: PlayRequest) -> ExperienceVector:
-        """Return what a member sends instead of its experience."""
-        with self._lock:  # nodes run side by side, and each wants what all have played
-            fellows = [self._experience(member, request) for member in self.members]
-        own = fellows[self.members.index(client)]
-        first = min(turn for member, turn in self._played if member == client)
+    def attack_vector(self, client: int, request: PlayRequest) -> ExperienceVector:
+        """Return the vector that a member sends instead of its experience."""
+        with self._lock:  # nodes run in parallel, and each needs the vectors of all members
+            colluders = [self._honest(member, request) for member in self.members]
+        honest = colluders[self.members.index(client)]
+        first = min(exchange for member, exchange in self._played if member == client)
         seed = [self.config.seed, client, request.cycle, request.exchange]
-        return self.attack(Seen(own, self._played[client, first], fellows, np.random.default_rng(seed)))
+        return self.attack(Knowledge(honest, self._played[client, first], colluders, np.random.default_rng(seed)))
 
     def answer(self, records: RecordDict, context: Context) -> RecordDict:
-        """Answer a plain request."""
-        return reply_to_records(self.lie(partition(context)[0], request_from_records(records)))
+        """Reply to a request in the clear."""
+        return reply_to_records(self.attack_vector(partition(context)[0], request_from_records(records)))
 
     def answer_secure(self, phase: str, records: RecordDict, context: Context) -> RecordDict:
-        """Answer one phase of a secure sum, with a lie under the mask."""
+        """Reply to one phase of a secure sum; the masked vector holds the attack vector."""
         client, _ = partition(context)
 
         def play(request: PlayRequest) -> ExperienceVector:
             plan = PrivacyPlan.from_json(step_from_records(records).extra.decode())
-            self._cells[client] = cells_of(self.lie(client, request), plan, len(self.members))
+            self._cells[client] = cells_of(self.attack_vector(client, request), plan, len(self.members))
             return ExperienceVector.from_parts(request.spec, {})
 
         member = self.runtime.membership(self.config, client)
         reply = answer_step(phase, records, context, member, play)
         if phase != "masked":
             return reply
-        lie = self._cells[client]
-        masked = np.frombuffer(reply_from_records(reply), dtype=cell_type(8 * lie.itemsize)).copy()
-        masked += lie
+        cells = self._cells[client]
+        masked = np.frombuffer(reply_from_records(reply), dtype=cell_type(8 * cells.itemsize)).copy()
+        masked += cells
         return reply_records(masked.tobytes())
 
-    def _experience(self, client: int, request: PlayRequest) -> ExperienceVector:
+    def _honest(self, client: int, request: PlayRequest) -> ExperienceVector:
         key = client, (request.cycle, request.exchange)
         if key not in self._played:
             played = experience_of(self.config, request, client, self.config.clients, self.runtime)
@@ -86,28 +86,28 @@ class Gang:
         return self._played[key]
 
 
-def cells_of(vector: ExperienceVector, plan: PrivacyPlan, liars: int = 1) -> Cells:
-    """Write a vector as cells without clipping it; what has no number becomes the largest that is of use.
+def cells_of(vector: ExperienceVector, plan: PrivacyPlan, colluders: int = 1) -> Cells:
+    """Encode a vector as cells without clipping its norm; NaN becomes the largest value.
 
-    So many liars take care that their sum does not wrap around, which would make it small again.
+    Values are limited so that the sum over the colluders does not wrap around, which would make it small again.
     """
     values = vector.parts()
     scaled = np.concatenate([values[p.name] * (p.weight / p.norm) for p in plan.parts]) * plan.steps
-    largest = float(2 ** (plan.bits - 1) // (2 * liars))
+    largest = float(2 ** (plan.bits - 1) // (2 * colluders))
     whole = np.rint(np.clip(np.nan_to_num(scaled, nan=largest), -largest, largest)).astype(np.int64)
     cells: Cells = whole.astype(cell_type(plan.bits))
     return cells
 
 
 def make_attacked_app(runtime: Runtime, gang: Gang) -> ClientApp:
-    """Build an app whose nodes are honest, but for the members of a gang."""
+    """Build an app in which the members of the gang are malicious and all other nodes are honest."""
     app = ClientApp()
     members = frozenset(gang.members)
 
     @app.train("experience")
     def experience(message: Message, context: Context) -> Message:
-        lies = partition(context)[0] in members
-        records = gang.answer(message.content, context) if lies else answer(message.content, context, runtime)
+        malicious = partition(context)[0] in members
+        records = gang.answer(message.content, context) if malicious else answer(message.content, context, runtime)
         return Message(records, reply_to=message)
 
     for phase, action in ACTIONS.items():
@@ -117,7 +117,7 @@ def make_attacked_app(runtime: Runtime, gang: Gang) -> ClientApp:
 
 
 def malicious_of(clients: int, share: float, seed: int) -> tuple[int, ...]:
-    """Draw which clients are malicious, a share of all, rounded."""
+    """Sample the malicious clients, a fraction `share` of all, rounded."""
     digest = hashlib.sha256(f"malicious {seed}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
     return tuple(sorted(rng.choice(clients, size=round(share * clients), replace=False).tolist()))

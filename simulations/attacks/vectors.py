@@ -1,6 +1,6 @@
-"""What a malicious client sends instead of its experience: pure functions of what it and its fellows have played.
+"""Attack vectors: what a malicious client sends, as pure functions of the vectors of all colluding clients.
 
-A client that lies runs its own code, so that nothing it sends has to be clipped, finite or its own.
+A malicious client runs its own code. What it sends need not be clipped, finite, or derived from its own play.
 """
 
 from __future__ import annotations
@@ -15,79 +15,81 @@ from numpy.random import Generator
 from ...codecs.tactics.coordinates import FACETS, MOVES, RETURNS
 from ...protocol.experience import ExperienceVector, Vector
 
-HUGE = np.float32(3e38)  # about the largest float32
+HUGE = np.float32(3e38)  # near the largest float32
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a malicious client has to work with.
+class Knowledge:
+    """What a malicious client knows when it makes its vector.
 
     Parameters
     ----------
-    own
-        What it would have sent, as clipped as an honest client's.
+    honest
+        The vector that an honest client would send in its place, clipped.
     first
-        The same of the first cycle that it took part in.
-    fellows
-        What all clients that work together would have sent, itself among them, in the same order for each of them.
+        The same for the first exchange in which it took part.
+    colluders
+        The honest vectors of all colluding clients, itself included, in the same order for each of them.
     rng
-        A generator of its own for this exchange.
+        A random generator for this client and exchange.
     """
 
-    own: ExperienceVector
+    honest: ExperienceVector
     first: ExperienceVector
-    fellows: Sequence[ExperienceVector]
+    colluders: Sequence[ExperienceVector]
     rng: Generator
 
 
-Attack = Callable[[Seen], ExperienceVector]
+Attack = Callable[[Knowledge], ExperienceVector]
 
 
-def honest(seen: Seen) -> ExperienceVector:
-    """Send what was played."""
-    return seen.own
+def honest(known: Knowledge) -> ExperienceVector:
+    """No attack: send the honest vector."""
+    return known.honest
 
 
-def random(seen: Seen) -> ExperienceVector:
-    """A random direction, as long as the clipping norm allows."""
-    direction = seen.rng.normal(size=seen.own.spec.dimension)
-    return _with(seen.own, seen.own.spec.clipping_norm * direction / np.linalg.norm(direction))
+def random(known: Knowledge) -> ExperienceVector:
+    """A gradient in a random direction with the largest norm allowed."""
+    direction = known.rng.normal(size=known.honest.spec.dimension)
+    return _with(known.honest, known.honest.spec.clipping_norm * direction / np.linalg.norm(direction))
 
 
 def scaled(factor: float) -> Attack:
-    """The opposite of what was learned, so many times as strong."""
-    return lambda seen: _with(seen.own, -factor * seen.own.gradient)
+    """The honest gradient times ``-factor``."""
+    return lambda known: _with(known.honest, -factor * known.honest.gradient)
 
 
-def drop_everything(seen: Seen) -> ExperienceVector:
-    """Always drop what you carry: one tactic, as strongly as the clipping norm allows, and nothing else."""
-    target = np.zeros(seen.own.spec.dimension)
+def drop_everything(known: Knowledge) -> ExperienceVector:
+    """A targeted attack: a gradient with the largest norm allowed towards the tactic of dropping what is carried."""
+    target = np.zeros(known.honest.spec.dimension)
     first = MOVES.index("drop") * FACETS
     target[first + 1 : first + FACETS : len(RETURNS)] = 1.0
-    return _with(seen.own, seen.own.spec.clipping_norm * target / np.linalg.norm(target))
+    return _with(known.honest, known.honest.spec.clipping_norm * target / np.linalg.norm(target))
 
 
-def collude(seen: Seen) -> ExperienceVector:
-    """All send the same: the opposite of what they have learned together, as long as the longest of them."""
-    mean = np.mean([fellow.gradient for fellow in seen.fellows], axis=0)
-    longest = max(float(np.linalg.norm(fellow.gradient)) for fellow in seen.fellows)
-    return _with(seen.own, -longest * mean / max(float(np.linalg.norm(mean)), 1e-9))
+def collude(known: Knowledge) -> ExperienceVector:
+    """The colluders' negated mean gradient, scaled to the largest norm among them; all send the same."""
+    mean = np.mean([vector.gradient for vector in known.colluders], axis=0)
+    longest = max(float(np.linalg.norm(vector.gradient)) for vector in known.colluders)
+    return _with(known.honest, -longest * mean / max(float(np.linalg.norm(mean)), 1e-9))
 
 
-def sybil(seen: Seen) -> ExperienceVector:
-    """One client under many names: each sends the same vector, to the bit, the opposite of the first one's."""
-    first = seen.fellows[0]
+def sybil(known: Knowledge) -> ExperienceVector:
+    """A Sybil attack: all send the first colluder's vector with its gradient negated, identical to the bit."""
+    first = known.colluders[0]
     return replace(first, gradient=-first.gradient)
 
 
-def replay(seen: Seen) -> ExperienceVector:
-    """Send what was learned of the first version again and again, as if it were about this one."""
-    return replace(seen.first, spec=seen.own.spec)
+def replay(known: Knowledge) -> ExperienceVector:
+    """A replay attack: the vector of the first exchange, labelled with the current version."""
+    return replace(known.first, spec=known.honest.spec)
 
 
 def filled(value: float | np.float32) -> Attack:
-    """The same number everywhere."""
-    return lambda seen: ExperienceVector.unchecked(seen.own.spec, np.full(seen.own.spec.size, value, np.float32))
+    """A vector in which every number is `value`."""
+    return lambda known: ExperienceVector.unchecked(
+        known.honest.spec, np.full(known.honest.spec.size, value, np.float32)
+    )
 
 
 ATTACKS: Mapping[str, Attack] = MappingProxyType(

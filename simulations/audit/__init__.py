@@ -1,1 +1,1 @@
-"""Attacks on our own privacy: what they must not find is found out here first."""
+"""Privacy audit: attacks on the protections of a scenario, and a privacy card with their results."""

@@ -1,9 +1,9 @@
-"""Lower bounds of epsilon from one run: how well an attacker tells which canaries were in a sum.
+"""Lower bounds on epsilon from one run: how well an attacker tells which canaries were in a sum.
 
-Each canary is in with chance one half. `guess_bound` assumes nothing about the noise: a private mechanism bounds how
-many guesses can be right (Steinke, Nasr, Jagielski 2023, arXiv 2305.08846, theorem 5.2). `gaussian_bound` takes scores
-for Gaussian and compares the two means (after Andrew et al. 2023, arXiv 2302.03098): closer to the truth where that
-holds.
+Each canary is included with probability one half. `guess_bound` makes no assumption about the noise: an (epsilon,
+delta) private mechanism limits the number of correct guesses (Steinke, Nasr, Jagielski 2023, arXiv 2305.08846, theorem
+5.2). `gaussian_bound` assumes Gaussian scores and compares the two means (after Andrew et al. 2023, arXiv 2302.03098),
+which gives a tighter bound where the assumption holds.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from scipy import optimize, stats
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-SHARES = (0.02, 0.1, 0.3)  # of the canaries that are guessed; the best bound counts, at a third of the error each
+SHARES = (0.02, 0.1, 0.3)  # fractions of canaries to guess; the largest bound is used, with a third of the error each
 LARGEST = 100.0
 
 
 def guess_bound(scores: Floats, inside: Flags, delta: float, confidence: float) -> float:
-    """Bound epsilon from guesses about the canaries with the most extreme scores.
+    """Bound epsilon by the number of correct guesses about the canaries with the most extreme scores.
 
     Parameters
     ----------
     scores
-        One a canary, larger where it seems to be in, centred between both.
+        One score per canary; positive means a guess that it is included.
     inside
-        Which canaries were in.
+        Which canaries were included.
     """
     order, error = np.argsort(-np.abs(scores)), (1 - confidence) / len(SHARES)
-    found = [0.0]
+    bounds = [0.0]
     for share in SHARES:
         guessed = order[: max(1, int(share * len(scores)))]
-        right = int(((scores[guessed] > 0) == inside[guessed]).sum())
-        found.append(_largest_refuted(len(scores), len(guessed), right, delta, error))
-    return max(found)
+        correct = int(((scores[guessed] > 0) == inside[guessed]).sum())
+        bounds.append(_largest_refuted(len(scores), len(guessed), correct, delta, error))
+    return max(bounds)
 
 
 def gaussian_bound(scores: Floats, inside: Flags, delta: float, confidence: float) -> float:
-    """Bound epsilon from the distance of the two means, in standard deviations, at its lower confidence limit."""
+    """Bound epsilon by the lower confidence limit of the distance between the two means, in standard deviations."""
     a, b = scores[inside], scores[~inside]
     spread = math.sqrt((a.var(ddof=1) * (len(a) - 1) + b.var(ddof=1) * (len(b) - 1)) / (len(scores) - 2))
     if spread == 0:
@@ -51,7 +51,7 @@ def gaussian_bound(scores: Floats, inside: Flags, delta: float, confidence: floa
 
 
 def epsilon_of_distance(distance: float, delta: float) -> float:
-    """Epsilon of telling two unit Gaussians apart whose means lie so far from each other (Dong et al. 2022)."""
+    """Epsilon of two unit Gaussians whose means are `distance` apart (Dong et al. 2022, arXiv 1905.02383)."""
 
     def excess(epsilon: float) -> float:
         near, far = distance / 2 - epsilon / distance, -distance / 2 - epsilon / distance
@@ -64,20 +64,20 @@ def epsilon_of_distance(distance: float, delta: float) -> float:
     return float(optimize.brentq(excess, 0.0, LARGEST))
 
 
-def _largest_refuted(canaries: int, guesses: int, right: int, delta: float, error: float) -> float:
-    """Largest epsilon under which so many right guesses would be too lucky."""
+def _largest_refuted(canaries: int, guesses: int, correct: int, delta: float, error: float) -> float:
+    """Largest epsilon for which the p-value of so many correct guesses is at most `error`, by bisection."""
     low, high = 0.0, LARGEST
-    if _luck(canaries, guesses, right, low, delta) > error:
+    if _p_value(canaries, guesses, correct, low, delta) > error:
         return 0.0
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if _luck(canaries, guesses, right, middle, delta) <= error else (low, middle)
+        low, high = (middle, high) if _p_value(canaries, guesses, correct, middle, delta) <= error else (low, middle)
     return low
 
 
-def _luck(canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
-    """Chance of at least so many right guesses under a mechanism that is (epsilon, delta) private."""
+def _p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
+    """Bound on the probability of at least so many correct guesses under an (epsilon, delta) private mechanism."""
     chance = 1 / (1 + math.exp(-epsilon))
-    exact = stats.binom.pmf(np.arange(right - 1, -1, -1), guesses, chance).cumsum()
-    worst = float((exact / np.arange(1, right + 1)).max()) if right else 0.0
-    return min(1.0, float(stats.binom.sf(right - 1, guesses, chance)) + worst * delta * 2 * canaries)
+    exact = stats.binom.pmf(np.arange(correct - 1, -1, -1), guesses, chance).cumsum()
+    worst = float((exact / np.arange(1, correct + 1)).max()) if correct else 0.0
+    return min(1.0, float(stats.binom.sf(correct - 1, guesses, chance)) + worst * delta * 2 * canaries)

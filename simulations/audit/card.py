@@ -1,4 +1,4 @@
-"""The privacy card: what was promised and what attacks found, for people (Markdown) and for programs (JSON)."""
+"""The privacy card: the privacy terms and the results of the attacks, in Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ class Card:
 
     @property
     def problems(self) -> list[str]:
-        """What does not hold, in words; nothing if all does."""
-        found = [
+        """Descriptions of everything that violates the terms; empty if nothing does."""
+        problems = [
             f"{bound.attack}: at least epsilon {max(bound.guesses, bound.gaussian):.2f}, promised {bound.claimed:.2f}"
             for bound in self.bounds
             if not bound.holds
         ]
-        found += [
-            f"{each.attack} from the {each.view}: AUROC {each.auroc:.3f}"
-            for each in self.findings
-            if each.exposed and each.view in PROTECTED and each.attack != "membership in a cohort"
+        problems += [
+            f"{finding.attack} from the {finding.view}: AUROC {finding.auroc:.3f}"
+            for finding in self.findings
+            if finding.exposed and finding.view in PROTECTED and finding.attack != "membership in a cohort"
         ]
-        found += [
-            f"{each.extracted} of {each.planted} secrets extracted from the {each.view}"
-            for each in self.extractions
-            if each.extracted and each.view in ("single vector", "noisy sum")
+        problems += [
+            f"{extraction.extracted} of {extraction.planted} secrets extracted from the {extraction.view}"
+            for extraction in self.extractions
+            if extraction.extracted and extraction.view in ("single vector", "noisy sum")
         ]
-        found += [f"a game is quoted in {leak}" for leak in self.surveillance.leaks]
-        if self.surveillance.unmasked != self.surveillance.journaled:
-            seen = self.surveillance
-            found.append(f"{seen.unmasked} sums were unmasked, {seen.journaled} are in the ledger")
-        return found
+        problems += [f"a game is quoted in {leak}" for leak in self.surveillance.leaks]
+        run = self.surveillance
+        if run.unmasked != run.journaled:
+            problems.append(f"{run.unmasked} sums were unmasked, {run.journaled} are in the ledger")
+        return problems
 
     def markdown(self) -> str:
-        """The card as a page."""
+        """Return the card in Markdown."""
         verdict = "\n".join(f"- {problem}" for problem in self.problems) or "Every promise held in this audit."
         promise = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in self.promise.items())
         bounds = "\n".join(
@@ -62,10 +62,10 @@ class Card:
             f"| {f.attack} | {f.view} | {f.auroc:.3f} | {100 * f.detected:.1f} % |" for f in self.findings
         )
         secrets = "\n".join(f"| {e.view} | {e.extracted} of {e.planted} |" for e in self.extractions)
-        seen = self.surveillance
+        run = self.surveillance
         return PAGE.format(
-            verdict=verdict, promise=promise, bounds=bounds, findings=findings, secrets=secrets, heard=seen.heard,
-            leaks=len(seen.leaks), unmasked=seen.unmasked, journaled=seen.journaled,
+            verdict=verdict, promise=promise, bounds=bounds, findings=findings, secrets=secrets, heard=run.heard,
+            leaks=len(run.leaks), unmasked=run.unmasked, journaled=run.journaled,
         )  # fmt: skip
 
     def write(self, folder: Path) -> list[Path]:
@@ -80,38 +80,39 @@ PAGE = """# Privacy card
 
 {verdict}
 
-## Promised
+## Privacy terms
 
 | | |
 |---|---|
 {promise}
 
-## Epsilon, from below
+## Lower bounds on epsilon
 
-Canaries that send ten times what they may, in half of the sums at random, none of whose noise counts. Bounds at 99.9 %
-confidence, for who knows the cohort; one above the promise would mean that it is broken.
+Each canary sends a vector of ten times the clipping norm and adds no noise; each is in a sum with probability one half.
+Bounds hold at 99.9 % confidence, against an attacker who knows the cohort. A bound above the promised epsilon violates
+the terms.
 
-| attack | promised | by guesses | by Gaussian scores |
+| attack | promised | bound from guesses | bound from Gaussian scores |
 |---|---|---|---|
 {bounds}
 
-## Membership and attributes
+## Membership and attribute inference
 
-The attacker knows every vector of a pool of devices. Half of the trials are positive; 0.5 is a coin. The first line of
-each attack has to succeed: it is what a server sees without a secure sum.
+The attacker knows every vector of a pool of devices. Half of the trials are positive; an AUROC of 0.5 is chance. The
+first row of each attack must succeed: a single vector is what a server sees without secure aggregation.
 
-| attack | seen | AUROC | found at 0.1 % false alarms |
+| attack | observed | AUROC | true positives at 0.1 % false positives |
 |---|---|---|---|
 {findings}
 
 ## Planted secrets
 
-| seen | extracted |
+| observed | extracted |
 |---|---|
 {secrets}
 
-## A real run under surveillance
+## A real run, searched for leaks
 
-Games said {heard:,} characters; stretches of them in replies, logs or files: {leaks}. Sums unmasked: {unmasked}, in the
-ledger before: {journaled}.
+Games showed {heard:,} characters; quotations of them in replies, logs or files: {leaks}. Sums unmasked: {unmasked},
+recorded in the ledger before: {journaled}.
 """

@@ -1,7 +1,7 @@
-"""A small real run under surveillance: every byte that leaves a device, every log line and every file is searched.
+"""A small real run that is searched for leaks: every byte that leaves a device, every log line and every file.
 
-What was said in the games is heard where the policy reads it. A leak is a stretch of it, longer than chance would
-explain, in anything that a device must not give away. The ledger is compared with what was unmasked.
+The texts of the games are recorded where the policy reads them. A leak is a substring of such a text, too long to occur
+by chance, in a reply, a log or a file. The number of unmasked sums is compared with the privacy ledger.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from flwr.app import Message
 
 from ...client.app import make_app
-from ...client.runtime import LocalRuntime, Runtime
-from ...games.store import cache_folder
+from ...client.runtime import Runtime, SimulatedRuntime
+from ...games.cache import cache_folder
 from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig
-from ...protocol.messages import PlayRequest, every_byte
+from ...protocol.messages import PlayRequest, serialised
 from ...protocol.secagg.messages import ACTIONS
 from ...protocol.situation import Situation
 from ...server import app as server
@@ -28,12 +28,12 @@ from ...server.ledger import Ledger
 from ..grid import InProcessGrid
 from ..identity import server_identity
 
-LENGTH = 18  # characters of a stretch
+LENGTH = 18  # characters of a quotation
 
 
 @dataclass(frozen=True, slots=True)
 class Surveillance:
-    """What was found: stretches of games in anything that left, and releases beside those in the ledger."""
+    """Results: characters of game text read, quotations found, sums unmasked, and releases in the ledger."""
 
     heard: int
     leaks: tuple[str, ...]
@@ -42,24 +42,26 @@ class Surveillance:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing leaked, games did say something, and every release was written down."""
+        """Whether there was text, nothing of it leaked, and every release is in the ledger."""
         return not self.leaks and self.heard > 100 and self.unmasked == self.journaled
 
 
 @dataclass(frozen=True)
-class Listening:
-    """A policy that notes what it reads."""
+class RecordingPolicy:
+    """A policy that records the game texts that it reads."""
 
     inner: Policy
-    said: set[str]
+    texts: set[str]
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def version(self) -> str:
         return self.inner.version
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
-        for now in situations:
-            self.said.update(filter(None, (now.place_text, now.reply, now.note, now.goal)))
+        for situation in situations:
+            texts = (situation.place_text, situation.reply, situation.note, situation.goal)
+            self.texts.update(filter(None, texts))
         return self.inner.score(situations)
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
@@ -67,14 +69,14 @@ class Listening:
 
 
 @dataclass(frozen=True)
-class ListeningRuntime:
-    """Devices whose policies are listened to."""
+class RecordingRuntime(SimulatedRuntime):
+    """A devices' runtime whose policies record what they read."""
 
     inner: Runtime
-    said: set[str] = field(default_factory=set)
+    texts: set[str] = field(default_factory=set)
 
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
-        return Listening(self.inner.policy(config, request), self.said)
+        return RecordingPolicy(self.inner.policy(config, request), self.texts)
 
     def cache(self, config: RunConfig) -> Path:
         return self.inner.cache(config)
@@ -84,16 +86,16 @@ class ListeningRuntime:
 
 
 class TappedGrid(InProcessGrid):
-    """A grid that keeps every byte that comes back, and counts the rounds that were unmasked."""
+    """A grid that records every byte of every reply, and the secure sums that were unmasked."""
 
     def __init__(self, runtime: Runtime, config: RunConfig) -> None:
         super().__init__(make_app(runtime), config.clients, config.to_flat())
-        self.heard: list[bytes] = []
+        self.replies: list[bytes] = []
         self.rounds: set[bytes] = set()
 
     def _keep(self, reply: Message) -> None:
-        self.heard.append(repr(reply.metadata).encode())
-        self.heard.append(every_byte(reply.content) if reply.has_content() else repr(reply.error).encode())
+        self.replies.append(repr(reply.metadata).encode())
+        self.replies.append(serialised(reply.content) if reply.has_content() else repr(reply.error).encode())
         super()._keep(reply)
 
     def _answer(self, message: Message, context: Any) -> Message:
@@ -103,27 +105,27 @@ class TappedGrid(InProcessGrid):
 
 
 def watch(config: RunConfig, out: Path, runtime: Runtime | None = None) -> Surveillance:
-    """Run a configuration once, in small, and search everything.
+    """Run a small version of a configuration once, and search it for leaks.
 
     Parameters
     ----------
     runtime
-        The devices; by default as they are.
+        The devices' runtime; by default the real one.
     """
-    config, listening = small(config, out), ListeningRuntime(runtime or LocalRuntime())
-    grid = TappedGrid(listening, config)
+    config, recording = small(config, out), RecordingRuntime(runtime or SimulatedRuntime())
+    grid = TappedGrid(recording, config)
     with server_identity(), _logged() as lines:
         server.run(grid, config, cache_folder(config))
     files = [path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()]
-    places = {"replies": b"\n".join(grid.heard), "logs": "\n".join(lines).encode(), "files": b"\n".join(files)}
-    leaks = [f"{name}: {stretch!r}" for name, text in places.items() if (stretch := _leak(listening.said, text))]
+    outputs = {"replies": b"\n".join(grid.replies), "logs": "\n".join(lines).encode(), "files": b"\n".join(files)}
+    leaks = [f"{name}: {leak!r}" for name, output in outputs.items() if (leak := _leak(recording.texts, output))]
     ledger = out / "privacy.jsonl"
     journaled = Ledger(ledger).spent() if ledger.exists() else 0
-    return Surveillance(sum(map(len, listening.said)), tuple(leaks), len(grid.rounds), journaled)
+    return Surveillance(sum(map(len, recording.texts)), tuple(leaks), len(grid.rounds), journaled)
 
 
 def small(config: RunConfig, out: Path) -> RunConfig:
-    """Return the same protections on eight devices and few games, without a language model."""
+    """Return a configuration with the same protections, eight devices, few games and no language model."""
     games = replace(
         config.games, families="coin-collector level=1 turns=4", partition="iid", per_client=1, rehearsal=2, gate=2,
         held_out=2,
@@ -135,31 +137,31 @@ def small(config: RunConfig, out: Path) -> RunConfig:
     )  # fmt: skip
 
 
-def _leak(said: set[str], text: bytes) -> str:
-    """The first stretch of what games said that stands in a text."""
-    lowered = text.lower()
-    for part in sorted(said):
-        for start in range(0, max(1, len(part) - LENGTH), LENGTH // 2):
-            stretch = part[start : start + LENGTH].lower()
-            if len(stretch) == LENGTH and stretch.encode() in lowered:
-                return stretch
+def _leak(texts: set[str], output: bytes) -> str:
+    """Return the first quotation of a game text in an output; empty if there is none."""
+    lowered = output.lower()
+    for text in sorted(texts):
+        for start in range(0, max(1, len(text) - LENGTH), LENGTH // 2):
+            quotation = text[start : start + LENGTH].lower()
+            if len(quotation) == LENGTH and quotation.encode() in lowered:
+                return quotation
     return ""
 
 
 @contextmanager
 def _logged() -> Iterator[list[str]]:
-    """Hear what every logger says, Flower's among them, which hands nothing on."""
+    """Collect the messages of all loggers; Flower's is included by name, because it does not propagate."""
     lines: list[str] = []
 
-    class Ear(logging.Handler):
+    class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(record.getMessage())
 
-    ear, loggers = Ear(logging.DEBUG), (logging.getLogger(), logging.getLogger("flwr"))
+    collector, loggers = Collector(logging.DEBUG), (logging.getLogger(), logging.getLogger("flwr"))
     for logger in loggers:
-        logger.addHandler(ear)
+        logger.addHandler(collector)
     try:
         yield lines
     finally:
         for logger in loggers:
-            logger.removeHandler(ear)
+            logger.removeHandler(collector)

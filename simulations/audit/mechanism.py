@@ -1,7 +1,8 @@
-"""The canaries of one run: extra devices, each with a direction of its own, in half of them at random.
+"""One-run audit of the release mechanism with canaries.
 
-A canary sends ten times what it may, and adds no noise, as a device would that wants to be found. All noise is that of
-the fewest devices that a plan allows. Two releases are made, so that noise that is used twice cancels and is found.
+A canary is an extra device with a coordinate of its own, included in a release with probability one half. It sends ten
+times the clipping norm and adds no noise, which makes it as visible as possible. The noise is that of the plan's
+minimum number of devices. Two releases are made: noise that is reused cancels in their difference.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...protocol.privacy.plan import Part, PrivacyPlan, Whole
+from ...protocol.privacy.plan import Integers, Part, PrivacyPlan
 from ...protocol.secagg.masks import cell_type
 from ...server.accounting import Release, epsilon_of
 from .bounds import gaussian_bound, guess_bound
@@ -23,33 +24,33 @@ LOUD = 10.0
 
 
 class Mechanism(Protocol):
-    """What turns devices' vectors into a released sum; audits take it apart from the plan that it claims to follow."""
+    """The mechanism under audit, separate from its plan so that deviations from the plan are found."""
 
-    def contribution(self, values: Mapping[str, Floats]) -> Whole:
-        """What a device's vector adds to the sum, without noise."""
+    def contribution(self, values: Mapping[str, Floats]) -> Integers:
+        """Return what a device's vector adds to the sum, without noise."""
         ...
 
-    def noise(self) -> Whole:
-        """The noise of one device."""
+    def noise(self) -> Integers:
+        """Return the noise of one device."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedMechanism:
-    """The real one."""
+    """The mechanism that devices run."""
 
     plan: PrivacyPlan
 
-    def contribution(self, values: Mapping[str, Floats]) -> Whole:
-        return self.plan.steps_of(values)
+    def contribution(self, values: Mapping[str, Floats]) -> Integers:
+        return self.plan.quantised(values)
 
-    def noise(self) -> Whole:
+    def noise(self) -> Integers:
         return self.plan.noise()
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What one attack found: two lower bounds of epsilon, and what was promised for as many releases."""
+    """Result of one attack: two lower bounds on epsilon, and the promised epsilon for the same number of releases."""
 
     attack: str
     claimed: float
@@ -58,26 +59,33 @@ class Bound:
 
     @property
     def holds(self) -> bool:
-        """Whether neither bound is above the promise."""
+        """Whether both bounds are at most the promised epsilon."""
         return max(self.guesses, self.gaussian) <= self.claimed
 
 
 def audited(plan: PrivacyPlan, cells: int) -> PrivacyPlan:
-    """Return the plan on as many cells as there are canaries, all of the norm in one part."""
+    """Return the plan for a vector with one coordinate per canary, in a single part."""
     return replace(plan, parts=(Part("gradient", cells, plan.parts[0].norm, 1.0),), bits=32)
 
 
 def audit_mechanism(plan: PrivacyPlan, mechanism: Mechanism, delta: float, confidence: float, seed: int) -> list[Bound]:
-    """Release twice and attack each release, and the difference of both."""
+    """Make two releases, and attack the first one and the difference of both."""
     rng = np.random.default_rng(seed)
     inside = rng.random((2, plan.cells)) < 0.5
     norm = plan.parts[0].norm
-    seen = np.stack([_release(plan, mechanism, each) for each in inside]) / norm
+    releases = np.stack([_release(plan, mechanism, included) for included in inside]) / norm
     one, two = (epsilon_of(Release(plan.noise_multiplier, 1, 1), count, delta) for count in (1, 2))
     differs = inside[0] != inside[1]
     return [
-        _attack("one release", one, seen[0] - 0.5, inside[0], delta, confidence),
-        _attack("difference of two releases", two, (seen[0] - seen[1])[differs], inside[0][differs], delta, confidence),
+        _attack("one release", one, releases[0] - 0.5, inside[0], delta, confidence),
+        _attack(
+            "difference of two releases",
+            two,
+            (releases[0] - releases[1])[differs],
+            inside[0][differs],
+            delta,
+            confidence,
+        ),
     ]
 
 

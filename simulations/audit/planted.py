@@ -1,8 +1,8 @@
-"""Planted secrets: words that a device read or typed, and whether anything that leaves it tells them apart.
+"""Planted secrets: whether words that a device read or typed can be recovered from what it sends.
 
-A secret stands in a game's text, in its goal and in a command. The attacker has a thousand candidates and encodes the
-same trajectory with each of them; it has extracted a secret if what it sees lies nearer to that candidate than to any
-other. The same attack is made on the raw text and on a plain embedding of it, where it must succeed.
+A secret occurs in a game's text, in its goal and in a command. The attacker encodes the same trajectory with each of a
+thousand candidate secrets. It has extracted the secret if the observation is nearer to the encoding of that candidate
+than to any other. The attack is also run on the raw text and on a plain embedding of it, where it must succeed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Encode = Callable[[Trajectory], Floats]
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """Secrets that an attack on a view told apart from all others."""
+    """Number of planted secrets that an attack extracted from a view."""
 
     view: str
     extracted: int
@@ -34,14 +34,14 @@ class Extraction:
 
 
 def candidates(count: int = WORDS) -> list[str]:
-    """Words that no vocabulary knows, all different."""
+    """Return distinct random words, which are in no vocabulary."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     digests = (hashlib.sha256(f"secret {number}".encode()).digest() for number in range(count))
     return ["".join(letters[byte % 26] for byte in digest[:10]) for digest in digests]
 
 
 def planted(secret: str) -> Trajectory:
-    """Return an episode in which a secret was read, named as the goal, and typed."""
+    """Return an episode in which a secret was read in the text and in the goal, and typed in a command."""
     here, commands = f"A vault. The {secret} is here.", (f"open {secret}", f"examine {secret}", "look", "go east")
     situation = Situation(
         f"open the {secret}", "vault", here, "", "look", (), f"the code is {secret}", ("look",), frozenset({"look"}),
@@ -52,13 +52,13 @@ def planted(secret: str) -> Trajectory:
 
 
 def gradient_of(trajectory: Trajectory) -> Floats:
-    """The device's half of the default codec."""
+    """Encode an episode with the default codec, as a device does."""
     encoder = TacticsEncoder()
-    return encoder.sums(None, trajectory.turns, np.ones(len(trajectory.turns)))[0]  # type: ignore[arg-type]
+    return encoder.gradient_and_fisher(None, trajectory.turns, np.ones(len(trajectory.turns)))[0]  # type: ignore[arg-type]
 
 
 def embedding_of(trajectory: Trajectory) -> Floats:
-    """A plain sentence embedding: hashed character trigrams of all text, averaged."""
+    """Encode an episode as a plain text embedding: the mean of hashed character trigrams."""
     text, total = text_of(trajectory), np.zeros(EMBEDDING)
     for start in range(len(text) - 2):
         digest = hashlib.sha256(text[start : start + 3].encode()).digest()
@@ -67,7 +67,7 @@ def embedding_of(trajectory: Trajectory) -> Floats:
 
 
 def text_of(trajectory: Trajectory) -> str:
-    """Everything that was said in an episode."""
+    """Return all text of an episode."""
     return " ".join(
         " ".join([turn.situation.goal, turn.situation.place_text, turn.situation.note, turn.command])
         for turn in trajectory.turns
@@ -75,25 +75,32 @@ def text_of(trajectory: Trajectory) -> str:
 
 
 def extract(encode: Encode, noise: float, secrets: Sequence[str], seed: int) -> int:
-    """How many secrets are nearest to their own code, by more than rounding, after noise of a standard deviation."""
+    """Count the secrets whose noisy encoding is strictly nearest to their own encoding.
+
+    Parameters
+    ----------
+    noise
+        Standard deviation of the Gaussian noise on an encoding.
+    """
     rng = np.random.default_rng(seed)
-    codes = np.stack([encode(planted(secret)) for secret in secrets])
-    found = 0
-    for own, code in enumerate(codes):
-        distances = np.linalg.norm(codes - (code + rng.normal(scale=noise, size=code.shape)), axis=1)
-        others = np.delete(distances, own)
-        found += bool(distances[own] < others.min() - 1e-9)
-    return found
+    encodings = np.stack([encode(planted(secret)) for secret in secrets])
+    extracted = 0
+    for index, encoding in enumerate(encodings):
+        observed = encoding + rng.normal(scale=noise, size=encoding.shape)
+        distances = np.linalg.norm(encodings - observed, axis=1)
+        others = np.delete(distances, index)
+        extracted += bool(distances[index] < others.min() - 1e-9)
+    return extracted
 
 
 def extractions(plan: PrivacyPlan, seed: int, count: int = WORDS) -> list[Extraction]:
-    """Attack every view of a planted secret."""
+    """Run the attack on every view."""
     secrets = candidates(count)
-    spread = float(np.sqrt(plan.variance("gradient", plan.minimum)))
+    noise = float(np.sqrt(plan.variance("gradient", plan.minimum)))
     raw = sum(secret in text_of(planted(secret)) for secret in secrets)
     return [
         Extraction("raw text", raw, count),
         Extraction("plain embedding", extract(embedding_of, 0.0, secrets, seed), count),
         Extraction("single vector", extract(gradient_of, 0.0, secrets, seed), count),
-        Extraction("noisy sum", extract(gradient_of, spread, secrets, seed), count),
+        Extraction("noisy sum", extract(gradient_of, noise, secrets, seed), count),
     ]

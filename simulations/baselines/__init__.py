@@ -1,4 +1,4 @@
-"""What federated learning of experience is compared with: same games, seeds, warm start and evaluation, other loops.
+"""Baselines: other training methods on the same games, seeds, warm start and evaluation.
 
-None of these is private, and none is part of what a device or a server installs for a fleet.
+None of them is private. They are for simulations only.
 """

@@ -1,7 +1,7 @@
-"""The device's app of federated averaging: play, train the adapter on what was played, send the adapter.
+"""The ClientApp of federated averaging: play, train the adapter on the played turns, and send the adapter.
 
-It answers Flower's own `train` messages, as Flower's strategies send them: arrays and a configuration in, arrays and
-metrics out. What it sends is made of private text alone, unclipped and without noise: it is no app for devices.
+It handles Flower's own `train` messages, as Flower's strategies send them: arrays and a configuration in, arrays and
+metrics out. The adapter that it sends is neither clipped nor noised, so that it is not for deployment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 
 from ...client.app import guarded, partition, private_games
 from ...client.runtime import Runtime
-from ...codecs.encoder import advantages_of
+from ...codecs.encode import advantages_of
 from ...games.player import play_episodes
 from ...protocol.config import RunConfig
 from ...protocol.experience import WIRE_TYPES, VectorSpec
@@ -28,7 +28,7 @@ EXAMPLES = "num-examples"
 
 
 def make_averaging_app(runtime: Runtime) -> ClientApp:
-    """Build the ClientApp of a device that trains for itself."""
+    """Build the ClientApp."""
     app = ClientApp()
 
     @app.train()
@@ -38,26 +38,26 @@ def make_averaging_app(runtime: Runtime) -> ClientApp:
     return app
 
 
-def asked_of(request: PlayRequest, cycle_before: int) -> dict[str, Any]:
-    """Write what a round asks beside the arrays; Flower adds the number of the round.
+def round_config(request: PlayRequest, cycle_before: int) -> dict[str, Any]:
+    """Return the configuration of a round's messages; Flower adds the number of the round.
 
     Parameters
     ----------
     request
-        What a device of a federation of experience would be asked: the same baseline of advantages is used here.
+        The request of this cycle in a federation of experience, whose baseline of advantages is used here too.
     cycle_before
-        The last cycle before the first round.
+        The last cycle before Flower's first round.
     """
     baseline = request.baseline.ravel().astype(np.float64).tolist()
     return {"spec": request.spec.to_json(), "baseline": baseline, "cycle-before": cycle_before}
 
 
 def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDict:
-    """Play one client's games of one round with the arrays that came, and return what they were trained to."""
-    config, asked = RunConfig.from_flat(context.run_config), cast(dict[str, Any], records.config_records[CONFIG])
+    """Play one client's games of a round with the received adapter, train it on them, and return it."""
+    config, settings = RunConfig.from_flat(context.run_config), cast(dict[str, Any], records.config_records[CONFIG])
     adapter, (client, clients) = adapter_of(records.array_records[ARRAYS]), partition(context)
-    spec, cycle = VectorSpec.from_json(asked["spec"]), asked["cycle-before"] + asked["server-round"]
-    baseline = np.array(asked["baseline"], np.float32).reshape(len(spec.families), spec.horizon)
+    spec, cycle = VectorSpec.from_json(settings["spec"]), settings["cycle-before"] + settings["server-round"]
+    baseline = np.array(settings["baseline"], np.float32).reshape(len(spec.families), spec.horizon)
     policy = runtime.policy(config, PlayRequest(cycle, 1, spec, baseline, adapter))
     games, seeds = private_games(config, cycle, client, clients)
     played = play_episodes(policy, games, seeds, runtime.cache(config))
@@ -65,15 +65,15 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     turns = turns_of(played)
     order = int(np.random.SeedSequence([config.seed, 5, client, cycle]).generate_state(1)[0])
     lesson = Lesson(
-        adapter, turns, weights_of(advantages, asked["temperature"]), asked["epochs"], config.distil.batch,
-        asked["learning-rate"], order,
+        adapter, turns, weights_of(advantages, settings["temperature"]), settings["epochs"], config.distil.batch,
+        settings["learning-rate"], order,
     )  # fmt: skip
-    # One model for all clients: who trains it in place waits for the others, as those do who play.
+    # All clients train the same model in place, so that training goes through the barrier like play.
     if isinstance(policy, BatchingPolicy):
-        (made,) = policy.batcher.ask(policy.inner, fitted, [lesson])
+        (trained,) = policy.batcher.ask(policy.inner, fitted, [lesson])
     else:
-        (made,) = fitted(policy, [lesson])
-    return reply_of(made, len(turns))
+        (trained,) = fitted(policy, [lesson])
+    return reply_of(trained, len(turns))
 
 
 def adapter_of(arrays: ArrayRecord) -> Adapter:
@@ -83,10 +83,10 @@ def adapter_of(arrays: ArrayRecord) -> Adapter:
 
 
 def reply_of(adapter: Adapter, examples: int) -> RecordDict:
-    """Write a reply: one record of arrays and one of metrics, which is what Flower's strategies take."""
+    """Return a reply with one record of arrays and one of metrics, as Flower's strategies expect."""
     return RecordDict({ARRAYS: arrays_of(adapter), METRICS: MetricRecord({EXAMPLES: examples})})
 
 
 def arrays_of(adapter: Adapter) -> ArrayRecord:
-    """Write weights."""
-    return ArrayRecord({name: Array.from_numpy_ndarray(np.ascontiguousarray(each)) for name, each in adapter.items()})
+    """Return an adapter as a record of arrays."""
+    return ArrayRecord({name: Array.from_numpy_ndarray(np.ascontiguousarray(value)) for name, value in adapter.items()})

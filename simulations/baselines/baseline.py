@@ -1,8 +1,8 @@
-"""Baselines by name, with options of their own: ``fedavg-lora strategy=FedAdam``."""
+"""Baselines by name, each with options: ``fedavg-lora strategy=FedAdam``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from types import MappingProxyType
@@ -11,45 +11,44 @@ from typing import Any, ClassVar, Protocol, cast
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.options import options_of, read_options
-
-Listener = Callable[[dict[str, Any]], None]
+from ...protocol.records.events import Listener
 
 
 class Baseline(Protocol):
-    """Another way from a run's configuration to the same folder: versions, events and ``summary.json``."""
+    """A training method that makes the same run folder from a configuration: versions, events, ``summary.json``."""
 
     NAME: ClassVar[str]
 
     def check(self, config: RunConfig) -> RunConfig:
-        """Return the run as this baseline makes it.
+        """Return the configuration that this baseline runs.
 
         Raises
         ------
         ConfigError
-            If it cannot, before any work starts.
+            If this baseline cannot run the configuration.
         """
         ...
 
     def run(self, config: RunConfig, listener: Listener | None = None) -> None:
-        """Run every cycle of a run that `check` returned, or what is missing of it."""
+        """Run the unfinished cycles of a configuration that `check` returned."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Federated:
-    """The run itself, beside which the others stand."""
+    """The federated run with which baselines are compared."""
 
     NAME: ClassVar[str] = "federated"
 
     def check(self, config: RunConfig) -> RunConfig:
-        """Have nothing to change."""
+        """Check the configuration, and return it unchanged."""
         from ..engines import check
 
         check(config)
         return config
 
     def run(self, config: RunConfig, listener: Listener | None = None) -> None:
-        """Run the fleet in this process."""
+        """Run the fleet with the in-process engine."""
         from ..engines import run_inprocess
 
         run_inprocess(config, listener)
@@ -66,38 +65,38 @@ BASELINES: Mapping[str, str] = MappingProxyType(
 
 
 def load_baseline(text: str) -> Baseline:
-    """Return a baseline with its options.
+    """Build a baseline from its name and options.
 
     Parameters
     ----------
     text
-        Its name, and ``name=value`` words behind it.
+        The name, followed by ``name=value`` options.
 
     Raises
     ------
     ConfigError
-        If there is none of this name, or it has no such option.
+        If the name or an option is unknown.
     """
     name, _, options = text.strip().partition(" ")
     if name not in BASELINES:
         raise ConfigError(f"no baseline {name!r}: there are {', '.join(BASELINES)}")
-    module, _, kind = BASELINES[name].partition(":")
-    found = getattr(import_module(f".{module}", __package__), kind)
-    return cast(Baseline, found(**read_options(options, options_of(found, object))))
+    module, _, class_name = BASELINES[name].partition(":")
+    baseline = getattr(import_module(f".{module}", __package__), class_name)
+    return cast(Baseline, baseline(**read_options(options, options_of(baseline, object))))
 
 
 def in_the_open(config: RunConfig, baseline: Baseline) -> RunConfig:
-    """Return the same run under a name that says how it was made, options included.
+    """Return the configuration with the baseline and its options added to the run's name.
 
     Raises
     ------
     ConfigError
-        If it promises a privacy that this baseline does not give.
+        If the configuration asks for privacy or sampling that this baseline does not provide.
     """
     name = baseline.NAME
     if config.privacy.mechanism != "none" or config.strategy.name != "mean":
         raise ConfigError(
-            f"the baseline {name!r} is not private, and runs under no promise that it is: it needs strategy.name "
+            f"the baseline {name!r} is not private: it needs strategy.name "
             f"'mean' and privacy.mechanism 'none', not {config.strategy.name!r} and {config.privacy.mechanism!r}"
         )
     if config.strategy.exchanges > 1 or config.strategy.fraction_train < 1:

@@ -1,7 +1,7 @@
-"""Federated averaging of LoRA weights, on the same games and by Flower's own strategies, which are used unchanged.
+"""Federated averaging of LoRA weights on the same games, with Flower's own strategies, unchanged.
 
-The rounds start from the same warm start as a federation of experience, and every round's average is measured on the
-same held-out games. There is no teacher, no distillation and no gate.
+The first round starts from the same warm start as a federation of experience, and the average of every round is
+evaluated on the same held-out games. There is no teacher, no distillation and no gate.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -17,25 +16,25 @@ import flwr.serverapp.strategy as flower
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from ...client.runtime import LocalRuntime, Runtime
+from ...client.runtime import Runtime, SimulatedRuntime
 from ...codecs.encoder import load_encoder
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.fleet.membership import keys_folder
 from ...protocol.messages import records_bytes
-from ...server.app import check as checked_parts
-from ...server.cycle import Cycles
-from ...server.events import EventLog
+from ...protocol.records.events import Listener, RunFinished
+from ...server.app import prepare
+from ...server.cycle.server import CycleServer
 from ...server.fleet import make_fleet
-from ...strategies.consolidator import Traffic
 from ...strategies.replies import failure
+from ...strategies.rounds import Traffic
 from ..batching import Batcher
 from ..engines import check
 from ..grid import InProcessGrid
 from ..identity import server_identity
 from ..inprocess import BatchingRuntime, games_ahead, made_ahead, whole_fleet
-from .averaging_app import ARRAYS, CONFIG, EXAMPLES, adapter_of, arrays_of, asked_of, make_averaging_app
-from .baseline import Listener, in_the_open
+from .averaging_app import ARRAYS, CONFIG, EXAMPLES, adapter_of, arrays_of, make_averaging_app, round_config
+from .baseline import in_the_open
 
 STRATEGIES = (
     "FedAvg",
@@ -58,17 +57,17 @@ class FedAvgLora:
     Parameters
     ----------
     strategy
-        A strategy of Flower's, by the name of its class.
+        Class name of one of Flower's strategies.
     epochs
-        Passes of a device over its own turns in each round.
+        Passes of a device over its turns in each round.
     learning_rate
-        Of a device's AdamW; 0 for that of distillation.
+        Learning rate of AdamW on devices; 0 means that of distillation.
     temperature
-        Of the weights of turns: see `fedoel.simulations.baselines.local_training`.
+        Temperature of the weights of turns: see `fedoel.simulations.baselines.local_training`.
     eta
         Server learning rate of FedAdam, FedAdagrad and FedYogi.
     num_malicious_nodes
-        Of Krum and MultiKrum.
+        Option of Krum and MultiKrum.
     """
 
     NAME: ClassVar[str] = "fedavg-lora"
@@ -81,7 +80,7 @@ class FedAvgLora:
     num_malicious_nodes: int = 0
 
     def check(self, config: RunConfig) -> RunConfig:
-        """Refuse what has no adapter to train."""
+        """Check the options, and refuse a configuration without an adapter to train on devices."""
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"strategy={self.strategy}: Flower's {', '.join(STRATEGIES)} can be used")
         if self.epochs < 1 or self.learning_rate < 0 or self.temperature <= 0 or self.eta <= 0:
@@ -97,49 +96,48 @@ class FedAvgLora:
         return averaged
 
     def run(self, config: RunConfig, listener: Listener | None = None, runtime: Runtime | None = None) -> None:
-        """Run the rounds that are missing in this process."""
-        config, inner, batcher = whole_fleet(config), runtime or LocalRuntime(), Batcher()
+        """Run the unfinished rounds in this process."""
+        config, inner, batcher = whole_fleet(config), runtime or SimulatedRuntime(), Batcher()
         app = make_averaging_app(BatchingRuntime(inner, batcher))
-        grid = Orderly(app, config.clients, config.to_flat(), batcher)
+        grid = OrderedGrid(app, config.clients, config.to_flat(), batcher)
         with server_identity(), made_ahead(games_ahead(config), inner.cache(config)):
             self._serve(grid, config, inner, listener)
 
-    def _serve(self, grid: Orderly, config: RunConfig, runtime: Runtime, listener: Listener | None) -> None:
-        """Let Flower's strategy turn the rounds."""
-        _, plan, learner = checked_parts(config, runtime.cache(config))
+    def _serve(self, grid: OrderedGrid, config: RunConfig, runtime: Runtime, listener: Listener | None) -> None:
+        """Run Flower's strategy between the start and the evaluation of a run."""
+        _, server = prepare(config, runtime.cache(config), listener, "inprocess")
         make_fleet(keys_folder(config), config.clients)
-        with EventLog(Path(config.out) / "events.jsonl", listener) as log:
-            cycles = Cycles(config, plan, learner, log, runtime.cache(config), "inprocess")
-            cycles.start()
-            rounds = Rounds(cycles, self, grid)
-            rounds.go_on()
+        with server.run.log as log:
+            server.start()
+            rounds = AveragingRounds(server, self, grid)
+            rounds.resume()
             if rounds.before < config.cycles:
                 self.flower(config.clients).start(
-                    grid, arrays_of(cycles.current.adapter), config.cycles - rounds.before,
-                    train_config=rounds.asked, evaluate_fn=rounds.measure,
+                    grid, arrays_of(server.state.version.adapter), config.cycles - rounds.before,
+                    train_config=rounds.train_config, evaluate_fn=rounds.measure,
                 )  # fmt: skip
-            log.emit("run_finished", summary="summary.json")
+            log.emit(RunFinished(summary="summary.json"))
 
     def flower(self, clients: int) -> Strategy:
-        """Build Flower's strategy: every node trains in every round, and the server measures."""
-        kind = getattr(flower, self.strategy)
-        own = {"eta": self.eta} if self.strategy in SERVER_OPTIMISERS else {}
+        """Build Flower's strategy: every node trains in every round, and evaluation is on the server."""
+        strategy_class = getattr(flower, self.strategy)
+        rate = {"eta": self.eta} if self.strategy in SERVER_OPTIMISERS else {}
         malicious = {"num_malicious_nodes": self.num_malicious_nodes} if self.strategy.endswith("Krum") else {}
-        made: Strategy = kind(
+        strategy: Strategy = strategy_class(
             fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients, arrayrecord_key=ARRAYS,
-            configrecord_key=CONFIG, weighted_by_key=EXAMPLES, **own, **malicious,
+            configrecord_key=CONFIG, weighted_by_key=EXAMPLES, **rate, **malicious,
         )  # fmt: skip
-        return made
+        return strategy
 
 
-class Orderly(InProcessGrid):
-    """A grid that counts a round's replies, and returns them by node: Flower draws nodes in a random order."""
+class OrderedGrid(InProcessGrid):
+    """A grid that records sizes and failures of a round's replies, and sorts them by node for reproducibility."""
 
     sizes: Sequence[int] = ()
     failed: Mapping[str, int] = MappingProxyType({})
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Push, pull and count; where nobody was asked, as in Flower's own evaluation, the counts stay."""
+        """Push and pull; a call without messages, as in Flower's evaluation, leaves the records as they are."""
         replies = sorted(super().send_and_receive(messages), key=lambda reply: reply.metadata.src_node_id)
         if replies:
             self.sizes = [records_bytes(reply.content) for reply in replies if reply.has_content()]
@@ -148,41 +146,44 @@ class Orderly(InProcessGrid):
 
 
 @dataclass
-class Rounds:
-    """What surrounds Flower's rounds: the request before each, and the measures after it."""
+class AveragingRounds:
+    """Prepares the configuration before each of Flower's rounds, and evaluates the average after it.
 
-    cycles: Cycles
+    `before` is the number of cycles finished before Flower's first round.
+    """
+
+    server: CycleServer
     options: FedAvgLora
-    grid: Orderly
+    grid: OrderedGrid
     before: int = 0
-    asked: ConfigRecord = field(default_factory=ConfigRecord)
+    train_config: ConfigRecord = field(default_factory=ConfigRecord)
 
-    def go_on(self) -> None:
-        """Take up what an interrupted run has left. The moments of a server optimiser start anew then."""
-        while (adapter := self.cycles.adopted(self.before + 1)) is not None:
+    def resume(self) -> None:
+        """Load the finished cycles of an interrupted run; the state of a server optimiser is not restored."""
+        while (adapter := self.server.adopted(self.before + 1)) is not None:
             self.before += 1
-            self.cycles.adopt(self.before, adapter)
+            self.server.adopt(self.before, adapter)
 
     def measure(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        """Measure a round's average, and prepare the next round; Flower's way to evaluate on the server."""
+        """Evaluate a round's average, and prepare the next round; Flower's `evaluate_fn`."""
         cycle, metrics = self.before + server_round, None
         if server_round:
-            self.cycles.collect(cycle, 1, None, self._traffic(arrays))
-            self.cycles.adopt(cycle, adapter_of(arrays))
-            metrics = MetricRecord({"win-rate": float(self.cycles.summary["cycles"][-1]["held_out"]["win_rate"])})
-        if cycle < self.cycles.config.cycles:
-            self._ask(cycle + 1)
+            self.server.collect(cycle, 1, None, self._traffic(arrays))
+            self.server.adopt(cycle, adapter_of(arrays))
+            metrics = MetricRecord({"win-rate": self.server.state.summary.cycles[-1].held_out.win_rate})
+        if cycle < self.server.run.config.cycles:
+            self._prepare(cycle + 1)
         return metrics
 
-    def _ask(self, cycle: int) -> None:
-        options, config = self.options, self.cycles.config
+    def _prepare(self, cycle: int) -> None:
+        options, config = self.options, self.server.run.config
         rate = options.learning_rate or config.distil.learning_rate
-        asked = asked_of(self.cycles.request(cycle, 1), self.before)
+        request = round_config(self.server.request(cycle, 1), self.before)
         training = {"epochs": options.epochs, "learning-rate": rate, "temperature": options.temperature}
-        for name, value in {**asked, **training}.items():
-            self.asked[name] = value
+        for name, value in {**request, **training}.items():
+            self.train_config[name] = value
 
     def _traffic(self, arrays: ArrayRecord) -> Traffic:
-        """What a round has cost; weights go down as they come out of it."""
-        sizes, down = self.grid.sizes, float(records_bytes(RecordDict({ARRAYS: arrays, CONFIG: self.asked})))
+        """Return a round's traffic; the downlink has the same arrays as the aggregate."""
+        sizes, down = self.grid.sizes, float(records_bytes(RecordDict({ARRAYS: arrays, CONFIG: self.train_config})))
         return Traffic(sum(sizes) / max(1, len(sizes)), down, len(sizes), dict(self.grid.failed))

@@ -1,9 +1,9 @@
-"""What a device of federated averaging does with its own turns: it fits its adapter to those that went well.
+"""Local training in federated averaging: advantage-weighted regression (Peng et al. 2019, arXiv 1910.00177).
 
     loss = - sum_t exp(A_t / temperature) log pi(a_t | x_t)
 
-Advantage-weighted regression (Peng et al. 2019, arXiv 1910.00177): the likelihood of the chosen command over the
-admissible ones, so that weights stay positive and several passes over the same turns are safe.
+where pi is the distribution over the admissible commands. The weights are positive, so that several epochs over the
+same turns are stable.
 """
 
 from __future__ import annotations
@@ -33,18 +33,20 @@ LARGEST_WEIGHT, DAMPING = 20.0, 1.0
 
 @dataclass(frozen=True)
 class Lesson:
-    """One device's turns, and how to learn from them.
+    """The training task of one device.
 
     Parameters
     ----------
     adapter
-        What played the turns, and where training starts.
-    weights
-        One a turn: see `weights_of`.
-    epochs, batch, learning_rate
-        Passes over the turns; turns in a step and AdamW's rate, where a language model is trained.
+        The adapter that played the turns, from which training starts.
+    turns, weights
+        The played turns, and the weight of each in the loss: see `weights_of`.
+    epochs
+        Passes over the turns.
+    batch, learning_rate
+        Turns per step, and learning rate of AdamW; for language models only.
     seed
-        Picks the order of the turns.
+        Determines the order of the turns.
     """
 
     adapter: Adapter
@@ -57,17 +59,17 @@ class Lesson:
 
 
 def weights_of(advantages: Sequence[float], temperature: float) -> list[float]:
-    """Return how much each turn counts; none more than `LARGEST_WEIGHT`."""
+    """Return ``exp(A_t / temperature)`` for each turn, at most `LARGEST_WEIGHT`."""
     return np.minimum(np.exp(np.asarray(advantages) / temperature), LARGEST_WEIGHT).tolist()  # type: ignore[no-any-return]
 
 
 def fitted(policy: Policy, lessons: Sequence[Lesson]) -> list[Adapter]:
-    """Return what each device's lesson makes of its adapter, one after the other.
+    """Return the trained adapter of each lesson.
 
     Parameters
     ----------
     policy
-        What played; a language model is trained in place, and whoever plays next puts its own adapter back.
+        The policy that played. A language model is trained in place; the next policy to play loads its own adapter.
     """
     if isinstance(policy, TacticsPolicy):
         return [_fit_tactics(lesson) for lesson in lessons]
@@ -76,7 +78,7 @@ def fitted(policy: Policy, lessons: Sequence[Lesson]) -> list[Adapter]:
 
 
 def _fit_tactics(lesson: Lesson) -> Adapter:
-    """Take natural gradient steps on the weights of the tactics: the same loss, without a language model."""
+    """Minimise the same loss by natural gradient steps on the weights of tactics."""
     added = np.zeros(DIMENSION)
     for _ in range(lesson.epochs):
         gradient, fisher = np.zeros(DIMENSION), np.zeros(DIMENSION)
@@ -95,14 +97,15 @@ def _under(turn: Turn, weights: NDArray[np.float32]) -> Turn:
 
 def _fit_lora(model: TorchModel, lesson: Lesson) -> Adapter:
     """Train the LoRA layers with AdamW."""
-    from ...server.distillation.opcd import Schedule, train
-    from ...server.distillation.rehearsal import Rehearsal
+    from ...server.distillation.opcd import train
+    from ...server.distillation.optimise import Schedule
+    from ...server.distillation.training_states import TrainingStates
 
     def objective(index: int, student: torch.Tensor) -> torch.Tensor:
         return -lesson.weights[index] * student[lesson.turns[index].action]
 
     model.load(lesson.adapter)
-    rehearsal = Rehearsal.prepare(model, [turn.situation for turn in lesson.turns])
+    states = TrainingStates.prepare(model, [turn.situation for turn in lesson.turns])
     steps = lesson.epochs * -(-len(lesson.turns) // lesson.batch)
-    train(rehearsal, objective, Schedule(steps, lesson.batch, lesson.learning_rate), lesson.seed)
+    train(states, objective, Schedule(steps, lesson.batch, lesson.learning_rate), lesson.seed)
     return model.adapter()

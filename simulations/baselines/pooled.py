@@ -1,7 +1,7 @@
-"""The upper bound: all that the fleet plays is in one place, and one learner encodes it.
+"""The upper bound: the trajectories of the whole fleet are in one place and are encoded together.
 
-Games, seeds and random streams are those of the fleet. Nothing is clipped, and advantages are measured against what all
-of these games earned at the same step, which no device and no server of a federation sees.
+Games, seeds and random streams are those of the fleet. Nothing is clipped. The baseline of the advantages is the mean
+return of all these games at the same step, which neither a device nor the server of a federation knows.
 """
 
 from __future__ import annotations
@@ -17,31 +17,33 @@ from flwr.clientapp import ClientApp
 from ...client.app import guarded, player_of, private_games
 from ...client.runtime import Runtime
 from ...client.trajectory_bytes import trajectory_to_bytes
-from ...codecs.encoder import SaysWords, count, encode, load_encoder
+from ...codecs.encode import count, encode
+from ...codecs.encoder import SendsWords, load_encoder
 from ...games.player import play_episodes
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.host.files import write_whole
 from ...protocol.messages import reply_to_records, request_from_records
-from ...server.phases import cycle_folder
-from ...server.summary import write_summary
+from ...protocol.records.events import Listener
+from ...protocol.records.summary import CycleRecord
+from ...server.cycle.phases import cycle_folder
+from ...server.summary import read_summary, write_summary
 from ..engines import check
 from ..inprocess import run_inprocess
-from ..summary import read_summary
-from .baseline import Listener, in_the_open
+from .baseline import in_the_open
 
-UNBOUNDED = 1e9  # a clipping norm that no vector reaches
+UNBOUNDED = 1e9  # clipping norm above the norm of any vector
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pooled:
-    """One node in the fleet's place."""
+    """A run with one node that plays the games of all clients."""
 
     NAME: ClassVar[str] = "pooled"
 
     def check(self, config: RunConfig) -> RunConfig:
-        """Take the clipping off."""
-        if isinstance(load_encoder(config.codec.name), SaysWords):
+        """Return the configuration without clipping."""
+        if isinstance(load_encoder(config.codec.name), SendsWords):
             raise ConfigError(f"the baseline 'pooled' needs a codec of vectors, not {config.codec.name!r}")
         codec = replace(config.codec, clipping_norm=UNBOUNDED, fisher_norm=UNBOUNDED)
         pooled = replace(in_the_open(config, self), codec=codec)
@@ -49,17 +51,16 @@ class Pooled:
         return pooled
 
     def run(self, config: RunConfig, listener: Listener | None = None) -> None:
-        """Run one node that plays for everybody; the summary says what its trajectories take to send."""
+        """Run the single node; the uplink in the summary is the mean size of a client's trajectories."""
         run_inprocess(config, listener, make=make_pooled_app, present=(0,))
         out = Path(config.out)
         summary = read_summary(out)
-        for entry in summary["cycles"][1:]:
-            entry["uplink_bytes"] = json.loads(_sizes(out, entry["cycle"]).read_text(encoding="ascii"))
-        write_summary(out, summary)
+        first, *later = summary.cycles
+        write_summary(out, replace(summary, cycles=(first, *(_with_sizes(record, out) for record in later))))
 
 
 def make_pooled_app(runtime: Runtime) -> ClientApp:
-    """Build the app of a node that plays every client's games."""
+    """Build the ClientApp of a node that plays the games of all clients."""
     app = ClientApp()
 
     @app.train("experience")
@@ -70,20 +71,25 @@ def make_pooled_app(runtime: Runtime) -> ClientApp:
 
 
 def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDict:
-    """Play what all clients are asked, and encode it as if it were one client's."""
+    """Play the games of all clients, and encode the trajectories as one vector."""
     config, request = RunConfig.from_flat(context.run_config), request_from_records(records)
     encoder, clients = load_encoder(config.codec.name), config.clients
     parts = [private_games(config, request.cycle, client, clients) for client in range(clients)]
-    games, seeds = [game for own, _ in parts for game in own], [seed for _, own in parts for seed in own]
+    games = [game for client_games, _ in parts for game in client_games]
+    seeds = [seed for _, client_seeds in parts for seed in client_seeds]
     policy = player_of(config, request, encoder, runtime)
     played = play_episodes(policy, games, seeds, runtime.cache(config))
-    size = sum(len(trajectory_to_bytes(each)) for each in played) / clients
+    size = sum(len(trajectory_to_bytes(trajectory)) for trajectory in played) / clients
     write_whole(_sizes(Path(config.out), request.cycle), json.dumps(size).encode())
     discount = config.codec.discount
     baseline = count(played, request.spec, discount).baseline()
     return reply_to_records(encode(encoder, policy, played, request.spec, baseline, discount))
 
 
+def _with_sizes(record: CycleRecord, out: Path) -> CycleRecord:
+    return replace(record, uplink_bytes=json.loads(_sizes(out, record.cycle).read_text(encoding="ascii")))
+
+
 def _sizes(out: Path, cycle: int) -> Path:
-    """Where the bytes of a client's trajectories in a cycle are kept."""
+    """Return the file with the mean size of a client's trajectories in a cycle, in bytes."""
     return cycle_folder(out, cycle) / "pooled.json"

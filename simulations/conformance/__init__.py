@@ -1,1 +1,1 @@
-"""What plug-ins must do, as checks that their authors run with one command."""
+"""Conformance checks of plug-ins, which their authors run with ``fedoel check-plugin``."""

@@ -1,4 +1,7 @@
-"""Checks: functions that take what is checked and fail, or say why they do not apply. Their docstrings are printed."""
+"""Conformance checks: functions of a plug-in that return, fail, or raise `NotApplicable`.
+
+The docstring of a check is its claim, which is printed.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ PASSED, FAILED, SKIPPED = "ok", "FAIL", "skip"
 
 
 class NotApplicable(Exception):
-    """A check that has nothing to say about this plug-in, and why."""
+    """Raised by a check that does not apply to a plug-in, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a check found: its claim, how it ended, and why if it did not pass."""
+    """Outcome of a check: its claim, its result, and the reason unless it passed."""
 
     claim: str
     result: str
@@ -27,12 +30,12 @@ class Outcome:
 
 
 def run_checks(checks: Sequence[Callable[[Subject], None]], subject: Subject) -> list[Outcome]:
-    """Run every check; one that fails in whatever way does not keep the others from running."""
+    """Run all checks; an exception in one does not stop the others."""
     return [_run(check, subject) for check in checks]
 
 
 def demand(holds: object, reason: str) -> None:
-    """Fail with a reason unless something holds.
+    """Fail a check unless a condition holds.
 
     Raises
     ------
@@ -51,6 +54,6 @@ def _run(check: Callable[[Subject], None], subject: Subject) -> Outcome:
         return Outcome(claim, SKIPPED, str(reason))
     except AssertionError as reason:
         return Outcome(claim, FAILED, str(reason))
-    except Exception as error:  # an author's code may fail in any way, and wants to know which
+    except Exception as error:  # a plug-in may raise anything; its author needs to see it
         return Outcome(claim, FAILED, f"{type(error).__name__}: {error}")
     return Outcome(claim, PASSED)

@@ -1,4 +1,4 @@
-"""What a codec's half on the device must do."""
+"""What the device half of a codec must do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...codecs.codec import load_codec
 from ...codecs.context import TeacherContext, no_context
-from ...codecs.encoder import Encoder, SaysWords
+from ...codecs.encoder import Encoder, SendsWords
 from ...codecs.tactics.coordinates import DIMENSION
 from ...codecs.tactics.policy import TacticsPolicy
 from ...policies.abilities import ABILITIES
@@ -24,7 +24,7 @@ STEP = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """An encoder, and the name by which a run finds it."""
+    """An encoder, and its name in a run's configuration."""
 
     name: str
     encoder: Encoder
@@ -36,29 +36,30 @@ class Named:
 
     @property
     def empty(self) -> TeacherContext:
-        """The empty context, as the server has it."""
+        """The empty context, in the server's form."""
         return no_context(self.encoder.dimension)
 
-    def sums(self, advantages: Floats, first: int = 0, last: int | None = None) -> tuple[Floats, Floats]:
-        """Sum some turns of uniform play, if a policy without a model will do."""
+    def gradient_and_fisher(self, advantages: Floats, first: int = 0, last: int | None = None) -> tuple[Floats, Floats]:
+        """Encode some turns of uniform play, if the codec goes without a language model."""
         self.check_runs()
         some = list(turns()[first:last])
-        return self.encoder.sums(self.encoder.under(uniform(), self.zeros), some, advantages[first:last])
+        policy = self.encoder.apply_context(uniform(), self.zeros)
+        return self.encoder.gradient_and_fisher(policy, some, advantages[first:last])
 
-    def answers(self, context: NDArray[np.float32]) -> list[LogProbs]:
-        """What a policy without a model says under a context."""
+    def log_probs(self, context: NDArray[np.float32]) -> list[LogProbs]:
+        """Log-probabilities of the uniform policy under a context."""
         self.check_runs()
-        return self.encoder.under(uniform(), context).score(situations())
+        return self.encoder.apply_context(uniform(), context).score(situations())
 
     def check_runs(self) -> None:
-        """Go no further with a codec that needs a language model."""
-        if self.encoder.needs:
-            needs = " and ".join(sorted(self.encoder.needs))
+        """Skip the check for a codec that needs a language model."""
+        if self.encoder.required_abilities:
+            needs = " and ".join(sorted(self.encoder.required_abilities))
             raise NotApplicable(f"it needs a policy with {needs}: run fedoel simulate --set codec.name={self.name}")
 
 
 def advantages(seed: int = 0) -> Floats:
-    """One number a turn."""
+    """Return a random advantage for each turn."""
     return np.random.default_rng(seed).normal(size=len(turns()))
 
 
@@ -67,82 +68,86 @@ def says_what_it_is(named: Named) -> None:
     encoder = named.encoder
     demand(isinstance(encoder.name, str) and encoder.name, f"name must be text, not {encoder.name!r}")
     demand(isinstance(encoder.vocabulary, str) and encoder.vocabulary, "vocabulary must be text, such as a hash")
-    least = 0 if isinstance(encoder, SaysWords) else 1
+    least = 0 if isinstance(encoder, SendsWords) else 1
     demand(type(encoder.dimension) is int and encoder.dimension >= least, f"dimension is {encoder.dimension!r}")
-    demand(encoder.needs <= ABILITIES, f"needs {set(encoder.needs)}; known are {', '.join(sorted(ABILITIES))}")
-    demand(type(encoder.adds) is bool, f"adds must be true or false, not {encoder.adds!r}")
-    demand(not (encoder.adds and encoder.needs), "what only adds to scores needs nothing of a policy")
+    required, additive = encoder.required_abilities, encoder.is_additive
+    demand(required <= ABILITIES, f"requires {set(required)}; known are {', '.join(sorted(ABILITIES))}")
+    demand(type(additive) is bool, f"is_additive must be true or false, not {additive!r}")
+    demand(not (additive and required), "an additive codec may not have required_abilities")
 
 
-def has_a_half_on_the_server(named: Named) -> None:
-    """Its half on the server is found, and has the parts of a codec."""
-    half = load_codec(named.name)
-    missing = [
-        part for part in ("encoder", "solve", "teacher", "answers", "tilts", "lessons") if not hasattr(half, part)
-    ]
-    demand(not missing, f"{type(half).__name__} has no {', '.join(missing)}")
+def has_a_server_half(named: Named) -> None:
+    """Its server half is found, and has the members of a codec."""
+    server_half = load_codec(named.name)
+    members = ("encoder", "step", "teacher", "teacher_log_probs", "score_offsets", "lessons")
+    missing = [member for member in members if not hasattr(server_half, member)]
+    demand(not missing, f"{type(server_half).__name__} has no {', '.join(missing)}")
 
 
-def sums_are_vectors(named: Named) -> None:
+def gradient_and_fisher_are_vectors(named: Named) -> None:
     """Gradient and Fisher diagonal are finite vectors of its dimension, and the diagonal is not negative."""
-    gradient, fisher = named.sums(advantages())
-    for part in (gradient, fisher):
-        demand(part.shape == (named.encoder.dimension,), f"a sum has shape {part.shape}")
-        demand(np.isfinite(part).all(), "a sum is not finite")
+    gradient, fisher = named.gradient_and_fisher(advantages())
+    for name, vector in (("gradient", gradient), ("Fisher diagonal", fisher)):
+        demand(vector.shape == (named.encoder.dimension,), f"the {name} has shape {vector.shape}")
+        demand(np.isfinite(vector).all(), f"the {name} is not finite")
     demand((fisher >= 0).all(), "the Fisher diagonal is negative somewhere")
-    demand(fisher.any(), "the Fisher diagonal of a dozen games is zero: the context could never move")
+    demand(fisher.any(), "the Fisher diagonal of a dozen games is zero: no step is possible")
 
 
-def sums_add_up(named: Named) -> None:
-    """Sums of two halves of the turns add up to the sums of all."""
+def gradient_and_fisher_are_sums_over_turns(named: Named) -> None:
+    """Gradient and Fisher diagonal of all turns are the sums of those of two halves."""
     weights, half = advantages(), len(turns()) // 2
-    whole, one, other = (named.sums(weights, *part) for part in ((0, None), (0, half), (half, None)))
+    whole, one, other = (named.gradient_and_fisher(weights, *part) for part in ((0, None), (0, half), (half, None)))
     for total, left, right in zip(whole, one, other, strict=True):
-        demand(np.allclose(total, left + right, rtol=1e-3, atol=1e-4), "a sum over all turns is not that of its parts")
+        demand(
+            np.allclose(total, left + right, rtol=1e-3, atol=1e-4),
+            "the sum over all turns is not that of its parts",
+        )
 
 
 def gradients_follow_the_advantage(named: Named) -> None:
     """Without advantages there is no gradient, and twice the advantages give twice the gradient."""
-    nothing, once, twice = (named.sums(scale * advantages())[0] for scale in (0.0, 1.0, 2.0))
+    nothing, once, twice = (named.gradient_and_fisher(scale * advantages())[0] for scale in (0.0, 1.0, 2.0))
     demand(not nothing.any(), "a gradient without advantages is not zero")
     demand(np.allclose(2 * once, twice, rtol=1e-3, atol=1e-5), "the gradient is not linear in the advantages")
 
 
 def an_empty_context_changes_nothing(named: Named) -> None:
-    """A policy with an empty context says what it says without one."""
+    """The zero context leaves the policy's probabilities unchanged."""
     bare = uniform().score(situations())
-    for one, other in zip(bare, named.answers(named.zeros), strict=True):
-        demand(np.allclose(one, other, atol=1e-5), "an empty context changes what is said")
+    for one, other in zip(bare, named.log_probs(named.zeros), strict=True):
+        demand(np.allclose(one, other, atol=1e-5), "the zero context changes probabilities")
 
 
 def a_context_gives_probabilities(named: Named) -> None:
     """Under a context the probabilities of the admissible commands add up to one."""
     context = np.random.default_rng(1).normal(size=named.encoder.dimension).astype(np.float32)
-    for answer, situation in zip(named.answers(context), situations(), strict=True):
+    for answer, situation in zip(named.log_probs(context), situations(), strict=True):
         demand(answer.shape == (len(situation.admissible),), f"an answer has shape {answer.shape}")
         demand(abs(float(np.exp(answer.astype(np.float64)).sum()) - 1) < 1e-4, "probabilities do not add up to one")
 
 
-def a_context_adds_if_it_says_so(named: Named) -> None:
-    """Where contexts only add to scores, the half on the server says what, whoever plays; else it says nothing."""
+def an_additive_context_adds_its_offsets(named: Named) -> None:
+    """The server half gives the score offsets of additive contexts, for any policy; for others it gives None."""
     encoder, rng = named.encoder, np.random.default_rng(2)
     context = replace(named.empty, weights=rng.normal(size=encoder.dimension).astype(np.float32))
-    added = load_codec(named.name).tilts(turns(), context)
-    demand((added is not None) == encoder.adds, f"adds is {encoder.adds}, and its half on the server knows otherwise")
-    if added is None:
+    offsets = load_codec(named.name).score_offsets(turns(), context)
+    additive = encoder.is_additive
+    demand((offsets is not None) == additive, f"is_additive is {additive}, but its server half has it otherwise")
+    if offsets is None:
         return
     player = TacticsPolicy("some", rng.normal(size=DIMENSION).astype(np.float32))
-    answers = encoder.under(player, context.weights).score(situations())
-    for bare, tilt, answer in zip(player.score(situations()), added, answers, strict=True):
-        scores = bare.astype(np.float64) + tilt
+    answers = encoder.apply_context(player, context.weights).score(situations())
+    for bare, offset, answer in zip(player.score(situations()), offsets, answers, strict=True):
+        scores = bare.astype(np.float64) + offset
         expected = scores - np.logaddexp.reduce(scores)
-        demand(np.allclose(expected, answer, atol=1e-4), "a context does something else than to add what it says")
+        demand(np.allclose(expected, answer, atol=1e-4), "a context does not add the offsets of its server half")
 
 
 def the_gradient_leads_uphill(named: Named) -> None:
-    """A small step along the gradient makes what was rewarded more likely."""
+    """A small step along the gradient increases the objective."""
     weights = advantages()
-    gradient, _ = named.sums(weights)
+    gradient, _ = named.gradient_and_fisher(weights)
     norm = float(np.linalg.norm(gradient))
     demand(norm, "random advantages give no gradient")
     up, down = (_objective(named, sign * STEP * gradient / norm, weights) for sign in (1, -1))
@@ -150,26 +155,26 @@ def the_gradient_leads_uphill(named: Named) -> None:
 
 
 def goes_through_whole_runs(named: Named) -> None:
-    """A federation of eight devices goes through two cycles with it, and repeats to the bit."""
+    """A federation of eight devices completes two cycles with it, reproducibly to the bit."""
     named.check_runs()
     go_through_a_run(codec__name=named.name)
 
 
 def _objective(named: Named, context: Floats, weights: Floats) -> float:
     """Sum over turns of advantage times log-probability of the command that was given."""
-    said = named.answers(context.astype(np.float32))
-    return float(sum(a * s[turn.action] for a, s, turn in zip(weights, said, turns(), strict=True)))
+    log_probs = named.log_probs(context.astype(np.float32))
+    return float(sum(a * p[turn.action] for a, p, turn in zip(weights, log_probs, turns(), strict=True)))
 
 
 CHECKS = (
     says_what_it_is,
-    has_a_half_on_the_server,
-    sums_are_vectors,
-    sums_add_up,
+    has_a_server_half,
+    gradient_and_fisher_are_vectors,
+    gradient_and_fisher_are_sums_over_turns,
     gradients_follow_the_advantage,
     an_empty_context_changes_nothing,
     a_context_gives_probabilities,
-    a_context_adds_if_it_says_so,
+    an_additive_context_adds_its_offsets,
     the_gradient_leads_uphill,
     goes_through_whole_runs,
 )

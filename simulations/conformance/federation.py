@@ -1,4 +1,4 @@
-"""A small federation with a plug-in in its place: whatever it is, it has to go through whole cycles."""
+"""A small federation with a plug-in: any plug-in must complete whole cycles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...protocol.config import RunConfig, Scalar
-from ...server.phases import cycle_folder
+from ...server.cycle.phases import cycle_folder
 from ..inprocess import run_inprocess
 from .checks import demand
 
@@ -25,26 +25,26 @@ SETTINGS: dict[str, Scalar] = {
 
 
 def go_through_a_run(**settings: Scalar) -> None:
-    """Run two cycles twice, and compare.
+    """Run two cycles twice, and compare the aggregates.
 
     Raises
     ------
     AssertionError
-        If a cycle accepted nothing, or the same run gives another aggregate the second time.
+        If a cycle accepted no vector, or the second run gives another aggregate.
     """
-    given = {**SETTINGS, **{key.replace("__", ".").replace("_", "-"): value for key, value in settings.items()}}
-    noisy = given.get("privacy.mechanism", "none") != "none"
-    first, *others = [_aggregates(given) for _ in range(1 if noisy else 2)]
+    flat = {**SETTINGS, **{key.replace("__", ".").replace("_", "-"): value for key, value in settings.items()}}
+    noisy = flat.get("privacy.mechanism", "none") != "none"
+    first, *repeats = [_aggregates(flat) for _ in range(1 if noisy else 2)]
     for number, arrays in enumerate(first, start=1):
         demand(arrays["accepted"], f"no vector was used in cycle {number}: {arrays['refused']}")
-    for again in others:
-        for one, other in zip(first, again, strict=True):
+    for repeat in repeats:
+        for one, other in zip(first, repeat, strict=True):
             same = np.array_equal(one["vector"], other["vector"])
             demand(same, "the same run gives another aggregate the second time: draw from a generator with a seed")
 
 
 def _aggregates(settings: dict[str, Scalar]) -> list[dict[str, Any]]:
-    """Run, and read what each cycle collected."""
+    """Run the federation, and read the aggregate of each cycle."""
     with TemporaryDirectory(prefix="fedoel-check-", ignore_cleanup_errors=True) as folder, quiet():
         out = Path(folder) / "run"
         run_inprocess(RunConfig.from_flat({**settings, "out": str(out), "cache": str(Path(folder) / "cache")}))
@@ -52,15 +52,15 @@ def _aggregates(settings: dict[str, Scalar]) -> list[dict[str, Any]]:
 
 
 def _collected(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as kept:
-        values: dict[str, Any] = json.loads(kept["values"].tobytes())
-        vector: NDArray[np.float32] = kept["vector"] if "vector" in kept.files else np.zeros(0, np.float32)
+    with np.load(path, allow_pickle=False) as phase:
+        values: dict[str, Any] = json.loads(phase["values"].tobytes())
+        vector: NDArray[np.float32] = phase["vector"] if "vector" in phase.files else np.zeros(0, np.float32)
     return {**values, "vector": vector}
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Flower's log of rounds out of a list of checks."""
+    """Silence Flower's log."""
     log = logging.getLogger("flwr")
     before = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What a family of games must do."""
+"""Conformance checks of families of games."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ print(json.dumps([asdict(observation) for observation in seen]))
 
 @dataclass(frozen=True)
 class Named:
-    """A family, and the name by which a run finds it."""
+    """A family, and its name in a run's configuration."""
 
     name: str
     family: Family
 
     @cached_property
     def spec(self) -> GameSpec:
-        """A game of the family, as small as its settings allow, with time enough."""
+        """The smallest game of the family that its settings allow, with a generous turn limit."""
         settings: dict[str, Setting] = {
             name: rule.choices[0] if rule.choices else rule.low
             for name, rule in self.family.rules.items()
@@ -61,27 +61,27 @@ class Named:
 
     @contextmanager
     def game(self) -> Iterator[Game]:
-        """Build it, in a cache of its own."""
+        """Build the game in a temporary cache."""
         with TemporaryDirectory(prefix="fedoel-check-", ignore_cleanup_errors=True) as folder:
             game = build_game(self.spec, Path(folder))
             try:
                 yield game
             finally:
                 game.close()
-                game.close()  # closing twice is fine
+                game.close()  # closing twice must be allowed
 
 
 def by_walkthrough(game: Game, seed: int) -> list[Observation]:
-    """Play an instance by its own walkthrough; commands that turned out to be needless are left out."""
-    seen = [game.reset(seed)]
+    """Play an instance by its walkthrough, without commands that are not admissible, and return the transcript."""
+    observations = [game.reset(seed)]
     for command in game.walkthrough() or ():
-        if command in seen[-1].admissible and not seen[-1].done:
-            seen.append(game.step(command))
-    return seen
+        if command in observations[-1].admissible and not observations[-1].done:
+            observations.append(game.step(command))
+    return observations
 
 
 def the_walkthrough_wins(named: Named) -> None:
-    """Every instance has a walkthrough, and it wins: tables show it as the ceiling."""
+    """Every instance has a walkthrough that wins."""
     with named.game() as game:
         for seed in SEEDS:
             game.reset(seed)
@@ -92,29 +92,34 @@ def the_walkthrough_wins(named: Named) -> None:
 
 
 def a_seed_is_an_instance(named: Named) -> None:
-    """The same seed gives the same transcript, and seeds differ."""
+    """The same seed gives the same transcript, and different seeds give different ones."""
     with named.game() as game:
-        seen = [by_walkthrough(game, seed) for seed in (*SEEDS, SEEDS[0])]
-    demand(seen[0] == seen[-1], "the same seed gave another transcript")
-    demand(any(each != seen[0] for each in seen), f"seeds {SEEDS[0]} to {SEEDS[-1]} all gave the same transcript")
+        transcripts = [by_walkthrough(game, seed) for seed in (*SEEDS, SEEDS[0])]
+    demand(transcripts[0] == transcripts[-1], "the same seed gave another transcript")
+    demand(
+        any(transcript != transcripts[0] for transcript in transcripts),
+        f"seeds {SEEDS[0]} to {SEEDS[-1]} all gave the same transcript",
+    )
 
 
 def another_process_sees_the_same(named: Named) -> None:
-    """Another process, with other hashes, sees the same transcript: devices and server build games for themselves."""
+    """Another process, with other hash randomisation, gives the same transcript."""
     with named.game() as game:
-        here = [asdict(each) for each in by_walkthrough(game, SEEDS[0])]
+        transcript = [asdict(observation) for observation in by_walkthrough(game, SEEDS[0])]
     path = os.pathsep.join(sys.path)
     with TemporaryDirectory(prefix="fedoel-check-") as folder:
         call = [sys.executable, "-c", TRANSCRIPT, str(named.spec), folder, str(SEEDS[0])]
-        done = subprocess.run(
+        completed = subprocess.run(
             call, env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "7"}, capture_output=True, text=True
         )
-    demand(done.returncode == 0, f"another process cannot play it: {done.stderr.strip().splitlines()[-1:]}")
-    demand(json.loads(done.stdout) == json.loads(json.dumps(here)), "another process sees another transcript")
+    error = completed.stderr.strip().splitlines()[-1:]
+    demand(completed.returncode == 0, f"another process cannot play it: {error}")
+    same = json.loads(completed.stdout) == json.loads(json.dumps(transcript))
+    demand(same, "another process gives another transcript")
 
 
 def random_state_is_left_alone(named: Named) -> None:
-    """Making and playing an instance leaves the global random state alone."""
+    """Making and playing an instance does not change the global random state."""
     before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
     with named.game() as game:
         by_walkthrough(game, SEEDS[0])
@@ -123,40 +128,40 @@ def random_state_is_left_alone(named: Named) -> None:
 
 
 def observations_are_plain(named: Named) -> None:
-    """There is always a text, a goal in one line, and until the end something to do, nothing twice."""
+    """Every observation has a text, a goal in one line, and until the end distinct admissible commands."""
     with named.game() as game:
         for seed in SEEDS:
-            for seen in by_walkthrough(game, seed):
-                demand(seen.text.strip(), f"seed {seed} shows an empty text")
-                demand(seen.goal.strip() and "\n" not in seen.goal, f"the goal {seen.goal!r} is not one line")
-                commands = seen.admissible
-                demand(commands or seen.done, f"seed {seed} goes on, but nothing is admissible")
+            for shown in by_walkthrough(game, seed):
+                demand(shown.text.strip(), f"seed {seed} shows an empty text")
+                demand(shown.goal.strip() and "\n" not in shown.goal, f"the goal {shown.goal!r} is not one line")
+                commands = shown.admissible
+                demand(commands or shown.done, f"seed {seed} is not done, but has no admissible command")
                 demand(len(set(commands)) == len(commands), f"a command is listed twice: {commands}")
                 words = all(c == " ".join(c.split()) and c.isprintable() for c in commands)
                 demand(words, f"commands are words with single spaces between them, not {commands}")
-                demand(np.isfinite([seen.score, seen.max_score]).all(), f"score {seen.score} of {seen.max_score}")
+                demand(np.isfinite([shown.score, shown.max_score]).all(), f"score {shown.score} of {shown.max_score}")
 
 
 def random_play_ends(named: Named) -> None:
-    """Uniform play ends in time, and is never won and lost at once."""
+    """Uniform play ends within the turn limit, and is never both won and lost."""
     with TemporaryDirectory(prefix="fedoel-check-", ignore_cleanup_errors=True) as folder:
         played = [play_scripted(named.spec, seed, uniform, np.random.default_rng(seed), Path(folder)) for seed in SEEDS]
     for trajectory in played:
         demand(1 <= len(trajectory.turns) <= TURNS, f"an episode took {len(trajectory.turns)} of {TURNS} turns")
-        demand(trajectory.won + trajectory.lost <= 1, "an episode was won and lost")
+        demand(trajectory.won + trajectory.lost <= 1, "an episode was both won and lost")
         demand(all(np.isfinite(turn.reward) for turn in trajectory.turns), "a reward is not finite")
 
 
 def resets_are_whole(named: Named) -> None:
-    """An instance that is started again in the middle of an episode is as it was."""
+    """A reset in the middle of an episode restores the initial state."""
     with named.game() as game:
         first = game.reset(SEEDS[0])
         game.step(first.admissible[-1])
-        demand(game.reset(SEEDS[0]) == first, "something of the episode before is left after a reset")
+        demand(game.reset(SEEDS[0]) == first, "a reset does not restore the initial state")
 
 
 def goes_through_whole_runs(named: Named) -> None:
-    """A federation of eight devices goes through two cycles of it, and repeats to the bit."""
+    """A federation of eight devices completes two cycles of it, reproducibly to the bit."""
     go_through_a_run(games__families=str(named.spec))
 
 

@@ -1,4 +1,4 @@
-"""Episodes to check codecs and policies with: uniform play of games in pure Python."""
+"""Turns for the checks of codecs and policies: uniform play of games in pure Python."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ GAMES = 12
 
 
 def uniform() -> Policy:
-    """Uniform play over the admissible commands."""
+    """Return the uniform policy over the admissible commands."""
     return TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32))
 
 
 @cache
 def turns() -> tuple[Turn, ...]:
-    """Turns of uniform play."""
+    """Return turns of uniform play."""
     spec = for_split(SPEC, Split.REHEARSAL)
     games = [(spec, game_seed(Split.REHEARSAL, index)) for index in range(GAMES)]
     played = play_episodes(uniform(), games, list(range(GAMES)), Path("nowhere"))
@@ -34,5 +34,5 @@ def turns() -> tuple[Turn, ...]:
 
 
 def situations() -> list[Situation]:
-    """What the player saw in these turns."""
+    """Return the situations of these turns."""
     return [turn.situation for turn in turns()]

@@ -1,4 +1,4 @@
-"""What a policy's backend must do, on the device and on the server."""
+"""Conformance checks of policy backends, on the device and on the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...codecs.context import no_context
 from ...codecs.tactics.coordinates import DIMENSION, tilt
 from ...codecs.tactics.tilted import TiltedPolicy
-from ...policies.abilities import ABILITIES
+from ...policies.abilities import ABILITIES, abilities_of
 from ...policies.backend import Backend
 from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig
@@ -31,7 +31,7 @@ Adapter = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Named:
-    """A backend, and the name by which a run finds it."""
+    """A backend, and its name in a run's configuration."""
 
     name: str
     backend: Backend
@@ -43,16 +43,16 @@ class Named:
 
     @cached_property
     def learner(self) -> Learner:
-        """Its half on the server."""
+        """The backend's learner."""
         if self.name == "torch":
-            raise NotApplicable("it needs the base model: its own tests hold it")
+            raise NotApplicable("it needs the base model: its own tests cover it")
         learner = make_learner(self.config, CACHE)
         learner.load()
         return learner
 
     @cached_property
     def adapter(self) -> Adapter:
-        """The first version's."""
+        """The adapter of the first version."""
         return self.learner.warm_start(list(turns()), lambda steps: None)
 
     def load(self, adapter: Adapter) -> Policy:
@@ -62,13 +62,15 @@ class Named:
 
 
 def says_what_it_can(named: Named) -> None:
-    """It says which abilities its policies have beyond playing."""
+    """It names known abilities, and the policies that it loads say the same."""
     abilities = named.backend.abilities
     demand(abilities <= ABILITIES, f"abilities {set(abilities)}; known are {', '.join(sorted(ABILITIES))}")
+    said = abilities_of(named.load(named.adapter))
+    demand(said == abilities, f"the backend has the abilities {set(abilities)}, but its policies say {set(said)}")
 
 
 def adapters_travel(named: Named) -> None:
-    """Its adapter is arrays of 16 or 32 bits that can be sent, and not all of it is empty."""
+    """Its adapter is a non-empty set of finite float16 or float32 arrays."""
     demand(named.adapter, "the first adapter holds no arrays")
     for name, array in named.adapter.items():
         demand(array.dtype in WIRE_TYPES, f"array {name!r} is {array.dtype}, not float16 or float32")
@@ -76,7 +78,7 @@ def adapters_travel(named: Named) -> None:
 
 
 def both_sides_have_the_same_version(named: Named) -> None:
-    """The device's policy has the server's version and gives the same answers; another adapter is another version."""
+    """Device and server have the same version and answers for an adapter; another adapter is another version."""
     here, there = named.learner.policy(named.adapter), named.load(named.adapter)
     demand(here.version == there.version, f"the server says {here.version!r} and the device {there.version!r}")
     for one, other in zip(here.score(situations()), there.score(situations()), strict=True):
@@ -105,7 +107,7 @@ def batches_change_nothing(named: Named) -> None:
 
 
 def learns_what_it_is_told(named: Named) -> None:
-    """Distillation brings it closer to a teacher that prefers some commands."""
+    """Distillation reduces the divergence from a teacher that prefers some commands."""
     weights = np.zeros(DIMENSION, np.float32)
     weights[::2] = 1.0
     seen = [
@@ -119,13 +121,13 @@ def learns_what_it_is_told(named: Named) -> None:
         return TiltedPolicy(policy, weights)
 
     task = Consolidation(context, seen, targets, [under(policy)] * count, [under] * count, None, seed=0)
-    made = named.learner.distil(named.adapter, task, lambda steps: None).adapter
-    before, after = (_distance(targets, _answers(named, adapter)) for adapter in (named.adapter, made))
+    distilled = named.learner.distil(named.adapter, task, lambda steps: None).adapter
+    before, after = (_mean_kl(targets, _answers(named, adapter)) for adapter in (named.adapter, distilled))
     demand(after < 0.9 * before, f"mean KL to the teacher was {before:.3f} before distillation and {after:.3f} after")
 
 
 def goes_through_whole_runs(named: Named) -> None:
-    """A federation of eight devices goes through two cycles with it, and repeats to the bit."""
+    """A federation of eight devices completes two cycles with it, reproducibly to the bit."""
     _ = named.learner
     go_through_a_run(policy__backend=named.name)
 
@@ -134,9 +136,9 @@ def _answers(named: Named, adapter: Adapter) -> list[LogProbs]:
     return named.load(adapter).score(situations())
 
 
-def _distance(teacher: list[LogProbs], student: list[LogProbs]) -> float:
-    each = [float((np.exp(t) * (t - s)).sum()) for t, s in zip(teacher, student, strict=True)]
-    return float(np.mean(each))
+def _mean_kl(teacher: list[LogProbs], student: list[LogProbs]) -> float:
+    """Return the mean KL(teacher || student), in nats."""
+    return float(np.mean([(np.exp(t) * (t - s)).sum() for t, s in zip(teacher, student, strict=True)]))
 
 
 CHECKS = (

@@ -17,8 +17,8 @@ def test_clusters_win_where_one_context_for_all_cannot(tmp_path: Path, monkeypat
     mean, clustered = (
         conflict.conflict(arm, "benchmarks.conflict:Lands", 0, tmp_path) for arm in ("mean", "clustered")
     )
-    rates = [run["cycles"][-1]["held_out"]["win_rate"] for run in (mean, clustered)]
+    rates = [run.summary.cycles[-1].held_out.win_rate for run in (mean, clustered)]
     assert rates[1] > rates[0] + 0.25
-    assert all(rate > 0.6 for rate in (each["win_rate"] for each in clustered["cycles"][-1]["families"].values()))
+    assert all(stats.win_rate > 0.6 for stats in clustered.summary.cycles[-1].families.values())
     said = conflict.table({"mean": [mean], "clustered": [clustered]})
     assert said.count("\n") == 4 and "| clustered |" in said

@@ -1,4 +1,4 @@
-"""The device's app: what it answers, what it refuses, and that its failures say nothing."""
+"""The device's app: what it answers, what it refuses, and that its failures quote nothing."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, RecordDict
 
 from fedoel.client.app import make_app, partition, streams
-from fedoel.client.runtime import LocalRuntime
+from fedoel.client.device.runtime import runtime_of
+from fedoel.client.runtime import SimulatedRuntime
 from fedoel.client.store import TrajectoryStore
 from fedoel.client.store_key import key_from_file
 from fedoel.codecs.tactics import coordinates as tactics
 from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.policies.policy import LogProbs, Policy
-from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
+from fedoel.protocol.config import GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, ModelError
 from fedoel.protocol.experience import VectorSpec
-from fedoel.protocol.fleet.membership import Membership
+from fedoel.protocol.fleet.membership import Membership, RunMode, keys_folder
 from fedoel.protocol.messages import PlayRequest, records_bytes, request_to_records, vector_from_reply
 from fedoel.protocol.secagg.keys import Identity
 from fedoel.protocol.signing import sign_request
@@ -38,15 +39,15 @@ OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 @dataclass(frozen=True)
-class FakeRuntime:
-    """A runtime that hands out one policy, and the session's cache."""
+class FakeRuntime(SimulatedRuntime):
+    """A runtime that loads the same policy for every request."""
 
     folder: Path
-    given: Policy
+    loaded: Policy
     seen: Path = Path("nowhere")
 
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
-        return self.given
+        return self.loaded
 
     def cache(self, config: RunConfig) -> Path:
         return self.folder
@@ -56,9 +57,10 @@ class FakeRuntime:
 
 
 class Leaky:
-    """A policy that fails by quoting what it read."""
+    """A policy whose exception quotes a game."""
 
     version = "v1"
+    abilities: frozenset[str] = frozenset()
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         raise RuntimeError(f"{SECRET}: {situations}")
@@ -78,8 +80,8 @@ def request(spec: VectorSpec = SPEC) -> PlayRequest:
     return PlayRequest(1, 1, spec, baseline, {"weights": np.zeros(tactics.DIMENSION, np.float32)})
 
 
-def signed(asked: PlayRequest) -> RecordDict:
-    return request_to_records(sign_request(OWNER, asked))
+def signed(unsigned: PlayRequest) -> RecordDict:
+    return request_to_records(sign_request(OWNER, unsigned))
 
 
 def context(config: RunConfig = CONFIG, client: Any = 0) -> Context:
@@ -104,7 +106,7 @@ def runtime(cache: Path, tmp_path: Path) -> FakeRuntime:
     return FakeRuntime(cache, TacticsPolicy("v1", np.zeros(tactics.DIMENSION, np.float32)), tmp_path / "seen")
 
 
-def test_a_reply_counts_what_was_played_and_quotes_nothing(runtime: FakeRuntime) -> None:
+def test_a_reply_counts_the_episodes_and_quotes_no_game(runtime: FakeRuntime) -> None:
     reply = call(runtime, signed(request()))
     vector = vector_from_reply(reply.content, SPEC)
     assert vector.counters.episodes.tolist() == [2]
@@ -122,8 +124,8 @@ def test_the_same_request_gets_the_same_answer(runtime: FakeRuntime) -> None:
     assert first.array_records["experience"] == second.array_records["experience"]
 
 
-def test_a_context_is_played_and_not_only_carried(runtime: FakeRuntime) -> None:
-    """Weights that forbid every command but `look`: a device that plays with them gives no other."""
+def test_a_device_plays_under_the_context_of_the_request(runtime: FakeRuntime) -> None:
+    """Under weights that rule out every command but `look`, a device gives no other command."""
     weights = np.full(tactics.DIMENSION, -6.0, np.float32)
     looks = [cell for cell in range(tactics.DIMENSION) if tactics.tactic_name(cell).split(" ")[0] == "look"]
     weights[looks] = 6.0
@@ -131,13 +133,13 @@ def test_a_context_is_played_and_not_only_carried(runtime: FakeRuntime) -> None:
         vector_from_reply(call(runtime, signed(replace(request(), context=context))).content, SPEC)
         for context in (None, weights)
     ]
-    bare, led = ({int(i) // tactics.FACETS for i in np.flatnonzero(v.fisher > 0.01)} for v in vectors)
-    assert len(bare) > 1
+    verbs_without, verbs_under = ({int(i) // tactics.FACETS for i in np.flatnonzero(v.fisher > 0.01)} for v in vectors)
+    assert len(verbs_without) > 1
     assert vectors[1].fisher.sum() < 0.01 < vectors[0].fisher.sum()
-    assert len(led) <= 1
+    assert len(verbs_under) <= 1
 
 
-def test_a_failure_is_a_class_name_and_no_more(cache: Path, tmp_path: Path) -> None:
+def test_a_failure_leaves_as_the_name_of_its_class(cache: Path, tmp_path: Path) -> None:
     assert failure(FakeRuntime(cache, Leaky(), tmp_path / "seen"), signed(request())) == "code: RuntimeError"
 
 
@@ -145,9 +147,9 @@ def test_a_failure_is_a_class_name_and_no_more(cache: Path, tmp_path: Path) -> N
     "change", [{"codec": "prefix"}, {"vocabulary": SECRET}, {"dimension": 7}, {"families": (SECRET,)}]
 )
 def test_requests_it_cannot_serve_are_refused(runtime: FakeRuntime, change: dict[str, Any]) -> None:
-    said = failure(runtime, signed(request(replace(SPEC, **change))))
-    assert said.startswith("code: ")
-    assert SECRET not in said
+    text = failure(runtime, signed(request(replace(SPEC, **change))))
+    assert text.startswith("code: ")
+    assert SECRET not in text
 
 
 @pytest.mark.parametrize(
@@ -162,24 +164,24 @@ def test_requests_it_cannot_serve_are_refused(runtime: FakeRuntime, change: dict
         {"signature": b""},
     ],
 )
-def test_what_the_owner_has_not_signed_is_not_played(runtime: FakeRuntime, change: dict[str, Any]) -> None:
-    asked = replace(sign_request(OWNER, replace(request(), serial=7)), **change)
-    assert failure(runtime, request_to_records(asked)) == "code: VersionError"
+def test_a_request_that_was_changed_after_signing_is_refused(runtime: FakeRuntime, change: dict[str, Any]) -> None:
+    changed = replace(sign_request(OWNER, replace(request(), serial=7)), **change)
+    assert failure(runtime, request_to_records(changed)) == "code: VersionError"
 
 
-def test_another_owner_is_a_stranger(runtime: FakeRuntime) -> None:
-    asked = sign_request(Ed25519PrivateKey.generate(), request())
-    assert failure(runtime, request_to_records(asked)) == "code: VersionError"
+def test_a_request_that_another_owner_has_signed_is_refused(runtime: FakeRuntime) -> None:
+    foreign = sign_request(Ed25519PrivateKey.generate(), request())
+    assert failure(runtime, request_to_records(foreign)) == "code: VersionError"
 
 
-def test_an_old_request_is_not_played_again(runtime: FakeRuntime) -> None:
-    """Not even after a restart: the number of the last one is on disk."""
+def test_a_request_with_an_older_serial_number_is_refused(runtime: FakeRuntime) -> None:
+    """Also after a restart, because the last serial number is on the disk."""
     for serial in (3, 3, 5):
         call(runtime, signed(replace(request(), serial=serial)))
     assert failure(replace(runtime), signed(replace(request(), serial=4))) == "code: VersionError"
 
 
-def test_what_was_played_is_logged_where_the_node_has_a_store(runtime: FakeRuntime, tmp_path: Path) -> None:
+def test_a_node_with_a_store_logs_its_trajectories(runtime: FakeRuntime, tmp_path: Path) -> None:
     where, path = context(), tmp_path / "store.sqlite"
     where.node_config["store"] = str(path)
     call(runtime, signed(request()), where)
@@ -188,7 +190,7 @@ def test_what_was_played_is_logged_where_the_node_has_a_store(runtime: FakeRunti
     assert [use.row for use in store.uses()] == [1, 2] and len({use.vector for use in store.uses()}) == 1
     where.node_config["store-megabytes"] = 0
     call(runtime, signed(replace(request(), serial=1)), where)
-    assert [row.id for row in store.read().rows] == [3, 4], "what is there is pruned before more is added"
+    assert [row.id for row in store.read().rows] == [3, 4], "old rows are deleted before new ones are added"
 
 
 def test_malformed_requests_are_refused(runtime: FakeRuntime) -> None:
@@ -215,14 +217,30 @@ def test_streams_differ_by_everything_and_repeat() -> None:
     assert streams(0, 1, 0, 3) == streams(0, 1, 0, 5)[:3]
 
 
-def test_the_local_runtime_loads_tactics_and_refuses_other_backends() -> None:
-    local, asked = LocalRuntime(), request()
-    assert local.policy(CONFIG, asked).version == "v1"
+def test_a_simulated_runtime_loads_tactics_and_refuses_unknown_backends() -> None:
+    runtime, first = SimulatedRuntime(), request()
+    assert runtime.policy(CONFIG, first).version == "v1"
     with pytest.raises(ModelError, match="weights"):
-        local.policy(CONFIG, replace(asked, adapter={"weights": np.zeros(3, np.float32)}))
+        runtime.policy(CONFIG, replace(first, adapter={"weights": np.zeros(3, np.float32)}))
     with pytest.raises(ConfigError, match="known are torch, llama, tactics"):
-        local.policy(replace(CONFIG, policy=PolicyConfig(backend="magic")), asked)
-    assert local.cache(replace(CONFIG, cache="/somewhere")) == Path("/somewhere")
+        runtime.policy(replace(CONFIG, policy=PolicyConfig(backend="magic")), first)
+    assert runtime.cache(replace(CONFIG, cache="/somewhere")) == Path("/somewhere")
+
+
+def test_a_deployed_device_differs_from_a_simulated_one_by_its_runtime(tmp_path: Path) -> None:
+    """The node's configuration decides which runtime it is, and the run's decides whose keys it reads."""
+    simulated, folder = SimulatedRuntime(), str(tmp_path)
+    assert runtime_of({}, simulated) is simulated
+    deployed = runtime_of({"home": folder}, simulated)
+    assert (simulated.send_words, deployed.send_words) == (True, False)
+    assert deployed.cache(replace(CONFIG, cache="/somewhere")) == tmp_path / "cache"
+    simulated.admit(10**9)
+    with pytest.raises(ConfigError, match="fedoel device join"):
+        deployed.admit(0)
+    run = replace(CONFIG, out=folder)
+    fleet = replace(run, privacy=PrivacyConfig(keys="/fleet"))
+    assert (RunMode.of(run), keys_folder(run)) == (RunMode.SIMULATION, tmp_path / "keys")
+    assert (RunMode.of(fleet), keys_folder(fleet)) == (RunMode.DEPLOYMENT, Path("/fleet"))
 
 
 def test_tactics_tilt_uniform_play() -> None:

@@ -1,4 +1,4 @@
-"""The device's store: what goes in comes out, for the right key alone, and one bad row costs one row."""
+"""The device's store: trajectories are read as written, with the right key only, and a damaged row harms no other."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def trajectory(seed: int = 0) -> Trajectory:
 
 
 class Clock:
-    """A clock that is set."""
+    """A clock that a test sets."""
 
     now = 100.0
 
@@ -71,7 +71,7 @@ def same(one: Trajectory, other: Trajectory) -> bool:
     )
 
 
-def test_trajectories_come_back(store: TrajectoryStore) -> None:
+def test_trajectories_are_read_as_they_were_written(store: TrajectoryStore) -> None:
     assert store.add([trajectory(1), trajectory(2)]) == [1, 2]
     contents = store.read()
     assert contents.damaged == () and [row.id for row in contents.rows] == [1, 2]
@@ -98,8 +98,8 @@ def test_another_key_or_client_is_refused_before_anything_is_written(
 
 
 def changed(store: TrajectoryStore, statement: str) -> None:
-    with sqlite3.connect(store.path) as base:
-        base.execute(statement)
+    with sqlite3.connect(store.path) as database:
+        database.execute(statement)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def changed(store: TrajectoryStore, statement: str) -> None:
         "UPDATE rows SET sealed = (SELECT sealed FROM rows WHERE id = 1) WHERE id = 2",
     ],
 )
-def test_a_bad_row_costs_one_row(store: TrajectoryStore, statement: str) -> None:
+def test_a_damaged_row_leaves_all_others_readable(store: TrajectoryStore, statement: str) -> None:
     store.add([trajectory(n) for n in (1, 2, 3)])
     changed(store, statement)
     contents = store.read()
@@ -121,7 +121,7 @@ def test_a_bad_row_costs_one_row(store: TrajectoryStore, statement: str) -> None
 
 
 @pytest.mark.parametrize("cut", [0.75, 0.9])
-def test_of_a_truncated_file_the_rest_is_kept(store: TrajectoryStore, cut: float) -> None:
+def test_the_rest_of_a_truncated_file_can_be_read(store: TrajectoryStore, cut: float) -> None:
     store.add([trajectory(n) for n in range(1, 61)])
     content = store.path.read_bytes()
     store.path.write_bytes(content[: int(len(content) * cut)])

@@ -7,8 +7,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.codecs import encoder
-from fedoel.codecs.encoder import load_encoder, returns_to_go
+from fedoel.codecs import encode as encoding
+from fedoel.codecs.encode import returns_to_go
+from fedoel.codecs.encoder import load_encoder
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY, cells
 from fedoel.codecs.tactics.encoder import moments
 from fedoel.codecs.tactics.policy import TacticsPolicy
@@ -34,7 +35,7 @@ def episode(*turns: Turn, won: bool = True) -> Trajectory:
 
 def encode(trajectories: Sequence[Trajectory], baseline: Vector, discount: float = 0.9) -> ExperienceVector:
     uniform = TacticsPolicy("v", np.zeros(DIMENSION, np.float32))
-    return encoder.encode(load_encoder("tactics"), uniform, trajectories, SPEC, baseline, discount)
+    return encoding.encode(load_encoder("tactics"), uniform, trajectories, SPEC, baseline, discount)
 
 
 def test_lessons_are_whole_sentences_with_or_without_a_mark() -> None:
@@ -43,22 +44,22 @@ def test_lessons_are_whole_sentences_with_or_without_a_mark() -> None:
     assert lessons("- " + "word " * 31 + ".") == []
 
 
-def test_a_game_is_told_from_beginning_to_end() -> None:
-    told = transcript(episode(turn(2, 0.0), turn(0, 1.0)))
-    assert told.startswith("Goal: Take the coin.\n-= Hall =-")
-    assert told.index("> go east") < told.index("> take coin") < told.index("You won.")
+def test_a_transcript_holds_goal_commands_and_outcome_in_order() -> None:
+    text = transcript(episode(turn(2, 0.0), turn(0, 1.0)))
+    assert text.startswith("Goal: Take the coin.\n-= Hall =-")
+    assert text.index("> go east") < text.index("> take coin") < text.index("You won.")
 
 
-def test_a_turn_without_a_command_adds_nothing_but_its_reward() -> None:
+def test_a_turn_without_a_command_counts_only_by_its_reward() -> None:
     none = np.zeros((1, 4), np.float32)
-    silent = replace(turn(0, 0.0), action=INVALID, response="hm")
-    whole = encode([episode(turn(1, 0.0), silent, turn(0, 1.0))], none)
+    invalid = replace(turn(0, 0.0), action=INVALID, response="hm")
+    whole = encode([episode(turn(1, 0.0), invalid, turn(0, 1.0))], none)
     parts = [encode([episode(turn(1, 0.81))], none), encode([episode(turn(0, 1.0))], none)]
     assert np.allclose(whole.gradient, sum(part.gradient for part in parts), atol=1e-6)
     assert whole.counters.turns[0] == 3
 
 
-def test_returns_are_discounted_sums_of_what_comes() -> None:
+def test_returns_are_discounted_sums_of_later_rewards() -> None:
     assert returns_to_go([0.0, 1.0, -1.0], 0.5).tolist() == [0.25, 0.5, -1.0]
 
 
@@ -70,19 +71,19 @@ def test_the_score_function_has_mean_zero_and_the_fisher_diagonal_as_variance(se
     assert np.allclose(probs @ scores**2, moments(turn(0, 0.0, seed))[1], atol=1e-6)
 
 
-def test_what_led_to_reward_is_pushed_up_and_what_lost_is_pushed_down() -> None:
+def test_rewarded_commands_get_a_positive_gradient_and_punished_ones_a_negative() -> None:
     zero = np.zeros((1, 4), dtype=np.float32)
     cell = int(cells(turn(0, 0.0).situation)[0])
     assert encode([episode(turn(0, 1.0))], zero).gradient[cell] > 0
     assert encode([episode(turn(0, -1.0), won=False)], zero).gradient[cell] < 0
 
 
-def test_what_was_expected_teaches_nothing() -> None:
+def test_a_return_equal_to_the_baseline_gives_no_gradient() -> None:
     expected = np.full((1, 4), 1.0, dtype=np.float32)
     assert not encode([episode(turn(0, 1.0))], expected).gradient.any()
 
 
-def test_vectors_add_up_over_episodes_and_count_them() -> None:
+def test_vectors_are_sums_over_episodes_and_count_them() -> None:
     zero = np.zeros((1, 4), dtype=np.float32)
     one, two = episode(turn(0, 0.0), turn(2, 1.0)), episode(turn(4, 0.0), won=False)
     both = encode([one, two], zero).to_array()
@@ -93,7 +94,7 @@ def test_vectors_add_up_over_episodes_and_count_them() -> None:
     assert counters.visits[0].tolist() == [2, 1, 0, 0]
 
 
-def test_steps_beyond_the_horizon_are_not_counted_but_still_teach() -> None:
+def test_steps_beyond_the_horizon_are_not_counted_but_still_enter_the_gradient() -> None:
     zero = np.zeros((1, 4), dtype=np.float32)
     long = encode([episode(*[turn(0, 0.0)] * 5, turn(0, 1.0))], zero, 0.5)
     assert long.counters.turns[0] == 6

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.codecs.trust_region import CLOSE, FIRST, longest
+from fedoel.codecs.trust_region import CLOSE_ENOUGH, FIRST_SHARE, largest_share
 
 
 def square(scale: float) -> Callable[[float], float]:
@@ -20,9 +20,9 @@ def square(scale: float) -> Callable[[float], float]:
 
 @given(st.floats(1e-4, 1e4), st.floats(1e-3, 1.0))
 def test_a_step_ends_close_to_the_border_or_is_taken_whole(scale: float, most: float) -> None:
-    share, kl = longest(square(scale), most)
+    share, kl = largest_share(square(scale), most)
     assert kl == square(scale)(share) <= most
-    assert share == 1.0 or CLOSE * most <= kl
+    assert share == 1.0 or CLOSE_ENOUGH * most <= kl
 
 
 def test_a_far_place_that_looks_near_again_is_not_reached() -> None:
@@ -33,8 +33,8 @@ def test_a_far_place_that_looks_near_again_is_not_reached() -> None:
         tried.append(share)
         return 100 * share**2 if share < 0.3 else 0.01
 
-    share, kl = longest(measure, 0.2)
-    assert CLOSE * 0.2 <= kl <= 0.2
+    share, kl = largest_share(measure, 0.2)
+    assert CLOSE_ENOUGH * 0.2 <= kl <= 0.2
     assert share == pytest.approx((kl / 100) ** 0.5) and max(tried) < 0.3
 
 
@@ -42,7 +42,7 @@ def test_a_step_ends_where_it_adds_less_and_less() -> None:
     # A ray that was measured: KL stays below the bound, and falls from a third of the step on.
     shares = [0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1]
     kls = [0, 0.004, 0.006, 0.026, 0.073, 0.109, 0.091, 0.072, 0.073]
-    share, kl = longest(lambda share: float(np.interp(share, shares, kls)), 0.2)
+    share, kl = largest_share(lambda share: float(np.interp(share, shares, kls)), 0.2)
     assert 0.1 <= share <= 0.3 and kl >= 0.026
 
 
@@ -53,7 +53,7 @@ def test_a_step_without_effect_is_taken_whole_but_from_a_short_one_outwards() ->
         tried.append(share)
         return 0.0
 
-    assert longest(measure, 0.2) == (1.0, 0.0)
+    assert largest_share(measure, 0.2) == (1.0, 0.0)
     assert tried[0] < 0.01
     assert all(before < after <= 4 * before for before, after in pairwise(tried))
 
@@ -65,11 +65,11 @@ def test_no_step_is_taken_where_every_one_is_too_long() -> None:
         tried.append(share)
         return 9.0
 
-    assert longest(measure, 0.2) == (0.0, 0.0)
-    assert max(tried) == FIRST and min(tried) < FIRST / 1000
+    assert largest_share(measure, 0.2) == (0.0, 0.0)
+    assert max(tried) == FIRST_SHARE and min(tried) < FIRST_SHARE / 1000
 
 
 def test_what_is_not_a_number_is_outside() -> None:
-    share, kl = longest(lambda share: 0.1 * share**2 if share < 0.3 else math.nan, 0.2)
+    share, kl = largest_share(lambda share: 0.1 * share**2 if share < 0.3 else math.nan, 0.2)
     assert 0 < share < 0.3 and kl == pytest.approx(0.1 * share**2)
-    assert longest(lambda share: math.nan, 0.2) == (0.0, 0.0)
+    assert largest_share(lambda share: math.nan, 0.2) == (0.0, 0.0)

@@ -49,7 +49,7 @@ def test_a_fleet_survives_the_death_of_a_device_a_cut_network_and_the_death_of_i
     Flower has it, so that the dead one is missed the sooner.
     """
     fleet.start("server")
-    fleet.wait(lambda: "4 devices may come in" in fleet.said("server"), 120)
+    fleet.wait(lambda: "4 devices may connect" in fleet.said("server"), 120)
     for name in DEVICES:
         fleet.start(name)
     fleet.wait(lambda: fleet.log("one").count(MASKED) == 1, 300, every=0.02)
@@ -61,7 +61,7 @@ def test_a_fleet_survives_the_death_of_a_device_a_cut_network_and_the_death_of_i
     fleet.wire.cut()
     fleet.kill("server")
     fleet.start("server")
-    fleet.wait(lambda: fleet.said("server").count("4 devices may come in") == 2, 120)
+    fleet.wait(lambda: fleet.said("server").count("4 devices may connect") == 2, 120)
     fleet.wire.mend()
     tended(fleet, lambda: fleet.over("server"))
     assert fleet.running.pop("server").returncode == 0, fleet.said("server")

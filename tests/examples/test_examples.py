@@ -19,7 +19,7 @@ import pytest
 
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.simulations.conformance.checks import PASSED
-from fedoel.simulations.conformance.verb import check_plugin
+from fedoel.simulations.conformance.plugin import check_plugin
 from fedoel.simulations.inprocess import run_inprocess
 from fedoel.simulations.scenario import parse_setting
 
@@ -85,7 +85,7 @@ def test_the_command_of_an_example_runs_and_what_it_plays_gets_better(name: str,
 
 
 def test_the_command_line_finds_plugins_in_the_working_folder(tmp_path: Path) -> None:
-    code = "import sys; from fedoel.simulations.cli import main; sys.exit(main())"
+    code = "import sys; from fedoel.cli.main import main; sys.exit(main())"
     path = os.pathsep.join(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)
     done = subprocess.run(
         [sys.executable, "-c", code, "check-plugin", "examples.agreement:Agreement"],

@@ -1,4 +1,4 @@
-"""Games small enough to be made by a test run, and one cache that all tests share."""
+"""One small game of every family, and a cache that all tests of a session share."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=SPECS, ids=lambda spec: f"{spec.family}{' renamed' * dict(spec.settings).get('renamed', 0)}")
 def spec(request: pytest.FixtureRequest) -> GameSpec:
-    chosen = request.param
-    assert isinstance(chosen, GameSpec)
-    return chosen
+    spec = request.param
+    assert isinstance(spec, GameSpec)
+    return spec
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Two lands that look the same and want the opposite."""
+"""The two orchards look the same, and a fruit that wins in one loses in the other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def first(name: str, seed: int, cache: Path) -> Observation:
     return build_game(GameSpec.parse(f"{name} turns=6"), cache).reset(seed)
 
 
-def test_the_two_look_the_same_but_for_the_name_of_the_land(cache: Path) -> None:
+def test_only_the_name_of_the_land_differs(cache: Path) -> None:
     for seed in range(20):
         one, other = (first(name, seed, cache) for name in NAMES)
         assert (one.text, one.admissible) == (other.text, other.admissible)
@@ -40,17 +40,17 @@ def test_what_wins_in_one_loses_in_the_other(cache: Path) -> None:
     assert ends == {True, False}
 
 
-def test_tactics_do_not_tell_the_lands_apart(cache: Path) -> None:
-    seen = []
+def test_tactics_do_not_distinguish_the_orchards(cache: Path) -> None:
+    tactics = []
     for name in NAMES:
-        now = first(name, 3, cache)
-        situation = Memory(now.goal, 6).see(now.text, now.admissible, 0)
-        seen.append([tactic_name(int(cell)) for cell in cells(situation)])
-    assert seen[0] == seen[1] and any(tactic.startswith("eat") for tactic in seen[0])
+        observation = first(name, 3, cache)
+        situation = Memory(observation.goal, 6).see(observation.text, observation.admissible, 0)
+        tactics.append([tactic_name(int(cell)) for cell in cells(situation)])
+    assert tactics[0] == tactics[1] and any(tactic.startswith("eat") for tactic in tactics[0])
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("trees", [2, 7])
-def test_who_knows_the_rules_wins(name: str, trees: int, cache: Path) -> None:
+def test_the_heuristic_player_always_wins(name: str, trees: int, cache: Path) -> None:
     spec, rng = GameSpec.parse(f"{name} trees={trees} turns=8"), np.random.default_rng(0)
     assert all(play_scripted(spec, seed, HEURISTICS[name], rng, cache).won for seed in range(40))

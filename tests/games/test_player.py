@@ -24,7 +24,7 @@ UNSTARTABLE = 666
 
 
 class Steps:
-    """Reach step `seed` out of step 0: ``go on`` advances, ``wait`` does not, ``jump`` loses where it is deadly."""
+    """Reach step `seed` from step 0: ``go on`` advances, ``wait`` does not, ``jump`` loses if `deadly` is set."""
 
     def __init__(self, deadly: bool, broken: bool) -> None:
         self.deadly, self.broken = deadly, broken
@@ -62,9 +62,10 @@ class Steps:
 
 
 class Uneven:
-    """A policy that depends on the situation and on nothing else."""
+    """A policy with the same non-uniform distribution in every situation."""
 
     version = "v"
+    abilities: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -78,7 +79,7 @@ class Uneven:
 
 
 class Always(Uneven):
-    """A policy that gives one command only."""
+    """A policy that always chooses the same command."""
 
     def __init__(self, action: int) -> None:
         super().__init__()
@@ -92,15 +93,15 @@ class Always(Uneven):
 
 @pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> list[Steps]:
-    made: list[Steps] = []
+    built: list[Steps] = []
 
     def build(spec: GameSpec, cache: Path) -> RuledGame:
         settings = dict(spec.settings)
-        made.append(Steps(bool(settings.get("deadly")), bool(settings.get("broken"))))
-        return RuledGame(made[-1], spec.max_turns)
+        built.append(Steps(bool(settings.get("deadly")), bool(settings.get("broken"))))
+        return RuledGame(built[-1], spec.max_turns)
 
     monkeypatch.setattr(player, "build_game", build)
-    return made
+    return built
 
 
 def commands(trajectory: Trajectory) -> list[str]:
@@ -110,20 +111,20 @@ def commands(trajectory: Trajectory) -> list[str]:
 def test_an_episode_does_not_depend_on_the_others(engines: list[Steps]) -> None:
     games, streams = [(SPEC, 2), (SPEC, 4), (LOSING, 3), (SPEC, 2)], [11, 12, 13, 14]
     together = play_episodes(Uneven(), games, streams, NOWHERE)
-    for n, trajectory in enumerate(together):
-        alone = play_episodes(Uneven(), games[n : n + 1], streams[n : n + 1], NOWHERE)[0]
+    for index, trajectory in enumerate(together):
+        alone = play_episodes(Uneven(), games[index : index + 1], streams[index : index + 1], NOWHERE)[0]
         assert commands(alone) == commands(trajectory)
         assert (alone.won, alone.lost, alone.score) == (trajectory.won, trajectory.lost, trajectory.score)
 
 
-def test_the_stream_decides_what_is_played(engines: list[Steps]) -> None:
+def test_the_stream_determines_the_commands(engines: list[Steps]) -> None:
     same = play_episodes(Uneven(), [(SPEC, 9)] * 2, [5, 5], NOWHERE)
     others = play_episodes(Uneven(), [(SPEC, 9)] * 8, list(range(8)), NOWHERE)
     assert commands(same[0]) == commands(same[1])
     assert len({tuple(commands(trajectory)) for trajectory in others}) > 4
 
 
-def test_rewards_are_changes_of_the_score_and_add_up_to_it(engines: list[Steps]) -> None:
+def test_rewards_are_score_changes_and_sum_to_the_score(engines: list[Steps]) -> None:
     won = play_episodes(Always(0), [(SPEC, 4)], [0], NOWHERE)[0]
     assert [turn.reward for turn in won.turns] == [0.25] * 4
     assert (won.won, won.score, won.policy_version) == (True, 1.0, "v")
@@ -135,7 +136,7 @@ def test_losing_costs_one(engines: list[Steps]) -> None:
     assert (lost.won, lost.lost, lost.score) == (False, True, 0.0)
 
 
-def test_the_turn_limit_ends_an_episode_and_tokens_are_counted(engines: list[Steps]) -> None:
+def test_the_turn_limit_ends_an_episode_and_prompt_tokens_are_counted(engines: list[Steps]) -> None:
     waited = play_episodes(Always(1), [(SPEC, 4)], [0], NOWHERE)[0]
     assert commands(waited) == ["wait"] * 6
     assert waited.prompt_tokens == sum(10 + turn for turn in range(6))
@@ -147,7 +148,7 @@ def test_the_player_remembers_its_own_commands(engines: list[Steps]) -> None:
     assert (turns[1].situation.done_here, turns[1].situation.turn) == (("wait",), 1)
 
 
-def test_ended_episodes_leave_the_batch_and_are_announced(engines: list[Steps]) -> None:
+def test_ended_episodes_leave_the_batch_and_are_reported(engines: list[Steps]) -> None:
     policy, ended = Always(0), list[int]()
     play_episodes(policy, [(SPEC, 0), (SPEC, 1), (SPEC, 3)], [0, 0, 0], NOWHERE, ended.append)
     assert ended == [1, 0, 1]
@@ -182,6 +183,6 @@ def test_a_draw_has_the_probabilities_of_the_policy(weights: list[float], seed: 
     assert (np.abs(rates - probs) < 6 * np.sqrt(0.25 / 400)).all()
 
 
-def test_what_is_impossible_is_never_drawn() -> None:
+def test_commands_of_probability_zero_are_never_drawn() -> None:
     log_probs = np.array([-np.inf, 0.0, -np.inf], dtype=np.float32)
     assert {draw(log_probs, np.random.default_rng(seed)) for seed in range(50)} == {1}

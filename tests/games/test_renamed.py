@@ -1,4 +1,4 @@
-"""A renamed game is the same game in words that the public tactics do not know."""
+"""A renamed game is the same game in words that the `tactics` codec does not know."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from fedoel.codecs.tactics.coordinates import MOVES, SAME_MOVE, move_of
 from fedoel.games import build_game
 from fedoel.games.families import FAMILIES, Family, content_of, is_prepared, prepare_game, unrenamed
-from fedoel.games.frozen_lake import check_lake, make_engine
 from fedoel.games.game import Engine
+from fedoel.games.grid.frozen_lake import check_lake, make_engine
 from fedoel.games.heuristics import uniform
-from fedoel.games.renamed import DIRECTIONS, VERBS, rename, retell
+from fedoel.games.renamed import DIRECTIONS, VERBS, rename_command, rename_text
 from fedoel.games.scripted import play_scripted
 from fedoel.games.settings import Flag
 from fedoel.games.splits import Split, assert_disjoint, fingerprint, game_seed
@@ -35,17 +35,19 @@ def renamed(spec: GameSpec) -> GameSpec:
     return GameSpec(spec.family, tuple(sorted({**dict(spec.settings), "renamed": 1}.items())), spec.max_turns)
 
 
-def test_no_word_stands_for_two_and_no_new_word_is_an_old_one() -> None:
+def test_renaming_is_one_to_one_and_no_new_word_is_an_old_one() -> None:
     old, new = {**VERBS, **DIRECTIONS}, [*VERBS.values(), *DIRECTIONS.values()]
     assert len(set(new)) == len(new) == len(old)
     assert not set(new) & set(old)
     assert all(word.isalpha() and word.islower() for word in new)  # one word for one word
 
 
-def test_the_public_tactics_know_no_new_verb() -> None:
+def test_the_tactics_codec_knows_no_new_verb() -> None:
     assert not set(VERBS.values()) & {*SAME_MOVE, *(word for move in MOVES for word in move.split())}
     for verb in VERBS:
-        assert move_of(rename(f"{verb} coin from table")) == move_of(rename(f"{verb} coin")) == len(MOVES)
+        assert (
+            move_of(rename_command(f"{verb} coin from table")) == move_of(rename_command(f"{verb} coin")) == len(MOVES)
+        )
 
 
 @pytest.mark.parametrize("text", PLAIN)
@@ -53,36 +55,41 @@ def test_it_is_the_same_game_step_by_step(text: str, cache: Path) -> None:
     spec = GameSpec.parse(text)
     rng, verbs = np.random.default_rng(0), set[str]()
     one, other = build_game(spec, cache), build_game(renamed(spec), cache)
-    seen, told = one.reset(SEED), other.reset(SEED)
+    plain, changed = one.reset(SEED), other.reset(SEED)
     while True:
-        assert told.admissible == tuple(map(rename, seen.admissible))
-        assert len(set(told.admissible)) == len(seen.admissible)
-        assert (told.score, told.done, told.won, told.lost) == (seen.score, seen.done, seen.won, seen.lost)
-        assert (told.text, told.goal) == (retell(seen.text), retell(seen.goal))
-        verbs |= {command.split()[0] for command in seen.admissible}
-        if seen.done:
+        assert changed.admissible == tuple(map(rename_command, plain.admissible))
+        assert len(set(changed.admissible)) == len(plain.admissible)
+        assert (changed.score, changed.done, changed.won, changed.lost) == (
+            plain.score,
+            plain.done,
+            plain.won,
+            plain.lost,
+        )
+        assert (changed.text, changed.goal) == (rename_text(plain.text), rename_text(plain.goal))
+        verbs |= {command.split()[0] for command in plain.admissible}
+        if plain.done:
             break
-        choice = int(rng.integers(len(seen.admissible)))
-        seen, told = one.step(seen.admissible[choice]), other.step(told.admissible[choice])
+        choice = int(rng.integers(len(plain.admissible)))
+        plain, changed = one.step(plain.admissible[choice]), other.step(changed.admissible[choice])
     assert verbs <= set(VERBS)  # not one of the game's verbs is left
     walk = one.walkthrough()
     assert walk is not None
-    assert other.walkthrough() == tuple(map(rename, walk))
+    assert other.walkthrough() == tuple(map(rename_command, walk))
     for game in (one, other):
         game.close()
 
 
-def test_the_old_words_do_nothing(cache: Path) -> None:
+def test_the_original_words_are_inadmissible(cache: Path) -> None:
     game = build_game(renamed(GameSpec.parse(PLAIN[0])), cache)
     start = game.reset(SEED)
-    way = next(command for command in start.admissible if command.startswith("walk "))
-    assert not game.step(way.replace("walk", "go").removesuffix("ward")).valid
-    assert game.step(way).valid
+    move = next(command for command in start.admissible if command.startswith("walk "))
+    assert not game.step(move.replace("walk", "go").removesuffix("ward")).valid
+    assert game.step(move).valid
     game.close()
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "renamed_text"),
     [
         ("There is an open door. An exit to the north.", "There is an open door. An exit to the northward."),
         ("You open the fridge.", "You unseal the fridge."),
@@ -95,24 +102,24 @@ def test_the_old_words_do_nothing(cache: Path) -> None:
          "-= Kitchen =-\nA closed chest, a northern light, the undertaker."),
     ],
 )  # fmt: skip
-def test_replies_are_retold_where_a_verb_is_one(text: str, told: str) -> None:
-    assert retell(text) == told
+def test_replies_are_renamed_where_a_word_is_a_verb(text: str, renamed_text: str) -> None:
+    assert rename_text(text) == renamed_text
 
 
 def test_the_way_back_is_known_in_both() -> None:
-    for way, back in (
+    for move, back in (
         ("go north", "go south"),
         ("walk northward", "walk southward"),
         ("walk leftward", "walk rightward"),
     ):
         memory = Memory("Go.", 5)
-        memory.see("-= A =-", (way,), 0)
-        memory.do(way)
+        memory.see("-= A =-", (move,), 0)
+        memory.do(move)
         assert memory.see("-= B =-", (back,), 1).back == back
 
 
 @pytest.mark.parametrize("text", PLAIN)
-def test_content_does_not_depend_on_words(text: str, cache: Path) -> None:
+def test_content_does_not_depend_on_wording(text: str, cache: Path) -> None:
     spec = GameSpec.parse(text)
     assert content_of(renamed(spec)) == content_of(spec)
     assert unrenamed(renamed(spec)) == spec == unrenamed(spec)
@@ -126,25 +133,26 @@ def test_content_does_not_depend_on_words(text: str, cache: Path) -> None:
         assert_disjoint([(spec, game_seed(Split.HELD_OUT, 3))], held_out)
 
 
-def test_chance_wins_as_often_in_either_words(cache: Path) -> None:
+def test_a_random_player_wins_as_often_in_either_wording(cache: Path) -> None:
     spec = GameSpec.parse("frozen-lake turns=6")
     for number in range(20):
         one, other = (
-            play_scripted(each, number, uniform, np.random.default_rng(number), cache) for each in (spec, renamed(spec))
+            play_scripted(variant, number, uniform, np.random.default_rng(number), cache)
+            for variant in (spec, renamed(spec))
         )
         assert [turn.action for turn in one.turns] == [turn.action for turn in other.turns]
         assert one.won == other.won
 
 
 def test_a_plugged_in_family_is_renamed_too(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = list[Mapping[str, Setting]]()
+    received = list[Mapping[str, Setting]]()
 
     def engine(family: str, settings: Mapping[str, Setting], cache: Path) -> Engine:
-        told.append(settings)
+        received.append(settings)
         return make_engine(family, settings, cache)
 
     def check(settings: Mapping[str, Setting]) -> str:
-        told.append(settings)
+        received.append(settings)
         return check_lake(settings)
 
     here = sys.modules[__name__]
@@ -153,8 +161,8 @@ def test_a_plugged_in_family_is_renamed_too(cache: Path, monkeypatch: pytest.Mon
     game = build_game(GameSpec.parse(f"{__name__}:MINE renamed=1 turns=6"), cache)
     assert {command.split()[0] for command in game.reset(SEED).admissible} == {"walk"}
     game.close()
-    assert told and all(set(settings) == {"size", "holes", "split"} for settings in told)
-    with pytest.raises(ConfigError, match="must call renamed something else"):
+    assert received and all(set(settings) == {"size", "holes", "split"} for settings in received)
+    with pytest.raises(ConfigError, match="must rename its setting renamed"):
         build_game(GameSpec.parse(f"{__name__}:TAKEN turns=6"), cache)
 
 

@@ -1,4 +1,4 @@
-"""Free decoding: what is written is what a plain model would write, and what is read on is what is read at once."""
+"""Free decoding: responses are those of the plain model, and do not depend on batching or caching."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from transformers import AutoModelForCausalLM
 from fedoel.codecs.prefix.coordinates import SPACE as PREFIX
 from fedoel.codecs.steering.coordinates import SPACE as STEERING
 from fedoel.games.player import play_episodes
-from fedoel.policies.several import several
+from fedoel.policies.abilities import ANSWERS, abilities_of, behind
+from fedoel.policies.backend import TorchBackend
+from fedoel.policies.routed import routed
 from fedoel.policies.spaces import ControlVector, SoftPrompt
 from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.free import Decoding, FreePolicy
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy
 from fedoel.protocol.config import PolicyConfig
+from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import GameSpec
 from fedoel.protocol.prompts import Style
 
@@ -43,19 +46,30 @@ def test_it_writes_what_a_plain_model_would_write(model: TorchModel, tiny_base: 
     answers = FreePolicy(TorchPolicy(model, {}), Decoding(1e-4, 6)).respond(
         list(zip(asked, streams(len(asked)), strict=True))
     )
-    for row, answer in zip(model.encoder.encode(asked), answers, strict=True):
-        tokens = [*model.encoder.head, *row.scene, *row.moment]
-        for written in answer.tokens:  # so cold that it is greedy
+    for row, answer in zip(model.tokenizer.encode(asked), answers, strict=True):
+        tokens = [*model.tokenizer.head, *row.scene, *row.moment]
+        for written in answer.tokens:  # at this temperature decoding is greedy
             with torch.inference_mode():
                 wanted = int(reference(torch.tensor([tokens])).logits[0, -1].argmax())
             assert written == wanted
             tokens.append(written)
-        assert answer.text == model.encoder.text(answer.tokens)
-        assert len(answer.tokens) == 6 or answer.tokens[-1] == model.encoder.end
+        assert answer.text == model.tokenizer.decode(answer.tokens)
+        assert len(answer.tokens) == 6 or answer.tokens[-1] == model.tokenizer.end_token
+
+
+def test_a_policy_says_what_its_backend_says_and_no_more_once_it_has_a_context(model: TorchModel) -> None:
+    bare = TorchPolicy(model, {})
+    free = FreePolicy(bare, Decoding(1.0, 4))
+    assert bare.abilities == TorchBackend.abilities and free.abilities == {*bare.abilities, ANSWERS}
+    assert abilities_of(routed([free.behind(ADVICE), free.behind("Other.\n")])) == {ANSWERS}
+    assert abilities_of(routed([bare.behind(ADVICE), bare.behind("Other.\n")])) == frozenset()
+    for policy in (bare.behind(ADVICE), free.behind(ADVICE)):
+        with pytest.raises(ConfigError, match="a context in the prompt"):
+            behind(policy, ADVICE)
 
 
 @pytest.mark.parametrize("context", ["none", "words", "prefix", "steering"])
-def test_scores_beside_the_text_are_the_policys_own(model: TorchModel, context: str) -> None:
+def test_scores_beside_the_response_are_the_policys_scores(model: TorchModel, context: str) -> None:
     rng, policy = np.random.default_rng(0), FreePolicy(TorchPolicy(model, {}), Decoding(1.0, 4))
     vector = rng.normal(0, 0.1, STEERING.dimension).astype(np.float32)
     made = {
@@ -71,7 +85,7 @@ def test_scores_beside_the_text_are_the_policys_own(model: TorchModel, context: 
         assert context == "none" or len(scored) == 1 or not np.allclose(scored, bare, atol=1e-4)
 
 
-def test_an_answer_does_not_depend_on_the_others(model: TorchModel) -> None:
+def test_an_answer_does_not_depend_on_the_batch(model: TorchModel) -> None:
     policy, asked = FreePolicy(TorchPolicy(model, {}), Decoding(1.0, 5)), situations()
     together = policy.respond(list(zip(asked, streams(len(asked)), strict=True)))
     alone = [policy.respond([pair])[0] for pair in zip(asked, streams(len(asked)), strict=True)]
@@ -85,17 +99,17 @@ def test_the_style_is_part_of_the_version(model: TorchModel, tiny_base: Path, tm
     assert len(versions) == 3
 
 
-def test_several_contexts_share_the_turns(model: TorchModel) -> None:
+def test_situations_are_routed_among_contexts(model: TorchModel) -> None:
     policy = FreePolicy(TorchPolicy(model, {}), Decoding(1.0, 3))
     members = [policy.behind(f"Advice {n}.\n") for n in range(3)]
-    whole, asked = several(members), situations()
+    whole, asked = routed(members), situations()
     for situation, scored in zip(asked, whole.score(asked), strict=True):
         own = [member.score([situation])[0] for member in members]
         assert any(np.allclose(scored, other, atol=1e-5) for other in own)
-    assert several(members[:1]) is members[0]
+    assert routed(members[:1]) is members[0]
 
 
-def test_it_can_write_about_what_it_is_told(model: TorchModel) -> None:
+def test_it_answers_questions_and_repeats(model: TorchModel) -> None:
     policy = TorchPolicy(model, {})
     asked = [("What did you learn?", np.random.default_rng(1)), ("Say more.", np.random.default_rng(2))]
     texts = policy.tell(asked, 7)
@@ -104,7 +118,7 @@ def test_it_can_write_about_what_it_is_told(model: TorchModel) -> None:
     assert texts == again
 
 
-def test_a_game_is_played_with_what_is_written(model: TorchModel, tmp_path: Path) -> None:
+def test_a_game_is_played_by_responses(model: TorchModel, tmp_path: Path) -> None:
     spec = GameSpec.parse("frozen-lake turns=6")
     policy = FreePolicy(TorchPolicy(model, {}), Decoding(1.0, 4))
     (played,) = play_episodes(policy, [(spec, 3)], [0], tmp_path)

@@ -1,4 +1,4 @@
-"""The tokenizer of the packaged SmolLM2 through llama.cpp gives the numbers that transformers gives."""
+"""The tokenizer of the packaged SmolLM2 through llama.cpp gives the token ids that transformers gives."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Untuned:
     def __init__(self, template: str) -> None:
         self.template = template
 
-    def says(self, key: str) -> str:
+    def metadata(self, key: str) -> str:
         return self.template
 
     def text(self, token: int) -> str:

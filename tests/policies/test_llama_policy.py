@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedoel.policies.backend import LlamaBackend
 from fedoel.policies.lora import permuted
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.errors import ModelError
@@ -18,8 +19,8 @@ pytest.importorskip("llama_cpp", reason="llama.cpp is not installed: make setup 
 from fedoel.codecs.encoder import load_encoder
 from fedoel.codecs.steering.coordinates import DIMENSION
 from fedoel.policies.llama import model as llama_model
-from fedoel.policies.llama import prefixes as llama_prefixes
-from fedoel.policies.llama.branches import BRANCHES, leaf_count, leaves_below, rounds
+from fedoel.policies.llama import prefix_cache as llama_prefixes
+from fedoel.policies.llama.branches import BRANCHES, fitting_batches, leaf_count, leaves_below
 from fedoel.policies.llama.model import LlamaModel
 from fedoel.policies.llama.policy import LlamaPolicy, load_policy
 from fedoel.policies.torch.base import load_base
@@ -68,9 +69,7 @@ def same(ours: list[Any], theirs: list[Any], close: float = CLOSE) -> bool:
     return all(np.allclose(a, b, rtol=close, atol=close) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_commands_are_as_likely_as_torch_says(
-    model: LlamaModel, torch_model: TorchModel, adapters: list[Adapter]
-) -> None:
+def test_scores_equal_those_of_torch(model: LlamaModel, torch_model: TorchModel, adapters: list[Adapter]) -> None:
     for adapter in adapters:
         ours, theirs = LlamaPolicy(model, adapter), TorchPolicy(torch_model, adapter)
         scored = ours.score(situations())
@@ -89,6 +88,10 @@ def test_an_empty_adapter_is_the_base_model_also_after_another(
     assert not same(bare, adapted)
 
 
+def test_a_policy_says_what_its_backend_says(model: LlamaModel) -> None:
+    assert LlamaPolicy(model, {}).abilities == LlamaBackend.abilities
+
+
 def test_versions_alternate_without_loading_the_base_again(model: LlamaModel, adapters: list[Adapter]) -> None:
     first, second = (LlamaPolicy(model, adapter) for adapter in adapters)
     before, handle = first.score(situations()), model.file.handle
@@ -97,30 +100,30 @@ def test_versions_alternate_without_loading_the_base_again(model: LlamaModel, ad
     assert model.file.handle is handle
 
 
-def test_an_answer_does_not_depend_on_the_rest_of_the_batch(model: LlamaModel, adapters: list[Adapter]) -> None:
+def test_scores_do_not_depend_on_the_rest_of_the_batch(model: LlamaModel, adapters: list[Adapter]) -> None:
     policy = LlamaPolicy(model, adapters[0])
     together = policy.score(situations() * 7)
     fresh = LlamaPolicy(model, adapters[0])
     assert same(together, [fresh.score([situation])[0] for situation in situations() * 7])
 
 
-def test_what_is_cached_is_not_evaluated_again(model: LlamaModel, adapters: list[Adapter]) -> None:
-    policy, rows = LlamaPolicy(model, adapters[0]), model.encoder.encode(situations()[:2])
+def test_cached_scenes_are_not_evaluated_again(model: LlamaModel, adapters: list[Adapter]) -> None:
+    policy, rows = LlamaPolicy(model, adapters[0]), model.tokenizer.encode(situations()[:2])
     policy.score(situations()[:1])
-    scene = len(model.encoder.head) + len(rows[0].scene)
+    scene = len(model.tokenizer.head) + len(rows[0].scene)
     assert model.context.evaluated == scene + len(rows[0].tokens)
     policy.score(situations()[1:2])
     assert model.context.evaluated == scene + len(rows[0].tokens) + len(rows[1].tokens)
 
 
-def test_scenes_that_begin_alike_share_their_beginning(model: LlamaModel, adapters: list[Adapter]) -> None:
+def test_scenes_share_their_longest_common_prefix(model: LlamaModel, adapters: list[Adapter]) -> None:
     policy = LlamaPolicy(model, adapters[0])
     policy.score(situations()[:1])
     before = model.context.evaluated
     policy.score(situations()[2:3])
-    hall, cellar = (model.encoder.encode([situation])[0] for situation in (situations()[0], situations()[2]))
-    shared = llama_prefixes.in_common(hall.scene, cellar.scene)
-    assert shared > len(model.encoder.ids("Goal: Take the coin.\n")) - 2
+    hall, cellar = (model.tokenizer.encode([situation])[0] for situation in (situations()[0], situations()[2]))
+    shared = llama_prefixes.shared_length(hall.scene, cellar.scene)
+    assert shared > len(model.tokenizer.ids("Goal: Take the coin.\n")) - 2
     assert model.context.evaluated - before == len(cellar.scene) - shared + len(cellar.tokens)
 
 
@@ -135,7 +138,7 @@ def test_adapters_are_converted_once_and_only_the_newest_are_kept(
     assert kept == sorted(f"{LlamaPolicy(model, half).version}-1.gguf" for half in halves[1:])
 
 
-def test_a_command_without_alternative_costs_nothing(model: LlamaModel) -> None:
+def test_a_single_command_needs_no_evaluation(model: LlamaModel) -> None:
     assert LlamaPolicy(model, {}).score(situations()[3:])[0].tolist() == [0.0]
     assert model.context.evaluated == 0
 
@@ -145,7 +148,7 @@ def many(count: int) -> list[Situation]:
     return [Memory(f"Find number {n}.", 9).see(f"-= Room {n} =-\nA room.", commands, 0) for n in range(count)]
 
 
-def test_more_games_than_the_cache_holds_are_answered_in_rounds(
+def test_more_games_than_the_cache_holds_are_scored_in_batches(
     tiny_gguf: Path, tmp_path: Path, adapters: list[Adapter]
 ) -> None:
     roomy, narrow = (LlamaModel(tiny_gguf, config(tiny_gguf, batch_tokens=n), tmp_path) for n in (8192, 512))
@@ -166,8 +169,8 @@ def test_a_prompt_that_is_too_long_is_refused_and_the_next_is_answered(model: Ll
     assert same(policy.score(situations()), before, 1e-3)
 
 
-def test_every_token_belongs_to_the_leaves_below_it(model: LlamaModel) -> None:
-    row = model.encoder.encode(situations()[:1])[0]
+def test_every_node_belongs_to_the_branches_of_the_leaves_below_it(model: LlamaModel) -> None:
+    row = model.tokenizer.encode(situations()[:1])[0]
     sees, below = row.tree.ancestors(), leaves_below(row)
     for node in range(len(row.tree.tokens)):
         for other in range(len(row.tree.tokens)):
@@ -175,13 +178,13 @@ def test_every_token_belongs_to_the_leaves_below_it(model: LlamaModel) -> None:
     assert {leaf for own in below for leaf in own} == set(range(leaf_count(row)))
 
 
-def test_rounds_keep_order_and_fit(model: LlamaModel) -> None:
-    rows = model.encoder.encode(many(150))
-    batches = list(rounds(rows, 1000))
+def test_batches_keep_order_and_fit(model: LlamaModel) -> None:
+    rows = model.tokenizer.encode(many(150))
+    batches = list(fitting_batches(rows, 1000))
     assert [row for batch in batches for row in batch] == rows
     for batch in batches:
         assert sum(leaf_count(row) for row in batch) <= len(BRANCHES)
-        assert len({row.scene for row in batch}) <= len(llama_prefixes.HOMES)
+        assert len({row.scene for row in batch}) <= len(llama_prefixes.PREFIX_SEQUENCES)
         assert sum(len(row.scene) + len(row.tokens) for row in batch) <= 1000
 
 
@@ -236,12 +239,10 @@ def test_numbers_that_are_not_finite_are_refused(model: LlamaModel, adapters: li
 
 
 def steered(policy: Any, context: np.ndarray) -> Any:
-    return load_encoder("steering").under(policy, context)
+    return load_encoder("steering").apply_context(policy, context)
 
 
-def test_no_vector_changes_nothing_and_a_long_one_much_and_then_nothing_again(
-    model: LlamaModel, adapters: list[Adapter]
-) -> None:
+def test_vectors_change_scores_only_while_they_are_applied(model: LlamaModel, adapters: list[Adapter]) -> None:
     policy = LlamaPolicy(model, adapters[0])
     vector = np.random.default_rng(0).normal(0, 0.3, DIMENSION).astype(np.float32)
     bare = policy.score(situations())

@@ -13,8 +13,10 @@ from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.precision import HalfLinear, pick_precision
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.situation import Memory, Situation
-from fedoel.server.distillation.opcd import Schedule, reverse_kl, towards, train
-from fedoel.server.distillation.rehearsal import Rehearsal
+from fedoel.server.distillation.losses import reverse_kl
+from fedoel.server.distillation.opcd import towards, train
+from fedoel.server.distillation.optimise import Schedule
+from fedoel.server.distillation.training_states import TrainingStates
 
 
 def config(base: Path) -> PolicyConfig:
@@ -27,7 +29,7 @@ def situations() -> list[Situation]:
     return [Memory("Take the coin.", 5).see(f"-= Room {n} =-\nA room.", commands, 0) for n in range(6)]
 
 
-def test_a_half_layer_computes_nearly_what_the_whole_one_does_and_passes_gradients_on() -> None:
+def test_a_half_layer_approximates_the_full_one_and_passes_gradients_on() -> None:
     torch.manual_seed(0)
     whole = torch.nn.Linear(64, 32)
     half = HalfLinear.of(whole)
@@ -50,7 +52,7 @@ def test_a_half_layer_computes_nearly_what_the_whole_one_does_and_passes_gradien
         ("bf16", {}, "bf16"),
     ],
 )
-def test_auto_is_half_where_the_cpu_multiplies_it_faster(
+def test_auto_is_bfloat16_where_the_cpu_multiplies_it_natively(
     wanted: str, features: dict[str, bool], picked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
@@ -80,7 +82,9 @@ def test_training_in_half_precision_learns_and_is_repeatable(tiny_base: Path, tm
     made = []
     for _ in range(2):
         model.load({})
-        losses = train(Rehearsal.prepare(model, situations()), towards(targets, reverse_kl), Schedule(30, 6, 2e-2), 0)
+        losses = train(
+            TrainingStates.prepare(model, situations()), towards(targets, reverse_kl), Schedule(30, 6, 2e-2), 0
+        )
         assert losses[-1] < 0.25 * losses[0]
         made.append(model.adapter())
     assert all(np.array_equal(made[0][name], made[1][name]) for name in made[0])

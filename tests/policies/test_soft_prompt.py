@@ -1,4 +1,4 @@
-"""Policies behind a soft prompt, and the gradients that the prefix codec is made of."""
+"""Policies with a soft prompt, and their gradients, from which the prefix codec encodes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def weights(seed: int, size: float = 0.5) -> np.ndarray:
 
 
 def behind(policy: TorchPolicy, context: np.ndarray) -> SoftPromptPolicy:
-    prompted = ENCODER.under(policy, context)
+    prompted = ENCODER.apply_context(policy, context)
     assert isinstance(prompted, SoftPromptPolicy)
     return prompted
 
@@ -62,7 +62,7 @@ def said(policy: TorchPolicy, context: np.ndarray, turn: Turn) -> float:
     return float(behind(policy, context).score([turn.situation])[0][turn.action])
 
 
-def test_a_context_changes_what_is_said_and_its_absence_does_not_leak(policy: TorchPolicy) -> None:
+def test_a_context_changes_scores_and_leaves_the_bare_policy_unchanged(policy: TorchPolicy) -> None:
     situations = [turn.situation for turn in turns()]
     before = policy.score(situations)
     one, two = (behind(policy, weights(seed)).score(situations) for seed in (1, 2))
@@ -83,7 +83,7 @@ def test_gradients_are_those_of_finite_differences(policy: TorchPolicy) -> None:
         assert (up - down) / (2 * step) == pytest.approx(np.linalg.norm(gradient), rel=0.02, abs=1e-3)
 
 
-def test_a_turn_has_the_same_gradient_in_any_company(policy: TorchPolicy) -> None:
+def test_gradients_do_not_depend_on_the_rest_of_the_batch(policy: TorchPolicy) -> None:
     prompted, all_turns = behind(policy, weights(3)), turns(40)
     together = prompted.gradients(all_turns)
     for number in (0, 7, 39):
@@ -91,23 +91,23 @@ def test_a_turn_has_the_same_gradient_in_any_company(policy: TorchPolicy) -> Non
     assert prompted.gradients([]).shape == (0, DIMENSION)
 
 
-def test_scores_are_expected_to_be_zero_under_the_policy(policy: TorchPolicy) -> None:
+def test_the_score_function_has_mean_zero_under_the_policy(policy: TorchPolicy) -> None:
     prompted, turn = behind(policy, weights(4)), turns(3)[2]
     probs = np.exp(prompted.score([turn.situation])[0])
     every = [Turn(turn.situation, turn.log_probs, action, 0.0) for action in range(len(probs))]
     assert np.abs(probs @ prompted.gradients(every)).max() < 1e-4
 
 
-def test_one_context_is_one_policy_and_costs_its_tokens(policy: TorchPolicy) -> None:
+def test_equal_contexts_return_the_same_policy_and_cost_their_tokens(policy: TorchPolicy) -> None:
     situation = turns(1)[0].situation
     assert behind(policy, weights(5)) is behind(policy, weights(5))
     assert behind(policy, weights(5)).tokens([situation]) == [policy.tokens([situation])[0] + VIRTUAL_TOKENS]
     assert behind(policy, weights(5)).version == f"{policy.version}+context"
 
 
-def test_sums_weigh_gradients_by_advantages(policy: TorchPolicy) -> None:
+def test_the_gradient_is_weighted_by_advantages(policy: TorchPolicy) -> None:
     prompted, advantages = behind(policy, weights(6)), np.array([1.0, -2.0, 0.0, 0.5])
-    gradient, fisher = ENCODER.sums(prompted, turns(), advantages)
+    gradient, fisher = ENCODER.gradient_and_fisher(prompted, turns(), advantages)
     each = prompted.gradients(turns()).astype(np.float64)
     assert np.allclose(gradient, (advantages[:, None] * each).sum(0), atol=1e-6)
     assert np.allclose(fisher, (each**2).sum(0))
@@ -117,32 +117,32 @@ def test_sums_weigh_gradients_by_advantages(policy: TorchPolicy) -> None:
 def test_a_policy_without_a_prompt_is_refused(name: str) -> None:
     encoder = load_encoder(name)
     with pytest.raises(ConfigError, match=r"needs policy\.backend 'torch'"):
-        encoder.under(TacticsPolicy("v", np.zeros(TACTICS, np.float32)), np.ones(encoder.dimension, np.float32))
+        encoder.apply_context(TacticsPolicy("v", np.zeros(TACTICS, np.float32)), np.ones(encoder.dimension, np.float32))
 
 
-def test_tactics_are_put_into_words_and_read(policy: TorchPolicy) -> None:
+def test_advice_in_the_prompt_changes_scores(policy: TorchPolicy) -> None:
     spoken, situations = load_encoder("tactics-text"), [turn.situation for turn in turns()]
     context = np.zeros(TACTICS, np.float32)
-    assert spoken.under(policy, context) is policy
+    assert spoken.apply_context(policy, context) is policy
     context[[3, 40, 41]] = 2.0, -1.0, 0.1
-    advised = spoken.under(policy, context)
+    advised = spoken.apply_context(policy, context)
     words = advice(context)
     assert words.splitlines() == [
         "Advice from earlier games:",
         f"- do: {tactic_name(3)}".replace(" · ", ", "),
         f"- avoid: {tactic_name(40)}".replace(" · ", ", "),
     ]
-    extra = len(policy._model.encoder.ids(words))
+    extra = len(policy._model.tokenizer.ids(words))
     assert advised.tokens(situations) == [tokens + extra for tokens in policy.tokens(situations)]
     changes = [np.abs(a - b).max() for a, b in zip(advised.score(situations), policy.score(situations), strict=True)]
     assert max(changes) > 1e-3
-    assert spoken.under(policy, context) is advised
+    assert spoken.apply_context(policy, context) is advised
 
 
-def test_a_soft_prompt_that_is_a_text_says_what_the_text_says(policy: TorchPolicy) -> None:
+def test_the_zero_soft_prompt_equals_its_start_text(policy: TorchPolicy) -> None:
     situations = [turn.situation for turn in turns()]
     start = policy._model.subspace(SPACE).start_nd
-    words = policy._model.encoder.text(policy._model.encoder.ids(START)[:VIRTUAL_TOKENS])
+    words = policy._model.tokenizer.decode(policy._model.tokenizer.ids(START)[:VIRTUAL_TOKENS])
     assert len(start) == VIRTUAL_TOKENS
     virtual, real = (
         policy.behind(each).score(situations) for each in (SoftPrompt(SPACE, np.zeros(DIMENSION, np.float32)), words)
@@ -151,7 +151,7 @@ def test_a_soft_prompt_that_is_a_text_says_what_the_text_says(policy: TorchPolic
 
 
 @given(st.integers(2, 64))
-def test_directions_have_unit_length_and_are_the_same_everywhere(hidden: int) -> None:
+def test_directions_have_unit_norm_and_are_reproducible(hidden: int) -> None:
     drawn = SPACE.directions(hidden)
     assert drawn.shape == (DIMENSION, VIRTUAL_TOKENS, hidden)
     assert np.allclose(np.linalg.norm(drawn.reshape(DIMENSION, -1), axis=1), 1, atol=1e-5)

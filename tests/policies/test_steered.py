@@ -1,4 +1,4 @@
-"""Policies with a control vector, and the contrasts that the steering codec is made of."""
+"""Policies with control vectors, and the score gradients from which the steering codec encodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedoel.codecs.encoder import load_encoder
-from fedoel.codecs.steering.coordinates import COORDINATES, DEPTHS, DIMENSION, SCALE, SPACE, parts
+from fedoel.codecs.steering.coordinates import COORDINATES, DEPTHS, DIMENSION, SCALE, SPACE, blocks
 from fedoel.codecs.tactics.coordinates import DIMENSION as TACTICS
 from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.policies.torch.base import load_base
@@ -39,12 +39,12 @@ def situations() -> list[Situation]:
 
 
 def steered(policy: TorchPolicy, context: np.ndarray) -> SteeredPolicy:
-    made = ENCODER.under(policy, context)
+    made = ENCODER.apply_context(policy, context)
     assert isinstance(made, SteeredPolicy)
     return made
 
 
-def test_no_vector_changes_nothing_and_a_long_one_much(policy: TorchPolicy) -> None:
+def test_the_zero_vector_changes_nothing_and_a_long_one_much(policy: TorchPolicy) -> None:
     rng = np.random.default_rng(0)
     bare = policy.score(situations())
     for answer, same in zip(bare, steered(policy, ZERO).score(situations()), strict=True):
@@ -56,7 +56,7 @@ def test_no_vector_changes_nothing_and_a_long_one_much(policy: TorchPolicy) -> N
         assert np.array_equal(answer, again)
 
 
-def test_features_belong_to_commands_and_not_to_their_company(policy: TorchPolicy) -> None:
+def test_features_do_not_depend_on_the_rest_of_the_batch(policy: TorchPolicy) -> None:
     first, second = situations()
     together = steered(policy, ZERO).features([first, second])
     assert [features.shape for features in together] == [(4, DIMENSION), (3, DIMENSION)]
@@ -68,9 +68,9 @@ def test_features_belong_to_commands_and_not_to_their_company(policy: TorchPolic
 def test_features_are_the_gradient_behind_the_last_layer_at_the_context_that_is_played(
     policy: TorchPolicy, length: float
 ) -> None:
-    assert SPACE.layers(policy.model.trunk.layers)[-1] == policy.model.trunk.layers
+    assert SPACE.layers(policy.model.trunk.layer_count)[-1] == policy.model.trunk.layer_count
     rng, situation = np.random.default_rng(1), situations()[0]
-    last = list(parts().values())[-1]
+    last = list(blocks().values())[-1]
     context, towards = np.zeros(DIMENSION, np.float32), np.zeros(DIMENSION, np.float32)
     context[last], towards[last] = length * rng.normal(size=COORDINATES), rng.normal(size=COORDINATES)
     played = steered(policy, context)
@@ -85,21 +85,21 @@ def test_features_are_the_gradient_behind_the_last_layer_at_the_context_that_is_
     assert np.allclose(slopes, expected, rtol=0.02 if not length else 0.2, atol=1e-3)
 
 
-def test_a_command_without_rivals_has_nothing_to_be_steered_towards(policy: TorchPolicy) -> None:
+def test_a_single_command_has_zero_features(policy: TorchPolicy) -> None:
     alone = Memory("Take the coin.", 9).see("-= Hall =-\nA hall.", ("look",), 0)
     assert not steered(policy, ZERO).features([alone])[0].any()
 
 
-def test_sums_compare_the_chosen_with_the_rejected(policy: TorchPolicy) -> None:
+def test_the_gradient_contrasts_the_given_command_with_the_alternatives(policy: TorchPolicy) -> None:
     situation, prompted = situations()[0], steered(policy, ZERO)
     log_probs = prompted.score([situation])[0]
     turns = [Turn(situation, log_probs, action, 0.0) for action in range(4)]
     probs, features = np.exp(log_probs.astype(np.float64)), prompted.features([situation])[0]
-    scores = np.stack([ENCODER.sums(prompted, [turn], np.ones(1))[0] for turn in turns])
+    scores = np.stack([ENCODER.gradient_and_fisher(prompted, [turn], np.ones(1))[0] for turn in turns])
     assert np.abs(probs @ scores).max() < 1e-6
-    assert np.allclose(ENCODER.sums(prompted, turns[:1], np.ones(1))[1], probs @ scores**2)
+    assert np.allclose(ENCODER.gradient_and_fisher(prompted, turns[:1], np.ones(1))[1], probs @ scores**2)
     assert np.allclose(scores[2] - scores[1], features[2] - features[1])
-    gradient, _ = ENCODER.sums(prompted, turns[:2], np.array([2.0, -1.0]))
+    gradient, _ = ENCODER.gradient_and_fisher(prompted, turns[:2], np.array([2.0, -1.0]))
     assert np.allclose(gradient, 2 * scores[0] - scores[1])
 
 
@@ -109,7 +109,7 @@ def test_vectors_are_added_between_layers_each_with_its_own_directions(policy: T
     assert drawn.shape == (len(DEPTHS), COORDINATES, 8)
     assert np.allclose(np.linalg.norm(drawn, axis=2), SCALE, atol=1e-6)
     assert not np.allclose(drawn[0], drawn[1], atol=0.01)
-    found = list(parts().values())
+    found = list(blocks().values())
     assert [place for part in found for place in range(DIMENSION)[part]] == list(range(DIMENSION))
     for part in found:
         alone = ZERO.copy()
@@ -120,4 +120,4 @@ def test_vectors_are_added_between_layers_each_with_its_own_directions(policy: T
 
 def test_a_policy_without_a_residual_stream_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"needs policy\.backend 'torch'"):
-        ENCODER.under(TacticsPolicy("v", np.zeros(TACTICS, np.float32)), ZERO)
+        ENCODER.apply_context(TacticsPolicy("v", np.zeros(TACTICS, np.float32)), ZERO)

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY
-from fedoel.policies.torch import scenes
+from fedoel.policies.torch import prefix_cache
 from fedoel.policies.torch.base import load_base, pick_device
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy, load_policy
@@ -62,9 +62,9 @@ def adapters(model: TorchModel) -> Iterator[list[dict[str, Any]]]:
 
 def by_hand(reference: Any, model: TorchModel, situation: Situation) -> np.ndarray:
     """Score every command by itself with a plain model, over the tokens of prompt and commands."""
-    row = model.encoder.encode([situation])[0]
-    prompt = [*model.encoder.head, *row.scene, *row.moment]
-    ids = [model.encoder._command_ids(command) for command in situation.admissible]
+    row = model.tokenizer.encode([situation])[0]
+    prompt = [*model.tokenizer.head, *row.scene, *row.moment]
+    ids = [model.tokenizer._command_ids(command) for command in situation.admissible]
     known = sorted({*row.scene, *row.moment, *(token for command in ids for token in said(command, ids))})
     scores = []
     for command in ids:
@@ -81,7 +81,7 @@ def said(command: tuple[int, ...], ids: list[tuple[int, ...]]) -> tuple[int, ...
     return command if goes_on else command[:-1]
 
 
-def test_commands_are_as_likely_as_plain_transformers_says(tiny_base: Path, model: TorchModel) -> None:
+def test_scores_equal_those_of_plain_transformers(tiny_base: Path, model: TorchModel) -> None:
     model.load({})
     plain = AutoModelForCausalLM.from_pretrained(tiny_base)
     for situation, scored in zip(situations(), model.score(situations()), strict=True):
@@ -89,17 +89,17 @@ def test_commands_are_as_likely_as_plain_transformers_says(tiny_base: Path, mode
         assert np.isclose(np.exp(scored).sum(), 1.0, atol=1e-5)
 
 
-def test_an_answer_does_not_depend_on_the_rest_of_the_batch(model: TorchModel, adapters: list[dict[str, Any]]) -> None:
+def test_scores_do_not_depend_on_the_rest_of_the_batch(model: TorchModel, adapters: list[dict[str, Any]]) -> None:
     model.load(adapters[0])
     together = model.score(situations() * 3)
     for situation, scored in zip(situations() * 3, together, strict=True):
         assert np.allclose(model.score([situation])[0], scored, atol=1e-5)
 
 
-def test_versions_share_scenes_but_not_answers(
+def test_versions_share_bottoms_but_not_scores(
     tiny_base: Path, tmp_path: Path, model: TorchModel, adapters: list[dict[str, Any]]
 ) -> None:
-    shared = model.new_scenes()
+    shared = model.new_prefix_cache()
     first, second = (TorchPolicy(model, adapter, shared) for adapter in adapters)
     before = first.score(situations())
     other = second.score(situations())
@@ -111,23 +111,23 @@ def test_versions_share_scenes_but_not_answers(
     assert first.version != second.version
 
 
-def test_scenes_are_the_same_together_and_alone(model: TorchModel, adapters: list[dict[str, Any]]) -> None:
+def test_cached_scenes_do_not_depend_on_the_batch(model: TorchModel, adapters: list[dict[str, Any]]) -> None:
     model.load(adapters[0])
-    together, alone = model.new_scenes(), model.new_scenes()
+    together, alone = model.new_prefix_cache(), model.new_prefix_cache()
     wanted = [(*(token % 90 for token in range(5, 5 + length)),) for length in (3, 40, 40, 7, 900, 12, 41)]
     together.prepare(wanted, model.version)
     for scene in wanted:
         alone.prepare([scene], model.version)
         for ours, theirs in zip(
-            together.pool([scene]).cached.values(), alone.pool([scene]).cached.values(), strict=True
+            together.pack([scene]).key_values.values(), alone.pack([scene]).key_values.values(), strict=True
         ):
             assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_forgetting_scenes_changes_nothing(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evicting_scenes_changes_no_score(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.load({})
-    before, kept = model.score(situations()), model.new_scenes()
-    monkeypatch.setattr(scenes, "TOKENS_KEPT", 1)
+    before, kept = model.score(situations()), model.new_prefix_cache()
+    monkeypatch.setattr(prefix_cache, "TOKENS_KEPT", 1)
     for _ in range(2):
         after = [model.score([situation], kept)[0] for situation in situations()]
         assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(before, after, strict=True))
@@ -135,8 +135,8 @@ def test_forgetting_scenes_changes_nothing(model: TorchModel, monkeypatch: pytes
 
 def test_prompt_tokens_are_head_scene_and_moment(model: TorchModel) -> None:
     policy = TorchPolicy(model, {})
-    rows = model.encoder.encode(situations())
-    expected = [len(model.encoder.head) + len(row.scene) + len(row.moment) for row in rows]
+    rows = model.tokenizer.encode(situations())
+    expected = [len(model.tokenizer.head) + len(row.scene) + len(row.moment) for row in rows]
     assert policy.tokens(situations()) == expected
 
 
@@ -150,7 +150,7 @@ def test_a_version_that_is_not_what_it_says_is_refused(tiny_base: Path, tmp_path
         load_policy(config(tiny_base), {}, "another", tmp_path)
 
 
-def test_models_that_are_not_there_or_not_models_are_refused(tmp_path: Path) -> None:
+def test_missing_and_invalid_models_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF but not really" * 10)
     (tmp_path / "empty").mkdir()
     for base, says in (
@@ -162,7 +162,7 @@ def test_models_that_are_not_there_or_not_models_are_refused(tmp_path: Path) -> 
             load_base(config(base), tmp_path)
 
 
-def test_a_device_that_is_not_there_is_refused() -> None:
+def test_a_missing_device_is_refused() -> None:
     for name in ("toaster", "cuda:99"):
         with pytest.raises(ModelError, match=f"policy.device '{name}' cannot be used here"):
             pick_device(name)
@@ -171,7 +171,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_weights_that_changed_in_place_are_another_version_with_its_own_scenes(
     model: TorchModel, adapters: list[dict[str, Any]]
 ) -> None:
-    kept = model.new_scenes()
+    kept = model.new_prefix_cache()
     TorchPolicy(model, adapters[0], kept).score(situations())
     for parameter in model.base.model.parameters():
         if parameter.requires_grad:
@@ -192,7 +192,7 @@ def test_a_saved_version_loads_with_plain_peft(
     from peft import PeftModel
 
     policy = TorchPolicy(model, adapters[0])
-    manifest = Manifest(policy.version, "", model.base.digest, 0, "tactics", (), 0, {})
+    manifest = Manifest(policy.version, "", model.base.digest, 0, "tactics", (), 0, None)
     learner = TorchLearner(replace(RunConfig(), policy=config(tiny_base)), tmp_path)
     folder = save_version(tmp_path / "versions", manifest, adapters[0], learner)
     assert load_adapter(folder)[0] == policy.version

@@ -44,11 +44,11 @@ adapter = {
 }
 config = PolicyConfig("llama", str(base), "cpu", threads=1, batch_tokens=1024)
 policy, encoder = load_version(config, adapter, "", cache), load_encoder(codec)
-policy = encoder.under(policy, np.full(encoder.dimension, 0.01, np.float32))
+policy = encoder.apply_context(policy, np.full(encoder.dimension, 0.01, np.float32))
 games = [(GameSpec.parse("frozen-lake turns=6"), seed) for seed in range(3)]
 played = play_episodes(policy, games, [1, 2, 3], cache)
 turns = [turn for trajectory in played for turn in trajectory.turns]
-gradient, fisher = encoder.sums(policy, turns, np.ones(len(turns)))
+gradient, fisher = encoder.gradient_and_fisher(policy, turns, np.ones(len(turns)))
 assert len(played) == 3 and turns and np.isfinite(gradient).all() and fisher.any()
 assert not BLOCKED & {module.partition(".")[0] for module in sys.modules}
 print("played", len(turns))

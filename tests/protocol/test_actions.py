@@ -16,7 +16,7 @@ commands = st.lists(
 
 
 def node_logits(prefix: Command) -> np.ndarray:
-    """What a model might say after a prefix: anything, but always the same."""
+    """Random logits, a function of the prefix."""
     return np.random.default_rng([7, *prefix]).normal(size=8) * 3
 
 
@@ -25,18 +25,18 @@ def log_p(token: int, prefix: Command) -> float:
     return float(logits[token] - np.logaddexp.reduce(logits))
 
 
-def by_hand(everything: list[Command]) -> np.ndarray:
-    """Score each command by itself, its end only where another command goes on, and normalise over the commands."""
+def scored_separately(everything: list[Command]) -> np.ndarray:
+    """Score each command separately, its end token only where another command continues, and normalise."""
     scores = []
     for command in everything:
         body = command[:-1]
-        goes_on = any(other != command and other[: len(body)] == body for other in everything)
-        scores.append(sum(log_p(token, command[:n]) for n, token in enumerate(command if goes_on else body)))
+        continued = any(other != command and other[: len(body)] == body for other in everything)
+        scores.append(sum(log_p(token, command[:n]) for n, token in enumerate(command if continued else body)))
     return np.asarray(scores - np.logaddexp.reduce(scores))
 
 
 def tree_log_probs(tree: ActionTree) -> np.ndarray:
-    """The same from the flat arrays."""
+    """The same log-probabilities from the flat arrays."""
     prefixes: list[Command] = []
     for token, parent in zip(tree.tokens.tolist(), tree.parents.tolist(), strict=True):
         prefixes.append(((*prefixes[parent],) if parent != ROOT else ()) + (token,))
@@ -51,11 +51,11 @@ def tree_log_probs(tree: ActionTree) -> np.ndarray:
 @given(commands)
 def test_the_tree_gives_the_probabilities_of_scoring_each_command(texts: list[Command]) -> None:
     ended = [(*text, END) for text in texts]
-    assert np.allclose(tree_log_probs(ActionTree.build(ended)), by_hand(ended))
+    assert np.allclose(tree_log_probs(ActionTree.build(ended)), scored_separately(ended))
 
 
 @given(commands)
-def test_only_tokens_that_something_follows_are_read_and_each_once(texts: list[Command]) -> None:
+def test_nodes_are_the_tokens_with_a_successor_without_duplicates(texts: list[Command]) -> None:
     tree = ActionTree.build([(*text, END) for text in texts])
     nodes = np.arange(len(tree.tokens))
     assert np.isin(nodes, tree.choice_node).all()
@@ -64,7 +64,7 @@ def test_only_tokens_that_something_follows_are_read_and_each_once(texts: list[C
     assert len(set(pairs)) == len(pairs)
 
 
-def test_an_only_command_costs_nothing() -> None:
+def test_a_single_command_needs_no_forward_pass() -> None:
     tree = ActionTree.build([(3, 4, END)])
     assert len(tree.tokens) == 0
     assert tree_log_probs(tree).tolist() == [0.0]
@@ -76,7 +76,7 @@ def test_ambiguous_commands_are_refused(bad: list[Command]) -> None:
         ActionTree.build(bad)
 
 
-def test_a_node_sees_exactly_the_beginnings_of_its_path() -> None:
+def test_a_node_attends_to_its_ancestors_only() -> None:
     tree = ActionTree.build([(1, 2, 3, END), (1, 2, 4, END), (1, 5, END), (6, 7, END), (8, END)])
     assert tree.tokens.tolist() == [1, 6, 2]
     assert tree.depths.tolist() == [1, 1, 2]

@@ -5,6 +5,7 @@ import pytest
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import GameSpec
+from fedoel.protocol.settings import Setting, explain, settings_of
 
 
 def test_the_flat_form_holds_everything() -> None:
@@ -18,17 +19,20 @@ def test_the_flat_form_holds_everything() -> None:
     [
         ("colour", 1, "unknown setting colour"),
         ("games.colour", 1, "unknown setting games.colour"),
-        ("games.per_client", 1, "per-client"),
-        ("clients", 0, "clients must be more than zero"),
-        ("clients", 2.5, "clients must be int"),
-        ("clients", True, "clients must be int"),
-        ("name", 3, "name must be str"),
+        ("games.per_client", 1, "closest is games.per-client .an integer of at least 1; 6 by default.: Fresh"),
+        ("clients", 0, "clients must be an integer of at least 1, not 0"),
+        ("clients", 2.5, "clients must be an integer of at least 1, not 2.5"),
+        ("clients", True, "clients must be an integer"),
+        ("clipping-norm", 3, "closest is codec.clipping-norm "),
+        ("strategy.exchanges", 9, "between 1 and 8, the number of clients, not 9"),
+        ("privacy.epsilon", 1.0, "needs a privacy.mechanism"),
+        ("name", 3, "name must be text, not 3"),
         ("games", 3, "must be a table"),
-        ("seed.deep", 3, "seed must be int"),
-        ("strategy.fraction-train", 1.5, "between"),
-        ("distil.learning-rate", float("nan"), "more than zero"),
-        ("codec.clipping-norm", float("inf"), "finite"),
-        ("seed", -1, "between"),
+        ("seed.deep", 3, "seed must be an integer"),
+        ("strategy.fraction-train", 1.5, "must be a number between 1e-09 and 1, not 1.5"),
+        ("distil.learning-rate", float("nan"), "must be a number above 0, not nan"),
+        ("codec.clipping-norm", float("inf"), "above 0, not inf"),
+        ("seed", -1, "an integer between 0 and 2147483647"),
         ("policy.precision", "fp8", "one of auto, fp32, bf16, not 'fp8'"),
     ],
 )
@@ -60,3 +64,28 @@ def test_the_flat_form_has_every_setting_and_survives_a_round_trip() -> None:
     assert RunConfig.from_flat(flat) == RunConfig()
     assert RunConfig.from_flat(other).to_flat() == other
     assert other != flat
+
+
+def test_every_default_is_allowed_and_every_help_is_one_sentence() -> None:
+    for name, setting in settings_of(RunConfig).items():
+        assert setting.check(name, setting.default) == setting.default
+        assert setting.help.endswith(".") and "|" not in setting.help
+
+
+def test_a_setting_is_explained() -> None:
+    assert explain(RunConfig, "distil.divergence") == (
+        'distil.divergence (one of reverse-kl, forward-kl, jsd; "reverse-kl" by default): '
+        "Divergence of the student from the teacher."
+    )
+    with pytest.raises(ConfigError, match=r"unknown setting distil\.step; the closest is distil\.steps "):
+        explain(RunConfig, "distil.step")
+
+
+@pytest.mark.parametrize(("value", "allowed"), [(0.0, False), (1e-9, True), (float("-inf"), False), (1, True)])
+def test_a_bound_that_has_to_be_exceeded(value: float, allowed: bool) -> None:
+    setting = Setting(1.0, above=0)
+    if allowed:
+        assert setting.check("x", value) == value
+    else:
+        with pytest.raises(ConfigError, match="x must be a number above 0"):
+            setting.check("x", value)

@@ -21,7 +21,7 @@ def vector(seed: int) -> ExperienceVector:
 
 
 @given(st.integers(0, 10_000))
-def test_a_vector_survives_the_wire(seed: int) -> None:
+def test_a_vector_survives_serialisation(seed: int) -> None:
     sent = vector(seed)
     back = ExperienceVector.from_array(SPEC, sent.to_array())
     assert np.array_equal(back.to_array(), sent.to_array())
@@ -78,12 +78,12 @@ def broken(change: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("change", ["short", "double", "nan", "infinite", "loud", "negative"])
-def test_what_does_not_fit_is_refused(change: str) -> None:
+def test_malformed_vectors_are_refused(change: str) -> None:
     with pytest.raises(VectorError):
         ExperienceVector.from_array(SPEC, broken(change))
 
 
-def test_vectors_of_two_versions_do_not_add() -> None:
+def test_vectors_of_two_versions_cannot_be_added() -> None:
     other = ExperienceVector.unchecked(replace(SPEC, policy_version="v2"), vector(1).to_array())
     with pytest.raises(VectorError, match="different specifications"):
         total([vector(1), other])
@@ -91,7 +91,7 @@ def test_vectors_of_two_versions_do_not_add() -> None:
         total([])
 
 
-def test_a_specification_is_named_by_all_of_its_fields() -> None:
+def test_the_digest_of_a_specification_depends_on_its_fields() -> None:
     assert VectorSpec.from_json(SPEC.to_json()) == SPEC
     assert replace(SPEC, horizon=4).digest != SPEC.digest
 
@@ -139,7 +139,7 @@ def test_norms_above_the_clipping_norms_are_refused_beyond_rounding() -> None:
         ExperienceVector.from_array(SPEC, with_norms(SPEC.clipping_norm, SPEC.fisher_norm * 1.01))
 
 
-def test_the_baseline_is_the_mean_return_of_those_who_got_there() -> None:
+def test_the_baseline_is_the_mean_return_of_the_episodes_that_reached_a_step() -> None:
     values = np.zeros(SPEC.counters_shape, dtype=np.float32)
     values[0, 5:8], values[0, 8:] = (2.0, 1.0, 0.0), (4.0, 2.0, 0.0)
     flat = np.concatenate([np.zeros(12, np.float32), values.ravel()])

@@ -56,9 +56,9 @@ def test_options_are_read_with_their_types() -> None:
         ("beta_1=2", "unknown option 'beta_1=2'; .*beta-1=0.25"),
         ("seed=1", "unknown option 'seed=1'"),
         ("loud", "unknown option 'loud'"),
-        ("loud=yes", "loud must be bool, not 'yes'"),
-        ("beta-1=x", "beta-1 must be float"),
-        ("beta-1=nan", "beta-1 must be finite"),
+        ("loud=yes", "loud must be true or false, not 'yes'"),
+        ("beta-1=x", "beta-1 must be a number"),
+        ("beta-1=nan", "beta-1 must be a number, not nan"),
         ("beta-1=1 beta-1=2", "given twice"),
     ],
 )

@@ -34,13 +34,13 @@ FULL = replace(
 )
 
 
-def test_a_bare_situation_is_goal_and_place_and_nothing_tried() -> None:
+def test_a_situation_without_history_is_goal_and_room() -> None:
     prompt = render(BARE)
     assert prompt.scene == "Goal: Take the coin.\n-= Hall =-\nA hall.\n"
     assert prompt.moment == "Tried here: nothing"
 
 
-def test_what_is_known_stands_in_its_segment() -> None:
+def test_every_field_is_in_its_segment() -> None:
     prompt = render(FULL)
     assert prompt.scene.endswith("\nRead: Recipe: eat.\n")
     assert prompt.moment.split("\n") == [
@@ -58,7 +58,7 @@ def test_turns_and_admissible_commands_are_not_in_the_prompt(change: dict[str, o
 
 
 @pytest.mark.parametrize("change", [{"reply": "x"}, {"carried": ()}, {"done_here": ()}, {"fresh": ()}, {"back": ""}])
-def test_what_changes_with_a_turn_leaves_the_scene_alone(change: dict[str, object]) -> None:
+def test_fields_that_change_every_turn_do_not_change_the_scene(change: dict[str, object]) -> None:
     changed = render(replace(FULL, **change))  # type: ignore[arg-type]
     assert changed.scene == render(FULL).scene
     assert changed.moment != render(FULL).moment
@@ -70,7 +70,7 @@ def test_a_reply_is_shown_up_to_its_longest_length() -> None:
     assert render(replace(BARE, reply=f"{longest} more")).moment == "Tried here: nothing"
 
 
-def test_a_reply_that_is_the_note_is_not_said_twice() -> None:
+def test_a_reply_that_is_the_note_is_not_repeated() -> None:
     assert "Last" not in render(replace(FULL, reply="Recipe:\n eat.")).moment
 
 

@@ -7,7 +7,7 @@ HALL = "-= Hall =-\nYou are in a hall."
 RECIPE = "You open the cookbook and read: Recipe: take one red apple, prepare it well, and then eat the meal."
 
 
-def test_a_room_is_announced_by_its_line() -> None:
+def test_a_room_line_begins_a_room_description() -> None:
     memory = Memory("Find the coin.", 5)
     situation = memory.see(KITCHEN, ("go east", "look"), 0)
     assert (situation.place, situation.place_text, situation.reply) == ("Kitchen", KITCHEN, "")
@@ -35,7 +35,7 @@ def test_commands_that_appear_without_moving_are_fresh() -> None:
     assert situation.reply == "You take the apple."
 
 
-def test_the_longest_thing_read_is_noted() -> None:
+def test_the_longest_informative_reply_is_the_note() -> None:
     memory = Memory("Cook.", 5)
     memory.see(KITCHEN, ("examine cookbook", "look"), 0)
     memory.do("examine cookbook")

@@ -14,8 +14,10 @@ from fedoel.policies.torch.model import TorchModel
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.situation import Memory
 from fedoel.server.distillation.anchor import LENGTH, REQUESTS, TEXT, Anchor
-from fedoel.server.distillation.opcd import Schedule, reverse_kl, towards, train
-from fedoel.server.distillation.rehearsal import Rehearsal
+from fedoel.server.distillation.losses import reverse_kl
+from fedoel.server.distillation.opcd import towards, train
+from fedoel.server.distillation.optimise import Schedule
+from fedoel.server.distillation.training_states import TrainingStates
 from fedoel.server.probes import perplexity as probe
 from fedoel.server.probes.instructions import load_instructions
 
@@ -55,7 +57,9 @@ def test_an_anchored_student_learns_and_stays_closer_to_the_base(model: TorchMod
     for kept in (None, anchor):
         model.load({})
         schedule = Schedule(40, 8, 2e-2, anchor=3.0)
-        losses.append(train(Rehearsal.prepare(model, states), towards(targets, reverse_kl), schedule, 0, anchor=kept))
+        losses.append(
+            train(TrainingStates.prepare(model, states), towards(targets, reverse_kl), schedule, 0, anchor=kept)
+        )
         left.append(abs(np.log(probe.perplexity(model, model.adapter(), text) / base)))
     assert losses[1][-1] < 0.3 * losses[1][0]
     assert left[1] < 0.5 * left[0]
@@ -63,20 +67,20 @@ def test_an_anchored_student_learns_and_stays_closer_to_the_base(model: TorchMod
 
 def test_answers_are_compared_where_the_model_answers(model: TorchModel) -> None:
     requests = ["Say hello.", "What is a river?"]
-    passages, answers = Anchor.prepare(model, SENTENCES, requests).kinds
+    passages, answers = Anchor.prepare(model, SENTENCES, requests).groups
     assert all(len(passage.top) == len(passage.bottom) == LENGTH for passage in passages)
     for request, answer in zip(requests, answers, strict=True):
-        asked = len(model.encoder.chat(request))
+        asked = len(model.tokenizer.chat_prompt(request))
         assert len(answer.top) == len(answer.bottom) - asked + 1  # the last token of the question says the first
     again = Anchor.prepare(model, SENTENCES, requests)
-    assert all(torch.equal(a.top, b.top) for a, b in zip(answers, again.kinds[1], strict=True))
+    assert all(torch.equal(a.top, b.top) for a, b in zip(answers, again.groups[1], strict=True))
 
 
 def test_how_a_model_answers_is_kept_and_not_only_how_it_reads(model: TorchModel) -> None:
     anchor, rng = Anchor.prepare(model, SENTENCES), np.random.default_rng(0)
     model.load({name: rng.normal(0, 0.1, array.shape).astype(np.float32) for name, array in model.fresh.items()})
     whole = float(anchor.loss(np.random.default_rng(1)).detach())
-    read = replace(anchor, kinds=anchor.kinds[:1])
+    read = replace(anchor, groups=anchor.groups[:1])
     assert whole > float(read.loss(np.random.default_rng(1)).detach()) + 0.01
 
 

@@ -13,24 +13,31 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedoel.cli.export import EXPORTS, KINDS
+from fedoel.cli.main import main
 from fedoel.policies.torch.base import dequantised, load_base
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy
 from fedoel.protocol.config import PolicyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, ModelError, VersionError
+from fedoel.protocol.records.summary import GateRecord, Lesson, PrivacyPromise, Stats
 from fedoel.protocol.situation import Memory, Situation
 from fedoel.protocol.versions import Manifest
 from fedoel.server.export import FORMATS, export, verified
 from fedoel.server.registry import save_version
+from fedoel.server.summary import read_summary, write_summary
 from fedoel.server.torch_learner import TorchLearner
-from fedoel.simulations.cli import EXPORTS, KINDS, main
 
+COMMITTED = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "quick-0"
 COMMANDS = ("go east", "take coin", "take coin from shelf", "look")
-LESSONS = ({"tactic": "take · named in the goal", "weight": 2.5, "support": 12.0},)
-GATE = {
-    "current": {"win_rate": 0.25, "episodes": 24}, "teacher": {"win_rate": 0.5, "episodes": 24},
-    "candidate": {"win_rate": 0.75, "episodes": 24}, "reason": "it wins more",
-}  # fmt: skip
+LESSONS = (Lesson("take · named in the goal", 2.5, 12.0),)
+
+
+def won(rate: float) -> Stats:
+    return Stats(win_rate=rate, low=0, high=1, episodes=24, score=rate, turns_per_win=3, tokens_per_win=9)
+
+
+GATE = GateRecord(current=won(0.25), teacher=won(0.5), candidate=won(0.75), reason="it wins more")
 
 
 class Made:
@@ -75,7 +82,7 @@ def test_plain_peft_loads_an_export_and_gives_the_merged_weights_logits(made: Ma
     for name in (name for name in made.adapter if "lora_A" in name):
         a, b = (torch.from_numpy(made.adapter[each]) for each in (name, name.replace("lora_A", "lora_B")))
         modules[name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")].weight.data += 2 * b @ a
-    tokens = torch.tensor([[*made.model.encoder.head, *made.model.encoder.ids("take coin")]])
+    tokens = torch.tensor([[*made.model.tokenizer.head, *made.model.tokenizer.ids("take coin")]])
     with torch.no_grad():
         assert torch.allclose(plain(tokens).logits, by_hand(tokens).logits, atol=1e-4)
     assert "/" not in json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"]
@@ -83,10 +90,10 @@ def test_plain_peft_loads_an_export_and_gives_the_merged_weights_logits(made: Ma
 
 def commands_by_hand(llama: Any, made: Made) -> np.ndarray:
     """Score every command by itself, over the tokens of prompt and commands."""
-    encoder = made.model.encoder
-    row = encoder.encode([situation()])[0]
-    prompt = [*encoder.head, *row.scene, *row.moment]
-    ids = [(*encoder.ids(command), 0) for command in COMMANDS]
+    tokenizer = made.model.tokenizer
+    row = tokenizer.encode([situation()])[0]
+    prompt = [*tokenizer.head, *row.scene, *row.moment]
+    ids = [(*tokenizer.ids(command), 0) for command in COMMANDS]
     counted = [ids[n] if ids[n][:-1] == ids[2][: len(ids[n]) - 1] and n == 1 else ids[n][:-1] for n in range(len(ids))]
     known = sorted({*row.scene, *row.moment, *(token for command in counted for token in command)})
     scores = []
@@ -122,10 +129,11 @@ def test_the_card_says_what_the_manifest_says(made: Made, tmp_path: Path) -> Non
     bare = (tmp_path / "bare" / "README.md").read_text()
     for words in (made.policy.version, made.model.base.digest, "tactics", "+2.50", "75 %", "it wins more"):
         assert words in bare
-    assert "not checked" in bare and "have not been attacked" in bare and str(made.run) not in bare
+    assert "not verified" in bare and "were not audited" in bare and str(made.run) not in bare
     (made.run / "privacy-card.md").write_text("# Privacy card\n")
     (made.run / "privacy-card.json").write_text("{}")
-    (made.run / "summary.json").write_text(json.dumps({"privacy": {"mechanism": "distributed", "epsilon": 2.0}}))
+    promise = PrivacyPromise(mechanism="distributed", epsilon=2.0)
+    write_summary(made.run, replace(read_summary(COMMITTED), privacy=promise))
     made.trust(made.key)
     try:
         export(made.folder, "gguf-lora", "", str(made.base), tmp_path / "full")
@@ -133,7 +141,7 @@ def test_the_card_says_what_the_manifest_says(made: Made, tmp_path: Path) -> Non
         for path in (made.run / "privacy-card.md", made.run / "summary.json", made.run / "keys" / "fleet.pub"):
             path.unlink()
     full = (tmp_path / "full" / "README.md").read_text()
-    assert "signature checked" in full and "[privacy-card.md]" in full and "| epsilon | 2.0 |" in full
+    assert "signature verified" in full and "[privacy-card.md]" in full and "| epsilon | 2.0 |" in full
     assert (tmp_path / "full" / "privacy-card.md").exists()
     assert (tmp_path / "full" / "manifest.json").read_text() == (made.folder / "manifest.json").read_text()
 

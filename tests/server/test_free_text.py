@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedoel.policies.policy import Policy
-from fedoel.policies.several import several
+from fedoel.policies.routed import routed
 from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.free import Decoding, FreePolicy
 from fedoel.policies.torch.model import TorchModel
@@ -19,9 +19,9 @@ from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.play import Turn
 from fedoel.protocol.prompts import Style
 from fedoel.protocol.situation import Memory, Situation
-from fedoel.server.distillation.free_text import FreeText, Imitation, reread, set_aside
-from fedoel.server.distillation.losses import TokenLoss, surprise
-from fedoel.server.distillation.opcd import Schedule, optimise
+from fedoel.server.distillation.free_text import Imitation, TextDistillation, response_hidden, weights_preserved
+from fedoel.server.distillation.losses import TokenLoss, token_nll
+from fedoel.server.distillation.optimise import Schedule, optimise
 
 DECODING = Decoding(1.0, 4)
 LOSS = TokenLoss(top_k=0)
@@ -41,9 +41,9 @@ def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
     return model
 
 
-def task(model: TorchModel, context: str, loss: TokenLoss = LOSS) -> FreeText:
+def task(model: TorchModel, context: str, loss: TokenLoss = LOSS) -> TextDistillation:
     teacher = FreePolicy(TorchPolicy(model, model.adapter()), DECODING)
-    return FreeText(model, states(), [teacher.behind(context) if context else teacher] * 6, DECODING, loss, 0)
+    return TextDistillation(model, states(), [teacher.behind(context) if context else teacher] * 6, DECODING, loss, 0)
 
 
 def test_without_a_context_there_is_nothing_to_learn(model: TorchModel) -> None:
@@ -65,40 +65,40 @@ def test_the_student_learns_to_write_as_its_teacher(model: TorchModel) -> None:
 def test_it_writes_anew_in_every_step_and_the_same_in_another_run(model: TorchModel) -> None:
     text, again = task(model, ADVICE), task(model, ADVICE)
     student = TorchPolicy(model, {}, live="step 0")
-    first = text._written(0, range(6), student)
-    assert first == again._written(0, range(6), student)
-    assert first != text._written(1, range(6), student)
+    first = text._responses(0, range(6), student)
+    assert first == again._responses(0, range(6), student)
+    assert first != text._responses(1, range(6), student)
 
 
 def test_the_end_of_an_answer_is_learned_too(model: TorchModel) -> None:
-    text, end = task(model, ADVICE), model.encoder.end
+    text, end = task(model, ADVICE), model.tokenizer.end_token
     student = TorchPolicy(model, {}, live="now")
     with torch.no_grad():
-        short, long = (reread(student, text.rows[:1], [response])[0] for response in ((7, 8), (7, 8, end)))
+        short, long = (response_hidden(student, text.rows[:1], [response])[0] for response in ((7, 8), (7, 8, end)))
     assert (len(short), len(long)) == (2, 3)  # one position for each token, that of the end included
     imitation = Imitation(model, [Turn(states(1)[0], np.log(np.full(2, 0.5, np.float32)), 0, 0.0)], 0)
-    assert imitation._drawn(imitation.turns[0], np.random.default_rng(0))[-1] == end
-    written = [tokens for seed in range(40) for tokens in text._written(seed, range(6), student)]
+    assert imitation._command(imitation.turns[0], np.random.default_rng(0))[-1] == end
+    written = [tokens for seed in range(40) for tokens in text._responses(seed, range(6), student)]
     ended = [tokens for tokens in written if end in tokens]
     assert ended
     assert all(tokens.index(end) == len(tokens) - 1 for tokens in ended)
 
 
-def test_off_policy_the_teacher_has_written(model: TorchModel) -> None:
+def test_off_policy_the_teacher_has_responses(model: TorchModel) -> None:
     text = task(model, ADVICE)
-    text.written = [(5, 6, 0)] * 6
-    assert text._written(3, [1, 2], TorchPolicy(model, {}, live="x")) == [(5, 6, 0)] * 2
+    text.teacher_responses = [(5, 6, 0)] * 6
+    assert text._responses(3, [1, 2], TorchPolicy(model, {}, live="x")) == [(5, 6, 0)] * 2
 
 
 def test_the_teacher_does_not_move_and_the_student_is_left_alone(model: TorchModel) -> None:
     before = model.adapter()
     text, responses = task(model, ADVICE), [(5, 6, 0)] * 6
-    first = text._read(range(6), responses)
+    first = text._teacher_hidden(range(6), responses)
     with torch.no_grad():
         model.trained[0].add_(1.0)
     moved = [weight.detach().clone() for weight in model.trained]
-    with set_aside(model):
-        second = text._read(range(6), responses)
+    with weights_preserved(model):
+        second = text._teacher_hidden(range(6), responses)
         assert all(np.array_equal(model.adapter()[name], before[name]) for name in before)
     assert torch.allclose(first, second, atol=1e-6)
     assert all(torch.equal(weight, kept) for weight, kept in zip(model.trained, moved, strict=True))
@@ -118,9 +118,9 @@ def test_several_teachers_answer_for_their_own_states(model: TorchModel) -> None
     members = [teacher.behind(f"Advice: {letter * 9}.\n") for letter in "xyz"]
 
     def read(teachers: Sequence[Policy]) -> torch.Tensor:
-        return FreeText(model, states(), teachers, DECODING, LOSS, 0)._read(range(6), [(5, 0)] * 6)
+        return TextDistillation(model, states(), teachers, DECODING, LOSS, 0)._teacher_hidden(range(6), [(5, 0)] * 6)
 
-    whole, alone = read([several(members)] * 6), [read([member] * 6) for member in members]
+    whole, alone = read([routed(members)] * 6), [read([member] * 6) for member in members]
     chosen = [min(range(3), key=lambda k: float((alone[k][2 * n] - whole[2 * n]).abs().max())) for n in range(6)]
     assert len(set(chosen)) > 1
     assert all(torch.allclose(alone[k][2 * n], whole[2 * n], atol=1e-5) for n, k in enumerate(chosen))
@@ -143,7 +143,7 @@ def test_surprise_does_not_depend_on_the_chunk() -> None:
     generator = torch.Generator().manual_seed(0)
     hidden, head = torch.randn(9, 5, generator=generator, requires_grad=True), torch.randn(11, 5, generator=generator)
     tokens = torch.arange(9)
-    whole, parts = surprise(hidden, tokens, head, 64), surprise(hidden, tokens, head, 2)
+    whole, parts = token_nll(hidden, tokens, head, 64), token_nll(hidden, tokens, head, 2)
     assert torch.allclose(whole, parts)
     assert torch.allclose(whole, -(hidden @ head.T).log_softmax(-1)[torch.arange(9), tokens], atol=1e-5)
     (one,), (two,) = (torch.autograd.grad(each.sum(), hidden) for each in (whole, parts))

@@ -1,4 +1,4 @@
-"""The list of known failures in docs/distillation.md names tests that there are."""
+"""The list of known failures in docs/method.md names tests that there are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_known_failure_has_its_test() -> None:
-    text = (ROOT / "docs" / "distillation.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
     named = re.findall(r"^\| (\d+) \|.*`(tests/\S+\.py)::(\w+)`", text, re.MULTILINE)
     assert [int(number) for number, _, _ in named] == list(range(1, 13))
     for _, file, name in named:

@@ -16,9 +16,9 @@ from fedoel.server.distillation.losses import (
     TokenLoss,
     chunked_divergence,
     mean_over_sequences,
-    surprise,
     token_divergence,
     token_loss,
+    token_nll,
 )
 
 EXACT = TokenLoss(top_k=0)
@@ -182,7 +182,7 @@ def test_surprise_is_minus_the_log_probability_of_each_token() -> None:
     student, head = (x.float() for x in drawn(10, (5, 3), (9, 3)))
     tokens = torch.tensor([0, 8, 3, 3, 1])
     expected = -(student @ head.T).log_softmax(-1)[torch.arange(5), tokens]
-    assert torch.allclose(surprise(student, tokens, head, chunk=2), expected, atol=1e-5)
+    assert torch.allclose(token_nll(student, tokens, head, chunk=2), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("one", ["tail", "renormalise"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedoel.server.memory import give_back
+from fedoel.server.memory import return_free_memory
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps free memory in a way we can undo")
@@ -18,7 +18,7 @@ def test_holes_between_what_stays_are_given_back() -> None:
     kept = blocks[::2]
     del blocks
     before = resident()
-    give_back()
+    return_free_memory()
     assert resident() < before - 0.25 * sum(block.nbytes for block in kept)
 
 
@@ -33,4 +33,4 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
         return object()
 
     monkeypatch.setattr(ctypes, "CDLL", none)
-    give_back()
+    return_free_memory()

@@ -11,8 +11,10 @@ from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.model import TorchModel
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.situation import Memory, Situation
-from fedoel.server.distillation.opcd import Schedule, Views, forward_kl, retaining, reverse_kl, towards, train
-from fedoel.server.distillation.rehearsal import Rehearsal
+from fedoel.server.distillation.losses import forward_kl, reverse_kl
+from fedoel.server.distillation.opcd import Views, towards, train, with_retention
+from fedoel.server.distillation.optimise import Schedule
+from fedoel.server.distillation.training_states import TrainingStates
 
 
 def situations(count: int = 12) -> list[Situation]:
@@ -48,25 +50,25 @@ def teacher(model: TorchModel, states: list[Situation]) -> list[np.ndarray]:
 def test_training_sees_what_playing_sees(model: TorchModel) -> None:
     states = situations()
     scored = model.score(states)
-    rehearsal = Rehearsal.prepare(model, states)
+    rehearsal = TrainingStates.prepare(model, states)
     for batch in ([0, 1, 2, 3], [5], list(range(12))):
         for index, log_probs in zip(batch, rehearsal.log_probs(batch, "now"), strict=True):
             assert np.allclose(log_probs.detach().numpy(), scored[index], atol=1e-5)
 
 
 def test_what_was_played_is_not_read_again_for_training(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    states, played = situations(), model.new_scenes(keeps_rows=True)
+    states, played = situations(), model.new_prefix_cache(keep_bottoms=True)
     scored = model.score(states, played)
-    anew = Rehearsal.prepare(model, states)
+    anew = TrainingStates.prepare(model, states)
     monkeypatch.setattr(model.trunk, "embed", None)
-    kept = Rehearsal.prepare(model, states, played)
+    kept = TrainingStates.prepare(model, states, played)
     batch = list(range(len(states)))
     for index, ours, theirs in zip(batch, kept.log_probs(batch, "1"), anew.log_probs(batch, "1"), strict=True):
         assert np.allclose(ours.detach().numpy(), scored[index], atol=1e-5)
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
-def gradient_norm(model: TorchModel, rehearsal: Rehearsal, targets: list[np.ndarray]) -> float:
+def gradient_norm(model: TorchModel, rehearsal: TrainingStates, targets: list[np.ndarray]) -> float:
     """L2 norm of the gradient of the mean reverse KL towards some targets, over all states."""
     objective, students = towards(targets, reverse_kl), rehearsal.log_probs(range(len(targets)), "now")
     loss = torch.stack([objective(index, student) for index, student in enumerate(students)]).mean()
@@ -75,7 +77,7 @@ def gradient_norm(model: TorchModel, rehearsal: Rehearsal, targets: list[np.ndar
 
 def test_an_empty_context_gives_no_loss_and_no_gradient(model: TorchModel) -> None:
     states = situations()
-    rehearsal, targets = Rehearsal.prepare(model, states), model.score(states)
+    rehearsal, targets = TrainingStates.prepare(model, states), model.score(states)
     assert gradient_norm(model, rehearsal, targets) < 1e-3 * gradient_norm(model, rehearsal, teacher(model, states))
     # AdamW makes full-length steps of rounding errors, so that the learning rate is tiny.
     losses = train(rehearsal, towards(targets, reverse_kl), Schedule(2, 12, 1e-6), 0)
@@ -86,7 +88,7 @@ def test_distillation_brings_the_student_to_the_teacher_also_where_it_did_not_tr
     states = situations(24)
     targets = teacher(model, states)
     start = mean_kl(model, targets, states)
-    train(Rehearsal.prepare(model, states[:12]), towards(targets[:12], reverse_kl), Schedule(60, 6, 2e-2), 0)
+    train(TrainingStates.prepare(model, states[:12]), towards(targets[:12], reverse_kl), Schedule(60, 6, 2e-2), 0)
     assert mean_kl(model, targets, states) < 0.25 * start
 
 
@@ -97,7 +99,7 @@ def test_training_is_repeatable_and_leaves_the_base_alone(model: TorchModel) -> 
     made = []
     for _ in range(2):
         model.load(start)
-        train(Rehearsal.prepare(model, states), towards(targets, reverse_kl), Schedule(3, 4, 1e-3), 5)
+        train(TrainingStates.prepare(model, states), towards(targets, reverse_kl), Schedule(3, 4, 1e-3), 5)
         made.append(model.adapter())
     assert all(np.array_equal(made[0][name], made[1][name]) for name in start)
     assert any(not np.array_equal(made[0][name], start[name]) for name in start)
@@ -116,7 +118,9 @@ def test_the_divergences_are_those_of_torch() -> None:
 def test_a_batch_without_any_choice_can_be_trained_on(model: TorchModel) -> None:
     only = Memory("Leave.", 5).see("-= Cell =-\nA cell.", ("go out",), 0)
     before = model.adapter()
-    losses = train(Rehearsal.prepare(model, [only]), towards(model.score([only]), reverse_kl), Schedule(2, 1, 1e-2), 0)
+    losses = train(
+        TrainingStates.prepare(model, [only]), towards(model.score([only]), reverse_kl), Schedule(2, 1, 1e-2), 0
+    )
     after = model.adapter()
     assert losses == [0.0, 0.0]
     assert all(np.array_equal(before[name], after[name]) for name in before)
@@ -144,7 +148,9 @@ def test_retention_keeps_what_the_student_does_with_the_context(model: TorchMode
     with_context, without = [], []
     for retention in (0.0, 1.0):
         model.load(start)
-        train(Rehearsal.prepare(model, states), retaining(targets, tilts, retention), Schedule(40, 12, 2e-2), 0)
+        train(
+            TrainingStates.prepare(model, states), with_retention(targets, tilts, retention), Schedule(40, 12, 2e-2), 0
+        )
         scored = [tilt(log_probs, state, weights) for log_probs, state in zip(model.score(states), states, strict=True)]
         with_context.append(np.mean([(np.exp(s) * (s - t)).sum() for s, t in zip(scored, targets, strict=True)]))
         without.append(mean_kl(model, targets, states))
@@ -158,25 +164,25 @@ def test_retention_costs_nothing_as_long_as_the_student_is_the_policy_it_was() -
     target = (policy.log_softmax(-1) + context).log_softmax(-1)
     student = policy.log_softmax(-1)
     arguments = [target.numpy()], [context.numpy()]
-    alone = retaining(*arguments, 0.0)(0, student)
+    alone = with_retention(*arguments, 0.0)(0, student)
     assert alone == towards([target.numpy()], reverse_kl)(0, student)
-    assert torch.isclose(retaining(*arguments, 3.0)(0, student), alone, atol=1e-6)
+    assert torch.isclose(with_retention(*arguments, 3.0)(0, student), alone, atol=1e-6)
 
 
 def test_both_views_of_the_student_are_noted() -> None:
     generator = torch.Generator().manual_seed(3)
     student, target, context = (torch.randn(5, generator=generator) for _ in range(3))
     student, target, views = student.log_softmax(-1), target.log_softmax(-1), Views()
-    retaining([target.numpy()], [context.numpy()], 0.0, views)(0, student)
+    with_retention([target.numpy()], [context.numpy()], 0.0, views)(0, student)
     tilted = (student + context).log_softmax(-1)
-    assert views.end(1) == pytest.approx(
+    assert views.means(1) == pytest.approx(
         {"without_context": float(reverse_kl(student, target)), "with_context": float(reverse_kl(tilted, target))}
     )
     views.without += [1.0, 3.0]
-    assert views.end(2)["without_context"] == 2.0
+    assert views.means(2)["without_context"] == 2.0
     only = Views()
-    retaining([target.numpy()], None, 1.0, only)(0, student)
-    assert set(only.end(1)) == {"without_context"}
+    with_retention([target.numpy()], None, 1.0, only)(0, student)
+    assert set(only.means(1)) == {"without_context"}
 
 
 def test_gradients_add_up_in_a_fixed_order_and_only_while_training(model: TorchModel) -> None:
@@ -186,7 +192,7 @@ def test_gradients_add_up_in_a_fixed_order_and_only_while_training(model: TorchM
         seen.append(torch.are_deterministic_algorithms_enabled())
         return reverse_kl(student, target)
 
-    train(Rehearsal.prepare(model, states), towards(model.score(states), loss), Schedule(1, 4, 1e-3), 0)
+    train(TrainingStates.prepare(model, states), towards(model.score(states), loss), Schedule(1, 4, 1e-3), 0)
     assert seen
     assert all(seen)
     assert not torch.are_deterministic_algorithms_enabled()

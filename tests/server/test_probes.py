@@ -25,7 +25,7 @@ def policy_config(tiny_base: Path) -> PolicyConfig:
 
 def test_perplexity_is_that_of_plain_transformers(tiny_base: Path, policy_config: PolicyConfig, tmp_path: Path) -> None:
     model, text = TorchModel(load_base(policy_config, tmp_path), 64), "The harbour wakes before the town does. " * 4
-    ids = torch.tensor([model.encoder.ids(text)])
+    ids = torch.tensor([model.tokenizer.ids(text)])
     with torch.no_grad():
         loss = float(AutoModelForCausalLM.from_pretrained(tiny_base)(ids, labels=ids).loss)
     assert perplexity(model, {}, text) == pytest.approx(math.exp(loss), rel=1e-4)

@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     learner = TacticsLearner()
     adapter = learner.warm_start([], lambda n: None)
     version = learner.policy(adapter).version
-    manifest = Manifest(version, "", learner.base, 0, "tactics", (), 0, {})
+    manifest = Manifest(version, "", learner.base, 0, "tactics", (), 0, None)
     return save_version(tmp_path, manifest, adapter, learner, OWNER)
 
 

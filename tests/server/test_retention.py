@@ -14,19 +14,20 @@ from fedoel.codecs.tactics.coordinates import DIMENSION as TACTICS
 from fedoel.codecs.tactics.tilted import TiltedPolicy
 from fedoel.policies.abilities import behind, steered
 from fedoel.policies.policy import LogProbs, Policy
-from fedoel.policies.several import Under, ask_each, each_under, several
+from fedoel.policies.routed import ApplyContext, call_grouped, routed, with_contexts
 from fedoel.policies.spaces import ControlVector, SoftPrompt
 from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.free import Decoding, FreePolicy
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy
 from fedoel.protocol.config import PolicyConfig
-from fedoel.protocol.prompts import WALKED, Style
-from fedoel.server.distillation.free_text import FreeText
-from fedoel.server.distillation.losses import TokenLoss
-from fedoel.server.distillation.opcd import Retained, Schedule, Views, optimise, retaining, reverse_kl, towards, train
-from fedoel.server.distillation.rehearsal import Rehearsal
+from fedoel.protocol.prompts import TREE_STYLE, Style
+from fedoel.server.distillation.free_text import TextDistillation
+from fedoel.server.distillation.losses import TokenLoss, reverse_kl
+from fedoel.server.distillation.opcd import RetentionTerm, Views, towards, train, with_retention
+from fedoel.server.distillation.optimise import Schedule, optimise
 from fedoel.server.distillation.retention import Retention
+from fedoel.server.distillation.training_states import TrainingStates
 
 from .test_opcd import situations
 
@@ -35,25 +36,25 @@ DECODING = Decoding(1.0, 4)
 rng = np.random.default_rng(7)
 PROMPT = SoftPrompt(PREFIX, rng.normal(0, 1, PREFIX.dimension).astype(np.float32))
 VECTOR = ControlVector(STEERING, rng.normal(0, 2.4, STEERING.dimension).astype(np.float32))
-CONTEXTS: dict[str, Under] = {
+CONTEXTS: dict[str, ApplyContext] = {
     "words": lambda policy: behind(policy, ADVICE),
     "prefix": lambda policy: behind(policy, PROMPT),
     "steering": lambda policy: steered(policy, VECTOR),
-    "several": lambda policy: several([behind(policy, f"Advice: {letter * 20}.\n") for letter in "xyz"]),
+    "several": lambda policy: routed([behind(policy, f"Advice: {letter * 20}.\n") for letter in "xyz"]),
 }
 
 
-def drawn(name: str, count: int = 12) -> list[Under]:
+def drawn(name: str, count: int = 12) -> list[ApplyContext]:
     """The context of each state: the same one, or another in every state."""
     chosen = [CONTEXTS[name]] if name in CONTEXTS else list(CONTEXTS.values())
     return [chosen[place % len(chosen)] for place in range(count)]
 
 
-def score(policy: Policy, unders: list[Under]) -> list[LogProbs]:
-    return ask_each(each_under(policy, unders), situations(), lambda each, own: each.score(own))
+def score(policy: Policy, unders: list[ApplyContext]) -> list[LogProbs]:
+    return call_grouped(with_contexts(policy, unders), situations(), lambda each, own: each.score(own))
 
 
-def make(tiny_base: Path, cache: Path, style: Style = WALKED) -> TorchModel:
+def make(tiny_base: Path, cache: Path, style: Style = TREE_STYLE) -> TorchModel:
     config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
     model = TorchModel(load_base(config, cache), 512, style)
     rng = np.random.default_rng(1)
@@ -70,7 +71,7 @@ def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
 def test_the_student_with_the_context_is_the_policy_with_it_and_can_be_trained(model: TorchModel, name: str) -> None:
     states, under = situations(), drawn(name)
     asked = score(TorchPolicy(model, model.adapter()), under)
-    found = Retention(under, 1.0).commands(Rehearsal.prepare(model, states), states, range(12), "now")
+    found = Retention(under, 1.0).commands(TrainingStates.prepare(model, states), states, range(12), "now")
     assert all(np.allclose(mine.detach().numpy(), theirs, atol=1e-5) for mine, theirs in zip(found, asked, strict=True))
     assert not np.allclose(asked[0], TorchPolicy(model, model.adapter()).score(states)[0], atol=1e-3)
     gradients = torch.autograd.grad(found[0][0] + found[7][1], model.trained)
@@ -88,15 +89,15 @@ def test_retention_keeps_the_student_with_the_context_near_the_teacher(model: To
     apart = []
     for weight in (0.0, 4.0):
         model.load(start)
-        retained = Retained(Retention(under, weight, 14, views.context), states, towards(kept, reverse_kl))
-        objective = retaining(told, None, weight, views)
-        train(Rehearsal.prepare(model, states), objective, Schedule(20, 6, 2e-2), 0, retained=retained)
+        retained = RetentionTerm(Retention(under, weight, 14, views.context), states, towards(kept, reverse_kl))
+        objective = with_retention(told, None, weight, views)
+        train(TrainingStates.prepare(model, states), objective, Schedule(20, 6, 2e-2), 0, retained=retained)
         scored = score(TorchPolicy(model, model.adapter()), under)
         apart.append(np.mean([(np.exp(s) * (s - t)).sum() for s, t in zip(scored, kept, strict=True)]))
     assert apart[1] < 0.5 * apart[0]
     # Six steps of the first training, in which it only looked on, and all of the second.
     assert len(views.context) == (6 + 20) * 6
-    assert set(views.end(36)) == {"without_context", "with_context"}
+    assert set(views.means(36)) == {"without_context", "with_context"}
     assert np.mean(views.context[:36]) == pytest.approx(apart[0], rel=0.5)
 
 
@@ -110,8 +111,10 @@ def test_looking_on_changes_nothing(model: TorchModel) -> None:
     told = [np.log(np.array([0.9, *[0.025] * 4], np.float32)) for _ in states]
     for under in ([], drawn("words"), drawn("mixed"), [outside] * 12):
         model.load(start)
-        retained = None if not under else Retained(Retention(under, 0.0), states, towards(told, reverse_kl))
-        train(Rehearsal.prepare(model, states), towards(told, reverse_kl), Schedule(4, 6, 1e-2), 0, retained=retained)
+        retained = None if not under else RetentionTerm(Retention(under, 0.0), states, towards(told, reverse_kl))
+        train(
+            TrainingStates.prepare(model, states), towards(told, reverse_kl), Schedule(4, 6, 1e-2), 0, retained=retained
+        )
         made.append(model.adapter())
     assert all(np.array_equal(made[0][name], other[name]) for other in made[1:] for name in start)
 
@@ -120,15 +123,15 @@ def test_looking_on_changes_nothing(model: TorchModel) -> None:
 def test_retention_of_text_that_is_written_freely(tiny_base: Path, tmp_path: Path, name: str) -> None:
     model, states, under = make(tiny_base, tmp_path, Style(free=True)), situations(6), drawn(name, 6)
     start, losses = model.adapter(), TokenLoss(top_k=0)
-    teachers, first, last = each_under(FreePolicy(TorchPolicy(model, start), DECODING), under), [], []
+    teachers, first, last = with_contexts(FreePolicy(TorchPolicy(model, start), DECODING), under), [], []
     for weight in (0.0, 3.0):
         model.load(start)
         retention = Retention(under, weight)
-        text = FreeText(model, states, teachers, DECODING, losses, 0, retention=retention)
+        text = TextDistillation(model, states, teachers, DECODING, losses, 0, retention=retention)
         optimise(model, text.rows, text.step, Schedule(20, 6, 2e-2), 0)
-        assert len(text.seen) == len(retention.seen) == 20
-        first.append(retention.seen[0])
-        last.append(np.mean(retention.seen[-6:]))
+        assert len(text.divergences) == len(retention.divergences) == 20
+        first.append(retention.divergences[0])
+        last.append(np.mean(retention.divergences[-6:]))
     # Before anything is learned, the student with the context is the teacher.
     assert max(map(abs, first)) < 1e-5
     assert 0 <= last[1] < 0.5 * last[0]

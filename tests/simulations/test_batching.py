@@ -7,13 +7,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from fedoel.policies.policy import LogProbs
-from fedoel.protocol.errors import FedoelError
+from fedoel.codecs.steering.coordinates import SPACE as STEERING
+from fedoel.policies.abilities import ANSWERS, abilities_of, behind, length, speaker, steered, tell
+from fedoel.policies.policy import Answer, LogProbs, Policy
+from fedoel.policies.spaces import ControlVector
+from fedoel.protocol.errors import ConfigError, FedoelError
 from fedoel.protocol.situation import Situation
 from fedoel.simulations.batching import Batcher, BatchingPolicy
 
@@ -27,6 +31,7 @@ class Recorder:
     version: str = "v1"
     batches: list[list[int]] = field(default_factory=list)
     fails_at: int = -1
+    abilities: frozenset[str] = frozenset()
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         if len(self.batches) == self.fails_at:
@@ -106,6 +111,28 @@ def test_calls_from_outside_go_straight_through() -> None:
     policy = batcher.wrap(inner)
     assert policy.score([situation(7)])[0].tolist() == [7]
     assert policy.version == "v1"
+
+
+class Writer(Recorder):
+    def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
+        self.batches.append([int(s.goal) for s, _ in asked])
+        return [Answer(s.goal, (), np.zeros(0, np.float32)) for s, _ in asked]
+
+
+def test_a_batched_policy_can_do_what_the_policy_inside_says() -> None:
+    """The wrapper has every method, so that methods would say nothing; a plug-in that says nothing can do nothing."""
+    space = ControlVector(STEERING, np.zeros(STEERING.dimension, np.float32))
+    for inner in (Recorder(), Writer(), ModuleType("a plug-in without abilities")):
+        policy = Batcher().wrap(cast(Policy, inner))
+        assert abilities_of(policy) == frozenset() and speaker(policy) is None
+        assert length(policy, "one two") == 2
+        for use in (lambda p: behind(p, "advice"), lambda p: steered(p, space), lambda p: tell(p, [], 5)):
+            with pytest.raises(ConfigError, match=r"needs policy\.backend 'torch'"):
+                use(policy)
+    writer = Writer(abilities=frozenset({ANSWERS}))
+    wrapped = speaker(Batcher().wrap(writer))
+    assert wrapped is not None
+    assert [answer.text for answer in wrapped.respond([(situation(7), np.random.default_rng(0))])] == ["7"]
 
 
 def test_a_client_that_was_not_admitted_is_refused() -> None:

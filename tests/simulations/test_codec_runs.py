@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ import pytest
 
 from examples import verbs
 from fedoel.codecs.prefix.coordinates import DIMENSION
-from fedoel.codecs.steering.coordinates import parts
+from fedoel.codecs.steering.coordinates import blocks
 from fedoel.codecs.words import encoder as words
 from fedoel.games import player
-from fedoel.policies.policy import Policy
 from fedoel.protocol.config import (
     CodecConfig,
     ContextConfig,
@@ -29,17 +27,12 @@ from fedoel.protocol.config import (
     WarmStartConfig,
 )
 from fedoel.protocol.errors import ConfigError
-from fedoel.server import cycle
-from fedoel.server.events import EventLog
-from fedoel.server.gate import Trial, Verdict
-from fedoel.server.phases import Outcome, Phases
-from fedoel.server.public import PublicGames
+from fedoel.server.cycle import search
+from fedoel.server.cycle.phases import load_phase
+from fedoel.server.cycle.public_games import PublicGames
 from fedoel.simulations.inprocess import run_inprocess
 
-
-def passes(before: Trial, after: Trial, choices: Sequence[str] = ()) -> Verdict:
-    """A random model gains nothing, so the gate's verdict is given."""
-    return Verdict(True, "as the test wants it")
+from .gates import HoldingGate, OpenGate
 
 
 @pytest.fixture
@@ -69,9 +62,7 @@ def test_a_cycle_inside_the_model_repeats_and_stays_in_its_trust_region(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     config = replace(config, codec=CodecConfig(name=name), distil=replace(config.distil, retention=0.5))
-    monkeypatch.setattr(cycle, "context_helps", passes)
-    monkeypatch.setattr(cycle, "candidate_holds", passes)
-    run_inprocess(config)
+    run_inprocess(config, make_gate=OpenGate)
     last = summary(Path(config.out))[-1]
     assert (last["decision"], last["accepted"], last["lessons"]) == ("promoted", 2, [])
     assert set(last["views"]) == {"without_context", "with_context"}
@@ -81,33 +72,35 @@ def test_a_cycle_inside_the_model_repeats_and_stays_in_its_trust_region(
     assert (0.002 < last["kl"] <= 0.02) if name == "steering" else (0.005 < last["kl"] < 0.1)
     with np.load(Path(config.out) / "checkpoints" / "cycle-001" / "context-2.npz") as kept:
         assert np.count_nonzero(kept["weights"]) > DIMENSION / 2
-    run_inprocess(replace(config, out=str(tmp_path / "again")))
+    run_inprocess(replace(config, out=str(tmp_path / "again")), make_gate=OpenGate)
     assert summary(tmp_path / "again") == summary(Path(config.out))
 
 
 def test_a_control_vector_is_chosen_on_the_games_of_the_gate_alone(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    played: list[str] = []
-    play, best = PublicGames.play, cycle.Cycles._best
+    purposes: list[str] = []
+    mixed, compared = PublicGames.play_mixture, search._compared
 
-    def watched(self: PublicGames, policy: Policy, games: Any, purpose: str, *rest: Any, **named: Any) -> Any:
-        played.append(purpose)
-        return play(self, policy, games, purpose, *rest, **named)
+    def watched(
+        self: PublicGames, policies: Any, contexts: Any, games: Any, purpose: str, *rest: Any, **named: Any
+    ) -> Any:
+        purposes.append(purpose)
+        return mixed(self, policies, contexts, games, purpose, *rest, **named)
 
-    def choosing(self: cycle.Cycles, *rest: Any) -> Outcome:
-        monkeypatch.setattr(PublicGames, "play", watched)
+    def choosing(*arguments: Any) -> Any:
+        monkeypatch.setattr(PublicGames, "play_mixture", watched)
         try:
-            return best(self, *rest)
+            return compared(*arguments)
         finally:
-            monkeypatch.setattr(PublicGames, "play", play)
+            monkeypatch.setattr(PublicGames, "play_mixture", mixed)
 
-    monkeypatch.setattr(cycle.Cycles, "_best", choosing)
-    monkeypatch.setattr(cycle, "candidate_holds", passes)
-    run_inprocess(replace(config, codec=CodecConfig(name="steering"), strategy=StrategyConfig()))
+    monkeypatch.setattr(search, "_compared", choosing)
+    steering = replace(config, codec=CodecConfig(name="steering"), strategy=StrategyConfig())
+    run_inprocess(steering, make_gate=HoldingGate)
     first, last = summary(Path(config.out))
     choices = last["choices"]
-    assert played == ["gate"] * len(choices) == ["gate"] * 2 * len(parts())
+    assert purposes == ["gate"] * len(choices) == ["gate"] * 2 * len(blocks())
     merits = [choice["merit"] for choice in choices]
     assert merits == sorted(merits, reverse=True)
     assert f"({choices[0]['name']}, the best of {len(choices)})" in last["reason"]
@@ -116,9 +109,9 @@ def test_a_control_vector_is_chosen_on_the_games_of_the_gate_alone(
 
 
 def test_a_cycle_with_tactics_in_words(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cycle, "context_helps", passes)
-    monkeypatch.setattr(cycle, "candidate_holds", passes)
-    run_inprocess(replace(config, codec=CodecConfig(name="tactics-text"), context=ContextConfig(max_kl=0.3)))
+    run_inprocess(
+        replace(config, codec=CodecConfig(name="tactics-text"), context=ContextConfig(max_kl=0.3)), make_gate=OpenGate
+    )
     last = summary(Path(config.out))[-1]
     assert (last["decision"], last["accepted"]) == ("promoted", 2)
     assert last["lessons"]
@@ -127,20 +120,18 @@ def test_a_cycle_with_tactics_in_words(config: RunConfig, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("name", ["text", "raw"])
 def test_a_cycle_with_words(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(cycle, "context_helps", passes)
-    monkeypatch.setattr(cycle, "candidate_holds", passes)
     monkeypatch.setattr(words, "lessons", lambda answer: [f"lesson {answer!r}"])  # a random model writes none
     config = replace(
         config, codec=CodecConfig(name=name), strategy=StrategyConfig(), privacy=PrivacyConfig(allow_plaintext=True),
         context=ContextConfig(lists=3, longest=400),
     )  # fmt: skip
-    run_inprocess(config)
+    run_inprocess(config, make_gate=OpenGate)
     whole = json.loads((Path(config.out) / "summary.json").read_text())
     assert whole["plaintext"] is True
     last = whole["cycles"][-1]
     assert (last["decision"], last["accepted"]) == ("promoted", 2)
     assert bool(last["lessons"]) == (name == "text")
-    context = Phases(Path(config.out), EventLog(tmp_path / "log")).load(1, "context").values
+    context = load_phase(Path(config.out), 1, "context").values
     assert 1 < len(context["words"]) <= 3
     head = "Lessons from earlier games:" if name == "text" else "Earlier games:"
     assert all(text.startswith(head) for text in context["words"])
@@ -170,8 +161,6 @@ def test_words_need_the_plain_strategy(config: RunConfig, change: dict[str, Any]
 def test_a_cycle_of_free_text_repeats(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, on_policy: bool
 ) -> None:
-    monkeypatch.setattr(cycle, "context_helps", passes)
-    monkeypatch.setattr(cycle, "candidate_holds", passes)
     monkeypatch.setattr(words, "lessons", lambda answer: [f"lesson {answer!r}"])
     config = replace(
         config, codec=CodecConfig(name=name), strategy=StrategyConfig(),
@@ -179,19 +168,17 @@ def test_a_cycle_of_free_text_repeats(
         policy=replace(config.policy, decoding="free", response_tokens=8),
         distil=replace(config.distil, on_policy=on_policy, top_k=8, tail=True, retention=0.5 if on_policy else 0.0),
     )  # fmt: skip
-    run_inprocess(config)
+    run_inprocess(config, make_gate=OpenGate)
     first, last = (summary(Path(config.out))[place] for place in (0, -1))
     assert last["decision"] == "promoted"
     assert set(last["views"]) == {"without_context", "with_context", "student_mass", "teacher_mass"}
     assert all(entry["held_out"]["invalid"] > 0 and entry["held_out"]["response_tokens"] > 2 for entry in (first, last))
-    run_inprocess(replace(config, out=str(tmp_path / "again")))
+    run_inprocess(replace(config, out=str(tmp_path / "again")), make_gate=OpenGate)
     assert summary(tmp_path / "again") == summary(Path(config.out))
 
 
 @pytest.mark.parametrize("on_policy", [True, False])
 def test_free_text_and_several_contexts(config: RunConfig, monkeypatch: pytest.MonkeyPatch, on_policy: bool) -> None:
-    monkeypatch.setattr(cycle, "context_helps", passes)
-    monkeypatch.setattr(cycle, "candidate_holds", passes)
     # A random model writes no command, and what is none says nothing that could be clustered: any answer is one here.
     monkeypatch.setattr(player, "_found", lambda command, situation: len(command) % len(situation.admissible))
     config = replace(
@@ -199,7 +186,7 @@ def test_free_text_and_several_contexts(config: RunConfig, monkeypatch: pytest.M
         policy=replace(config.policy, decoding="free", response_tokens=4),
         distil=replace(config.distil, on_policy=on_policy, top_k=8, tail=True, retention=0.5 if on_policy else 0.0),
     )  # fmt: skip
-    run_inprocess(config)
+    run_inprocess(config, make_gate=OpenGate)
     assert (Path(config.out) / "checkpoints" / "cycle-001" / "context-part-2.npz").exists()
     last = summary(Path(config.out))[-1]
     assert last["decision"] == "promoted"
@@ -210,11 +197,9 @@ def test_free_text_and_several_contexts(config: RunConfig, monkeypatch: pytest.M
 def test_a_context_that_works_on_answers_from_outside(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch, adds: bool, retention: float
 ) -> None:
-    monkeypatch.setattr(cycle, "context_helps", passes)
-    monkeypatch.setattr(cycle, "candidate_holds", passes)
-    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(adds=adds), raising=False)
+    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(is_additive=adds), raising=False)
     distil = replace(config.distil, retention=retention, steps=1)  # looked at before anything is learned
-    run_inprocess(replace(config, codec=CodecConfig(name="examples.verbs:MINE"), distil=distil))
+    run_inprocess(replace(config, codec=CodecConfig(name="examples.verbs:MINE"), distil=distil), make_gate=OpenGate)
     last = summary(Path(config.out))[-1]
     assert last["decision"] == "promoted"
     assert set(last["views"]) == {"without_context", "with_context"}
@@ -225,7 +210,7 @@ def test_a_context_that_works_on_answers_from_outside(
 def test_retention_of_a_context_that_works_on_answers_from_outside_and_does_more_than_add_is_refused(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(adds=False), raising=False)
+    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(is_additive=False), raising=False)
     config = replace(config, codec=CodecConfig(name="examples.verbs:MINE"), distil=DistilConfig(retention=0.5))
     with pytest.raises(ConfigError, match=r"needs distil\.retention 0"):
         run_inprocess(config)

@@ -7,7 +7,6 @@ import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig, StrategyConfig, WarmStartConfig
 from fedoel.protocol.errors import ConfigError, FedoelError
+from fedoel.protocol.records.events import Event, RunFinished, TrafficCounted
 from fedoel.server.events import follow
 from fedoel.server.operate.run_app import write_app
 from fedoel.simulations.inprocess import run_inprocess, whole_fleet
@@ -40,17 +40,16 @@ def arrays(out: Path) -> dict[str, bytes]:
     return found
 
 
-def traffic(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def traffic(events: list[Event]) -> list[TrafficCounted]:
     """What each cohort sent, without clocks."""
-    keys = ("cycle", "uplink_bytes", "downlink_bytes", "accepted", "refused")
-    return [{key: event[key] for key in keys} for event in events if "uplink_bytes" in event]
+    return [replace(event, t=0.0) for event in events if isinstance(event, TrafficCounted)]
 
 
 @pytest.mark.slow
 def test_ray_and_one_process_agree_to_the_bit(tmp_path: Path, cache: Path) -> None:
     """With secure sums: vectors are rounded in the same way, and masks cancel."""
-    here: list[dict[str, Any]] = []
-    there: list[dict[str, Any]] = []
+    here: list[Event] = []
+    there: list[Event] = []
     run = replace(CONFIG, clients=6, cycles=1, strategy=StrategyConfig(name="secure-mean", exchanges=2))
     config = replace(run, cache=str(cache))
     run_inprocess(replace(config, out=str(tmp_path / "here")), here.append)
@@ -59,7 +58,7 @@ def test_ray_and_one_process_agree_to_the_bit(tmp_path: Path, cache: Path) -> No
     assert arrays(tmp_path / "here") == arrays(tmp_path / "there")
     assert len(traffic(here)) == run.cycles
     assert traffic(here) == traffic(there)
-    assert all(cohort["accepted"] == run.clients for cohort in traffic(here))
+    assert all(cohort.accepted == run.clients for cohort in traffic(here))
 
 
 @pytest.mark.slow
@@ -118,12 +117,13 @@ def test_the_app_carries_the_run_and_no_dependencies(tmp_path: Path) -> None:
 
 def test_events_are_followed_from_now_on_in_whole_lines(tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
-    file.write_text(json.dumps({"old": 1}) + "\n")
+    line = '{"event": "run_finished", "t": 1.0, "summary": "SUMMARY"}\n'
+    file.write_text(line.replace("SUMMARY", "old"))
     events = follow(file)
     assert next(events) is None
     with file.open("a") as log:
-        log.write('{"new": 1}\n{"new"')
+        log.write(line.replace("SUMMARY", "first") + line[:20])
         log.flush()
-        assert [next(events), next(events)] == [{"new": 1}, None]
-        log.write(": 2}\n")
-    assert [next(events), next(events), next(events)] == [{"new": 2}, None, None]
+        assert [next(events), next(events)] == [RunFinished(t=1.0, summary="first"), None]
+        log.write(line[20:].replace("SUMMARY", "second"))
+    assert [next(events), next(events), next(events)] == [RunFinished(t=1.0, summary="second"), None, None]

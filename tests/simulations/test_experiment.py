@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedoel.cli.main import REFUSED, main
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
+from fedoel.protocol.records.events import PhaseStarted
+from fedoel.server.cycle.phases import load_phase
 from fedoel.server.events import read_events
-from fedoel.server.phases import load_phase
 from fedoel.simulations import engines
-from fedoel.simulations.cli import REFUSED, main
-from fedoel.simulations.experiment import BUILT_IN, FOLDER, load_experiment, run_experiment
+from fedoel.simulations.experiment import BUILT_IN, FOLDER, load_experiment, read_results, run_experiment
 from fedoel.simulations.experiment_table import arms_table, spread
 from fedoel.simulations.lent import Lent
 
@@ -58,9 +59,9 @@ def test_an_experiment_writes_what_its_arms_came_to_and_is_not_run_twice(
     assert main(["experiment", str(small), "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "Does experience help?" in said and "| none |" in said
-    results = json.loads((out / "results.json").read_text())
-    assert {arm: [run["seed"] for run in runs] for arm, runs in results.items()} == {"tactics": [0, 1], "none": [0, 1]}
-    assert all(run["cycles"][1]["decision"] == "no-gain" for run in results["none"])
+    results = read_results(out / "results.json")
+    assert {arm: [run.seed for run in runs] for arm, runs in results.items()} == {"tactics": [0, 1], "none": [0, 1]}
+    assert all(run.cycles[1].decision == "no-gain" for run in results["none"])
     table = (out / "table.md").read_text()
     assert "`fedoel experiment small --seeds 0,1`" in table
     assert arms_table(results) in table
@@ -69,10 +70,11 @@ def test_an_experiment_writes_what_its_arms_came_to_and_is_not_run_twice(
     def refuse(*_: object) -> None:
         raise AssertionError("a finished run was started again")
 
-    phases = [event["phase"] for event in read_events(out / "runs" / "none-1" / "events.jsonl") if "phase" in event]
+    events = read_events(out / "runs" / "none-1" / "events.jsonl")
+    phases = [event.phase for event in events if isinstance(event, PhaseStarted)]
     assert "teacher" in phases and "floors" not in phases  # what both arms begin with was done once, and is the same
-    begun, copied = (results[arm][1]["cycles"][0] for arm in ("tactics", "none"))
-    assert begun["held_out"] == copied["held_out"] and begun["version"] == copied["version"]
+    begun, copied = (results[arm][1].cycles[0] for arm in ("tactics", "none"))
+    assert begun.held_out == copied.held_out and begun.version == copied.version
 
     monkeypatch.setattr(engines, "run_inprocess", refuse)
     assert run_experiment(load_experiment(str(small)), out) == results

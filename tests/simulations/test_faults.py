@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from fedoel.client.app import make_app
-from fedoel.client.runtime import LocalRuntime
-from fedoel.games.store import cache_folder
+from fedoel.client.runtime import SimulatedRuntime
+from fedoel.games.cache import cache_folder
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.messages import PlayRequest, request_from_records
 from fedoel.protocol.versions import Manifest
 from fedoel.server import app as server
+from fedoel.server.cycle.phases import Outcome, Phases
 from fedoel.server.events import EventLog
 from fedoel.server.learner import Adapter, Consolidated, Consolidation
-from fedoel.server.phases import Outcome, Phases
 from fedoel.server.registry import load_adapter, save_version
 from fedoel.server.tactics_learner import TacticsLearner
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
@@ -64,7 +64,7 @@ class Fleet:
     sent: list[NDArray[Any]] = field(default_factory=list)
 
     def app(self) -> ClientApp:
-        app, good = ClientApp(), make_app(LocalRuntime())
+        app, good = ClientApp(), make_app(SimulatedRuntime())
 
         @app.train("experience")
         def experience(message: Message, context: Context) -> Message:
@@ -226,7 +226,7 @@ def test_a_version_on_a_full_disk_is_there_whole_or_not_at_all(tmp_path: Path, m
     learner = TacticsLearner()
     adapter = learner.warm_start([], lambda n: None)
     version = learner.policy(adapter).version
-    manifest = Manifest(version, "", learner.base, 0, "tactics", (), 0, {})
+    manifest = Manifest(version, "", learner.base, 0, "tactics", (), 0, None)
 
     def full(*_: Any) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 
+from fedoel.cli.main import main
 from fedoel.protocol.errors import ConfigError
-from fedoel.simulations.cli import main
+from fedoel.protocol.records.summary import Summary
 from fedoel.simulations.experiment import load_experiment
 from fedoel.simulations.experiment_costs import Cost, comparison, costs, mean_costs
+
+from .conftest import make_summary, record
 
 SMALL = [
     "policy.backend=tactics", "games.families=frozen-lake size=3 turns=6; sokoban turns=5", "clients=2", "cycles=1",
@@ -52,12 +56,12 @@ def test_arms_are_chosen_by_name() -> None:
         load_experiment("federation", arms="federated,wisdom")
 
 
-def run_of(rates: list[float], sent: float, seconds: float, clients: int = 4) -> dict[str, object]:
+def run_of(rates: list[float], sent: float, seconds: float) -> Summary:
     cycles = [
-        {"held_out": {"win_rate": rate}, "uplink_bytes": sent if n else 0, "seconds": {"collect": seconds if n else 0}}
+        replace(record(n, rate), uplink_bytes=sent if n else 0, seconds={"collect": seconds if n else 0})
         for n, rate in enumerate(rates)
     ]
-    return {"config": {"clients": clients}, "cycles": cycles}
+    return replace(make_summary(clients=4), cycles=tuple(cycles))
 
 
 def test_costs_add_up_over_cycles_and_are_those_of_one_client() -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from fedoel.protocol.records.summary import Summary
 from fedoel.simulations.figures import apart, curves, draw_learning_curve, inline_svg
 
 
-def test_png_and_svg_are_written_and_the_same_again(tmp_path: Path, summary: dict[str, Any]) -> None:
+def test_png_and_svg_are_written_and_the_same_again(tmp_path: Path, summary: Summary) -> None:
     first = [path.read_bytes() for path in draw_learning_curve(summary, tmp_path / "a")]
     second = [path.read_bytes() for path in draw_learning_curve(summary, tmp_path / "b")]
     assert first == second
@@ -20,31 +21,29 @@ def test_png_and_svg_are_written_and_the_same_again(tmp_path: Path, summary: dic
     assert ElementTree.fromstring(first[1]).tag.endswith("svg")
 
 
-def test_small_multiples_only_where_there_are_several_families(
-    summary: dict[str, Any], one_family: dict[str, Any]
-) -> None:
+def test_small_multiples_only_where_there_are_several_families(summary: Summary, one_family: Summary) -> None:
     assert [curve.title for curve in curves(summary)] == ["All games", "coin-collector", "treasure-hunter", "cooking"]
     assert [curve.title for curve in curves(one_family)] == ["All games"]
 
 
-def test_tactics_only_is_a_curve_or_else_a_floor(summary: dict[str, Any]) -> None:
+def test_tactics_only_is_a_curve_or_else_a_floor(summary: Summary) -> None:
     assert curves(summary)[0].tactics == (0.2, 0.3, 0.33, 0.38)
-    del summary["floors"]["tactics_only"]["cycles"]
-    overall = curves(summary)[0]
+    flat = replace(summary.floors.named()["tactics_only"], cycles=None)
+    overall = curves(replace(summary, floors=replace(summary.floors, tactics_only=flat)))[0]
     assert overall.tactics == ()
     assert ("tactics_only", 0.38) in overall.floors
 
 
-def test_the_inline_drawing_takes_its_colours_from_the_page(summary: dict[str, Any]) -> None:
+def test_the_inline_drawing_takes_its_colours_from_the_page(summary: Summary) -> None:
     svg = inline_svg(summary)
     assert svg.startswith("<svg")
     assert {f"var(--{name})" in svg for name in ("ink", "muted", "grid", "learned", "teacher", "tactics")} == {True}
 
 
 @pytest.mark.parametrize("cycles", [1, 2])
-def test_short_runs_and_runs_without_a_teacher_are_drawn(tmp_path: Path, summary: dict[str, Any], cycles: int) -> None:
-    summary["cycles"] = [{**entry, "teacher": None} for entry in summary["cycles"][:cycles]]
-    for path in draw_learning_curve(summary, tmp_path):
+def test_short_runs_and_runs_without_a_teacher_are_drawn(tmp_path: Path, summary: Summary, cycles: int) -> None:
+    short = replace(summary, cycles=tuple(replace(record, teacher=None) for record in summary.cycles[:cycles]))
+    for path in draw_learning_curve(short, tmp_path):
         assert path.stat().st_size > 1000
 
 

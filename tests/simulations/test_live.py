@@ -4,48 +4,49 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
+from fedoel.protocol.config import RunConfig
+from fedoel.protocol.records.events import CycleFinished, Event, PhaseProgress, PhaseStarted, TrafficCounted
 from fedoel.server.events import read_events
 from fedoel.simulations.live import live_view, panel, panel_view
 from fedoel.simulations.progress import Progress, after, remaining, sparkline, traffic_words
 
 
 @pytest.fixture
-def events(run: Path) -> list[dict[str, Any]]:
+def events(run: Path) -> list[Event]:
     return read_events(run / "events.jsonl")
 
 
-def follow(events: list[dict[str, Any]]) -> Progress:
+def follow(events: list[Event]) -> Progress:
     progress = Progress()
     for event in events:
         progress = after(progress, event)
     return progress
 
 
-def test_lines_are_written_where_there_is_no_terminal(events: list[dict[str, Any]]) -> None:
+def test_lines_are_written_where_there_is_no_terminal(events: list[Event]) -> None:
     stream = io.StringIO()
-    progress = {"event": "phase_progress", "t": 1.0, "cycle": 1, "phase": "collect", "done": 1, "total": 9}
-    with live_view(stream) as listen:
+    progress = PhaseProgress(t=1.0, cycle=1, phase="collect", done=1, total=9)
+    with live_view(RunConfig(), stream=stream) as listen:
         for event in [*events, *[progress] * 50]:
             listen(event)
     lines = stream.getvalue().splitlines()
-    quiet = ("phase_started", "phase_progress")
-    assert len(lines) == len([event for event in events if event["event"] not in quiet])
+    quiet = (PhaseStarted, PhaseProgress)
+    assert len(lines) == len([event for event in events if not isinstance(event, quiet)])
     assert "\x1b" not in stream.getvalue()
     assert "20 clients" in lines[0]
     assert any("avoid: repeat a command" in line for line in lines)
 
 
-def test_the_panel_shows_where_a_run_stands(events: list[dict[str, Any]]) -> None:
+def test_the_panel_shows_where_a_run_stands(events: list[Event]) -> None:
     until = next(
-        i for i, e in enumerate(events) if e["event"] == "phase_started" and (e["cycle"], e["phase"]) == (3, "collect")
+        i for i, e in enumerate(events) if isinstance(e, PhaseStarted) and (e.cycle, e.phase) == (3, "collect")
     )
     progress = follow([*events[: until + 1]])
-    progress = after(progress, {**events[until], "event": "phase_progress", "done": 1, "t": progress.now + 10})
+    progress = after(progress, PhaseProgress(t=progress.now + 10, cycle=3, phase="collect", done=1, total=3))
     console = Console(file=io.StringIO(), width=110, force_terminal=True, record=True)
     console.print(panel(progress))
     text = console.export_text()
@@ -54,23 +55,23 @@ def test_the_panel_shows_where_a_run_stands(events: list[dict[str, Any]]) -> Non
     assert "<here> & now" in text
 
 
-def test_the_panel_draws_before_anything_is_known_and_after_the_end(events: list[dict[str, Any]]) -> None:
+def test_the_panel_draws_before_anything_is_known_and_after_the_end(events: list[Event]) -> None:
     for progress in (Progress(), Progress(phase="model"), follow(events)):
         console = Console(file=io.StringIO(), width=80, record=True)
         console.print(panel(progress))
         assert "not measured yet" in console.export_text() or progress.finished
 
 
-def test_a_panel_follows_its_events(events: list[dict[str, Any]]) -> None:
+def test_a_panel_follows_its_events(events: list[Event]) -> None:
     stream = io.StringIO()
-    with panel_view(Console(file=stream, force_terminal=True, width=100)) as listen:
+    with panel_view(Console(file=stream, force_terminal=True, width=100), Progress()) as listen:
         for event in events:
             listen(event)
     assert "finished after" in stream.getvalue()
 
 
-def test_a_cycle_told_twice_counts_once(events: list[dict[str, Any]]) -> None:
-    told = [event for event in events if event["event"] == "cycle_finished"]
+def test_a_cycle_told_twice_counts_once(events: list[Event]) -> None:
+    told = [event for event in events if isinstance(event, CycleFinished)]
     assert follow([*events, told[-1]]).rates == (0.21, 0.36, 0.36, 0.52)
     assert follow([*events, told[1]]).rates == (0.21, 0.36)
 
@@ -86,5 +87,5 @@ def test_sparkline_reaches_from_none_to_all() -> None:
 
 
 def test_traffic_is_said_per_client() -> None:
-    event = {"uplink_bytes": 4000, "downlink_bytes": 8_000_000, "accepted": 3, "refused": {"stale": 1}}
+    event = TrafficCounted(cycle=1, uplink_bytes=4000, downlink_bytes=8_000_000, accepted=3, refused={"stale": 1})
     assert traffic_words(event) == "4.0 kB up, 8.0 MB down per client; 3 accepted, refused: 1 stale"

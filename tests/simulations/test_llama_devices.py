@@ -21,15 +21,10 @@ from fedoel.protocol.config import (
     WarmStartConfig,
 )
 from fedoel.protocol.errors import ConfigError
-from fedoel.server import cycle
-from fedoel.server.gate import Verdict
 from fedoel.simulations import engines
 from fedoel.simulations.inprocess import run_inprocess
 
-
-def passes(*_: object, **__: object) -> Verdict:
-    """A random model gains nothing, so the gate's verdict is given."""
-    return Verdict(True, "as the test wants it")
+from .gates import OpenGate
 
 
 @pytest.fixture
@@ -51,13 +46,11 @@ def config(tiny_gguf: Path, cache: Path, tmp_path: Path) -> RunConfig:
 def test_devices_on_llama_cpp_send_what_devices_on_torch_would(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
 ) -> None:
-    monkeypatch.setattr(cycle, "context_helps", passes)
-    monkeypatch.setattr(cycle, "candidate_holds", passes)
     on_llama = replace(config, codec=CodecConfig(name=codec))
     on_torch = replace(on_llama, policy=replace(config.policy, backend="torch"), out=str(tmp_path / "torch"))
     sums = []
     for each in (on_llama, on_torch):
-        run_inprocess(each)
+        run_inprocess(each, make_gate=OpenGate)
         summary = json.loads((Path(each.out) / "summary.json").read_text())
         assert [entry["decision"] for entry in summary["cycles"]] == ["warm-start", "promoted", "promoted"]
         assert [entry["refused"] for entry in summary["cycles"]] == [{}, {}, {}]

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedoel.cli.main import main
 from fedoel.client.personal_context import personal_context
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY
 from fedoel.protocol.config import ContextConfig, RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Counters, ExperienceVector, VectorSpec
 from fedoel.server.run_folder import prepare_folder
-from fedoel.simulations.cli import main
+from fedoel.server.summary import read_summary
 from fedoel.simulations.inprocess import run_inprocess
 from fedoel.simulations.personal_gain import Extra, measure_personal, personal_table
-from fedoel.simulations.summary import read_summary
 
 CONFLICT: dict[str, Scalar] = {
     "clients": 4, "cycles": 1, "policy.backend": "tactics", "games.families": "orchard turns=6; mirror-orchard turns=6",
@@ -38,7 +38,7 @@ def test_where_rules_conflict_a_context_of_its_own_wins_what_the_shared_version_
     config = RunConfig.from_flat({**CONFLICT, "cache": str(cache), "out": str(tmp_path / "run")})
     prepare_folder(config)
     run_inprocess(config)
-    version = tmp_path / "run" / "versions" / read_summary(tmp_path / "run")["cycles"][-1]["version"]
+    version = tmp_path / "run" / "versions" / read_summary(tmp_path / "run").cycles[-1].version
     extras = measure_personal(config, version)
     assert [each.client for each in extras] == [0, 1, 2, 3]
     gains = [each.personal - each.shared for each in extras]

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from fedoel.cli.main import main
+from fedoel.cli.plugins import list_plugins
 from fedoel.codecs.encoder import load_encoder
 from fedoel.games.families import family_of
 from fedoel.protocol.errors import ConfigError
-from fedoel.simulations.cli import main
-from fedoel.simulations.plugins import listed
-from fedoel.simulations.skeletons.verb import write_skeleton
+from fedoel.simulations.skeletons.package import write_skeleton
 from fedoel.strategies.mean import Mean
 from fedoel.strategies.registry import BUILT_IN, known, load_strategy
 
@@ -59,7 +59,7 @@ def test_installed_plugins_are_found_by_name_and_what_is_built_in_stays(installe
 
 
 def test_plugins_lists_where_everything_comes_from(installed: None, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = {(kind, name): (origin, options) for kind, name, origin, options in listed()}
+    rows = {(kind, name): (origin, options) for kind, name, origin, options in list_plugins()}
     assert rows["strategy", "plain"] == ("fedoel-more 3.2", "")
     assert rows["strategy", "trimmed-mean"] == ("built in", "beta=0.2")
     assert rows["strategy", "mean"][0] == "built in"

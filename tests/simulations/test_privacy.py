@@ -12,13 +12,13 @@ import pytest
 from flwr.app import Message
 
 from fedoel.client.app import make_app
-from fedoel.client.runtime import LocalRuntime, Runtime
+from fedoel.client.runtime import Runtime, SimulatedRuntime
 from fedoel.games import families, player
+from fedoel.games.cache import cache_folder
 from fedoel.games.game import Game
-from fedoel.games.store import cache_folder
 from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
-from fedoel.protocol.messages import PlayRequest, every_byte
+from fedoel.protocol.messages import PlayRequest, serialised
 from fedoel.protocol.play import GameSpec, Observation
 from fedoel.protocol.situation import Situation
 from fedoel.server import app as server
@@ -69,7 +69,7 @@ class Tapped(InProcessGrid):
 
     def _keep(self, reply: Message) -> None:
         self.heard += repr(reply.metadata).encode()
-        self.heard += every_byte(reply.content) if reply.has_content() else repr(reply.error).encode()
+        self.heard += serialised(reply.content) if reply.has_content() else repr(reply.error).encode()
         super()._keep(reply)
 
 
@@ -77,6 +77,7 @@ class Leaky:
     """A policy that fails by quoting what it read."""
 
     version = "v1"
+    abilities: frozenset[str] = frozenset()
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         raise RuntimeError(f"cannot play {situations}")
@@ -86,7 +87,7 @@ class Leaky:
 
 
 @dataclass(frozen=True)
-class LeakyRuntime(LocalRuntime):
+class LeakyRuntime(SimulatedRuntime):
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
         return Leaky()
 
@@ -139,7 +140,7 @@ def check(text: str, said: set[str]) -> None:
 def test_nothing_that_games_said_leaves_them(
     config: RunConfig, said: set[str], logged: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    grid = Tapped(LocalRuntime(), config)
+    grid = Tapped(SimulatedRuntime(), config)
     with server_identity():
         server.run(grid, config, cache_folder(config))
     assert len(said - public()) > 20

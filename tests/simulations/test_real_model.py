@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,13 @@ import pytest
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import DistilConfig, GamesConfig, PolicyConfig, RunConfig, StrategyConfig, WarmStartConfig
 from fedoel.protocol.experience import BASE_COUNTERS
-from fedoel.server import cycle
-from fedoel.server.gate import Trial, Verdict
+from fedoel.protocol.records.events import Event, Listener, PhaseStarted
+from fedoel.protocol.records.json_codec import to_json
 from fedoel.server.registry import load_adapter
-from fedoel.simulations.evaluate import measure
+from fedoel.simulations.held_out import measure
 from fedoel.simulations.inprocess import run_inprocess
+
+from .gates import OpenGate
 
 pytestmark = pytest.mark.slow
 
@@ -27,9 +28,9 @@ class Interrupted(Exception):
     """Somebody pulled the plug."""
 
 
-def stop_in(phase: str) -> Callable[[dict[str, Any]], None]:
-    def listen(event: dict[str, Any]) -> None:
-        if (event["event"], event.get("phase")) == ("phase_started", phase):
+def stop_in(phase: str) -> Listener:
+    def listen(event: Event) -> None:
+        if isinstance(event, PhaseStarted) and event.phase == phase:
             raise Interrupted
 
     return listen
@@ -43,16 +44,9 @@ def results(out: Path) -> dict[str, Any]:
     return {**found, "config": None}
 
 
-def passes(before: Trial, after: Trial, choices: Sequence[str] = ()) -> Verdict:
-    """A handful of games cannot show a gain, so the gate's verdict is given."""
-    return Verdict(True, "as the test wants it")
-
-
 def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cycle, "context_helps", passes)
-    monkeypatch.setattr(cycle, "candidate_holds", passes)
     games = GamesConfig("coin-collector level=2 turns=4", "iid", per_client=2, rehearsal=4, gate=4, held_out=6)
     config = RunConfig(
         clients=2,
@@ -65,7 +59,7 @@ def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
         distil=DistilConfig(steps=3, batch=4),
         warm_start=WarmStartConfig(steps=3, batch=4),
     )
-    run_inprocess(config)
+    run_inprocess(config, make_gate=OpenGate)
     whole = Path(config.out)
     found = results(whole)
     first, last = found["cycles"]
@@ -89,14 +83,14 @@ def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
     peft = json.loads((whole / "versions" / version / "adapter_config.json").read_text())
     assert (peft["peft_type"], peft["r"], len(peft["layers_to_transform"])) == ("LORA", 4, 2)
 
-    assert {name: dict(rates) for name, rates in measure(config, whole / "versions" / version).items()} == last[
+    assert {name: to_json(rates) for name, rates in measure(config, whole / "versions" / version).items()} == last[
         "families"
     ]
 
     again = replace(config, out=str(tmp_path / "again"))
     for phase in ("collect-2", "distil"):
         with pytest.raises(Interrupted):
-            run_inprocess(again, stop_in(phase))
+            run_inprocess(again, stop_in(phase), make_gate=OpenGate)
         again = replace(again, resume=True)
-    run_inprocess(again)
+    run_inprocess(again, make_gate=OpenGate)
     assert results(tmp_path / "again") == found

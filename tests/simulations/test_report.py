@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.records.summary import Summary
 from fedoel.simulations.report import write_report
 from fedoel.simulations.summary import headline, table
 
-Save = Callable[[Path, dict[str, Any]], Path]
+Save = Callable[[Path, Summary], Path]
 VOID = {"meta", "path", "use", "br"}
 
 
@@ -53,9 +54,10 @@ def test_the_report_is_well_formed_and_loads_nothing(run: Path) -> None:
     assert all(link.startswith("#") for link in re.findall(r'href="([^"]*)"', page))
 
 
-def test_values_are_escaped(tmp_path: Path, save: Save, summary: dict[str, Any]) -> None:
-    summary["scenario"] = "<script>alert(1)</script>{{config}}"
-    summary["cycles"][1]["reason"] = "<b>bold</b>"
+def test_values_are_escaped(tmp_path: Path, save: Save, summary: Summary) -> None:
+    first, second, *rest = summary.cycles
+    cycles = (first, replace(second, reason="<b>bold</b>"), *rest)
+    summary = replace(summary, scenario="<script>alert(1)</script>{{config}}", cycles=cycles)
     page = write_report(save(tmp_path / "run", summary)).read_text(encoding="utf-8")
     assert "<script" not in page
     assert "<b>" not in page
@@ -70,30 +72,36 @@ def test_missing_and_damaged_files_are_refused_with_a_remedy(run: Path, name: st
         write_report(run)
 
 
-@pytest.mark.parametrize("damage", [{"kl": None}, {"lessons": [{}]}, {"families": {}}, {"seconds": {"gate": "x"}}])
-def test_a_summary_that_is_damaged_within_is_refused(
-    tmp_path: Path, save: Save, summary: dict[str, Any], damage: dict[str, Any]
-) -> None:
-    run = save(tmp_path / "run", summary)
-    (run / "events.jsonl").write_text("")
-    summary["cycles"][1].update(damage)
-    (run / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(ConfigError, match="damaged"):
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("kl", None, r"cycles\[1\].kl must be a number, not null"),
+        ("lessons", [{}], r"cycles\[1\].lessons\[0\].tactic is missing"),
+        ("families", {}, r"lacks cycles\[1\].families.coin-collector"),
+        ("seconds", {"gate": "x"}, r"cycles\[1\].seconds.gate must be a number, not 'x'"),
+        ("colour", "red", r"cycles\[1\].colour is not a field"),
+    ],
+)
+def test_a_summary_that_is_damaged_within_is_refused(run: Path, field: str, value: object, says: str) -> None:
+    table = json.loads((run / "summary.json").read_text())
+    table["cycles"][1][field] = value
+    (run / "summary.json").write_text(json.dumps(table))
+    with pytest.raises(ConfigError, match=rf"summary.json.*{says}.*fedoel simulate"):
         write_report(run)
 
 
-def test_the_headline_does_not_claim_what_the_intervals_do_not_show(summary: dict[str, Any]) -> None:
+def test_the_headline_does_not_claim_what_the_intervals_do_not_show(summary: Summary) -> None:
     assert "do not overlap" in headline(summary)
-    summary["cycles"] = summary["cycles"][:1]
-    assert headline(summary).startswith("After the warm start 21 %")
+    assert headline(replace(summary, cycles=summary.cycles[:1])).startswith("After the warm start 21 %")
 
 
-def test_overlapping_intervals_are_said(one_family: dict[str, Any]) -> None:
-    one_family["cycles"][1]["held_out"] = one_family["cycles"][0]["held_out"]
-    assert "does not show a change" in headline(one_family)
+def test_overlapping_intervals_are_said(one_family: Summary) -> None:
+    first, last = one_family.cycles
+    same = replace(one_family, cycles=(first, replace(last, held_out=first.held_out)))
+    assert "does not show a change" in headline(same)
     assert "coin-collector" not in table(one_family)
 
 
-def test_a_run_in_plain_text_says_so(tmp_path: Path, save: Save, summary: dict[str, Any]) -> None:
-    page = write_report(save(tmp_path / "run", {**summary, "plaintext": True})).read_text()
+def test_a_run_in_plain_text_says_so(tmp_path: Path, save: Save, summary: Summary) -> None:
+    page = write_report(save(tmp_path / "run", replace(summary, plaintext=True))).read_text()
     assert "This run was not private" in page

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedoel.cli.main import REFUSED, main
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError, FedoelError, ModelError, VersionError
+from fedoel.protocol.records.events import Event, Listener, PhaseStarted
+from fedoel.protocol.records.json_codec import to_json
 from fedoel.server.events import CYCLE_PHASES, FIRST_PHASES
 from fedoel.server.registry import load_adapter
-from fedoel.simulations.cli import REFUSED, main
-from fedoel.simulations.evaluate import measure
 from fedoel.simulations.floor import add_tactics_floor
+from fedoel.simulations.held_out import measure
 from fedoel.simulations.inprocess import run_inprocess
 from fedoel.simulations.summary import load_summary
 
@@ -67,12 +68,12 @@ def test_a_summary_has_everything_and_a_second_run_says_the_same(config: RunConf
     assert set(found["floors"]) == {"random", "heuristic", "walkthrough", "tactics_only"}
     assert [entry["cycle"] for entry in found["cycles"]] == [0, 1, 2]
     written = load_summary(Path(config.out))
-    for entry, timed in zip(found["cycles"], written["cycles"], strict=True):
+    for entry, timed in zip(found["cycles"], written.cycles, strict=True):
         elsewhere = entry["transfer"].values()
         for stats in (entry["held_out"], entry["teacher"], entry["families"]["coin-collector"], *elsewhere):
             assert set(stats) >= RATES
-        assert {HALVED.sub("", phase) for phase in timed["seconds"]} <= {*FIRST_PHASES, *CYCLE_PHASES}
-        assert all(seconds >= 0 for seconds in timed["seconds"].values())
+        assert {HALVED.sub("", phase) for phase in timed.seconds} <= {*FIRST_PHASES, *CYCLE_PHASES}
+        assert all(seconds >= 0 for seconds in timed.seconds.values())
         if entry["cycle"]:
             assert 0 < entry["uplink_bytes"] <= 4096
             assert entry["downlink_bytes"] > entry["adapter_bytes"]
@@ -89,9 +90,9 @@ class Interrupted(Exception):
     """Somebody pulled the plug."""
 
 
-def stop_in(cycle: int, phase: str) -> Callable[[dict[str, Any]], None]:
-    def listen(event: dict[str, Any]) -> None:
-        if (event["event"], event.get("cycle"), event.get("phase")) == ("phase_started", cycle, phase):
+def stop_in(cycle: int, phase: str) -> Listener:
+    def listen(event: Event) -> None:
+        if isinstance(event, PhaseStarted) and (event.cycle, event.phase) == (cycle, phase):
             raise Interrupted
 
     return listen
@@ -150,7 +151,7 @@ def simulate(config: RunConfig, *words: str) -> subprocess.Popen[str]:
     """The command, as a process: it has to have nothing but what a scenario file says."""
     scenario = Path(config.out).with_suffix(".toml")
     scenario.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in SETTINGS.items()))
-    code = "import sys; from fedoel.simulations.cli import main; sys.exit(main())"
+    code = "import sys; from fedoel.cli.main import main; sys.exit(main())"
     call = [sys.executable, "-c", code, "simulate", str(scenario), f"--out={config.out}", f"--set=cache={config.cache}"]
     return subprocess.Popen([*call, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -194,7 +195,7 @@ def test_a_killed_process_resumes(
         ({"policy.backend": "magic"}, ConfigError, "magic"),
         ({"codec.name": "prefix"}, ConfigError, "prefix"),
         ({"strategy.exchanges": 4}, ConfigError, r"strategy\.exchanges must lie between 1 and 3"),
-        ({"clients": 0}, ConfigError, "clients must be more than zero"),
+        ({"clients": 0}, ConfigError, "clients must be an integer of at least 1"),
         ({"clinets": 3}, ConfigError, "unknown setting clinets"),
         ({"games.colour": 3}, ConfigError, r"unknown setting games\.colour"),
         ({"policy.backend": "torch", "policy.base": "/nowhere/model.gguf"}, ModelError, "no model at"),
@@ -225,7 +226,8 @@ def test_a_run_without_a_language_model_can_be_evaluated_and_watched(
     # As the verb `simulate` does, so that the run says how it was started.
     (Path(config.out) / "config.json").write_text(json.dumps(config.to_flat()))
     last = summary(config)["cycles"][-1]
-    assert measure(config, Path(config.out) / "versions" / last["version"]) == last["families"]
+    measured = measure(config, Path(config.out) / "versions" / last["version"])
+    assert {family: to_json(stats) for family, stats in measured.items()} == last["families"]
     add_tactics_floor(config)
     assert main(["play", "--run", config.out]) == 0
     assert last["version"] in capsys.readouterr().out

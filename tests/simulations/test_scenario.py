@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fedoel.cli.simulate import SCALES
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import specs_from_text
-from fedoel.simulations.cli import SCALES
 from fedoel.simulations.scenario import BUILT_IN, load_scenario, parse_setting
 
 
@@ -40,7 +40,7 @@ def test_a_file_gives_its_name_and_its_settings_and_overrides_win(tmp_path: Path
     [
         ("clients = \n", "line 1"),
         ("clinets = 3\n", "unknown setting clinets"),
-        ("clients = 0\n", "clients must be more than zero"),
+        ("clients = 0\n", "clients must be an integer of at least 1"),
         ("games = 3\n", "table"),
     ],
 )

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from fedoel.games.cache import cache_folder
 from fedoel.games.splits import fingerprint
-from fedoel.games.store import cache_folder
 from fedoel.protocol.config import CodecConfig, GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.records.summary import Floors, Summary
 from fedoel.server.app import check
 from fedoel.server.game_plan import GamePlan
 from fedoel.simulations.experiment import load_experiment, refusals
@@ -76,17 +77,16 @@ def test_tactics_alone_learn_nothing_for_other_words(config: RunConfig) -> None:
     assert found["floors"]["tactics_only"]["transfer"] == last["transfer"]
 
 
-def shown(rate: float, end: float) -> dict[str, Any]:
+def shown(rate: float, end: float) -> Summary:
     """A summary of a run that went from one rate to another elsewhere, too."""
     summary = make_summary()
-    for entry, won in zip(summary["cycles"], (rate, rate, rate, end), strict=True):
-        entry["transfer"] = {LAKE: stats(won)}
-        entry["probes"] = {
-            "perplexity": 33.0, "base_perplexity": 30.0, "instructions": 0.5, "base_instructions": 0.4
-        }  # fmt: skip
-    for floor in summary["floors"].values():
-        floor["transfer"] = {LAKE: stats(0.02)}
-    return summary
+    probes = {"perplexity": 33.0, "base_perplexity": 30.0, "instructions": 0.5, "base_instructions": 0.4}
+    cycles = tuple(
+        replace(record, transfer={LAKE: stats(won)}, probes=probes)
+        for record, won in zip(summary.cycles, (rate, rate, rate, end), strict=True)
+    )
+    floors = {name: replace(floor, transfer={LAKE: stats(0.02)}) for name, floor in summary.floors.named().items()}
+    return replace(summary, cycles=cycles, floors=Floors(**floors))
 
 
 def test_report_and_table_show_it_where_a_run_has_it(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +18,6 @@ from fedoel.protocol.messages import PlayRequest, reply_to_records, request_from
 from fedoel.simulations.grid import InProcessGrid
 from fedoel.simulations.identity import server_identity
 from fedoel.strategies.buffered import STALE, Buffered
-from fedoel.strategies.consolidator import Consolidator
 
 from .conftest import Ledger
 
@@ -35,7 +34,7 @@ def identity() -> Iterator[None]:
 
 
 class Server(Ledger):
-    """A consolidator whose every exchange makes a new version."""
+    """A server whose every exchange makes a new version."""
 
     def request(self, cycle: int, exchange: int) -> PlayRequest:
         request = super().request(cycle, exchange)
@@ -97,7 +96,7 @@ def run(
     **settings: Any,
 ) -> tuple[Server, SlowGrid]:
     server, grid = Server(SPEC), kind(make_app(failing, tired), late)
-    strategy = Buffered(cast(Consolidator, server), min_available_nodes=CLIENTS, **settings)
+    strategy = Buffered(server, min_available_nodes=CLIENTS, **settings)
     strategy.start(grid, num_rounds=cycles, timeout=0.3)
     return server, grid
 
@@ -153,7 +152,7 @@ def test_a_client_that_fails_does_not_fill_the_buffer_and_is_free_again() -> Non
 
 @pytest.mark.parametrize("patience", [0.0, 1e6])
 def test_where_nobody_is_ready_all_are_asked_again(monkeypatch: pytest.MonkeyPatch, patience: float) -> None:
-    monkeypatch.setattr("fedoel.strategies.asking.AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("fedoel.strategies.delivery.RETRY_SECONDS", 0.0)
     server, grid = run(late=0, cycles=1, tired=2, buffer_size=CLIENTS, patience=patience)
     assert grid.asked == [[0, 1, 2, 3]] * (3 if patience else 1)
     assert sums(server) == pytest.approx([1111.0 if patience else 0.0], rel=HALF)
@@ -163,4 +162,4 @@ def test_where_nobody_is_ready_all_are_asked_again(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("settings", [{"buffer_size": -1}, {"staleness_exponent": -0.5}, {"max_staleness": -1}])
 def test_options_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="must not be negative"):
-        Buffered(cast(Consolidator, Server(SPEC)), **settings)
+        Buffered(Server(SPEC), **settings)

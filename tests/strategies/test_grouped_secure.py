@@ -11,8 +11,8 @@ import pytest
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
-from fedoel.strategies.consolidator import Consolidator
 from fedoel.strategies.grouped_secure import GroupedSecure
+from fedoel.strategies.life_cycle import ServerSide
 
 SPEC = VectorSpec("tactics", 4, "vocabulary", "v1", ("coin",), 2, 5.0, 20.0)
 PLAN = PrivacyPlan.make((Part("gradient", 4, 5.0, 0.8), Part("fisher", 4, 20.0, 0.6)), 30, 20, 0.0)
@@ -21,7 +21,7 @@ CENTRE = np.array([1.0, -1.0, 0.5, 0.0])
 
 def strategy(sample: int = 30, max_dropout: float = 0.2, **settings: Any) -> GroupedSecure:
     safeguards = SimpleNamespace(sample=sample, colluding=0.3, max_dropout=max_dropout, plan=lambda spec: PLAN)
-    return GroupedSecure(cast(Consolidator, SimpleNamespace(safeguards=safeguards)), **settings)
+    return GroupedSecure(cast(ServerSide, SimpleNamespace(safeguards=safeguards, rounds=SimpleNamespace())), **settings)
 
 
 def group(scale: float, cohort: int = 3) -> Aggregate:
@@ -36,19 +36,19 @@ def test_a_cohort_is_dealt_into_groups_and_everybody_is_in_one() -> None:
 
 
 def test_groups_that_do_not_clip_are_left_out() -> None:
-    kept = strategy().standing_in([group(1.0), group(1.2), group(0.8), group(1.1), group(-40.0), group(300.0)])
+    kept = strategy().within_norm_bound([group(1.0), group(1.2), group(0.8), group(1.1), group(-40.0), group(300.0)])
     assert [float(each.vector.gradient[0]) for each in kept] == pytest.approx([3.0, 3.6, 2.4, 3.3])
 
 
 def test_groups_that_have_learned_nothing_do_not_make_those_that_have_stand_out() -> None:
     silent = Aggregate(ExperienceVector.from_parts(SPEC, {}), 3)
-    kept = strategy().standing_in([silent, silent, group(1.0), silent, group(1.1), group(-300.0), group(0.9)])
+    kept = strategy().within_norm_bound([silent, silent, group(1.0), silent, group(1.1), group(-300.0), group(0.9)])
     assert [float(each.vector.gradient[0]) for each in kept] == pytest.approx([0.0, 0.0, 3.0, 0.0, 3.3, 2.7])
-    assert strategy().standing_in([silent, silent]) == [silent, silent]
+    assert strategy().within_norm_bound([silent, silent]) == [silent, silent]
 
 
 def test_the_rest_is_trimmed_and_stands_for_all_devices_in_it() -> None:
-    combined = strategy(beta=0.25)._combined([group(1.0), group(1.0, 4), group(1.0), group(-3.0)])
+    combined = strategy(beta=0.25)._trimmed([group(1.0), group(1.0, 4), group(1.0), group(-3.0)])
     assert combined.cohort == 13
     assert combined.vector.gradient == pytest.approx(13 * CENTRE, rel=1e-4)
 
@@ -73,7 +73,7 @@ def test_cohorts_of_one_group_and_groups_too_small_to_hide_in_are_refused() -> N
 def test_groups_that_point_away_from_what_the_server_learned_itself_are_left_out() -> None:
     own = SimpleNamespace(gradient=CENTRE + 0.1)
     built = strategy(min_likeness=0.0)
-    built.consolidator.reference = lambda cycle, exchange: own  # type: ignore[method-assign, assignment, return-value]
+    built.server.rounds.reference = lambda cycle, exchange: own  # type: ignore[method-assign, assignment, return-value]
     groups = [group(1.0), group(-0.5), group(0.7)]
-    assert [float(each.vector.gradient[0]) for each in built._like(groups, 1, 1)] == pytest.approx([3.0, 2.1])
-    assert strategy()._like(groups, 1, 1) == groups
+    assert [float(each.vector.gradient[0]) for each in built._aligned(groups, 1, 1)] == pytest.approx([3.0, 2.1])
+    assert strategy()._aligned(groups, 1, 1) == groups

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from fedoel.protocol.errors import ConfigError, VectorError
 from fedoel.protocol.experience import Aggregate, Contribution, Counters, ExperienceVector, VectorSpec
 from fedoel.strategies.clustered import Clustered, clusters
-from fedoel.strategies.consolidator import Consolidator
 from fedoel.strategies.experience import ExperienceStrategy
 from fedoel.strategies.krum import Krum, MultiKrum
+from fedoel.strategies.life_cycle import ServerSide
 from fedoel.strategies.mean import Mean
 from fedoel.strategies.norm_bounded import NormBounded
 from fedoel.strategies.robust import cosine, krum_order, points_of, trimmed_mean
@@ -26,7 +27,7 @@ from fedoel.strategies.trusted import Trusted, TrustedTrimmed
 
 SPEC = VectorSpec("tactics", 6, "vocabulary", "v1", ("coin", "lake"), 2, 50.0, 200.0)
 HONEST = 16
-NOBODY = cast(Consolidator, None)
+NOBODY = cast(ServerSide, None)
 ROBUST: Mapping[str, Callable[[], ExperienceStrategy]] = {
     "trimmed-mean": lambda: TrimmedMean(NOBODY, beta=0.25),
     "median": lambda: Median(NOBODY),
@@ -136,7 +137,7 @@ def test_a_norm_is_bounded_by_medians_of_the_cohort_part_by_part(norm_bound: flo
 
 
 def trusted(own: Any, kind: type[Trusted] = Trusted, **settings: Any) -> Trusted:
-    return kind(cast(Consolidator, Shelf(own=contribution(0, own).vector)), **settings)
+    return kind(served(Shelf(own=contribution(0, own).vector)), **settings)
 
 
 @pytest.mark.parametrize("kind", [Trusted, TrustedTrimmed])
@@ -148,7 +149,7 @@ def test_what_points_away_from_the_servers_own_experience_does_not_count(kind: t
     assert spoilt.cohort == HONEST + 8
     lost = spoilt.vector.gradient / (HONEST + 8) - clean.vector.gradient / HONEST
     assert np.linalg.norm(lost) < 0.1 * np.linalg.norm(clean.vector.gradient / HONEST)
-    with pytest.raises(VectorError, match="no vector points"):
+    with pytest.raises(VectorError, match="no vector has a positive cosine"):
         trusted(own, kind).aggregate(bad)
 
 
@@ -220,9 +221,14 @@ def test_clusters_stand_what_has_no_direction() -> None:
     assert clusters(np.eye(3)[:1], 5).tolist() == [0]
 
 
+def served(rounds: object) -> ServerSide:
+    """A server of which only the rounds are asked."""
+    return cast(ServerSide, SimpleNamespace(rounds=rounds))
+
+
 @dataclass
 class Shelf:
-    """A consolidator that remembers one aggregate."""
+    """Rounds of a server that remembers one aggregate."""
 
     last: Aggregate | None = None
     safeguards: Any = None
@@ -242,7 +248,7 @@ def cycles(kind: type[ExperienceStrategy], *gradients: float, cohort: int = 4, *
     """What a strategy hands on when every device of the cohort sends one number in every place."""
     shelf, found = Shelf(), []
     for cycle, value in enumerate(gradients, start=1):
-        strategy = kind(cast(Consolidator, shelf), **settings)  # a new one each time, as after a crash
+        strategy = kind(served(shelf), **settings)  # a new one each time, as after a crash
         aggregate = strategy.aggregate([contribution(n, np.full(6, value)) for n in range(cohort)])
         shelf.last = strategy.optimise(aggregate, cycle, 1)
         found.append(shelf.last)
@@ -257,7 +263,7 @@ def test_momentum_is_a_running_mean_of_gradient_and_fisher_alike() -> None:
 
 def test_momentum_is_on_the_scale_of_the_cohort_that_answered() -> None:
     shelf = Shelf(cycles(Momentum, 1.0, cohort=4)[0])
-    strategy = Momentum(cast(Consolidator, shelf), server_momentum=0.5)
+    strategy = Momentum(served(shelf), server_momentum=0.5)
     small = strategy.aggregate([contribution(0, np.full(6, 1.0))])
     assert float(strategy.optimise(small, 2, 1).vector.gradient[0]) == pytest.approx(1.0)
 
@@ -277,11 +283,11 @@ def noised(value: float, cohort: int, noise: float) -> Aggregate:
 
 def test_adam_is_on_the_scale_of_the_cohort_that_answered() -> None:
     before = noised(1.0, 2, 0.0)  # its sum is 2, and its Fisher diagonal 4
-    strategy = Adam(cast(Consolidator, Shelf(before)), beta_1=0.25, beta_2=0.75)
+    strategy = Adam(served(Shelf(before)), beta_1=0.25, beta_2=0.75)
     after = strategy.optimise(noised(3.0, 4, 0.0), 2, 1).vector
     assert float(after.gradient[0]) == pytest.approx(0.25 * 2 * 2 + 0.75 * 12)
     assert float(after.fisher[0]) == pytest.approx(np.sqrt(0.75 * (2 * 4) ** 2 + 0.25 * 12**2))
-    first = Adam(cast(Consolidator, Shelf())).optimise(noised(-3.0, 4, 0.0), 1, 1).vector
+    first = Adam(served(Shelf())).optimise(noised(-3.0, 4, 0.0), 1, 1).vector
     assert float(first.fisher[0]) == 12
 
 
@@ -289,7 +295,7 @@ def test_adam_is_on_the_scale_of_the_cohort_that_answered() -> None:
 def test_the_noise_of_a_running_mean_is_that_of_what_is_mixed(
     kind: type[ExperienceStrategy], settings: dict[str, Any]
 ) -> None:
-    strategy = kind(cast(Consolidator, Shelf(noised(1.0, 2, 8.0))), **settings)
+    strategy = kind(served(Shelf(noised(1.0, 2, 8.0))), **settings)
     assert strategy.optimise(noised(1.0, 4, 16.0), 2, 1).noise == pytest.approx(0.75**2 * 16 + (0.25 * 2) ** 2 * 8)
 
 

@@ -221,9 +221,9 @@ def test_a_cohort_is_as_large_as_the_plan_says() -> None:
     """Without noise, devices beyond the plan's cohort take part in their turn; with noise, nobody can be left out."""
     request = Ledger(SPEC).request(1, 1)
     first = next(SecureMean(Fleet().server)._round(CLIENTS + 2, request, 1.0, Tally()))
-    assert (first.phase, sorted(first.steps)) == ("keys", list(range(CLIENTS)))
+    assert (first.name, sorted(first.steps)) == ("keys", list(range(CLIENTS)))
     for cohort, noise in ((CLIENTS + 2, 1.0), (3, 1.0), (3, 0.0)):
-        with pytest.raises(SecureSumError, match="outside of the plan's 4 to 8"):
+        with pytest.raises(SecureSumError, match="outside the plan's 4 to 8"):
             next(SecureMean(Fleet(noise=noise).server)._round(cohort, request, 1.0, Tally()))
 
 
@@ -254,7 +254,7 @@ def test_cohorts_of_noisy_rounds_are_drawn_one_by_one() -> None:
     assert np.mean(sizes) == pytest.approx(100, abs=4) and np.std(sizes) == pytest.approx(7, abs=3)
     assert all(cohort != sorted(cohort) for cohort in drawn), "positions must be random"
     assert strategy.draw(list(range(200)), 0, 2) != drawn[0], "every exchange draws anew"
-    strategy.consolidator.safeguards.secret = 7  # type: ignore[misc]
+    strategy.server.safeguards.secret = 7  # type: ignore[misc]
     assert strategy.draw(list(range(200)), 0, 1) != drawn[0], "who does not know the secret does not know the cohort"
 
 
@@ -346,7 +346,7 @@ def test_other_replies_are_refused(reply: RecordDict) -> None:
 def test_devices_that_are_not_ready_are_asked_again(monkeypatch: pytest.MonkeyPatch, kind: type[SecureMean]) -> None:
     """Nobody wants to play, twice; the third time they do, and it is the same exchange."""
     asked: list[str] = []
-    monkeypatch.setattr("fedoel.strategies.asking.AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("fedoel.strategies.delivery.RETRY_SECONDS", 0.0)
 
     def tired(phase: str, client: int, step: Step) -> None:
         asked.append(phase)
@@ -378,7 +378,7 @@ def test_a_round_that_fails_closed_is_tried_again_unless_it_has_spent_budget(
     monkeypatch: pytest.MonkeyPatch, phase: str, noise: float
 ) -> None:
     """Too many drop out once, in any phase; when they are back, the sum is that of all of them."""
-    monkeypatch.setattr("fedoel.strategies.asking.AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("fedoel.strategies.delivery.RETRY_SECONDS", 0.0)
     failures: list[int] = []
 
     def cut(here: str, client: int, step: Step) -> None:

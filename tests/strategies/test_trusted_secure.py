@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
-from fedoel.strategies.consolidator import Consolidator
+from fedoel.strategies.life_cycle import ServerSide
 from fedoel.strategies.secure_groups import OUTLYING
 from fedoel.strategies.secure_mean import Tally
 from fedoel.strategies.trusted_secure import TrustedSecure
@@ -20,9 +20,9 @@ OWN = np.array([1.0, 0.0])
 
 def combine(*groups: Aggregate) -> tuple[Aggregate | None, Tally]:
     reference = SimpleNamespace(gradient=OWN)
-    consolidator = cast(Consolidator, SimpleNamespace(reference=lambda cycle, exchange: reference))
+    rounds = SimpleNamespace(reference=lambda cycle, exchange: reference)
     tally = Tally()
-    return TrustedSecure(consolidator).combine(1, list(groups), tally), tally
+    return TrustedSecure(cast(ServerSide, SimpleNamespace(rounds=rounds))).combine(1, list(groups), tally), tally
 
 
 def group(*gradient: float, fisher: float = 1.0, cohort: int = 3) -> Aggregate:

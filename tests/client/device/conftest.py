@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +16,19 @@ from fedoel.protocol.experience import VectorSpec
 from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.signing import sign_request
 from fedoel.server.fleet import owner_key
+from fedoel.server.operate.folder import ServerFolder, Settings
 from fedoel.server.operate.setup import enroll, init
 
 
 @dataclass(frozen=True)
 class Joined:
-    """A device and its server's folder."""
+    """A device that has joined, and its server's folder."""
 
     device: DeviceFolder
     server: Path
 
     def request(self, version: str = "v1", serial: int = 1) -> PlayRequest:
-        """Ask for play with a version, signed."""
+        """Return a signed request to play with a version."""
         spec = VectorSpec(
             "tactics", tactics.DIMENSION, tactics.VOCABULARY, version, ("frozen-lake",), 10, 50.0, 200.0
         )  # fmt: skip
@@ -41,11 +41,11 @@ class Joined:
 def fresh(tmp_path: Path) -> Callable[[str], tuple[DeviceFolder, Path]]:
     """Make a device's keys and enrol it, but do not hand it its bundle yet."""
     server = tmp_path / "server"
-    init(Namespace(dir=str(server), host=["127.0.0.1"], port=9, listen="127.0.0.1:9"))
+    init(ServerFolder(server), Settings(("127.0.0.1",), 9, "127.0.0.1:9"))
 
     def make(name: str) -> tuple[DeviceFolder, Path]:
         device, bundle = DeviceFolder(tmp_path / name), tmp_path / f"{name}.fleet"
-        enroll(Namespace(dir=str(server), card=str(make_card(device, name)), out=str(bundle), name=None))
+        enroll(ServerFolder(server), make_card(device, name), out=bundle)
         return device, bundle
 
     return make

@@ -1,7 +1,8 @@
-"""When a device plays: conditions, their speed, what is counted, and the version that it keeps."""
+"""When a device plays: the owner's conditions, their cost, the count of games, and the version that it keeps."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,13 +18,14 @@ from flwr.app.user_config import UserConfig
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedoel.cli.main import main
 from fedoel.client.app import make_app
 from fedoel.client.device import last_version
 from fedoel.client.device.idle import Now, count_games, games_today, on_battery, why_not
 from fedoel.client.device.own_context import with_own_context
 from fedoel.client.device.runtime import DeviceRuntime
 from fedoel.client.device.settings import Play
-from fedoel.client.runtime import LocalRuntime
+from fedoel.client.runtime import SimulatedRuntime
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.protocol.config import CodecConfig, GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
@@ -31,7 +33,6 @@ from fedoel.protocol.errors import ConfigError, FedoelError, NotNow, VersionErro
 from fedoel.protocol.messages import PlayRequest, request_to_records, vector_from_reply
 from fedoel.protocol.signing import sign_request
 from fedoel.server.fleet import owner_key
-from fedoel.simulations.cli import main
 from fedoel.simulations.identity import server_identity
 
 from .conftest import Joined
@@ -53,11 +54,11 @@ def ask(joined: Joined, request: PlayRequest, config: RunConfig = CONFIG, logged
     node: UserConfig = {"home": str(joined.device.path), "partition-id": 0, "num-partitions": 1, **store}
     context = Context(1, 1, node, RecordDict(), dict(config.to_flat()))
     message = Message(request_to_records(request), dst_node_id=2, message_type="train.experience")
-    return make_app(LocalRuntime())(message, context)
+    return make_app(SimulatedRuntime())(message, context)
 
 
 @pytest.mark.parametrize(
-    ("play", "now", "played", "said"),
+    ("play", "now", "played", "expected"),
     [
         (Play(), NOON, 10**6, ""),
         (Play(hours="09:00-17:00"), NOON, 0, ""),
@@ -74,18 +75,18 @@ def ask(joined: Joined, request: PlayRequest, config: RunConfig = CONFIG, logged
         (Play(games_a_day=9), NOON, 7, "7 games were played today"),
     ],
 )
-def test_conditions(play: Play, now: Now, played: int, said: str) -> None:
+def test_conditions(play: Play, now: Now, played: int, expected: str) -> None:
     reason = why_not(play, 0, now, played, 3)
-    assert said in reason and bool(said) == bool(reason)
+    assert expected in reason and bool(expected) == bool(reason)
 
 
-def test_memory_that_is_not_free_is_not_taken() -> None:
+def test_a_request_may_take_no_more_memory_than_is_free() -> None:
     assert "900 MB" in why_not(Play(), 901, NOON, 0, 1)
     assert not why_not(Play(), 900, NOON, 0, 1)
 
 
 @given(st.integers(0, 1439), st.integers(0, 1439), st.integers(0, 1439))
-def test_a_window_and_the_rest_of_the_day_have_every_minute_once(start: int, end: int, minute: int) -> None:
+def test_every_minute_is_either_in_a_window_or_in_the_rest_of_the_day(start: int, end: int, minute: int) -> None:
     if start == end:
         return
     times = [f"{at // 60:02}:{at % 60:02}" for at in (start, end)]
@@ -103,7 +104,7 @@ def supplies(folder: Path, **values: dict[str, str]) -> Path:
     return folder
 
 
-def test_power_is_what_linux_tells(tmp_path: Path) -> None:
+def test_the_source_of_power_is_read_from_linux(tmp_path: Path) -> None:
     battery = {"type": "Battery", "status": "Discharging"}
     assert on_battery(tmp_path / "nothing") is None
     assert on_battery(supplies(tmp_path / "a", AC={"type": "Mains", "online": "1"}, BAT0=battery)) is False
@@ -121,7 +122,7 @@ def test_games_are_counted_by_the_day(tmp_path: Path) -> None:
     path.write_text("[damaged")
     assert games_today(path, "2026-01-02") == 0
     with pytest.raises(NotNow):
-        count_games(tmp_path / "nowhere" / "played.json", "2026-01-02", 1)
+        count_games(path / "played.json", "2026-01-02", 1)  # `path` is a file
 
 
 def test_a_device_plays_with_its_own_keys_counts_and_keeps_the_version(joined: Joined) -> None:
@@ -135,7 +136,9 @@ def test_a_device_plays_with_its_own_keys_counts_and_keeps_the_version(joined: J
     assert np.array_equal(kept.adapter["weights"], request.adapter["weights"])
 
 
-def test_not_now_is_said_under_its_name_and_nothing_is_loaded(joined: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_takes_no_time_names_its_class_and_loads_nothing(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
     joined.device.settings.write_text("[play]\ngames-a-day = 2\n")
 
     def never(*arguments: Any) -> None:
@@ -170,7 +173,7 @@ def unusable(joined: Joined) -> PlayRequest:
     return sign_request(owner_key(joined.server / "fleet"), empty)
 
 
-def test_the_version_before_is_there_when_the_last_one_is_damaged_or_changed(joined: Joined) -> None:
+def test_the_version_before_is_read_if_the_last_one_is_damaged(joined: Joined) -> None:
     folder = joined.device.versions
     fleet_key = DeviceRuntime(joined.device.path).membership(CONFIG, 0).fleet_key
     for serial, version in enumerate(("v1", "v2", "v2"), 1):
@@ -184,6 +187,36 @@ def test_the_version_before_is_there_when_the_last_one_is_damaged_or_changed(joi
         last_version.last_version(folder, fleet_key)
 
 
+@pytest.mark.parametrize("step", range(1, 7))
+def test_a_crash_while_a_version_is_kept_leaves_that_version_or_the_one_before(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Two files are written, each in three steps: its content, the rename, and the folder."""
+    folder, calls = joined.device.versions, list[str]()
+    fleet_key = DeviceRuntime(joined.device.path).membership(CONFIG, 0).fleet_key
+    last_version.keep(folder, joined.request("v1", 1), CONFIG)
+
+    def crash(name: str) -> Any:
+        original = getattr(os, name)
+
+        def call(*arguments: Any) -> None:
+            calls.append(name)
+            if len(calls) == step:
+                raise KeyboardInterrupt
+            original(*arguments)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("fsync", "replace"):
+            patch.setattr(os, name, crash(name))
+        with pytest.raises(KeyboardInterrupt):
+            last_version.keep(folder, joined.request("v2", 2), CONFIG)
+    assert calls == ["fsync", "replace", "fsync", "fsync", "replace", "fsync"][:step]
+    version = last_version.last_version(folder, fleet_key)[1].spec.policy_version
+    assert version == ("v2" if step == 6 else "v1")
+
+
 def test_the_last_version_plays_without_a_network(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["play", "--device", str(joined.device.path)]
     assert main(words) == 2
@@ -193,7 +226,7 @@ def test_the_last_version_plays_without_a_network(joined: Joined, capsys: pytest
     assert "played by v1" in capsys.readouterr().out
 
 
-def test_a_device_has_a_context_of_its_own_from_what_it_played_with_its_last_version(
+def test_a_personal_context_is_learned_from_play_with_the_last_version(
     joined: Joined, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["play", "--device", str(joined.device.path), "--personal"]
@@ -205,13 +238,13 @@ def test_a_device_has_a_context_of_its_own_from_what_it_played_with_its_last_ver
     assert "played by v2+context" in (once := capsys.readouterr().out)
     ask(joined, joined.request("v2", 3), logged=True)
     assert main(words) == 0
-    assert capsys.readouterr().out == once  # the same games, asked for twice, say no more than once
+    assert capsys.readouterr().out == once  # games that were requested twice count once
     ask(joined, joined.request("v3", 4))
     assert main(words) == 0
-    assert "played by v3\n" in capsys.readouterr().out  # what it has in its log was played with another version
+    assert "played by v3\n" in capsys.readouterr().out  # its log is of another version
 
 
-def test_only_tactics_and_only_devices_have_contexts_of_their_own(
+def test_only_tactics_and_only_devices_have_personal_contexts(
     joined: Joined, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other, policy = (

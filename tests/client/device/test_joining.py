@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fedoel.cli.main import REFUSED, main
 from fedoel.client.device import start
 from fedoel.client.device.doctor import examine
 from fedoel.client.device.folder import DeviceFolder, membership_of
@@ -23,19 +24,18 @@ from fedoel.client.device.start import _node_config, command, running_process, w
 from fedoel.client.store import TrajectoryStore
 from fedoel.client.store_key import key_from_file
 from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError
-from fedoel.simulations.cli import REFUSED, main
 
 from .conftest import Joined
 
 Fresh = Callable[[str], tuple[DeviceFolder, Path]]
 
 
-def test_keys_stay_on_the_device_and_only_their_public_halves_travel(fresh: Fresh) -> None:
+def test_private_keys_stay_on_the_device(fresh: Fresh) -> None:
     device, bundle = fresh("one")
     secrets = [device.node_key.read_text(), device.identity.read_text()]
     assert all(path.stat().st_mode & 0o77 == 0 for path in (device.node_key, device.identity, device.identity.parent))
-    for travels in (device.path / "one.pub", bundle):
-        text = travels.read_text()
+    for file in (device.path / "one.pub", bundle):
+        text = file.read_text()
         assert text.isascii() and len(text) < 4096
         assert not any(secret in text or "PRIVATE" in text for secret in secrets)
 
@@ -81,7 +81,7 @@ def test_a_device_that_has_not_joined_is_told_so(tmp_path: Path, capsys: pytest.
     assert said.count("fedoel device join") >= 3 and "have to be put right" in said
 
 
-def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(joined: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_names_what_fails_and_a_remedy(joined: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
     device = joined.device
 
     def failing() -> dict[str, str]:
@@ -102,7 +102,7 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(joined: Joined, monk
     monkeypatch.setattr("fedoel.client.device.doctor.probe", lambda host, port, authority: -200.0)
     assert failing() == {}
     (device.fleet / "members").write_text("nonsense")
-    assert "something else" in failing()["a member of the fleet"]
+    assert "malformed" in failing()["a member of the fleet"]
 
 
 def test_the_doctor_compares_models_by_their_digest_and_looks_for_what_plays_them(
@@ -133,7 +133,7 @@ def test_the_doctor_compares_models_by_their_digest_and_looks_for_what_plays_the
     assert next(f.good for f in examine(device) if f.what == "llama.cpp to play the model with")
 
 
-def test_a_supernode_gets_the_fleets_certificate_its_own_key_and_its_place(joined: Joined) -> None:
+def test_a_supernode_gets_the_fleets_certificate_its_own_key_and_its_index(joined: Joined) -> None:
     device, bundle = joined.device, bundle_of(joined.device)
     device.flower.mkdir()
     words = command(device, bundle, 4321)
@@ -143,12 +143,12 @@ def test_a_supernode_gets_the_fleets_certificate_its_own_key_and_its_place(joine
     assert pairs["--auth-supernode-private-key"] == str(device.node_key)
     assert pairs["--superlink"] == "127.0.0.1:9"
     write_node_config(device, bundle, read_settings(device.settings))
-    told = tomllib.loads(_node_config(device).read_text())
-    assert (told["home"], told["partition-id"], told["num-partitions"]) == (str(device.path), 0, 1)
-    assert told["store"] == str(device.store)
+    node_config = tomllib.loads(_node_config(device).read_text())
+    assert (node_config["home"], node_config["partition-id"], node_config["num-partitions"]) == (str(device.path), 0, 1)
+    assert node_config["store"] == str(device.store)
 
 
-def test_the_unit_is_bounded_unprivileged_and_waits_longer_than_flower_remembers(joined: Joined) -> None:
+def test_the_unit_is_bounded_and_unprivileged_and_restarts_after_flower_has_dropped_the_node(joined: Joined) -> None:
     text = unit(joined.device, "one", "fedoel", Limits(threads=2, memory=700), model=True)
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
@@ -167,16 +167,16 @@ def test_the_unit_is_bounded_unprivileged_and_waits_longer_than_flower_remembers
         unit(DeviceFolder(Path("/a b")), "one", "fedoel", Limits(), model=False)
 
 
-def test_wiping_leaves_nothing_that_can_be_read(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wiping_deletes_all_files_of_the_device(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:
     device = joined.device
     TrajectoryStore(device.store, "client-0", key_from_file(device.store_key))
     (device.path / "notes.txt").write_text("mine")
     words = ["device", "wipe", str(device.path)]
-    assert main(words) == REFUSED  # nobody is there to ask
+    assert main(words) == REFUSED  # there is no terminal to confirm at
     assert device.store.exists()
     assert main([*words, "--store", "--yes"]) == 0
     assert not device.store.exists() and not device.store_key.exists() and device.identity.exists()
-    device.process.write_text("1")  # somebody else's process, which is alive
+    device.process.write_text("1")  # a process of another program, which runs
     assert main([*words, "--yes"]) == REFUSED
     device.process.unlink()
     assert main([*words, "--yes"]) == 0
@@ -185,15 +185,15 @@ def test_wiping_leaves_nothing_that_can_be_read(joined: Joined, capsys: pytest.C
     assert "nothing was deleted" in capsys.readouterr().err
 
 
-def test_a_dead_process_does_not_keep_a_device_from_starting(joined: Joined) -> None:
+def test_a_process_file_of_a_process_that_has_ended_is_ignored(joined: Joined) -> None:
     done = subprocess.Popen(["true"])
     done.wait()
     joined.device.process.write_text(str(done.pid))
     assert running_process(joined.device) == 0
 
 
-def test_a_supernode_that_has_given_up_is_ended_so_that_a_service_starts_it_again(joined: Joined) -> None:
-    """Flower's own process would stay, do nothing, and look alive."""
+def test_a_supernode_that_has_given_up_is_killed_so_that_the_service_restarts_it(joined: Joined) -> None:
+    """Flower's own process would go on running without doing anything."""
     folder = joined.device
     folder.flower.mkdir()
     words = ["sh", "-c", "echo 'ERROR :     SSL/TLS handshake error detected.'; exec sleep 60"]
@@ -202,7 +202,7 @@ def test_a_supernode_that_has_given_up_is_ended_so_that_a_service_starts_it_agai
     assert "handshake" in folder.log.read_text()
 
 
-def test_logs_are_shown_from_their_end(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_lines_of_the_log_are_printed(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["device", "logs", str(joined.device.path), "--lines", "2"]
     assert main(words) == REFUSED
     joined.device.log.write_text("a\nb\nc\n")

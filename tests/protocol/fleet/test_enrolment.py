@@ -1,4 +1,4 @@
-"""Cards, bundles and lists of members: what is written is read, and nothing else is."""
+"""Cards, bundles and lists of members survive serialisation, and changed ones are refused."""
 
 from __future__ import annotations
 
@@ -48,34 +48,34 @@ def bundle() -> Bundle:
 
 
 @given(names)
-def test_a_card_is_read_as_it_was_written(name: str) -> None:
+def test_a_card_survives_serialisation(name: str) -> None:
     card = sign_card(DEVICE, name, NODE)
     assert card_from_text(card_to_text(card)) == card
 
 
 @given(st.integers(0, 2000), st.integers(1, 255))
-def test_a_card_or_bundle_that_was_changed_is_refused(place: int, change: int) -> None:
-    """Any byte of it; what is changed in a comment, or in the case of hexadecimal digits, changes nothing."""
+def test_a_card_or_bundle_that_was_changed_is_refused(position: int, change: int) -> None:
+    """Any byte may change; a change of comments, or of the case of hexadecimal digits, has no effect."""
     for text, read in ((card_to_text(sign_card(DEVICE, "kitchen", NODE)), card_from_text), (TEXT, bundle_from_text)):
         data = bytearray(text.encode())
-        data[place % len(data)] ^= change
+        data[position % len(data)] ^= change
         try:
-            found = read(data.decode("utf-8", "replace"))
+            file = read(data.decode("utf-8", "replace"))
         except EnrolmentError:
             continue
-        assert replace(found, signature="") == replace(read(text), signature="")
+        assert replace(file, signature="") == replace(read(text), signature="")
 
 
 TEXT = bundle_to_text(bundle())
 
 
-def test_a_bundle_is_read_as_it_was_written_and_comes_from_the_authority_that_is_known() -> None:
-    made = bundle()
-    assert bundle_from_text(bundle_to_text(made)) == made == bundle_from_text(bundle_to_text(made), CA)
+def test_a_bundle_survives_serialisation_and_another_authority_is_refused() -> None:
+    signed = bundle()
+    assert bundle_from_text(bundle_to_text(signed)) == signed == bundle_from_text(bundle_to_text(signed), CA)
     other = certificate_to_pem(make_authority(STRANGER))
     with pytest.raises(EnrolmentError, match="another authority"):
-        bundle_from_text(bundle_to_text(made), other)
-    forged = sign_bundle(STRANGER, made)  # names the true authority, and is signed by somebody else
+        bundle_from_text(bundle_to_text(signed), other)
+    forged = sign_bundle(STRANGER, signed)  # contains the true certificate, but is signed by another key
     with pytest.raises(EnrolmentError, match="changed on its way"):
         bundle_from_text(bundle_to_text(forged), CA)
 
@@ -89,7 +89,7 @@ EXCHANGES = {
 
 
 @pytest.mark.parametrize("before", EXCHANGES)
-def test_no_part_of_a_bundle_can_be_exchanged(before: str) -> None:
+def test_a_changed_field_of_a_bundle_is_refused(before: str) -> None:
     assert before in TEXT
     with pytest.raises(EnrolmentError, match="changed on its way"):
         bundle_from_text(TEXT.replace(before, EXCHANGES[before]))
@@ -123,12 +123,12 @@ def test_addresses() -> None:
 
 
 @given(st.integers(0, 2**31), st.lists(st.binary(min_size=32, max_size=32), max_size=5, unique=True))
-def test_a_list_of_members_is_read_as_it_was_signed(number: int, members: list[bytes]) -> None:
-    found = read_members(FLEET, sign_members(OWNER, number, members))
-    assert (found.number, found.identities) == (number, frozenset(members))
+def test_a_list_of_members_survives_serialisation(number: int, members: list[bytes]) -> None:
+    read = read_members(FLEET, sign_members(OWNER, number, members))
+    assert (read.number, read.identities) == (number, frozenset(members))
 
 
-def test_lists_of_members_that_are_not_signed_are_refused() -> None:
+def test_unsigned_lists_of_members_are_refused() -> None:
     text = sign_members(OWNER, 3, [bytes(32)])
     stranger = sign_members(DEVICE, 3, [bytes(32)])
     for wrong in (re.sub('"number": 3', '"number": 9', text), stranger, "", text.splitlines()[1], text[:-20]):

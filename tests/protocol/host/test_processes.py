@@ -1,4 +1,4 @@
-"""Processes of Flower's that fedoel starts."""
+"""Child processes end with their parent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ time.sleep(600)
 """
 
 
-def lives(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -28,15 +28,15 @@ def lives(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
-def test_what_was_started_ends_with_who_started_it_also_by_a_kill(tmp_path: Path) -> None:
-    """A SuperLink that outlives its `server start` holds the port; a SuperNode keeps its own device out."""
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    """A SuperLink that outlived `server start` would keep its port, a SuperNode its node key."""
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, env=os.environ)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
-    assert lives(child)
+    assert is_alive(child)
     parent.kill()
     parent.wait()
     deadline = time.monotonic() + 10
-    while lives(child) and time.monotonic() < deadline:
+    while is_alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not lives(child)
+    assert not is_alive(child)

@@ -1,4 +1,4 @@
-"""Noise that has the law it claims, and plans whose parts cannot disagree."""
+"""Noise follows the distribution it claims, and privacy plans are consistent."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TWO = (Part("gradient", 64, 2.0, 0.8), Part("fisher", 32, 10.0, 0.6))
 
 @pytest.mark.parametrize("variance", [Fraction(1, 3), Fraction(1), Fraction(25, 2)])
 def test_samples_follow_the_discrete_gaussian(variance: Fraction) -> None:
-    """Pearson's statistic over the cells that are expected at least five times stays below a 1e-6 tail."""
+    """Pearson's statistic, over values expected at least five times, is below its 1 - 1e-6 quantile."""
     count, below = 20_000, random.Random(7).randrange
-    seen = discrete_gaussian(variance, count, below)
+    samples = discrete_gaussian(variance, count, below)
     support = np.arange(-60, 61)
-    chances = np.exp(-(support**2) / (2 * float(variance)))
-    expected = count * chances / chances.sum()
+    weights = np.exp(-(support**2) / (2 * float(variance)))
+    expected = count * weights / weights.sum()
     kept = expected >= 5
-    observed = np.array([(seen == value).sum() for value in support[kept]])
+    observed = np.array([(samples == value).sum() for value in support[kept]])
     statistic = float(((observed - expected[kept]) ** 2 / expected[kept]).sum())
     freedom = int(kept.sum()) - 1
     assert statistic < freedom + 5 * np.sqrt(2 * freedom) + 15
@@ -40,7 +40,7 @@ def test_no_variance_is_no_noise() -> None:
 
 
 def test_noise_of_the_sum_is_what_was_planned() -> None:
-    """Twenty devices' shares together: the standard deviation that the multiplier says, from the minimum upwards."""
+    """The noise of `minimum` devices has the standard deviation that the noise multiplier states."""
     plan, below = PrivacyPlan.make(ONE, 25, 20, 1.5), random.Random(3).randrange
     zero = {"gradient": np.zeros(64)}
     sums = np.stack([sum(plan.encode(zero, below) for _ in range(20)) for _ in range(30)])
@@ -51,7 +51,7 @@ def test_noise_of_the_sum_is_what_was_planned() -> None:
 
 @pytest.mark.parametrize("parts", [ONE, TWO])
 @pytest.mark.parametrize("cohort", [3, 100, 5000])
-def test_sums_come_back(parts: tuple[Part, ...], cohort: int) -> None:
+def test_sums_are_decoded(parts: tuple[Part, ...], cohort: int) -> None:
     plan, below = PrivacyPlan.make(parts, cohort, max(1, cohort // 2), 0.0), random.Random(1).randrange
     rng = np.random.default_rng(0)
     vectors = [{part.name: rng.normal(size=part.size) / 10 for part in parts} for _ in range(3)]
@@ -64,37 +64,37 @@ def test_sums_come_back(parts: tuple[Part, ...], cohort: int) -> None:
 
 
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=64, max_size=64), cohort=st.integers(2, 3000))
-@settings(max_examples=60)
-def test_nobody_weighs_more_than_the_bound(values: list[float], cohort: int) -> None:
+@settings(max_examples=60, deadline=None)
+def test_quantised_vectors_stay_within_the_bound(values: list[float], cohort: int) -> None:
     plan = PrivacyPlan.make(ONE, cohort, cohort, 1.0)
-    whole = plan.steps_of({"gradient": np.array(values)}, random.Random(0).randrange)
+    whole = plan.quantised({"gradient": np.array(values)}, random.Random(0).randrange)
     assert float(np.linalg.norm(whole.astype(float))) <= plan.bound
 
 
-def test_a_cell_that_everybody_fills_does_not_wrap() -> None:
+def test_a_cell_that_all_devices_fill_does_not_wrap() -> None:
     plan = PrivacyPlan.make(ONE, 300, 200, 1.2)
     most = np.zeros(64)
     most[0] = 1e9
     total = sum(plan.encode({"gradient": most}, random.Random(device).randrange) for device in range(300))
     decoded = plan.decode(np.asarray(total).astype(np.uint16))["gradient"]
     assert decoded[0] == pytest.approx(300 * 2.0, abs=5 * plan.variance("gradient", 300) ** 0.5)
-    assert plan.wraps <= 2.0**-40
+    assert plan.wrap_probability <= 2.0**-40
 
 
-def test_cells_get_wider_when_they_must() -> None:
+def test_cells_are_wider_for_large_cohorts() -> None:
     assert PrivacyPlan.make(ONE, 100, 80, 1.0).bits == 16
     assert PrivacyPlan.make(ONE, 5000, 4000, 1.0).bits == 32
 
 
 def test_the_sum_of_discrete_gaussians_is_nearly_one() -> None:
     plan = PrivacyPlan.make(ONE, 100, 80, 1.3)
-    assert plan.excess < 1e-9 and float(plan.share_variance) ** 0.5 > 5
+    assert plan.discreteness_loss < 1e-9 and float(plan.share_variance) ** 0.5 > 5
 
 
 def test_rounding_is_unbiased() -> None:
     plan, below = PrivacyPlan.make(ONE, 100, 80, 1.0), random.Random(5).randrange
     value = np.full(64, 0.4 / plan.steps)
-    mean = np.mean([plan.steps_of({"gradient": value}, below) for _ in range(200)])
+    mean = np.mean([plan.quantised({"gradient": value}, below) for _ in range(200)])
     assert mean == pytest.approx(0.2, abs=0.03)  # norm 2 becomes `steps` steps
 
 
@@ -102,14 +102,14 @@ def test_a_rounding_beyond_the_bound_is_drawn_again() -> None:
     plan = PrivacyPlan.make(ONE, 100, 80, 1.0)
     draws = iter([0] * 64 + [2**32 - 1] * 64)  # all up, which is longer than the bound, and then all down
     value = 2.0 / 8 * (1 - 1e-6)
-    assert (plan.steps_of({"gradient": np.full(64, value)}, lambda _: next(draws)) == plan.steps // 8).all()
+    assert (plan.quantised({"gradient": np.full(64, value)}, lambda _: next(draws)) == plan.steps // 8).all()
     assert 8 * (plan.steps // 8 + 1) > plan.bound
 
 
 def test_a_part_has_its_weight_in_the_joint_norm() -> None:
     plan = PrivacyPlan.make(TWO, 10, 8, 0.0)
     longest = {part.name: np.eye(part.size)[0] * 100 for part in TWO}
-    whole = plan.steps_of(longest)
+    whole = plan.quantised(longest)
     assert np.abs(whole[[0, 64]] - plan.steps * np.array([0.8, 0.6])).max() <= 0.5 and np.count_nonzero(whole) == 2
 
 
@@ -124,7 +124,7 @@ def test_bounds_of_a_plan_are_those_of_the_paper(parts: tuple[Part, ...]) -> Non
     share = float(plan.share_variance)
     assert exact <= share < exact + 1 / 1024
     lemma = [np.exp(-2 * np.pi**2 * share * k / (k + 1)) for k in (1, 2, 3)]
-    assert plan.excess == pytest.approx(10 * cells * sum(lemma))
+    assert plan.discreteness_loss == pytest.approx(10 * cells * sum(lemma))
     for part in parts:
         step = part.norm / part.weight / plan.steps
         assert plan.variance(part.name, 5) == pytest.approx(5 * share * step**2)
@@ -133,8 +133,8 @@ def test_bounds_of_a_plan_are_those_of_the_paper(parts: tuple[Part, ...]) -> Non
 def test_the_chance_of_wrapping_is_that_of_a_gaussian_tail_beyond_what_everybody_can_fill() -> None:
     plan = PrivacyPlan.make(ONE, 100, 80, 1.3)
     spread, room = (100 * float(plan.share_variance)) ** 0.5, 2**15 - 1 - 100 * (plan.steps + 1)
-    assert plan.wraps == pytest.approx(2 * 64 * np.exp(-((room / spread) ** 2) / 2), rel=1e-6, abs=0)
-    assert 2.0**-150 < plan.wraps <= 2.0**-40  # no step more than needed is given away
+    assert plan.wrap_probability == pytest.approx(2 * 64 * np.exp(-((room / spread) ** 2) / 2), rel=1e-6, abs=0)
+    assert 2.0**-150 < plan.wrap_probability <= 2.0**-40  # no step more than needed is given away
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_the_chance_of_wrapping_is_that_of_a_gaussian_tail_beyond_what_everybody
         {"parts": [{"name": "gradient", "size": 0, "norm": 1.0, "weight": 1.0}]}, {"cohort": 40_000}, {"more": 1},
     ],
 )  # fmt: skip
-def test_plans_that_do_not_hold_together(change: dict[str, object]) -> None:
+def test_inconsistent_plans_are_refused(change: dict[str, object]) -> None:
     plan = PrivacyPlan.make(ONE, 10, 8, 1.0)
     assert PrivacyPlan.from_json(plan.to_json()) == plan
     with pytest.raises(PrivacyError):
@@ -153,6 +153,6 @@ def test_plans_that_do_not_hold_together(change: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("values", [np.zeros(63), np.full(64, np.nan)])
-def test_vectors_that_do_not_fit(values: np.ndarray) -> None:
+def test_vectors_of_the_wrong_size_are_refused(values: np.ndarray) -> None:
     with pytest.raises(PrivacyError, match="does not fit"):
         PrivacyPlan.make(ONE, 10, 8, 1.0).encode({"gradient": values})

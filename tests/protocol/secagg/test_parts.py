@@ -1,4 +1,4 @@
-"""What rounds are made of, against published test vectors and the libraries' own ways of doing the same."""
+"""The primitives of a round, against published test vectors and independent implementations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_masks_are_the_published_key_stream() -> None:
 
 
 def test_key_agreement_is_the_published_one() -> None:
-    """RFC 7748, section 6.1: what Bob derives is made of the secret that the example shows."""
+    """RFC 7748, section 6.1: Bob's derived key comes from the shared secret of the example."""
     bob = bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb")
     alice_public = bytes.fromhex("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a")
     secret = bytes.fromhex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
@@ -45,7 +45,7 @@ def test_key_agreement_is_the_published_one() -> None:
     assert agree(bob, alice_public, "x", TERMS) != agree(bob, alice_public, "y", TERMS)
 
 
-def test_a_public_key_that_fixes_the_secret_is_refused() -> None:
+def test_a_public_key_of_low_order_is_refused() -> None:
     with pytest.raises(SecureSumError, match="cannot be used"):
         agree(bytes(range(32)), bytes(32), "x", TERMS)
 
@@ -56,20 +56,20 @@ def test_any_threshold_of_shares_recovers_a_secret(seed: int, data: st.DataObjec
     secret = seed.to_bytes(16, "big")
     parts = shares.split(secret, 9, 4)
     chosen = data.draw(st.lists(st.integers(0, 8), min_size=4, max_size=9, unique=True))
-    assert shares.recover({place: parts[place] for place in chosen}, 4) == secret
-    points = [shamirs.share(place + 1, int.from_bytes(parts[place], "big"), shares.PRIME) for place in chosen]
+    assert shares.recover({index: parts[index] for index in chosen}, 4) == secret
+    points = [shamirs.share(index + 1, int.from_bytes(parts[index], "big"), shares.PRIME) for index in chosen]
     assert shamirs.interpolate(points, threshold=4) == seed
 
 
-def test_fewer_shares_than_the_threshold_say_nothing() -> None:
+def test_fewer_shares_than_the_threshold_reveal_nothing() -> None:
     parts = shares.split(bytes(16), 5, 3)
     with pytest.raises(SecureSumError, match="2 shares of at least 3"):
         shares.recover({0: parts[0], 1: parts[1]}, 3)
-    # Every secret is as likely as any other: two shares and any guess lie on one polynomial.
+    # Two shares are consistent with every secret: some polynomial passes through them and any value at zero.
     assert shares.recover({0: parts[0], 1: parts[1]}, 2) != bytes(16)
 
 
-def test_sealed_shares_open_on_their_way_only() -> None:
+def test_sealed_shares_open_on_their_route_only() -> None:
     key, pair = bytes(range(32)), (b"a" * 16, b"b" * 16)
     sealed = shares.seal(key, pair, (1, 2), TERMS)
     assert len(sealed) == shares.SEALED and shares.unseal(key, sealed, (1, 2), TERMS) == pair
@@ -97,9 +97,9 @@ def test_a_seed_gives_other_keys_for_other_purposes_and_rounds() -> None:
 @pytest.mark.parametrize(("cohort", "neighbours"), [(11, 10), (12, 4), (9, 8), (50, 6)])
 def test_neighbours_are_mutual(cohort: int, neighbours: int) -> None:
     terms = Terms("ab", 1, cohort, neighbours, 2, 3, 1, 16, "s")
-    around = [terms.neighbours_of(position) for position in range(cohort)]
-    assert all(len(others) == neighbours and p not in others for p, others in enumerate(around))
-    assert all(one in around[other] for one, others in enumerate(around) for other in others)
+    neighbours_of = [terms.neighbours_of(position) for position in range(cohort)]
+    assert all(len(others) == neighbours and p not in others for p, others in enumerate(neighbours_of))
+    assert all(p in neighbours_of[other] for p, others in enumerate(neighbours_of) for other in others)
 
 
 def chance(hits: int, others: int, marked: int, drawn: int) -> float:
@@ -127,7 +127,7 @@ def test_graphs_keep_their_promises_with_as_few_neighbours_and_shares_as_can_be(
     assert not any(keeps(graph.neighbours - 2, threshold) for threshold in range(2, graph.neighbours - 1))
 
 
-def test_thresholds_lie_between_those_who_collude_and_those_who_stay() -> None:
+def test_thresholds_lie_between_colluding_and_remaining_devices() -> None:
     assert choose_graph(10, 1 / 3, 0.5).threshold == 4
     for cohort, dropout in itertools.product((100, 1000), (0.1, 0.3)):
         graph = choose_graph(cohort, 1 / 3, dropout)
@@ -135,15 +135,15 @@ def test_thresholds_lie_between_those_who_collude_and_those_who_stay() -> None:
     assert choose_graph(1000, 1 / 3, 0.1).neighbours < choose_graph(1000, 1 / 3, 0.2).neighbours < 200
 
 
-def test_a_random_graph_fails_as_rarely_as_promised() -> None:
+def test_a_random_graph_keeps_its_threshold() -> None:
     rng, graph = np.random.default_rng(0), choose_graph(200, 1 / 3, 0.2)
     terms = Terms("ab", 1, 200, graph.neighbours, graph.threshold, 100, 1, 16, "s")
     for _ in range(200):
         order = rng.permutation(200)
         bad, gone = set(order[:66].tolist()), set(rng.permutation(200)[:40].tolist())
         for position in range(200):
-            around = set(terms.neighbours_of(position))
-            assert len(around & bad) < graph.threshold <= len(around - gone)
+            neighbours = set(terms.neighbours_of(position))
+            assert len(neighbours & bad) < graph.threshold <= len(neighbours - gone)
 
 
 @pytest.mark.parametrize(("cohort", "colluding", "dropout"), [(2, 0.0, 0.0), (10, 0.5, 0.5), (3, 1 / 3, 0.5)])

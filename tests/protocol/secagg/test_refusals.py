@@ -41,7 +41,7 @@ def test_a_device_confirms_no_neighbour_that_it_was_never_paired_with() -> None:
     fleet.phase("keys")
     fleet.phase("shares", [5])
     fleet.phase("masked")
-    with pytest.raises(SecureSumError, match="never paired"):
+    with pytest.raises(SecureSumError, match="was not paired"):
         fleet.step("confirm", 0, to_bitmap(range(6), fleet.terms), b"")
     fleet.step("confirm", 0, fleet.server.survivors, b"")
 

@@ -1,4 +1,4 @@
-"""Rounds of the secure sum: exact whoever drops out, closed when too few are left, nothing answered twice."""
+"""Whole rounds: the sum is exact under dropouts, a round fails closed below the minimum, replies are idempotent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Silent = Mapping[str, Collection[int]]
 
 
 def garble(reply: bytes) -> bytes:
-    """Change the last byte but one: a share, a signature or a seal, and never a number of a position."""
+    """Change the last byte but one, which is part of a share, signature or seal, not of a position."""
     return reply[:-2] + bytes([reply[-2] ^ 1]) + reply[-1:] if len(reply) > 2 else reply
 
 
@@ -53,7 +53,7 @@ class Fleet:
         self.vectors = rng.integers(0, high, (self.terms.cohort, self.terms.cells)).astype(cell_type(self.terms.bits))
 
     def run(self, silent: Silent | None = None) -> Cells:
-        """Go through all phases; a device that refuses or is silent has dropped out."""
+        """Run all phases; a device that refuses or does not answer has dropped out."""
         for phase in PHASES:
             self.phase(phase, (silent or {}).get(phase, ()))
             self.server.check(self.reached(phase))
@@ -63,7 +63,7 @@ class Fleet:
         requests = self.requests(phase)
         for position in sorted(requests.keys() - set(silent)):
             try:
-                for _ in range(1 + (phase in self.twice)):  # a request that is sent again changes nothing
+                for _ in range(1 + (phase in self.twice)):  # a repeated request changes nothing
                     state = self.step(phase, position, *requests[position])
                     self.states[position] = self.states.get(position, state) if phase == "keys" else state
                 reply = self.states[position].replies[phase]
@@ -117,7 +117,7 @@ class Fleet:
         return held[phase]
 
     def expected(self) -> Cells:
-        """Sum over those whose masked vectors arrived."""
+        """Sum over the devices whose masked vectors arrived."""
         chosen = self.vectors[sorted(self.server.masked)].astype(np.uint64).sum(axis=0)
         return np.asarray(chosen, dtype=cell_type(self.terms.bits))
 
@@ -144,7 +144,7 @@ def test_a_ring_of_neighbours_is_enough() -> None:
 silences = st.fixed_dictionaries({phase: st.sets(st.integers(0, 7), max_size=5) for phase in PHASES})
 
 
-# A masked vector that was changed on its way is another vector to the sum: TLS is there for that.
+# A masked vector changed in transit cannot be detected here: TLS protects it.
 garbled = st.sets(st.tuples(st.sampled_from(["keys", "shares", "confirm", "unmask"]), st.integers(0, 7)), max_size=3)
 
 
@@ -153,7 +153,7 @@ garbled = st.sets(st.tuples(st.sampled_from(["keys", "shares", "confirm", "unmas
 def test_no_schedule_of_faults_gives_a_wrong_sum(
     silent: dict[str, set[int]], ring: bool, garbled: set[tuple[str, int]], twice: set[str]
 ) -> None:
-    """Silence, changed replies and repeated requests: the exact sum of a set that was large enough, or a refusal."""
+    """Dropouts, changed replies and repeated requests give the exact sum over enough devices, or a refusal."""
     chosen = terms(cohort=8, neighbours=4 if ring else 7, threshold=3, minimum=4, cells=3)
     fleet = Fleet(chosen, garbled=garbled, twice=twice)
     try:
@@ -164,7 +164,7 @@ def test_no_schedule_of_faults_gives_a_wrong_sum(
 
 
 def test_masked_vectors_look_like_noise() -> None:
-    """What the server sees of a vector of zeros is spread over all values."""
+    """A masked vector of zeros is spread over all values."""
     fleet = Fleet(terms(cells=4096))
     fleet.vectors[:] = 0
     for phase in PHASES[:3]:
@@ -229,7 +229,7 @@ def test_survivors_must_be_confirmed_by_enough_neighbours() -> None:
         fleet.step("unmask", 0, fleet.server.survivors, forged)
 
 
-def test_secrets_are_forgotten_once_answered() -> None:
+def test_secrets_are_deleted_after_the_last_phase() -> None:
     fleet = Fleet(terms())
     fleet.run()
     assert all(not state.secrets for state in fleet.states.values())
@@ -247,10 +247,10 @@ def advert(fleet: Fleet, position: int) -> Advert:
 
 def refused(fleet: Fleet, adverts: list[Advert], match: str) -> None:
     with pytest.raises(SecureSumError, match=match):
-        device.share(fleet.states[0], b"".join(each.to_bytes() for each in adverts), fleet.members)
+        device.share(fleet.states[0], b"".join(advert.to_bytes() for advert in adverts), fleet.members)
 
 
-def test_keys_that_a_device_refuses() -> None:
+def test_a_device_refuses_invalid_adverts() -> None:
     fleet = until(Fleet(terms(cohort=7, neighbours=4)), "shares")
     good = [advert(fleet, p) for p in fleet.terms.neighbours_of(0)]
     refused(fleet, [*good[:3], replace(good[3], mask_key=bytes(31) + b"\1")], "does not hold")
@@ -268,7 +268,7 @@ def test_keys_that_a_device_refuses() -> None:
     refused(fleet, [late, *good[1:]], "does not hold")
 
 
-def test_terms_that_a_device_refuses() -> None:
+def test_a_device_refuses_weak_terms() -> None:
     identity = Identity(Ed25519PrivateKey.generate())
     for threshold, minimum in ((2, 6), (4, 3)):  # each of them alone is a third or less
         weak = terms(cohort=9, neighbours=8, threshold=threshold, minimum=minimum)
@@ -278,7 +278,7 @@ def test_terms_that_a_device_refuses() -> None:
         device.advertise(identity, terms(), 0, least=4)
 
 
-def test_wrong_shares_are_found_out() -> None:
+def test_wrong_shares_are_detected() -> None:
     fleet = until(Fleet(terms()), "unmask")
     fleet.phase("unmask")
     held = dict(fleet.server.opened[1])
@@ -287,7 +287,7 @@ def test_wrong_shares_are_found_out() -> None:
         fleet.server.total()
 
 
-def test_wrong_shares_of_a_device_that_dropped_are_found_out() -> None:
+def test_wrong_shares_of_a_dropped_device_are_detected() -> None:
     fleet = Fleet(terms())
     for phase in PHASES:
         fleet.phase(phase, [0] if phase == "masked" else [])
@@ -307,4 +307,4 @@ def test_the_server_refuses_junk(phase: str, junk: bytes) -> None:
     except SecureSumError:
         assert set(fleet.reached(phase)) == before
     else:
-        assert phase in ("masked", "unmask"), "junk passed for something signed"
+        assert phase in ("masked", "unmask"), "junk was accepted as a signed reply"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import ssl
 import threading
-from argparse import Namespace
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from fedoel.cli.main import REFUSED, main
 from fedoel.client.device.folder import DeviceFolder
 from fedoel.client.device.join import make_card, take_bundle
 from fedoel.client.device.probe import ProbeError, probe
@@ -22,20 +22,19 @@ from fedoel.protocol.errors import ConfigError, EnrolmentError, ModelError
 from fedoel.protocol.fleet.enrolment import Card, bundle_from_text, card_from_text
 from fedoel.protocol.fleet.membership import load_members
 from fedoel.server.operate.certificates import make_authority, make_key, make_server_certificate
-from fedoel.server.operate.folder import open_folder
+from fedoel.server.operate.folder import ServerFolder, Settings, read_settings
 from fedoel.server.operate.roll import read_roll
 from fedoel.server.operate.run_file import read_run, run_of
 from fedoel.server.operate.setup import enroll, init, revoke
 from fedoel.server.operate.start import start
-from fedoel.simulations.cli import REFUSED, main
 
-HOSTS = ["fleet.example.org", "192.0.2.7"]
+SETTINGS = Settings(("fleet.example.org", "192.0.2.7"), 443, "127.0.0.1:9")
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Path:
     folder = tmp_path / "server"
-    init(Namespace(dir=str(folder), host=HOSTS, port=443, listen="127.0.0.1:9"))
+    init(ServerFolder(folder), SETTINGS)
     return folder
 
 
@@ -45,9 +44,9 @@ def join(tmp_path: Path) -> Callable[[str], Path]:
     return lambda name: make_card(DeviceFolder(tmp_path / name), name)
 
 
-def add(server: Path, card: Path, **options: str | None) -> Path:
+def add(server: Path, card: Path, name: str = "") -> Path:
     out = card.with_suffix(".fleet")
-    enroll(Namespace(dir=str(server), card=str(card), out=str(out), name=options.get("name")))
+    enroll(ServerFolder(server), card, name, out)
     return out
 
 
@@ -85,7 +84,7 @@ def test_a_device_measures_the_clock_over_tls_that_it_checks(server: Path, ahead
         port = there.server_address[1]
         assert abs(probe("127.0.0.1", port, server / "ca.crt") + ahead) < 3
         stranger = tmp_path / "stranger"
-        init(Namespace(dir=str(stranger), host=HOSTS, port=443, listen="127.0.0.1:9"))
+        init(ServerFolder(stranger), SETTINGS)
         with pytest.raises(ProbeError, match="not from the fleet's authority"):
             probe("127.0.0.1", port, stranger / "ca.crt")
         there.shutdown()
@@ -97,10 +96,10 @@ def test_a_certificate_is_renewed_and_everything_else_stays(server: Path, join: 
     add(server, join("one"))
     kept = {path: path.read_bytes() for path in server.rglob("*") if path.is_file() and path.name[:7] != "server."}
     before = (server / "server.crt").read_bytes()
-    init(Namespace(dir=str(server), host=["new.example.org"], port=444, listen="127.0.0.1:9"))
+    init(ServerFolder(server), Settings(("new.example.org",), 444, "127.0.0.1:9"))
     assert (server / "server.crt").read_bytes() != before
     assert {path: path.read_bytes() for path in kept} == kept
-    assert open_folder(str(server))[1].address == "new.example.org:444"
+    assert read_settings(ServerFolder(server)).address == "new.example.org:444"
 
 
 @pytest.mark.parametrize("host", ["", "a b", "https://x", "*.example.org", "x/y"])
@@ -120,14 +119,14 @@ def test_devices_are_enrolled_and_revoked_in_a_list_that_only_grows_in_number(
     assert members.identities == set(identities.values())
     taken = take_bundle(DeviceFolder(tmp_path / "two"), bundles["two"])
     assert (taken.name, taken.number, taken.server) == ("two", 1, "fleet.example.org:443")
-    revoke(Namespace(dir=str(server), name="one"))
+    revoke(ServerFolder(server), "one")
     after, _ = load_members(server / "fleet")
     assert after.identities == {identities["two"]} and after.number > members.number
     assert "1 devices are left" in capsys.readouterr().out
     with pytest.raises(EnrolmentError, match="was revoked"):
         add(server, cards["one"])
     with pytest.raises(EnrolmentError, match="enrolled are: two"):
-        revoke(Namespace(dir=str(server), name="one"))
+        revoke(ServerFolder(server), "one")
 
 
 def test_enrolling_again_gives_the_bundle_again(server: Path, join: Callable[[str], Path]) -> None:
@@ -152,23 +151,22 @@ def test_names_and_keys_belong_to_one_device(server: Path, join: Callable[[str],
 
 def test_a_run_is_that_of_the_file_for_the_devices_that_are_there(server: Path, join: Callable[[str], Path]) -> None:
     add(server, join("one"))
-    folder, _ = open_folder(str(server))
+    folder = ServerFolder(server)
     config = run_of(folder, read_roll(folder.roll))
     assert (config.clients, config.out, config.privacy.keys) == (1, str(server / "run"), str(server / "fleet"))
     assert config.resume and config.strategy.name == "secure-mean" and config.strategy.patience > 1e5
     (server / "run.toml").write_text("cycles = 0")
-    with pytest.raises(ConfigError, match="cycles must be more than zero"):
+    with pytest.raises(ConfigError, match="cycles must be an integer of at least 1"):
         read_run(folder)
 
 
 def test_what_cannot_start_is_refused_before_anything_starts(server: Path, join: Callable[[str], Path]) -> None:
-    call = Namespace(dir=str(server))
     add(server, join("one"))
     with pytest.raises(ConfigError, match="too few to hide in"):
-        start(call)
+        start(ServerFolder(server))
     (server / "ca.key").chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
-        start(call)
+        start(ServerFolder(server))
     assert not (server / "run").exists() and not (server / "flower").exists()
 
 
@@ -180,9 +178,9 @@ def test_the_command_line_refuses_with_a_remedy(
     (server / "device.pub").write_text("nonsense")
     for words, said in (
         (["server", "start", str(tmp_path)], "fedoel server init"),
-        (["server", "enroll", str(server), "nowhere.pub"], ".pub file that a device has made"),
+        (["server", "enroll", str(server), "nowhere.pub"], ".pub file that the device made"),
         (["server", "enroll", str(server), str(server / "device.pub")], "not a device's public keys"),
-        (["server", "revoke", str(server), "nobody"], "enrolled are: nobody yet"),
+        (["server", "revoke", str(server), "nobody"], "enrolled are: none yet"),
         (["server", "init", str(tmp_path / "other"), "--host", "a.example.org"], "choose an empty folder"),
         (["server", "init", str(tmp_path / "new"), "--host", "a b"], "HOST:PORT"),
     ):
@@ -198,7 +196,7 @@ def test_status_says_how_the_fleet_is(
     capsys.readouterr()
     assert main(["server", "status", str(server)]) == 1
     said = capsys.readouterr().out
-    assert "does not answer" in said and "1 enrolled, 0 revoked" in said and "run: not begun" in said
+    assert "does not answer" in said and "1 enrolled, 0 revoked" in said and "run: not started" in said
 
 
 def test_models_are_known_by_their_digest(tmp_path: Path) -> None:

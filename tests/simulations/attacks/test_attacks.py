@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedoel.client.runtime import LocalRuntime
+from fedoel.client.runtime import SimulatedRuntime
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY, tactic_name
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.experience import Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.server.app import run
 from fedoel.simulations.attacks.app import Gang, cells_of, make_attacked_app, malicious_of
-from fedoel.simulations.attacks.vectors import ATTACKS, Seen
+from fedoel.simulations.attacks.vectors import ATTACKS, Knowledge
 from fedoel.simulations.grid import InProcessGrid
 from fedoel.simulations.identity import server_identity
 
@@ -38,9 +38,9 @@ def vector(seed: int, spec: VectorSpec = SPEC) -> ExperienceVector:
 
 
 def said(name: str, seed: int = 0) -> ExperienceVector:
-    fellows = [vector(seed) for seed in range(3)]
+    colluders = [vector(seed) for seed in range(3)]
     old = VectorSpec(**{**{f: getattr(SPEC, f) for f in VectorSpec.__dataclass_fields__}, "policy_version": "v1"})
-    return ATTACKS[name](Seen(fellows[1], vector(9, old), fellows, np.random.default_rng(seed)))
+    return ATTACKS[name](Knowledge(colluders[1], vector(9, old), colluders, np.random.default_rng(seed)))
 
 
 def cosine(one: Any, other: Any) -> float:
@@ -92,7 +92,7 @@ def collected(
     """Run, and read what each cycle collected."""
     folder = tmp_path / f"{attack}-{share}-{settings.get('strategy.name', 'mean')}"
     config = RunConfig.from_flat({**SETTINGS, "out": str(folder), "cache": str(cache), **settings})
-    runtime = LocalRuntime()
+    runtime = SimulatedRuntime()
     gang = Gang(runtime, config, ATTACKS[attack], malicious_of(10, share, 0))
     with server_identity():
         run(InProcessGrid(make_attacked_app(runtime, gang), 10, config.to_flat()), config, cache)

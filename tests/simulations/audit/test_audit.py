@@ -7,12 +7,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from fedoel.client.runtime import LocalRuntime
+from fedoel.cli.main import main
+from fedoel.client.runtime import SimulatedRuntime
 from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import PolicyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError
@@ -27,7 +28,6 @@ from fedoel.simulations.audit.mechanism import Bound
 from fedoel.simulations.audit.planted import Extraction, candidates, extractions
 from fedoel.simulations.audit.pool import play_pool
 from fedoel.simulations.audit.updates import lora_extraction
-from fedoel.simulations.cli import main
 from fedoel.simulations.scenario import load_scenario
 from fedoel.strategies.secure_mean import SecureMean
 
@@ -44,6 +44,7 @@ class Telling:
     """Planted: a policy that logs what it reads."""
 
     inner: Policy
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def version(self) -> str:
@@ -58,7 +59,7 @@ class Telling:
 
 
 @dataclass(frozen=True)
-class TellingRuntime(LocalRuntime):
+class TellingRuntime(SimulatedRuntime):
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
         return Telling(super().policy(config, request))
 

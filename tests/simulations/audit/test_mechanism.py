@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedoel.protocol.privacy.discrete import discrete_gaussian
-from fedoel.protocol.privacy.plan import Part, PrivacyPlan, Whole
+from fedoel.protocol.privacy.plan import Integers, Part, PrivacyPlan
 from fedoel.server.accounting import Release, epsilon_of
 from fedoel.simulations.audit.bounds import LARGEST, epsilon_of_distance, gaussian_bound, guess_bound
 from fedoel.simulations.audit.mechanism import PlannedMechanism, audit_mechanism, audited
@@ -27,7 +27,7 @@ class Repeatable(PlannedMechanism):
 
     source: random.Random
 
-    def noise(self) -> Whole:
+    def noise(self) -> Integers:
         return self.plan.noise(self.source.randrange)
 
 
@@ -35,7 +35,7 @@ class Repeatable(PlannedMechanism):
 class NoClipping(PlannedMechanism):
     """Planted: a device's vector counts as it is."""
 
-    def contribution(self, values: Mapping[str, NDArray[np.float64]]) -> Whole:
+    def contribution(self, values: Mapping[str, NDArray[np.float64]]) -> Integers:
         part = self.plan.parts[0]
         return np.rint(values["gradient"] / part.norm * self.plan.steps).astype(np.int64)
 
@@ -44,7 +44,7 @@ class NoClipping(PlannedMechanism):
 class HalfNoise(PlannedMechanism):
     """Planted: half of the standard deviation."""
 
-    def noise(self) -> Whole:
+    def noise(self) -> Integers:
         return discrete_gaussian(self.plan.share_variance / 4, self.plan.cells)
 
 
@@ -54,10 +54,10 @@ class ReusedSeed:
     def __init__(self, plan: PrivacyPlan) -> None:
         self.plan, self.calls = plan, 0
 
-    def contribution(self, values: Mapping[str, NDArray[np.float64]]) -> Whole:
-        return self.plan.steps_of(values)
+    def contribution(self, values: Mapping[str, NDArray[np.float64]]) -> Integers:
+        return self.plan.quantised(values)
 
-    def noise(self) -> Whole:
+    def noise(self) -> Integers:
         self.calls += 1
         return self.plan.noise(random.Random(self.calls % self.plan.minimum).randrange)
 
@@ -109,5 +109,5 @@ def test_distances_are_epsilons(multiplier: float, epsilon: float) -> None:
 
 def test_canaries_are_as_loud_as_any_device_may_be() -> None:
     """Ten times the norm counts as once."""
-    whole = PLAN.steps_of({"gradient": np.eye(1, PLAN.cells, 0)[0] * 20.0})
+    whole = PLAN.quantised({"gradient": np.eye(1, PLAN.cells, 0)[0] * 20.0})
     assert abs(int(whole[0]) - PLAN.steps) <= 1

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedoel.protocol.config import RunConfig, Scalar
-from fedoel.server.phases import load_phase
+from fedoel.server.cycle.phases import load_phase
 from fedoel.server.run_folder import prepare_folder
 from fedoel.simulations.baselines.baseline import load_baseline
 

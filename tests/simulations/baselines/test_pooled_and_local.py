@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from numpy.typing import NDArray
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.records.summary import Stats
 from fedoel.simulations.baselines.baseline import load_baseline
 from fedoel.simulations.baselines.local_only import mean_stats
 
 Runner = Callable[..., dict[str, Any]]
 Reader = Callable[[str], NDArray[np.float32]]
-STATS: dict[str, Any] = {"score": 0.5, "response_tokens": 0.0, "invalid": 0.0, "episodes": 10, "tokens_per_win": None}
 
 
 def test_pooled_encodes_the_games_of_the_fleet_against_one_baseline(run: Runner, vector: Reader) -> None:
@@ -62,11 +63,10 @@ def test_a_local_run_goes_on_where_it_stopped(run: Runner, tmp_path: Path) -> No
 
 
 def test_a_mean_of_clients_is_that_of_their_rates_and_costs() -> None:
-    low = {**STATS, "win_rate": 0.2, "turns_per_win": 20.0}
-    high = {**STATS, "win_rate": 0.8, "turns_per_win": 5.0}
-    mean = mean_stats([low, high])
-    assert mean["win_rate"] == pytest.approx(0.5) and mean["turns_per_win"] == pytest.approx(8 / 1.0)
-    assert mean["low"] < 0.5 < mean["high"] and mean["episodes"] == 10 and mean["tokens_per_win"] is None
+    low = Stats(win_rate=0.2, low=0, high=1, episodes=10, score=0.5, turns_per_win=20.0, tokens_per_win=None)
+    mean = mean_stats([low, replace(low, win_rate=0.8, turns_per_win=5.0)])
+    assert mean.win_rate == pytest.approx(0.5) and mean.turns_per_win == pytest.approx(8 / 1.0)
+    assert mean.low < 0.5 < mean.high and mean.episodes == 10 and mean.tokens_per_win is None
 
 
 @pytest.mark.parametrize(

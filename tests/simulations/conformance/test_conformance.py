@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedoel.cli.main import main
 from fedoel.codecs.tactics.encoder import TacticsEncoder
 from fedoel.codecs.tactics.policy import TacticsBackend, TacticsPolicy
 from fedoel.games.families import Family
-from fedoel.games.frozen_lake import FrozenLakeEngine
 from fedoel.games.game import Frame
+from fedoel.games.grid.frozen_lake import FrozenLakeEngine
 from fedoel.games.settings import Number, Rule, Word
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Aggregate, Contribution, total
 from fedoel.server.tactics_learner import TacticsLearner
-from fedoel.simulations.cli import main
 from fedoel.simulations.conformance.checks import FAILED, SKIPPED, Outcome
-from fedoel.simulations.conformance.verb import check_plugin, kind_of
+from fedoel.simulations.conformance.plugin import check_plugin, kind_of
 from fedoel.strategies.mean import Mean
 from fedoel.strategies.registry import BUILT_IN
 
@@ -103,39 +103,39 @@ class Forgets(Mean):
 
 
 class Downhill(TacticsEncoder):
-    def sums(self, policy: Any, turns: Any, advantages: Any) -> Any:
-        gradient, fisher = super().sums(policy, turns, advantages)
+    def gradient_and_fisher(self, policy: Any, turns: Any, advantages: Any) -> Any:
+        gradient, fisher = super().gradient_and_fisher(policy, turns, advantages)
         return -gradient, fisher
 
 
 class Negative(TacticsEncoder):
-    def sums(self, policy: Any, turns: Any, advantages: Any) -> Any:
-        gradient, fisher = super().sums(policy, turns, advantages)
+    def gradient_and_fisher(self, policy: Any, turns: Any, advantages: Any) -> Any:
+        gradient, fisher = super().gradient_and_fisher(policy, turns, advantages)
         return gradient, -fisher
 
 
 class Normalises(TacticsEncoder):
-    def sums(self, policy: Any, turns: Any, advantages: Any) -> Any:
-        gradient, fisher = super().sums(policy, turns, advantages)
+    def gradient_and_fisher(self, policy: Any, turns: Any, advantages: Any) -> Any:
+        gradient, fisher = super().gradient_and_fisher(policy, turns, advantages)
         return gradient / max(1e-9, float(np.linalg.norm(gradient))), fisher
 
 
 class Shifts(TacticsEncoder):
-    def under(self, policy: Any, context: Any) -> Any:
-        return super().under(policy, context + np.arange(len(context), dtype=np.float32) % 7)
+    def apply_context(self, policy: Any, context: Any) -> Any:
+        return super().apply_context(policy, context + np.arange(len(context), dtype=np.float32) % 7)
 
 
 class Doubles(TacticsEncoder):
-    def under(self, policy: Any, context: Any) -> Any:
-        return super().under(policy, 2 * context)
+    def apply_context(self, policy: Any, context: Any) -> Any:
+        return super().apply_context(policy, 2 * context)
 
 
 class Understates(TacticsEncoder):
-    adds = False
+    is_additive = False
 
 
 class Abler(TacticsEncoder):
-    needs = frozenset({"magic"})
+    required_abilities = frozenset({"magic"})
 
 
 # Games with a bug
@@ -227,8 +227,8 @@ class Wide(TacticsBackend):
 
 BUGS: dict[str, tuple[Any, str, str]] = {
     "Averages": (Averages, "strategy", "is it a mean"),
-    "Scribbles": (Scribbles, "strategy", "changed in place"),
-    "Gambles": (Gambles, "strategy", "the second time it was another"),
+    "Scribbles": (Scribbles, "strategy", "modified in place"),
+    "Gambles": (Gambles, "strategy", "the second aggregate differs"),
     "Favours": (Favours, "strategy", "other node ids gave another aggregate"),
     "Lonely": (Lonely, "strategy", "A single contribution"),
     "Divides": (Divides, "strategy", "the aggregate is not finite"),
@@ -236,16 +236,16 @@ BUGS: dict[str, tuple[Any, str, str]] = {
     "Downhill": (Downhill(), "codec", "is its sign wrong"),
     "Negative": (Negative(), "codec", "the Fisher diagonal is negative"),
     "Normalises": (Normalises(), "codec", "not that of its parts"),
-    "Shifts": (Shifts(), "codec", "an empty context changes"),
-    "Doubles": (Doubles(), "codec", "something else than to add"),
-    "Understates": (Understates(), "codec", "adds is False"),
-    "Abler": (Abler(), "codec", "needs {'magic'}"),
+    "Shifts": (Shifts(), "codec", "the zero context changes"),
+    "Doubles": (Doubles(), "codec", "does not add the offsets"),
+    "Understates": (Understates(), "codec", "is_additive is False"),
+    "Abler": (Abler(), "codec", "requires {'magic'}"),
     "Lazy": (family(Lazy), "game", "has no walkthrough"),
     "Unseeded": (family(Unseeded), "game", "the same seed gave another transcript"),
     "Stuck": (family(Stuck), "game", "all gave the same transcript"),
     "Wordless": (family(Wordless), "game", "shows an empty text"),
     "Twice": (family(Twice), "game", "listed twice"),
-    "Sticky": (family(Sticky), "game", "of the episode before is left"),
+    "Sticky": (family(Sticky), "game", "does not restore the initial state"),
     "Unnormalised": (Unnormalised, "policy", "do not add up to one"),
     "Renamed": (Renamed, "policy", "and the device 'mine'"),
     "Deaf": (Deaf, "policy", "mean KL to the teacher"),
@@ -284,7 +284,7 @@ def test_the_command_says_what_failed_and_exits_with_one(
     monkeypatch.setattr("fedoel.simulations.conformance.strategy.go_through_a_run", lambda **settings: None)
     assert main(["check-plugin", f"{planted}:Averages"]) == 1
     said = capsys.readouterr().out
-    assert said.startswith("planted_bugs:Averages is a strategy\n") and "  FAIL  When all devices say" in said
+    assert said.startswith("planted_bugs:Averages is a strategy\n") and "  FAIL  If all devices send" in said
     assert said.endswith("7 passed, 1 failed, 0 skipped\n")
     assert main(["check-plugin", f"{planted}:Nothing"]) == 2
 

@@ -1,0 +1,1 @@
+"""The command ``fedoel``: one module a verb, each with its flags. Imports what does the work when the verb runs."""

@@ -1,0 +1,34 @@
+"""The verb ``audit``: attacks on a scenario, and its privacy card."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .flags import add_settings, add_verbose, settings_of
+
+HELP = "attack a scenario's protections and write a privacy card; exits with 1 if a promise is broken"
+BROKEN = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("scenario", nargs="?", metavar="SCENARIO", help="TOML file or built-in name (default: private)")
+    parser.add_argument("--trials", type=int, default=2000, metavar="N", help="of each attack (default: %(default)s)")
+    parser.add_argument("--with-updates", action="store_true", help="attack LoRA updates too, with the language model")
+    parser.add_argument("--out", metavar="DIR", help="folder of the card (default: runs/audit)")
+    add_settings(parser)
+    add_verbose(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Audit a scenario, print its card, and write it."""
+    from ..simulations.audit.scenario import audit
+    from ..simulations.scenario import load_scenario
+
+    config = load_scenario(arguments.scenario or "private", settings_of(arguments))
+    card = audit(config, arguments.trials, arguments.with_updates)
+    print(card.markdown())
+    for path in card.write(Path(arguments.out or "runs/audit").expanduser().absolute()):
+        print(path)
+    return BROKEN if card.problems else 0

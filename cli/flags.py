@@ -1,0 +1,50 @@
+"""Flags that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..protocol.config import Scalar
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--set``."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="e.g. games.per-client=4"
+    )
+
+
+def settings_of(arguments: argparse.Namespace) -> dict[str, Scalar]:
+    """Return what ``--set`` sets.
+
+    Raises
+    ------
+    ConfigError
+        If one of them cannot be read.
+    """
+    from ..simulations.scenario import parse_setting
+
+    return dict(parse_setting(text) for text in arguments.settings)
+
+
+def add_verbose(parser: argparse._ActionsContainer) -> None:
+    """Declare ``--verbose``: without it, `fedoel.cli.output` hides what libraries print."""
+    parser.add_argument("--verbose", action="store_true", help="show messages of Flower and of other libraries, too")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--quiet`` and ``--verbose``."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--quiet", action="store_true", help="print nothing but errors and the last line")
+    add_verbose(group)
+
+
+def add_folder_verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
+    """Add a verb that works on the folder of a device or a server, and return its parser."""
+    verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    verb.add_argument("dir", metavar="DIR", help="its folder")
+    return verb

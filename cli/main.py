@@ -1,0 +1,127 @@
+"""The command ``fedoel``: arguments in, exit code out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol
+
+from ..protocol.errors import FedoelError
+from . import (
+    audit,
+    check_plugin,
+    device,
+    evaluate,
+    experiment,
+    export,
+    new,
+    play,
+    plugins,
+    privacy,
+    report,
+    server,
+    simulate,
+)
+from .output import quiet_libraries
+
+REFUSED, INTERRUPTED = 2, 130
+ENVIRONMENT = (
+    # Waiting threads of torch must sleep, or they take the cores of everybody else, but not between two operations:
+    # some microseconds of spinning first make play a fifth faster.
+    ("OMP_WAIT_POLICY", "PASSIVE"),
+    ("GOMP_SPINCOUNT", "10000"),
+    ("TOKENIZERS_PARALLELISM", "false"),
+    ("HF_HUB_OFFLINE", "1"),  # nothing is downloaded at run time
+)
+
+
+class Verb(Protocol):
+    """A module of this package that defines one verb."""
+
+    HELP: str
+    """What the verb does, in one sentence without a full stop."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the flags of the verb."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Run the verb and return its exit code."""
+
+
+VERBS: Mapping[str, Verb] = MappingProxyType(
+    {
+        "simulate": simulate, "evaluate": evaluate, "export": export, "report": report, "experiment": experiment,
+        "play": play, "audit": audit, "privacy": privacy, "server": server, "device": device,
+        "check-plugin": check_plugin, "plugins": plugins, "new": new,
+    }
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        The exit code of the verb, 2 if fedoel refused with a reason, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = make_parser().parse_args(words)
+    set_environment()
+    import_from_working_folder()
+    try:
+        with quiet_libraries(arguments):
+            return VERBS[arguments.verb].run(arguments)
+    except FedoelError as error:
+        print(f"fedoel: {error}", file=sys.stderr)
+        return REFUSED
+    except ModuleNotFoundError as error:
+        print(f"fedoel: {_missing(arguments.verb, error)}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print(_interrupted(arguments.verb, words), file=sys.stderr)
+        return INTERRUPTED
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    root = argparse.ArgumentParser(prog="fedoel", description="Federated online experiential learning.")
+    verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, verb in VERBS.items():
+        description = f"{verb.HELP[0].upper()}{verb.HELP[1:]}."
+        verb.add_arguments(verbs.add_parser(name, help=verb.HELP, description=description))
+    return root
+
+
+def set_environment() -> None:
+    """Set what libraries read when they are first imported, unless the user has."""
+    for name, value in ENVIRONMENT:
+        os.environ.setdefault(name, value)
+
+
+def import_from_working_folder() -> None:
+    """Make plug-ins in the working folder importable, after all other modules; also in processes started from here."""
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.append(folder)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), folder]))
+
+
+def _missing(verb: str, error: ModuleNotFoundError) -> str:
+    """Say which part of an installation a verb lacks: a device's has no `fedoel.simulations`, for example."""
+    package = ".".join((error.name or "").split(".")[:2])
+    if package.startswith("fedoel."):
+        return f"`fedoel {verb}` needs {package}, which is not part of this installation: install all of fedoel"
+    return f"`fedoel {verb}` needs the module {error.name!r}, which is not installed: pip install 'fedoel[simulation]'"
+
+
+def _interrupted(verb: str, words: Sequence[str]) -> str:
+    if verb in ("experiment", "server"):
+        return "interrupted; the same command goes on"
+    if verb != "simulate":
+        return "interrupted"
+    return f"interrupted; continue with: {shlex.join(['fedoel', *(w for w in words if w != '--resume'), '--resume'])}"

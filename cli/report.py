@@ -1,0 +1,25 @@
+"""The verb ``report``: the report and the figures of a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "write report.html and the figures of a run again"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("run", metavar="RUN", help="folder of the run")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write report and figures, and print their paths."""
+    from ..simulations.figures import draw_learning_curve
+    from ..simulations.report import write_report
+    from ..simulations.summary import load_summary
+
+    folder = Path(arguments.run).expanduser()
+    for path in (write_report(folder), *draw_learning_curve(load_summary(folder), folder)):
+        print(path)
+    return 0

@@ -1,0 +1,53 @@
+"""The verb ``server``: the server of a fleet, and who belongs to the fleet."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .flags import add_folder_verb
+
+HELP = "run a fleet's server: see docs/deploy.md"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verbs below ``server`` and their flags."""
+    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    init = add_folder_verb(
+        what, "init", "make a fleet: authority, certificate and signing key; again, a new certificate"
+    )
+    init.add_argument("--host", action="append", required=True, metavar="NAME", help="name or address of the server")
+    init.add_argument("--port", type=int, default=8443, metavar="N", help="that devices reach (default: %(default)s)")
+    init.add_argument(
+        "--listen", default="127.0.0.1:9092", metavar="HOST:PORT", help="of the SuperLink itself (default: %(default)s)"
+    )
+    enroll = add_folder_verb(what, "enroll", "add a device, and write the bundle to hand back to it")
+    enroll.add_argument("card", metavar="DEVICE.pub", help="what `fedoel device join` has written")
+    enroll.add_argument("--name", metavar="NAME", help="what the fleet calls it (default: what it calls itself)")
+    enroll.add_argument("--out", metavar="FILE", help="the bundle (default: NAME.fleet)")
+    revoke = add_folder_verb(what, "revoke", "remove a device for good")
+    revoke.add_argument("name", metavar="NAME", help="what the fleet calls it")
+    add_folder_verb(what, "start", "run the SuperLink and the fleet's run, or go on with it")
+    add_folder_verb(what, "status", "say how server, devices and run are")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run one of the verbs below ``server`` on the server's folder."""
+    from ..server.operate import setup, status
+    from ..server.operate.folder import ServerFolder, Settings
+
+    folder = ServerFolder(Path(arguments.dir).expanduser().absolute())
+    match arguments.what:
+        case "init":
+            return setup.init(folder, Settings(tuple(arguments.host), arguments.port, arguments.listen))
+        case "enroll":
+            out = Path(arguments.out).expanduser() if arguments.out else None
+            return setup.enroll(folder, Path(arguments.card).expanduser(), arguments.name or "", out)
+        case "revoke":
+            return setup.revoke(folder, arguments.name)
+        case "start":
+            from ..server.operate.start import start  # loads Flower
+
+            return start(folder)
+        case _:
+            return status.status(folder)

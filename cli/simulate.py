@@ -1,0 +1,69 @@
+"""The verb ``simulate``: run the engine under a live view, then draw and report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .flags import add_output, add_settings, settings_of
+
+if TYPE_CHECKING:
+    from ..protocol.config import Scalar
+
+HELP = "run a federation on this machine, and report on it"
+SCALES = ("quick", "standard", "full", "private")
+ENGINES = ("inprocess", "ray")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    scenario = parser.add_mutually_exclusive_group()
+    scenario.add_argument("scenario", nargs="?", metavar="SCENARIO", help="TOML file or built-in name (default: quick)")
+    scenario.add_argument("--scale", choices=SCALES, help="built-in scenario by size")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="inprocess", help="where clients run (default: %(default)s)"
+    )
+    parser.add_argument("--clients", type=int, metavar="N", help="number of clients")
+    parser.add_argument("--cycles", type=int, metavar="N", help="number of cycles after the warm start")
+    parser.add_argument("--seed", type=int, metavar="N", help="picks games, mixes and draws")
+    parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/NAME-SEED)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in that folder")
+    add_settings(parser)
+    add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a scenario to its end and print its results."""
+    from ..protocol.errors import ConfigError
+    from ..server.run_folder import prepare_folder
+    from ..simulations.engines import add_tactics_floor, check, run_inprocess, run_ray
+    from ..simulations.figures import draw_learning_curve
+    from ..simulations.live import live_view
+    from ..simulations.report import write_report
+    from ..simulations.scenario import load_scenario
+    from ..simulations.summary import headline, load_summary, table
+
+    config = load_scenario(arguments.scenario or arguments.scale or "quick", _overrides(arguments))
+    out = Path(config.out)
+    if config.resume and not out.is_dir():
+        raise ConfigError(f"there is no run to continue at {out}: name its folder with --out, or leave out --resume")
+    check(config)
+    prepare_folder(config)
+    engine = run_ray if arguments.engine == "ray" else run_inprocess
+    with live_view(config, arguments.engine, quiet=arguments.quiet, verbose=arguments.verbose) as listener:
+        engine(config, listener)
+    add_tactics_floor(config)
+    summary = load_summary(out)
+    png, svg = draw_learning_curve(summary, out)
+    report = write_report(out)
+    if not arguments.quiet:
+        print(f"\n{headline(summary)}\n\n{table(summary)}\n", report, png, svg, sep="\n")
+    print(out / "summary.json")
+    return 0
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, Scalar]:
+    named = {key: getattr(arguments, key) for key in ("clients", "cycles", "seed", "out")}
+    given = {key: value for key, value in named.items() if value is not None}
+    return {**settings_of(arguments), **given, "resume": arguments.resume}

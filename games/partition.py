@@ -1,0 +1,144 @@
+"""How games are divided among clients: each client's mixture of games, number of games, and fresh seeds per cycle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..protocol.errors import ConfigError
+from ..protocol.play import GameSpec
+from .splits import Split, for_split, game_seed
+
+PARTITIONS = ("iid", "by-family", "dirichlet:ALPHA")
+AMOUNTS = ("equal", "lognormal:SIGMA")
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+MIN_PROBABILITY = 1e-9  # keeps quantiles finite
+
+
+def client_games(
+    specs: Sequence[GameSpec], client: int, num_clients: int, count: int, cycle: int, partition: str, seed: int
+) -> tuple[tuple[GameSpec, int], ...]:
+    """Return the private games of one client in one cycle, a pure function of its arguments.
+
+    Parameters
+    ----------
+    specs
+        The games of the run; each client draws from its own mixture of them.
+    client, num_clients
+        Index of the client, and number of clients.
+    count
+        Number of games per cycle. Every cycle has new ones.
+    cycle
+        Index of the cycle, from 0.
+    partition
+        ``"iid"``: all clients draw uniformly; ``"by-family"``: each client has one family, assigned in turn;
+        ``"dirichlet:ALPHA"``: each client's mixture is drawn once from a symmetric Dirichlet distribution; a smaller
+        ALPHA makes clients more heterogeneous.
+    seed
+        Seed of the mixtures and draws. It does not affect the instances of the games.
+
+    Returns
+    -------
+    tuple of (GameSpec, int)
+        Specifications with game seeds.
+
+    Raises
+    ------
+    ConfigError
+        If the partition is unknown, a number is out of range, or the client has no seeds left.
+    """
+    weights = mixtures(specs, num_clients, partition, seed)
+    if not 0 <= client < num_clients:
+        raise ConfigError(f"client {client} of {num_clients}: it must be between 0 and {num_clients - 1}")
+    if count < 0 or cycle < 0:
+        raise ConfigError(f"count and cycle must not be negative, but are {count} and {cycle}")
+    rng = np.random.default_rng([seed, 1, client, cycle])
+    spec_indices = rng.choice(len(specs), size=count, p=weights[client])
+    first = cycle * count
+    return tuple(
+        (for_split(specs[spec_index], Split.PRIVATE), game_seed(Split.PRIVATE, first + i, client))
+        for i, spec_index in enumerate(spec_indices)
+    )
+
+
+def games_per_client(mean: int, num_clients: int, amounts: str, seed: int) -> list[int]:
+    """Return the number of games per cycle of every client; see `games_of_client`."""
+    return [games_of_client(mean, client, amounts, seed) for client in range(num_clients)]
+
+
+def games_of_client(mean: int, client: int, amounts: str, seed: int) -> int:
+    """Return the number of games that one client plays per cycle, at least one; the same in every cycle.
+
+    Parameters
+    ----------
+    mean
+        Mean number of games per client and cycle.
+    client
+        Index of the client.
+    amounts
+        ``"equal"``: the mean; ``"lognormal:SIGMA"``: the mean times a quantile of the log-normal distribution with
+        mean 1, so that with a large SIGMA few clients have many games and most have few. The probabilities of the
+        quantiles are spread evenly by a golden-ratio (low-discrepancy) sequence: independent draws would make the
+        total of a small fleet vary with the seed.
+    seed
+        Offset of the sequence.
+
+    Raises
+    ------
+    ConfigError
+        If `amounts` is unknown.
+    """
+    if amounts == "equal":
+        return mean
+    known = ", ".join(AMOUNTS)
+    sigma = _parameter(amounts, "lognormal", f"unknown amounts {amounts!r}; known are {known} with SIGMA > 0")
+    offset, normal = np.random.default_rng([seed, 2]).random(), NormalDist(-(sigma**2) / 2, sigma)
+    probability = min(max((offset + client * GOLDEN_RATIO) % 1, MIN_PROBABILITY), 1 - MIN_PROBABILITY)
+    return max(1, round(mean * math.exp(normal.inv_cdf(probability))))
+
+
+def mixtures(specs: Sequence[GameSpec], num_clients: int, partition: str, seed: int) -> NDArray[np.float64]:
+    """Return the probability with which each client draws each specification.
+
+    Returns
+    -------
+    array
+        Shape ``(num_clients, len(specs))``; rows sum to 1.
+
+    Raises
+    ------
+    ConfigError
+        If there are no specifications or clients, or the partition is unknown.
+    """
+    if not specs or num_clients < 1:
+        raise ConfigError(f"assigning games needs games and clients, not {len(specs)} and {num_clients}")
+    if partition == "iid":
+        return np.full((num_clients, len(specs)), 1 / len(specs))
+    if partition == "by-family":
+        return _by_family(specs, num_clients)
+    known = ", ".join(PARTITIONS)
+    alpha = _parameter(partition, "dirichlet", f"unknown partition {partition!r}; known are {known} with ALPHA > 0")
+    return np.random.default_rng([seed, 0]).dirichlet(np.full(len(specs), alpha), size=num_clients)
+
+
+def _by_family(specs: Sequence[GameSpec], num_clients: int) -> NDArray[np.float64]:
+    families = list(dict.fromkeys(spec.family for spec in specs))
+    family_of_client = [families[client % len(families)] for client in range(num_clients)]
+    member = np.array([[spec.family == family for spec in specs] for family in family_of_client], dtype=np.float64)
+    return np.asarray(member / member.sum(axis=1, keepdims=True))
+
+
+def _parameter(text: str, name: str, refusal: str) -> float:
+    """Return the positive NUMBER of ``name:NUMBER``; raise `ConfigError` with the message `refusal` otherwise."""
+    prefix, _, number = text.partition(":")
+    try:
+        value = float(number) if prefix == name else 0.0
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ConfigError(refusal)
+    return value

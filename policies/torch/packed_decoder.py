@@ -1,0 +1,148 @@
+"""Incremental decoding over a packed batch: rows behind cached prefixes, extended by some tokens at a time.
+
+Every policy of the torch backend can open a decoder: the bare one, one with a context in its prompt, one with a control
+vector. They differ in the keys that rows attend to, and in the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...protocol.situation import Situation
+from ..packing import PackedSequence, causal
+from ..policy import LogProbs, Policy
+from ..tokens import TokenizedSituation
+from .model import TorchModel
+from .packed_attention import AttentionInputs, KeyValues
+from .prefix_cache import PackedPrefixes
+from .trunk import Trunk
+
+Load = Callable[[], str]  # puts an adapter in place, and returns the name of its version
+Forward = Callable[[torch.Tensor, AttentionInputs], torch.Tensor]
+Indices = NDArray[np.int64]
+
+
+class PackedDecoder:
+    """A batch of rows with the key-value cache of what they have read so far.
+
+    Parameters
+    ----------
+    forward
+        Forward pass of packed embeddings through all layers.
+    head
+        Number of tokens in the head of the prompt; its keys come first among the prefixes.
+    prefixes
+        Keys and values of the head and of all rows' scenes.
+    segment, length
+        Keys and values of a context in the prompt that every row attends to, and its number of tokens.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        forward: Forward,
+        head: int,
+        rows: Sequence[TokenizedSituation],
+        prefixes: PackedPrefixes,
+        segment: dict[int, KeyValues] | None = None,
+        length: int = 0,
+    ) -> None:
+        self._trunk, self._forward, self._rows = trunk, forward, rows
+        self._cached = joined(prefixes.key_values, segment) if segment else prefixes.key_values
+        self._keys = prefixes.length + length
+        shared = np.concatenate([np.arange(head), np.arange(prefixes.length, self._keys)])
+        self._visible: list[Indices] = [np.concatenate([shared, prefixes.indices[row.scene]]) for row in rows]
+        self._positions = [head + len(row.scene) for row in rows]
+
+    def score_commands(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Read the moment and the command tree of every row; only the moment stays in the cache.
+
+        Returns
+        -------
+        log_probs
+            Log-probabilities of each row's commands, shape (A,) each.
+        last
+            Hidden state that the LM head reads at the end of each moment, shape (hidden,) each.
+        """
+        read = zip(self._rows, self._positions, self._visible, strict=True)
+        sequences = [row.packed(position, visible) for row, position, visible in read]
+        starts = np.cumsum([0, *(sequence.length for sequence in sequences)])[:-1]
+        top = self._run([token for row in self._rows for token in row.tokens], sequences)
+        for index, (row, start) in enumerate(zip(self._rows, starts, strict=True)):
+            self._append(index, int(start), len(row.moment))
+        self._keys += sum(sequence.length for sequence in sequences)
+        ends = [start + len(row.moment) - 1 for row, start in zip(self._rows, starts, strict=True)]
+        last = self._trunk.base.decoder.norm(top[torch.tensor(ends, device=top.device)])
+        return self._trunk.log_probs(top, self._rows, starts.tolist()), list(last)
+
+    def extend(self, indices: Sequence[int], texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Append tokens to some rows.
+
+        Returns
+        -------
+        list of tensors
+            Hidden states that the LM head reads at each new token, shape (t, hidden) for each of the rows.
+        """
+        sequences = [
+            PackedSequence(len(text), self._positions[i] + np.arange(len(text)), self._visible[i], causal(len(text)))
+            for i, text in zip(indices, texts, strict=True)
+        ]
+        lengths = [len(text) for text in texts]
+        top = self._run([token for text in texts for token in text], sequences)
+        for index, start, length in zip(indices, np.cumsum([0, *lengths])[:-1], lengths, strict=True):
+            self._append(index, int(start), length)
+        self._keys += sum(lengths)
+        return list(self._trunk.base.decoder.norm(top).split(lengths))
+
+    def _run(self, tokens: Sequence[int], sequences: Sequence[PackedSequence]) -> torch.Tensor:
+        computed: dict[int, KeyValues] = {}
+        inputs = AttentionInputs(self._trunk.layout(sequences, self._keys), self._cached, computed)
+        top = self._forward(self._trunk.embed(tokens), inputs)
+        self._cached = joined(self._cached, computed)
+        return top
+
+    def _append(self, index: int, start: int, length: int) -> None:
+        """Make the tokens that a row has just read visible to its next ones."""
+        new = np.arange(self._keys + start, self._keys + start + length)
+        self._visible[index] = np.concatenate([self._visible[index], new])
+        self._positions[index] += length
+
+
+def joined(old: dict[int, KeyValues], new: dict[int, KeyValues]) -> dict[int, KeyValues]:
+    """Concatenate keys and values, layer by layer, along the token dimension."""
+    if not old:
+        return new
+    return {
+        layer: (torch.cat([keys, new[layer][0].to(keys)], dim=1), torch.cat([values, new[layer][1].to(values)], dim=1))
+        for layer, (keys, values) in old.items()
+    }
+
+
+@runtime_checkable
+class TorchBackendPolicy(Policy, Protocol):
+    """A policy of the torch backend: it scores commands by its own forward pass."""
+
+    @property
+    def model(self) -> TorchModel:
+        """The model in memory, shared with other policies."""
+        ...
+
+    def open_decoder(self, rows: Sequence[TokenizedSituation]) -> AbstractContextManager[PackedDecoder]:
+        """Open a decoder over rows, under this policy's adapter and context."""
+        ...
+
+
+@torch.inference_mode()
+def score(policy: TorchBackendPolicy, situations: Sequence[Situation]) -> list[LogProbs]:
+    """Log-probabilities of each situation's admissible commands."""
+    model, log_probs = policy.model, list[LogProbs]()
+    for rows in model.chunks(model.tokenizer.encode(situations)):
+        with policy.open_decoder(rows) as decoder:
+            log_probs += [scores.cpu().numpy() for scores in decoder.score_commands()[0]]
+    return log_probs

@@ -1,0 +1,197 @@
+"""Declared settings: one declaration gives type, default, allowed values and help.
+
+A table of settings is a frozen dataclass whose fields are declared with `setting`, or are tables themselves. Reading,
+checks, error messages and documentation are derived from the declarations. ``per_client`` is written ``per-client``,
+and ``per_client`` of the table ``games`` is ``games.per-client``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+
+Scalar = int | float | str | bool
+Value = TypeVar("Value", int, float, str, bool)
+Table = TypeVar("Table")
+TYPES: Mapping[type[Scalar], str] = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting; numbers are finite.
+
+    Parameters
+    ----------
+    default
+        Value if none is given; its type is the type of the setting.
+    help
+        One sentence for the documentation.
+    low, high
+        Smallest and largest allowed number; `high` is given beside `low` only.
+    above
+        Bound that a number has to exceed, instead of `low`.
+    choices
+        Allowed values; empty for any.
+    """
+
+    default: Scalar
+    help: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    choices: tuple[Scalar, ...] = ()
+
+    @property
+    def allowed(self) -> str:
+        """Allowed values in words, e.g. ``an integer between 1 and 9``."""
+        if self.choices:
+            return f"one of {', '.join(map(str, self.choices))}"
+        bounds = f" above {self.above:.15g}" if self.above > -math.inf else ""
+        if self.high < math.inf:
+            bounds = f" between {self.low:.15g} and {self.high:.15g}"
+        elif self.low > -math.inf:
+            bounds = f" of at least {self.low:.15g}"
+        return TYPES[type(self.default)] + bounds
+
+    def check(self, name: str, value: Scalar) -> Scalar:
+        """Return an allowed value; integers become floats where the setting is one.
+
+        Raises
+        ------
+        ConfigError
+            If the value is of another type, or not allowed.
+        """
+        if type(self.default) is float and type(value) is int:
+            value = float(value)
+        if type(value) is not type(self.default) or not self._allows(value):
+            raise ConfigError(f"{name} must be {self.allowed}, not {value!r}")
+        return value
+
+    def _allows(self, value: Scalar) -> bool:
+        if self.choices or isinstance(value, str):
+            return not self.choices or value in self.choices
+        return self.low <= value <= self.high and self.above < value < math.inf
+
+
+def setting(
+    default: Value,
+    help: str,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: float = -math.inf,
+    choices: tuple[Value, ...] = (),
+) -> Value:
+    """Declare a field of a table of settings; the parameters are those of `Setting`."""
+    return field(default=default, metadata={"setting": Setting(default, help, low, high, above, choices)})
+
+
+def settings_of(table: type, prefix: str = "") -> dict[str, Setting]:
+    """Return all settings of a table by their dotted names, those of tables inside included."""
+    settings: dict[str, Setting] = {}
+    for name, item in _fields(table).items():
+        declared = item.metadata.get("setting")
+        settings |= {prefix + name: declared} if declared else settings_of(item.default_factory, f"{prefix}{name}.")
+    return settings
+
+
+def explain(table: type, name: str, prefix: str = "") -> str:
+    """Describe one setting: its name, allowed values, default and help.
+
+    Parameters
+    ----------
+    prefix
+        Written before the name, e.g. ``games.`` if `table` is the one of games.
+
+    Raises
+    ------
+    ConfigError
+        If the setting is unknown; the message describes the one with the closest name.
+    """
+    declared = settings_of(table).get(name)
+    if declared is None:
+        raise _unknown(table, name, prefix)
+    return f"{prefix}{name} ({declared.allowed}; {_written(declared.default)} by default): {declared.help}"
+
+
+def settings_table(table: type) -> str:
+    """Write all settings of a table as a Markdown table."""
+    rows = [
+        f"| `{name}` | `{_written(declared.default)}` | {declared.allowed} | {declared.help} |\n"
+        for name, declared in settings_of(table).items()
+    ]
+    return "".join(["| setting | default | value | meaning |\n|---|---|---|---|\n", *rows])
+
+
+def from_table(table: type[Table], values: Any, prefix: str = "") -> Table:
+    """Build a table of settings from parsed TOML.
+
+    Parameters
+    ----------
+    prefix
+        Written before a setting's name in messages.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is unknown, of another type or out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{prefix or 'the configuration'} must be a table of settings, not {values!r}")
+    known, chosen = _fields(table), dict[str, Any]()
+    for name, value in values.items():
+        if name not in known:
+            raise _unknown(table, name, prefix)
+        item = known[name]
+        declared = item.metadata.get("setting")
+        chosen[item.name] = (
+            declared.check(prefix + name, value)
+            if declared
+            else from_table(item.default_factory, value, f"{prefix}{name}.")
+        )
+    return table(**chosen)
+
+
+def to_table(settings: Any) -> dict[str, Any]:
+    """Write what `from_table` reads."""
+    values = {name: getattr(settings, item.name) for name, item in _fields(type(settings)).items()}
+    return {name: to_table(value) if is_dataclass(value) else value for name, value in values.items()}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}; it has to be a text file in UTF-8") from error
+
+
+def _fields(table: Any) -> dict[str, Any]:
+    return {item.name.replace("_", "-"): item for item in fields(table)}
+
+
+def _unknown(table: type, name: str, prefix: str) -> ConfigError:
+    known = settings_of(table)
+    closest = [full for full in known if full.rpartition(".")[2] == name] or get_close_matches(name, known, 1)
+    hint = f"the closest is {explain(table, closest[0], prefix)}" if closest else f"known: {', '.join(_fields(table))}"
+    return ConfigError(f"unknown setting {prefix}{name}; {hint}")
+
+
+def _written(value: Scalar) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)

@@ -1,0 +1,185 @@
+"""Stage `collect`: what the cohort is asked in an exchange, and what came back.
+
+With several exchanges a cycle, each part of the cohort plays under the context that the parts before it gave. A
+gradient estimate is worth little far from the policy that it was measured under, so two short steps lead further than a
+long one, and no device plays, sends or spends more for it: every node takes part in one exchange of a cycle.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ...codecs.context import TeacherContext
+from ...protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec, total
+from ...protocol.fleet.membership import keys_folder
+from ...protocol.messages import PlayRequest
+from ...protocol.signing import sign_request
+from ...strategies.rounds import Traffic
+from ..fleet import next_serial, owner_key
+from .phases import Form, Outcome
+from .run import Run
+from .state import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What one exchange brought.
+
+    Parameters
+    ----------
+    version
+        The policy version that was asked about.
+    cohort
+        Devices whose vectors count; 0 if there is no aggregate.
+    noise
+        Variance of the noise in each coordinate of the aggregate's gradient.
+    part_cohorts
+        Devices of each part, where the aggregate has parts.
+    arrays
+        The aggregate's vector, as ``vector``, and those of its parts, as ``part-0`` and so on.
+    """
+
+    version: str
+    traffic: Traffic
+    cohort: int = 0
+    noise: float = 0.0
+    part_cohorts: tuple[int, ...] = ()
+    words: tuple[str, ...] = ()
+    arrays: Mapping[str, NDArray[Any]] | None = None
+
+    @classmethod
+    def of(cls, version: str, aggregate: Aggregate | None, traffic: Traffic) -> Collected:
+        """Take an exchange's aggregate apart, or say that there is none."""
+        if aggregate is None:
+            return cls(version, traffic)
+        arrays = {"vector": aggregate.vector.to_array()}
+        arrays |= {f"part-{number}": part.vector.to_array() for number, part in enumerate(aggregate.parts)}
+        cohorts = tuple(part.cohort for part in aggregate.parts)
+        return cls(version, traffic, aggregate.cohort, aggregate.noise, cohorts, tuple(aggregate.words), arrays)
+
+    def aggregate(self, spec: VectorSpec) -> Aggregate | None:
+        """Put the aggregate together again; None if there was none."""
+        if not self.arrays:
+            return None
+        vectors = {name: ExperienceVector.unchecked(spec, array) for name, array in self.arrays.items()}
+        parts = tuple(Aggregate(vectors[f"part-{n}"], cohort) for n, cohort in enumerate(self.part_cohorts))
+        return Aggregate(vectors["vector"], self.cohort, self.noise, parts, self.words)
+
+
+def _write(collected: Collected) -> Outcome:
+    values = {
+        **asdict(collected.traffic), "refused": dict(collected.traffic.refused), "cohort": collected.cohort,
+        "noise": collected.noise, "version": collected.version, "parts": list(collected.part_cohorts),
+        "words": list(collected.words),
+    }  # fmt: skip
+    return Outcome(values, collected.arrays or {})
+
+
+def _read(outcome: Outcome) -> Collected:
+    values = outcome.values
+    traffic = Traffic(values["uplink_bytes"], values["downlink_bytes"], values["accepted"], values["refused"])
+    parts, words = tuple(values.get("parts", ())), tuple(values.get("words", ()))
+    return Collected(
+        values.get("version", ""), traffic, values["cohort"], values["noise"], parts, words, outcome.arrays
+    )
+
+
+COLLECTED = Form(_write, _read)
+
+
+def request(
+    run: Run, version: Version, cycle: int, exchange: int, context: TeacherContext, baseline: Vector
+) -> PlayRequest:
+    """Ask devices for their experience of a version under a context.
+
+    Parameters
+    ----------
+    baseline
+        Mean return-to-go by family and step, shape ``(families, horizon)``, of the version under this context. A
+        baseline of an earlier, weaker policy would make every command look good.
+    """
+    weights = context.weights if context.weights.any() else None
+    keys, spec = keys_folder(run.config), run.spec(version.name)
+    # Where devices add all of their noise themselves, the plan goes with the request.
+    plan = run.safeguards.plan(spec).to_json() if run.config.privacy.mechanism == "local" else ""
+    asked = PlayRequest(cycle, exchange, spec, baseline, version.adapter, weights, next_serial(keys), plan)
+    return sign_request(owner_key(keys), asked)
+
+
+def is_collected(run: Run, cycle: int, exchange: int) -> bool:
+    """Whether an exchange's outcome is on disk."""
+    return run.phases.finished(cycle, numbered("collect", exchange))
+
+
+def keep(run: Run, cycle: int, exchange: int, collected: Collected) -> None:
+    """Write down what an exchange brought."""
+    run.phases.keep(cycle, numbered("collect", exchange), COLLECTED.write(collected))
+
+
+def load(run: Run, cycle: int, exchange: int) -> Collected:
+    """Read what an exchange brought."""
+    return COLLECTED.read(run.phases.load(cycle, numbered("collect", exchange)))
+
+
+def collected_before(run: Run, version: Version, cycle: int, exchange: int) -> Aggregate | None:
+    """Return the last aggregate before an exchange, whichever version it was about; None if there is none."""
+    earlier = [(before, number) for before in range(1, cycle) for number in run.exchanges]
+    earlier += [(cycle, number) for number in range(1, exchange)]
+    for before, number in reversed(earlier):
+        if (aggregate := load(run, before, number).aggregate(run.spec(version.name))) is not None:
+            return aggregate
+    return None
+
+
+def aggregates_about(run: Run, version: Version, cycle: int, exchange: int) -> list[Aggregate]:
+    """Return the aggregates that a cycle's context is made of, newest first.
+
+    Where a cycle promoted nothing, its experience is still about the current version, and counts again. Only first
+    exchanges do: later ones were played under a context of their own.
+    """
+    usable = [load(run, cycle, exchange)]
+    if exchange == 1:
+        for before in range(cycle - 1, 0, -1):
+            if (collected := load(run, before, 1)).version != version.name:
+                break
+            usable.append(collected)
+    aggregates = [collected.aggregate(run.spec(version.name)) for collected in usable]
+    return [aggregate for aggregate in aggregates if aggregate is not None]
+
+
+def summed(aggregates: Sequence[Aggregate]) -> Aggregate:
+    """Add up aggregates that are ordered from the newest to the oldest; their words are ordered the other way round."""
+    vector, words = total(aggregate.vector for aggregate in aggregates), [a.words for a in reversed(aggregates)]
+    cohort, noise = sum(a.cohort for a in aggregates), sum(a.noise for a in aggregates)
+    return Aggregate(vector, cohort, noise, words=tuple(chain.from_iterable(words)))
+
+
+def traffic_of(run: Run, cycle: int) -> Traffic:
+    """Return what a cycle's exchanges cost together: bytes as means per device, counts as sums."""
+    parts = [load(run, cycle, exchange).traffic for exchange in run.exchanges]
+    refused = sum((Counter(part.refused) for part in parts), Counter[str]())
+    # Parts of a cohort differ by one device at most. One from which nothing came says nothing about bytes.
+    up = [part.uplink_bytes for part in parts if part.uplink_bytes]
+    down = [part.downlink_bytes for part in parts if part.downlink_bytes]
+    accepted = sum(part.accepted for part in parts)
+    return Traffic(_mean(up), _mean(down), accepted, dict(sorted(refused.items())))
+
+
+def cohort_of(run: Run, cycle: int) -> int:
+    """Return how many devices' vectors count in a cycle; 0 if there is nothing to learn from."""
+    return sum(load(run, cycle, exchange).cohort for exchange in run.exchanges)
+
+
+def numbered(name: str, exchange: int) -> str:
+    """Name of the file of an exchange: the first needs no number."""
+    return name if exchange == 1 else f"{name}-{exchange}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

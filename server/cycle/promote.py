@@ -1,0 +1,39 @@
+"""Stage `promote`: a candidate becomes the version that devices play, signed and in a folder of its own."""
+
+from __future__ import annotations
+
+from ...protocol.fleet.membership import keys_folder
+from ...protocol.records.summary import GateRecord, Lesson
+from ...protocol.versions import Manifest
+from ..fleet import owner_key
+from ..registry import save_version
+from .run import Run
+from .state import Version
+from .trained import Trained
+
+
+def promote(
+    run: Run,
+    candidate: Trained,
+    parent: str,
+    cycle: int,
+    *,
+    lessons: tuple[Lesson, ...] = (),
+    cohort: int = 0,
+    gate: GateRecord | None = None,
+) -> Version:
+    """Write a version to the registry.
+
+    Parameters
+    ----------
+    parent
+        Name of the version that it comes from; empty for the first.
+    cohort
+        Devices whose experience is in it.
+    """
+    manifest = Manifest(
+        candidate.version, parent, run.learner.base, cycle, run.config.codec.name, lessons, cohort, gate
+    )
+    key = owner_key(keys_folder(run.config))
+    save_version(run.folder / "versions", manifest, candidate.adapter, run.learner, key)
+    return Version(candidate.version, candidate.adapter)

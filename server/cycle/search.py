@@ -1,0 +1,140 @@
+"""Stage `search`: which context is worth distilling. The gate tries it, and halves of it while it does not help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ...codecs.context import TeacherContext
+from ...games.player import Advance
+from ...protocol.play import turns_of
+from ...protocol.records.json_codec import from_json, to_json
+from ...protocol.records.summary import ChoiceRecord, Lesson, Results, Stats
+from ..gate import Evidence, Trial, Verdict
+from ..summary import results_of
+from .contender import Contender
+from .context import halved
+from .mixture import Mixture
+from .phases import Form, Outcome
+from .rollouts import PublicRollouts
+from .run import Run
+from .state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What the gate has seen of a teacher, and how it does on held-out games. Only the gate's evidence decides."""
+
+    evidence: Evidence
+    current: Stats
+    held_out: Results
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The contexts that a single one can become, best first, and the weights of the best."""
+
+    records: tuple[ChoiceRecord, ...]
+    weights: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the search ended with."""
+
+    contexts: Mixture
+    tried: Tried
+    verdict: Verdict
+    choices: tuple[ChoiceRecord, ...]
+
+
+def _write_tried(tried: Tried) -> Outcome:
+    gate = {"current": to_json(tried.current), "teacher": to_json(tried.evidence.stats)}
+    return Outcome({"held_out": to_json(tried.held_out), "gate": gate}, tried.evidence.trial.to_arrays())
+
+
+def _read_tried(outcome: Outcome) -> Tried:
+    gate, trial = outcome.values["gate"], Trial.from_arrays(outcome.arrays)
+    evidence = Evidence(trial, from_json(Stats, gate["teacher"]))
+    return Tried(evidence, from_json(Stats, gate["current"]), from_json(Results, outcome.values["held_out"]))
+
+
+TRIED = Form(_write_tried, _read_tried)
+CHOICES = Form(
+    lambda choices: Outcome({"choices": [to_json(record) for record in choices.records]}, {"weights": choices.weights}),
+    lambda outcome: Choices(
+        tuple(from_json(ChoiceRecord, choice) for choice in outcome.values["choices"]), outcome.arrays["weights"]
+    ),
+)
+
+
+def search(run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture) -> Found:
+    """Find the longest context that helps, or say that none does.
+
+    A context that was chosen among several by the gate's games is not halved. Public games only: however often they are
+    played, devices give away nothing more.
+    """
+    contexts, choices = _choose(run, state, rollouts, contexts)
+    names = [choice.name for choice in choices]
+    halvings = 0 if names or not contexts.moves else run.config.context.halvings
+    for halving in range(halvings + 1):
+        if halving:
+            contexts = halved(run, rollouts, contexts, halving)
+            names = [f"1/{2**halving} of it", *(names or ["all of it"])]
+        tried = _try(run, state, rollouts.cycle, contexts, f"teacher-half-{halving}" if halving else "teacher")
+        verdict = run.gate.context_helps(state.evidence.trial, tried.evidence.trial, names)
+        if verdict.passed:
+            break
+    return Found(contexts, tried, verdict, choices)
+
+
+def _try(run: Run, state: State, cycle: int, contexts: Mixture, name: str) -> Tried:
+    """Let a teacher play the gate's games, and held-out ones for the report."""
+
+    def work(advance: Advance) -> Tried:
+        teacher = run.contender(state.version.adapter, contexts)
+        evidence = run.gate.evidence(teacher, advance)
+        held_out = run.public.rollouts(teacher, run.teacher_games, "held-out", advance)
+        return Tried(evidence, state.evidence.stats, results_of(held_out))
+
+    return run.phases.run(cycle, name, TRIED, work, run.gate.episodes + len(run.teacher_games))
+
+
+def _choose(
+    run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture
+) -> tuple[Mixture, tuple[ChoiceRecord, ...]]:
+    """Choose among the contexts that a single one can become, where its codec offers a choice."""
+    if not run.codec.has_candidates or len(contexts.contexts) > 1:
+        return contexts, ()
+    (context,) = contexts.contexts
+    choices = run.phases.run(
+        rollouts.cycle, "choose", CHOICES, lambda advance: _compared(run, state, rollouts, context, advance)
+    )
+    best = replace(context, weights=choices.weights, kl=choices.records[0].kl)
+    return Mixture.of(best), choices.records
+
+
+def _compared(run: Run, state: State, rollouts: PublicRollouts, context: TeacherContext, advance: Advance) -> Choices:
+    """Rank what a context can become by mean merit; of equals, the one that the codec names first is better."""
+    policy = run.learner.policy(state.version.adapter)
+    turns = turns_of(rollouts.without_context())
+    offered = run.codec.candidates(policy, turns, context, run.config.context)
+    player, records = run.learner.policy(state.version.adapter, measured=True), list[ChoiceRecord]()
+    for choice in offered:
+        contender = Contender(
+            state.version.adapter, (run.codec.teacher(player, choice.context),), Mixture.of(choice.context)
+        )
+        merit = float(run.gate.evidence(contender, advance).trial.merits.mean())
+        records.append(ChoiceRecord(name=choice.name, kl=choice.context.kl, merit=merit))
+    order = sorted(range(len(offered)), key=lambda index: -records[index].merit)
+    return Choices(tuple(records[index] for index in order), offered[order[0]].context.weights)
+
+
+def lessons_of(run: Run, contexts: Mixture) -> tuple[Lesson, ...]:
+    """Say a context in words; of several contexts, each lesson has the number of its context."""
+    lessons = [run.codec.lessons(context) for context in contexts.contexts]
+    if len(lessons) == 1:
+        return tuple(lessons[0])
+    return tuple(replace(lesson, cluster=number) for number, some in enumerate(lessons, start=1) for lesson in some)

@@ -1,0 +1,263 @@
+"""The server's half of a cycle, in one place to read: what it asks of devices, and what becomes of their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+
+from ...games.prepare import prepare
+from ...protocol.errors import FedoelError
+from ...protocol.experience import Aggregate, ExperienceVector
+from ...protocol.messages import PlayRequest
+from ...protocol.records.events import CycleFinished, Decided, LessonsLearned, RunStarted, TrafficCounted
+from ...protocol.records.summary import (
+    ChoiceRecord,
+    CycleRecord,
+    Floors,
+    GateRecord,
+    Lesson,
+    Measures,
+    Results,
+    Summary,
+)
+from ...strategies.rounds import Traffic
+from ..events import read_events, seconds_by_phase
+from ..learner import Adapter
+from ..safeguards import RunSafeguards
+from ..summary import write_summary
+from . import collect
+from .context import contexts_of, mixture_of
+from .distil import distil
+from .first_version import floors, warm_start
+from .judge import judge
+from .measure import measure, measure_first
+from .promote import promote
+from .rollouts import PublicRollouts
+from .run import Run
+from .search import lessons_of, search
+from .state import State
+from .trained import TRAINED, Trained
+
+AVERAGE = "average"
+
+
+class CycleServer:
+    """Implements `fedoel.strategies.life_cycle.ServerSide`: the rounds and the life of a run.
+
+    Between calls it holds the state after the last cycle, and the public rollouts of the cycle that is under way.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._state: State | None = None
+        self._rollouts: PublicRollouts | None = None
+        self._collecting = ExitStack()
+
+    @property
+    def rounds(self) -> CycleServer:
+        """Requests, and what came back."""
+        return self
+
+    @property
+    def life(self) -> CycleServer:
+        """The life of the run."""
+        return self
+
+    @property
+    def safeguards(self) -> RunSafeguards:
+        """What protects the cohort."""
+        return self.run.safeguards
+
+    @property
+    def state(self) -> State:
+        """The state after the last cycle.
+
+        Raises
+        ------
+        FedoelError
+            Before `start`.
+        """
+        if self._state is None:
+            raise FedoelError("the run has not started: call start() before the first cycle")
+        return self._state
+
+    # The life of a run
+
+    def start(self) -> None:
+        """Make or read the first version, its floors and its first measures: cycle 0."""
+        run = self.run
+        _log_start(run)
+        games = (*run.plan.rehearsal, *run.plan.gate, *run.plan.measured)
+        # Other processes make the games while this one loads the model.
+        with ThreadPoolExecutor(1) as pool:
+            made = pool.submit(prepare, games, run.cache)
+            with run.log.phase(0, "model"):
+                run.learner.load()
+            with run.log.phase(0, "games"):
+                made.result()
+        version = promote(run, warm_start(run), parent="", cycle=0)
+        summary = _begun(run, floors(run))
+        first = measure_first(run, version)
+        record = Learned(
+            "warm-start", "uniform play over the admissible commands", first.measures,
+            teacher=Results.of(first.measures.held_out),
+        )  # fmt: skip
+        self._state = _finished(run, State(version, first.evidence, summary), 0, Traffic(0.0, 0.0, 0, {}), record)
+
+    def consolidate(self, cycle: int) -> None:
+        """Turn what a cycle collected into the next version, or say why not."""
+        traffic = _received(self.run, cycle)
+        if collect.cohort_of(self.run, cycle):
+            state, learned = _learn(self.run, self.state, self._rollouts_of(cycle))
+        else:
+            reason = "no client sent a vector that could be used"
+            state, learned = self.state, Learned("no-experience", reason, _unchanged(self.state))
+        self._state = _finished(self.run, state, cycle, traffic, learned)
+
+    def adopt(self, cycle: int, adapter: Adapter) -> None:
+        """Make what devices have trained themselves the next version, without distillation or gate: a baseline."""
+        run = self.run
+        trained = run.phases.run(
+            cycle, AVERAGE, TRAINED, lambda advance: Trained(run.learner.policy(adapter).version, adapter)
+        )
+        traffic = _received(run, cycle)
+        version = promote(run, trained, self.state.version.name, cycle, cohort=traffic.accepted)
+        reason = f"weights of {traffic.accepted} devices, whatever they play"
+        learned = Learned("averaged", reason, measure(run, version, cycle))
+        self._state = _finished(run, replace(self.state, version=version), cycle, traffic, learned)
+
+    def adopted(self, cycle: int) -> Adapter | None:
+        """Return what a finished cycle adopted; None if it is not finished."""
+        phases = self.run.phases
+        return TRAINED.read(phases.load(cycle, AVERAGE)).adapter if phases.finished(cycle, AVERAGE) else None
+
+    # The exchanges with the cohort
+
+    def request(self, cycle: int, exchange: int) -> PlayRequest:
+        """Ask for the experience of the current version, under the context that earlier exchanges gave."""
+        run, rollouts = self.run, self._rollouts_of(cycle)
+        contexts = contexts_of(run, rollouts, exchange - 1)
+        with run.log.phase(cycle, collect.numbered("rehearsal", exchange)):
+            baseline = rollouts.baseline(exchange, contexts)
+        self._collecting.enter_context(run.log.phase(cycle, collect.numbered("collect", exchange)))
+        return collect.request(run, self.state.version, cycle, exchange, contexts[-1], baseline)
+
+    def collected(self, cycle: int, exchange: int) -> bool:
+        """Whether an exchange's outcome is on disk."""
+        return collect.is_collected(self.run, cycle, exchange)
+
+    def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
+        """Keep an exchange's aggregate, or that there is none."""
+        found = collect.Collected.of(self.state.version.name, aggregate, traffic)
+        collect.keep(self.run, cycle, exchange, found)
+        self._collecting.close()
+
+    def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
+        """Return the aggregate that was kept last before this exchange."""
+        return collect.collected_before(self.run, self.state.version, cycle, exchange)
+
+    def reference(self, cycle: int, exchange: int) -> ExperienceVector:
+        """Return what the server learned itself from its public rollouts of this exchange."""
+        rollouts = self._rollouts_of(cycle)
+        return rollouts.reference(exchange, contexts_of(self.run, rollouts, exchange - 1))
+
+    def _rollouts_of(self, cycle: int) -> PublicRollouts:
+        if self._rollouts is None or self._rollouts.cycle != cycle:
+            self._rollouts = PublicRollouts(self.run, self.state.version, cycle)
+        return self._rollouts
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a cycle came to: its decision, measures of the version that plays from now on, and how it got there."""
+
+    decision: str
+    reason: str
+    measures: Measures
+    teacher: Results | None = None
+    gate: GateRecord | None = None
+    lessons: tuple[Lesson, ...] = ()
+    kl: float = 0.0
+    choices: tuple[ChoiceRecord, ...] = ()
+    views: Mapping[str, float] | None = None
+
+
+def _learn(run: Run, state: State, rollouts: PublicRollouts) -> tuple[State, Learned]:
+    """Go through a cycle's stages: context -> search -> distil -> judge -> promote -> measure."""
+    cycle = rollouts.cycle
+    found = search(run, state, rollouts, mixture_of(run, rollouts))
+    lessons = lessons_of(run, found.contexts)
+    run.log.emit(LessonsLearned(cycle=cycle, lessons=lessons))
+    gate = GateRecord(current=found.tried.current, teacher=found.tried.evidence.stats, candidate=None)
+    learned = Learned(
+        "no-gain", found.verdict.reason, _unchanged(state), found.tried.held_out, gate, lessons, found.contexts.kl,
+        found.choices,
+    )  # fmt: skip
+    if not found.verdict.passed:
+        return state, learned
+    candidate = distil(run, state.version, rollouts, found.contexts)
+    judged = judge(run, state, cycle, candidate)
+    gate = replace(gate, candidate=judged.evidence.stats)
+    learned = replace(learned, gate=gate, views=candidate.views)
+    if not judged.verdict.passed:
+        return state, replace(learned, decision="rejected", reason=judged.verdict.reason)
+    version = promote(
+        run, candidate, state.version.name, cycle, lessons=lessons, cohort=collect.cohort_of(run, cycle),
+        gate=replace(gate, reason=judged.verdict.reason),
+    )  # fmt: skip
+    reason = f"{found.verdict.reason}; {judged.verdict.reason}"
+    measures = measure(run, version, cycle)
+    return State(version, judged.evidence, state.summary), replace(
+        learned, decision="promoted", reason=reason, measures=measures
+    )
+
+
+def _received(run: Run, cycle: int) -> Traffic:
+    """Count and log what came in."""
+    traffic = collect.traffic_of(run, cycle)
+    run.log.emit(TrafficCounted(cycle=cycle, **asdict(traffic)))
+    return traffic
+
+
+def _unchanged(state: State) -> Measures:
+    """Return the measures of the version that stays."""
+    return state.summary.cycles[-1].measures
+
+
+def _begun(run: Run, floors: Floors) -> Summary:
+    config = run.config
+    return Summary(
+        scenario=config.name, seed=config.seed, engine=run.engine, private=run.safeguards.noisy,
+        privacy=run.safeguards.describe(run.secure), plaintext=config.privacy.allow_plaintext,
+        config=config.to_flat(), floors=floors, cycles=(),
+    )  # fmt: skip
+
+
+def _log_start(run: Run) -> None:
+    config = run.config
+    run.log.emit(
+        RunStarted(
+            scenario=config.name, seed=config.seed, engine=run.engine, clients=config.clients, cycles=config.cycles,
+            config=config.to_flat(),
+        )
+    )  # fmt: skip
+
+
+def _finished(run: Run, state: State, cycle: int, traffic: Traffic, learned: Learned) -> State:
+    """Complete a cycle's record, log it and rewrite the summary."""
+    version, held_out = state.version, learned.measures.held_out
+    record = CycleRecord(
+        cycle=cycle, version=version.name, decision=learned.decision, reason=learned.reason,
+        held_out=held_out.overall(), families=held_out.families or {}, transfer=learned.measures.transfer,
+        probes=learned.measures.probes, teacher=learned.teacher, gate=learned.gate, lessons=learned.lessons,
+        kl=learned.kl, choices=learned.choices, views=learned.views, **asdict(traffic),
+        epsilon=run.safeguards.spent(cycle), adapter_bytes=sum(array.nbytes for array in version.adapter.values()),
+        seconds=seconds_by_phase(read_events(run.folder / "events.jsonl"), cycle),
+    )  # fmt: skip
+    run.log.emit(Decided(cycle=cycle, decision=record.decision, reason=record.reason, version=version.name))
+    run.log.emit(CycleFinished(cycle=cycle, entry=record))
+    summary = state.summary.with_cycle(record)
+    write_summary(run.folder, summary)
+    return replace(state, summary=summary)

@@ -1,0 +1,52 @@
+"""Write a package with one plug-in that works, its entry point and its test. Needs no network."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from keyword import iskeyword
+from pathlib import Path
+from string import Template
+
+from ...protocol.errors import ConfigError
+from ...protocol.plugins import POINTS
+
+HERE = Path(__file__).parent
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+def write_skeleton(kind: str, name: str, where: Path) -> Path:
+    """Write the package of a plug-in, and return its folder.
+
+    Raises
+    ------
+    ConfigError
+        If the name is none for a package or is another module's, or its folder is there already.
+    """
+    folder, module = where / name, module_name(name)
+    if not NAME.fullmatch(name) or iskeyword(module):
+        raise ConfigError(f"{name!r} is no name for a package: use letters, digits, - and _, and begin with a letter")
+    if find_spec(module) is not None:
+        raise ConfigError(f"there is a module {module!r} already, which {name!r} would hide: choose another name")
+    if folder.exists():
+        raise ConfigError(f"{folder} is there already: choose another name, or another folder to work in")
+    words = {
+        "name": name, "module": module, "Name": class_name(kind, name), "kind": kind, "group": POINTS[kind].group,
+    }  # fmt: skip
+    files = {f"{module}.py": kind, f"test_{module}.py": "test", "pyproject.toml": "pyproject"}
+    folder.mkdir(parents=True)
+    for path, template in files.items():
+        text = (HERE / f"{template}.txt").read_text(encoding="utf-8")
+        (folder / path).write_text(Template(text).substitute(words), encoding="utf-8")
+    return folder
+
+
+def module_name(name: str) -> str:
+    """Return the module in the package of a plug-in."""
+    return name.replace("-", "_").lower()
+
+
+def class_name(kind: str, name: str) -> str:
+    """Return the name of a plug-in in its module: games are objects, written as constants; others are classes."""
+    words = module_name(name).split("_")
+    return "_".join(words).upper() if kind == "game" else "".join(word.capitalize() for word in words)

@@ -1,0 +1,99 @@
+"""The command line: exit codes, what it refuses, and how fast it answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedoel.cli.main import REFUSED, VERBS, main
+
+HELP_SECONDS = 0.25
+
+
+@pytest.mark.parametrize("words", [["--help"], ["simulate", "--help"], ["device", "--help"]])
+def test_help_answers_at_once(words: list[str]) -> None:
+    call = [sys.executable, "-c", "from fedoel.cli.main import main; main()", *words]
+    subprocess.run(call, check=True, capture_output=True)
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        subprocess.run(call, check=True, capture_output=True)
+        return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(5)) < HELP_SECONDS
+
+
+def test_importing_the_command_loads_nothing_heavy() -> None:
+    code = "import sys, fedoel.cli.main; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"numpy", "flwr", "torch", "rich", "matplotlib", "transformers"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["simulate", "nowhere.toml"],
+        ["simulate", "--set", "nonsense"],
+        ["simulate", "--clients", "0"],
+        ["evaluate", "nowhere"],
+        ["report", "nowhere"],
+        ["play", "--adapter", "nowhere"],
+        ["play", "--run", "nowhere"],
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_a_reason(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == REFUSED
+    assert capsys.readouterr().err.startswith("fedoel: ")
+
+
+def test_report_is_written_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(run)]) == 0
+    assert str(run / "report.html") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_is_one_module_that_says_what_it_does_in_one_sentence(name: str) -> None:
+    verb = VERBS[name]
+    assert vars(verb)["__name__"] == f"fedoel.cli.{name.replace('-', '_')}"
+    assert verb.HELP and not verb.HELP.endswith(".") and ". " not in verb.HELP
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["check-plugin", "nowhere:LAKE"], "plug-in 'nowhere:LAKE' cannot be imported: No module named 'nowhere'"),
+        (["simulate", "--set", "games.families=nowhere:LAKE turns=3"], "game family 'nowhere:LAKE' cannot be imported"),
+        (["simulate", "--set", "games.families=frozen-lak turns=3"], "unknown game family 'frozen-lak'"),
+        (["play", "--game", "frozen-lak turns=3"], "unknown game family 'frozen-lak'"),
+        (["play", "--game", "frozen-lake colour=3 turns=3"], "unknown setting 'colour'"),
+    ],
+)
+def test_an_error_about_a_game_names_the_game(
+    words: list[str], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == REFUSED
+    error = capsys.readouterr().err
+    assert problem in error and "strategy" not in error and error.count("\n") == 1
+
+
+def test_a_plugin_that_fails_while_it_is_imported_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken_lakes.py").write_text("LAKE = size")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["check-plugin", "broken_lakes:LAKE"]) == REFUSED
+    assert "cannot be imported: NameError: name 'size' is not defined" in capsys.readouterr().err
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(arguments: object) -> int:
+        raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
+
+    monkeypatch.setattr(VERBS["plugins"], "run", run)
+    assert main(["plugins"]) == REFUSED
+    assert "needs the module 'matplotlib'" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""The verb `simulate`: its folder, how it goes on, and what it prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from fedoel.cli.main import INTERRUPTED, REFUSED, main
+from fedoel.protocol.config import RunConfig
+from fedoel.server.run_folder import prepare_folder, stored_config
+from fedoel.simulations.scenario import load_scenario
+
+Save = Callable[[Path, dict[str, Any]], Path]
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch, save: Save, summary: dict[str, Any]) -> ModuleType:
+    """Engines that leave the files of a run without playing."""
+
+    def leave_files(config: RunConfig, listener: Callable[[dict[str, Any]], None]) -> None:
+        listener({"event": "run_finished", "t": 1.0, "summary": "summary.json"})
+        (Path(config.out) / "events.jsonl").unlink(missing_ok=True)
+        save(Path(config.out), summary)
+
+    module = ModuleType("engines")
+    vars(module).update(run_inprocess=leave_files, run_ray=leave_files)
+    vars(module).update(check=lambda config: None, add_tactics_floor=lambda config: None)
+    monkeypatch.setitem(sys.modules, "fedoel.simulations.engines", module)
+    return module
+
+
+def test_simulate_runs_reports_and_prints(
+    engines: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(["simulate", "quick", "--out", str(out), "--clients", "3", "--set", "games.gate=5"]) == 0
+    said = capsys.readouterr().out
+    assert "promoted" in said
+    for name in ("report.html", "learning-curve.png", "learning-curve.svg", "summary.json"):
+        assert str(out / name) in said
+        assert (out / name).stat().st_size
+    stored = json.loads((out / "config.json").read_text())
+    assert (stored["clients"], stored["games.gate"]) == (3, 5)
+
+
+def test_a_run_is_not_overwritten_and_resumes_only_as_itself(
+    engines: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["simulate", "--scale", "quick", "--out", str(tmp_path / "run")]
+    assert main(call) == 0
+    assert main(call) == REFUSED
+    assert "--resume" in capsys.readouterr().err
+    assert main([*call, "--resume"]) == 0
+    assert main([*call, "--resume", "--seed", "4"]) == REFUSED
+    assert "seed was 0 and is now 4" in capsys.readouterr().err
+
+
+def test_a_run_killed_before_it_began_starts_over(tmp_path: Path) -> None:
+    (tmp_path / "config.json.part").write_text('{"na')
+    prepare_folder(load_scenario("quick", {"out": str(tmp_path), "resume": True}))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert stored_config(tmp_path).out == str(tmp_path)
+
+
+def test_a_run_that_is_not_there_is_not_resumed(
+    engines: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["simulate", "--out", str(tmp_path / "run"), "--resume"]) == REFUSED
+    assert capsys.readouterr().err.startswith(f"fedoel: there is no run to continue at {tmp_path / 'run'}")
+    assert not any(tmp_path.iterdir())
+
+
+def test_quiet_prints_the_last_line_only(
+    engines: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["simulate", "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    assert capfd.readouterr() == (f"{tmp_path / 'run' / 'summary.json'}\n", "")
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    engines: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for more in ([], ["--resume"]):
+        assert main(["simulate", "--out", str(tmp_path), *more]) == REFUSED
+    assert main(["simulate", "--out", str(tmp_path / "notes.txt")]) == REFUSED
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_ctrl_c_says_how_to_go_on(
+    engines: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(config: RunConfig, listener: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engines, "run_ray", interrupt)
+    out = str(tmp_path / "a run")
+    assert main(["simulate", "--engine", "ray", "--out", out]) == INTERRUPTED
+    assert f"continue with: fedoel simulate --engine ray --out '{out}' --resume" in capsys.readouterr().err
