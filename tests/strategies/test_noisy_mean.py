@@ -11,7 +11,7 @@ import pytest
 from fedoel.protocol.experience import Contribution, ExperienceVector, VectorSpec
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.strategies.budget import BudgetStrategy
-from fedoel.strategies.consolidator import Consolidator
+from fedoel.strategies.life_cycle import ServerSide
 from fedoel.strategies.noisy_mean import CentralMean, LocalMean
 
 SPEC = VectorSpec("tactics", 400, "vocabulary", "v1", ("coin",), 2, 5.0, 20.0)
@@ -23,7 +23,7 @@ def built(kind: type[BudgetStrategy], noise: float, spent: list[int]) -> tuple[B
     parts = Part("gradient", 400, 5.0, 0.8), Part("fisher", 400, 20.0, 0.6)
     plan = PrivacyPlan.make(parts, 8, 4, noise)
     safeguards = SimpleNamespace(plan=lambda spec: plan, spend=spent.append)
-    strategy = kind(cast(Consolidator, SimpleNamespace(safeguards=safeguards)))
+    strategy = kind(cast(ServerSide, SimpleNamespace(safeguards=safeguards)))
     strategy.current = 3, 1
     return strategy, plan
 

@@ -20,7 +20,7 @@ from fedoel.strategies.krum import Krum, MultiKrum
 from fedoel.strategies.life_cycle import ServerSide
 from fedoel.strategies.mean import Mean
 from fedoel.strategies.norm_bounded import NormBounded
-from fedoel.strategies.robust import cosine, krum_order, points_of, trimmed_mean
+from fedoel.strategies.robust import cosine, krum_order, normalised_rows, trimmed_mean
 from fedoel.strategies.server_optimiser import Adam, Momentum
 from fedoel.strategies.trimmed_mean import Median, TrimmedMean
 from fedoel.strategies.trusted import Trusted, TrustedTrimmed
@@ -104,7 +104,7 @@ def test_krum_puts_the_crowd_first() -> None:
 
 
 def test_krum_compares_gradients_and_fisher_diagonals_in_clipping_norms() -> None:
-    points = points_of([contribution(0, np.full(6, 5.0), np.full(6, 30.0))])
+    points = normalised_rows([contribution(0, np.full(6, 5.0), np.full(6, 30.0))])
     assert np.allclose(points, [[5 / SPEC.clipping_norm] * 6 + [30 / SPEC.fisher_norm] * 6])
 
 
