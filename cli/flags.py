@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ..protocol.config import Scalar
+from ..protocol.config import SET_HELP, Scalar
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Declare ``--set``."""
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="e.g. games.per-client=4"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=SET_HELP)
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, Scalar]:
