@@ -21,7 +21,7 @@ WIDE = 6.0  # standard deviations of a cohort's size that a plan allows for
 
 @dataclass
 class RunSafeguards:
-    """Implements `fedoel.strategies.safeguards.Safeguards`."""
+    """Implements `fedoel.strategies.server_side.Safeguards`."""
 
     config: RunConfig
 

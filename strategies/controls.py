@@ -48,7 +48,7 @@ class PublicOnly(Mean):
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Return the server's gradient and Fisher diagonal with the cohort's counters."""
-        reference = self.server.rounds.reference(*self.current)
+        reference = self.server.reference(*self.current)
         whole = super().aggregate(contributions)
         return replace(whole, vector=replace(whole.vector, gradient=reference.gradient, fisher=reference.fisher))
 

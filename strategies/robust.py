@@ -1,20 +1,22 @@
-"""Byzantine-robust statistics as pure functions on matrices with one row per device.
+"""Byzantine-robust aggregation: trimmed mean, median, Krum and norm bounding.
 
-A malicious device may send any vector within the clipping norms. These statistics are robust *means*;
-`scaled_to_sum` multiplies a mean by the size of the cohort, because the natural gradient step
-``g / (F + damping)`` expects gradient and Fisher diagonal on the scale of a sum.
+A malicious device may send any vector within the clipping norms. The statistics are pure functions on matrices with one
+row per device. They are robust *means*; `scaled_to_sum` multiplies a mean by the size of the cohort, because the
+natural gradient step ``g / (F + damping)`` expects gradient and Fisher diagonal on the scale of a sum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..protocol.errors import ConfigError
-from ..protocol.experience import Aggregate, Contribution, ExperienceVector
+from ..protocol.experience import Aggregate, Contribution, ExperienceVector, clip, total
+from .experience import ExperienceStrategy
 
 Rows = NDArray[np.float64]
 Row = NDArray[np.float64]
@@ -84,3 +86,114 @@ def check_fraction(name: str, value: float, below: float) -> None:
     """
     if not 0 <= value < below:
         raise ConfigError(f"{name} must be in the range [0, {below:g}), not {value}")
+
+
+class TrimmedMean(ExperienceStrategy):
+    """Coordinate-wise trimmed mean (Yin et al. 2018, arXiv 1803.01498), scaled to the cohort's sum.
+
+    Parameters
+    ----------
+    beta
+        Fraction to cut off of both tails of the distribution, in the range ``[0, 0.5)``. A coordinate that is non-zero
+        on a smaller fraction of the devices becomes zero.
+    """
+
+    def __init__(self, *arguments: Any, beta: float = 0.2, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        check_fraction("beta", beta, 0.5)
+        self.beta = beta
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Trim and average each coordinate of gradient, Fisher diagonal and counters."""
+        return scaled_to_sum(contributions, trimmed_mean(rows_of(contributions), self.beta))
+
+
+class Median(ExperienceStrategy):
+    """Coordinate-wise median (Yin et al. 2018), scaled to the cohort's sum."""
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Take the median of each coordinate of gradient, Fisher diagonal and counters."""
+        return scaled_to_sum(contributions, np.median(rows_of(contributions), axis=0))
+
+
+class Krum(ExperienceStrategy):
+    """Krum (Blanchard et al. 2017, arXiv 1703.02757): the vector with the lowest score, times the cohort's size.
+
+    Parameters
+    ----------
+    num_malicious_nodes
+        Number of malicious nodes in the cohort.
+    """
+
+    def __init__(self, *arguments: Any, num_malicious_nodes: int = 0, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.num_malicious_nodes = _non_negative("num-malicious-nodes", num_malicious_nodes)
+
+    def select(self, devices: int) -> int:
+        """Return how many of the vectors to average."""
+        return 1
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Score vectors by distances between their normalised gradients and Fisher diagonals, and average the best."""
+        order = krum_order(normalised_rows(contributions), self.num_malicious_nodes)
+        selected = sorted(order[: self.select(len(contributions))])
+        return scaled_to_sum(contributions, rows_of(contributions)[selected].mean(axis=0))
+
+
+class MultiKrum(Krum):
+    """Multi-Krum: the mean of the vectors with the lowest scores, times the cohort's size.
+
+    Parameters
+    ----------
+    num_nodes_to_select
+        Number of nodes to select before averaging; 0 means all but `num_malicious_nodes`.
+    num_malicious_nodes
+        See `Krum`.
+    """
+
+    def __init__(self, *arguments: Any, num_nodes_to_select: int = 0, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.num_nodes_to_select = _non_negative("num-nodes-to-select", num_nodes_to_select)
+
+    def select(self, devices: int) -> int:
+        """Return the configured number, at most the number of devices."""
+        return min(devices, max(1, self.num_nodes_to_select or devices - self.num_malicious_nodes))
+
+
+def _non_negative(name: str, value: int) -> int:
+    if value < 0:
+        raise ConfigError(f"{name} must not be negative, not {value}")
+    return value
+
+
+class NormBounded(ExperienceStrategy):
+    """Norm bounding (Sun et al. 2019, arXiv 1911.07963): clip to a multiple of the cohort's median norm, and sum.
+
+    The clipping norms that devices apply are fixed for all games, and most vectors are far below them. The median norm
+    adapts to what honest devices send.
+
+    Parameters
+    ----------
+    norm_bound
+        Largest norm of gradient and Fisher diagonal, as a multiple of the cohort's median norms.
+    """
+
+    def __init__(self, *arguments: Any, norm_bound: float = 1.0, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        if not norm_bound > 0:
+            raise ConfigError(f"norm-bound must be more than zero, not {norm_bound}")
+        self.norm_bound = norm_bound
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Clip gradients and Fisher diagonals, and sum."""
+        return Aggregate(total(clipped_to_norm(contributions, self.norm_bound)), len(contributions))
+
+
+def clipped_to_norm(contributions: Sequence[Contribution], norm_bound: float) -> list[ExperienceVector]:
+    """Clip gradients and Fisher diagonals to `norm_bound` times the cohort's median norm of each."""
+    vectors = [contribution.vector for contribution in contributions]
+    gradient_bound, fisher_bound = (
+        norm_bound * float(np.median([np.linalg.norm(part) for part in parts]))
+        for parts in ([v.gradient for v in vectors], [v.fisher for v in vectors])
+    )
+    return [replace(v, gradient=clip(v.gradient, gradient_bound), fisher=clip(v.fisher, fisher_bound)) for v in vectors]

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from ..protocol.errors import VectorError
 from ..protocol.experience import Aggregate, Contribution, ExperienceVector, Vector
 from .experience import ExperienceStrategy
-from .norm_bounded import clipped_to_norm
-from .robust import Rows, check_fraction, cosine, rows_of, scaled_to_sum, trimmed_mean
+from .robust import Rows, check_fraction, clipped_to_norm, cosine, rows_of, scaled_to_sum, trimmed_mean
 
 
 class Trusted(ExperienceStrategy):
@@ -35,7 +34,7 @@ class Trusted(ExperienceStrategy):
 
     def _trusted(self, contributions: Sequence[Contribution]) -> tuple[Rows, NDArray[np.float64]]:
         """Return clipped vectors as rows, and their trust scores, at least one of which is positive."""
-        reference = self.server.rounds.reference(*self.current).gradient
+        reference = self.server.reference(*self.current).gradient
         clipped = within_median(contributions)
         trust = trust_scores([contribution.vector for contribution in clipped], reference)
         if not trust.any():

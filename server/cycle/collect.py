@@ -20,7 +20,7 @@ from ...protocol.experience import Aggregate, ExperienceVector, Vector, VectorSp
 from ...protocol.fleet.membership import keys_folder
 from ...protocol.messages import PlayRequest
 from ...protocol.signing import sign_request
-from ...strategies.rounds import Traffic
+from ...strategies.server_side import Traffic
 from ..fleet import next_serial, owner_key
 from .phases import Form, Outcome
 from .run import Run

@@ -22,7 +22,7 @@ from ...protocol.records.summary import (
     Results,
     Summary,
 )
-from ...strategies.rounds import Traffic
+from ...strategies.server_side import Traffic
 from ..events import read_events, seconds_by_phase
 from ..learner import Adapter
 from ..safeguards import RunSafeguards
@@ -44,7 +44,7 @@ AVERAGE = "average"
 
 
 class CycleServer:
-    """Implements `fedoel.strategies.life_cycle.ServerSide`: the rounds and the life of a run.
+    """Implements `fedoel.strategies.server_side.ServerSide`.
 
     Between calls it holds the state after the last cycle, and the public rollouts of the cycle that is under way.
     """
@@ -54,16 +54,6 @@ class CycleServer:
         self._state: State | None = None
         self._rollouts: PublicRollouts | None = None
         self._collecting = ExitStack()
-
-    @property
-    def rounds(self) -> CycleServer:
-        """Requests, and what came back."""
-        return self
-
-    @property
-    def life(self) -> CycleServer:
-        """The life of the run."""
-        return self
 
     @property
     def safeguards(self) -> RunSafeguards:

@@ -10,7 +10,7 @@ from fedoel.protocol.experience import Aggregate, ExperienceVector
 from fedoel.server.cycle.collect import COLLECTED, Collected, aggregates_about, cohort_of, summed, traffic_of
 from fedoel.server.cycle.server import CycleServer
 from fedoel.server.cycle.state import Version
-from fedoel.strategies.rounds import Traffic
+from fedoel.strategies.server_side import Traffic
 
 
 def exchange(server: CycleServer, version: Version, cycle: int, gradient: float | None) -> None:

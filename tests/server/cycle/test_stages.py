@@ -29,7 +29,7 @@ from fedoel.server.cycle.search import search
 from fedoel.server.cycle.server import CycleServer
 from fedoel.server.cycle.trained import TRAINED, Trained
 from fedoel.server.gate import Evidence, Trial, Verdict
-from fedoel.strategies.rounds import Traffic
+from fedoel.strategies.server_side import Traffic
 
 STATS = Stats(win_rate=0.5, low=0.2, high=0.8, episodes=3, score=0.5, turns_per_win=2.0, tokens_per_win=9.0)
 
