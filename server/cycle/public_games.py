@@ -1,4 +1,7 @@
-"""Playing a run's public games (rehearsal, gate and held-out) with the run's own random streams."""
+"""Playing a run's public games (rehearsal, gate and held-out) with the run's own random streams.
+
+What plays is one policy, or a contender: a version, or the teacher that a version becomes with contexts.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,31 @@ from ...games.player import Advance, play_episodes
 from ...policies.policy import Policy
 from ...protocol.play import Trajectory
 from ..game_plan import GameId, GamePlan
-from .contender import Contender
+from ..learner import Adapter
 from .mixture import Mixture
 
 
 def no_progress(episodes: int) -> None:
     """Report nothing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contender:
+    """What the gate tries, and what is measured on held-out games.
+
+    Parameters
+    ----------
+    adapter
+        Weights of the version.
+    policies
+        The version itself, or the version with each of the contexts.
+    contexts
+        None for a version without a context. One of several is drawn for each game.
+    """
+
+    adapter: Adapter
+    policies: tuple[Policy, ...]
+    contexts: Mixture | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,9 @@ from ..app import check
 from ..events import follow
 from ..run_folder import prepare_folder
 from .flower import CONNECTION, Fleet
-from .folder import ServerFolder, read_settings
+from .folder import ServerFolder, read_settings, run_of
 from .roll import read_roll
 from .run_app import COMPLETED, run_started, run_status, write_app
-from .run_file import run_of
 
 POLL_SECONDS = 0.5
 STATUS_SECONDS = 20.0
