@@ -13,12 +13,11 @@ from .buffered import Buffered
 from .clustered import Clustered
 from .experience import ExperienceStrategy
 from .mean import CentralMean, LocalMean, Mean
-from .robust import Krum, Median, MultiKrum, NormBounded, TrimmedMean
+from .robust import Krum, Median, MultiKrum, NormBounded, TrimmedMean, Trusted, TrustedTrimmed
 from .secure_groups import GroupedSecure, TrustedSecure
 from .secure_mean import SecureMean
 from .server_optimiser import Adam, Momentum
 from .server_side import ServerSide
-from .trusted import Trusted, TrustedTrimmed
 
 POINT = POINTS["strategy"]
 BUILT_IN: Mapping[str, type[ExperienceStrategy]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Byzantine-robust aggregation: trimmed mean, median, Krum and norm bounding.
+"""Byzantine-robust aggregation: trimmed mean, median, Krum, norm bounding and FLTrust.
 
 A malicious device may send any vector within the clipping norms. The statistics are pure functions on matrices with one
 row per device. They are robust *means*; `scaled_to_sum` multiplies a mean by the size of the cohort, because the
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocol.errors import ConfigError
-from ..protocol.experience import Aggregate, Contribution, ExperienceVector, clip, total
+from ..protocol.errors import ConfigError, VectorError
+from ..protocol.experience import Aggregate, Contribution, ExperienceVector, Vector, clip, total
 from .experience import ExperienceStrategy
 
 Rows = NDArray[np.float64]
@@ -186,14 +186,68 @@ class NormBounded(ExperienceStrategy):
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Clip gradients and Fisher diagonals, and sum."""
-        return Aggregate(total(clipped_to_norm(contributions, self.norm_bound)), len(contributions))
+        clipped = clipped_to_median(contributions, self.norm_bound)
+        return Aggregate(total(contribution.vector for contribution in clipped), len(clipped))
 
 
-def clipped_to_norm(contributions: Sequence[Contribution], norm_bound: float) -> list[ExperienceVector]:
+def clipped_to_median(contributions: Sequence[Contribution], norm_bound: float = 1.0) -> list[Contribution]:
     """Clip gradients and Fisher diagonals to `norm_bound` times the cohort's median norm of each."""
     vectors = [contribution.vector for contribution in contributions]
-    gradient_bound, fisher_bound = (
+    most_g, most_f = (
         norm_bound * float(np.median([np.linalg.norm(part) for part in parts]))
         for parts in ([v.gradient for v in vectors], [v.fisher for v in vectors])
     )
-    return [replace(v, gradient=clip(v.gradient, gradient_bound), fisher=clip(v.fisher, fisher_bound)) for v in vectors]
+    clipped = [replace(v, gradient=clip(v.gradient, most_g), fisher=clip(v.fisher, most_f)) for v in vectors]
+    return [replace(contribution, vector=vector) for contribution, vector in zip(contributions, clipped, strict=True)]
+
+
+class Trusted(ExperienceStrategy):
+    """FLTrust (Cao et al. 2020, arXiv 2012.13995), with the server's public games as the root of trust.
+
+    It clips every vector to the cohort's median norm, and weights it by its trust score: the cosine similarity of a
+    gradient with the server's own, or zero where that is negative. The server's gradient comes from the public
+    rehearsal games, which it plays in any case. It lacks much of what devices have learned, but its direction separates
+    honest gradients from reversed ones. This strategy assumes that public games resemble private ones.
+    """
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Average the clipped vectors with their trust scores as weights, and scale to the cohort's sum."""
+        rows, trust = self._trusted(contributions)
+        return scaled_to_sum(contributions, trust @ rows / trust.sum())
+
+    def _trusted(self, contributions: Sequence[Contribution]) -> tuple[Rows, NDArray[np.float64]]:
+        """Return clipped vectors as rows, and their trust scores, at least one of which is positive."""
+        reference = self.server.reference(*self.current).gradient
+        clipped = clipped_to_median(contributions)
+        trust = trust_scores([contribution.vector for contribution in clipped], reference)
+        if not trust.any():
+            raise VectorError("no vector has a positive cosine with the server's own gradient")
+        return rows_of(clipped), trust
+
+
+class TrustedTrimmed(Trusted):
+    """Exclude vectors without a positive trust score, and take the trimmed mean of the others.
+
+    Weights by trust suppress what devices with rare games have learned; a trimmed mean alone can be moved by many
+    colluding devices. Exclusion by trust followed by an unweighted trimmed mean avoids both.
+
+    Parameters
+    ----------
+    beta
+        Fraction of the remaining vectors to cut off of both tails of each coordinate, in the range ``[0, 0.5)``.
+    """
+
+    def __init__(self, *arguments: Any, beta: float = 0.2, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        check_fraction("beta", beta, 0.5)
+        self.beta = beta
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Take the trimmed mean of the trusted vectors, and scale it to the cohort's sum."""
+        rows, trust = self._trusted(contributions)
+        return scaled_to_sum(contributions, trimmed_mean(rows[trust > 0], self.beta))
+
+
+def trust_scores(vectors: Sequence[ExperienceVector], reference: Vector) -> NDArray[np.float64]:
+    """Return ``max(0, cos(gradient, reference))`` for each vector."""
+    return np.array([max(0.0, cosine(vector.gradient, reference)) for vector in vectors])

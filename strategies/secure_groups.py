@@ -18,9 +18,8 @@ from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec
 from ..protocol.privacy.plan import PrivacyPlan
 from .experience import log
-from .robust import check_fraction, cosine, rows_of, scaled_to_sum, trimmed_mean
+from .robust import check_fraction, clipped_to_median, cosine, rows_of, scaled_to_sum, trimmed_mean, trust_scores
 from .secure_mean import SecureMean, Tally
-from .trusted import trust_scores, within_median
 
 OUTLYING = "group left out"
 SMALLEST = 3
@@ -155,4 +154,4 @@ def _weighted_mean(groups: Sequence[Aggregate], trust: Sequence[float]) -> Aggre
     ]
     devices = np.array([group.cohort for group in groups])
     weights = devices * np.asarray(trust)
-    return scaled_to_sum(means, weights @ rows_of(within_median(means)) / weights.sum(), int(devices.sum()))
+    return scaled_to_sum(means, weights @ rows_of(clipped_to_median(means)) / weights.sum(), int(devices.sum()))

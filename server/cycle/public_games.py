@@ -17,10 +17,6 @@ from ..learner import Adapter
 from .mixture import Mixture
 
 
-def no_progress(episodes: int) -> None:
-    """Report nothing."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Contender:
     """What the gate tries, and what is measured on held-out games.
@@ -51,7 +47,12 @@ class PublicGames:
     cache: Path
 
     def play(
-        self, policy: Policy, games: Sequence[GameId], purpose: str, cycle: int = 0, advance: Advance = no_progress
+        self,
+        policy: Policy,
+        games: Sequence[GameId],
+        purpose: str,
+        cycle: int = 0,
+        advance: Advance = lambda finished: None,
     ) -> list[Trajectory]:
         """Play games with one policy."""
         return play_episodes(policy, games, self.plan.streams(purpose, len(games), cycle), self.cache, advance)
@@ -63,7 +64,7 @@ class PublicGames:
         games: Sequence[GameId],
         purpose: str,
         cycle: int = 0,
-        advance: Advance = no_progress,
+        advance: Advance = lambda finished: None,
     ) -> tuple[list[Trajectory], list[int]]:
         """Play each game with the policy whose context is drawn for it; also return the index of that context."""
         streams = self.plan.streams(purpose, len(games), cycle)
@@ -76,7 +77,7 @@ class PublicGames:
         return [trajectories[index] for index in range(len(games))], drawn
 
     def rollouts(
-        self, contender: Contender, games: Sequence[GameId], purpose: str, advance: Advance = no_progress
+        self, contender: Contender, games: Sequence[GameId], purpose: str, advance: Advance
     ) -> list[Trajectory]:
         """Play games with a contender."""
         if contender.contexts is None:

@@ -16,10 +16,19 @@ from fedoel.protocol.experience import Aggregate, Contribution, Counters, Experi
 from fedoel.strategies.clustered import Clustered, clusters
 from fedoel.strategies.experience import ExperienceStrategy
 from fedoel.strategies.mean import Mean
-from fedoel.strategies.robust import Krum, Median, MultiKrum, NormBounded, TrimmedMean, krum_order, trimmed_mean
+from fedoel.strategies.robust import (
+    Krum,
+    Median,
+    MultiKrum,
+    NormBounded,
+    TrimmedMean,
+    Trusted,
+    TrustedTrimmed,
+    krum_order,
+    trimmed_mean,
+)
 from fedoel.strategies.server_optimiser import Adam, Momentum
 from fedoel.strategies.server_side import ServerSide
-from fedoel.strategies.trusted import Trusted, TrustedTrimmed
 
 SPEC = VectorSpec("tactics", 6, "vocabulary", "v1", ("coin", "lake"), 2, 50.0, 200.0)
 HONEST = 16
