@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..games.cache import cache_folder
+from ..games.player import play_episodes
 from ..policies.backend import load_version
 from ..protocol.config import RunConfig
 from ..protocol.records.summary import Stats
-from ..server.evaluation import play_and_summarise
+from ..server.evaluation import by_family
 from ..server.game_plan import GamePlan
 from ..server.registry import load_adapter
 from .summary import percent
@@ -23,7 +24,7 @@ def measure(config: RunConfig, adapter: Path) -> Mapping[str, Stats]:
     policy = load_version(config.policy, arrays, version, cache)
     # The run's own random streams: with its scenario and seed, this gives the run's own numbers.
     streams = plan.streams("held-out", len(plan.held_out))
-    return play_and_summarise(policy, plan.held_out, streams, cache)
+    return by_family(play_episodes(policy, plan.held_out, streams, cache))
 
 
 def rates_table(results: Mapping[str, Stats]) -> str:

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from ..protocol.errors import ConfigError, PrivacyError
 from ..protocol.experience import VectorSpec
 from .experience import ExperienceStrategy, log
-from .rounds import Traffic
+from .server_side import Traffic
 
 EXHAUSTED = "privacy budget exhausted"
 
@@ -31,7 +31,7 @@ class BudgetStrategy(ExperienceStrategy):
             chance = safeguards.chance
             cohort = [node for node, drawn in zip(nodes, rng.random(len(nodes)) < chance, strict=True) if drawn]
         else:
-            cohort = self._part(nodes, cycle, exchange)
+            cohort = super().draw(nodes, cycle, exchange)
         return [cohort[index] for index in rng.permutation(len(cohort)).tolist()]
 
     def check(self, spec: VectorSpec) -> None:

@@ -29,7 +29,7 @@ from .cohort import wait_for_nodes
 from .delivery import RetryWindow, send_and_receive
 from .experience import log
 from .replies import SILENT, failure
-from .rounds import Traffic
+from .server_side import Traffic
 
 FAILED = "round failed"
 ATTEMPTS = 2  # phases are idempotent: a device that did not reply in time gets the same message once more
@@ -103,7 +103,7 @@ class SecureMean(BudgetStrategy):
 
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Run one round of secure aggregation; an exchange whose round fails has no aggregate."""
-        tally, request = Tally(), self.server.rounds.request(*self.place(server_round))
+        tally, request = Tally(), self.server.request(*self.place(server_round))
         sums = self.sums(grid, server_round, request, timeout, tally)
         aggregate = self.combine(server_round, sums, tally) if sums else None
         accepted = aggregate.cohort if aggregate else 0

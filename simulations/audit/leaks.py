@@ -24,7 +24,7 @@ from ...protocol.messages import PlayRequest, serialised
 from ...protocol.secagg.messages import ACTIONS
 from ...protocol.situation import Situation
 from ...server import app as server
-from ...server.ledger import Ledger
+from ...server.safeguards import Ledger
 from ..grid import InProcessGrid
 from ..identity import server_identity
 

@@ -27,7 +27,7 @@ from ...server.app import prepare
 from ...server.cycle.server import CycleServer
 from ...server.fleet import make_fleet
 from ...strategies.replies import failure
-from ...strategies.rounds import Traffic
+from ...strategies.server_side import Traffic
 from ..batching import Batcher
 from ..engines import check
 from ..grid import InProcessGrid

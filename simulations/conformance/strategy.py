@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from ...protocol.errors import VectorError
 from ...protocol.experience import Aggregate, Contribution, Counters, ExperienceVector, VectorSpec
 from ...strategies.experience import ExperienceStrategy
-from ...strategies.life_cycle import ServerSide
+from ...strategies.server_side import ServerSide
 from .checks import NotApplicable, demand
 from .federation import go_through_a_run
 
@@ -28,7 +27,7 @@ class Named:
     kind: type[ExperienceStrategy]
 
     def build(self) -> ExperienceStrategy:
-        return self.kind(cast(ServerSide, SimpleNamespace(rounds=_RoundsBeforeFirst())))
+        return self.kind(cast(ServerSide, _BeforeFirstExchange()))
 
     def aggregate(self, contributions: list[Contribution]) -> Aggregate:
         """Aggregate with this strategy; raises `NotApplicable` if it adds noise or accepts secure sums only."""
@@ -44,8 +43,8 @@ class Named:
             raise
 
 
-class _RoundsBeforeFirst:
-    """The server's rounds before the first exchange."""
+class _BeforeFirstExchange:
+    """The server before the first exchange."""
 
     def collected_before(self, cycle: int, exchange: int) -> None:
         return None

@@ -25,7 +25,7 @@ ENTRY_POINTS = """\
 [fedoel.strategies]
 plain = fedoel.strategies.mean:Mean
 broken = nowhere_at_all:Mine
-mean = fedoel.strategies.trimmed_mean:Median
+mean = fedoel.strategies.robust:Median
 
 [fedoel.codecs]
 counted = fedoel.codecs.tactics.encoder:TacticsEncoder

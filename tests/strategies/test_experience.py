@@ -25,7 +25,7 @@ from fedoel.strategies.experience import ExperienceStrategy
 from fedoel.strategies.mean import Mean
 from fedoel.strategies.registry import build_strategy, known, load_strategy
 from fedoel.strategies.replies import sort_replies
-from fedoel.strategies.trimmed_mean import TrimmedMean
+from fedoel.strategies.robust import TrimmedMean
 
 from .conftest import Ledger
 

@@ -25,8 +25,8 @@ from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_re
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
 from fedoel.simulations.identity import server_identity
 from fedoel.strategies.budget import EXHAUSTED
-from fedoel.strategies.grouped_secure import GroupedSecure
 from fedoel.strategies.registry import load_strategy
+from fedoel.strategies.secure_groups import GroupedSecure
 from fedoel.strategies.secure_mean import FAILED, SecureMean, Tally
 
 from .conftest import Ledger
