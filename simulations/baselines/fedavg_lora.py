@@ -61,7 +61,7 @@ class FedAvgLora:
     learning_rate
         Learning rate of AdamW on devices; 0 means that of distillation.
     temperature
-        Temperature of the weights of turns: see `fedoel.simulations.baselines.local_training`.
+        Temperature of the weights of turns: see `fedoel.simulations.baselines.averaging_app`.
     eta
         Server learning rate of FedAdam, FedAdagrad and FedYogi.
     num_malicious_nodes
