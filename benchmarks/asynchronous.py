@@ -26,7 +26,7 @@ from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.records.events import CycleFinished, Event
 from fedoel.server.app import run
 from fedoel.server.summary import read_summary
-from fedoel.simulations.identity import server_identity
+from fedoel.simulations.grid import server_identity
 from fedoel.simulations.paced import PacedGrid, spread_durations
 
 CLIENTS, SLOWEST, TOLERANCE = 31, 10.0, 0.02  # 7 and 31 have no common factor: every duration is dealt out once

@@ -22,8 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure an adapter and print the table."""
-    from ..simulations.held_out import measure, rates_table
-    from ..simulations.personal_gain import measure_personal, personal_table
+    from ..simulations.held_out import measure, measure_personal, personal_table, rates_table
     from ..simulations.scenario import scenario_of
 
     overrides = settings_of(arguments)

@@ -14,9 +14,7 @@ from ...codecs.tactics.coordinates import DIMENSION
 from ...codecs.tactics.policy import TacticsPolicy
 from ...policies.abilities import ABILITIES
 from ...policies.policy import LogProbs
-from .checks import NotApplicable, demand
-from .federation import go_through_a_run
-from .played import situations, turns, uniform
+from .checks import NotApplicable, demand, go_through_a_run, situations, turns, uniform
 
 Floats = NDArray[np.float64]
 STEP = 1e-2

@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,24 +22,11 @@ from ...games.heuristics import uniform
 from ...games.scripted import play_scripted
 from ...games.settings import Number
 from ...protocol.play import GameSpec, Observation, Setting
-from .checks import demand
-from .federation import go_through_a_run
+from .checks import demand, go_through_a_run
 
 SEEDS = range(1, 9)
 TURNS = 40
-TRANSCRIPT = """
-import json, sys
-from dataclasses import asdict
-from pathlib import Path
-from fedoel.games import build_game
-from fedoel.protocol.play import GameSpec
-game = build_game(GameSpec.parse(sys.argv[1]), Path(sys.argv[2]))
-seen = [game.reset(int(sys.argv[3]))]
-for command in game.walkthrough() or ():
-    if command in seen[-1].admissible and not seen[-1].done:
-        seen.append(game.step(command))
-print(json.dumps([asdict(observation) for observation in seen]))
-"""
+TRANSCRIPT = f"import sys; from {__name__} import transcript; print(transcript(*sys.argv[1:]))"
 
 
 @dataclass(frozen=True)
@@ -80,6 +67,12 @@ def by_walkthrough(game: Game, seed: int) -> list[Observation]:
     return observations
 
 
+def transcript(spec: str, folder: str, seed: str) -> str:
+    """Build a game, and return the transcript of an instance as JSON."""
+    with closing(build_game(GameSpec.parse(spec), Path(folder))) as game:
+        return json.dumps([asdict(observation) for observation in by_walkthrough(game, int(seed))])
+
+
 def the_walkthrough_wins(named: Named) -> None:
     """Every instance has a walkthrough that wins."""
     with named.game() as game:
@@ -104,18 +97,14 @@ def a_seed_is_an_instance(named: Named) -> None:
 
 def another_process_sees_the_same(named: Named) -> None:
     """Another process, with other hash randomisation, gives the same transcript."""
-    with named.game() as game:
-        transcript = [asdict(observation) for observation in by_walkthrough(game, SEEDS[0])]
-    path = os.pathsep.join(sys.path)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}
     with TemporaryDirectory(prefix="fedoel-check-") as folder:
-        call = [sys.executable, "-c", TRANSCRIPT, str(named.spec), folder, str(SEEDS[0])]
-        completed = subprocess.run(
-            call, env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "7"}, capture_output=True, text=True
-        )
-    error = completed.stderr.strip().splitlines()[-1:]
-    demand(completed.returncode == 0, f"another process cannot play it: {error}")
-    same = json.loads(completed.stdout) == json.loads(json.dumps(transcript))
-    demand(same, "another process gives another transcript")
+        instance = str(named.spec), folder, str(SEEDS[0])
+        call = [sys.executable, "-c", TRANSCRIPT, *instance]
+        completed = subprocess.run(call, env=environment, capture_output=True, text=True)
+        error = completed.stderr.strip().splitlines()[-1:]
+        demand(completed.returncode == 0, f"another process cannot play it: {error}")
+        demand(completed.stdout.strip() == transcript(*instance), "another process gives another transcript")
 
 
 def random_state_is_left_alone(named: Named) -> None:

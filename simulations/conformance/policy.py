@@ -21,9 +21,7 @@ from ...protocol.config import RunConfig
 from ...protocol.experience import WIRE_TYPES
 from ...server.learner import Consolidation, Learner
 from ...server.learner_registry import make_learner
-from .checks import NotApplicable, demand
-from .federation import go_through_a_run
-from .played import situations, turns
+from .checks import NotApplicable, demand, go_through_a_run, situations, turns
 
 CACHE = Path("nowhere")
 Adapter = Mapping[str, NDArray[Any]]

@@ -11,8 +11,7 @@ from ...protocol.errors import VectorError
 from ...protocol.experience import Aggregate, Contribution, Counters, ExperienceVector, VectorSpec
 from ...strategies.experience import ExperienceStrategy
 from ...strategies.server_side import ServerSide
-from .checks import NotApplicable, demand
-from .federation import go_through_a_run
+from .checks import NotApplicable, demand, go_through_a_run
 
 SPEC = VectorSpec("tactics", 32, "vocabulary", "v1", ("one", "two"), 4, 50.0, 200.0)
 DEVICES = 12

@@ -8,8 +8,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedoel.simulations.grid import FIRST_NODE_ID
-from fedoel.simulations.identity import server_identity
+from fedoel.simulations.grid import FIRST_NODE_ID, server_identity
 from fedoel.simulations.paced import PacedGrid, spread_durations
 
 DURATIONS = {0: 1.0, 1: 4.0, 2: 10.0}
