@@ -19,6 +19,7 @@ from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from fedoel.protocol.records.events import PhaseStarted
 from fedoel.server.cycle.phases import load_phase
 from fedoel.server.events import read_events
+from fedoel.simulations.baselines import baseline
 from fedoel.simulations.experiment import BUILT_IN, FOLDER, load_experiment, read_results, run_experiment
 from fedoel.simulations.experiment_table import arms_table, spread
 from fedoel.simulations.inprocess import check
