@@ -24,10 +24,10 @@ from ..protocol.secagg.graph import choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
-from .budget import BudgetStrategy
 from .cohort import wait_for_nodes
 from .delivery import RetryWindow, send_and_receive
 from .experience import log
+from .mean import BudgetStrategy
 from .replies import SILENT, failure
 from .server_side import Traffic
 
