@@ -41,23 +41,17 @@ class Release:
 def epsilon_of(release: Release, count: int, delta: float) -> float:
     """Return the epsilon of `count` such releases at a delta."""
     with _quiet():
-        from flwr.serverapp import (
-            GaussianPrivacyEvent,
-            NeighboringRelation,
-            PrivacyConfig,
-            RdpAccountant,
-            SamplingMethod,
-        )
+        import flwr.serverapp as flower
 
-        sampling = SamplingMethod.POISSON if release.sample < release.population else SamplingMethod.NO_AMPLIFICATION
-        relation = NeighboringRelation.ADD_OR_REMOVE_ONE
-        accountant = RdpAccountant(
-            PrivacyConfig(
-                target_delta=delta, population_size=release.population, neighboring_relation=relation,
-                sampling_method=sampling,
-            )
-        )  # fmt: skip
-        event = GaussianPrivacyEvent(release.noise_multiplier, release.sample, release.population)
+        methods = flower.SamplingMethod
+        privacy = flower.PrivacyConfig(
+            target_delta=delta,
+            population_size=release.population,
+            neighboring_relation=flower.NeighboringRelation.ADD_OR_REMOVE_ONE,
+            sampling_method=methods.POISSON if release.sample < release.population else methods.NO_AMPLIFICATION,
+        )
+        accountant = flower.RdpAccountant(privacy)
+        event = flower.GaussianPrivacyEvent(release.noise_multiplier, release.sample, release.population)
         accountant.compose(event, count)
         return float(accountant.get_epsilon(delta))
 

@@ -95,8 +95,11 @@ def export(folder: Path, to: str, quantise: str, base: str, out: Path) -> Path:
         raise ConfigError(f"--to {to} can be written as {' or '.join(FORMATS[to])}, not as {number_type}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not empty: choose another folder with --out")
-    source = verified(folder)
-    model = checked_base(base, source.manifest)
+    source, model = verified(folder), find_model(base)
+    # For free decoding, the manifest appends the style of the prompt to the digest.
+    if model_digest(model) != source.manifest.base.partition(" ")[0]:
+        version = source.manifest.version
+        raise ModelError(f"{model} is not the base of version {version}: name the right one with --base")
     WRITERS[to](source, model, number_type, out)
     for path in (folder / MANIFEST, folder / SIGNATURE, *(source.run / name for name in PRIVACY_CARDS)):
         if path.exists():
@@ -126,15 +129,6 @@ def verified(folder: Path, fleet_key: bytes | None = None) -> Source:
     if "weights" in adapter:
         raise VersionError(f"version {manifest.version} in {folder} has no language model: it is a table of tactics")
     return Source(folder, manifest, adapter, fleet_key is not None)
-
-
-def checked_base(base: str, manifest: Manifest) -> Path:
-    """Find the base model; raises `ModelError` if it is not the version's."""
-    model = find_model(base)
-    # For free decoding, the manifest appends the style of the prompt to the digest.
-    if model_digest(model) != manifest.base.partition(" ")[0]:
-        raise ModelError(f"{model} is not the base of version {manifest.version}: name the right one with --base")
-    return model
 
 
 def _write_peft(source: Source, model: Path, number_type: str, out: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from logging import INFO, WARNING, getLogger
 from statistics import fmean
@@ -177,7 +176,11 @@ class ExperienceStrategy(Strategy):
     def conclude(self, server_round: int, arrived: SortedReplies, downlink_bytes: float) -> MetricRecord:
         """Aggregate what arrived in an exchange, and hand it on."""
         self.current = self.place(server_round)
-        aggregate, refused = self._aggregate(arrived)
+        aggregate, refused = None, dict(arrived.refused)
+        try:
+            aggregate = self.aggregate(arrived.contributions) if arrived.contributions else None
+        except VectorError:
+            refused[UNUSABLE] = len(arrived.contributions)
         for reason, count in refused.items():
             log(WARNING, "aggregate_train: %d refused: %s", count, reason)
         accepted = len(arrived.contributions) if aggregate else 0
@@ -292,10 +295,3 @@ class ExperienceStrategy(Strategy):
             cohort = sample(nodes, self.fraction_train, self.seed, cycle)
             self._cohort = cycle, split(cohort, self.exchanges, self.seed, cycle)
         return [node for node in self._cohort[1][exchange - 1] if node in nodes]
-
-    def _aggregate(self, arrived: SortedReplies) -> tuple[Aggregate | None, dict[str, int]]:
-        """Aggregate what can be used; None when there is nothing, or the strategy refuses all of it."""
-        refused = dict(arrived.refused)
-        with suppress(VectorError):
-            return self.aggregate(arrived.contributions) if arrived.contributions else None, refused
-        return None, {**refused, UNUSABLE: len(arrived.contributions)}

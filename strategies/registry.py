@@ -84,8 +84,3 @@ def build_strategy(config: StrategyConfig, server: ServerSide, seed: int) -> Exp
         seed=seed,
         **options,  # type: ignore[arg-type]
     )
-
-
-def known() -> list[str]:
-    """Return the names of all built-in and installed strategies."""
-    return sorted({*BUILT_IN, *POINT.installed()})

@@ -69,13 +69,6 @@ def cosine(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> 
     return float(left @ right) / norms if norms else 0.0
 
 
-def normalised_rows(contributions: Sequence[Contribution]) -> Rows:
-    """Return gradient and Fisher diagonal, each over its clipping norm, as rows ``(devices, 2 * dimension)``."""
-    spec, vectors = contributions[0].vector.spec, [contribution.vector for contribution in contributions]
-    rows = [np.concatenate([v.gradient / spec.clipping_norm, v.fisher / spec.fisher_norm]) for v in vectors]
-    return np.stack(rows).astype(np.float64)
-
-
 def check_fraction(name: str, value: float, below: float) -> None:
     """Check that an option is in ``[0, below)``.
 
@@ -135,7 +128,9 @@ class Krum(ExperienceStrategy):
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Score vectors by distances between their normalised gradients and Fisher diagonals, and average the best."""
-        order = krum_order(normalised_rows(contributions), self.num_malicious_nodes)
+        spec, vectors = contributions[0].vector.spec, [contribution.vector for contribution in contributions]
+        points = [np.concatenate([v.gradient / spec.clipping_norm, v.fisher / spec.fisher_norm]) for v in vectors]
+        order = krum_order(np.stack(points).astype(np.float64), self.num_malicious_nodes)
         selected = sorted(order[: self.select(len(contributions))])
         return scaled_to_sum(contributions, rows_of(contributions)[selected].mean(axis=0))
 

@@ -144,14 +144,13 @@ class TrustedSecure(SecureGroups):
         trust = trust_scores([group.vector for group in groups], reference)
         trusted = [(group, score) for group, score in zip(groups, trust, strict=True) if score > 0]
         self.record_excluded(len(sums) - len(trusted), len(sums), tally)
-        return _weighted_mean(*zip(*trusted, strict=True)) if trusted else None
-
-
-def _weighted_mean(groups: Sequence[Aggregate], trust: Sequence[float]) -> Aggregate:
-    means = [
-        Contribution(index, ExperienceVector.from_parts(group.vector.spec, group_mean(group)))
-        for index, group in enumerate(groups)
-    ]
-    devices = np.array([group.cohort for group in groups])
-    weights = devices * np.asarray(trust)
-    return scaled_to_sum(means, weights @ rows_of(clipped_to_median(means)) / weights.sum(), int(devices.sum()))
+        if not trusted:
+            return None
+        means = [
+            Contribution(index, ExperienceVector.from_parts(group.vector.spec, group_mean(group)))
+            for index, (group, _) in enumerate(trusted)
+        ]
+        devices = np.array([group.cohort for group, _ in trusted])
+        weights = devices * np.array([score for _, score in trusted])
+        mean = weights @ rows_of(clipped_to_median(means)) / weights.sum()
+        return scaled_to_sum(means, mean, int(devices.sum()))
