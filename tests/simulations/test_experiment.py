@@ -22,6 +22,7 @@ from fedoel.server.events import read_events
 from fedoel.simulations.baselines import baseline
 from fedoel.simulations.experiment import BUILT_IN, FOLDER, load_experiment, read_results, run_experiment
 from fedoel.simulations.experiment_table import arms_table, spread
+from fedoel.simulations.inprocess import check
 from fedoel.simulations.lent import Lent
 
 SMALL = """
@@ -95,7 +96,7 @@ def test_built_in_experiments_can_be_run(name: str, tmp_path: Path) -> None:
     assert all(isinstance(config, RunConfig) for config in configs)
     assert len({config.out for config in configs}) == len(configs) >= 6
     for config in configs:
-        baseline.check(config)
+        check(config)
 
 
 @pytest.mark.parametrize(
