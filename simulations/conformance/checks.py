@@ -1,7 +1,8 @@
 """Conformance checks: functions of a plug-in that return, fail, or raise `NotApplicable`.
 
-The docstring of a check is its claim, which is printed. Checks of codecs and policies use turns of uniform play in pure
-Python; any plug-in must complete whole cycles of a small federation.
+A module holds the checks of one kind of plug-in, named ``check_...``. A check's docstring is its claim, which is
+printed. Checks of codecs and policies use turns of uniform play in pure Python; any plug-in must complete whole cycles
+of a small federation.
 """
 
 from __future__ import annotations

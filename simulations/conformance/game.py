@@ -73,7 +73,7 @@ def transcript(spec: str, folder: str, seed: str) -> str:
         return json.dumps([asdict(observation) for observation in by_walkthrough(game, int(seed))])
 
 
-def the_walkthrough_wins(named: Named) -> None:
+def check_the_walkthrough_wins(named: Named) -> None:
     """Every instance has a walkthrough that wins."""
     with named.game() as game:
         for seed in SEEDS:
@@ -84,7 +84,7 @@ def the_walkthrough_wins(named: Named) -> None:
             demand(last.score == last.max_score > 0, f"won with a score of {last.score} of {last.max_score}")
 
 
-def a_seed_is_an_instance(named: Named) -> None:
+def check_a_seed_is_an_instance(named: Named) -> None:
     """The same seed gives the same transcript, and different seeds give different ones."""
     with named.game() as game:
         transcripts = [by_walkthrough(game, seed) for seed in (*SEEDS, SEEDS[0])]
@@ -95,7 +95,7 @@ def a_seed_is_an_instance(named: Named) -> None:
     )
 
 
-def another_process_sees_the_same(named: Named) -> None:
+def check_another_process_sees_the_same(named: Named) -> None:
     """Another process, with other hash randomisation, gives the same transcript."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}
     with TemporaryDirectory(prefix="fedoel-check-") as folder:
@@ -107,7 +107,7 @@ def another_process_sees_the_same(named: Named) -> None:
         demand(completed.stdout.strip() == transcript(*instance), "another process gives another transcript")
 
 
-def random_state_is_left_alone(named: Named) -> None:
+def check_random_state_is_left_alone(named: Named) -> None:
     """Making and playing an instance does not change the global random state."""
     before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
     with named.game() as game:
@@ -116,7 +116,7 @@ def random_state_is_left_alone(named: Named) -> None:
     demand(before == after, "the global random state has changed: draw from numpy.random.default_rng(seed)")
 
 
-def observations_are_plain(named: Named) -> None:
+def check_observations_are_plain(named: Named) -> None:
     """Every observation has a text, a goal in one line, and until the end distinct admissible commands."""
     with named.game() as game:
         for seed in SEEDS:
@@ -131,7 +131,7 @@ def observations_are_plain(named: Named) -> None:
                 demand(np.isfinite([shown.score, shown.max_score]).all(), f"score {shown.score} of {shown.max_score}")
 
 
-def random_play_ends(named: Named) -> None:
+def check_random_play_ends(named: Named) -> None:
     """Uniform play ends within the turn limit, and is never both won and lost."""
     with TemporaryDirectory(prefix="fedoel-check-", ignore_cleanup_errors=True) as folder:
         played = [play_scripted(named.spec, seed, uniform, np.random.default_rng(seed), Path(folder)) for seed in SEEDS]
@@ -141,7 +141,7 @@ def random_play_ends(named: Named) -> None:
         demand(all(np.isfinite(turn.reward) for turn in trajectory.turns), "a reward is not finite")
 
 
-def resets_are_whole(named: Named) -> None:
+def check_resets_are_whole(named: Named) -> None:
     """A reset in the middle of an episode restores the initial state."""
     with named.game() as game:
         first = game.reset(SEEDS[0])
@@ -149,18 +149,6 @@ def resets_are_whole(named: Named) -> None:
         demand(game.reset(SEEDS[0]) == first, "a reset does not restore the initial state")
 
 
-def goes_through_whole_runs(named: Named) -> None:
+def check_goes_through_whole_runs(named: Named) -> None:
     """A federation of eight devices completes two cycles of it, reproducibly to the bit."""
     go_through_a_run(games__families=str(named.spec))
-
-
-CHECKS = (
-    the_walkthrough_wins,
-    a_seed_is_an_instance,
-    another_process_sees_the_same,
-    random_state_is_left_alone,
-    observations_are_plain,
-    random_play_ends,
-    resets_are_whole,
-    goes_through_whole_runs,
-)
