@@ -24,7 +24,6 @@ class Codec(Protocol):
     @property
     def encoder(self) -> Encoder:
         """The device half, which also applies contexts to policies."""
-        ...
 
     def step(
         self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn], config: ContextConfig, before: TeacherContext
@@ -47,12 +46,10 @@ class Codec(Protocol):
         TeacherContext
             The next context; its `kl` is that of this step alone.
         """
-        ...
 
     @property
     def has_candidates(self) -> bool:
         """Whether the cycle's context is selected among candidates, by play on the gate's games."""
-        ...
 
     def candidates(
         self, policy: Policy, turns: Sequence[Turn], context: TeacherContext, config: ContextConfig
@@ -66,23 +63,18 @@ class Codec(Protocol):
         turns
             Public turns, played without a context.
         """
-        ...
 
     def teacher(self, policy: Policy, context: TeacherContext) -> Policy:
         """Return the policy under a context."""
-        ...
 
     def teacher_log_probs(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs]:
         """Return the teacher's log-probabilities of each turn's commands; the turns were played without a context."""
-        ...
 
     def score_offsets(self, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
         """Return what the context adds to each command's score, or None if the codec is not additive."""
-        ...
 
     def lessons(self, context: TeacherContext) -> list[Lesson]:
         """Return what was learned in words, strongest first; empty where coordinates have no names."""
-        ...
 
 
 def load_codec(name: str) -> Codec:

@@ -32,31 +32,25 @@ class Encoder(Protocol):
     @property
     def name(self) -> str:
         """Name of the codec."""
-        ...
 
     @property
     def vocabulary(self) -> str:
         """Hash of the coordinates' meaning; device and server must agree on it."""
-        ...
 
     @property
     def dimension(self) -> int:
         """Number of coordinates."""
-        ...
 
     @property
     def required_abilities(self) -> frozenset[str]:
         """Abilities that a policy needs beyond scoring commands, named in `fedoel.policies.abilities`."""
-        ...
 
     @property
     def is_additive(self) -> bool:
         """Whether a context only adds an offset to each command's score, so that retention costs no forward pass."""
-        ...
 
     def apply_context(self, policy: Policy, context: Vector) -> Policy:
         """Return the policy under a context: the teacher, and what devices play in later exchanges of a cycle."""
-        ...
 
     def gradient_and_fisher(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
         """Estimate the policy gradient with respect to the context, and the diagonal of its Fisher information.
@@ -76,7 +70,6 @@ class Encoder(Protocol):
             ``sum_t A_t grad_w log pi_w(a_t | x_t)`` and an estimate of ``sum_t E (grad_w log pi_w)^2``, at the context
             that was played, each of shape ``(dimension,)``.
         """
-        ...
 
 
 @runtime_checkable
@@ -85,7 +78,6 @@ class SendsWords(Protocol):
 
     def words(self, policy: Policy, trajectories: Sequence[Trajectory]) -> list[str]:
         """Return the texts that a device sends about its trajectories."""
-        ...
 
 
 POINT = POINTS["codec"]
