@@ -6,27 +6,24 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, cast, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..policies.policy import Policy
 from ..protocol.errors import ConfigError
-from ..protocol.experience import Vector
+from ..protocol.experience import Floats, Vector
 from ..protocol.play import Trajectory, Turn
 from ..protocol.plugins import POINTS
-from .prefix.encoder import PrefixEncoder
-from .steering.encoder import SteeringEncoder
+from .prefix import PrefixEncoder
+from .steering import SteeringEncoder
 from .tactics.encoder import TacticsEncoder
 from .words.encoder import WordsEncoder
-
-Floats = NDArray[np.float64]
 
 
 class Encoder(Protocol):
     """The device half of a codec. A context w of shape ``(dimension,)`` steers the policy; w = 0 starts every cycle.
 
-    Its server half is `fedoel.codecs.model_codec.ModelCodec`, unless the encoder names another one in an attribute
-    ``server = "module:Class"``. That is an import path, so that devices do not import the server half.
+    Its server half is `fedoel.codecs.codec.ModelCodec`, unless the encoder names another one in an attribute
+    ``server = "module:Class"``. That is an import path, so that devices do not import the server half. `ModelCodec`
+    reads two attributes that an encoder may have: `radius`, the largest norm of a context, and `blocks`, the slices of
+    its blocks of coordinates by name.
     """
 
     @property

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ...codecs.natural_step import natural_step
+from ...codecs.context import natural_step
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate, ExperienceVector, clip
 from ...protocol.privacy.plan import PrivacyPlan
