@@ -29,6 +29,9 @@ from ...games.player import play_episodes
 from ...protocol.config import ContextConfig, RunConfig
 from ...protocol.experience import Aggregate, ExperienceVector, VectorSpec, clip
 from ...protocol.play import specs_from_text
+from ...codecs.context import natural_step
+from ...protocol.config import ContextConfig
+from ...protocol.experience import Aggregate, ExperienceVector, clip
 from ...protocol.privacy.plan import PrivacyPlan
 
 Floats = NDArray[np.float64]

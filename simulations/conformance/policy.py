@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...codecs.context import no_context
 from ...codecs.tactics.coordinates import DIMENSION, tilt
-from ...codecs.tactics.tilted import TiltedPolicy
+from ...codecs.tactics.policy import TiltedPolicy
 from ...policies.abilities import ABILITIES, abilities_of
 from ...policies.backend import Backend
 from ...policies.policy import LogProbs, Policy

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from examples import verbs
-from fedoel.codecs.prefix.coordinates import DIMENSION
-from fedoel.codecs.steering.coordinates import blocks
+from fedoel.codecs.prefix import DIMENSION
+from fedoel.codecs.steering import BLOCKS
 from fedoel.codecs.words import encoder as words
 from fedoel.games import player
 from fedoel.protocol.config import (
@@ -100,7 +100,7 @@ def test_a_control_vector_is_chosen_on_the_games_of_the_gate_alone(
     run_inprocess(steering, make_gate=HoldingGate)
     first, last = summary(Path(config.out))
     choices = last["choices"]
-    assert purposes == ["gate"] * len(choices) == ["gate"] * 2 * len(blocks())
+    assert purposes == ["gate"] * len(choices) == ["gate"] * 2 * len(BLOCKS)
     merits = [choice["merit"] for choice in choices]
     assert merits == sorted(merits, reverse=True)
     assert f"({choices[0]['name']}, the best of {len(choices)})" in last["reason"]
