@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...client.app import streams
+from ...codecs.context import natural_step
 from ...codecs.encode import encode
 from ...codecs.encoder import load_encoder
-from ...codecs.natural_step import natural_step
 from ...codecs.tactics.coordinates import DIMENSION
 from ...codecs.tactics.policy import TacticsPolicy
 from ...games.partition import client_games
@@ -29,9 +29,6 @@ from ...games.player import play_episodes
 from ...protocol.config import ContextConfig, RunConfig
 from ...protocol.experience import Aggregate, ExperienceVector, VectorSpec, clip
 from ...protocol.play import specs_from_text
-from ...codecs.context import natural_step
-from ...protocol.config import ContextConfig
-from ...protocol.experience import Aggregate, ExperienceVector, clip
 from ...protocol.privacy.plan import PrivacyPlan
 
 Floats = NDArray[np.float64]

@@ -10,8 +10,7 @@ import pytest
 
 from fedoel.protocol.experience import Contribution, ExperienceVector, VectorSpec
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
-from fedoel.strategies.budget import BudgetStrategy
-from fedoel.strategies.mean import CentralMean, LocalMean
+from fedoel.strategies.mean import BudgetStrategy, CentralMean, LocalMean
 from fedoel.strategies.server_side import ServerSide
 
 SPEC = VectorSpec("tactics", 400, "vocabulary", "v1", ("coin",), 2, 5.0, 20.0)

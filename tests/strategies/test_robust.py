@@ -26,7 +26,6 @@ from fedoel.strategies.robust import (
     TrustedTrimmed,
     cosine,
     krum_order,
-    normalised_rows,
     trimmed_mean,
 )
 from fedoel.strategies.server_optimiser import Adam, Momentum
@@ -111,8 +110,10 @@ def test_krum_puts_the_crowd_first() -> None:
 
 
 def test_krum_compares_gradients_and_fisher_diagonals_in_clipping_norms() -> None:
-    points = normalised_rows([contribution(0, np.full(6, 5.0), np.full(6, 30.0))])
-    assert np.allclose(points, [[5 / SPEC.clipping_norm] * 6 + [30 / SPEC.fisher_norm] * 6])
+    """A Fisher diagonal off by 20 of 200 is nearer than a gradient off by 10 of 50, though its distance is longer."""
+    crowd = [(0.0, 2.0), (0.0, 22.0), (10.0, 2.0)]
+    chosen = Krum(NOBODY).aggregate([contribution(n, np.full(6, g), np.full(6, f)) for n, (g, f) in enumerate(crowd)])
+    assert (chosen.vector.gradient == 0).all()
 
 
 @pytest.mark.parametrize(
