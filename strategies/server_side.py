@@ -1,4 +1,4 @@
-"""What a strategy is given of the server: requests and results of exchanges, the life of a run, and its safeguards."""
+"""What a strategy is given of the server: its rounds, the life cycle of its run, and what protects the cohort."""
 
 from __future__ import annotations
 
@@ -25,27 +25,17 @@ class Traffic:
     refused: Mapping[str, int]
 
 
-class ServerSide(Protocol):
-    """The server's half of a run. A cycle has one exchange with the cohort or several, numbered from 1.
+class Rounds(Protocol):
+    """What a round needs: a request to send, a place for what came back, and what came before.
 
-    Every step is kept on disk when it ends, so that a run can be resumed.
+    A cycle has one exchange with the cohort or several, numbered from 1; each is one of Flower's rounds.
     """
-
-    @property
-    def safeguards(self) -> Safeguards:
-        """What protects the cohort."""
-
-    def start(self) -> None:
-        """Make or load the first version (the warm start), and evaluate it: cycle 0."""
 
     def request(self, cycle: int, exchange: int) -> PlayRequest:
         """Return what the cohort is asked to do in this exchange."""
 
     def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
         """Keep what the cohort sent; None when nothing could be used."""
-
-    def collected(self, cycle: int, exchange: int) -> bool:
-        """Whether this exchange is on disk already, from a run that was interrupted."""
 
     def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
         """Return the aggregate that was kept last before this exchange; None when there was none yet."""
@@ -55,6 +45,16 @@ class ServerSide(Protocol):
 
         A root of trust: nobody else has touched it.
         """
+
+
+class LifeCycle(Protocol):
+    """What surrounds the rounds of a run. Each step is kept on disk when it ends, so that a run can be resumed."""
+
+    def start(self) -> None:
+        """Make or load the first version (the warm start), and evaluate it: cycle 0."""
+
+    def collected(self, cycle: int, exchange: int) -> bool:
+        """Whether this exchange is on disk already, from a run that was interrupted."""
 
     def consolidate(self, cycle: int) -> None:
         """End a cycle: context, distillation, gate, promotion and evaluation for what was collected."""
@@ -112,3 +112,11 @@ class Safeguards(Protocol):
 
     def spend(self, cycle: int) -> None:
         """Write one more release of a cycle down, on disk, before it happens; raises as `check_budget` does."""
+
+
+class ServerSide(Rounds, LifeCycle, Protocol):
+    """All that a strategy is given of the server."""
+
+    @property
+    def safeguards(self) -> Safeguards:
+        """What protects the cohort."""
