@@ -6,7 +6,7 @@ files on ``save``, and split a line at full stops into several commands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 from ..protocol.errors import GameError
@@ -118,16 +118,4 @@ class RuledGame:
     def _observe(self, frame: Frame, turn: int) -> Observation:
         over = frame.won or frame.lost
         truncated = not over and turn >= self._max_turns
-        return Observation(
-            text=frame.text,
-            goal=frame.goal,
-            admissible=frame.admissible,
-            score=frame.score,
-            max_score=frame.max_score,
-            done=over or truncated,
-            won=frame.won,
-            lost=frame.lost,
-            truncated=truncated,
-            valid=True,
-            turn=turn,
-        )
+        return Observation(**asdict(frame), done=over or truncated, truncated=truncated, valid=True, turn=turn)
