@@ -27,8 +27,6 @@ from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.masks import Cells, cell_type
 from ..protocol.secagg.messages import ACTIONS, reply_from_records, reply_records, step_from_records
 
-HUGE = np.float32(3e38)  # near the largest float32
-
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
@@ -97,7 +95,7 @@ def replay(known: Knowledge) -> ExperienceVector:
     return replace(known.first, spec=known.honest.spec)
 
 
-def filled(value: float | np.float32) -> Attack:
+def filled(value: float) -> Attack:
     """A vector in which every number is `value`."""
     return lambda known: ExperienceVector.unchecked(
         known.honest.spec, np.full(known.honest.spec.size, value, np.float32)
@@ -116,7 +114,7 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
         "sybil": sybil,
         "replay": replay,
         "nan": filled(float("nan")),
-        "overflow": filled(HUGE),
+        "overflow": filled(3e38),
     }
 )
 

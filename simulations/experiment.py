@@ -96,10 +96,8 @@ class Experiment:
         return [name for value in values for name in LENDER.findall(str(_filled(value, self._places(seed))))]
 
     def _places(self, seed: int) -> Mapping[str, str]:
-        return {SEED: str(seed), OTHER_SEED: str(self._other(seed))}
-
-    def _other(self, seed: int) -> int:
-        return self.seeds[(self.seeds.index(seed) + 1) % len(self.seeds)] if seed in self.seeds else seed
+        other = self.seeds[(self.seeds.index(seed) + 1) % len(self.seeds)] if seed in self.seeds else seed
+        return {SEED: str(seed), OTHER_SEED: str(other)}
 
     def _arm(self, arm: str) -> Settings:
         return {**self.arms, **self.impossible}[arm]
@@ -240,17 +238,14 @@ def read_results(path: Path) -> dict[str, list[Summary]]:
 
 
 def results_table(experiment: Experiment, results: Mapping[str, Sequence[Summary]], out: Path) -> str:
-    """Return the table of arms, and below it the comparison of methods where an experiment has all three."""
-    return f"{arms_table(results, refusals(experiment, out))}\n{_compared(experiment, results)}"
+    """Return the table of arms, and below it the comparison of methods where an experiment has all three.
 
-
-def _compared(experiment: Experiment, results: Mapping[str, Sequence[Summary]]) -> str:
-    """Compare the first federated arm with what is pooled and what is alone, where an experiment has all three."""
-    by_method: dict[str, str] = {}
-    for arm in experiment.arms:
-        by_method.setdefault(experiment.method(arm).NAME, arm)
-    arms = [by_method.get(name) for name in ("federated", "pooled", "local-only")]
-    return f"\n{comparison(*(results[arm] for arm in arms if arm))}\n" if all(arms) else ""
+    Compared are the first arm that is federated, the first that is pooled, and the first in which clients are alone.
+    """
+    first = {experiment.method(arm).NAME: results[arm] for arm in reversed([*experiment.arms])}
+    methods = [first[name] for name in ("federated", "pooled", "local-only") if name in first]
+    compared = f"\n{comparison(*methods)}\n" if len(methods) == 3 else ""
+    return f"{arms_table(results, refusals(experiment, out))}\n{compared}"
 
 
 def _run(config: RunConfig, method: Baseline, quiet: bool, verbose: bool) -> Summary:

@@ -11,15 +11,13 @@ from itertools import accumulate
 from math import log10
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ..protocol.records.summary import Summary
 from .experiment_table import cohort_seconds, spread
 from .figures import COLOURS, INK, MUTED, frame_rates, label_ends, save_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +55,6 @@ def comparison(federated: Sequence[Summary], pooled: Sequence[Summary], local: S
     return f"What the federation wins, over pooled: {near}; over local-only: {far}."
 
 
-def mean_curve(runs: Sequence[Summary]) -> list[float]:
-    """Mean held-out win rate of every cycle that all seeds have."""
-    return [cost.win_rate for cost in mean_costs(runs)]
-
-
 def draw_experiment(question: str, results: Mapping[str, Sequence[Summary]], folder: Path) -> list[Path]:
     """Write ``arms`` and ``costs``, each as ``.png`` and ``.svg``, and return their paths."""
     figures = {"arms": lambda: _arms_figure(question, results), "costs": lambda: _costs_figure(results)}
@@ -69,12 +62,10 @@ def draw_experiment(question: str, results: Mapping[str, Sequence[Summary]], fol
 
 
 def _arms_figure(question: str, results: Mapping[str, Sequence[Summary]]) -> Figure:
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(7.6, 4.2), layout="constrained")
     axes, ends = figure.add_subplot(), list[tuple[str, float, str]]()
     for number, (arm, runs) in enumerate(results.items()):
-        colour, curve = COLOURS[number % len(COLOURS)], mean_curve(runs)
+        colour, curve = COLOURS[number % len(COLOURS)], [cost.win_rate for cost in mean_costs(runs)]
         for run in runs:
             axes.plot([record.held_out.win_rate for record in run.cycles], color=colour, linewidth=0.7, alpha=0.45)
         axes.plot(curve, color=colour, linewidth=2.2, marker="o", markersize=5)
@@ -89,8 +80,6 @@ def _arms_figure(question: str, results: Mapping[str, Sequence[Summary]]) -> Fig
 
 
 def _costs_figure(results: Mapping[str, Sequence[Summary]]) -> Figure:
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(9.2, 4.2), layout="constrained")
     sent, computed = figure.subplots(1, 2, sharey=True)
     _panel(sent, results, lambda cost: cost.sent_bytes, "bytes that a client has sent", 1000)

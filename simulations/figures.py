@@ -1,6 +1,6 @@
 """The learning curve: held-out win rate by cycle with its 95 % band, the teacher, and the floors, labelled directly.
 
-matplotlib is imported when something is drawn; figures are made without pyplot, so nothing global changes.
+Figures are made without pyplot, so nothing global changes.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import PercentFormatter
 
 from ..protocol.host.files import write_whole
-from ..protocol.records.summary import Floor, Stats, Summary
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from ..protocol.records.summary import Stats, Summary
 
 # Okabe and Ito's blue, vermilion and green, dark enough for text: told apart with any colour vision. Line styles
 # and labels say the same again.
@@ -78,7 +80,9 @@ def inline_svg(summary: Summary) -> str:
 
 def curves(summary: Summary) -> list[Curve]:
     """Return the overall curve, and one a family when there is more than one."""
-    records, floors, names = summary.cycles, _flat_floors(summary), summary.families
+    records, names = summary.cycles, summary.families
+    # Without the floor that was measured by cycle, which is a curve.
+    floors = {name: floor for name, floor in summary.floors.named().items() if not floor.cycles}
     cycles = tuple(record.cycle for record in records)
     tactics_only = summary.floors.tactics_only
     tactics = (tactics_only.cycles or ())[: len(cycles)] if tactics_only else ()
@@ -107,8 +111,6 @@ def curves(summary: Summary) -> list[Curve]:
 
 def frame_rates(axes: Axes, grid: Literal["both", "y"] = "y") -> None:
     """Scale the vertical axis for win rates, in percent, and draw a grid instead of a box."""
-    from matplotlib.ticker import PercentFormatter
-
     axes.set_ylim(-0.02, 1.05)
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.grid(axis=grid, color=GRID, linewidth=0.7)
@@ -145,14 +147,7 @@ def apart(heights: Sequence[float], gap: float, top: float = 1.04) -> list[float
     return placed
 
 
-def _flat_floors(summary: Summary) -> dict[str, Floor]:
-    """Return the floors that do not change: without the one that was measured by cycle, which is a curve."""
-    return {name: floor for name, floor in summary.floors.named().items() if not floor.cycles}
-
-
 def _drawn(make: Callable[[], Figure], kind: str, background: str) -> bytes:
-    import matplotlib as mpl
-
     buffer = io.BytesIO()
     settings: Any = dict(STYLE)
     with mpl.rc_context(settings):
@@ -167,9 +162,6 @@ def _curves_figure(summary: Summary) -> Figure:
 
 
 def _figure(panels: Sequence[Curve], subtitle: str) -> Figure:
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     small = panels[1:]
     columns = min(len(small), 4) or 1
     rows = -(-len(small) // columns)

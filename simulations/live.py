@@ -1,7 +1,6 @@
 """The live view of a run: a panel on a terminal, one line an event elsewhere. It knows nothing but events.
 
-Where a run stands is one frozen value: events go in, a new value comes out. rich is imported when a panel is opened,
-not before: ``--help`` must not wait for it.
+Where a run stands is one frozen value: events go in, a new value comes out.
 """
 
 from __future__ import annotations
@@ -10,8 +9,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
+from rich import box
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..protocol.config import RunConfig
 from ..protocol.records.events import (
     CycleFinished,
     Decided,
@@ -28,11 +36,6 @@ from ..protocol.records.events import (
 from ..protocol.records.summary import Lesson
 from .summary import lesson_words, percent, refused_words, size
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
-    from ..protocol.config import RunConfig
-
 BAR_WIDTH, REFRESH_PER_SECOND = 32, 4
 BLOCKS, SHOWN_LESSONS = "▁▂▃▄▅▆▇█", 6
 
@@ -41,10 +44,7 @@ BLOCKS, SHOWN_LESSONS = "▁▂▃▄▅▆▇█", 6
 class Progress:
     """What a view shows of a run; `zero` is the time `t` at which the phase began."""
 
-    scenario: str = ""
-    seed: int = 0
-    engine: str = ""
-    clients: int = 0
+    title: str = ""
     cycles: int = 0
     cycle: int = 0
     phase: str = ""
@@ -60,13 +60,18 @@ class Progress:
     finished: str = ""
 
 
+def run_title(scenario: str, seed: int, clients: int, engine: str) -> str:
+    """Return the title of a run's panel."""
+    return f"fedoel {scenario}, seed {seed}, {clients} clients, {engine}"
+
+
 def after(progress: Progress, event: Event) -> Progress:
     """Return where the run stands after an event."""
     progress = replace(progress, now=event.t)
     match event:
         case RunStarted():
-            names = ("scenario", "seed", "engine", "clients", "cycles")
-            return replace(Progress(now=event.t), **{name: getattr(event, name) for name in names})
+            title = run_title(event.scenario, event.seed, event.clients, event.engine)
+            return Progress(title, event.cycles, now=event.t)
         case PhaseStarted():
             return replace(progress, cycle=event.cycle, phase=event.phase, total=event.total, zero=progress.now, done=0)
         case PhaseProgress():
@@ -171,9 +176,7 @@ def live_view(
     if quiet:
         yield lambda event: None
     elif stream.isatty() and not verbose:
-        from rich.console import Console
-
-        start = Progress(config.name, config.seed, engine, config.clients, config.cycles)
+        start = Progress(run_title(config.name, config.seed, config.clients, engine), config.cycles)
         with panel_view(Console(file=stream), start) as listen:
             yield listen
     else:
@@ -193,7 +196,6 @@ def plain_view(stream: TextIO) -> Listener:
 @contextmanager
 def panel_view(console: Console, progress: Progress) -> Iterator[Listener]:
     """Draw a panel that starts with `progress` and follows the events given to the listener."""
-    from rich.live import Live
 
     def listen(event: Event) -> None:
         nonlocal progress
@@ -205,11 +207,6 @@ def panel_view(console: Console, progress: Progress) -> Iterator[Listener]:
 
 def panel(progress: Progress) -> RenderableType:
     """Return the panel that shows where a run stands."""
-    from rich import box
-    from rich.panel import Panel
-    from rich.table import Table
-    from rich.text import Text
-
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim", no_wrap=True)
     rows.add_column()
@@ -219,14 +216,10 @@ def panel(progress: Progress) -> RenderableType:
     rows.add_row("traffic", progress.traffic or "none yet")
     rows.add_row("decision", Text(progress.decision or "no decision yet"))
     rows.add_row("lessons", Text("\n".join(progress.lessons) or "none yet"))
-    title = f"fedoel {progress.scenario}, seed {progress.seed}, {progress.clients} clients, {progress.engine}"
-    return Panel(rows, title=Text(title), title_align="left", box=box.ROUNDED, padding=(0, 1))
+    return Panel(rows, title=Text(progress.title), title_align="left", box=box.ROUNDED, padding=(0, 1))
 
 
 def _bar(progress: Progress) -> RenderableType:
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-
     if progress.finished:
         return f"finished after {_clock(progress.now)}"
     if not progress.phase:

@@ -90,11 +90,9 @@ def _missing(summary: Summary) -> str:
         return "cycles"
     if summary.floors.tactics_only is None:
         return "floors.tactics_only"
-    families = {f"cycles[{index}]": record.families for index, record in enumerate(summary.cycles)}
-    families |= {f"floors.{name}": floor.families for name, floor in summary.floors.named().items()}
-    lacking = [
-        f"{path}.families.{name}" for path, have in families.items() for name in summary.families if name not in have
+    needed = [(f"cycles[{i}].families", record.families, summary.families) for i, record in enumerate(summary.cycles)]
+    needed += [
+        (f"floors.{name}.families", floor.families, summary.families) for name, floor in summary.floors.named().items()
     ]
-    for index, record in enumerate(summary.cycles):
-        lacking += [f"cycles[{index}].transfer.{name}" for name in summary.transfer if name not in record.transfer]
-    return lacking[0] if lacking else ""
+    needed += [(f"cycles[{i}].transfer", record.transfer, summary.transfer) for i, record in enumerate(summary.cycles)]
+    return next((f"{path}.{name}" for path, present, names in needed for name in names if name not in present), "")

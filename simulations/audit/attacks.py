@@ -102,10 +102,10 @@ def auroc(scores: Floats, positive: Flags) -> float:
     return float(mann_whitney_u / (positive.sum() * (~positive).sum()))
 
 
-def detected(scores: Floats, positive: Flags, false_alarms: float = FALSE_ALARMS) -> float:
-    """True positive rate at the threshold with a given false positive rate."""
+def detected(scores: Floats, positive: Flags) -> float:
+    """True positive rate at the threshold with the false positive rate `FALSE_ALARMS`."""
     negative = np.sort(scores[~positive])
-    allowed = int(false_alarms * len(negative))
+    allowed = int(FALSE_ALARMS * len(negative))
     return float((scores[positive] > negative[len(negative) - 1 - allowed]).mean())
 
 

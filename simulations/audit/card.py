@@ -20,7 +20,7 @@ from ...server.game_plan import GamePlan
 from ...server.safeguards import RunSafeguards
 from .attacks import VIEWS, Finding, attribute, membership, play_pool
 from .leaks import Surveillance, watch
-from .mechanism import Bound, PlannedMechanism, audit_mechanism, audited
+from .mechanism import Bound, Mechanism, audit_mechanism, audited
 from .planted import Extraction, extractions, lora_extraction
 
 PROTECTED = VIEWS[2:]
@@ -108,7 +108,7 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
     safeguards, encoder = RunSafeguards(config), load_codec(config.codec.name).encoder
     plan, delta = safeguards.plan(GamePlan.of(config).vector_spec(config, encoder, "audit")), config.privacy.delta
     canaries = audited(plan, CELLS)
-    bounds = audit_mechanism(canaries, PlannedMechanism(canaries), delta, CONFIDENCE, config.seed)
+    bounds = audit_mechanism(canaries, Mechanism(canaries), delta, CONFIDENCE, config.seed)
     pool = play_pool(config, plan.minimum + SPARE, cache)
     findings = [
         *membership(pool, plan, safeguards.chance, trials, config.seed),

@@ -40,11 +40,6 @@ class Surveillance:
     unmasked: int
     journaled: int
 
-    @property
-    def holds(self) -> bool:
-        """Whether there was text, nothing of it leaked, and every release is in the ledger."""
-        return not self.leaks and self.heard > 100 and self.unmasked == self.journaled
-
 
 @dataclass(frozen=True)
 class RecordingPolicy:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,28 +31,18 @@ SHARES = (0.02, 0.1, 0.3)  # fractions of canaries to guess; the largest bound i
 LARGEST = 100.0
 
 
-class Mechanism(Protocol):
-    """The mechanism under audit, separate from its plan so that deviations from the plan are found."""
-
-    def contribution(self, values: Mapping[str, Floats]) -> Integers:
-        """Return what a device's vector adds to the sum, without noise."""
-        ...
-
-    def noise(self) -> Integers:
-        """Return the noise of one device."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class PlannedMechanism:
-    """The mechanism that devices run."""
+class Mechanism:
+    """The mechanism under audit, by default that of the devices; apart from its plan, so that deviations are found."""
 
     plan: PrivacyPlan
 
     def contribution(self, values: Mapping[str, Floats]) -> Integers:
+        """Return what a device's vector adds to the sum, without noise."""
         return self.plan.quantised(values)
 
     def noise(self) -> Integers:
+        """Return the noise of one device."""
         return self.plan.noise()
 
 
@@ -83,24 +72,17 @@ def audit_mechanism(plan: PrivacyPlan, mechanism: Mechanism, delta: float, confi
     inside = rng.random((2, plan.cells)) < 0.5
     norm = plan.parts[0].norm
     releases = np.stack([_release(plan, mechanism, included) for included in inside]) / norm
-    one, two = (epsilon_of(Release(plan.noise_multiplier, 1, 1), count, delta) for count in (1, 2))
     differs = inside[0] != inside[1]
-    return [
-        _attack("one release", one, releases[0] - 0.5, inside[0], delta, confidence),
-        _attack(
-            "difference of two releases",
-            two,
-            (releases[0] - releases[1])[differs],
-            inside[0][differs],
-            delta,
-            confidence,
-        ),
-    ]
-
-
-def _attack(name: str, claimed: float, scores: Floats, inside: Flags, delta: float, confidence: float) -> Bound:
-    bounds = (attack(scores, inside, delta, confidence) for attack in (guess_bound, gaussian_bound))
-    return Bound(name, claimed, *bounds)
+    attacks = {
+        "one release": (releases[0] - 0.5, inside[0]),
+        "difference of two releases": ((releases[0] - releases[1])[differs], inside[0][differs]),
+    }
+    bounds = []
+    for count, (name, (scores, included)) in enumerate(attacks.items(), start=1):
+        claimed = epsilon_of(Release(plan.noise_multiplier, 1, 1), count, delta)
+        found = (bound(scores, included, delta, confidence) for bound in (guess_bound, gaussian_bound))
+        bounds.append(Bound(name, claimed, *found))
+    return bounds
 
 
 def _release(plan: PrivacyPlan, mechanism: Mechanism, inside: Flags) -> Floats:

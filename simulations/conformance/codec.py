@@ -28,11 +28,6 @@ class Named:
     encoder: Encoder
 
     @property
-    def zeros(self) -> NDArray[np.float32]:
-        """Weights of the empty context."""
-        return self.empty.weights
-
-    @property
     def empty(self) -> TeacherContext:
         """The empty context, in the server's form."""
         return no_context(self.encoder.dimension)
@@ -41,7 +36,7 @@ class Named:
         """Encode some turns of uniform play, if the codec goes without a language model."""
         self.check_runs()
         some = list(turns()[first:last])
-        policy = self.encoder.apply_context(uniform(), self.zeros)
+        policy = self.encoder.apply_context(uniform(), self.empty.weights)
         return self.encoder.gradient_and_fisher(policy, some, advantages[first:last])
 
     def log_probs(self, context: NDArray[np.float32]) -> list[LogProbs]:
@@ -113,7 +108,7 @@ def check_gradients_follow_the_advantage(named: Named) -> None:
 def check_an_empty_context_changes_nothing(named: Named) -> None:
     """The zero context leaves the policy's probabilities unchanged."""
     bare = uniform().score(situations())
-    for one, other in zip(bare, named.log_probs(named.zeros), strict=True):
+    for one, other in zip(bare, named.log_probs(named.empty.weights), strict=True):
         demand(np.allclose(one, other, atol=1e-5), "the zero context changes probabilities")
 
 
