@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...client.app import streams
-from ...codecs.context import natural_step
 from ...codecs.encode import encode
 from ...codecs.encoder import load_encoder
+from ...codecs.natural_step import natural_step
 from ...codecs.tactics.coordinates import DIMENSION
 from ...codecs.tactics.policy import TacticsPolicy
 from ...games.partition import client_games
