@@ -24,11 +24,12 @@ from . import (
     privacy,
     report,
     server,
+    settings,
     simulate,
 )
 from .output import quiet_libraries
 
-REFUSED, INTERRUPTED = 2, 130
+REFUSED, INTERRUPTED, UNREAD = 2, 130, 141
 ENVIRONMENT = (
     # Waiting threads of torch must sleep, or they take the cores of everybody else, but not between two operations:
     # some microseconds of spinning first make play a fifth faster.
@@ -56,7 +57,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
     {
         "simulate": simulate, "evaluate": evaluate, "export": export, "report": report, "experiment": experiment,
         "play": play, "audit": audit, "privacy": privacy, "server": server, "device": device,
-        "check-plugin": check_plugin, "plugins": plugins, "new": new,
+        "check-plugin": check_plugin, "plugins": plugins, "new": new, "settings": settings,
     }
 )  # fmt: skip
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code of the verb, 2 if fedoel refused with a reason, 130 after Ctrl-C.
+        The exit code of the verb, 2 if fedoel refused with a reason, 130 after Ctrl-C, 141 if nobody reads the output.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = make_parser().parse_args(words)
@@ -75,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     import_from_working_folder()
     try:
         with quiet_libraries(arguments):
-            return VERBS[arguments.verb].run(arguments)
+            code = VERBS[arguments.verb].run(arguments)
+            sys.stdout.flush()
+            return code
     except FedoelError as error:
         print(f"fedoel: {error}", file=sys.stderr)
         return REFUSED
@@ -85,6 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(_interrupted(arguments.verb, words), file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # as in `fedoel plugins | head`: nobody reads on, and Python would complain at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
 
 
 def make_parser() -> argparse.ArgumentParser:

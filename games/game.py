@@ -20,22 +20,18 @@ class Game(Protocol):
 
     def reset(self, seed: int) -> Observation:
         """Start an episode of the instance with this seed."""
-        ...
 
     def step(self, command: str) -> Observation:
         """Execute one command."""
-        ...
 
     def walkthrough(self) -> tuple[str, ...] | None:
         """Return commands that win the current instance, or None if the family has no walkthroughs.
 
         Some may be redundant, and then not admissible when their turn comes: skip those.
         """
-        ...
 
     def close(self) -> None:
         """Release all resources. Closing twice is allowed."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

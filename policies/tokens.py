@@ -77,15 +77,12 @@ class Tokenizer(Protocol):
     @property
     def eos_token_id(self) -> Any:
         """Id of the token that ends a command."""
-        ...
 
     def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> Any:
         """Render messages as a prompt, up to where the model answers."""
-        ...
 
     def __call__(self, text: Any, *, add_special_tokens: bool) -> Any:
         """Return ``{"input_ids": token ids of the text}``; special tokens in the text are recognised."""
-        ...
 
 
 class PromptTokenizer:

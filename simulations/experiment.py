@@ -24,7 +24,9 @@ from ..server.cycle.phases import lend_cycle
 from ..server.run_folder import prepare_folder
 from ..server.summary import read_summary
 from .baselines.baseline import Baseline, Federated, load_baseline
+from .experiment_figures import comparison, draw_experiment
 from .experiment_table import arms_table
+from .live import live_view
 from .scenario import load_scenario, parse_setting
 
 BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy", "federation", "prefix", "heterogeneity")
@@ -206,9 +208,6 @@ def write_results(
     experiment: Experiment, results: Mapping[str, Sequence[Summary]], table: str, out: Path
 ) -> list[Path]:
     """Write table, figures and summaries of an experiment, and return their paths."""
-    from .experiment_costs import draw_costs
-    from .experiment_figure import draw_arms
-
     heading = f"# {experiment.name}\n\n{experiment.question}\n\n"
     seeds = ", ".join(map(str, experiment.seeds))
     command = f"fedoel experiment {experiment.name} --seeds {seeds.replace(' ', '')}"
@@ -216,8 +215,7 @@ def write_results(
     write_whole(out / "table.md", f"{heading}{table}{below}".encode())
     stored = {arm: [to_stored(summary) for summary in summaries] for arm, summaries in results.items()}
     write_whole(out / RESULTS, json.dumps(stored, indent=1).encode())
-    drawn = [*draw_arms(experiment.question, results, out), *draw_costs(results, out)]
-    return [out / "table.md", *drawn, out / RESULTS]
+    return [out / "table.md", *draw_experiment(experiment.question, results, out), out / RESULTS]
 
 
 def read_results(path: Path) -> dict[str, list[Summary]]:
@@ -248,8 +246,6 @@ def results_table(experiment: Experiment, results: Mapping[str, Sequence[Summary
 
 def _compared(experiment: Experiment, results: Mapping[str, Sequence[Summary]]) -> str:
     """Compare the first federated arm with what is pooled and what is alone, where an experiment has all three."""
-    from .experiment_costs import comparison
-
     by_method: dict[str, str] = {}
     for arm in experiment.arms:
         by_method.setdefault(experiment.method(arm).NAME, arm)
@@ -259,8 +255,6 @@ def _compared(experiment: Experiment, results: Mapping[str, Sequence[Summary]]) 
 
 def _run(config: RunConfig, method: Baseline, quiet: bool, verbose: bool) -> Summary:
     """Run one arm to its end, unless it has been there, and return its summary."""
-    from .live import live_view
-
     out = Path(config.out)
     if not ((out / "summary.json").exists() and len(read_summary(out).cycles) > config.cycles):
         with live_view(config, quiet=quiet, verbose=verbose) as listener:

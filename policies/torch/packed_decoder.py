@@ -131,11 +131,9 @@ class TorchBackendPolicy(Policy, Protocol):
     @property
     def model(self) -> TorchModel:
         """The model in memory, shared with other policies."""
-        ...
 
     def open_decoder(self, rows: Sequence[TokenizedSituation]) -> AbstractContextManager[PackedDecoder]:
         """Open a decoder over rows, under this policy's adapter and context."""
-        ...
 
 
 @torch.inference_mode()

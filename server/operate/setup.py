@@ -71,11 +71,11 @@ def enroll(folder: ServerFolder, card_file: Path, name: str = "", out: Path | No
     Parameters
     ----------
     card_file
-        What the device has written to join.
+        The ``.pub`` file that the device has made.
     name
-        What the fleet calls the device, by default what it calls itself.
+        Name of the device in the fleet; by default the one on its card.
     out
-        The bundle, by default ``NAME.fleet`` in the working folder.
+        File of the bundle; by default ``NAME.fleet`` in the working folder.
     """
     settings = read_settings(folder)
     try:

@@ -29,10 +29,8 @@ from ...server.fleet import make_fleet
 from ...strategies.replies import failure
 from ...strategies.server_side import Traffic
 from ..batching import Batcher
-from ..engines import check
-from ..grid import InProcessGrid
-from ..identity import server_identity
-from ..inprocess import BatchingRuntime, games_ahead, made_ahead, whole_fleet
+from ..grid import InProcessGrid, server_identity
+from ..inprocess import WrappingRuntime, check, games_ahead, made_ahead, whole_fleet
 from .averaging_app import ARRAYS, CONFIG, EXAMPLES, adapter_of, arrays_of, make_averaging_app, round_config
 from .baseline import in_the_open
 
@@ -63,7 +61,7 @@ class FedAvgLora:
     learning_rate
         Learning rate of AdamW on devices; 0 means that of distillation.
     temperature
-        Temperature of the weights of turns: see `fedoel.simulations.baselines.local_training`.
+        Temperature of the weights of turns: see `fedoel.simulations.baselines.averaging_app`.
     eta
         Server learning rate of FedAdam, FedAdagrad and FedYogi.
     num_malicious_nodes
@@ -98,7 +96,7 @@ class FedAvgLora:
     def run(self, config: RunConfig, listener: Listener | None = None, runtime: Runtime | None = None) -> None:
         """Run the unfinished rounds in this process."""
         config, inner, batcher = whole_fleet(config), runtime or SimulatedRuntime(), Batcher()
-        app = make_averaging_app(BatchingRuntime(inner, batcher))
+        app = make_averaging_app(WrappingRuntime(inner, batcher.wrap))
         grid = OrderedGrid(app, config.clients, config.to_flat(), batcher)
         with server_identity(), made_ahead(games_ahead(config), inner.cache(config)):
             self._serve(grid, config, inner, listener)

@@ -20,8 +20,7 @@ from ...server.cycle.phases import lend_cycle
 from ...server.evaluation import wilson
 from ...server.run_folder import prepare_folder
 from ...server.summary import read_summary, write_summary
-from ..engines import check
-from ..inprocess import run_inprocess
+from ..inprocess import check, run_inprocess
 from .baseline import in_the_open
 
 MEASURED = ("evaluate",)  # phases that are not needed for learning

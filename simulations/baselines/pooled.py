@@ -28,8 +28,7 @@ from ...protocol.records.events import Listener
 from ...protocol.records.summary import CycleRecord
 from ...server.cycle.phases import cycle_folder
 from ...server.summary import read_summary, write_summary
-from ..engines import check
-from ..inprocess import run_inprocess
+from ..inprocess import check, run_inprocess
 from .baseline import in_the_open
 
 UNBOUNDED = 1e9  # clipping norm above the norm of any vector

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedoel.codecs.encoder import load_encoder
-from fedoel.codecs.prefix.coordinates import DIMENSION, SPACE, START, VIRTUAL_TOKENS
+from fedoel.codecs.prefix import DIMENSION, SPACE, START, VIRTUAL_TOKENS
 from fedoel.codecs.tactics.coordinates import DIMENSION as TACTICS
 from fedoel.codecs.tactics.coordinates import advice, tactic_name
 from fedoel.codecs.tactics.policy import TacticsPolicy

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedoel.codecs.prefix.coordinates import SPACE as PREFIX
-from fedoel.codecs.steering.coordinates import SPACE as STEERING
+from fedoel.codecs.prefix import SPACE as PREFIX
+from fedoel.codecs.steering import SPACE as STEERING
 from fedoel.codecs.tactics.coordinates import DIMENSION as TACTICS
-from fedoel.codecs.tactics.tilted import TiltedPolicy
+from fedoel.codecs.tactics.policy import TiltedPolicy
 from fedoel.policies.abilities import behind, steered
 from fedoel.policies.policy import LogProbs, Policy
 from fedoel.policies.routed import ApplyContext, call_grouped, routed, with_contexts

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from fedoel.protocol.config import RunConfig
+from fedoel.protocol.records.summary import Summary
 from fedoel.server.run_folder import STORED
 from fedoel.simulations.held_out import rates_table
 from fedoel.simulations.scenario import scenario_of
@@ -22,8 +23,8 @@ def test_an_adapter_is_measured_in_the_scenario_of_its_run(tmp_path: Path) -> No
     assert scenario_of(tmp_path / "versions" / "v-1", "standard").name == "standard"
 
 
-def test_results_of_an_adapter_are_a_table(summary: dict[str, Any]) -> None:
-    results = {"cooking": summary["floors"]["random"], "none": {**summary["floors"]["random"], "turns_per_win": None}}
+def test_results_of_an_adapter_are_a_table(summary: Summary) -> None:
+    results = {"cooking": summary.floors.random, "none": replace(summary.floors.random, turns_per_win=None)}
     head, first, second = rates_table(results).splitlines()
     assert head.startswith("family")
     assert "20 % (14-26 %)" in first

@@ -17,8 +17,7 @@ from fedoel.protocol.config import StrategyConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, VectorError
 from fedoel.protocol.experience import Aggregate, Contribution, Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.messages import records_bytes, reply_to_records, request_from_records
-from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
-from fedoel.simulations.identity import server_identity
+from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid, server_identity
 from fedoel.strategies.cohort import sample, split, wait_for_nodes
 from fedoel.strategies.controls import Turnover
 from fedoel.strategies.experience import ExperienceStrategy

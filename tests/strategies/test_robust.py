@@ -24,6 +24,7 @@ from fedoel.strategies.robust import (
     TrimmedMean,
     Trusted,
     TrustedTrimmed,
+    cosine,
     krum_order,
     trimmed_mean,
 )
@@ -108,6 +109,41 @@ def test_krum_puts_the_crowd_first() -> None:
     assert krum_order(points[:1], 0) == [0]
 
 
+def test_krum_compares_gradients_and_fisher_diagonals_in_clipping_norms() -> None:
+    """A Fisher diagonal off by 20 of 200 is nearer than a gradient off by 10 of 50, though its distance is longer."""
+    crowd = [(0.0, 2.0), (0.0, 22.0), (10.0, 2.0)]
+    chosen = Krum(NOBODY).aggregate([contribution(n, np.full(6, g), np.full(6, f)) for n, (g, f) in enumerate(crowd)])
+    assert (chosen.vector.gradient == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "selected"),
+    [({}, 5), ({"num_malicious_nodes": 2}, 3), ({"num_malicious_nodes": 7}, 1), ({"num_nodes_to_select": 2}, 2),
+     ({"num_malicious_nodes": 2, "num_nodes_to_select": 9}, 5)],
+    ids=str,
+)  # fmt: skip
+def test_multi_krum_averages_as_many_as_it_is_told(settings: dict[str, int], selected: int) -> None:
+    assert MultiKrum(NOBODY, **settings).select(5) == selected
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"), [([6, 8], 1), ([-3, -4], -1), ([-4, 3], 0), ([7, 1], 0.5**0.5), ([0, 0], 0)]
+)
+def test_the_cosine_of_an_angle(other: list[float], expected: float) -> None:
+    assert cosine(np.array([3.0, 4.0]), np.array(other, np.float64)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("norm_bound", [0.5, 1.0, 3.0])
+def test_a_norm_is_bounded_by_medians_of_the_cohort_part_by_part(norm_bound: float) -> None:
+    first, second = np.eye(6)[0], np.eye(6)[1]
+    some = [contribution(n, length * first, 10 * length * second) for n, length in enumerate((1.0, 2.0, 5.0))]
+    lengths = np.minimum([1.0, 2.0, 5.0], 2.0 * norm_bound)
+    summed = NormBounded(NOBODY, norm_bound=norm_bound).aggregate(some).vector
+    assert np.allclose(summed.gradient, lengths.sum() * first) and np.allclose(
+        summed.fisher, 10 * lengths.sum() * second
+    )
+
+
 def trusted(own: Any, kind: type[Trusted] = Trusted, **settings: Any) -> Trusted:
     return kind(served(Shelf(own=contribution(0, own).vector)), **settings)
 
@@ -123,6 +159,14 @@ def test_what_points_away_from_the_servers_own_experience_does_not_count(kind: t
     assert np.linalg.norm(lost) < 0.1 * np.linalg.norm(clean.vector.gradient / HONEST)
     with pytest.raises(VectorError, match="no vector has a positive cosine"):
         trusted(own, kind).aggregate(bad)
+
+
+def test_a_vector_is_bounded_by_the_median_norm_and_counts_by_its_cosine() -> None:
+    own, across = np.eye(6)[0], np.eye(6)[0] + np.eye(6)[1]
+    some = [contribution(node, gradient) for node, gradient in enumerate([own, across, 10 * own, -own, -20 * across])]
+    root = 2**0.5  # the median norm, and the inverse of the second vector's cosine
+    expected = 5 * (own + across / root + root * own) / (1 + 1 / root + 1)
+    assert np.allclose(trusted(own).aggregate(some).vector.gradient, expected)
 
 
 def test_trusted_vectors_count_alike_but_for_their_tails() -> None:
@@ -158,6 +202,26 @@ def test_a_single_dissenter_makes_no_cluster() -> None:
     some = [*honest(6), contribution(9, -10 * np.ones(6))]
     assert Clustered(NOBODY, num_clusters=2).aggregate(some).parts == ()
     assert len(Clustered(NOBODY, num_clusters=2, min_cluster_size=1).aggregate(some).parts) == 2
+
+
+def test_clusters_are_found_by_direction_whatever_the_lengths() -> None:
+    rng = np.random.default_rng(5)
+    truth = np.repeat([0, 1, 2], [7, 3, 4])
+    rows_ND = np.eye(4)[truth] + 0.1 * rng.normal(size=(14, 4))
+    found = clusters(rows_ND, 3)
+    assert all(len({int(label) for label in found[truth == k]}) == 1 for k in range(3)) and len(set(found)) == 3
+    assert found[0] == 0, "the first cluster is the one nearest to the mean"
+    angles = np.deg2rad([0, 0, 0, 40, 60, 90, 90, 90])
+    rows_ND = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    rows_ND[3] *= 100  # which would pull the first centre to itself, and the vector at 60 degrees after it
+    assert clusters(rows_ND, 2).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_devices_of_a_small_cluster_go_to_the_nearest_of_the_others() -> None:
+    rows_ND = np.array([[1.0, 0, 0], [1, 0.1, 0], [0, 1, 0], [0.1, 1, 0], [0.0, 0.6, 0.8]])
+    first, same, second, too, alone = clusters(rows_ND, 3, min_cluster_size=2).tolist()
+    assert first == same != second == too == alone
+    assert clusters(np.eye(3), 3, min_cluster_size=2).tolist() == [0, 0, 0]
 
 
 def test_clusters_stand_what_has_no_direction() -> None:

@@ -14,7 +14,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedoel.client.secure import answer_step
-from fedoel.protocol.errors import NotNow, PrivacyError, SecureSumError, VectorError
+from fedoel.protocol.errors import ConfigError, NotNow, PrivacyError, SecureSumError, VectorError
 from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.fleet.membership import Membership
 from fedoel.protocol.messages import PlayRequest
@@ -22,8 +22,7 @@ from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.protocol.secagg.device import PHASES
 from fedoel.protocol.secagg.keys import Identity
 from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_records, step_from_records
-from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
-from fedoel.simulations.identity import server_identity
+from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid, server_identity
 from fedoel.strategies.mean import EXHAUSTED
 from fedoel.strategies.registry import load_strategy
 from fedoel.strategies.secure_groups import GroupedSecure
@@ -54,6 +53,7 @@ class Paper:
     max_dropout: float = 0.5
     chance: float = 0.5
     secret: int = 0
+    sample: int = CLIENTS
     rounds: int = 0
     steps: list[str] = field(default_factory=list)
     signed_members: bytes = b""
@@ -192,6 +192,28 @@ def test_a_round_with_too_few_left_asks_nobody_for_more(phase: str) -> None:
 
     assert Fleet(dropping).run().aggregates == [None]
     assert asked == set(PHASES[: PHASES.index(phase) + 1])
+
+
+def test_who_is_not_reached_is_asked_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet()
+    push, lost = fleet.grid.push_messages, list[Message]()
+
+    def losing(messages: Iterable[Message]) -> Iterable[str]:
+        chosen = list(messages)
+        if not lost and chosen[0].metadata.message_type == ACTIONS["confirm"]:
+            lost.append(chosen.pop())
+        return push(chosen)
+
+    monkeypatch.setattr(fleet.grid, "push_messages", losing)
+    server = fleet.run()
+    assert lost and close(server.aggregates[0], range(CLIENTS))
+    assert not server.traffic[0].refused and len(fleet.sent) == len(PHASES) * CLIENTS
+
+
+def test_a_cohort_whose_secrets_would_not_be_safe_is_refused() -> None:
+    SecureMean(Fleet().server).check(SPEC)
+    with pytest.raises(ConfigError, match="no threshold"):
+        SecureMean(Fleet(max_dropout=0.8).server).check(SPEC)
 
 
 def test_a_cohort_is_as_large_as_the_plan_says() -> None:

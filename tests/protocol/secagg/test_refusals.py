@@ -56,14 +56,14 @@ def test_a_device_unmasks_on_no_word_of_a_stranger() -> None:
 
 def test_the_server_takes_keys_only_of_members_for_their_own_position_and_once() -> None:
     fleet = Fleet(terms())
-    fleet.states = {position: fleet.step("keys", position, b"", b"") for position in (0, 1)}
-    first, second = (advert(fleet, position) for position in (0, 1))
+    fleet.states = {position: fleet.step("keys", position, b"", b"") for position in (0, 1, 2)}
+    first, second, third = (advert(fleet, position) for position in (0, 1, 2))
     stranger = Identity(Ed25519PrivateKey.generate())
     unknown = Advert.signed(stranger, fleet.terms, 1, second.mask_key, second.seal_key, second.commitment)
     twice = Advert.signed(fleet.identities[0], fleet.terms, 1, second.mask_key, second.seal_key, second.commitment)
     fleet.server.take_keys(0, first.to_bytes())
     for sent, match in (
-        (first, "another position"), (twice, "an identity that has sent some"), (unknown, "no member"),
+        (third, "another position"), (twice, "an identity that has sent some"), (unknown, "no member"),
         (replace(second, commitment=bytes(32)), "does not hold"),
     ):  # fmt: skip
         with pytest.raises(SecureSumError, match=match):

@@ -21,13 +21,11 @@ from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.protocol.situation import Situation
 from fedoel.server.safeguards import RunSafeguards
-from fedoel.simulations.audit.attacks import Pool, attribute, auroc, detected, membership
+from fedoel.simulations.audit.attacks import Pool, attribute, auroc, detected, membership, play_pool
 from fedoel.simulations.audit.card import Card
 from fedoel.simulations.audit.leaks import watch
 from fedoel.simulations.audit.mechanism import Bound
-from fedoel.simulations.audit.planted import Extraction, candidates, extractions
-from fedoel.simulations.audit.pool import play_pool
-from fedoel.simulations.audit.updates import lora_extraction
+from fedoel.simulations.audit.planted import Extraction, candidates, extractions, lora_extraction
 from fedoel.simulations.scenario import load_scenario
 from fedoel.strategies.secure_mean import SecureMean
 

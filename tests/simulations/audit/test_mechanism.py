@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 from fedoel.protocol.privacy.discrete import discrete_gaussian
 from fedoel.protocol.privacy.plan import Integers, Part, PrivacyPlan
 from fedoel.server.accounting import Release, epsilon_of
-from fedoel.simulations.audit.bounds import LARGEST, epsilon_of_distance, gaussian_bound, guess_bound
-from fedoel.simulations.audit.mechanism import PlannedMechanism, audit_mechanism, audited
+from fedoel.simulations.audit.mechanism import (
+    LARGEST,
+    PlannedMechanism,
+    audit_mechanism,
+    audited,
+    epsilon_of_distance,
+    gaussian_bound,
+    guess_bound,
+)
 
 DELTA, CONFIDENCE = 1e-6, 0.999
 # Few devices, so that their noise is sampled quickly: the sum of it is the same.
