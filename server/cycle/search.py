@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ...codecs.context import TeacherContext
 from ...games.player import Advance
 from ...protocol.play import turns_of
 from ...protocol.records.json_codec import from_json, to_json
@@ -106,21 +107,25 @@ def _choose(
     if not run.codec.has_candidates or len(contexts.contexts) > 1:
         return contexts, ()
     (context,) = contexts.contexts
-
-    def work(advance: Advance) -> Choices:
-        """Rank what the context can become by mean merit; of equals, the one that the codec names first is better."""
-        policy, turns = run.learner.policy(state.version.adapter), turns_of(rollouts.without_context())
-        offered, records = run.codec.candidates(policy, turns, context, run.config.context), list[ChoiceRecord]()
-        for choice in offered:
-            teacher = run.contender(state.version.adapter, Mixture.of(choice.context))
-            merit = float(run.gate.evidence(teacher, advance).trial.merits.mean())
-            records.append(ChoiceRecord(name=choice.name, kl=choice.context.kl, merit=merit))
-        order = sorted(range(len(offered)), key=lambda index: -records[index].merit)
-        return Choices(tuple(records[index] for index in order), offered[order[0]].context.weights)
-
-    choices = run.phases.run(rollouts.cycle, "choose", CHOICES, work)
+    choices = run.phases.run(
+        rollouts.cycle, "choose", CHOICES, lambda advance: _compared(run, state, rollouts, context, advance)
+    )
     best = replace(context, weights=choices.weights, kl=choices.records[0].kl)
     return Mixture.of(best), choices.records
+
+
+def _compared(run: Run, state: State, rollouts: PublicRollouts, context: TeacherContext, advance: Advance) -> Choices:
+    """Rank what a context can become by mean merit; of equals, the one that the codec names first is better."""
+    policy = run.learner.policy(state.version.adapter)
+    turns = turns_of(rollouts.without_context())
+    offered = run.codec.candidates(policy, turns, context, run.config.context)
+    records = list[ChoiceRecord]()
+    for choice in offered:
+        teacher = run.contender(state.version.adapter, Mixture.of(choice.context))
+        merit = float(run.gate.evidence(teacher, advance).trial.merits.mean())
+        records.append(ChoiceRecord(name=choice.name, kl=choice.context.kl, merit=merit))
+    order = sorted(range(len(offered)), key=lambda index: -records[index].merit)
+    return Choices(tuple(records[index] for index in order), offered[order[0]].context.weights)
 
 
 def lessons_of(run: Run, contexts: Mixture) -> tuple[Lesson, ...]:

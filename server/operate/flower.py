@@ -136,10 +136,7 @@ class Fleet:
         """
         if not commands:
             return []
-        lines, python = (
-            json.dumps([[*command, "--format", "json"] for command in commands]),
-            [sys.executable, "-c", BATCH],
-        )
+        lines, python = json.dumps([[*line, "--format", "json"] for line in commands]), [sys.executable, "-c", BATCH]
         completed = subprocess.run(
             python, input=lines, env=self.environment, capture_output=True, text=True, check=False
         )
