@@ -19,7 +19,6 @@ DECODINGS = ("tree", "free")
 DIVERGENCES = ("reverse-kl", "forward-kl", "jsd")
 WEIGHTS = ("file", "q8_0", "f16")
 MECHANISMS = ("none", "distributed", "central", "local")
-SET_HELP = "one setting, e.g. games.per-client=4; docs/reference.md lists all of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,10 +271,6 @@ class RunConfig:
         if (config.privacy.mechanism == "none") != (config.privacy.epsilon == 0):
             raise ConfigError("privacy.epsilon above 0 needs a privacy.mechanism, and a mechanism needs an epsilon")
         return config
-
-    def to_nested(self) -> dict[str, Any]:
-        """Write what `from_nested` reads."""
-        return to_table(self)
 
     def to_flat(self) -> dict[str, Scalar]:
         """Write what `from_flat` reads."""
