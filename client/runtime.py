@@ -6,21 +6,17 @@ A node of either is told by its configuration which client it is and where its s
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
-
-from numpy.typing import NDArray
+from typing import ClassVar, Protocol
 
 from ..games.cache import cache_folder
 from ..policies.backend import load_version
 from ..policies.policy import Policy
 from ..protocol.config import PolicyConfig, RunConfig
-from ..protocol.fleet.membership import Membership, keys_folder, load_membership
+from ..protocol.fleet.membership import Membership, device_key, keys_folder, membership_at
 from ..protocol.messages import PlayRequest
-
-Adapter = Mapping[str, NDArray[Any]]
+from ..protocol.versions import Adapter
 
 
 class Runtime(Protocol):
@@ -96,7 +92,8 @@ class SimulatedRuntime:
 
     def membership(self, config: RunConfig, client: int) -> Membership:
         """Read the client's key from the folder that holds the keys of all simulated devices."""
-        return load_membership(keys_folder(config), client)
+        folder = keys_folder(config)
+        return membership_at(folder, folder / device_key(client))
 
 
 @dataclass(frozen=True, slots=True)

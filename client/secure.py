@@ -18,8 +18,15 @@ from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg import device
 from ..protocol.secagg.device import Round
 from ..protocol.secagg.masks import Cells, cell_type
-from ..protocol.secagg.messages import Step, reply_records, step_from_records, subject, without_step
-from ..protocol.secagg.state import round_from_record, round_to_record
+from ..protocol.secagg.messages import (
+    Step,
+    reply_records,
+    round_from_record,
+    round_to_record,
+    step_from_records,
+    subject,
+    without_step,
+)
 from ..protocol.secagg.terms import Terms
 
 STATE = "secure-sum"  # name of the record in the node's state

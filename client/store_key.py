@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..protocol.errors import StoreError
-from ..protocol.host.secret_file import create_secret, exposed
+from ..protocol.host.files import create_secret, exposed
 
 KEY = 32  # bytes
 SERVICE = "fedoel"  # name of the keyring's entries

@@ -18,20 +18,8 @@ FORMAT = 1
 
 def trajectory_to_bytes(trajectory: Trajectory) -> bytes:
     """Serialise a trajectory."""
-    turns = [
-        {
-            "situation": {**asdict(turn.situation), "done": sorted(turn.situation.done)},
-            "log_probs": turn.log_probs.tolist(),
-            "action": turn.action,
-            "reward": turn.reward,
-            "response": turn.response,
-        }
-        for turn in trajectory.turns
-    ]
-    names = ("seed", "policy_version", "won", "lost", "score", "prompt_tokens", "response_tokens")
-    fields = {name: getattr(trajectory, name) for name in names}
-    values = {"format": FORMAT, "spec": str(trajectory.spec), "turns": turns, **fields}
-    return zlib.compress(json.dumps(values).encode())
+    values = {"format": FORMAT, **asdict(trajectory), "spec": str(trajectory.spec)}
+    return zlib.compress(json.dumps(values, default=_plain).encode())
 
 
 def trajectory_from_bytes(data: bytes) -> Trajectory:
@@ -59,3 +47,8 @@ def _turn(fields: dict[str, Any]) -> Turn:
     situation["done"] = frozenset(situation["done"])
     log_probs = np.array(fields["log_probs"], dtype=np.float32)
     return Turn(Situation(**situation), log_probs, fields["action"], fields["reward"], fields.get("response", ""))
+
+
+def _plain(value: Any) -> list[Any]:
+    """Return what JSON does not know as a list: log-probabilities, and the set of commands given."""
+    return value.tolist() if isinstance(value, np.ndarray) else sorted(value)

@@ -7,7 +7,6 @@ from types import MappingProxyType
 from typing import Protocol, cast, runtime_checkable
 
 from ..policies.policy import Policy
-from ..protocol.errors import ConfigError
 from ..protocol.experience import Floats, Vector
 from ..protocol.play import Trajectory, Turn
 from ..protocol.plugins import POINTS
@@ -77,7 +76,6 @@ class SendsWords(Protocol):
         """Return the texts that a device sends about its trajectories."""
 
 
-POINT = POINTS["codec"]
 MEMBERS = (
     "name", "vocabulary", "dimension", "required_abilities", "is_additive", "apply_context", "gradient_and_fisher",
 )  # fmt: skip
@@ -100,8 +98,4 @@ def load_encoder(name: str) -> Encoder:
     ConfigError
         If no codec has this name, or the object lacks a member of `Encoder`.
     """
-    plugin = POINT.find(name, ENCODERS)
-    encoder = plugin() if isinstance(plugin, type) else plugin
-    if missing := [member for member in MEMBERS if not hasattr(encoder, member)]:
-        raise ConfigError(f"{POINT.setting} {name!r} is no encoder: it has no {', '.join(missing)}")
-    return cast(Encoder, encoder)
+    return cast(Encoder, POINTS["codec"].find_instance(name, ENCODERS, "encoder", MEMBERS))

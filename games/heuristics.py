@@ -63,27 +63,16 @@ def cook(situation: Situation, rng: Generator) -> str:
     return wanted[0] if wanted else explore(situation, rng)
 
 
-def cross(situation: Situation, rng: Generator) -> str:
-    """Walk a shortest path across a frozen lake."""
-    return frozen_lake.next_move(situation.place_text)
-
-
-def push(situation: Situation, rng: Generator) -> str:
-    """Push the box along a shortest solution."""
-    return sokoban.next_move(situation.place_text)
-
-
-def pick(situation: Situation, rng: Generator) -> str:
-    """Walk to a fruit that wins in this orchard, and eat it."""
-    return orchard.next_command(situation.goal, situation.admissible)
-
-
 HEURISTICS: Mapping[str, Player] = MappingProxyType(
     {
-        "coin-collector": seek, "treasure-hunter": seek, "cooking": cook, "frozen-lake": cross, "sokoban": push,
-        **dict.fromkeys(orchard.LANDS, pick),
+        "coin-collector": seek,
+        "treasure-hunter": seek,
+        "cooking": cook,
+        "frozen-lake": lambda now, rng: frozen_lake.next_move(now.place_text),
+        "sokoban": lambda now, rng: sokoban.next_move(now.place_text),
+        **dict.fromkeys(orchard.LANDS, lambda now, rng: orchard.next_command(now.goal, now.admissible)),
     }
-)  # fmt: skip
+)
 
 
 def _directions(situation: Situation, steps: str) -> list[str]:

@@ -1,9 +1,14 @@
-"""Prepare many games before play starts, in parallel processes that share the cache."""
+"""Prepare many games before play starts, in parallel processes that share the cache.
+
+A process is this module, run as a program. By hand:
+``echo '["coin-collector level=102 turns=6", 7]' | python -m fedoel.games.prepare CACHE``
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -11,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
 
-from ..protocol.errors import ConfigError, GameError
+from ..protocol.errors import ConfigError, FedoelError, GameError
 from ..protocol.play import GameSpec
-from .families import is_prepared, settings_of
+from .families import is_prepared, prepare_game, settings_of
 from .splits import fingerprint
 
 GameId = tuple[GameSpec, int]
@@ -109,14 +114,14 @@ def _distribute(games: list[GameId], workers: list[_Worker], progress: Callable[
 
 
 class _Worker:
-    """A process that runs `prepare_worker`. `multiprocessing` would import the caller's main module into it.
+    """A process that runs `main`. `multiprocessing` would import the caller's main module into it.
 
     It ends when its standard input is closed, so it cannot outlive this process.
     """
 
     def __init__(self, cache: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.prepare_worker", str(cache)],
+            [sys.executable, "-m", f"{__package__}.prepare", str(cache)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -142,3 +147,28 @@ class _Worker:
         if self._process.poll() is None:
             self._process.terminate()
         self._process.wait()
+
+
+def main(cache: Path) -> None:
+    """Answer each input line, a JSON array ``[specification, seed]``, with a line: null, or the error message."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # unwinds the stack: removes an unfinished game
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it, and sends SIGTERM
+    # Reserve standard output for replies: what TextWorld prints goes to standard error.
+    with os.fdopen(os.dup(1), "w") as replies:
+        os.dup2(2, 1)
+        for line in sys.stdin:
+            replies.write(json.dumps(_error_of(line, cache)) + "\n")
+            replies.flush()
+
+
+def _error_of(line: str, cache: Path) -> str | None:
+    game, seed = json.loads(line)
+    try:
+        prepare_game(GameSpec.parse(game), seed, cache)
+    except FedoelError as error:
+        return str(error)
+    return None
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

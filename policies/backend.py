@@ -9,18 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, cast
-
-from numpy.typing import NDArray
+from typing import Protocol, cast
 
 from ..protocol.config import PolicyConfig
-from ..protocol.errors import ConfigError, ModelError
+from ..protocol.errors import ModelError
 from ..protocol.plugins import POINTS
+from ..protocol.versions import Adapter
 from .abilities import ABILITIES, RESIDUAL
 from .policy import Policy
-
-Adapter = Mapping[str, NDArray[Any]]
-POINT = POINTS["policy"]
 
 
 class Backend(Protocol):
@@ -83,11 +79,7 @@ def load_backend(name: str) -> Backend:
     ConfigError
         If no backend has this name, or the object lacks a member of `Backend`.
     """
-    plugin = POINT.find(name, BACKENDS)
-    backend = plugin() if isinstance(plugin, type) else plugin
-    if missing := [member for member in ("abilities", "load") if not hasattr(backend, member)]:
-        raise ConfigError(f"{POINT.setting} {name!r} is no backend: it has no {', '.join(missing)}")
-    return cast(Backend, backend)
+    return cast(Backend, POINTS["policy"].find_instance(name, BACKENDS, "backend", ("abilities", "load")))
 
 
 def load_version(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:

@@ -273,10 +273,6 @@ class RunConfig:
             raise ConfigError("privacy.epsilon above 0 needs a privacy.mechanism, and a mechanism needs an epsilon")
         return config
 
-    def to_nested(self) -> dict[str, Any]:
-        """Write what `from_nested` reads."""
-        return to_table(self)
-
     def to_flat(self) -> dict[str, Scalar]:
         """Write what `from_flat` reads."""
         return dict(_flatten(to_table(self)))

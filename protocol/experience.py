@@ -121,29 +121,16 @@ class VectorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Totals by family and by step: `values` has shape ``VectorSpec.counters_shape``, each total shape (families,)."""
+    """Totals by family and by step: `values` has shape ``VectorSpec.counters_shape``.
+
+    Its columns are episodes, wins, turns, prompt tokens and scores, then returns by step, then visits by step.
+    """
 
     values: Vector
 
     @property
     def episodes(self) -> Vector:
         return self.values[:, 0]
-
-    @property
-    def wins(self) -> Vector:
-        return self.values[:, 1]
-
-    @property
-    def turns(self) -> Vector:
-        return self.values[:, 2]
-
-    @property
-    def tokens(self) -> Vector:
-        return self.values[:, 3]
-
-    @property
-    def score(self) -> Vector:
-        return self.values[:, 4]
 
     @property
     def returns(self) -> Vector:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .errors import VectorError, VersionError
 from .experience import WIRE_TYPES, ExperienceVector, Vector, VectorSpec
+from .versions import Adapter
 
 ACTION = "train.experience"
 REQUEST_FIELDS = MappingProxyType(
@@ -27,8 +28,6 @@ REQUEST_FIELDS = MappingProxyType(
 )
 MAX_TEXTS, MAX_TEXT_LENGTH = 256, 20_000
 NUMPY_STYPE = "numpy.ndarray"
-
-Adapter = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,8 +164,3 @@ def turns_of(trajectories: Iterable[Trajectory]) -> list[Turn]:
 def specs_from_text(text: str) -> tuple[GameSpec, ...]:
     """Read a ``;``-separated list of games, the form of the run-config value ``games.families``."""
     return tuple(GameSpec.parse(part.strip()) for part in text.split(";") if part.strip())
-
-
-def specs_to_text(specs: Iterable[GameSpec]) -> str:
-    """Write what `specs_from_text` reads."""
-    return "; ".join(str(spec) for spec in specs)

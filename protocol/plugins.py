@@ -5,11 +5,12 @@ Devices and servers use the same lookup. Depends on the standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
+from typing import Any
 
 from .errors import ConfigError
 
@@ -60,6 +61,25 @@ class PluginPoint:
             return _load(entry_point.load, f"{self.kind} {name!r} is installed but")
         choices = ", ".join(dict.fromkeys([*built_in, *sorted(self.installed())]))
         raise ConfigError(f"unknown {self.setting} {name!r}; known are {choices}, or name 'module:Name'")
+
+    def find_instance(self, name: str, built_in: Mapping[str, object], what: str, members: Sequence[str]) -> Any:
+        """Return the plug-in of a name, or an instance of it if it is a class; raises as `find` does.
+
+        Parameters
+        ----------
+        what, members
+            What the object must be, for an error, and the attributes that make it one.
+
+        Raises
+        ------
+        ConfigError
+            If the object lacks a member.
+        """
+        plugin = self.find(name, built_in)
+        instance = plugin() if isinstance(plugin, type) else plugin
+        if missing := [member for member in members if not hasattr(instance, member)]:
+            raise ConfigError(f"{self.setting} {name!r} is no {what}: it has no {', '.join(missing)}")
+        return instance
 
 
 def import_object(name: str, what: str) -> object:

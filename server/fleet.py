@@ -14,7 +14,6 @@ from ..protocol.errors import ConfigError
 from ..protocol.fleet.members import sign_members
 from ..protocol.fleet.membership import FLEET_KEY, MEMBERS, device_key, load_members
 from ..protocol.host.files import replace_file, write_whole
-from ..protocol.host.secret_file import write_secret
 
 OWNER_KEY, SERIAL = "fleet.key", "fleet.serial"
 
@@ -42,8 +41,8 @@ def make_owner(folder: Path, devices: Sequence[Ed25519PrivateKey] = ()) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for client, device in enumerate(devices):
-            write_secret(folder / device_key(client), device.private_bytes_raw().hex())
-        write_secret(folder / OWNER_KEY, owner.private_bytes_raw().hex())
+            replace_file(folder / device_key(client), device.private_bytes_raw().hex(), secret=True)
+        replace_file(folder / OWNER_KEY, owner.private_bytes_raw().hex(), secret=True)
         replace_file(folder / FLEET_KEY, owner.public_key().public_bytes_raw().hex())
     except OSError as error:
         raise ConfigError(f"cannot write keys to {folder}: {error.strerror}; choose another folder") from error

@@ -134,7 +134,7 @@ def test_no_cycles() -> None:
 def test_protocol_needs_numpy_and_cryptography_only() -> None:
     # Flower's records are met where typed messages and a round's state are read and written; shares are a library's.
     flower = ("fedoel.protocol.messages", "fedoel.protocol.signing", "fedoel.protocol.secagg.messages")
-    more = {name: {"flwr"} for name in (*flower, "fedoel.protocol.secagg.state")}
+    more = {name: {"flwr"} for name in flower}
     more["fedoel.protocol.secagg.shares"] = {"shamirs"}
     wrong = {
         module: extra

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from fedoel.protocol.config import RunConfig
+from fedoel.protocol.settings import to_table
 from fedoel.simulations.reference import generated, renewed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +53,7 @@ def test_generated_blocks_are_current(name: str) -> None:
 def test_flower_knows_every_setting() -> None:
     written = RunConfig.from_nested(PYPROJECT["tool"]["flwr"]["app"]["config"])
     assert written == RunConfig()
-    assert PYPROJECT["tool"]["flwr"]["app"]["config"] == written.to_nested()
+    assert PYPROJECT["tool"]["flwr"]["app"]["config"] == to_table(written)
 
 
 def test_scenarios_are_found_by_import_name() -> None:

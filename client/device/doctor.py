@@ -14,7 +14,7 @@ from pathlib import Path
 from ...policies.model_files import find_model, model_digest
 from ...protocol.errors import FedoelError
 from ...protocol.fleet.enrolment import check_address
-from ...protocol.host.secret_file import check_secret
+from ...protocol.host.files import check_secret
 from .folder import DeviceFolder, joined, membership_of
 from .idle import free_memory
 from .probe import ProbeError, probe
@@ -56,10 +56,11 @@ def doctor(folder: DeviceFolder) -> int:
 
 def examine(folder: DeviceFolder) -> Iterator[Finding]:
     """Check everything that a device needs, the machine first and the server last."""
-    yield _machine()
-    yield _python()
+    yield Finding("a 64-bit system", sys.maxsize > 2**32, "install a 64-bit system: numpy has no other wheels")
+    running, remedy = sys.version_info[:2], "fedoel needs Python 3.11 to 3.13: make a new virtual environment with one"
+    yield Finding(f"Python {running[0]}.{running[1]}", PYTHONS[0] <= running < PYTHONS[1], remedy)
     yield _flower()
-    yield _settings(folder)
+    yield _checked("settings", lambda: read_settings(folder.settings) and "")
     yield _keys(folder)
     yield _member(folder)
     model = _has_model(folder)
@@ -71,18 +72,6 @@ def examine(folder: DeviceFolder) -> Iterator[Finding]:
     yield from _server(folder)
 
 
-def _machine() -> Finding:
-    return Finding(
-        "a 64-bit system", sys.maxsize > 2**32, "install a 64-bit operating system: numpy has no other wheels"
-    )
-
-
-def _python() -> Finding:
-    running = sys.version_info[:2]
-    remedy = "fedoel needs Python 3.11 to 3.13: make a new virtual environment with one"
-    return Finding(f"Python {running[0]}.{running[1]}", PYTHONS[0] <= running < PYTHONS[1], remedy)
-
-
 def _flower() -> Finding:
     remedy = "pip install 'fedoel[flower]'"
     try:
@@ -91,10 +80,6 @@ def _flower() -> Finding:
         return Finding("Flower", False, remedy)
     numbers = tuple(int(part) for part in installed.split(".")[:2])
     return Finding(f"Flower {installed}", FLOWERS[0] <= numbers < FLOWERS[1], remedy)
-
-
-def _settings(folder: DeviceFolder) -> Finding:
-    return _checked("settings", lambda: read_settings(folder.settings) and "")
 
 
 def _keys(folder: DeviceFolder) -> Finding:

@@ -8,6 +8,18 @@ from pathlib import Path
 from ...protocol.errors import ConfigError, EnrolmentError
 from ...protocol.fleet.enrolment import Bundle, bundle_from_text
 from ...protocol.fleet.membership import Membership, membership_at
+from ..store import TrajectoryStore
+from ..store_key import key_from_file
+
+
+class _Inside:
+    """A path inside a device's folder."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: DeviceFolder, owner: type) -> Path:
+        return folder.path / self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,71 +34,21 @@ class DeviceFolder:
 
     path: Path
 
-    @property
-    def settings(self) -> Path:
-        """Settings that the device's owner may change."""
-        return self.path / "device.toml"
-
-    @property
-    def node_key(self) -> Path:
-        """Private key of the Flower node, in OpenSSH's format."""
-        return self.path / "keys" / "node.key"
-
-    @property
-    def identity(self) -> Path:
-        """Private Ed25519 key of the device, in hexadecimal."""
-        return self.path / "keys" / "identity.key"
-
-    @property
-    def authority(self) -> Path:
-        """Certificate of the authority that has issued the server's certificate."""
-        return self.path / "ca.crt"
-
-    @property
-    def fleet(self) -> Path:
-        """Folder with the fleet's bundle, its public key, and the newest list of members."""
-        return self.path / "fleet"
-
-    @property
-    def bundle(self) -> Path:
-        return self.fleet / "bundle.toml"
-
-    @property
-    def store(self) -> Path:
-        """The encrypted log of trajectories."""
-        return self.path / "store.sqlite"
-
-    @property
-    def store_key(self) -> Path:
-        return self.path / "keys" / "store.key"
-
-    @property
-    def versions(self) -> Path:
-        """Folder with the last two good versions."""
-        return self.path / "versions"
-
-    @property
-    def played(self) -> Path:
-        """Count of the games that were played today."""
-        return self.path / "played.json"
-
-    @property
-    def cache(self) -> Path:
-        return self.path / "cache"
-
-    @property
-    def flower(self) -> Path:
-        """Folder for everything that Flower writes."""
-        return self.path / "flower"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "supernode.log"
-
-    @property
-    def process(self) -> Path:
-        """Process id of the device's service, while it runs."""
-        return self.path / "device.pid"
+    settings = _Inside("device.toml")  # settings that the device's owner may change
+    node_key = _Inside("keys/node.key")  # private key of the Flower node, in OpenSSH's format
+    identity = _Inside("keys/identity.key")  # private Ed25519 key of the device, in hexadecimal
+    authority = _Inside("ca.crt")  # certificate of the authority that has issued the server's certificate
+    fleet = _Inside("fleet")  # folder with the fleet's bundle, its public key, and the newest list of members
+    bundle = _Inside("fleet/bundle.toml")
+    store = _Inside("store.sqlite")  # the encrypted log of trajectories
+    store_key = _Inside("keys/store.key")
+    versions = _Inside("versions")  # folder with the last two good versions
+    played = _Inside("played.json")  # count of the games that were played today
+    cache = _Inside("cache")
+    flower = _Inside("flower")  # folder for everything that Flower writes
+    node_config = _Inside("flower/node.toml")  # configuration of the Flower node
+    log = _Inside("supernode.log")
+    process = _Inside("device.pid")  # process id of the device's service, while it runs
 
 
 def joined(folder: DeviceFolder) -> Bundle:
@@ -103,6 +65,11 @@ def joined(folder: DeviceFolder) -> Bundle:
         raise ConfigError(f"{folder.path} has not joined a fleet: run `fedoel device join` first") from error
     except EnrolmentError as error:
         raise ConfigError(f"{folder.bundle}: {error}") from error
+
+
+def open_store(folder: DeviceFolder) -> TrajectoryStore:
+    """Open the log of a device that has joined a fleet; raises as `joined` and `TrajectoryStore` do."""
+    return TrajectoryStore(folder.store, f"client-{joined(folder).number}", key_from_file(folder.store_key))
 
 
 def membership_of(folder: DeviceFolder) -> Membership:

@@ -13,16 +13,14 @@ from ...protocol.errors import ConfigError, EnrolmentError
 from ...protocol.fleet.enrolment import (
     Bundle,
     bundle_from_text,
-    bundle_to_text,
-    card_to_text,
     check_address,
     check_name,
     sign_card,
+    to_text,
 )
 from ...protocol.fleet.members import read_members
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
 from ...protocol.host.files import replace_file
-from ...protocol.host.secret_file import write_secret
 from .folder import DeviceFolder
 from .settings import DeviceSettings, Play, hours_of, settings_file
 
@@ -86,16 +84,16 @@ def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
     if not folder.identity.exists():
         node = ec.generate_private_key(ec.SECP384R1())
         pem = node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
-        write_secret(folder.node_key, pem)
+        replace_file(folder.node_key, pem, secret=True)
         public = node.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
         replace_file(folder.node_key.with_suffix(".pub"), public)
-        write_secret(folder.identity, Ed25519PrivateKey.generate().private_bytes_raw().hex())
+        replace_file(folder.identity, Ed25519PrivateKey.generate().private_bytes_raw().hex(), secret=True)
     if not folder.settings.exists():
         replace_file(folder.settings, settings_file(DeviceSettings(Play(hours))))
     identity = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(folder.identity.read_text(encoding="ascii")))
     card = sign_card(identity, name, folder.node_key.with_suffix(".pub").read_text(encoding="ascii"))
     path = folder.path / f"{name}.pub"
-    replace_file(path, card_to_text(card))
+    replace_file(path, to_text(card))
     return path
 
 
@@ -125,7 +123,7 @@ def take_bundle(folder: DeviceFolder, path: Path) -> Bundle:
     replace_file(folder.authority, bundle.ca)
     replace_file(folder.fleet / FLEET_KEY, bundle.fleet_key)
     replace_file(folder.fleet / MEMBERS, bundle.members)
-    replace_file(folder.bundle, bundle_to_text(bundle))  # the last file, because with it the device has joined
+    replace_file(folder.bundle, to_text(bundle))  # the last file, because with it the device has joined
     return bundle
 
 

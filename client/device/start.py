@@ -17,8 +17,8 @@ from types import FrameType
 
 from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.fleet.enrolment import Bundle
+from ...protocol.host.files import check_secret
 from ...protocol.host.processes import end_session, flower_environment, free_ports, start_process
-from ...protocol.host.secret_file import check_secret
 from .folder import DeviceFolder, joined, membership_of
 from .settings import DeviceSettings, read_settings
 
@@ -46,7 +46,7 @@ def command(folder: DeviceFolder, bundle: Bundle, port: int) -> list[str]:
     """Return the command of the SuperNode; `port` is the one on which its own processes reach it."""
     return [
         "flower-supernode", "--superlink", bundle.server, "--root-certificates", str(folder.authority),
-        "--auth-supernode-private-key", str(folder.node_key), "--node-config", str(_node_config(folder)),
+        "--auth-supernode-private-key", str(folder.node_key), "--node-config", str(folder.node_config),
         "--host", "127.0.0.1", "--port", str(port), "--isolation", "subprocess",
     ]  # fmt: skip
 
@@ -62,11 +62,7 @@ def write_node_config(folder: DeviceFolder, bundle: Bundle, settings: DeviceSett
             "store-megabytes": settings.store.megabytes,
         }  # fmt: skip
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
-    _node_config(folder).write_text("".join(lines), encoding="utf-8")
-
-
-def _node_config(folder: DeviceFolder) -> Path:
-    return folder.flower / "node.toml"
+    folder.node_config.write_text("".join(lines), encoding="utf-8")
 
 
 @contextmanager

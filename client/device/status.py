@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 
 from ...protocol.errors import ConfigError, FedoelError
-from ..store import TrajectoryStore
-from ..store_key import key_from_file
-from .folder import DeviceFolder, joined, membership_of
+from .folder import DeviceFolder, joined, membership_of, open_store
 from .idle import games_today, look, why_not
 from .last_version import last_version
 from .settings import read_settings
@@ -48,7 +46,10 @@ def wipe(folder: DeviceFolder, store_only: bool = False, sure: bool = False) -> 
         if not sys.stdin.isatty() or input("type the folder's name to go on: ").strip() != folder.path.name:
             raise ConfigError("nothing was deleted; say --yes to delete it")
     for path in paths:
-        _delete(path)
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise FedoelError(f"{path} cannot be deleted: {error.strerror}; delete it yourself") from error
     print(f"deleted {len(paths)} files and folders of {folder.path}")
     if not store_only:
         print("whoever runs the server should revoke this device, too")
@@ -66,13 +67,6 @@ def _contents(folder: DeviceFolder, store_only: bool) -> list[Path]:
         folder.played, folder.path / "server", folder.settings,
     )  # fmt: skip
     return [*store, *rest, *folder.path.glob("*.pub"), *folder.path.glob(f"{folder.log.name}*")]
-
-
-def _delete(path: Path) -> None:
-    try:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    except OSError as error:
-        raise FedoelError(f"{path} cannot be deleted: {error.strerror}; delete it yourself") from error
 
 
 def _plays(folder: DeviceFolder) -> str:
@@ -93,6 +87,5 @@ def _version(folder: DeviceFolder) -> str:
 def _stored(folder: DeviceFolder) -> str:
     if not folder.store.exists():
         return "empty"
-    bundle = joined(folder)
-    contents = TrajectoryStore(folder.store, f"client-{bundle.number}", key_from_file(folder.store_key)).read()
+    contents = open_store(folder).read()
     return f"{len(contents.rows)} episodes, {len(contents.damaged)} damaged, {folder.store.stat().st_size / 1e6:.1f} MB"

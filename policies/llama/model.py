@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
+from ...protocol.versions import Adapter
 from ..lora import write_gguf_lora
 from ..model_files import file_digest, find_model, keep_newest
 from ..policy import LogProbs
@@ -30,7 +31,6 @@ from .prefix_cache import PrefixCache
 from .readout import Readout, command_log_probs
 from .weights import weights_file
 
-Adapter = Mapping[str, NDArray[Any]]
 Vectors = Mapping[str, Sequence[NDArray[np.float32]]]
 NO_VECTORS: Vectors = MappingProxyType({})
 ADAPTER_FORMAT = 1  # raise it when the conversion of adapters changes

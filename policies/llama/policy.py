@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from ...protocol.config import PolicyConfig
 from ...protocol.situation import Situation
-from ...protocol.versions import policy_version
+from ...protocol.versions import Adapter, policy_version
 from ..abilities import RESIDUAL
 from ..policy import LogProbs, check_version
 from ..spaces import ControlVector
 from .branches import fitting_batches
-from .model import Adapter, LlamaModel, load_model
+from .model import LlamaModel, load_model
 
 LAYER, NORMED = "l_out-{}", "result_norm"  # tensors of llama.cpp's graph: a layer's output, and the last norm's
 

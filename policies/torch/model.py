@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
 from ...protocol.prompts import TREE_STYLE, Style
 from ...protocol.situation import Situation
-from ...protocol.versions import policy_version
+from ...protocol.versions import Adapter, policy_version
 from ..policy import LogProbs
 from ..spaces import PromptSpace
 from ..tokens import PackedSequence, PromptTokenizer, TokenizedSituation, cut
@@ -24,8 +23,6 @@ from .base import Base, load_base
 from .packed_attention import AttentionInputs
 from .prefix_cache import PackedPrefixes, PrefixCache
 from .trunk import Trunk
-
-Adapter = Mapping[str, NDArray[Any]]
 
 
 class TorchModel:

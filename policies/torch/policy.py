@@ -11,13 +11,13 @@ import numpy as np
 
 from ...protocol.config import PolicyConfig
 from ...protocol.situation import Situation
-from ...protocol.versions import policy_version
+from ...protocol.versions import Adapter, policy_version
 from ..abilities import ABILITIES
 from ..policy import LogProbs, check_version
 from ..spaces import ControlVector, SoftPrompt
 from ..tokens import TokenizedSituation
 from .free import Decoding, FreePolicy, tell
-from .model import Adapter, TorchModel, load_model
+from .model import TorchModel, load_model
 from .packed_decoder import PackedDecoder
 from .prefix_cache import PrefixCache
 from .soft_prompt import PromptedPolicy, SoftPromptPolicy

@@ -12,7 +12,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar, get_type_hints
 
 from cryptography import x509
@@ -125,12 +125,7 @@ def check_address(address: str) -> tuple[str, int]:
 def sign_card(key: Ed25519PrivateKey, name: str, node_key: str) -> Card:
     """Return the signed card of a device whose identity is this key."""
     card = Card(name, node_key, key.public_key().public_bytes_raw().hex())
-    return Card(card.name, card.node_key, card.identity, key.sign(_signed(card)).hex())
-
-
-def card_to_text(card: Card) -> str:
-    """Return the TOML text of a card."""
-    return CARD_HEAD + _to_toml(card)
+    return replace(card, signature=key.sign(_signed(card)).hex())
 
 
 def card_from_text(text: str) -> Card:
@@ -152,13 +147,7 @@ def card_from_text(text: str) -> Card:
 
 def sign_bundle(key: ec.EllipticCurvePrivateKey, bundle: Bundle) -> Bundle:
     """Return the bundle with the authority's signature."""
-    values = {**asdict(bundle), "signature": key.sign(_signed(bundle), ec.ECDSA(SHA256())).hex()}
-    return Bundle(**values)
-
-
-def bundle_to_text(bundle: Bundle) -> str:
-    """Return the TOML text of a bundle."""
-    return BUNDLE_HEAD + _to_toml(bundle)
+    return replace(bundle, signature=key.sign(_signed(bundle), ec.ECDSA(SHA256())).hex())
 
 
 def bundle_from_text(text: str, authority: bytes | None = None) -> Bundle:
@@ -167,7 +156,7 @@ def bundle_from_text(text: str, authority: bytes | None = None) -> Bundle:
     Parameters
     ----------
     text
-        What `bundle_to_text` returned.
+        What `to_text` returned.
     authority
         The authority's certificate, PEM, that the device received beforehand. Without it, the certificate in the
         bundle is trusted, and hence the channel by which the bundle came.
@@ -186,9 +175,9 @@ def bundle_from_text(text: str, authority: bytes | None = None) -> Bundle:
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise EnrolmentError("the bundle's authority has a key of an unsupported type: ask for the bundle again")
         key.verify(bytes.fromhex(bundle.signature), _signed(bundle), ec.ECDSA(SHA256()))
+    except EnrolmentError:
+        raise
     except (InvalidSignature, ValueError, UnsupportedAlgorithm) as error:
-        if isinstance(error, EnrolmentError):
-            raise
         raise EnrolmentError("the bundle was changed on its way: copy the file again") from error
     return bundle
 
@@ -199,9 +188,10 @@ def _signed(file: Card | Bundle) -> bytes:
     return f"fedoel {type(file).__name__} 1\0{json.dumps(values, sort_keys=True)}".encode()
 
 
-def _to_toml(file: Card | Bundle) -> str:
-    """Return one line per field; JSON strings with ASCII characters only are valid TOML basic strings."""
-    return "".join(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in asdict(file).items())
+def to_text(file: Card | Bundle) -> str:
+    """Return the TOML text of a card or bundle: JSON strings with ASCII characters only are TOML basic strings."""
+    head = CARD_HEAD if isinstance(file, Card) else BUNDLE_HEAD
+    return head + "".join(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in asdict(file).items())
 
 
 def _from_toml(file_type: type[File], text: str, description: str) -> File:
@@ -209,8 +199,7 @@ def _from_toml(file_type: type[File], text: str, description: str) -> File:
         values: Mapping[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise EnrolmentError(f"this file is not {description}: {error}") from error
-    arguments, types = {name.replace("-", "_"): value for name, value in values.items()}, get_type_hints(file_type)
-    expected = {field.name: types[field.name] for field in fields(file_type)}
+    arguments, expected = {name.replace("-", "_"): value for name, value in values.items()}, get_type_hints(file_type)
     if {name: type(value) for name, value in arguments.items()} != expected:
         raise EnrolmentError(f"this file is not {description}: it needs {', '.join(expected)}, and nothing else")
     return file_type(**arguments)

@@ -14,8 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ..config import RunConfig
 from ..errors import ConfigError, VersionError
-from ..host.files import write_whole
-from ..host.secret_file import check_secret
+from ..host.files import check_secret, write_whole
 from ..messages import PlayRequest
 from ..secagg.keys import Identity
 from ..signing import check_request
@@ -92,11 +91,6 @@ class Membership:
 def device_key(client: int) -> str:
     """Return the name of the file with a device's private key."""
     return f"device-{client}.key"
-
-
-def load_membership(folder: Path, client: int) -> Membership:
-    """Load the membership of one device of a simulation; raises as `membership_at` does."""
-    return membership_at(folder, folder / device_key(client))
 
 
 def membership_at(folder: Path, path: Path) -> Membership:

@@ -2,14 +2,19 @@
 
 A rename is atomic, but it survives a power cut only after the content of the file and the entry in its folder are on
 the disk: both are forced there with `fsync` (see fsync(2) and rename(2)).
+
+Files with private keys are written readable by their owner only, and checked for that before they are read.
 """
 
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
-from ..errors import FedoelError
+from ..errors import ConfigError, FedoelError
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -95,3 +100,43 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def exposed(path: Path) -> bool:
+    """Whether anybody but its owner may read a file; raises `OSError` if there is no file."""
+    return os.name == "posix" and bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+
+
+def check_secret(path: Path, otherwise: str) -> None:
+    """Check that only its owner has access to a key's file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    otherwise
+        What to do if they have, as the error says it.
+
+    Raises
+    ------
+    ConfigError
+        If others have access.
+    OSError
+        If there is no file.
+    """
+    if exposed(path):
+        raise ConfigError(f"others may read {path}: chmod 600 it, and {otherwise} if they did")
+
+
+def create_secret(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, unless it exists already; raises `OSError` if the disk refuses it.
+
+    Of two processes that do this at once, one succeeds, and the other leaves the file as it is.
+    """
+    make_folder(path.parent)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        draft = Path(folder) / path.name
+        replace_file(draft, text, secret=True)
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    sync(path.parent)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 from ..config import Scalar
 from ..errors import RecordError
@@ -18,12 +18,10 @@ from .summary import CycleRecord, Lesson
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What all events have: `KIND`, the name under which they are written, and `t`.
+    """What all events have: `t`, the seconds since the run began, without the time between a stop and its resume.
 
-    `t` is in seconds since the run began, without the time between a stop and its resume; the log sets it.
+    The log sets it.
     """
-
-    KIND: ClassVar[str] = ""
 
     t: float = 0.0
 
@@ -31,8 +29,6 @@ class Event:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
     """A process began or resumed the run; `config` is its flat configuration."""
-
-    KIND: ClassVar[str] = "run_started"
 
     scenario: str
     seed: int
@@ -46,8 +42,6 @@ class RunStarted(Event):
 class PhaseStarted(Event):
     """A phase began; `total` is the number of its steps where that is known."""
 
-    KIND: ClassVar[str] = "phase_started"
-
     cycle: int
     phase: str
     total: int | None
@@ -56,8 +50,6 @@ class PhaseStarted(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseProgress(Event):
     """So many of a phase's steps are done."""
-
-    KIND: ClassVar[str] = "phase_progress"
 
     cycle: int
     phase: str
@@ -69,8 +61,6 @@ class PhaseProgress(Event):
 class PhaseFinished(Event):
     """A phase ended, and took so many seconds."""
 
-    KIND: ClassVar[str] = "phase_finished"
-
     cycle: int
     phase: str
     seconds: float
@@ -79,8 +69,6 @@ class PhaseFinished(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficCounted(Event):
     """What the cycle's exchanges cost one client on average, and how many vectors counted or were refused."""
-
-    KIND: ClassVar[str] = "traffic"
 
     cycle: int
     uplink_bytes: float
@@ -93,8 +81,6 @@ class TrafficCounted(Event):
 class LessonsLearned(Event):
     """The context of a cycle in words."""
 
-    KIND: ClassVar[str] = "lessons"
-
     cycle: int
     lessons: tuple[Lesson, ...]
 
@@ -102,8 +88,6 @@ class LessonsLearned(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided(Event):
     """What became of a cycle's candidate, why, and which version plays from now on."""
-
-    KIND: ClassVar[str] = "decision"
 
     cycle: int
     decision: str
@@ -115,8 +99,6 @@ class Decided(Event):
 class CycleFinished(Event):
     """A cycle ended; `entry` is its record in the summary."""
 
-    KIND: ClassVar[str] = "cycle_finished"
-
     cycle: int
     entry: CycleRecord
 
@@ -125,26 +107,24 @@ class CycleFinished(Event):
 class RunFinished(Event):
     """The run ended; `summary` is the name of the summary's file."""
 
-    KIND: ClassVar[str] = "run_finished"
-
     summary: str
 
 
 Listener = Callable[[Event], None]
 EVENTS: Mapping[str, type[Event]] = MappingProxyType(
     {
-        event.KIND: event
-        for event in (
-            RunStarted, PhaseStarted, PhaseProgress, PhaseFinished, TrafficCounted, LessonsLearned, Decided,
-            CycleFinished, RunFinished,
-        )
+        "run_started": RunStarted, "phase_started": PhaseStarted, "phase_progress": PhaseProgress,
+        "phase_finished": PhaseFinished, "traffic": TrafficCounted, "lessons": LessonsLearned, "decision": Decided,
+        "cycle_finished": CycleFinished, "run_finished": RunFinished,
     }
 )  # fmt: skip
+"""The events by the names under which they are written."""
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
     """Return an event as it is written."""
-    return {"event": event.KIND, **to_json(event)}
+    name = next((name for name, event_type in EVENTS.items() if type(event) is event_type), "")
+    return {"event": name, **to_json(event)}
 
 
 def event_from_json(table: dict[str, Any], source: object) -> Event:

@@ -14,5 +14,5 @@ unmask    a share for each neighbour: of the own mask of a     the server remove
           survivor, or of the pair masks of one that dropped
 ========= ==================================================== =========================================================
 
-Plain data and pure functions, without network or clock; only `messages` and `state` use Flower records.
+Plain data and pure functions, without network or clock; only `messages` uses Flower records.
 """

@@ -16,8 +16,7 @@ from ..errors import SecureSumError
 from .keys import CONFIRMED, SIGNATURE, Advert, Identity, adverts_from_bytes, agree, check_signature, commit, public_of
 from .masks import Cells, add_pair_mask, cell_type, mask_key, own_mask, pair_key
 from .shares import SEALED, SEED, new_seed, seal, split, unseal
-from .survivors import from_bitmap, pack, unpack
-from .terms import Terms
+from .terms import Terms, from_bitmap, pack, unpack
 
 PHASES = ("keys", "shares", "masked", "confirm", "unmask")
 
@@ -188,7 +187,7 @@ def confirm(state: Round, identity: Identity, survivors: bytes) -> Round:
     identity
         Signs the set.
     survivors
-        Bitmap of positions (`survivors.to_bitmap`).
+        Bitmap of positions (`terms.to_bitmap`).
 
     Raises
     ------

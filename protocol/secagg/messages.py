@@ -1,4 +1,4 @@
-"""The phases of a round as Flower records: one request and one reply each."""
+"""The phases of a round as Flower records, one request and one reply each; and a device's `Round` between them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from flwr.app import ConfigRecord, RecordDict
 
 from ..errors import SecureSumError
 from ..privacy.plan import PrivacyPlan
-from .device import PHASES
+from .device import PHASES, Round
 from .terms import Terms
 
 # Flower message types by phase: a category, then the handler's name.
 ACTIONS = {phase: f"{'train' if phase == 'masked' else 'query'}.{phase}" for phase in PHASES}
 RECORD = "secure"
+FIELDS = {"secrets": "secrets", "asked": "request_digests", "replies": "replies"}  # of a `Round`: key prefix to field
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +91,30 @@ def subject(spec_digest: str, plan: PrivacyPlan) -> str:
 def first_step(terms: Terms, position: int) -> Step:
     """Return the step of the phase ``keys`` for the device at a position."""
     return Step(terms.digest, terms.to_json().encode(), position.to_bytes(2, "big"))
+
+
+def round_to_record(state: Round) -> ConfigRecord:
+    """Return the record that `round_from_record` reads."""
+    parts = {
+        f"{prefix}.{name}": value for prefix, field in FIELDS.items() for name, value in getattr(state, field).items()
+    }
+    return ConfigRecord({"terms": state.terms.to_json(), "position": state.position, **parts})
+
+
+def round_from_record(record: ConfigRecord) -> Round:
+    """Read the state of a round that this device stored.
+
+    Raises
+    ------
+    SecureSumError
+        If it cannot be read; the device has then dropped out of the round.
+    """
+    try:
+        parts: dict[str, dict[str, bytes]] = {field: {} for field in FIELDS.values()}
+        for key, value in record.items():
+            prefix, dot, name = key.partition(".")
+            if dot:
+                parts[FIELDS[prefix]][name] = bytes(value)  # type: ignore[arg-type]
+        return Round(Terms.from_json(str(record["terms"])), int(record["position"]), **parts)  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SecureSumError("this device has lost its part of the round") from error

@@ -15,8 +15,7 @@ from ..errors import SecureSumError
 from .keys import CONFIRMED, SIGNATURE, Advert, check_signature, commit, public_of
 from .masks import Cells, add_pair_mask, cell_type, mask_key, own_mask, pair_key
 from .shares import SEALED, SEED, recover
-from .survivors import pack, to_bitmap, unpack
-from .terms import Terms
+from .terms import Terms, pack, to_bitmap, unpack
 
 
 @dataclass

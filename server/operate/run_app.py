@@ -11,6 +11,7 @@ from pathlib import Path
 import tomli_w
 
 from ...protocol.config import RunConfig
+from ...protocol.settings import to_table
 
 COMPLETED = "finished:completed"
 STARTED = re.compile(r"started run (\d+)")
@@ -40,7 +41,7 @@ def write_app(folder: Path, config: RunConfig) -> None:
 
 def config_block(config: RunConfig) -> str:
     """Write the settings as the run config of a Flower app, ``[tool.flwr.app.config]``."""
-    return tomli_w.dumps({"tool": {"flwr": {"app": {"config": config.to_nested()}}}})
+    return tomli_w.dumps({"tool": {"flwr": {"app": {"config": to_table(config)}}}})
 
 
 def run_started(log: Path) -> str:

@@ -8,10 +8,9 @@ from cryptography import x509
 
 from ...policies.model_files import find_model, model_digest
 from ...protocol.errors import ConfigError, EnrolmentError
-from ...protocol.fleet.enrolment import Bundle, bundle_to_text, card_from_text, check_address, sign_bundle
+from ...protocol.fleet.enrolment import Bundle, card_from_text, check_address, sign_bundle, to_text
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
-from ...protocol.host.files import write_whole
-from ...protocol.host.secret_file import check_secret, write_secret
+from ...protocol.host.files import check_secret, replace_file, write_whole
 from ..fleet import make_owner, publish_members
 from .certificates import (
     certificate_to_pem,
@@ -87,7 +86,7 @@ def enroll(folder: ServerFolder, card_file: Path, name: str = "", out: Path | No
         write_roll(folder.roll, roll)
         publish_members(folder.fleet, roll.identities)
         _update_superlink(folder, settings, roll)
-    text = bundle_to_text(_bundle(folder, settings, device))
+    text = to_text(_bundle(folder, settings, device))
     out = out or Path(f"{device.name}.fleet")
     write_whole(out, text.encode())
     print(f"{device.name} is device {device.number} of {len(roll.active)}; copy {out} to it and run there:")
@@ -128,14 +127,14 @@ def _make_fleet(folder: ServerFolder) -> None:
     write_whole(folder.ca_certificate, certificate_to_pem(make_authority(key)))
     if not folder.run_file.exists():
         write_whole(folder.run_file, RUN.encode())
-    write_secret(folder.ca_key, key_to_pem(key))  # last: its presence marks a complete folder
+    replace_file(folder.ca_key, key_to_pem(key), secret=True)  # last: its presence marks a complete folder
 
 
 def _certify(folder: ServerFolder, settings: Settings) -> None:
     authority = x509.load_pem_x509_certificate(folder.ca_certificate.read_bytes())
     key = make_key()
     certificate = make_server_certificate(settings.hosts, key, authority, key_from_pem(folder.ca_key.read_bytes()))
-    write_secret(folder.key, key_to_pem(key))
+    replace_file(folder.key, key_to_pem(key), secret=True)
     write_whole(folder.certificate, certificate_to_pem(certificate))
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 
 from ...games.cache import cache_folder
 from ...protocol.errors import ConfigError, FedoelError
+from ...protocol.host.files import check_secret
 from ...protocol.host.processes import tail
-from ...protocol.host.secret_file import check_secret
 from ...protocol.records.events import CycleFinished, Event
 from ..app import check
 from ..events import follow

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from ...policies.torch.free import tell
-from ...policies.torch.model import Adapter, TorchModel
+from ...policies.torch.model import TorchModel
 from ...protocol.errors import ConfigError
+from ...protocol.versions import Adapter
 
 LIST = Path(__file__).parent / "instructions.toml"
 GREEDY = 1e-4  # temperature at which sampling always picks the most likely token

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ...policies.torch.model import Adapter, TorchModel
+from ...policies.torch.model import TorchModel
+from ...protocol.versions import Adapter
 
 TEXT = Path(__file__).parent / "general.md"
 POSITIONS = 64  # positions whose logits are in memory at a time

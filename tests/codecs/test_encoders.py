@@ -56,7 +56,7 @@ def test_a_turn_without_a_command_counts_only_by_its_reward() -> None:
     whole = encode([episode(turn(1, 0.0), invalid, turn(0, 1.0))], none)
     parts = [encode([episode(turn(1, 0.81))], none), encode([episode(turn(0, 1.0))], none)]
     assert np.allclose(whole.gradient, sum(part.gradient for part in parts), atol=1e-6)
-    assert whole.counters.turns[0] == 3
+    assert whole.counters.values[0, 2] == 3
 
 
 def test_returns_are_discounted_sums_of_later_rewards() -> None:
@@ -90,14 +90,14 @@ def test_vectors_are_sums_over_episodes_and_count_them() -> None:
     apart = [encode([t], zero).to_array() for t in (one, two)]
     assert np.allclose(both, sum(apart), atol=1e-5)
     counters = encode([one, two], zero).counters
-    assert (counters.episodes[0], counters.wins[0], counters.turns[0], counters.tokens[0]) == (2, 1, 3, 60)
+    assert counters.values[0, :4].tolist() == [2, 1, 3, 60]
     assert counters.visits[0].tolist() == [2, 1, 0, 0]
 
 
 def test_steps_beyond_the_horizon_are_not_counted_but_still_enter_the_gradient() -> None:
     zero = np.zeros((1, 4), dtype=np.float32)
     long = encode([episode(*[turn(0, 0.0)] * 5, turn(0, 1.0))], zero, 0.5)
-    assert long.counters.turns[0] == 6
+    assert long.counters.values[0, 2] == 6
     assert long.counters.returns[0].tolist() == [0.5**5, 0.5**4, 0.5**3, 0.5**2]
     assert long.counters.visits[0].tolist() == [1, 1, 1, 1]
     returns = sum(0.5**n for n in range(6))

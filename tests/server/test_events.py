@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fedoel.protocol.errors import ConfigError, FedoelError
-from fedoel.protocol.records.events import Decided, Event, PhaseFinished, PhaseProgress, RunFinished
+from fedoel.protocol.records.events import Decided, Event, PhaseFinished, PhaseProgress, PhaseStarted, RunFinished
 from fedoel.server.events import EventLog, read_events, seconds_by_phase
 
 
@@ -56,7 +56,7 @@ def test_a_phase_that_fails_is_not_finished(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with EventLog(path) as log, pytest.raises(ZeroDivisionError), log.phase(0, "games"):
         _ = 1 / 0
-    assert [event.KIND for event in read_events(path)] == ["phase_started"]
+    assert [type(event) for event in read_events(path)] == [PhaseStarted]
 
 
 @pytest.mark.parametrize("torn", [b'{"event": "dec', b"\xff\x00", b"[1, 2", b"7"])

@@ -13,7 +13,7 @@ from dp_accounting.pld import PLDAccountant
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError, FedoelError, PrivacyError, VersionError
 from fedoel.protocol.experience import VectorSpec
-from fedoel.protocol.fleet.membership import MEMBERS, device_key, load_members, load_membership
+from fedoel.protocol.fleet.membership import MEMBERS, device_key, load_members, membership_at
 from fedoel.server.accounting import Release, epsilon_of, multiplier_for
 from fedoel.server.fleet import make_fleet, owner_key, publish_members
 from fedoel.server.safeguards import Ledger, RunSafeguards
@@ -129,7 +129,7 @@ def test_a_fleet_has_keys(tmp_path: Path) -> None:
     make_fleet(tmp_path, 3)
     assert (tmp_path / MEMBERS).read_bytes() == before
     members, fleet_key = load_members(tmp_path)
-    found = [load_membership(tmp_path, client) for client in range(3)]
+    found = [membership_at(tmp_path, tmp_path / device_key(client)) for client in range(3)]
     assert {each.identity.public for each in found} == members.identities and {each.fleet_key for each in found} == {
         fleet_key
     }
@@ -140,15 +140,15 @@ def test_a_fleet_has_keys(tmp_path: Path) -> None:
 def test_keys_that_are_refused(tmp_path: Path) -> None:
     make_fleet(tmp_path, 2)
     with pytest.raises(ConfigError, match="no key of this device"):
-        load_membership(tmp_path, 2)
+        membership_at(tmp_path, tmp_path / device_key(2))
     (tmp_path / device_key(0)).chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
-        load_membership(tmp_path, 0)
+        membership_at(tmp_path, tmp_path / device_key(0))
     signature, listed = (tmp_path / MEMBERS).read_text().splitlines()
     members = json.loads(listed)
     (tmp_path / MEMBERS).write_text(f"{signature}\n{json.dumps({**members, 'number': 2})}")
     with pytest.raises(ConfigError, match="not signed"):
-        load_membership(tmp_path, 1)
+        membership_at(tmp_path, tmp_path / device_key(1))
     with pytest.raises(ConfigError, match="no folder of a fleet's keys"):
         load_members(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="holds no key"):
@@ -160,13 +160,13 @@ def test_a_device_takes_newer_lists_of_members_keeps_them_and_refuses_older_ones
     make_fleet(tmp_path / "server", 2)
     shutil.copytree(tmp_path / "server", tmp_path / "device")
     before = (tmp_path / "server" / MEMBERS).read_text()
-    first = load_membership(tmp_path / "device", 0)
+    first = membership_at(tmp_path / "device", tmp_path / "device" / device_key(0))
     publish_members(tmp_path / "server", [first.identity.public])
     after = (tmp_path / "server" / MEMBERS).read_text()
     assert first.renewed("") is first
     assert first.renewed(before).members == first.members
     assert len(first.members) == 2 and first.renewed(after).members == {first.identity.public}
-    again = load_membership(tmp_path / "device", 0)
+    again = membership_at(tmp_path / "device", tmp_path / "device" / device_key(0))
     assert again.members == {first.identity.public}
     with pytest.raises(VersionError, match="older than 2"):
         again.renewed(before)

@@ -22,7 +22,7 @@ from fedoel.cli.main import main
 from fedoel.client.app import make_app
 from fedoel.client.device import last_version
 from fedoel.client.device.idle import Now, count_games, games_today, on_battery, why_not
-from fedoel.client.device.own_context import with_own_context
+from fedoel.client.device.offline import with_own_context
 from fedoel.client.device.runtime import DeviceRuntime
 from fedoel.client.device.settings import Play
 from fedoel.client.runtime import SimulatedRuntime

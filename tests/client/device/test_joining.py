@@ -20,7 +20,7 @@ from fedoel.client.device.folder import joined as bundle_of
 from fedoel.client.device.join import take_bundle
 from fedoel.client.device.service import unit
 from fedoel.client.device.settings import Limits, read_settings
-from fedoel.client.device.start import _node_config, command, running_process, write_node_config
+from fedoel.client.device.start import command, running_process, write_node_config
 from fedoel.client.store import TrajectoryStore
 from fedoel.client.store_key import key_from_file
 from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError
@@ -143,7 +143,7 @@ def test_a_supernode_gets_the_fleets_certificate_its_own_key_and_its_index(joine
     assert pairs["--auth-supernode-private-key"] == str(device.node_key)
     assert pairs["--superlink"] == "127.0.0.1:9"
     write_node_config(device, bundle, read_settings(device.settings))
-    node_config = tomllib.loads(_node_config(device).read_text())
+    node_config = tomllib.loads(device.node_config.read_text())
     assert (node_config["home"], node_config["partition-id"], node_config["num-partitions"]) == (str(device.path), 0, 1)
     assert node_config["store"] == str(device.store)
 

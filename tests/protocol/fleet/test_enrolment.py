@@ -17,12 +17,11 @@ from fedoel.protocol.fleet.enrolment import (
     Bundle,
     Card,
     bundle_from_text,
-    bundle_to_text,
     card_from_text,
-    card_to_text,
     check_address,
     sign_bundle,
     sign_card,
+    to_text,
 )
 from fedoel.protocol.fleet.members import read_members, sign_members
 from fedoel.server.operate.certificates import certificate_to_pem, make_authority, make_key
@@ -50,13 +49,13 @@ def bundle() -> Bundle:
 @given(names)
 def test_a_card_survives_serialisation(name: str) -> None:
     card = sign_card(DEVICE, name, NODE)
-    assert card_from_text(card_to_text(card)) == card
+    assert card_from_text(to_text(card)) == card
 
 
 @given(st.integers(0, 2000), st.integers(1, 255))
 def test_a_card_or_bundle_that_was_changed_is_refused(position: int, change: int) -> None:
     """Any byte may change; a change of comments, or of the case of hexadecimal digits, has no effect."""
-    for text, read in ((card_to_text(sign_card(DEVICE, "kitchen", NODE)), card_from_text), (TEXT, bundle_from_text)):
+    for text, read in ((to_text(sign_card(DEVICE, "kitchen", NODE)), card_from_text), (TEXT, bundle_from_text)):
         data = bytearray(text.encode())
         data[position % len(data)] ^= change
         try:
@@ -66,18 +65,18 @@ def test_a_card_or_bundle_that_was_changed_is_refused(position: int, change: int
         assert replace(file, signature="") == replace(read(text), signature="")
 
 
-TEXT = bundle_to_text(bundle())
+TEXT = to_text(bundle())
 
 
 def test_a_bundle_survives_serialisation_and_another_authority_is_refused() -> None:
     signed = bundle()
-    assert bundle_from_text(bundle_to_text(signed)) == signed == bundle_from_text(bundle_to_text(signed), CA)
+    assert bundle_from_text(to_text(signed)) == signed == bundle_from_text(to_text(signed), CA)
     other = certificate_to_pem(make_authority(STRANGER))
     with pytest.raises(EnrolmentError, match="another authority"):
-        bundle_from_text(bundle_to_text(signed), other)
+        bundle_from_text(to_text(signed), other)
     forged = sign_bundle(STRANGER, signed)  # contains the true certificate, but is signed by another key
     with pytest.raises(EnrolmentError, match="changed on its way"):
-        bundle_from_text(bundle_to_text(forged), CA)
+        bundle_from_text(to_text(forged), CA)
 
 
 EXCHANGES = {

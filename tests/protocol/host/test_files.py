@@ -6,16 +6,17 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedoel.protocol.errors import FedoelError
-from fedoel.protocol.host.files import append_line, move_into_place, replace_file, write_whole
-from fedoel.protocol.host.secret_file import create_secret, write_secret
+from fedoel.protocol.host.files import append_line, create_secret, move_into_place, replace_file, write_whole
 
 Write = Callable[[Path, str], None]
+write_secret = partial(replace_file, secret=True)
 WRITERS = pytest.mark.parametrize("write", [write_whole, replace_file, write_secret])
 
 

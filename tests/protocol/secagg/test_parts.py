@@ -18,8 +18,7 @@ from fedoel.protocol.secagg import shares
 from fedoel.protocol.secagg.graph import choose_graph
 from fedoel.protocol.secagg.keys import agree, derive, public_of
 from fedoel.protocol.secagg.masks import add_pair_mask, cell_type, expand, mask_key, own_mask
-from fedoel.protocol.secagg.survivors import from_bitmap, pack, to_bitmap, unpack
-from fedoel.protocol.secagg.terms import Terms
+from fedoel.protocol.secagg.terms import Terms, from_bitmap, pack, to_bitmap, unpack
 
 TERMS = Terms("ab", 1, 11, 10, 4, 6, 32, 16, "s")
 

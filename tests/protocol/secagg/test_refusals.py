@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedoel.protocol.errors import SecureSumError
 from fedoel.protocol.secagg.keys import CONFIRMED, SIGNATURE, Advert, Identity
 from fedoel.protocol.secagg.shares import SEALED, SEED
-from fedoel.protocol.secagg.survivors import pack, to_bitmap, unpack
+from fedoel.protocol.secagg.terms import pack, to_bitmap, unpack
 
 from .test_rounds import Fleet, advert, terms, until
 

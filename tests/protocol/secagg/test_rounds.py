@@ -17,8 +17,7 @@ from fedoel.protocol.secagg.device import Round
 from fedoel.protocol.secagg.keys import Advert, Identity
 from fedoel.protocol.secagg.masks import Cells, cell_type
 from fedoel.protocol.secagg.server import ServerRound
-from fedoel.protocol.secagg.survivors import pack, to_bitmap, unpack
-from fedoel.protocol.secagg.terms import Terms
+from fedoel.protocol.secagg.terms import Terms, pack, to_bitmap, unpack
 
 PHASES = device.PHASES
 Silent = Mapping[str, Collection[int]]
