@@ -16,6 +16,7 @@ from .game import Engine, Game, RuledGame
 from .grid import frozen_lake, sokoban
 from .renamed import RenamedEngine
 from .settings import Flag, Number, Rule, Word, checked
+from .tidy import engine as tidy
 
 SPLITS = ("all", "train", "valid", "test")
 RENAMED = "renamed"
@@ -169,6 +170,14 @@ _SOKOBAN: Mapping[str, Rule] = {
     "split": _SPLIT,
 }
 
+_TIDY: Mapping[str, Rule] = {
+    "things": Number(1, 5, default=1),
+    "rooms": Number(1, 3, default=1),
+    "places": Number(3, 6, default=4),
+    "final": Flag(),
+    "split": _SPLIT,
+}
+
 _TEXTWORLD = (_textworld_ready, _textworld_prepare)
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -178,6 +187,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "cooking": Family(_COOKING, _textworld_engine, _check_cooking, *_TEXTWORLD),
         "frozen-lake": Family(_FROZEN_LAKE, frozen_lake.make_engine, frozen_lake.check_lake),
         "sokoban": Family(_SOKOBAN, sokoban.make_engine),
+        "tidy": Family(_TIDY, tidy.make_engine),
         **{name: Family({"trees": Number(2, 7, default=4)}, orchard.make_engine) for name in orchard.LANDS},
     }
 )

@@ -11,6 +11,7 @@ from numpy.random import Generator
 from ..protocol.situation import INFORMING, Situation
 from . import orchard
 from .grid import frozen_lake, sokoban
+from .tidy import engine as tidy
 
 Player = Callable[[Situation, Generator], str]
 
@@ -78,10 +79,15 @@ def pick(situation: Situation, rng: Generator) -> str:
     return orchard.next_command(situation.goal, situation.admissible)
 
 
+def tidy_up(situation: Situation, rng: Generator) -> str:
+    """Take what does not lie where it belongs, and carry it there; until that is in sight, explore."""
+    return tidy.next_command(situation.admissible) or explore(situation, rng)
+
+
 HEURISTICS: Mapping[str, Player] = MappingProxyType(
     {
         "coin-collector": seek, "treasure-hunter": seek, "cooking": cook, "frozen-lake": cross, "sokoban": push,
-        **dict.fromkeys(orchard.LANDS, pick),
+        "tidy": tidy_up, **dict.fromkeys(orchard.LANDS, pick),
     }
 )  # fmt: skip
 
