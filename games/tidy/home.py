@@ -8,6 +8,7 @@ of them with equal probability; then the thing is one that belongs there and to 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +36,8 @@ class Home:
     """
 
     places: tuple[tuple[str, ...], ...]
-    floors: dict[str, int]
-    targets: dict[str, str]
+    floors: Mapping[str, int]
+    targets: Mapping[str, str]
     start: int
 
     def room_of(self, place: str) -> int:
@@ -54,7 +55,7 @@ def draw_home(table: Table, things: int, rooms: int, places: int, split: str, se
     things, rooms, places
         Number of things, number of rooms, and number of places in each room.
     split
-        Split of the table that the things are from.
+        Split of the table that the things are from, or ``"all"``.
     seed
         Seed of the draw, of which the instance is a pure function.
     """

@@ -23,7 +23,7 @@ class Table:
     right_places
         For each thing, the places where it belongs, mostly one.
     things
-        The things of each split that belong to each place: ``things[split][place]``.
+        The things that belong to each place, ``things[split][place]``; the split ``"all"`` has those of every split.
     """
 
     prepositions: Mapping[str, str]
