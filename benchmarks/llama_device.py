@@ -220,10 +220,10 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
 def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     """Play while every call to llama.cpp is recorded; then make the same calls again, with nothing between them."""
     policy = policy_of(arguments, arrays_of(arguments.version))
-    context, calls = policy._model.context, list[tuple[str, Any]]()
+    context, calls = policy.model.context, list[tuple[str, Any]]()
     play(arguments, policy)  # once to warm up
     with policy.serving():
-        policy._model.prefix_cache.clear()
+        policy.model.prefix_cache.clear()
     originals = {name: getattr(context, name) for name in ("_decode", "share", "drop", "clear")}
 
     def recorded(name: str) -> Callable[..., Any]:
@@ -267,7 +267,7 @@ def replay(context: Any, calls: list[tuple[str, Any]], originals: Mapping[str, A
 def cache(arguments: argparse.Namespace) -> dict[str, Any]:
     policy = policy_of(arguments, arrays_of(arguments.version))
     turns = [turn for trajectory in play(arguments, policy) for turn in trajectory.turns]
-    context, encoder = policy._model.context, policy._model.tokenizer
+    context, encoder = policy.model.context, policy.model.tokenizer
     rows, head = encoder.encode([turn.situation for turn in turns]), len(encoder.head)
     prompts = [head + len(row.scene) + len(row.moment) for row in rows]
     alone = sum(p + len(row.tree.tokens) for p, row in zip(prompts, rows, strict=True))

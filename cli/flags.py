@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ..protocol.config import SET_HELP, Scalar
+
+
+def path(text: str) -> Path:
+    """Read the path of a file or folder."""
+    return Path(text).expanduser()
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -42,5 +48,5 @@ def add_folder_verb(
 ) -> argparse.ArgumentParser:
     """Add a verb that works on the folder of a device or a server, and return its parser."""
     verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    verb.add_argument("dir", metavar="DIR", help="its folder")
+    verb.add_argument("dir", type=path, metavar="DIR", help="its folder")
     return verb

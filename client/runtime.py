@@ -42,7 +42,6 @@ class Runtime(Protocol):
     @property
     def send_words(self) -> bool:
         """Whether a codec that sends text may run here at all. The run must allow it, too."""
-        ...
 
     def admit(self, games: int) -> None:
         """Check, before anything is loaded, that this many games may be played now.
@@ -52,7 +51,6 @@ class Runtime(Protocol):
         NotNow
             If a condition of the device's owner does not hold.
         """
-        ...
 
     def begin(self, games: int) -> None:
         """Prepare for games that are about to be played.
@@ -62,19 +60,15 @@ class Runtime(Protocol):
         NotNow
             If the games cannot be counted.
         """
-        ...
 
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
         """Load the policy version of a request; raises what `fedoel.policies.backend.load_version` raises."""
-        ...
 
     def cache(self, config: RunConfig) -> Path:
         """Return the folder for compiled games and converted models."""
-        ...
 
     def membership(self, config: RunConfig, client: int) -> Membership:
         """Read the client's private key and the list of members; raises `ConfigError` if they cannot be used."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, cast
+
+import numpy as np
 
 from ..policies.abilities import WRITING
 from ..policies.policy import LogProbs, Policy
 from ..protocol.config import ContextConfig, RunConfig
 from ..protocol.errors import ConfigError
-from ..protocol.experience import Aggregate
+from ..protocol.experience import Aggregate, Vector, clip
 from ..protocol.play import Turn
 from ..protocol.plugins import POINTS
 from ..protocol.records.summary import Lesson
-from .context import Candidate, TeacherContext
+from .context import Candidate, TeacherContext, divergence, natural_step
 from .encoder import Encoder, load_encoder
-from .model_codec import ModelCodec
+from .tactics.coordinates import DIMENSION
+from .tactics.policy import TacticsPolicy
+from .trust_region import largest_share
+
+MEASURED_TURNS = 160  # the most on which the trust region is measured
+WEAKER = 0.5  # of the longest step inside the trust region: about a quarter of its KL
 
 
 class Codec(Protocol):
@@ -24,7 +33,6 @@ class Codec(Protocol):
     @property
     def encoder(self) -> Encoder:
         """The device half, which also applies contexts to policies."""
-        ...
 
     def step(
         self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn], config: ContextConfig, before: TeacherContext
@@ -47,12 +55,10 @@ class Codec(Protocol):
         TeacherContext
             The next context; its `kl` is that of this step alone.
         """
-        ...
 
     @property
     def has_candidates(self) -> bool:
         """Whether the cycle's context is selected among candidates, by play on the gate's games."""
-        ...
 
     def candidates(
         self, policy: Policy, turns: Sequence[Turn], context: TeacherContext, config: ContextConfig
@@ -66,23 +72,102 @@ class Codec(Protocol):
         turns
             Public turns, played without a context.
         """
-        ...
 
     def teacher(self, policy: Policy, context: TeacherContext) -> Policy:
         """Return the policy under a context."""
-        ...
 
     def teacher_log_probs(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs]:
         """Return the teacher's log-probabilities of each turn's commands; the turns were played without a context."""
-        ...
 
     def score_offsets(self, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
         """Return what the context adds to each command's score, or None if the codec is not additive."""
-        ...
 
     def lessons(self, context: TeacherContext) -> list[Lesson]:
         """Return what was learned in words, strongest first; empty where coordinates have no names."""
-        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCodec:
+    """The server half of codecs whose contexts act inside the model: the model is evaluated under each context.
+
+    Where the encoder has blocks of coordinates, the cycle's context is one block, at one of two strengths. Codecs that
+    know the teacher in closed form, or need no trust region, override what they compute otherwise.
+    """
+
+    encoder: Encoder
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """Blocks of coordinates by name; empty where the encoder has none."""
+        return getattr(self.encoder, "blocks", {})
+
+    def step(
+        self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn], config: ContextConfig, before: TeacherContext
+    ) -> TeacherContext:
+        """Take the natural gradient step, shortened to the trust region by line search."""
+        weights, kl = self._bounded(policy, turns, before.weights, natural_step(aggregate, config), config.max_kl)
+        return TeacherContext(weights, before.fisher + aggregate.vector.fisher, kl)
+
+    @property
+    def has_candidates(self) -> bool:
+        """Whether the coordinates come in blocks."""
+        return bool(self.blocks)
+
+    def candidates(
+        self, policy: Policy, turns: Sequence[Turn], context: TeacherContext, config: ContextConfig
+    ) -> list[Candidate]:
+        """Return each block alone, once up to the border of the trust region and once at half that length."""
+        candidates: list[Candidate] = []
+        for name, block in self.blocks.items():
+            alone = np.zeros_like(context.weights)
+            # The trust region shortened all blocks together: a single block may be longer.
+            alone[block] = len(self.blocks) * context.weights[block]
+            full, kl = self._bounded(policy, turns, np.zeros_like(alone), alone, config.max_kl)
+            candidates.append(Candidate(replace(context, weights=full, kl=kl), f"{name}, strength 1"))
+            half = (WEAKER * full).astype(full.dtype)
+            kl = divergence(self._log_probs(policy, _measured(turns), half), _measured(turns))
+            candidates.append(Candidate(replace(context, weights=half, kl=kl), f"{name}, strength {WEAKER:g}"))
+        return candidates
+
+    def _bounded(
+        self, policy: Policy, turns: Sequence[Turn], before: Vector, step: Vector, max_kl: float
+    ) -> tuple[Vector, float]:
+        """Add the largest share of a step that stays in the trust region; also return its KL."""
+        measured = _measured(turns)
+
+        def weights_at(share: float) -> Vector:
+            return clip((before + share * step).astype(before.dtype), getattr(self.encoder, "radius", math.inf))
+
+        def kl_at(share: float) -> float:
+            return divergence(self._log_probs(policy, measured, weights_at(share)), measured)
+
+        share, kl = largest_share(kl_at, max_kl)
+        return weights_at(share), kl
+
+    def teacher(self, policy: Policy, context: TeacherContext) -> Policy:
+        """Apply the context to the policy."""
+        return self.encoder.apply_context(policy, context.weights)
+
+    def teacher_log_probs(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs]:
+        """Evaluate the policy under the context."""
+        return self.teacher(policy, context).score([turn.situation for turn in turns])
+
+    def score_offsets(self, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
+        """Return the log-probabilities of a uniform policy under an additive context: the offsets up to a constant."""
+        if not self.encoder.is_additive:
+            return None
+        return self.teacher_log_probs(TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32)), turns, context)
+
+    def lessons(self, context: TeacherContext) -> list[Lesson]:
+        """Return none: these coordinates have no names."""
+        return []
+
+    def _log_probs(self, policy: Policy, turns: Sequence[Turn], weights: Vector) -> list[LogProbs]:
+        return self.encoder.apply_context(policy, weights).score([turn.situation for turn in turns])
+
+
+def _measured(turns: Sequence[Turn]) -> Sequence[Turn]:
+    return turns[:: math.ceil(len(turns) / MEASURED_TURNS)]
 
 
 def load_codec(name: str) -> Codec:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..policies.policy import Policy
-from ..protocol.experience import BASE_COUNTERS, Counters, ExperienceVector, Vector, VectorSpec
+from ..protocol.experience import BASE_COUNTERS, Counters, ExperienceVector, Floats, Vector, VectorSpec
 from ..protocol.play import Trajectory, turns_of
-from .encoder import Encoder, Floats
+from .encoder import Encoder
 
 
 def encode(

@@ -10,9 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedoel.codecs.encoder import Floats
 from fedoel.policies.policy import LogProbs, Policy
-from fedoel.protocol.experience import Vector
+from fedoel.protocol.experience import Floats, Vector
 from fedoel.protocol.play import Turn
 from fedoel.protocol.situation import Situation
 

@@ -11,12 +11,13 @@ from types import MappingProxyType
 from ..protocol.errors import ConfigError
 from ..protocol.play import GameSpec, Setting
 from ..protocol.plugins import POINTS
-from . import orchard
 from .game import Engine, Game, RuledGame
-from .grid import frozen_lake, sokoban
+from .grid.frozen_lake import FrozenLakeEngine, check_lake
+from .grid.sokoban import SokobanEngine
+from .orchard import LANDS, OrchardEngine
 from .renamed import RenamedEngine
 from .settings import Flag, Number, Rule, Word, checked
-from .tidy import engine as tidy
+from .tidy.engine import TidyEngine
 
 SPLITS = ("all", "train", "valid", "test")
 RENAMED = "renamed"
@@ -177,7 +178,10 @@ _TIDY: Mapping[str, Rule] = {
     "final": Flag(),
     "split": _SPLIT,
 }
-
+_ORCHARD = Family(
+    {"trees": Number(2, 7, default=4)},
+    lambda family, settings, cache: OrchardEngine(family, int(settings["trees"])),
+)
 _TEXTWORLD = (_textworld_ready, _textworld_prepare)
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -185,9 +189,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "coin-collector": Family({"level": Number(1, 300)}, _textworld_engine, _check_coin, *_TEXTWORLD),
         "treasure-hunter": Family({"level": Number(1, 30)}, _textworld_engine, lambda settings: "", *_TEXTWORLD),
         "cooking": Family(_COOKING, _textworld_engine, _check_cooking, *_TEXTWORLD),
-        "frozen-lake": Family(_FROZEN_LAKE, frozen_lake.make_engine, frozen_lake.check_lake),
-        "sokoban": Family(_SOKOBAN, sokoban.make_engine),
-        "tidy": Family(_TIDY, tidy.make_engine),
-        **{name: Family({"trees": Number(2, 7, default=4)}, orchard.make_engine) for name in orchard.LANDS},
+        "frozen-lake": Family(_FROZEN_LAKE, lambda family, settings, cache: FrozenLakeEngine(settings), check_lake),
+        "sokoban": Family(_SOKOBAN, lambda family, settings, cache: SokobanEngine(settings)),
+        "tidy": Family(_TIDY, lambda family, settings, cache: TidyEngine(settings)),
+        **dict.fromkeys(LANDS, _ORCHARD),
     }
 )

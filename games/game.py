@@ -6,7 +6,7 @@ files on ``save``, and split a line at full stops into several commands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 from ..protocol.errors import GameError
@@ -20,22 +20,18 @@ class Game(Protocol):
 
     def reset(self, seed: int) -> Observation:
         """Start an episode of the instance with this seed."""
-        ...
 
     def step(self, command: str) -> Observation:
         """Execute one command."""
-        ...
 
     def walkthrough(self) -> tuple[str, ...] | None:
         """Return commands that win the current instance, or None if the family has no walkthroughs.
 
         Some may be redundant, and then not admissible when their turn comes: skip those.
         """
-        ...
 
     def close(self) -> None:
         """Release all resources. Closing twice is allowed."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +120,4 @@ class RuledGame:
     def _observe(self, frame: Frame, turn: int) -> Observation:
         over = frame.won or frame.lost or not frame.admissible
         truncated = not over and turn >= self._max_turns
-        return Observation(
-            text=frame.text,
-            goal=frame.goal,
-            admissible=frame.admissible,
-            score=frame.score,
-            max_score=frame.max_score,
-            done=over or truncated,
-            won=frame.won,
-            lost=frame.lost,
-            truncated=truncated,
-            valid=True,
-            turn=turn,
-        )
+        return Observation(**asdict(frame), done=over or truncated, truncated=truncated, valid=True, turn=turn)

@@ -8,13 +8,11 @@ rule fails in the other orchard.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..protocol.errors import GameError
-from ..protocol.play import Setting
 from .game import Frame
 
 FRUITS = ("apple", "cherry", "damson", "mulberry", "pear", "plum", "quince")
@@ -69,8 +67,3 @@ def next_command(goal: str, admissible: Sequence[str]) -> str:
     named, fruit = goal.rstrip(".").split()[-1], admissible[-1].removeprefix("eat ")
     wins = (named == fruit) == goal.startswith(LANDS["orchard"])
     return admissible[-1] if wins else admissible[0]  # walk east: the player has passed no winning fruit
-
-
-def make_engine(family: str, settings: Mapping[str, Setting], cache: Path) -> OrchardEngine:
-    """Return the engine; the cache is not used."""
-    return OrchardEngine(family, int(settings["trees"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,8 @@ def play_scripted(spec: GameSpec, seed: int, player: Player, rng: Generator, cac
     GameError
         If the player returns an inadmissible command.
     """
-    game = build_game(spec, cache)
-    try:
+    with closing(build_game(spec, cache)) as game:
         return _episode(game, spec, seed, lambda situation: player(situation, rng))
-    finally:
-        game.close()
 
 
 def play_walkthrough(spec: GameSpec, seed: int, cache: Path) -> Trajectory:
@@ -42,8 +40,7 @@ def play_walkthrough(spec: GameSpec, seed: int, cache: Path) -> Trajectory:
     GameError
         If the family has no walkthroughs.
     """
-    game = build_game(spec, cache)
-    try:
+    with closing(build_game(spec, cache)) as game:
         game.reset(seed)
         commands = game.walkthrough()
         if commands is None:
@@ -51,8 +48,6 @@ def play_walkthrough(spec: GameSpec, seed: int, cache: Path) -> Trajectory:
         # TextWorld's walkthroughs contain redundant commands, such as opening an open door: skip them.
         rest = iter(commands)
         return _episode(game, spec, seed, lambda now: next((c for c in rest if c in now.admissible), now.admissible[0]))
-    finally:
-        game.close()
 
 
 def _episode(game: Game, spec: GameSpec, seed: int, choose: Callable[[Situation], str]) -> Trajectory:

@@ -34,11 +34,9 @@ class Promptable(Policy, Protocol):
 
     def behind(self, context: SoftPrompt | str) -> Policy:
         """Return this policy with a context in its prompt, in words or as a soft prompt."""
-        ...
 
     def length(self, text: str) -> int:
         """Return how many tokens a text has."""
-        ...
 
 
 class SoftPrompted(Policy, Protocol):
@@ -46,7 +44,6 @@ class SoftPrompted(Policy, Protocol):
 
     def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
         """Gradients of the log-probabilities of the commands given, shape ``(len(turns), dimension)``."""
-        ...
 
 
 class Steerable(Policy, Protocol):
@@ -54,7 +51,6 @@ class Steerable(Policy, Protocol):
 
     def steered(self, context: ControlVector) -> Policy:
         """Return this policy with the control vectors of a context."""
-        ...
 
 
 class Steered(Policy, Protocol):
@@ -62,7 +58,6 @@ class Steered(Policy, Protocol):
 
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
         """What would steer towards each admissible command, shapes ``(commands, dimension)``."""
-        ...
 
 
 class Author(Policy, Protocol):
@@ -70,7 +65,6 @@ class Author(Policy, Protocol):
 
     def tell(self, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
         """Answer each question in at most `longest` tokens, sampled with the question's own random stream."""
-        ...
 
 
 def abilities_of(policy: Policy) -> frozenset[str]:

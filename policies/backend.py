@@ -29,7 +29,6 @@ class Backend(Protocol):
     @property
     def abilities(self) -> frozenset[str]:
         """What its policies can do beyond scoring commands: see `fedoel.policies.abilities`."""
-        ...
 
     def load(self, config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:
         """Load a policy from base and adapter, and check its version unless `version` is empty.
@@ -39,7 +38,6 @@ class Backend(Protocol):
         ModelError
             If base and adapter make another version.
         """
-        ...
 
 
 class TorchBackend:

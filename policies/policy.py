@@ -30,16 +30,13 @@ class Policy(Protocol):
     @property
     def abilities(self) -> frozenset[str]:
         """What it can do beyond scoring commands: see `fedoel.policies.abilities`. A plug-in may leave this out."""
-        ...
 
     @property
     def version(self) -> str:
         """Content hash of base, prompt and adapter."""
-        ...
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Number of prompt tokens of each situation; 0 without a language model."""
-        ...
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands, normalised over them.
@@ -49,7 +46,6 @@ class Policy(Protocol):
         list of arrays
             One of shape ``(len(situation.admissible),)`` for each situation.
         """
-        ...
 
 
 class Speaker(Protocol):
@@ -57,7 +53,6 @@ class Speaker(Protocol):
 
     def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
         """Write an answer to each situation, sampled with its own random generator."""
-        ...
 
 
 def check_version(policy: Policy, version: str) -> None:

@@ -7,6 +7,7 @@ choose the subspace; policies apply a context in it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,11 +79,14 @@ class ResidualSpace:
         return tuple(max(1, round(depth * layers)) for depth in self.depths)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SoftPrompt:
-    """A context as coordinates of a soft prompt, shape ``(space.dimension,)``; zeros give the start text."""
+Space = TypeVar("Space", PromptSpace, ResidualSpace)
 
-    space: PromptSpace
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coordinates(Generic[Space]):
+    """A context as coordinates in a subspace, shape ``(space.dimension,)``."""
+
+    space: Space
     weights: Vector
 
     @property
@@ -91,17 +95,12 @@ class SoftPrompt:
         return self.space.seed.encode() + self.weights.tobytes()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ControlVector:
-    """A context as coordinates of control vectors, shape ``(space.dimension,)``; zeros change nothing."""
+class SoftPrompt(Coordinates[PromptSpace]):
+    """A context as coordinates of a soft prompt; zeros give the start text."""
 
-    space: ResidualSpace
-    weights: Vector
 
-    @property
-    def key(self) -> bytes:
-        """Equal for equal contexts."""
-        return self.space.seed.encode() + self.weights.tobytes()
+class ControlVector(Coordinates[ResidualSpace]):
+    """A context as coordinates of control vectors; zeros change nothing."""
 
 
 def directions(seed: str, dimension: int, size: int) -> NDArray[np.float32]:

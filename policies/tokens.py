@@ -24,13 +24,39 @@ from numpy.typing import NDArray
 from ..protocol.actions import ActionTree
 from ..protocol.prompts import TREE_STYLE, Style, render
 from ..protocol.situation import Situation
-from .packing import PackedSequence, causal
 
 MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
 Ids = tuple[int, ...]
 TokensKey = tuple[Ids, Ids, bytes, bytes]
 Item = TypeVar("Item")
 TEXTS_KEPT = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSequence:
+    """One sequence of a packed batch. Its tokens attend to cached prefixes and to each other, to no other sequence.
+
+    Parameters
+    ----------
+    length
+        Number of tokens.
+    positions
+        Position of each token in its prompt, shape (length,).
+    prefix_keys
+        Indices of the cached keys that every token attends to.
+    mask
+        Which token attends to which within the sequence, shape (length, length).
+    """
+
+    length: int
+    positions: NDArray[np.int64]
+    prefix_keys: NDArray[np.int64]
+    mask: NDArray[np.bool_]
+
+
+def causal(length: int) -> NDArray[np.bool_]:
+    """Causal mask: each token attends to itself and to those before it, shape (length, length)."""
+    return np.tril(np.ones((length, length), dtype=bool))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +103,12 @@ class Tokenizer(Protocol):
     @property
     def eos_token_id(self) -> Any:
         """Id of the token that ends a command."""
-        ...
 
     def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> Any:
         """Render messages as a prompt, up to where the model answers."""
-        ...
 
     def __call__(self, text: Any, *, add_special_tokens: bool) -> Any:
         """Return ``{"input_ids": token ids of the text}``; special tokens in the text are recognised."""
-        ...
 
 
 class PromptTokenizer:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from .errors import VectorError
 
 Vector = NDArray[np.float32]
+Floats = NDArray[np.float64]
 Real = TypeVar("Real", np.float32, np.float64)
 BASE_COUNTERS = 5
 WIRE_TYPES = (np.dtype(np.float16), np.dtype(np.float32))  # of vectors and adapters in messages
@@ -201,12 +202,12 @@ class ExperienceVector:
         """Flatten to shape ``(spec.size,)``."""
         return np.concatenate([self.gradient, self.fisher, self.counters.values.ravel()]).astype(np.float32)
 
-    def parts(self) -> dict[str, NDArray[np.float64]]:
+    def parts(self) -> dict[str, Floats]:
         """Return the parts that are clipped and summed separately, by name."""
         return {"gradient": self.gradient.astype(np.float64), "fisher": self.fisher.astype(np.float64)}
 
     @classmethod
-    def from_parts(cls, spec: VectorSpec, parts: Mapping[str, NDArray[np.float64]]) -> ExperienceVector:
+    def from_parts(cls, spec: VectorSpec, parts: Mapping[str, Floats]) -> ExperienceVector:
         """Build a sum from its parts; missing parts and the counters are zero."""
         gradient, fisher = (
             parts.get(name, np.zeros(spec.dimension)).astype(np.float32) for name in ("gradient", "fisher")

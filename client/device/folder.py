@@ -89,11 +89,6 @@ class DeviceFolder:
         return self.path / "device.pid"
 
 
-def folder_at(path: str) -> DeviceFolder:
-    """Return the folder at a path that a person has typed."""
-    return DeviceFolder(Path(path).expanduser().absolute())
-
-
 def joined(folder: DeviceFolder) -> Bundle:
     """Read the bundle of a device that has joined a fleet.
 

@@ -12,8 +12,8 @@ from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
 from ...protocol.records.summary import Lesson
-from ..context import Candidate, TeacherContext
-from ..natural_step import natural_step
+from ..codec import ModelCodec
+from ..context import TeacherContext, natural_step
 from .coordinates import cells, tactic_name, tilt
 from .encoder import TacticsEncoder
 from .step import LARGEST_WEIGHT, within_trust_region
@@ -22,7 +22,7 @@ SMALLEST_LESSON = 0.05  # absolute weight
 
 
 @dataclass(frozen=True, slots=True)
-class TacticsCodec:
+class TacticsCodec(ModelCodec):
     """Computes tilts from the log-probabilities that turns hold, without a model.
 
     Where the context is advice in the prompt, the step is that of the tilt, and the model is evaluated for the teacher.
@@ -40,25 +40,10 @@ class TacticsCodec:
         weights = (before.weights + scale * full).astype(np.float32)
         return TeacherContext(weights, before.fisher + aggregate.vector.fisher, kl)
 
-    @property
-    def has_candidates(self) -> bool:
-        """False: there is one context."""
-        return False
-
-    def candidates(
-        self, policy: Policy, turns: Sequence[Turn], context: TeacherContext, config: ContextConfig
-    ) -> list[Candidate]:
-        """Return none."""
-        return []
-
-    def teacher(self, policy: Policy, context: TeacherContext) -> Policy:
-        """Tilt or advise the policy."""
-        return self.encoder.apply_context(policy, context.weights)
-
     def teacher_log_probs(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs]:
         """Tilt the log-probabilities that the turns hold, or evaluate the policy with the advice in its prompt."""
         if self.encoder.spoken:
-            return self.teacher(policy, context).score([turn.situation for turn in turns])
+            return ModelCodec.teacher_log_probs(self, policy, turns, context)
         return [tilt(turn.log_probs, turn.situation, context.weights) for turn in turns]
 
     def score_offsets(self, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:

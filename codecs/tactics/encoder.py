@@ -12,16 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...policies.abilities import PROMPT, behind
 from ...policies.policy import Policy
-from ...protocol.experience import Vector
+from ...protocol.experience import Floats, Vector
 from ...protocol.play import Turn
 from .coordinates import DIMENSION, VOCABULARY, advice, cells
-from .tilted import TiltedPolicy
-
-Floats = NDArray[np.float64]
+from .policy import TiltedPolicy
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
-"""A policy without a language model: uniform over the admissible commands, tilted by the weights of the tactics.
+"""Policies tilted by the weights of the tactics: any policy under a context, and the one without a language model.
 
-    pi(a | x) = exp(w[tactic(x, a)]) / Z(x)
-
-It is a baseline in every table, and lets tests of everything but the model run in milliseconds.
+The latter is uniform over the admissible commands but for the tilt: pi(a | x) = exp(w[tactic(x, a)]) / Z(x). It is a
+baseline in every table, and lets tests of everything but the model run in milliseconds.
 """
 
 from __future__ import annotations
@@ -18,8 +17,31 @@ from numpy.typing import NDArray
 from ...policies.policy import LogProbs, Policy
 from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
+from ...protocol.experience import Vector
 from ...protocol.situation import Situation
 from .coordinates import DIMENSION, tilt
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TiltedPolicy:
+    """A policy under a context, the teacher: pi(a | x) exp(w[tactic(x, a)]) / Z(x); with w = 0 it equals pi."""
+
+    policy: Policy
+    weights: Vector
+    abilities: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def version(self) -> str:
+        return f"{self.policy.version}+context"
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        """Log-probabilities of each situation's admissible commands."""
+        answers = zip(self.policy.score(situations), situations, strict=True)
+        return [tilt(log_probs, situation, self.weights) for log_probs, situation in answers]
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        """Prompt tokens of each situation; this context adds none."""
+        return self.policy.tokens(situations)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +57,7 @@ class TacticsPolicy:
     """
 
     version: str
-    weights: NDArray[np.float32]
+    weights: Vector
     abilities: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod

@@ -13,18 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...policies.abilities import behind, length
-from ...policies.policy import LogProbs, Policy
+from ...policies.policy import Policy
 from ...policies.routed import routed
 from ...protocol.config import ContextConfig
 from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
 from ...protocol.records.summary import Lesson
-from ..context import Candidate, TeacherContext
+from ..codec import ModelCodec
+from ..context import TeacherContext
 from .encoder import WordsEncoder
 
 
 @dataclass(frozen=True, slots=True)
-class WordsCodec:
+class WordsCodec(ModelCodec):
     """Contexts are texts in the prompt; no trust region applies."""
 
     encoder: WordsEncoder
@@ -42,28 +43,9 @@ class WordsCodec:
         no_weights = np.zeros(0, np.float32)
         return TeacherContext(no_weights, no_weights, 0.0, tuple(dict.fromkeys(contexts)))
 
-    @property
-    def has_candidates(self) -> bool:
-        """False: all contexts are used."""
-        return False
-
-    def candidates(
-        self, policy: Policy, turns: Sequence[Turn], context: TeacherContext, config: ContextConfig
-    ) -> list[Candidate]:
-        """Return none."""
-        return []
-
     def teacher(self, policy: Policy, context: TeacherContext) -> Policy:
         """Return a policy that answers each situation with one of the contexts in its prompt."""
         return routed([behind(policy, words) for words in context.words]) if context.words else policy
-
-    def teacher_log_probs(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs]:
-        """Evaluate the policy with the contexts in its prompt."""
-        return self.teacher(policy, context).score([turn.situation for turn in turns])
-
-    def score_offsets(self, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
-        """Return None: words in the prompt are not additive."""
-        return None
 
     def lessons(self, context: TeacherContext) -> list[Lesson]:
         """Return the lessons in the contexts, and how many contexts hold each; none where the texts are whole games."""

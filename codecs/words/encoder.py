@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...policies.abilities import PROMPT, WRITING, tell
 from ...policies.policy import Policy
-from ...protocol.experience import Vector
+from ...protocol.experience import Floats, Vector
 from ...protocol.play import Trajectory, Turn
 
-Floats = NDArray[np.float64]
 ASK = (
     "Here is a text game that you played.\n\n{game}\n\nWrite at most three short lessons that would help in other "
     "games of this kind, not only in this one. Begin each with '- ' on a line of its own."

@@ -1,4 +1,4 @@
-"""What grid games share: squares, moves, the text form of a board, its split, and the search for a solution."""
+"""What grid games share: squares, moves, the text form of a board, its split, its engine, the search for a solution."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
+from ...protocol.errors import GameError
+from ...protocol.play import Setting
 from ...protocol.situation import ROOM_LINE
+from ..game import Frame
 
 Square = tuple[int, int]  # row, column
 State = TypeVar("State", bound=Hashable)
@@ -22,6 +25,66 @@ GOAL = "Find out what this board asks for, and do it."
 
 BUMP = "Nothing happens."
 SPLIT_ENDS = (("train", 0.6), ("valid", 0.8), ("test", 1.0))
+
+
+class Board(Protocol[State]):
+    """The fixed part of one game on a grid; a state says where its movable parts are."""
+
+    def step(self, state: State, move: str) -> State:
+        """Return the state after a move; a move that is blocked returns the same state."""
+
+    def solution(self, state: State) -> tuple[str, ...] | None:
+        """Return the fewest moves that win from a state, or None if there are none."""
+
+    def won(self, state: State) -> bool:
+        """Whether a state wins."""
+
+    def lost(self, state: State) -> bool:
+        """Whether a state loses."""
+
+    def to_text(self, state: State) -> str:
+        """Return the board as the player sees it."""
+
+
+class BoardEngine(Generic[State]):
+    """The engine of one board; each game draws its boards in `draw`."""
+
+    def __init__(self, settings: Mapping[str, Setting]) -> None:
+        self.settings = settings
+        self._game: tuple[Board[State], State, State] | None = None  # the board, the first state, and the state now
+
+    def draw(self, seed: int) -> tuple[Board[State], State]:
+        """Return the board of a seed, and its first state."""
+        raise NotImplementedError
+
+    def start(self, seed: int) -> Frame:
+        """Start on the board of this seed."""
+        board, state = self.draw(seed)
+        self._game = board, state, state
+        return self._frame(board, state, board.to_text(state))
+
+    def act(self, command: str) -> Frame:
+        """Move the player; a move that is blocked does nothing."""
+        board, first, before = self._started()
+        state = board.step(before, command)
+        self._game = board, first, state
+        return self._frame(board, state, BUMP if state == before else board.to_text(state))
+
+    def walkthrough(self) -> tuple[str, ...] | None:
+        board, first, _ = self._started()
+        return board.solution(first)
+
+    def close(self) -> None:
+        self._game = None
+
+    def _started(self) -> tuple[Board[State], State, State]:
+        if self._game is None:
+            raise GameError("reset the game before the first command")
+        return self._game
+
+    def _frame(self, board: Board[State], state: State, text: str) -> Frame:
+        won = board.won(state)
+        return Frame(text, GOAL, tuple(MOVES), float(won), 1.0, won, board.lost(state))
 
 
 def neighbour(square: Square, move: str) -> Square:

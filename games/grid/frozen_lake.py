@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ...protocol.errors import GameError
 from ...protocol.play import Setting
-from ..game import Frame
-from .board import BUMP, GOAL, MOVES, Square, board_from_text, board_to_text, neighbour, shortest_solution, split_of
+from .board import MOVES, BoardEngine, Square, board_from_text, board_to_text, neighbour, shortest_solution, split_of
 
 PLAYER, HOLE, EXIT = "P", "O", "X"
 HOLES = {3: 2, 4: 4, 5: 6}  # default number of holes by board size
 DRAWS = 10_000
+START: Square = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,54 +37,33 @@ class Lake:
         row, column = neighbour(square, move)
         return (row, column) if 0 <= row < self.size and 0 <= column < self.size else square
 
-    def shortest_path(self, start: Square = (0, 0)) -> tuple[str, ...] | None:
+    def solution(self, start: Square = START) -> tuple[str, ...] | None:
         """Return the fewest moves to the exit that avoid all holes, or None if there are none."""
 
         def step(square: Square, move: str) -> Square | None:
             after = self.step(square, move)
             return None if after in self.holes else after
 
-        return shortest_solution(start, step, lambda square: square == self.exit)
+        return shortest_solution(start, step, self.won)
+
+    def won(self, square: Square) -> bool:
+        return square == self.exit
+
+    def lost(self, square: Square) -> bool:
+        return square in self.holes
 
     def to_text(self, player: Square) -> str:
         symbols = {**dict.fromkeys(self.holes, HOLE), self.exit: EXIT, player: PLAYER}
         return board_to_text(self.size, symbols, player)
 
 
-class FrozenLakeEngine:
+class FrozenLakeEngine(BoardEngine[Square]):
     """One board and the position of its player."""
 
-    def __init__(self, settings: Mapping[str, Setting]) -> None:
-        self._size, self._split = int(settings["size"]), str(settings["split"])
-        self._holes = int(settings["holes"]) or HOLES[self._size]
-        self._lake: Lake | None = None
-        self._player: Square = (0, 0)
-
-    def start(self, seed: int) -> Frame:
-        """Start on the board of this seed."""
-        self._lake, self._player = draw_lake(self._size, self._holes, self._split, seed), (0, 0)
-        return self._frame(self._lake, self._lake.to_text(self._player))
-
-    def act(self, command: str) -> Frame:
-        """Move the player; a move off the board does nothing."""
-        lake, before = self._started(), self._player
-        self._player = lake.step(before, command)
-        return self._frame(lake, BUMP if self._player == before else lake.to_text(self._player))
-
-    def walkthrough(self) -> tuple[str, ...] | None:
-        return self._started().shortest_path()
-
-    def close(self) -> None:
-        self._lake = None
-
-    def _started(self) -> Lake:
-        if self._lake is None:
-            raise GameError("reset the game before the first command")
-        return self._lake
-
-    def _frame(self, lake: Lake, text: str) -> Frame:
-        won, lost = self._player == lake.exit, self._player in lake.holes
-        return Frame(text, GOAL, tuple(MOVES), float(won), 1.0, won, lost)
+    def draw(self, seed: int) -> tuple[Lake, Square]:
+        """Return the board of a seed; the player starts in the top left corner."""
+        size, holes = int(self.settings["size"]), int(self.settings["holes"])
+        return draw_lake(size, holes or HOLES[size], str(self.settings["split"]), seed), START
 
 
 def draw_lake(size: int, holes: int, split: str, seed: int) -> Lake:
@@ -101,7 +79,7 @@ def draw_lake(size: int, holes: int, split: str, seed: int) -> Lake:
     for _ in range(DRAWS):
         indices = rng.choice(len(squares), size=holes, replace=False)
         lake = Lake(size, frozenset(squares[index] for index in indices))
-        if lake.shortest_path() is not None and split in ("all", split_of(lake.to_text((0, 0)))):
+        if lake.solution() is not None and split in ("all", split_of(lake.to_text(START))):
             return lake
     raise GameError(f"no board of {size}x{size} with {holes} holes can be crossed in split {split!r}: use fewer holes")
 
@@ -111,7 +89,7 @@ def next_move(text: str) -> str:
     symbols = board_from_text(text)
     squares = {symbol: square for square, symbol in symbols.items()}
     holes = frozenset(square for square, symbol in symbols.items() if symbol == HOLE)
-    path = Lake(squares[EXIT][0] + 1, holes).shortest_path(squares[PLAYER])
+    path = Lake(squares[EXIT][0] + 1, holes).solution(squares[PLAYER])
     return path[0] if path else next(iter(MOVES))
 
 
@@ -120,8 +98,3 @@ def check_lake(settings: Mapping[str, Setting]) -> str:
     size, holes = int(settings["size"]), int(settings["holes"])
     most = (size - 1) ** 2  # leaves one path along the edge
     return f"holes={holes} leave no path across {size}x{size} squares; at most {most} do" if holes > most else ""
-
-
-def make_engine(family: str, settings: Mapping[str, Setting], cache: Path) -> FrozenLakeEngine:
-    """Return the engine; the cache is not used."""
-    return FrozenLakeEngine(settings)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ...protocol.errors import GameError
 from ...protocol.play import Setting
-from ..game import Frame
-from .board import BUMP, GOAL, MOVES, Square, board_from_text, board_to_text, neighbour, shortest_solution, split_of
+from .board import MOVES, BoardEngine, Square, board_from_text, board_to_text, neighbour, shortest_solution, split_of
 
 PLAYER, BOX, TARGET, WALL = "P", "B", "X", "#"
 DRAWS = 10_000
@@ -37,53 +35,28 @@ class Warehouse:
         box_after = neighbour(box, move) if ahead == box else box
         return state if ahead in self.walls or box_after in self.walls else (ahead, box_after)
 
-    def shortest_solution(self, state: State) -> tuple[str, ...] | None:
+    def solution(self, state: State) -> tuple[str, ...] | None:
         """Return the fewest moves that bring the box to the target, or None if there are none."""
         return shortest_solution(state, self.step, self.won)
 
     def won(self, state: State) -> bool:
         return state[1] == self.target
 
+    def lost(self, state: State) -> bool:
+        """Return False: no state loses."""
+        return False
+
     def to_text(self, state: State) -> str:
         symbols = {**dict.fromkeys(self.walls, WALL), self.target: TARGET, state[1]: BOX, state[0]: PLAYER}
         return board_to_text(self.size, symbols, state[0])
 
 
-class SokobanEngine:
+class SokobanEngine(BoardEngine[State]):
     """One board with one player and one box."""
 
-    def __init__(self, settings: Mapping[str, Setting]) -> None:
-        self._settings = settings
-        self._warehouse: Warehouse | None = None
-        self._start: State = ((0, 0), (0, 0))
-        self._state = self._start
-
-    def start(self, seed: int) -> Frame:
-        """Start on the board of this seed."""
-        self._warehouse, self._start = draw_warehouse(self._settings, seed)
-        self._state = self._start
-        return self._frame(self._warehouse, self._warehouse.to_text(self._state))
-
-    def act(self, command: str) -> Frame:
-        """Move the player, and the box if it is in the way."""
-        warehouse, before = self._started(), self._state
-        self._state = warehouse.step(before, command)
-        return self._frame(warehouse, BUMP if self._state == before else warehouse.to_text(self._state))
-
-    def walkthrough(self) -> tuple[str, ...] | None:
-        return self._started().shortest_solution(self._start)
-
-    def close(self) -> None:
-        self._warehouse = None
-
-    def _started(self) -> Warehouse:
-        if self._warehouse is None:
-            raise GameError("reset the game before the first command")
-        return self._warehouse
-
-    def _frame(self, warehouse: Warehouse, text: str) -> Frame:
-        won = warehouse.won(self._state)
-        return Frame(text, GOAL, tuple(MOVES), float(won), 1.0, won, lost=False)
+    def draw(self, seed: int) -> tuple[Warehouse, State]:
+        """Return the board of a seed, and where its player and its box start."""
+        return draw_warehouse(self.settings, seed)
 
 
 def draw_warehouse(settings: Mapping[str, Setting], seed: int) -> tuple[Warehouse, State]:
@@ -101,7 +74,7 @@ def draw_warehouse(settings: Mapping[str, Setting], seed: int) -> tuple[Warehous
     for _ in range(DRAWS):
         player, box, target, *blocks = (inside[i] for i in rng.choice(len(inside), size=3 + walls, replace=False))
         warehouse, state = Warehouse(size, frozenset([*border, *blocks]), target), (player, box)
-        solution = warehouse.shortest_solution(state)
+        solution = warehouse.solution(state)
         if not solution or len(solution) > moves:
             continue
         if settings["split"] in ("all", split_of(warehouse.to_text(state))):
@@ -118,12 +91,7 @@ def next_move(text: str) -> str:
     target = squares.get(TARGET)
     warehouse = Warehouse(max(row for row, _ in walls) + 1, walls, target or (0, 0))
     state = squares[PLAYER], squares[BOX]
-    solution = warehouse.shortest_solution(state) if target else None
+    solution = warehouse.solution(state) if target else None
     if solution:
         return solution[0]
     return next((move for move in MOVES if warehouse.step(state, move)[1] == state[1]), "go up")
-
-
-def make_engine(family: str, settings: Mapping[str, Setting], cache: Path) -> SokobanEngine:
-    """Return the engine; the cache is not used."""
-    return SokobanEngine(settings)

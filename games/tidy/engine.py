@@ -6,7 +6,6 @@ The score is the number of things that lie where they belong. It rises and falls
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from ...protocol.errors import GameError
 from ...protocol.play import Setting
@@ -125,11 +124,6 @@ def next_command(admissible: Sequence[str]) -> str:
         if command in right or (thing in table and place not in table[thing]):
             return command
     return ""
-
-
-def make_engine(family: str, settings: Mapping[str, Setting], cache: Path) -> TidyEngine:
-    """Return the engine; the cache is not used."""
-    return TidyEngine(settings)
 
 
 def _walk(start: int, end: int) -> list[str]:

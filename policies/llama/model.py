@@ -26,9 +26,8 @@ from ..tokens import PromptTokenizer, TokenizedSituation
 from .branches import branched, fitting_batches
 from .gguf_tokenizer import GgufTokenizer
 from .library import LlamaContext, LlamaFile, Tokens
-from .likelihood import command_log_probs
 from .prefix_cache import PrefixCache
-from .readout import Readout
+from .readout import Readout, command_log_probs
 from .weights import weights_file
 
 Adapter = Mapping[str, NDArray[Any]]

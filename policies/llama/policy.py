@@ -1,7 +1,9 @@
 """The llama.cpp backend: scores all admissible commands exactly, many situations at a time, without torch.
 
 Prompts, tokens and probabilities are those of the torch backend, computed from the same GGUF file, up to llama.cpp's
-rounding: see docs/reference.md.
+rounding: see docs/reference.md. So are control vectors: they are added at the moment and the commands, scaled by the
+norm of each token's hidden state (llama.cpp's own have no such scale), and score gradients are those behind the last
+layer.
 """
 
 from __future__ import annotations
@@ -10,14 +12,19 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...protocol.config import PolicyConfig
 from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
 from ..abilities import RESIDUAL
 from ..policy import LogProbs, check_version
 from ..spaces import ControlVector
+from .branches import fitting_batches
 from .model import Adapter, LlamaModel, load_model
-from .steered import SteeredLlamaPolicy
+
+LAYER, NORMED = "l_out-{}", "result_norm"  # tensors of llama.cpp's graph: a layer's output, and the last norm's
 
 
 class LlamaPolicy:
@@ -26,31 +33,70 @@ class LlamaPolicy:
     abilities = frozenset({RESIDUAL})
 
     def __init__(self, model: LlamaModel, adapter: Adapter) -> None:
-        self._model, self._adapter = model, adapter
-        self._version = policy_version(model.digest, adapter)
+        self.model, self._adapter = model, adapter
+        self.version = policy_version(model.digest, adapter)
         self._steered: dict[bytes, SteeredLlamaPolicy] = {}
-
-    @property
-    def version(self) -> str:
-        return self._version
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands."""
         with self.serving():
-            return self._model.score(self._model.tokenizer.encode(situations))
+            return self.model.score(self.model.tokenizer.encode(situations))
 
     def serving(self) -> AbstractContextManager[None]:
         """Reserve the model, with this version's adapter loaded."""
-        return self._model.serving(self, self._version, self._adapter)
+        return self.model.serving(self, self.version, self._adapter)
 
     def steered(self, context: ControlVector) -> SteeredLlamaPolicy:
         """Return this version with the control vectors of a context; equal contexts return the same object."""
-        policy = SteeredLlamaPolicy(self._model, self.serving, self._version, context)
-        return self._steered.setdefault(context.key, policy)
+        return self._steered.setdefault(context.key, SteeredLlamaPolicy(self, context))
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation."""
-        return [self._model.tokenizer.prompt_tokens(situation) for situation in situations]
+        return [self.model.tokenizer.prompt_tokens(situation) for situation in situations]
+
+
+class SteeredLlamaPolicy:
+    """One policy version with control vectors; zeros change nothing.
+
+    Parameters
+    ----------
+    policy
+        The policy without vectors, with which this one shares cached prefixes.
+    """
+
+    abilities: frozenset[str] = frozenset()
+
+    def __init__(self, policy: LlamaPolicy, context: ControlVector) -> None:
+        self._policy, self.version, model = policy, f"{policy.version}+context", policy.model
+        self._directions_KWd = context.space.directions(model.file.hidden)
+        self._vectors: dict[str, list[NDArray[np.float32]]] = {}
+        layers = context.space.layers(model.file.layers)
+        blocks = context.weights.reshape(len(layers), -1)
+        for below, block, directions_Wd in zip(layers, blocks, self._directions_KWd, strict=True):
+            if block.any():  # in models of few layers, two blocks may belong to the same layer
+                self._vectors.setdefault(LAYER.format(below - 1), []).append(block @ directions_Wd)
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        """Prompt tokens of each situation; a control vector adds none."""
+        return self._policy.tokens(situations)
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        """Log-probabilities of each situation's admissible commands."""
+        with self._policy.serving():
+            return self._policy.model.score(self._policy.model.tokenizer.encode(situations), self._vectors)
+
+    def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
+        """Score gradients of each situation's commands, in every layer's subspace, shape (A, dimension) each."""
+        model, features = self._policy.model, list[NDArray[np.float32]]()
+        directions_Wd = self._directions_KWd.reshape(-1, model.file.hidden)
+        with self._policy.serving():
+            rows, cells = model.tokenizer.encode(situations), model.cells - len(model.tokenizer.head)
+            for batch in fitting_batches(rows, cells):
+                normed = model.read_tensor(batch, NORMED, self._vectors)
+                ends = np.cumsum([len(np.unique(row.tree.choice_node)) for row in batch])[:-1]
+                parts = zip(batch, np.split(normed, ends), strict=True)
+                features += [model.readout.score_gradients(row, part) @ directions_Wd.T for row, part in parts]
+        return features
 
 
 def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> LlamaPolicy:

@@ -17,14 +17,12 @@ from ...protocol.errors import ModelError
 from ...protocol.prompts import TREE_STYLE, Style
 from ...protocol.situation import Situation
 from ...protocol.versions import policy_version
-from ..packing import PackedSequence
 from ..policy import LogProbs
 from ..spaces import PromptSpace
-from ..tokens import PromptTokenizer, TokenizedSituation, cut
+from ..tokens import PackedSequence, PromptTokenizer, TokenizedSituation, cut
 from .base import Base, load_base
 from .packed_attention import AttentionInputs
 from .prefix_cache import PackedPrefixes, PrefixCache
-from .subspace import Subspace
 from .trunk import Trunk
 
 Adapter = Mapping[str, NDArray[Any]]
@@ -157,6 +155,24 @@ class TorchModel:
     def chunks(self, rows: Sequence[TokenizedSituation]) -> Iterator[list[TokenizedSituation]]:
         """Cut rows, in their order, into batches of at most `batch_tokens` tokens."""
         return cut(rows, lambda row: len(row.tokens), self.batch_tokens)
+
+
+class Subspace:
+    """Maps coordinates w to the embeddings ``start + scale |start| sum_i w_i direction_i`` of a soft prompt."""
+
+    @torch.inference_mode(False)  # the caller may be in inference mode, but gradients go through these tensors later
+    @torch.no_grad()
+    def __init__(self, trunk: Trunk, tokenizer: PromptTokenizer, space: PromptSpace) -> None:
+        tokens = tokenizer.ids(space.start)
+        repeated = [tokens[index % len(tokens)] for index in range(space.virtual_tokens)]
+        self.start_nd = trunk.embed(repeated)
+        length = float(self.start_nd.norm(dim=-1).mean())
+        unit_Wnd = torch.from_numpy(space.directions(self.start_nd.shape[1])).to(self.start_nd)
+        self.directions_Wnd = space.scale * length * unit_Wnd
+
+    def prompts(self, weights_BW: torch.Tensor) -> torch.Tensor:
+        """Embeddings of one soft prompt for each context, shape (B, n, hidden)."""
+        return self.start_nd + torch.einsum("bw,wnd->bnd", weights_BW, self.directions_Wnd)
 
 
 @lru_cache(maxsize=1)

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AttentionInterface
 
-from ..packing import PackedSequence
+from ..tokens import PackedSequence
 
 NAME = "fedoel_segments"  # of the attention function in transformers
 KeyValues = tuple[torch.Tensor, torch.Tensor]

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from threading import RLock
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ...protocol.situation import Situation
-from ..packing import PackedSequence, causal
 from ..policy import LogProbs, Policy
-from ..tokens import TokenizedSituation
+from ..tokens import PackedSequence, TokenizedSituation, causal
 from .model import TorchModel
 from .packed_attention import AttentionInputs, KeyValues
-from .prefix_cache import PackedPrefixes
+from .prefix_cache import PackedPrefixes, PrefixCache
 from .trunk import Trunk
 
 Load = Callable[[], str]  # puts an adapter in place, and returns the name of its version
@@ -131,11 +131,9 @@ class TorchBackendPolicy(Policy, Protocol):
     @property
     def model(self) -> TorchModel:
         """The model in memory, shared with other policies."""
-        ...
 
     def open_decoder(self, rows: Sequence[TokenizedSituation]) -> AbstractContextManager[PackedDecoder]:
         """Open a decoder over rows, under this policy's adapter and context."""
-        ...
 
 
 @torch.inference_mode()
@@ -146,3 +144,31 @@ def score(policy: TorchBackendPolicy, situations: Sequence[Situation]) -> list[L
         with policy.open_decoder(rows) as decoder:
             log_probs += [scores.cpu().numpy() for scores in decoder.score_commands()[0]]
     return log_probs
+
+
+class ContextPolicy:
+    """One policy version under a context, inside of the model: what all such policies share.
+
+    Parameters
+    ----------
+    load
+        Loads the version's adapter.
+    """
+
+    abilities: frozenset[str] = frozenset()
+
+    def __init__(self, model: TorchModel, load: Load, version: str, prefix_cache: PrefixCache) -> None:
+        self.model, self._load, self._prefix_cache = model, load, prefix_cache
+        self.version, self._lock = f"{version}+context", RLock()
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        """Prompt tokens of each situation, without those of a context."""
+        return [self.model.tokenizer.prompt_tokens(situation) for situation in situations]
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        """Log-probabilities of each situation's admissible commands."""
+        return score(cast(TorchBackendPolicy, self), situations)
+
+    def _prefixes(self, rows: Sequence[TokenizedSituation]) -> PackedPrefixes:
+        self._prefix_cache.prepare([row.scene for row in rows], self._load())
+        return self._prefix_cache.pack(row.scene for row in rows)

@@ -43,65 +43,57 @@ class TorchPolicy:
     def __init__(
         self, model: TorchModel, adapter: Adapter, prefix_cache: PrefixCache | None = None, live: str = ""
     ) -> None:
-        self._model, self._prefix_cache = model, prefix_cache or model.new_prefix_cache()
+        self.model, self._prefix_cache = model, prefix_cache or model.new_prefix_cache()
         self._adapter, self._live = adapter or model.fresh, live
-        self._version = live or policy_version(model.name, self._adapter)
+        self.version = live or policy_version(model.name, self._adapter)
         self._prompted: dict[bytes, PromptedPolicy] = {}
         self._steered: dict[bytes, SteeredPolicy] = {}
-
-    @property
-    def version(self) -> str:
-        return self._version
-
-    @property
-    def model(self) -> TorchModel:
-        return self._model
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands."""
         self._load()
-        return self._model.score(situations, self._prefix_cache)
+        return self.model.score(situations, self._prefix_cache)
 
     @contextmanager
     def open_decoder(self, rows: Sequence[TokenizedSituation]) -> Iterator[PackedDecoder]:
         """Open a decoder over rows with this version's adapter."""
-        trunk = self._model.trunk
+        trunk = self.model.trunk
         self._prefix_cache.prepare([row.scene for row in rows], self._load())
         prefixes = self._prefix_cache.pack(row.scene for row in rows)
-        yield PackedDecoder(trunk, trunk.run_all, len(self._model.tokenizer.head), rows, prefixes)
+        yield PackedDecoder(trunk, trunk.run_all, len(self.model.tokenizer.head), rows, prefixes)
 
     def behind(self, context: SoftPrompt | str) -> PromptedPolicy:
         """Return this version with a context in its prompt, in words or as a soft prompt.
 
         Equal contexts return the same object, by which batched play recognises policies that can share a batch.
         """
-        shared = self._model, self._load, self._version, self._prefix_cache
+        shared = self.model, self._load, self.version, self._prefix_cache
         if isinstance(context, str):
-            words_nd = self._model.trunk.embed(self._model.tokenizer.ids(context))
+            words_nd = self.model.trunk.embed(self.model.tokenizer.ids(context))
             return self._prompted.setdefault(context.encode(), PromptedPolicy(*shared, words_nd))
         return self._prompted.setdefault(context.key, SoftPromptPolicy(*shared, context))
 
     def steered(self, context: ControlVector) -> SteeredPolicy:
         """Return this version with the control vectors of a context; equal contexts return the same object."""
-        policy = SteeredPolicy(self._model, self._load, self._version, self._prefix_cache, context)
+        policy = SteeredPolicy(self.model, self._load, self.version, self._prefix_cache, context)
         return self._steered.setdefault(context.key, policy)
 
     def tell(self, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
         """Answer questions in at most so many tokens, each sampled with its own random generator."""
         self._load()
-        return tell(self._model, asked, longest)
+        return tell(self.model, asked, longest)
 
     def length(self, text: str) -> int:
         """Number of tokens of a text."""
-        return len(self._model.tokenizer.ids(text))
+        return len(self.model.tokenizer.ids(text))
 
     def _load(self) -> str:
         """Load this version's adapter, and return the version name for the prefix cache."""
-        return self._live or self._model.load(self._adapter)
+        return self._live or self.model.load(self._adapter)
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation."""
-        return [self._model.tokenizer.prompt_tokens(situation) for situation in situations]
+        return [self.model.tokenizer.prompt_tokens(situation) for situation in situations]
 
 
 def load_policy(config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> TorchPolicy | FreePolicy:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..packing import PackedSequence, causal
-from ..tokens import Ids, TokensKey, cut
+from ..tokens import Ids, PackedSequence, TokensKey, causal, cut
 from .packed_attention import AttentionInputs, KeyValues
 from .trunk import Trunk, stack, unstack
 

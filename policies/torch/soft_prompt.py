@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from threading import RLock
 
 import numpy as np
 import torch
@@ -16,42 +15,31 @@ from numpy.typing import NDArray
 
 from ...protocol.play import Turn
 from ...protocol.situation import Situation
-from ..packing import PackedSequence, causal
-from ..policy import LogProbs
 from ..spaces import SoftPrompt
-from ..tokens import TokenizedSituation, cut
+from ..tokens import PackedSequence, TokenizedSituation, causal, cut
 from .model import TorchModel
 from .packed_attention import AttentionInputs, KeyValues
-from .packed_decoder import Load, PackedDecoder, score
+from .packed_decoder import ContextPolicy, Load, PackedDecoder
 from .prefix_cache import PackedPrefixes, PrefixCache
 
 GRADIENT_TOKENS = 640  # per backward pass: about a gigabyte for a model of 135 million weights
 
 
-class PromptedPolicy:
+class PromptedPolicy(ContextPolicy):
     """One policy version with a context in its prompt.
 
     Parameters
     ----------
-    load
-        Loads the version's adapter.
     prompt_nd
         Embeddings of the context's tokens, real or virtual.
     """
 
-    abilities: frozenset[str] = frozenset()
-
     def __init__(
         self, model: TorchModel, load: Load, version: str, prefix_cache: PrefixCache, prompt_nd: torch.Tensor
     ) -> None:
-        self._model, self._load, self._prefix_cache = model, load, prefix_cache
-        self._version, self._lock = f"{version}+context", RLock()
+        super().__init__(model, load, version, prefix_cache)
         self._prompt_nd = prompt_nd
         self._key_values: dict[int, KeyValues] = {}
-
-    @property
-    def version(self) -> str:
-        return self._version
 
     @property
     def length(self) -> int:
@@ -60,39 +48,30 @@ class PromptedPolicy:
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation, those of the context included."""
-        return [self._model.tokenizer.prompt_tokens(situation) + self.length for situation in situations]
-
-    @property
-    def model(self) -> TorchModel:
-        return self._model
-
-    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
-        """Log-probabilities of each situation's admissible commands."""
-        return score(self, situations)
+        return [tokens + self.length for tokens in super().tokens(situations)]
 
     @contextmanager
     def open_decoder(self, rows: Sequence[TokenizedSituation]) -> Iterator[PackedDecoder]:
         """Open a decoder over rows with the context in their prompts."""
-        model = self._model
+        trunk, head = self.model.trunk, len(self.model.tokenizer.head)
         with self._lock:
-            self._prefix_cache.prepare([row.scene for row in rows], self._load())
-            prefixes = self._prefix_cache.pack(row.scene for row in rows)
-            head, context = len(model.tokenizer.head), self._context_key_values(prefixes)
-            yield PackedDecoder(model.trunk, model.trunk.run_all, head, rows, prefixes, context, self.length)
+            prefixes = self._prefixes(rows)
+            context = self._context_key_values(prefixes)
+            yield PackedDecoder(trunk, trunk.run_all, head, rows, prefixes, context, self.length)
 
     def _context_key_values(self, prefixes: PackedPrefixes) -> dict[int, KeyValues]:
         """Keys and values of the context in all layers. They depend on the head only, and are computed once."""
         if not self._key_values:
             computed: dict[int, KeyValues] = {}
-            layout = self._model.trunk.layout([self._packed()], prefixes.length)
-            self._model.trunk.run_all(self._prompt_nd, AttentionInputs(layout, prefixes.key_values, computed))
-            dtype = self._model.base.kept_dtype
+            layout = self.model.trunk.layout([self._packed()], prefixes.length)
+            self.model.trunk.run_all(self._prompt_nd, AttentionInputs(layout, prefixes.key_values, computed))
+            dtype = self.model.base.kept_dtype
             self._key_values = {layer: (keys.to(dtype), values.to(dtype)) for layer, (keys, values) in computed.items()}
         return self._key_values
 
     def _packed(self) -> PackedSequence:
         """Return the context as a sequence behind the head, whose keys come first among all prefixes."""
-        head = len(self._model.tokenizer.head)
+        head = len(self.model.tokenizer.head)
         return PackedSequence(self.length, np.arange(head, head + self.length), np.arange(head), causal(self.length))
 
 
@@ -117,7 +96,7 @@ class SoftPromptPolicy(PromptedPolicy):
 
         Every turn of a batch has its own copy of the soft prompt, so that one backward pass gives per-turn gradients.
         """
-        model, gradients = self._model, [np.zeros((0, len(self._weights_W)), dtype=np.float32)]
+        model, gradients = self.model, [np.zeros((0, len(self._weights_W)), dtype=np.float32)]
         with self._lock:
             version = self._load()
             # A new cache: the last bits in the shared one depend on what other clients have played.
@@ -132,14 +111,14 @@ class SoftPromptPolicy(PromptedPolicy):
     def _gradients(
         self, rows: Sequence[TokenizedSituation], actions: Sequence[int], prefix_cache: PrefixCache
     ) -> NDArray[np.float32]:
-        trunk = self._model.trunk
+        trunk = self.model.trunk
         # Inference tensors cannot be saved for a backward pass; copies of them can.
         prefixes = prefix_cache.pack(row.scene for row in rows)
         cached = {layer: (keys.clone(), values.clone()) for layer, (keys, values) in prefixes.key_values.items()}
         weights_BW = self._weights_W.repeat(len(rows), 1).requires_grad_()
         prompts = [self._packed() for _ in rows]
         prompt_keys = [prefixes.length + self.length * index + np.arange(self.length) for index in range(len(rows))]
-        sequences, starts = self._model.pack(rows, prefixes, prompt_keys)
+        sequences, starts = self.model.pack(rows, prefixes, prompt_keys)
         layout = trunk.layout([*prompts, *sequences], prefixes.length)
         prompt_tokens = self.length * len(rows)
         with torch.enable_grad():

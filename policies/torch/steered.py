@@ -10,70 +10,47 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from threading import RLock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ...protocol.situation import Situation
-from ..policy import LogProbs
 from ..spaces import ControlVector
 from ..tokens import TokenizedSituation
 from .model import TorchModel
 from .packed_attention import AttentionInputs
-from .packed_decoder import Load, PackedDecoder, score
-from .prefix_cache import PackedPrefixes, PrefixCache
+from .packed_decoder import ContextPolicy, Load, PackedDecoder
+from .prefix_cache import PrefixCache
 from .readout import score_gradients
 
 
-class SteeredPolicy:
+class SteeredPolicy(ContextPolicy):
     """One policy version with control vectors; zeros change nothing.
 
     Parameters
     ----------
-    load
-        Loads the version's adapter.
     context
         Coordinates of the control vectors.
     """
 
-    abilities: frozenset[str] = frozenset()
-
     def __init__(
         self, model: TorchModel, load: Load, version: str, prefix_cache: PrefixCache, context: ControlVector
     ) -> None:
-        self._model, self._load, self._prefix_cache = model, load, prefix_cache
-        self._version, self._lock = f"{version}+context", RLock()
+        super().__init__(model, load, version, prefix_cache)
         self._space, self._layers = context.space, context.space.layers(model.trunk.layer_count)
         self._weights = np.array(context.weights).reshape(len(self._layers), -1)
-
-    @property
-    def version(self) -> str:
-        return self._version
-
-    def tokens(self, situations: Sequence[Situation]) -> list[int]:
-        """Prompt tokens of each situation; a control vector adds none."""
-        return [self._model.tokenizer.prompt_tokens(situation) for situation in situations]
-
-    @property
-    def model(self) -> TorchModel:
-        return self._model
-
-    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
-        """Log-probabilities of each situation's admissible commands."""
-        return score(self, situations)
 
     @contextmanager
     def open_decoder(self, rows: Sequence[TokenizedSituation]) -> Iterator[PackedDecoder]:
         """Open a decoder over rows with the control vectors added."""
         with self._lock:
             prefixes = self._prefixes(rows)
-            yield PackedDecoder(self._model.trunk, self._forward, len(self._model.tokenizer.head), rows, prefixes)
+            yield PackedDecoder(self.model.trunk, self._forward, len(self.model.tokenizer.head), rows, prefixes)
 
     def _forward(self, hidden: torch.Tensor, inputs: AttentionInputs) -> torch.Tensor:
         """Apply all layers, and add the vectors in between, in units of each hidden state's norm."""
-        trunk, below = self._model.trunk, 0
+        trunk, below = self.model.trunk, 0
         for layer, weights, directions_Wd in zip(self._layers, self._weights, self._directions_KWd, strict=True):
             if not weights.any():
                 continue
@@ -85,26 +62,18 @@ class SteeredPolicy:
     @torch.inference_mode()
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
         """Score gradients of each situation's commands, in every layer's subspace, shape (A, dimension) each."""
-        model, features = self._model, list[NDArray[np.float32]]()
+        model, features = self.model, list[NDArray[np.float32]]()
         with self._lock:
             for rows in model.chunks(model.tokenizer.encode(situations)):
                 prefixes = self._prefixes(rows)
                 sequences, starts = model.pack(rows, prefixes)
                 inputs = AttentionInputs(model.trunk.layout(sequences, prefixes.length), prefixes.key_values)
                 top = self._forward(model.trunk.embed([token for row in rows for token in row.tokens]), inputs)
+                directions_Wd = self._directions_KWd.flatten(0, 1).to(top.device)
                 gradients = score_gradients(model.trunk, top, rows, starts)
-                features += [self._coordinates(gradients_Ad) for gradients_Ad in gradients]
+                features += [(gradients_Ad @ directions_Wd.T).cpu().numpy() for gradients_Ad in gradients]
         return features
-
-    def _coordinates(self, gradients_Ad: torch.Tensor) -> NDArray[np.float32]:
-        directions_Wd = self._directions_KWd.flatten(0, 1).to(gradients_Ad)
-        coordinates_AW: NDArray[np.float32] = (gradients_Ad @ directions_Wd.T).cpu().numpy()
-        return coordinates_AW
-
-    def _prefixes(self, rows: Sequence[TokenizedSituation]) -> PackedPrefixes:
-        self._prefix_cache.prepare([row.scene for row in rows], self._load())
-        return self._prefix_cache.pack(row.scene for row in rows)
 
     @cached_property
     def _directions_KWd(self) -> torch.Tensor:
-        return torch.from_numpy(self._space.directions(self._model.base.head.shape[1]))
+        return torch.from_numpy(self._space.directions(self.model.base.head.shape[1]))

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..packing import PackedSequence, causal
-from ..tokens import TokenizedSituation
+from ..tokens import PackedSequence, TokenizedSituation, causal
 from .base import Base
 from .packed_attention import AttentionInputs, KeyValues, Layout, build_layout
 

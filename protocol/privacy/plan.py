@@ -24,12 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PrivacyError
-from ..experience import clip
+from ..experience import Floats, clip
 from ..secagg.masks import cell_type
 from ..secagg.terms import WIDTHS
 from .discrete import RandBelow, discrete_gaussian
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 MAX_WRAP_PROBABILITY = 2.0**-40  # that any cell of a sum wraps around
 MAX_ROUNDING_LOSS = 0.01  # relative increase of the norm by rounding, above which cells are made wider

@@ -136,14 +136,12 @@ class Fleet:
         """
         if not commands:
             return []
-        command_lines = json.dumps([[*command, "--format", "json"] for command in commands])
-        completed = subprocess.run(
+        lines, python = (
+            json.dumps([[*command, "--format", "json"] for command in commands]),
             [sys.executable, "-c", BATCH],
-            input=command_lines,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
+        )
+        completed = subprocess.run(
+            python, input=lines, env=self.environment, capture_output=True, text=True, check=False
         )
         try:
             answers: list[dict[str, Any]] = [json.loads(text) for text in completed.stdout.split("\0")[:-1]]

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedoel.codecs import prefix as soft_prompt
+from fedoel.codecs import steering
 from fedoel.codecs.codec import load_codec
 from fedoel.codecs.context import TeacherContext, divergence, no_context
-from fedoel.codecs.prefix import coordinates as soft_prompt
-from fedoel.codecs.steering import coordinates as steering
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY, cells, tactic_name, tilt
 from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.codecs.tactics.step import LARGEST_WEIGHT
@@ -121,8 +121,8 @@ def test_a_candidate_is_one_block_at_one_of_two_strengths(played: Played) -> Non
     context = codec.step(given, policy, turns, bounds, no_context(steering.DIMENSION))
     assert codec.has_candidates and np.count_nonzero(context.weights) == steering.DIMENSION
     candidates = codec.candidates(policy, turns, context, bounds)
-    assert len({candidate.name for candidate in candidates}) == len(candidates) == 2 * len(steering.blocks())
-    for (name, block), strong, weak in zip(steering.blocks().items(), candidates[::2], candidates[1::2], strict=True):
+    assert len({candidate.name for candidate in candidates}) == len(candidates) == 2 * len(steering.BLOCKS)
+    for (name, block), strong, weak in zip(steering.BLOCKS.items(), candidates[::2], candidates[1::2], strict=True):
         assert strong.name.startswith(name) and weak.name.startswith(name)
         ratios = strong.context.weights[block] / context.weights[block]
         assert np.allclose(ratios, ratios[0], rtol=1e-4) and ratios[0] > 0

@@ -13,7 +13,7 @@ from fedoel.codecs.tactics.coordinates import MOVES, SAME_MOVE, move_of
 from fedoel.games import build_game
 from fedoel.games.families import FAMILIES, Family, content_of, is_prepared, prepare_game, unrenamed
 from fedoel.games.game import Engine
-from fedoel.games.grid.frozen_lake import check_lake, make_engine
+from fedoel.games.grid.frozen_lake import FrozenLakeEngine, check_lake
 from fedoel.games.heuristics import uniform
 from fedoel.games.renamed import DIRECTIONS, VERBS, rename_command, rename_text
 from fedoel.games.scripted import play_scripted
@@ -149,7 +149,7 @@ def test_a_plugged_in_family_is_renamed_too(cache: Path, monkeypatch: pytest.Mon
 
     def engine(family: str, settings: Mapping[str, Setting], cache: Path) -> Engine:
         received.append(settings)
-        return make_engine(family, settings, cache)
+        return FrozenLakeEngine(settings)
 
     def check(settings: Mapping[str, Setting]) -> str:
         received.append(settings)

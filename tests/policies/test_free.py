@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from fedoel.codecs.prefix.coordinates import SPACE as PREFIX
-from fedoel.codecs.steering.coordinates import SPACE as STEERING
+from fedoel.codecs.prefix import SPACE as PREFIX
+from fedoel.codecs.steering import SPACE as STEERING
 from fedoel.games.player import play_episodes
 from fedoel.policies.abilities import ANSWERS, abilities_of, behind
 from fedoel.policies.backend import TorchBackend

@@ -17,7 +17,7 @@ from fedoel.protocol.situation import Memory, Situation
 pytest.importorskip("llama_cpp", reason="llama.cpp is not installed: make setup LLAMA=1")
 
 from fedoel.codecs.encoder import load_encoder
-from fedoel.codecs.steering.coordinates import DIMENSION
+from fedoel.codecs.steering import DIMENSION
 from fedoel.policies.llama import model as llama_model
 from fedoel.policies.llama import prefix_cache as llama_prefixes
 from fedoel.policies.llama.branches import BRANCHES, fitting_batches, leaf_count, leaves_below

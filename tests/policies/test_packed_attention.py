@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.policies.packing import PackedSequence, causal
+from fedoel.policies.tokens import PackedSequence, causal
 from fedoel.policies.torch.packed_attention import LARGEST_PADDING, SMALL, build_layout
 
 CACHED = 200

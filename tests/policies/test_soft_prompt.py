@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedoel.codecs.encoder import load_encoder
-from fedoel.codecs.prefix.coordinates import DIMENSION, SPACE, START, VIRTUAL_TOKENS
+from fedoel.codecs.prefix import DIMENSION, SPACE, START, VIRTUAL_TOKENS
 from fedoel.codecs.tactics.coordinates import DIMENSION as TACTICS
 from fedoel.codecs.tactics.coordinates import advice, tactic_name
 from fedoel.codecs.tactics.policy import TacticsPolicy
@@ -132,7 +132,7 @@ def test_advice_in_the_prompt_changes_scores(policy: TorchPolicy) -> None:
         f"- do: {tactic_name(3)}".replace(" · ", ", "),
         f"- avoid: {tactic_name(40)}".replace(" · ", ", "),
     ]
-    extra = len(policy._model.tokenizer.ids(words))
+    extra = len(policy.model.tokenizer.ids(words))
     assert advised.tokens(situations) == [tokens + extra for tokens in policy.tokens(situations)]
     changes = [np.abs(a - b).max() for a, b in zip(advised.score(situations), policy.score(situations), strict=True)]
     assert max(changes) > 1e-3
@@ -141,8 +141,8 @@ def test_advice_in_the_prompt_changes_scores(policy: TorchPolicy) -> None:
 
 def test_the_zero_soft_prompt_equals_its_start_text(policy: TorchPolicy) -> None:
     situations = [turn.situation for turn in turns()]
-    start = policy._model.subspace(SPACE).start_nd
-    words = policy._model.tokenizer.decode(policy._model.tokenizer.ids(START)[:VIRTUAL_TOKENS])
+    start = policy.model.subspace(SPACE).start_nd
+    words = policy.model.tokenizer.decode(policy.model.tokenizer.ids(START)[:VIRTUAL_TOKENS])
     assert len(start) == VIRTUAL_TOKENS
     virtual, real = (
         policy.behind(each).score(situations) for each in (SoftPrompt(SPACE, np.zeros(DIMENSION, np.float32)), words)

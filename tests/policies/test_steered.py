@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedoel.codecs.encoder import load_encoder
-from fedoel.codecs.steering.coordinates import COORDINATES, DEPTHS, DIMENSION, SCALE, SPACE, blocks
+from fedoel.codecs.steering import BLOCKS, COORDINATES, DEPTHS, DIMENSION, SCALE, SPACE
 from fedoel.codecs.tactics.coordinates import DIMENSION as TACTICS
 from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.policies.torch.base import load_base
@@ -70,7 +70,7 @@ def test_features_are_the_gradient_behind_the_last_layer_at_the_context_that_is_
 ) -> None:
     assert SPACE.layers(policy.model.trunk.layer_count)[-1] == policy.model.trunk.layer_count
     rng, situation = np.random.default_rng(1), situations()[0]
-    last = list(blocks().values())[-1]
+    last = list(BLOCKS.values())[-1]
     context, towards = np.zeros(DIMENSION, np.float32), np.zeros(DIMENSION, np.float32)
     context[last], towards[last] = length * rng.normal(size=COORDINATES), rng.normal(size=COORDINATES)
     played = steered(policy, context)
@@ -109,7 +109,7 @@ def test_vectors_are_added_between_layers_each_with_its_own_directions(policy: T
     assert drawn.shape == (len(DEPTHS), COORDINATES, 8)
     assert np.allclose(np.linalg.norm(drawn, axis=2), SCALE, atol=1e-6)
     assert not np.allclose(drawn[0], drawn[1], atol=0.01)
-    found = list(blocks().values())
+    found = list(BLOCKS.values())
     assert [place for part in found for place in range(DIMENSION)[part]] == list(range(DIMENSION))
     for part in found:
         alone = ZERO.copy()

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from fedoel.codecs.steering.coordinates import SPACE as STEERING
+from fedoel.codecs.steering import SPACE as STEERING
 from fedoel.policies.abilities import ANSWERS, abilities_of, behind, length, speaker, steered, tell
 from fedoel.policies.policy import Answer, LogProbs, Policy
 from fedoel.policies.spaces import ControlVector

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from examples import verbs
-from fedoel.codecs.prefix.coordinates import DIMENSION
-from fedoel.codecs.steering.coordinates import blocks
+from fedoel.codecs.prefix import DIMENSION
+from fedoel.codecs.steering import BLOCKS
 from fedoel.codecs.words import encoder as words
 from fedoel.games import player
 from fedoel.protocol.config import (
@@ -80,7 +80,7 @@ def test_a_control_vector_is_chosen_on_the_games_of_the_gate_alone(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     purposes: list[str] = []
-    mixed, compared = PublicGames.play_mixture, search._compared
+    mixed, choose = PublicGames.play_mixture, search._choose
 
     def watched(
         self: PublicGames, policies: Any, contexts: Any, games: Any, purpose: str, *rest: Any, **named: Any
@@ -91,16 +91,16 @@ def test_a_control_vector_is_chosen_on_the_games_of_the_gate_alone(
     def choosing(*arguments: Any) -> Any:
         monkeypatch.setattr(PublicGames, "play_mixture", watched)
         try:
-            return compared(*arguments)
+            return choose(*arguments)
         finally:
             monkeypatch.setattr(PublicGames, "play_mixture", mixed)
 
-    monkeypatch.setattr(search, "_compared", choosing)
+    monkeypatch.setattr(search, "_choose", choosing)
     steering = replace(config, codec=CodecConfig(name="steering"), strategy=StrategyConfig())
     run_inprocess(steering, make_gate=HoldingGate)
     first, last = summary(Path(config.out))
     choices = last["choices"]
-    assert purposes == ["gate"] * len(choices) == ["gate"] * 2 * len(blocks())
+    assert purposes == ["gate"] * len(choices) == ["gate"] * 2 * len(BLOCKS)
     merits = [choice["merit"] for choice in choices]
     assert merits == sorted(merits, reverse=True)
     assert f"({choices[0]['name']}, the best of {len(choices)})" in last["reason"]

@@ -28,7 +28,7 @@ WAREHOUSE: dict[str, Setting] = {"size": 6, "walls": 1, "moves": 5, "split": "al
 def test_there_are_19_small_lakes_and_every_split_has_some() -> None:
     squares = [(row, column) for row in range(3) for column in range(3)][1:-1]
     lakes = [Lake(3, frozenset(holes)) for holes in combinations(squares, 2)]
-    boards = [lake.to_text((0, 0)) for lake in lakes if lake.shortest_path() is not None]
+    boards = [lake.to_text((0, 0)) for lake in lakes if lake.solution() is not None]
     assert len(boards) == 19
     splits = [split_of(board) for board in boards]
     assert all(splits.count(name) >= 2 for name in ("train", "valid", "test"))
@@ -48,7 +48,7 @@ def test_no_board_is_in_two_splits(spec: GameSpec, tmp_path: Path) -> None:
 @settings(max_examples=50)
 def test_every_lake_can_be_crossed_and_read(seed: int, shape: tuple[int, int]) -> None:
     lake = draw_lake(*shape, "all", seed)
-    path = lake.shortest_path()
+    path = lake.solution()
     assert path and frozen_lake.next_move(lake.to_text((0, 0))) == path[0]
     assert len(board_from_text(lake.to_text((0, 0)))) == shape[1] + 2
 
@@ -57,7 +57,7 @@ def test_every_lake_can_be_crossed_and_read(seed: int, shape: tuple[int, int]) -
 @settings(deadline=None, max_examples=50)
 def test_every_warehouse_can_be_solved_in_time_and_read(seed: int) -> None:
     warehouse, state = draw_warehouse(WAREHOUSE, seed)
-    solution = warehouse.shortest_solution(state)
+    solution = warehouse.solution(state)
     assert solution and 1 <= len(solution) <= 5
     assert sokoban.next_move(warehouse.to_text(state)) == solution[0]
 

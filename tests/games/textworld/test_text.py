@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedoel.games.textworld.text import clean, first_room, goal_of
+from fedoel.games.textworld.engine import clean, first_room, goal_of
 
 TASK = "Recover the coin from the floor of the bedroom."
 

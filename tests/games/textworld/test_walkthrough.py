@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedoel.games.families import settings_of
-from fedoel.games.textworld import generate, walkthrough
+from fedoel.games.textworld import generate
 from fedoel.protocol.play import GameSpec
 
 
@@ -25,7 +25,7 @@ def test_the_game_is_the_one_that_textworld_generates(game: str, monkeypatch: py
     with generate.borrowed_textworld() as textworld:
         maker = textworld.GameMaker
     original: Callable[..., Any] = maker.set_walkthrough
-    assert original is not walkthrough.set_walkthrough
+    assert original is not generate.set_walkthrough
     monkeypatch.setattr(generate, "set_walkthrough", original)
     assert _generated(spec) == simulated
 

@@ -1,4 +1,4 @@
-"""The device half of the steering codec: contrastive activation directions, weighted by advantages.
+"""The codec `steering`: contrastive activation directions, weighted by advantages.
 
     g = sum_t A_t (c(x_t, a_t) - E_pi c(x_t, .))        F = sum_t Var_pi c(x_t, .)
 
@@ -7,25 +7,34 @@ c(x, a) is the gradient of a's score with respect to the hidden states that the 
 with the alternatives, as contrastive activation addition does (arXiv 2312.06681). It needs forward passes only. For a
 vector added behind the last layer it is the exact policy gradient; differences of the commands' own hidden states, the
 usual form, are nearly orthogonal to that gradient.
+
+A context holds one block of coordinates per layer at which a control vector may be added, at three depths. All blocks
+are estimated; play then selects the block that the teacher keeps, and its strength (`fedoel.codecs.codec.ModelCodec`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...policies.abilities import RESIDUAL, Steered, steered
-from ...policies.policy import Policy
-from ...policies.spaces import ControlVector
-from ...protocol.experience import Vector
-from ...protocol.play import Turn
-from .coordinates import DIMENSION, SPACE, VOCABULARY
+from ..policies.abilities import RESIDUAL, Steered, steered
+from ..policies.policy import Policy
+from ..policies.spaces import ControlVector, ResidualSpace
+from ..protocol.experience import Floats, Vector
+from ..protocol.play import Turn
 
-Floats = NDArray[np.float64]
+COORDINATES = 96  # per layer: with three layers and the counters, a vector stays under 4 KiB
+DEPTHS = (0.8, 0.9, 1.0)
+SCALE = 1 / 8  # the gradient of a few games then fits the clipping norms
+VOCABULARY = hashlib.sha256(repr((COORDINATES, DEPTHS, SCALE, "steering", 2)).encode()).hexdigest()[:16]
+SPACE = ResidualSpace(VOCABULARY, DEPTHS, COORDINATES, SCALE)
+DIMENSION = SPACE.dimension
+BLOCKS = {f"{depth:.0%} of the layers": slice(n * COORDINATES, (n + 1) * COORDINATES) for n, depth in enumerate(DEPTHS)}
+"""The slice of each block's coordinates, by the name of its depth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,7 @@ class SteeringEncoder:
     dimension: int = DIMENSION
     required_abilities: frozenset[str] = frozenset({RESIDUAL})
     is_additive: bool = False
-    server: str = "fedoel.codecs.steering.codec:steering_codec"
+    blocks: ClassVar[Mapping[str, slice]] = BLOCKS
 
     def apply_context(self, policy: Policy, context: Vector) -> Policy:
         """Add the control vectors.

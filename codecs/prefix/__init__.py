@@ -1,1 +1,0 @@
-"""The codec `prefix`: coordinates of a soft prompt."""

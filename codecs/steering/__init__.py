@@ -1,1 +1,0 @@
-"""The codec `steering`: coordinates of control vectors in the residual stream."""
