@@ -52,10 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
     """Load the last good version of a device, the last version of a run, an adapter, or else the bare base model."""
-    from numpy.typing import NDArray
-
     from ..client.device.folder import DeviceFolder
     from ..client.device.offline import load_last_version
+
+    if arguments.device:  # what a device's installation lacks is imported behind this
+        return load_last_version(DeviceFolder(arguments.device.absolute()), arguments.personal)
+    from numpy.typing import NDArray
+
     from ..games.cache import cache_folder
     from ..policies.backend import load_version
     from ..server.registry import load_adapter
@@ -63,8 +66,6 @@ def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
     from ..server.summary import read_summary
     from ..simulations.scenario import load_scenario, scenario_of
 
-    if arguments.device:
-        return load_last_version(DeviceFolder(arguments.device.absolute()), arguments.personal)
     version, arrays = "", dict[str, NDArray[Any]]()
     if arguments.run:
         config = stored_config(arguments.run)

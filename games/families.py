@@ -17,6 +17,7 @@ from .grid.sokoban import SokobanEngine
 from .orchard import LANDS, OrchardEngine
 from .renamed import RenamedEngine
 from .settings import Flag, Number, Rule, Word, checked
+from .tidy.engine import TidyEngine
 
 SPLITS = ("all", "train", "valid", "test")
 RENAMED = "renamed"
@@ -170,6 +171,13 @@ _SOKOBAN: Mapping[str, Rule] = {
     "split": _SPLIT,
 }
 
+_TIDY: Mapping[str, Rule] = {
+    "things": Number(1, 5, default=1),
+    "rooms": Number(1, 3, default=1),
+    "places": Number(3, 6, default=4),
+    "final": Flag(),
+    "split": _SPLIT,
+}
 _ORCHARD = Family(
     {"trees": Number(2, 7, default=4)},
     lambda family, settings, cache: OrchardEngine(family, int(settings["trees"])),
@@ -183,6 +191,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "cooking": Family(_COOKING, _textworld_engine, _check_cooking, *_TEXTWORLD),
         "frozen-lake": Family(_FROZEN_LAKE, lambda family, settings, cache: FrozenLakeEngine(settings), check_lake),
         "sokoban": Family(_SOKOBAN, lambda family, settings, cache: SokobanEngine(settings)),
+        "tidy": Family(_TIDY, lambda family, settings, cache: TidyEngine(settings)),
         **dict.fromkeys(LANDS, _ORCHARD),
     }
 )

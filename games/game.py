@@ -62,6 +62,8 @@ class Engine(Protocol):
 class RuledGame:
     """An engine under the rules that all games share: admissible commands only, a turn limit, no step after the end.
 
+    An episode ends when it is won or lost, when the engine lists no more commands, or at the turn limit.
+
     Parameters
     ----------
     engine
@@ -116,6 +118,6 @@ class RuledGame:
         return self._observation
 
     def _observe(self, frame: Frame, turn: int) -> Observation:
-        over = frame.won or frame.lost
+        over = frame.won or frame.lost or not frame.admissible
         truncated = not over and turn >= self._max_turns
         return Observation(**asdict(frame), done=over or truncated, truncated=truncated, valid=True, turn=turn)

@@ -11,6 +11,7 @@ from numpy.random import Generator
 from ..protocol.situation import INFORMING, Situation
 from . import orchard
 from .grid import frozen_lake, sokoban
+from .tidy import engine as tidy
 
 Player = Callable[[Situation, Generator], str]
 
@@ -63,6 +64,11 @@ def cook(situation: Situation, rng: Generator) -> str:
     return wanted[0] if wanted else explore(situation, rng)
 
 
+def tidy_up(situation: Situation, rng: Generator) -> str:
+    """Take what does not lie where it belongs, and carry it there; until that is in sight, explore."""
+    return tidy.next_command(situation.admissible) or explore(situation, rng)
+
+
 HEURISTICS: Mapping[str, Player] = MappingProxyType(
     {
         "coin-collector": seek,
@@ -70,6 +76,7 @@ HEURISTICS: Mapping[str, Player] = MappingProxyType(
         "cooking": cook,
         "frozen-lake": lambda now, rng: frozen_lake.next_move(now.place_text),
         "sokoban": lambda now, rng: sokoban.next_move(now.place_text),
+        "tidy": tidy_up,
         **dict.fromkeys(orchard.LANDS, lambda now, rng: orchard.next_command(now.goal, now.admissible)),
     }
 )

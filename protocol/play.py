@@ -71,7 +71,7 @@ class Observation:
     score, max_score
         Current score, and the highest possible one.
     done, won, lost, truncated
-        Whether the episode is over, and why; `truncated` by the turn limit.
+        Whether the episode is over, and why; `truncated` by the turn limit, neither if no command is left.
     valid
         False if the last command was inadmissible and therefore not executed.
     turn
@@ -138,7 +138,7 @@ class Trajectory:
     turns
         All turns, in order.
     won, lost
-        The outcome; neither if the episode was truncated.
+        The outcome; neither if the episode ended otherwise.
     score
         Final score over the maximal score.
     prompt_tokens, response_tokens

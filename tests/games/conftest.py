@@ -20,12 +20,14 @@ SPECS = tuple(
         "sokoban split=train turns=5",
         "orchard turns=6",
         "mirror-orchard trees=2 turns=6",
+        "tidy things=2 rooms=2 split=train turns=16",
         "coin-collector level=102 renamed=1 turns=6",
         "treasure-hunter level=5 renamed=1 turns=10",
         "cooking recipe=1 take=1 renamed=1 split=train turns=10",
         "frozen-lake size=4 renamed=1 split=train turns=12",
         "sokoban renamed=1 split=train turns=5",
         "orchard renamed=1 turns=6",
+        "tidy things=2 rooms=2 renamed=1 split=train turns=16",
     )
 )
 

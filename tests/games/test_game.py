@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,17 @@ def test_the_turn_limit_truncates() -> None:
     assert not game.step("climb").done
     last = game.step("climb")
     assert (last.won, last.lost, last.truncated, last.done) == (False, False, True, True)
+
+
+def test_an_episode_ends_when_no_command_is_left() -> None:
+    class Summit(Ladder):
+        def act(self, command: str) -> Frame:
+            return replace(super().act(command), admissible=())
+
+    game = RuledGame(Summit(), max_turns=9)
+    game.reset(1)
+    last = game.step("climb")
+    assert (last.won, last.lost, last.truncated, last.done) == (False, False, False, True)
 
 
 def test_a_loss_ends_the_episode() -> None:
