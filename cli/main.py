@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from io import TextIOWrapper
 from types import MappingProxyType
 from typing import Protocol
 
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = make_parser().parse_args(words)
     set_environment()
+    use_streams()
     import_from_working_folder()
     try:
         with quiet_libraries(arguments):
@@ -91,6 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as in `fedoel plugins | head`: nobody reads on, and Python would complain at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
+
+
+def use_streams() -> None:
+    """Print to nowhere where a stream is closed, and `?` for a character that its encoding lacks."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream := getattr(sys, name), TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def make_parser() -> argparse.ArgumentParser:

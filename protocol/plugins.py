@@ -102,7 +102,7 @@ def import_object(name: str, what: str) -> object:
 def _load(load: Callable[[], object], subject: str) -> object:
     try:
         return load()
-    except Exception as error:  # a plug-in is code of others: its import may raise anything
+    except (Exception, SystemExit) as error:  # a plug-in is code of others: its import may raise anything
         reason = f"{error}" if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise ConfigError(f"{subject} cannot be imported: {reason}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,26 @@ def test_settings_are_listed_and_explained(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.startswith("games.per-client (an integer of at least 1; 6 by default): ")
     assert main(["settings", "games.per-clint"]) == REFUSED
     assert "the closest is games.per-client" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("redirect", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_closed_streams_are_no_error(redirect: str) -> None:
+    code = "import sys; from fedoel.cli.main import main; sys.exit(main(['settings']))"
+    done = subprocess.run(["sh", "-c", f'"$0" -c "$1" {redirect}', sys.executable, code], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_characters_that_an_encoding_lacks_are_replaced() -> None:
+    code = "import sys; from fedoel.cli.main import use_streams; use_streams(); print('a \\u00b7 b')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    assert done.stdout.strip() == b"a ? b"
+
+
+def test_a_plugin_that_exits_while_it_is_imported_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "leaver.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["simulate", "--set", "strategy.name=leaver:It", "--out", str(tmp_path / "run")]) == REFUSED
+    assert "cannot be imported: SystemExit: 3" in capsys.readouterr().err

@@ -154,7 +154,7 @@ def test_nothing_is_lent_where_there_is_one_seed_or_another_codec(small: Path, t
     own = Aggregate(ExperienceVector.unchecked(spec, np.ones(spec.size, np.float32)), 1)
     (tmp_path / "own").mkdir()
     run = SimpleNamespace(folder=tmp_path / "own")
-    borrower = cast(Any, SimpleNamespace(life=SimpleNamespace(run=run)))
+    borrower = cast(Any, SimpleNamespace(run=run))
     with pytest.raises(ConfigError, match="codec 'tactics-text', not 'tactics'"):
         Lent(borrower, run="..").optimise(own, 1, 1)
     stored = load_experiment(str(small)).config("none", 0, tmp_path).to_flat()
