@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..codecs.context import natural_step
-from ..codecs.encode import encode
-from ..codecs.encoder import load_encoder
-from ..codecs.tactics.step import LARGEST_WEIGHT, within_trust_region
+from ..codecs.encoder import encode, load_encoder
+from ..codecs.tactics.policy import LARGEST_WEIGHT, within_trust_region
 from ..policies.policy import Policy
 from ..protocol.config import ContextConfig, RunConfig
 from ..protocol.errors import ConfigError

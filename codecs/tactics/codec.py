@@ -16,7 +16,7 @@ from ..codec import ModelCodec
 from ..context import TeacherContext, natural_step
 from .coordinates import cells, tactic_name, tilt
 from .encoder import TacticsEncoder
-from .step import LARGEST_WEIGHT, within_trust_region
+from .policy import LARGEST_WEIGHT, within_trust_region
 
 SMALLEST_LESSON = 0.05  # absolute weight
 

@@ -24,10 +24,9 @@ from ..lora import write_gguf_lora
 from ..model_files import file_digest, find_model, keep_newest
 from ..policy import LogProbs
 from ..tokens import PromptTokenizer, TokenizedSituation
-from .branches import branched, fitting_batches
 from .gguf_tokenizer import GgufTokenizer
 from .library import LlamaContext, LlamaFile, Tokens
-from .prefix_cache import PrefixCache
+from .prefix_cache import PrefixCache, branched, fitting_batches
 from .readout import Readout, command_log_probs
 from .weights import weights_file
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ...client.app import streams
-from ...codecs.encode import encode
-from ...codecs.encoder import load_encoder
+from ...codecs.encoder import encode, load_encoder
 from ...codecs.tactics.coordinates import DIMENSION
 from ...codecs.tactics.policy import TacticsPolicy
 from ...games.partition import client_games

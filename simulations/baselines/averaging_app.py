@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 
 from ...client.app import guarded, partition, private_games
 from ...client.runtime import Runtime
-from ...codecs.encode import advantages_of
+from ...codecs.encoder import advantages_of
 from ...games.player import play_episodes
 from ...protocol.config import RunConfig
 from ...protocol.experience import WIRE_TYPES, VectorSpec
