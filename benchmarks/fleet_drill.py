@@ -33,8 +33,7 @@ from typing import Any
 import numpy as np
 
 from fedoel.client.device.folder import DeviceFolder, joined
-from fedoel.client.store import TrajectoryStore
-from fedoel.client.store_key import key_from_file
+from fedoel.client.store import TrajectoryStore, key_from_file
 from fedoel.protocol.host.processes import descendants
 from fedoel.protocol.records.events import PhaseStarted
 from fedoel.protocol.records.summary import CycleRecord

@@ -31,10 +31,7 @@ from ..protocol.secagg.messages import ACTIONS
 from .device.runtime import runtime_of
 from .runtime import Runtime, SimulatedRuntime
 from .secure import answer_step, protected
-from .store import TrajectoryStore
-from .store_key import key_from_file, key_from_keyring
-
-FIRST = "keys"  # the phase of a secure sum in which a device joins the round
+from .store import TrajectoryStore, key_from_file, key_from_keyring
 
 
 def make_app(runtime: Runtime) -> ClientApp:
@@ -93,7 +90,7 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     config = RunConfig.from_flat(context.run_config)
     client, clients = partition(context)
     games = games_of(config, client)
-    if phase == FIRST:  # a device that may not play must not join: it would drop out of the round later
+    if phase == "keys":  # a device that may not play must not join: it would drop out of the round later
         _admit(runtime, config, games)
     member = runtime.membership(config, client)
 

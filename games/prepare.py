@@ -60,7 +60,9 @@ def prepare(
     """
     if processes < 1:
         raise ConfigError(f"preparing games needs at least one process, not {processes}")
-    distinct = _distinct(games)
+    checked = [(spec, seed) for spec, seed in games if settings_of(spec) is not None]
+    # Games with one fingerprint have the same content; they differ at most in turn limit and wording.
+    distinct = {fingerprint(spec, seed): (spec, seed) for spec, seed in checked}.values()
     # Starting a process takes longer than preparing a game: start none for games that the cache holds.
     missing = [game for game in distinct if not is_prepared(*game, cache)]
     missing.sort(key=lambda game: _SLOWNESS.get(game[0].family, len(_SLOWNESS)))
@@ -74,12 +76,6 @@ def prepare(
         for worker in workers:
             worker.stop()
     return len(distinct)
-
-
-def _distinct(games: Iterable[GameId]) -> list[GameId]:
-    # Games with one fingerprint have the same content; they differ at most in turn limit and wording.
-    checked = [(spec, seed) for spec, seed in games if settings_of(spec) is not None]
-    return list({fingerprint(spec, seed): (spec, seed) for spec, seed in checked}.values())
 
 
 def _distribute(games: list[GameId], workers: list[_Worker], progress: Callable[[int], None]) -> None:

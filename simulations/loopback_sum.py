@@ -17,8 +17,7 @@ from flwr.serverapp import Grid
 
 from ..client.app import private_games
 from ..client.device.folder import DeviceFolder, joined
-from ..client.store import TrajectoryStore
-from ..client.store_key import key_from_file
+from ..client.store import TrajectoryStore, key_from_file
 from ..codecs.encoder import encode, load_encoder
 from ..codecs.tactics.coordinates import DIMENSION
 from ..codecs.tactics.policy import TacticsPolicy
