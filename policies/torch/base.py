@@ -108,10 +108,13 @@ def _with_lora(model: PreTrainedModel, config: PolicyConfig) -> tuple[PeftModel,
     first = layers - config.lora_layers
     if first < 0:
         raise ModelError(f"policy.lora-layers is {config.lora_layers}, but the model has only {layers} layers")
+    # peft accepts "all-linear" only without a list of layers
+    modules = model.model.layers[0].named_modules()
+    linear = sorted(name.rpartition(".")[2] for name, module in modules if isinstance(module, torch.nn.Linear))
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=lora_alpha(config.lora_rank),
-        target_modules=_linear_names(model),
+        target_modules=linear,
         layers_to_transform=list(range(first, layers)),
         layers_pattern="layers",
         task_type="CAUSAL_LM",
@@ -119,12 +122,6 @@ def _with_lora(model: PreTrainedModel, config: PolicyConfig) -> tuple[PeftModel,
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return get_peft_model(model, lora), first
-
-
-def _linear_names(model: Any) -> list[str]:
-    """Names of the linear modules in a decoder layer: peft accepts ``all-linear`` only without a list of layers."""
-    modules = model.model.layers[0].named_modules()
-    return sorted(name.rpartition(".")[2] for name, module in modules if isinstance(module, torch.nn.Linear))
 
 
 def dequantised(file: Path, cache: Path) -> tuple[Path, str]:
