@@ -31,10 +31,8 @@ from fedoel.server.cycle.public_games import PublicGames
 from fedoel.server.game_plan import GamePlan
 from fedoel.server.registry import load_adapter
 from fedoel.server.summary import read_summary
-from fedoel.simulations.attacks.app import Gang, make_attacked_app, malicious_of
-from fedoel.simulations.attacks.vectors import ATTACKS
-from fedoel.simulations.grid import InProcessGrid
-from fedoel.simulations.identity import server_identity
+from fedoel.simulations.attacks import ATTACKS, Gang, make_attacked_app, malicious_of
+from fedoel.simulations.grid import InProcessGrid, server_identity
 
 SETTINGS: Mapping[str, Scalar] = {
     "clients": 30, "cycles": 6, "policy.backend": "tactics", "games.per-client": 6, "games.partition": "dirichlet:0.5",

@@ -34,8 +34,8 @@ from fedoel.protocol.records.summary import CycleRecord, Stats, Summary
 from fedoel.protocol.situation import Situation
 from fedoel.server.summary import read_summary
 from fedoel.simulations.experiment_table import rates, spread
+from fedoel.simulations.held_out import Extra, measure_personal
 from fedoel.simulations.inprocess import run_inprocess
-from fedoel.simulations.personal_gain import Extra, measure_personal
 
 SLOTS = 8
 COLUMNS = ("arm", "start", "teacher of cycle 1", "end", "orchard", "mirror-orchard", "end, with own contexts")

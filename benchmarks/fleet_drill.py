@@ -32,8 +32,6 @@ from typing import Any
 
 import numpy as np
 
-from fedoel.client.device.folder import DeviceFolder, joined
-from fedoel.client.store import TrajectoryStore, key_from_file
 from fedoel.protocol.host.processes import descendants
 from fedoel.protocol.records.events import PhaseStarted
 from fedoel.protocol.records.summary import CycleRecord
@@ -42,7 +40,7 @@ from fedoel.protocol.secagg.messages import ACTIONS
 from fedoel.server.events import read_events
 from fedoel.server.summary import NAME, read_summary
 from fedoel.simulations.loopback import FLOWERS_HEARTBEAT, LoopbackFleet
-from fedoel.simulations.loopback_sum import STRATEGY, expected, released
+from fedoel.simulations.loopback_sum import STRATEGY, expected, released, stored
 
 NAMES = ("one", "two", "three", "four")
 RUN = """\
@@ -214,7 +212,8 @@ def drill(fleet: LoopbackFleet, backend: str, only: Sequence[str] = ()) -> dict[
     complete = fleet.running.pop("server").returncode == 0
     doing.wait(lambda: set(NAMES) <= fleet.running.keys())
     left = {name: fleet.stop(name) for name in NAMES}
-    stores = {name: stored(fleet.folder / name) for name in NAMES}
+    contents = {name: stored(fleet.folder / name) for name in NAMES}
+    stores = {name: (len(store.rows), len(store.damaged)) for name, store in contents.items()}
     whole = all(not damaged and episodes >= GAMES * counted[name] for name, (episodes, damaged) in stores.items())
     good = complete and whole and not any(left.values()) and all(row.right for row in rows)
     return {
@@ -233,13 +232,6 @@ def row_of(fleet: LoopbackFleet, cycle: int, what: str, names: Sequence[str]) ->
     right = right and record.accepted == len(names)
     seconds = record.seconds.get("collect", 0.0)
     return Row(cycle, what, record.accepted, record.refused, right, round(seconds, 1), record.decision)
-
-
-def stored(device: Path) -> tuple[int, int]:
-    """Episodes that a device's store holds, and how many of them are damaged."""
-    folder = DeviceFolder(device)
-    contents = TrajectoryStore(folder.store, f"client-{joined(folder).number}", key_from_file(folder.store_key)).read()
-    return len(contents.rows), len(contents.damaged)
 
 
 def table(found: dict[str, Any]) -> str:

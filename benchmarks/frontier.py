@@ -15,7 +15,7 @@ from typing import Any
 
 from fedoel.protocol.records.summary import Stats, Summary
 from fedoel.simulations.experiment import RESULTS, read_results
-from fedoel.simulations.figures import GRID, LEARNED, MUTED, save_figure
+from fedoel.simulations.figures import LEARNED, MUTED, frame_rates, save_figure
 
 Runs = Sequence[Summary]
 NO_NOISE = 1000.0  # stands for no noise in the experiment
@@ -47,7 +47,6 @@ def gain(runs: Runs) -> float:
 def figure(arms: Sequence[tuple[float, Runs]]) -> Any:
     """One point a seed with its interval, and a line through the means; no noise at the right."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
 
     drawn = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes, places = drawn.add_subplot(), range(len(arms))
@@ -63,11 +62,7 @@ def figure(arms: Sequence[tuple[float, Runs]]) -> Any:
     axes.set_xticks(list(places), [f"{epsilon:g}" if epsilon < NO_NOISE else "no noise" for epsilon, _ in arms])
     axes.set_xlabel("epsilon of the whole run")
     axes.set_title("Held-out games won after the last cycle", loc="left", fontsize=10.5)
-    axes.set_ylim(-0.02, 1.05)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0)
+    frame_rates(axes)
     return drawn
 
 

@@ -59,6 +59,7 @@ def main() -> int:
     parser.add_argument("--checkout", type=Path, default=Path(__file__).parents[1])
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--model", action="store_true", help="quick with the language model, too")
+    parser.add_argument("--only", default="", metavar="NAME,NAME", help="only runs of these names, such as quick-0")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/fedoel").expanduser())
     arguments = parser.parse_args()
     results: dict[str, Any] = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
@@ -68,7 +69,7 @@ def main() -> int:
     runs = [(f"{name}-{seed}", (*words, "--seed", str(seed))) for name, words in SCENARIOS.items() for seed in seeds]
     runs += [("model-0", (*MODEL, "--seed", "0"))] if arguments.model else []
     for name, words in runs:
-        if name not in results:
+        if name not in results and (not arguments.only or name in arguments.only.split(",")):
             print(name, flush=True)
             results[name] = run(words, arguments.checkout.resolve(), arguments.cache)
             arguments.results.write_text(json.dumps(results, indent=1))

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Audit a scenario, print its card, and write it."""
-    from ..simulations.audit.scenario import audit
+    from ..simulations.audit.card import audit
     from ..simulations.scenario import load_scenario
 
     config = load_scenario(arguments.scenario or "private", settings_of(arguments))

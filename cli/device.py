@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from .flags import add_folder_verb
+from .flags import add_folder_verb, path
 
 HELP = "put this machine into a fleet: see docs/deploy.md"
 
@@ -15,15 +14,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     join = add_folder_verb(what, "join", "make this device's keys, then take in the bundle of the fleet")
     join.add_argument("--name", metavar="NAME", help="what this device calls itself: makes its keys and NAME.pub")
-    join.add_argument("--bundle", metavar="FILE", help="what `fedoel server enroll` has written")
+    join.add_argument("--bundle", type=path, metavar="FILE", help="what `fedoel server enroll` has written")
     join.add_argument("--server", metavar="HOST:PORT", help="refuse a bundle that names another server")
-    join.add_argument("--ca", metavar="FILE", help="refuse a bundle of another authority than this certificate's")
+    join.add_argument(
+        "--ca", type=path, metavar="FILE", help="refuse a bundle of another authority than this certificate's"
+    )
     join.add_argument("--hours", default="", metavar="FROM-TO", help='when it plays, e.g. "22:00-07:00"')
     add_folder_verb(what, "doctor", "look at everything that has to hold; exits with 1 if something does not")
     add_folder_verb(what, "start", "take part in the fleet until stopped")
     service = add_folder_verb(what, "service", "print a systemd unit, or write it")
     service.add_argument("--user", default="fedoel", metavar="USER", help="whom it runs as (default: %(default)s)")
-    service.add_argument("--write", metavar="FILE", help="e.g. /etc/systemd/system/fedoel-device.service")
+    service.add_argument("--write", type=path, metavar="FILE", help="e.g. /etc/systemd/system/fedoel-device.service")
     add_folder_verb(what, "status", "say what it is, plays and keeps")
     logs = add_folder_verb(what, "logs", "print the end of its log")
     logs.add_argument("--lines", type=int, default=50, metavar="N", help="default: %(default)s")
@@ -35,26 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run one of the verbs below ``device`` on the device's folder."""
     from ..client.device import doctor, join, service, start, status
-    from ..client.device.folder import folder_at
+    from ..client.device.folder import DeviceFolder
 
-    folder = folder_at(arguments.dir)
-    match arguments.what:
-        case "join":
-            given = {name: _path(getattr(arguments, name)) for name in ("bundle", "ca")}
-            return join.join(folder, arguments.name, server=arguments.server, hours=arguments.hours, **given)
-        case "doctor":
-            return doctor.doctor(folder)
-        case "start":
-            return start.start(folder)
-        case "service":
-            return service.service(folder, arguments.user, _path(arguments.write))
-        case "status":
-            return status.status(folder)
-        case "logs":
-            return status.logs(folder, arguments.lines)
-        case _:
-            return status.wipe(folder, store_only=arguments.store, sure=arguments.yes)
-
-
-def _path(text: str | None) -> Path | None:
-    return Path(text).expanduser() if text else None
+    folder = DeviceFolder(arguments.dir.absolute())
+    verbs = {
+        "join": lambda: join.join(
+            folder, arguments.name, bundle=arguments.bundle, server=arguments.server, ca=arguments.ca,
+            hours=arguments.hours,
+        ),
+        "doctor": lambda: doctor.doctor(folder),
+        "start": lambda: start.start(folder),
+        "service": lambda: service.service(folder, arguments.user, arguments.write),
+        "status": lambda: status.status(folder),
+        "logs": lambda: status.logs(folder, arguments.lines),
+        "wipe": lambda: status.wipe(folder, store_only=arguments.store, sure=arguments.yes),
+    }  # fmt: skip
+    return verbs[arguments.what]()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from .flags import add_settings, add_verbose, settings_of
+from .flags import add_settings, add_verbose, path, settings_of
 
 HELP = "measure an adapter on held-out games"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("adapter", metavar="ADAPTER", help="folder of the adapter")
+    parser.add_argument("adapter", type=path, metavar="ADAPTER", help="folder of the adapter")
     parser.add_argument("--scenario", default="", help="file or built-in name (default: its run, or quick)")
     parser.add_argument("--games", type=int, metavar="N", help="number of held-out games (default: the scenario's)")
     parser.add_argument("--personal", action="store_true", help="what each device gains by a context of its own")
@@ -22,17 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure an adapter and print the table."""
-    from ..simulations.held_out import measure, rates_table
-    from ..simulations.personal_gain import measure_personal, personal_table
+    from ..simulations.held_out import measure, measure_personal, personal_table, rates_table
     from ..simulations.scenario import scenario_of
 
     overrides = settings_of(arguments)
     if arguments.games is not None:
         overrides["games.held-out"] = arguments.games
-    adapter = Path(arguments.adapter).expanduser()
-    config = scenario_of(adapter, arguments.scenario, overrides)
+    config = scenario_of(arguments.adapter, arguments.scenario, overrides)
     if arguments.personal:
-        print(personal_table(measure_personal(config, adapter)))
+        print(personal_table(measure_personal(config, arguments.adapter)))
     else:
-        print(rates_table(measure(config, adapter)))
+        print(rates_table(measure(config, arguments.adapter)))
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .flags import add_verbose
+from .flags import add_verbose, path
 
 HELP = "write a version as other tools load it, with a model card; its manifest must verify"
 EXPORTS = ("peft", "gguf-lora", "gguf-merged")
@@ -14,7 +14,7 @@ KINDS = ("f32", "f16", "bf16", "q8_0")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("version", metavar="VERSION", help="folder of the version, RUN/versions/VERSION")
+    parser.add_argument("version", type=path, metavar="VERSION", help="folder of the version, RUN/versions/VERSION")
     parser.add_argument("--to", choices=EXPORTS, required=True, help="for peft, or for llama.cpp")
     parser.add_argument(
         "--quantise", choices=KINDS, default="", help="kind of numbers (default: f32 for peft, else f16)"
@@ -29,10 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
     from ..server.export import export
     from ..server.run_folder import STORED, stored_config
 
-    folder = Path(arguments.version).expanduser()
+    folder = arguments.version
     run_folder = folder.absolute().parent.parent
     of_run = stored_config(run_folder).policy.base if (run_folder / STORED).is_file() else ""
     out = Path(arguments.out or f"{folder.name}-{arguments.to}").expanduser()
-    for path in sorted(export(folder, arguments.to, arguments.quantise, arguments.base or of_run, out).iterdir()):
-        print(f"{path}  {path.stat().st_size:,} bytes")
+    for file in sorted(export(folder, arguments.to, arguments.quantise, arguments.base or of_run, out).iterdir()):
+        print(f"{file}  {file.stat().st_size:,} bytes")
     return 0

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from ..protocol.config import Scalar
+from ..protocol.config import SET_HELP, Scalar
+
+
+def path(text: str) -> Path:
+    """Read the path of a file or folder."""
+    return Path(text).expanduser()
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Declare ``--set``."""
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="e.g. games.per-client=4"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=SET_HELP)
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, Scalar]:
@@ -46,5 +48,5 @@ def add_folder_verb(
 ) -> argparse.ArgumentParser:
     """Add a verb that works on the folder of a device or a server, and return its parser."""
     verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    verb.add_argument("dir", metavar="DIR", help="its folder")
+    verb.add_argument("dir", type=path, metavar="DIR", help="its folder")
     return verb

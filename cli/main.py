@@ -24,6 +24,7 @@ from . import (
     privacy,
     report,
     server,
+    settings,
     simulate,
 )
 from .output import quiet_libraries
@@ -56,7 +57,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
     {
         "simulate": simulate, "evaluate": evaluate, "export": export, "report": report, "experiment": experiment,
         "play": play, "audit": audit, "privacy": privacy, "server": server, "device": device,
-        "check-plugin": check_plugin, "plugins": plugins, "new": new,
+        "check-plugin": check_plugin, "plugins": plugins, "new": new, "settings": settings,
     }
 )  # fmt: skip
 

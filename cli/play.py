@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import math
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.errors import ConfigError
-from .episode import show
-from .flags import add_verbose
+from .flags import add_verbose, path
 
 if TYPE_CHECKING:
     from ..policies.policy import Policy
     from ..protocol.config import RunConfig
+    from ..protocol.play import Trajectory, Turn
 
 HELP = "watch a policy play one game, turn by turn; nothing is stored"
+BAR_WIDTH = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     player = parser.add_mutually_exclusive_group()
-    player.add_argument("--run", metavar="RUN", help="folder of a run: its last version plays")
-    player.add_argument("--adapter", metavar="DIR", help="folder of an adapter")
-    player.add_argument("--device", metavar="DIR", help="folder of a device: its last good version plays, offline")
+    player.add_argument("--run", type=path, metavar="RUN", help="folder of a run: its last version plays")
+    player.add_argument("--adapter", type=path, metavar="DIR", help="folder of an adapter")
+    player.add_argument(
+        "--device", type=path, metavar="DIR", help="folder of a device: its last good version plays, offline"
+    )
     parser.add_argument("--personal", action="store_true", help="with what that device has learned for itself alone")
     parser.add_argument("--game", metavar="GAME", help="e.g. 'coin-collector level=102 turns=7'")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="picks the game's instance and the draws")
@@ -40,24 +43,19 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--personal plays with what a device has learned for itself: say --device, too")
     if arguments.game:  # refused before a model is loaded
         for_split(GameSpec.parse(arguments.game), Split.HELD_OUT)
-    config, policy = _from_device(arguments) if arguments.device else _from_adapter(arguments)
+    config, policy = _player(arguments)
     spec = for_split(GameSpec.parse(arguments.game or _first_game(config)), Split.HELD_OUT)
     games = [(spec, game_seed(Split.HELD_OUT, arguments.seed))]
     print(show(play_episodes(policy, games, [arguments.seed], cache_folder(config))[0]))
     return 0
 
 
-def _from_device(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
-    from ..client.device.folder import folder_at
-    from ..client.device.offline import load_last_version
-
-    return load_last_version(folder_at(arguments.device), arguments.personal)
-
-
-def _from_adapter(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
-    """Load the last version of a run, an adapter, or else the bare base model."""
+def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
+    """Load the last good version of a device, the last version of a run, an adapter, or else the bare base model."""
     from numpy.typing import NDArray
 
+    from ..client.device.folder import DeviceFolder
+    from ..client.device.offline import load_last_version
     from ..games.cache import cache_folder
     from ..policies.backend import load_version
     from ..server.registry import load_adapter
@@ -65,15 +63,15 @@ def _from_adapter(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
     from ..server.summary import read_summary
     from ..simulations.scenario import load_scenario, scenario_of
 
+    if arguments.device:
+        return load_last_version(DeviceFolder(arguments.device.absolute()), arguments.personal)
     version, arrays = "", dict[str, NDArray[Any]]()
     if arguments.run:
-        folder = Path(arguments.run).expanduser()
-        config = stored_config(folder)
-        version, arrays = load_adapter(folder / "versions" / read_summary(folder).cycles[-1].version)
+        config = stored_config(arguments.run)
+        version, arrays = load_adapter(arguments.run / "versions" / read_summary(arguments.run).cycles[-1].version)
     elif arguments.adapter:
-        folder = Path(arguments.adapter).expanduser()
-        version, arrays = load_adapter(folder)
-        config = scenario_of(folder)
+        version, arrays = load_adapter(arguments.adapter)
+        config = scenario_of(arguments.adapter)
     else:
         config = load_scenario()
     return config, load_version(config.policy, arrays, version, cache_folder(config))
@@ -84,3 +82,35 @@ def _first_game(config: RunConfig) -> str:
     if not games:
         raise ConfigError("the scenario names no game; give one with --game 'coin-collector level=102 turns=7'")
     return games[0]
+
+
+def show(trajectory: Trajectory) -> str:
+    """Return an episode as text: what the player read, how likely each command was, and how it ended."""
+    head = f"{trajectory.spec}, seed {trajectory.seed}, played by {trajectory.policy_version}"
+    goal = trajectory.turns[0].situation.goal if trajectory.turns else ""
+    turns = [show_turn(number, turn) for number, turn in enumerate(trajectory.turns, 1)]
+    return "\n\n".join([head, f"Goal: {goal}", *turns, outcome(trajectory)])
+
+
+def show_turn(number: int, turn: Turn) -> str:
+    """Return one turn: the observation, and a bar for each command with the chosen one marked."""
+    situation = turn.situation
+    text = situation.reply or situation.place_text
+    order = sorted(range(len(situation.admissible)), key=lambda i: -turn.log_probs[i])
+    width = max(len(command) for command in situation.admissible)
+    bars = [
+        f"{'>' if i == turn.action else ' '} {situation.admissible[i].ljust(width)} {_bar(math.exp(turn.log_probs[i]))}"
+        for i in order
+    ]
+    return "\n".join([f"--- turn {number} of {situation.max_turns}", text.strip(), "", *bars])
+
+
+def outcome(trajectory: Trajectory) -> str:
+    """Say how an episode ended."""
+    end = "won" if trajectory.won else "lost" if trajectory.lost else "out of turns"
+    turns = len(trajectory.turns)
+    return f"=== {end} after {turns} {'turn' if turns == 1 else 'turns'}, score {trajectory.score:.0%}"
+
+
+def _bar(probability: float) -> str:
+    return f"{'█' * round(BAR_WIDTH * probability):<{BAR_WIDTH}} {probability:6.1%}"

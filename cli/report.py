@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from .flags import path
 
 HELP = "write report.html and the figures of a run again"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("run", metavar="RUN", help="folder of the run")
+    parser.add_argument("run", type=path, metavar="RUN", help="folder of the run")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -19,7 +20,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ..simulations.report import write_report
     from ..simulations.summary import load_summary
 
-    folder = Path(arguments.run).expanduser()
-    for path in (write_report(folder), *draw_learning_curve(load_summary(folder), folder)):
-        print(path)
+    for written in (write_report(arguments.run), *draw_learning_curve(load_summary(arguments.run), arguments.run)):
+        print(written)
     return 0

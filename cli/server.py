@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from .flags import add_folder_verb
+from .flags import add_folder_verb, path
 
 HELP = "run a fleet's server: see docs/deploy.md"
 
@@ -22,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--listen", default="127.0.0.1:9092", metavar="HOST:PORT", help="of the SuperLink itself (default: %(default)s)"
     )
     enroll = add_folder_verb(what, "enroll", "add a device, and write the bundle to hand back to it")
-    enroll.add_argument("card", metavar="DEVICE.pub", help="what `fedoel device join` has written")
+    enroll.add_argument("card", type=path, metavar="DEVICE.pub", help="what `fedoel device join` has written")
     enroll.add_argument("--name", metavar="NAME", help="what the fleet calls it (default: what it calls itself)")
-    enroll.add_argument("--out", metavar="FILE", help="the bundle (default: NAME.fleet)")
+    enroll.add_argument("--out", type=path, metavar="FILE", help="the bundle (default: NAME.fleet)")
     revoke = add_folder_verb(what, "revoke", "remove a device for good")
     revoke.add_argument("name", metavar="NAME", help="what the fleet calls it")
     add_folder_verb(what, "start", "run the SuperLink and the fleet's run, or go on with it")
@@ -36,18 +35,15 @@ def run(arguments: argparse.Namespace) -> int:
     from ..server.operate import setup, status
     from ..server.operate.folder import ServerFolder, Settings
 
-    folder = ServerFolder(Path(arguments.dir).expanduser().absolute())
-    match arguments.what:
-        case "init":
-            return setup.init(folder, Settings(tuple(arguments.host), arguments.port, arguments.listen))
-        case "enroll":
-            out = Path(arguments.out).expanduser() if arguments.out else None
-            return setup.enroll(folder, Path(arguments.card).expanduser(), arguments.name or "", out)
-        case "revoke":
-            return setup.revoke(folder, arguments.name)
-        case "start":
-            from ..server.operate.start import start  # loads Flower
+    folder = ServerFolder(arguments.dir.absolute())
+    if arguments.what == "start":
+        from ..server.operate.start import start  # loads Flower
 
-            return start(folder)
-        case _:
-            return status.status(folder)
+        return start(folder)
+    verbs = {
+        "init": lambda: setup.init(folder, Settings(tuple(arguments.host), arguments.port, arguments.listen)),
+        "enroll": lambda: setup.enroll(folder, arguments.card, arguments.name or "", arguments.out),
+        "revoke": lambda: setup.revoke(folder, arguments.name),
+        "status": lambda: status.status(folder),
+    }
+    return verbs[arguments.what]()

@@ -37,9 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Run a scenario to its end and print its results."""
     from ..protocol.errors import ConfigError
     from ..server.run_folder import prepare_folder
-    from ..simulations.engines import add_tactics_floor, check, run_inprocess, run_ray
     from ..simulations.figures import draw_learning_curve
+    from ..simulations.floor import add_tactics_floor
+    from ..simulations.inprocess import check, run_inprocess
     from ..simulations.live import live_view
+    from ..simulations.ray_engine import run_ray
     from ..simulations.report import write_report
     from ..simulations.scenario import load_scenario
     from ..simulations.summary import headline, load_summary, table

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..codecs.context import natural_step
 from ..codecs.encoder import encode, load_encoder
+from ..codecs.natural_step import natural_step
 from ..codecs.tactics.policy import LARGEST_WEIGHT, within_trust_region
 from ..policies.policy import Policy
 from ..protocol.config import ContextConfig, RunConfig

@@ -17,8 +17,9 @@ from ..protocol.experience import Aggregate, Vector, clip
 from ..protocol.play import Turn
 from ..protocol.plugins import POINTS
 from ..protocol.records.summary import Lesson
-from .context import Candidate, TeacherContext, divergence, natural_step
+from .context import Candidate, TeacherContext, divergence
 from .encoder import Encoder, load_encoder
+from .natural_step import natural_step
 from .tactics.coordinates import DIMENSION
 from .tactics.policy import TacticsPolicy
 from .trust_region import largest_share

@@ -1,20 +1,4 @@
-"""The teacher's context: weights of a codec's coordinates, with the Fisher information behind them.
-
-`natural_step` computes the step from an aggregate, before the trust region bounds it:
-
-    w' = w + eta s g / (F + lambda)        s = g^2 / (g^2 + sigma^2 F)
-
-w is the context that the aggregate was played under: zero, unless the cycle had an exchange before. g sums advantages
-times score functions; under chance alone its variance is sigma^2 F, and the Wiener factor s shrinks coordinates whose
-gradient chance explains. eta is `context.step`, reduced until the mean KL between the teachers with and without the
-step on rehearsal turns is at most `context.max_kl`: without that bound, one noisy cycle can undo three.
-
-With privacy noise of variance n^2, the variance under chance is sigma^2 F + n^2, and lambda grows by the same factor:
-that is the posterior mode of w for g = F w + noise and the prior variance sigma^2 / lambda. A coordinate that occurs in
-no public turn (F = 0) then holds noise only, and gets no step.
-
-A device takes the same step from its own vector for its personal context.
-"""
+"""The teacher's context: weights of a codec's coordinates, with the Fisher information behind them."""
 
 from __future__ import annotations
 
@@ -24,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocol.config import ContextConfig
-from ..protocol.experience import Aggregate, Vector
+from ..protocol.experience import Vector
 from ..protocol.play import Turn
 
 
@@ -62,16 +45,6 @@ class Candidate:
 def no_context(dimension: int) -> TeacherContext:
     """Return the zero context, under which the teacher is the policy itself."""
     return TeacherContext(np.zeros(dimension, np.float32), np.zeros(dimension, np.float32), 0.0)
-
-
-def natural_step(aggregate: Aggregate, config: ContextConfig) -> Vector:
-    """Return the full step, not yet bounded, shape ``(dimension,)``."""
-    vector, tiny = aggregate.vector, np.finfo(np.float32).tiny
-    g2 = vector.gradient**2
-    shrink = g2 / np.maximum(g2 + config.noise * vector.fisher + aggregate.noise, tiny)
-    damping = config.damping * (1 + aggregate.noise / np.maximum(config.noise * vector.fisher, 1e-9))
-    step: Vector = config.step * shrink * vector.gradient / (vector.fisher + damping)
-    return step.astype(np.float32)
 
 
 def divergence(teacher_log_probs: Sequence[NDArray[np.float32]], turns: Sequence[Turn]) -> float:

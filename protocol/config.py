@@ -19,6 +19,7 @@ DECODINGS = ("tree", "free")
 DIVERGENCES = ("reverse-kl", "forward-kl", "jsd")
 WEIGHTS = ("file", "q8_0", "f16")
 MECHANISMS = ("none", "distributed", "central", "local")
+SET_HELP = "one setting, e.g. games.per-client=4; `fedoel settings` lists and explains them"
 
 
 @dataclass(frozen=True, slots=True)

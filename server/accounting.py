@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from ..protocol.errors import PrivacyError
 
@@ -42,8 +41,18 @@ class Release:
 def epsilon_of(release: Release, count: int, delta: float) -> float:
     """Return the epsilon of `count` such releases at a delta."""
     with _quiet():
-        accountant = _accountant(release, delta)
-        accountant.compose(_event(release), count)
+        import flwr.serverapp as flower
+
+        methods = flower.SamplingMethod
+        privacy = flower.PrivacyConfig(
+            target_delta=delta,
+            population_size=release.population,
+            neighboring_relation=flower.NeighboringRelation.ADD_OR_REMOVE_ONE,
+            sampling_method=methods.POISSON if release.sample < release.population else methods.NO_AMPLIFICATION,
+        )
+        accountant = flower.RdpAccountant(privacy)
+        event = flower.GaussianPrivacyEvent(release.noise_multiplier, release.sample, release.population)
+        accountant.compose(event, count)
         return float(accountant.get_epsilon(delta))
 
 
@@ -84,23 +93,3 @@ def _quiet() -> Iterator[None]:
     finally:
         root.handlers[:] = handlers
         absl.setLevel(level)
-
-
-def _accountant(release: Release, delta: float) -> Any:
-    from flwr.serverapp import NeighboringRelation, PrivacyConfig, RdpAccountant, SamplingMethod
-
-    sampling = SamplingMethod.POISSON if release.sample < release.population else SamplingMethod.NO_AMPLIFICATION
-    return RdpAccountant(
-        PrivacyConfig(
-            target_delta=delta,
-            population_size=release.population,
-            neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
-            sampling_method=sampling,
-        )
-    )
-
-
-def _event(release: Release) -> Any:
-    from flwr.serverapp import GaussianPrivacyEvent
-
-    return GaussianPrivacyEvent(release.noise_multiplier, release.sample, release.population)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from statistics import fmean
 
-from ..games.player import Advance, play_episodes
-from ..policies.policy import Policy
-from ..protocol.play import GameSpec, Trajectory
+from ..protocol.play import Trajectory
 from ..protocol.records.summary import Stats
 
 Z95 = 1.959964
@@ -22,33 +19,18 @@ def summarise(trajectories: Sequence[Trajectory]) -> Stats:
     turns = sum(len(t.turns) for t in trajectories)
     tokens = sum(t.prompt_tokens for t in trajectories)
     return Stats(
-        win_rate=wins / episodes,
-        low=low,
-        high=high,
-        episodes=episodes,
-        score=fmean(t.score for t in trajectories),
+        win_rate=wins / episodes, low=low, high=high, episodes=episodes, score=fmean(t.score for t in trajectories),
         turns_per_win=turns / wins if wins else None,
         tokens_per_win=tokens / wins if wins else None,
         response_tokens=sum(t.response_tokens for t in trajectories) / max(turns, 1),
         invalid=sum(not turn.valid for t in trajectories for turn in t.turns) / max(turns, 1),
-    )
+    )  # fmt: skip
 
 
 def by_family(trajectories: Sequence[Trajectory]) -> dict[str, Stats]:
     """Sum up each family by itself, in the order in which they first appear."""
     families = dict.fromkeys(t.spec.family for t in trajectories)
     return {name: summarise([t for t in trajectories if t.spec.family == name]) for name in families}
-
-
-def play_and_summarise(
-    policy: Policy,
-    games: Sequence[tuple[GameSpec, int]],
-    streams: Sequence[int],
-    cache: Path,
-    advance: Advance = lambda n: None,
-) -> Mapping[str, Stats]:
-    """Play games and sum them up by family."""
-    return by_family(play_episodes(policy, games, streams, cache, advance))
 
 
 def wilson(wins: float, episodes: int) -> tuple[float, float]:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from ..protocol.errors import ConfigError, FedoelError, RecordError
@@ -66,9 +65,7 @@ class EventLog:
         self._schema = {} if earlier else {KEY: SCHEMA}  # stands in the first line of a log
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._file.close()
 
     def emit(self, event: Event) -> None:

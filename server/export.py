@@ -14,22 +14,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..policies.lora import Heads, write_gguf_lora
-from ..policies.model_files import find_model, model_digest
+import numpy as np
+
+from ..policies.lora import ARCHITECTURE, Heads, deltas, write_gguf_lora
+from ..policies.model_files import draft_of, find_model, model_digest
 from ..protocol.errors import ConfigError, ModelError, VersionError
 from ..protocol.fleet.membership import FLEET_KEY
 from ..protocol.host.files import write_whole
 from ..protocol.records.json_codec import to_json
 from ..protocol.versions import Manifest
-from .gguf_merge import KINDS, heads_in, merge
 from .learner import Adapter
 from .model_card import PRIVACY_CARDS, model_card
 from .registry import MANIFEST, SIGNATURE, WEIGHTS, load_adapter
 from .summary import NAME, read_summary
 
 ADAPTER_CONFIG, CARD = "adapter_config.json", "README.md"
+READER_ONLY = "GGUF."  # prefix of fields that the reader adds and that are not in the file
+REPLACED = ("general.architecture", "general.file_type")
 FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"peft": ("f32",), "gguf-lora": ("f16", "f32"), "gguf-merged": KINDS}
+    {"peft": ("f32",), "gguf-lora": ("f16", "f32"), "gguf-merged": ("f16", "f32", "bf16", "q8_0")}
 )
 """Number types that each format can be written in; the first is the default."""
 
@@ -92,8 +95,11 @@ def export(folder: Path, to: str, quantise: str, base: str, out: Path) -> Path:
         raise ConfigError(f"--to {to} can be written as {' or '.join(FORMATS[to])}, not as {number_type}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not empty: choose another folder with --out")
-    source = verified(folder)
-    model = checked_base(base, source.manifest)
+    source, model = verified(folder), find_model(base)
+    # For free decoding, the manifest appends the style of the prompt to the digest.
+    if model_digest(model) != source.manifest.base.partition(" ")[0]:
+        version = source.manifest.version
+        raise ModelError(f"{model} is not the base of version {version}: name the right one with --base")
     WRITERS[to](source, model, number_type, out)
     for path in (folder / MANIFEST, folder / SIGNATURE, *(source.run / name for name in PRIVACY_CARDS)):
         if path.exists():
@@ -125,15 +131,6 @@ def verified(folder: Path, fleet_key: bytes | None = None) -> Source:
     return Source(folder, manifest, adapter, fleet_key is not None)
 
 
-def checked_base(base: str, manifest: Manifest) -> Path:
-    """Find the base model; raises `ModelError` if it is not the version's."""
-    model = find_model(base)
-    # For free decoding, the manifest appends the style of the prompt to the digest.
-    if model_digest(model) != manifest.base.partition(" ")[0]:
-        raise ModelError(f"{model} is not the base of version {manifest.version}: name the right one with --base")
-    return model
-
-
 def _write_peft(source: Source, model: Path, number_type: str, out: Path) -> None:
     """Copy weights and configuration, with the base model's name in place of its local path."""
     config = json.loads((source.folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
@@ -142,24 +139,82 @@ def _write_peft(source: Source, model: Path, number_type: str, out: Path) -> Non
 
 
 def _write_lora(source: Source, model: Path, number_type: str, out: Path) -> None:
-    write_gguf_lora(out / "adapter.gguf", source.adapter, heads_of(model), half=number_type == "f16")
+    write_gguf_lora(out / "adapter.gguf", source.adapter, _heads(model), half=number_type == "f16")
 
 
-def _write_merged(source: Source, model: Path, number_type: str, out: Path) -> None:
-    if model.is_dir():
-        raise ModelError(f"--to gguf-merged needs a GGUF file as base, but {model} is a folder: merge it with peft")
-    merge(model, source.adapter, out / "model.gguf", number_type)
-
-
-def heads_of(model: Path) -> Heads:
+def _heads(model: Path) -> Heads:
     """Return the numbers of attention heads of a GGUF file or a Hugging Face folder."""
     if not model.is_dir():
-        return heads_in(model)
+        return _heads_in(_open(model), model)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") != "llama":
         raise ModelError(f"{model} is a {config.get('model_type')}: only Llama adapters can be written as GGUF")
     heads = int(config["num_attention_heads"])
     return Heads(heads, int(config.get("num_key_value_heads", heads)))
+
+
+def _write_merged(source: Source, base: Path, number_type: str, out: Path) -> None:
+    """Write the base model with the adapter added to its weights, ``W + 2 B A``; metadata is copied."""
+    if base.is_dir():
+        raise ModelError(f"--to gguf-merged needs a GGUF file as base, but {base} is a folder: merge it with peft")
+    import gguf
+
+    reader = _open(base)
+    added = {delta.name: delta.matrix for delta in deltas(source.adapter, _heads_in(reader, base))}
+    if unknown := set(added) - {tensor.name for tensor in reader.tensors}:
+        raise ModelError(f"the adapter has layers that {base} lacks, such as {min(unknown)}: it has another base model")
+    target = gguf.GGMLQuantizationType[number_type.upper()]
+    with draft_of(out / "model.gguf") as draft:
+        writer = gguf.GGUFWriter(draft, ARCHITECTURE)
+        writer.add_file_type(gguf.LlamaFileType["ALL_F32" if number_type == "f32" else f"MOSTLY_{number_type.upper()}"])
+        for field in reader.fields.values():
+            if not field.name.startswith(READER_ONLY) and field.name not in REPLACED:
+                inner = field.types[-1] if len(field.types) > 1 else None
+                writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
+        for tensor in reader.tensors:
+            _add(writer, tensor, added.get(tensor.name), target)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+def _add(writer: Any, tensor: Any, added: Any, kind: Any) -> None:
+    """Add one tensor to the file; vectors are written in float32."""
+    from gguf.quants import QuantError, dequantize, quantize
+
+    weights = dequantize(tensor.data, tensor.tensor_type)
+    if weights.ndim == 1:
+        writer.add_tensor(tensor.name, weights.astype(np.float32))
+        return
+    if added is not None:
+        if added.shape != weights.shape:
+            raise ModelError(f"the adapter's {tensor.name} is {added.shape}, the base's {weights.shape}: another model")
+        weights = weights + added
+    try:
+        writer.add_tensor(tensor.name, quantize(weights, kind), raw_dtype=kind)
+    except QuantError as error:
+        raise ModelError(f"{tensor.name} cannot be written as {kind.name.lower()}: {error}; choose f16") from error
+
+
+def _open(base: Path) -> Any:
+    import gguf
+
+    try:
+        return gguf.GGUFReader(base)
+    except (OSError, ValueError, IndexError) as error:
+        raise ModelError(f"{base} cannot be read as a GGUF model: {error}") from error
+
+
+def _heads_in(reader: Any, base: Path) -> Heads:
+    def value(key: str) -> Any:
+        field = reader.get_field(key)
+        return None if field is None else field.contents()
+
+    if value("general.architecture") != ARCHITECTURE:
+        raise ModelError(f"{base} is a {value('general.architecture')}: only Llama models can be written as GGUF")
+    heads = int(value(f"{ARCHITECTURE}.attention.head_count"))
+    return Heads(heads, int(value(f"{ARCHITECTURE}.attention.head_count_kv") or heads))
 
 
 WRITERS: Mapping[str, Callable[[Source, Path, str, Path], None]] = MappingProxyType(

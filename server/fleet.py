@@ -18,35 +18,34 @@ OWNER_KEY, SERIAL = "fleet.key", "fleet.serial"
 
 
 def make_fleet(folder: Path, clients: int) -> None:
-    """Make the keys of a simulated fleet, unless the folder has them already.
+    """Make the keys of a simulated fleet, unless the folder has them already; raises as `make_owner` does."""
+    if not (folder / MEMBERS).exists():  # the file that is written last
+        make_owner(folder, [Ed25519PrivateKey.generate() for _ in range(clients)])
+
+
+def make_owner(folder: Path, devices: Sequence[Ed25519PrivateKey] = ()) -> None:
+    """Make the key pair of the fleet's owner, and the first list of members.
+
+    Parameters
+    ----------
+    devices
+        Private keys of simulated devices, which are written into the folder too.
 
     Raises
     ------
     ConfigError
         If the folder cannot be written.
     """
-    if (folder / MEMBERS).exists():  # the file that is written last
-        return
-    devices = [Ed25519PrivateKey.generate() for _ in range(clients)]
+    owner = Ed25519PrivateKey.generate()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for client, device in enumerate(devices):
             replace_file(folder / device_key(client), device.private_bytes_raw().hex(), secret=True)
-    except OSError as error:
-        raise ConfigError(f"cannot write keys to {folder}: {error.strerror}; choose another folder") from error
-    make_owner(folder, [device.public_key().public_bytes_raw() for device in devices])
-
-
-def make_owner(folder: Path, members: Sequence[bytes] = ()) -> None:
-    """Make the key pair of the fleet's owner, and the first list of members; raises as `make_fleet` does."""
-    owner = Ed25519PrivateKey.generate()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         replace_file(folder / OWNER_KEY, owner.private_bytes_raw().hex(), secret=True)
         replace_file(folder / FLEET_KEY, owner.public_key().public_bytes_raw().hex())
     except OSError as error:
         raise ConfigError(f"cannot write keys to {folder}: {error.strerror}; choose another folder") from error
-    publish_members(folder, members)
+    publish_members(folder, [device.public_key().public_bytes_raw() for device in devices])
 
 
 def publish_members(folder: Path, members: Sequence[bytes]) -> None:

@@ -7,9 +7,9 @@ is the *merit* of an episode: the score it reached, plus one for a win, minus on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from ..games.player import Advance
 from ..protocol.play import Trajectory
 from ..protocol.records.summary import Stats
-from .cycle.contender import Contender
-from .cycle.public_games import PublicGames
+from .cycle.public_games import Contender, PublicGames
 from .evaluation import summarise
 
 # Standard errors that a fall may have and still count as noise. One of three families falls by more than one of them
@@ -43,14 +42,6 @@ class Trial:
             np.array([t.spec.family for t in trajectories]),
         )
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Trial:
-        """Rebuild what `to_arrays` gave."""
-        return cls(arrays["merits"], arrays["won"], arrays["families"])
-
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        return {"merits": self.merits, "won": self.won, "families": self.families}
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -74,19 +65,15 @@ class Gate(Protocol):
     @property
     def episodes(self) -> int:
         """How many episodes a piece of evidence takes, to show progress by."""
-        ...
 
     def evidence(self, contender: Contender, advance: Advance) -> Evidence:
         """Try a policy."""
-        ...
 
     def context_helps(self, current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
         """Whether a context is worth distilling, given the version without and with it."""
-        ...
 
     def candidate_holds(self, current: Trial, candidate: Trial) -> Verdict:
         """Whether a candidate may replace the current version."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,38 +93,28 @@ class PublicGate:
         return Evidence(Trial.of(played), summarise(played))
 
     def context_helps(self, current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
-        """Ask for a higher mean merit: see the function of this name."""
-        return context_helps(current, teacher, choices)
+        """Whether the context raises the mean merit at all; by more than noise, if it is the best of several.
+
+        Parameters
+        ----------
+        choices
+            Names of the contexts that the same games have chosen from, the chosen one first.
+        """
+        difference = teacher.merits - current.merits
+        gain, luck = float(difference.mean()), NOISE * _standard_error(difference) if len(choices) > 1 else 0.0
+        chosen = f" ({choices[0]}, the best of {len(choices)})" if choices else ""
+        return Verdict(gain > luck, f"with the context{chosen} {_wins(current, teacher)}, merit {gain:+.3f}")
 
     def candidate_holds(self, current: Trial, candidate: Trial) -> Verdict:
-        """Ask for no fall beyond noise: see the function of this name."""
-        return candidate_holds(current, candidate)
-
-
-def context_helps(current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
-    """Whether the context raises the mean merit at all; by more than noise, if it is the best of several.
-
-    Parameters
-    ----------
-    choices
-        Names of the contexts that the same games have chosen from, the chosen one first.
-    """
-    difference = teacher.merits - current.merits
-    gain, luck = float(difference.mean()), NOISE * _standard_error(difference) if len(choices) > 1 else 0.0
-    chosen = f" ({choices[0]}, the best of {len(choices)})" if choices else ""
-    return Verdict(gain > luck, f"with the context{chosen} {_wins(current, teacher)}, merit {gain:+.3f}")
-
-
-def candidate_holds(current: Trial, candidate: Trial) -> Verdict:
-    """Whether the candidate is not worse than the current version, overall or in any family, beyond noise."""
-    difference = candidate.merits - current.merits
-    wins = f"without the context {_wins(current, candidate)}"
-    for name in ("", *dict.fromkeys(current.families.tolist())):
-        part = difference[current.families == name] if name else difference
-        if part.mean() < -(NOISE_IN_A_FAMILY if name else NOISE) * _standard_error(part):
-            where = f" in {name}" if name else ""
-            return Verdict(False, f"{wins}, but merit {part.mean():+.3f}{where}")
-    return Verdict(True, f"{wins}, merit {difference.mean():+.3f}")
+        """Whether the candidate is not worse than the current version, overall or in any family, beyond noise."""
+        difference = candidate.merits - current.merits
+        wins = f"without the context {_wins(current, candidate)}"
+        for name in ("", *dict.fromkeys(current.families.tolist())):
+            part = difference[current.families == name] if name else difference
+            if part.mean() < -(NOISE_IN_A_FAMILY if name else NOISE) * _standard_error(part):
+                where = f" in {name}" if name else ""
+                return Verdict(False, f"{wins}, but merit {part.mean():+.3f}{where}")
+        return Verdict(True, f"{wins}, merit {difference.mean():+.3f}")
 
 
 def _wins(before: Trial, after: Trial) -> str:

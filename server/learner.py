@@ -62,33 +62,25 @@ class Learner(Protocol):
 
     def load(self) -> None:
         """Load the base model."""
-        ...
 
     @property
     def base(self) -> str:
         """Digest of the base model."""
-        ...
 
     def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
         """Return the policy with an adapter; `measured` is true for games on which every version is evaluated."""
-        ...
 
     def forget(self) -> None:
         """Drop what is cached of the training games, before other games are played."""
-        ...
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
         """Make the first version from turns of uniform play."""
-        ...
 
     def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
         """Distil the teacher into the adapter: the student then plays without the context as the teacher with it."""
-        ...
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
         """Measure general abilities with the adapter, and with the base model for comparison."""
-        ...
 
     def describe(self, folder: Path) -> None:
         """Write the files that a reader of the adapter's folder needs in addition to the weights."""
-        ...

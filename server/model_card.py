@@ -10,6 +10,7 @@ from ..protocol.prompts import PROMPT_VERSION
 from ..protocol.records.summary import GateRecord, Lesson
 from ..protocol.versions import Manifest
 
+PAGE = Path(__file__).parent / "model_card.md"
 PRIVACY_CARDS = ("privacy-card.md", "privacy-card.json")
 LIBRARY = {"peft": "peft", "gguf-lora": "llama.cpp", "gguf-merged": "llama.cpp"}
 LOADING = {
@@ -50,7 +51,7 @@ def model_card(
     folder
         The card's folder; a privacy card in it is linked.
     """
-    return PAGE.format(
+    return PAGE.read_text(encoding="utf-8").format(
         library=LIBRARY[to],
         base=base,
         version=manifest.version,
@@ -105,41 +106,3 @@ def _privacy(promise: Mapping[str, Any], folder: Path) -> str:
         else "The run has no privacy card: its protections were not audited."
     )
     return "\n".join([*table, attacked])
-
-
-PAGE = """---
-library_name: {library}
-base_model: {base}
-tags: [fedoel, federated-learning, text-games]
----
-
-# fedoel {version}
-
-A policy for text games, trained by federated online experiential learning. Privacy says what devices have sent.
-
-| | |
-|---|---|
-{facts}
-
-## Loading
-
-{loading}
-
-Prompts are built by fedoel's `protocol/prompts.py` in the base model's chat template; `fedoel evaluate` uses them.
-
-## Lessons of the last cycle
-
-Weights of the distilled context in words; support is the amount of experience behind a weight.
-
-{lessons}
-
-## The gate
-
-Public games that are not trained on, played by the previous version, by the teacher and by this version.
-
-{gate}
-
-## Privacy
-
-{privacy}
-"""

@@ -26,13 +26,18 @@ def prepare_folder(config: RunConfig) -> None:
     out = Path(config.out)
     try:
         # A run that was killed while it wrote its configuration left only this partial file.
-        used = out.exists() and any(path.name != PART for path in out.iterdir())
-        if used:
-            _check_resumes(config, out)
+        if not (out.exists() and any(path.name != PART for path in out.iterdir())):
+            replace_file(out / STORED, json.dumps(config.to_flat(), indent=1))
             return
-        replace_file(out / STORED, json.dumps(config.to_flat(), indent=1))
     except OSError as error:
         raise ConfigError(f"cannot use {out}: {error.strerror}; choose another folder with --out") from error
+    if not config.resume:
+        raise ConfigError(f"{out} is not empty: continue it with --resume, or choose another folder with --out")
+    before, now = stored_config(out).to_flat(), config.to_flat()
+    changed = [key for key in now if key not in FREE and before[key] != now[key]]
+    if changed:
+        differences = ", ".join(f"{key} was {before[key]!r} and is now {now[key]!r}" for key in changed)
+        raise ConfigError(f"{out} holds another run: {differences}; use the same settings, or another folder")
 
 
 def stored_config(run: Path) -> RunConfig:
@@ -50,13 +55,3 @@ def stored_config(run: Path) -> RunConfig:
         raise ConfigError(f"cannot read {path}: {error.strerror}; give the folder of a run") from error
     except (ValueError, AttributeError) as error:
         raise ConfigError(f"{path} is not a stored configuration ({error}); choose another folder") from error
-
-
-def _check_resumes(config: RunConfig, out: Path) -> None:
-    if not config.resume:
-        raise ConfigError(f"{out} is not empty: continue it with --resume, or choose another folder with --out")
-    before, now = stored_config(out).to_flat(), config.to_flat()
-    changed = [key for key in now if key not in FREE and before[key] != now[key]]
-    if changed:
-        differences = ", ".join(f"{key} was {before[key]!r} and is now {now[key]!r}" for key in changed)
-        raise ConfigError(f"{out} holds another run: {differences}; use the same settings, or another folder")

@@ -54,14 +54,12 @@ class TacticsLearner:
 
         one_hot = np.eye(DIMENSION, dtype=np.float32)
         phi = [one_hot[cells(turn.situation)] for turn in task.turns]
-        student = {"weights": fit(phi, task.targets, adapter["weights"])}
-        return Consolidated(student, self._views(student, task))
-
-    def _views(self, adapter: Adapter, task: Consolidation) -> dict[str, float]:
-        student, states = self.policy(adapter), [turn.situation for turn in task.turns]
+        weights = {"weights": fit(phi, task.targets, adapter["weights"])}
+        student, states = self.policy(weights), [turn.situation for turn in task.turns]
         with_context = call_grouped(with_contexts(student, task.under), states, lambda policy, part: policy.score(part))
         answers = {"without_context": student.score(states), "with_context": with_context}
-        return {name: mean_divergence(log_probs, task.targets) for name, log_probs in answers.items()}
+        views = {name: mean_divergence(log_probs, task.targets) for name, log_probs in answers.items()}
+        return Consolidated(weights, views)
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
         """Return nothing: there is no language model to probe."""

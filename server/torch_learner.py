@@ -72,7 +72,7 @@ class TorchLearner:
 
     def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
         """Distil the teacher into the adapter on public states."""
-        from .distillation.opcd import RetentionTerm, Views, divergence_of, towards, with_retention
+        from .distillation.opcd import Views, divergence_of, towards, with_retention
         from .distillation.optimise import Schedule
 
         settings, views = self._config.distil, Views()
@@ -84,8 +84,7 @@ class TorchLearner:
         divergence = divergence_of(settings.divergence, settings.beta)
         objective, retained = with_retention(task.targets, task.tilts, settings.retention, views, divergence), None
         if task.tilts is None:
-            states, plain = [turn.situation for turn in task.turns], towards(task.targets, divergence)
-            retained = RetentionTerm(self._retention(task, views.context), states, plain)
+            retained = self._retention(task, views.context), towards(task.targets, divergence)
         student = self._train(adapter, task.turns, objective, schedule, task.seed, advance, retained)
         return Consolidated(student, views.means(settings.batch * self._last_steps))
 

@@ -8,10 +8,12 @@ be repeated to the bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from threading import Condition
+from itertools import islice
+from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -30,22 +32,12 @@ _client: ContextVar[int | None] = ContextVar("client", default=None)
 
 @dataclass(eq=False)
 class _Request:
-    """One client's waiting call, and what came of it: one answer for each thing asked."""
+    """One client's waiting call, and its future answers: one for each item."""
 
     policy: Policy
     call: Call
-    asked: Sequence[Any]
-    answer: list[Any] | None = None
-    failure: BaseException | None = None
-
-    @property
-    def kind(self) -> tuple[int, Call]:
-        """What is answered together."""
-        return id(self.policy), self.call
-
-    @property
-    def done(self) -> bool:
-        return self.answer is not None or self.failure is not None
+    items: Sequence[Any]
+    answers: Future[list[Any]] = field(default_factory=Future)
 
 
 @dataclass
@@ -54,11 +46,11 @@ class Batcher:
 
     _live: set[int] = field(default_factory=set)
     _waiting: dict[int, _Request] = field(default_factory=dict)
-    _changed: Condition = field(default_factory=Condition)
+    _lock: Lock = field(default_factory=Lock)
 
     def admit(self, clients: Sequence[int]) -> None:
         """Expect these clients. All of them, before the first starts, so that no batch goes without the last."""
-        with self._changed:
+        with self._lock:
             self._live.update(clients)
 
     @contextmanager
@@ -73,7 +65,7 @@ class Batcher:
 
     def leave(self, client: int) -> None:
         """Expect nothing more from a client that finished or died."""
-        with self._changed:
+        with self._lock:
             self._live.discard(client)
             self._answer_if_complete()
 
@@ -81,32 +73,30 @@ class Batcher:
         """Return a policy whose calls are batched with those of the other clients."""
         return BatchingPolicy(policy, self)
 
-    def ask(self, policy: Policy, call: Call, asked: Sequence[Any]) -> list[Any]:
+    def ask(self, policy: Policy, call: Call, items: Sequence[Any]) -> list[Any]:
         """Wait until every live client waits too, and return this call's part of the batch."""
         client = _client.get()
         if client is None:
             # The server's own calls are not part of any cohort.
-            return call(policy, asked)
-        request = _Request(policy, call, asked)
-        with self._changed:
+            return call(policy, items)
+        request = _Request(policy, call, items)
+        with self._lock:
             if client not in self._live:
                 raise FedoelError(f"client {client} plays without having been admitted")
             self._waiting[client] = request
             self._answer_if_complete()
-            self._changed.wait_for(lambda: request.done)
-        if request.failure is not None:
-            raise request.failure
-        return request.answer or []
+        return request.answers.result()
 
     def _answer_if_complete(self) -> None:
         """Answer everybody, in whichever thread made the batch complete. The lock is held: nobody else can run."""
         if not self._waiting or self._live - self._waiting.keys():
             return
-        requests = [self._waiting[client] for client in sorted(self._waiting)]
-        self._waiting.clear()
-        for first in {request.kind: request for request in reversed(requests)}.values():
-            _answer(first.policy, first.call, [request for request in requests if request.kind == first.kind])
-        self._changed.notify_all()
+        batches: dict[tuple[int, Call], list[_Request]] = {}
+        for client in sorted(self._waiting, reverse=True):
+            request = self._waiting.pop(client)
+            batches.setdefault((id(request.policy), request.call), []).append(request)
+        for requests in batches.values():
+            _answer(requests[::-1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,15 +161,14 @@ def _respond(policy: Policy, asked: Sequence[tuple[Situation, np.random.Generato
     return cast(Speaker, policy).respond(asked)
 
 
-def _answer(policy: Policy, call: Call, requests: Sequence[_Request]) -> None:
+def _answer(requests: Sequence[_Request]) -> None:
     """Call the policy once, and give each request its part, or the exception."""
     try:
-        answers = call(policy, [item for request in requests for item in request.asked])
+        items = [item for request in requests for item in request.items]
+        answers = iter(requests[0].call(requests[0].policy, items))
     except BaseException as failure:  # even an interrupt: a client that is never woken would hang the run
         for request in requests:
-            request.failure = failure
-        return
-    start = 0
-    for request in requests:
-        request.answer = answers[start : start + len(request.asked)]
-        start += len(request.asked)
+            request.answers.set_exception(failure)
+    else:
+        for request in requests:
+            request.answers.set_result(list(islice(answers, len(request.items))))

@@ -24,7 +24,9 @@ from ..server.cycle.phases import lend_cycle
 from ..server.run_folder import prepare_folder
 from ..server.summary import read_summary
 from .baselines.baseline import Baseline, Federated, load_baseline
+from .experiment_figures import comparison, draw_experiment
 from .experiment_table import arms_table
+from .live import live_view
 from .scenario import load_scenario, parse_setting
 
 BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy", "federation", "prefix", "heterogeneity")
@@ -94,10 +96,8 @@ class Experiment:
         return [name for value in values for name in LENDER.findall(str(_filled(value, self._places(seed))))]
 
     def _places(self, seed: int) -> Mapping[str, str]:
-        return {SEED: str(seed), OTHER_SEED: str(self._other(seed))}
-
-    def _other(self, seed: int) -> int:
-        return self.seeds[(self.seeds.index(seed) + 1) % len(self.seeds)] if seed in self.seeds else seed
+        other = self.seeds[(self.seeds.index(seed) + 1) % len(self.seeds)] if seed in self.seeds else seed
+        return {SEED: str(seed), OTHER_SEED: str(other)}
 
     def _arm(self, arm: str) -> Settings:
         return {**self.arms, **self.impossible}[arm]
@@ -206,9 +206,6 @@ def write_results(
     experiment: Experiment, results: Mapping[str, Sequence[Summary]], table: str, out: Path
 ) -> list[Path]:
     """Write table, figures and summaries of an experiment, and return their paths."""
-    from .experiment_costs import draw_costs
-    from .experiment_figure import draw_arms
-
     heading = f"# {experiment.name}\n\n{experiment.question}\n\n"
     seeds = ", ".join(map(str, experiment.seeds))
     command = f"fedoel experiment {experiment.name} --seeds {seeds.replace(' ', '')}"
@@ -216,8 +213,7 @@ def write_results(
     write_whole(out / "table.md", f"{heading}{table}{below}".encode())
     stored = {arm: [to_stored(summary) for summary in summaries] for arm, summaries in results.items()}
     write_whole(out / RESULTS, json.dumps(stored, indent=1).encode())
-    drawn = [*draw_arms(experiment.question, results, out), *draw_costs(results, out)]
-    return [out / "table.md", *drawn, out / RESULTS]
+    return [out / "table.md", *draw_experiment(experiment.question, results, out), out / RESULTS]
 
 
 def read_results(path: Path) -> dict[str, list[Summary]]:
@@ -242,25 +238,18 @@ def read_results(path: Path) -> dict[str, list[Summary]]:
 
 
 def results_table(experiment: Experiment, results: Mapping[str, Sequence[Summary]], out: Path) -> str:
-    """Return the table of arms, and below it the comparison of methods where an experiment has all three."""
-    return f"{arms_table(results, refusals(experiment, out))}\n{_compared(experiment, results)}"
+    """Return the table of arms, and below it the comparison of methods where an experiment has all three.
 
-
-def _compared(experiment: Experiment, results: Mapping[str, Sequence[Summary]]) -> str:
-    """Compare the first federated arm with what is pooled and what is alone, where an experiment has all three."""
-    from .experiment_costs import comparison
-
-    by_method: dict[str, str] = {}
-    for arm in experiment.arms:
-        by_method.setdefault(experiment.method(arm).NAME, arm)
-    arms = [by_method.get(name) for name in ("federated", "pooled", "local-only")]
-    return f"\n{comparison(*(results[arm] for arm in arms if arm))}\n" if all(arms) else ""
+    Compared are the first arm that is federated, the first that is pooled, and the first in which clients are alone.
+    """
+    first = {experiment.method(arm).NAME: results[arm] for arm in reversed([*experiment.arms])}
+    methods = [first[name] for name in ("federated", "pooled", "local-only") if name in first]
+    compared = f"\n{comparison(*methods)}\n" if len(methods) == 3 else ""
+    return f"{arms_table(results, refusals(experiment, out))}\n{compared}"
 
 
 def _run(config: RunConfig, method: Baseline, quiet: bool, verbose: bool) -> Summary:
     """Run one arm to its end, unless it has been there, and return its summary."""
-    from .live import live_view
-
     out = Path(config.out)
     if not ((out / "summary.json").exists() and len(read_summary(out).cycles) > config.cycles):
         with live_view(config, quiet=quiet, verbose=verbose) as listener:

@@ -12,17 +12,14 @@ from ..protocol.records.summary import CycleRecord, Floor, Stats, Summary
 FLOORS = ("random", "heuristic", "walkthrough")
 
 
-def _nothing(floors: Sequence[Floor]) -> str:
-    return ""
-
-
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: what it says of the runs of an arm, and of what was played without learning."""
+    """A column: what it says of the runs of an arm and of a floor's results, and for which runs it is there."""
 
     name: str
     arm: Callable[[Sequence[Summary]], str]
-    floor: Callable[[Sequence[Floor]], str] = _nothing
+    floor: Callable[[Sequence[Floor]], str] = lambda floors: ""
+    wanted: Callable[[Sequence[Summary]], bool] = lambda runs: True
 
 
 def arms_table(results: Mapping[str, Sequence[Summary]], refused: Mapping[str, str] | None = None) -> str:
@@ -37,7 +34,7 @@ def arms_table(results: Mapping[str, Sequence[Summary]], refused: Mapping[str, s
         Arms that cannot be run, and why.
     """
     everything = [run for runs in results.values() for run in runs]
-    columns = [*ALWAYS, *(column for column, wanted in SOMETIMES if wanted(everything))]
+    columns = [column for column in COLUMNS if column.wanted(everything)]
     columns += [_transfer_column(name) for name in dict.fromkeys(name for run in everything for name in run.transfer)]
     lines = [["arm", *(column.name for column in columns)]]
     lines += [[arm, *(column.arm(runs) for column in columns)] for arm, runs in results.items()]
@@ -81,11 +78,12 @@ def _held_out(
     value_of: Callable[[Stats], float | None], form: str, unit: str = ""
 ) -> Callable[[Sequence[Summary]], str]:
     """Say one of the held-out results of the last cycle."""
+    return lambda runs: spread([value_of(record.held_out) for record in _end(runs)], form, unit)
 
-    def say(runs: Sequence[Summary]) -> str:
-        return spread([value_of(record.held_out) for record in _end(runs)], form, unit)
 
-    return say
+def _at_the_end(value_of: Callable[[CycleRecord], object]) -> Callable[[Sequence[Summary]], bool]:
+    """Whether the last cycle of any run has a value."""
+    return lambda runs: any(value_of(record) for record in _end(runs))
 
 
 def _gain(runs: Sequence[Summary]) -> str:
@@ -105,8 +103,8 @@ def cohort_seconds(record: CycleRecord) -> float:
     return sum(seconds for name, seconds in record.seconds.items() if name.partition("-")[0] == "collect")
 
 
-def _device_seconds(run: Summary) -> float:
-    return sum(cohort_seconds(record) for record in run.cycles)
+def _device_seconds(runs: Sequence[Summary]) -> str:
+    return spread([sum(map(cohort_seconds, run.cycles)) for run in runs], "{:.0f}")
 
 
 def _perplexity(runs: Sequence[Summary]) -> str:
@@ -136,39 +134,35 @@ def _transfer_column(name: str) -> Column:
     return Column(name, arm, played)
 
 
-ALWAYS = (
+COLUMNS = (
     Column("start", lambda runs: rates([record.held_out for record in _start(runs)])),
     Column("with the context", lambda runs: rates([record.teacher for record in _end(runs) if record.teacher])),
     Column("after consolidation", lambda runs: f"**{rates([record.held_out for record in _end(runs)])}**", rates),
     Column("gain", _gain),
     Column("turns per win", _held_out(lambda stats: stats.turns_per_win, "{:.1f}")),
     Column("bytes sent", lambda runs: spread([record.uplink_bytes for record in _end(runs)], "{:,.0f}")),
-    Column("device seconds", lambda runs: spread([_device_seconds(run) for run in runs], "{:.0f}")),
+    Column("device seconds", _device_seconds),
     Column("decisions", _decisions),
-)
-SOMETIMES: Sequence[tuple[Column, Callable[[Sequence[Summary]], bool]]] = (
-    (
-        Column("tokens per win", _held_out(lambda stats: stats.tokens_per_win, "{:,.0f}")),
-        lambda runs: any(record.held_out.tokens_per_win for record in _end(runs)),
+    Column(
+        "tokens per win",
+        _held_out(lambda stats: stats.tokens_per_win, "{:,.0f}"),
+        wanted=_at_the_end(lambda record: record.held_out.tokens_per_win),
     ),
-    (
-        Column("tokens of an answer", _held_out(lambda stats: stats.response_tokens, "{:.1f}")),
-        lambda runs: any(record.held_out.response_tokens for record in _end(runs)),
+    Column(
+        "tokens of an answer",
+        _held_out(lambda stats: stats.response_tokens, "{:.1f}"),
+        wanted=_at_the_end(lambda record: record.held_out.response_tokens),
     ),
-    (
-        Column("no command", _held_out(lambda stats: 100 * stats.invalid, "{:.0f}", " %")),
-        lambda runs: any(record.held_out.response_tokens for record in _end(runs)),
+    Column(
+        "no command",
+        _held_out(lambda stats: 100 * stats.invalid, "{:.0f}", " %"),
+        wanted=_at_the_end(lambda record: record.held_out.response_tokens),
     ),
-    (
-        Column("lowest change in a cycle", lambda runs: spread([lowest_change(run) for run in runs], "{:+.0f}")),
-        lambda runs: any(len(run.cycles) > 2 for run in runs),
+    Column(
+        "lowest change in a cycle",
+        lambda runs: spread([lowest_change(run) for run in runs], "{:+.0f}"),
+        wanted=lambda runs: any(len(run.cycles) > 2 for run in runs),
     ),
-    (
-        Column("perplexity / base", _perplexity),
-        lambda runs: any(record.probes.get("perplexity") for record in _end(runs)),
-    ),
-    (
-        Column("instructions", _instructions),
-        lambda runs: any("instructions" in record.probes for record in _end(runs)),
-    ),
+    Column("perplexity / base", _perplexity, wanted=_at_the_end(lambda record: record.probes.get("perplexity"))),
+    Column("instructions", _instructions, wanted=_at_the_end(lambda record: "instructions" in record.probes)),
 )

@@ -1,6 +1,6 @@
 """The learning curve: held-out win rate by cycle with its 95 % band, the teacher, and the floors, labelled directly.
 
-matplotlib is imported when something is drawn; figures are made without pyplot, so nothing global changes.
+Figures are made without pyplot, so nothing global changes.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import PercentFormatter
 
 from ..protocol.host.files import write_whole
-from ..protocol.records.summary import Floor, Stats, Summary
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from ..protocol.records.summary import Stats, Summary
 
 # Okabe and Ito's blue, vermilion and green, dark enough for text: told apart with any colour vision. Line styles
 # and labels say the same again.
@@ -78,7 +80,9 @@ def inline_svg(summary: Summary) -> str:
 
 def curves(summary: Summary) -> list[Curve]:
     """Return the overall curve, and one a family when there is more than one."""
-    records, floors, names = summary.cycles, _flat_floors(summary), summary.families
+    records, names = summary.cycles, summary.families
+    # Without the floor that was measured by cycle, which is a curve.
+    floors = {name: floor for name, floor in summary.floors.named().items() if not floor.cycles}
     cycles = tuple(record.cycle for record in records)
     tactics_only = summary.floors.tactics_only
     tactics = (tactics_only.cycles or ())[: len(cycles)] if tactics_only else ()
@@ -105,6 +109,31 @@ def curves(summary: Summary) -> list[Curve]:
     ]
 
 
+def frame_rates(axes: Axes, grid: Literal["both", "y"] = "y") -> None:
+    """Scale the vertical axis for win rates, in percent, and draw a grid instead of a box."""
+    axes.set_ylim(-0.02, 1.05)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.grid(axis=grid, color=GRID, linewidth=0.7)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def label_ends(axes: Axes, lines: Sequence[tuple[str, float, str]], bold: str = "") -> None:
+    """Write name and last value of lines beside their ends, moved apart where they would touch.
+
+    Parameters
+    ----------
+    lines
+        Name, last value and colour of each.
+    """
+    for (name, rate, colour), height in zip(lines, apart([rate for _, rate, _ in lines], LABEL_GAP), strict=True):
+        axes.annotate(
+            f"{name} {100 * rate:.0f} %", (1, height), xycoords=("axes fraction", "data"), xytext=(6, 0),
+            textcoords="offset points", color=colour, va="center", fontweight="bold" if name == bold else "normal",
+            annotation_clip=False,
+        )  # fmt: skip
+
+
 def apart(heights: Sequence[float], gap: float, top: float = 1.04) -> list[float]:
     """Move labels so that each is at least `gap` from the next and none above `top`, keeping their order."""
     order = sorted(range(len(heights)), key=lambda i: heights[i])
@@ -118,14 +147,7 @@ def apart(heights: Sequence[float], gap: float, top: float = 1.04) -> list[float
     return placed
 
 
-def _flat_floors(summary: Summary) -> dict[str, Floor]:
-    """Return the floors that do not change: without the one that was measured by cycle, which is a curve."""
-    return {name: floor for name, floor in summary.floors.named().items() if not floor.cycles}
-
-
 def _drawn(make: Callable[[], Figure], kind: str, background: str) -> bytes:
-    import matplotlib as mpl
-
     buffer = io.BytesIO()
     settings: Any = dict(STYLE)
     with mpl.rc_context(settings):
@@ -140,9 +162,6 @@ def _curves_figure(summary: Summary) -> Figure:
 
 
 def _figure(panels: Sequence[Curve], subtitle: str) -> Figure:
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     small = panels[1:]
     columns = min(len(small), 4) or 1
     rows = -(-len(small) // columns)
@@ -151,19 +170,15 @@ def _figure(panels: Sequence[Curve], subtitle: str) -> Figure:
     main = figure.add_subplot(grid[0, :])
     _draw(main, panels[0])
     _label_lines(main, panels[0])
-    _titles(main, subtitle)
+    main.set_title("Held-out games won", loc="left", fontsize=12.5, fontweight="bold", color=INK, pad=22)
+    main.text(0, 1.035, f"{subtitle}; band: 95 % interval", transform=main.transAxes, color=MUTED)
+    main.set_xlabel("cycle")
     for number, curve in enumerate(small):
         axes = figure.add_subplot(grid[1 + number // columns, number % columns])
         _draw(axes, curve)
         axes.set_title(curve.title, loc="left", fontsize=9.5, color=INK)
         axes.tick_params(labelleft=number % columns == 0)
     return figure
-
-
-def _titles(axes: Axes, subtitle: str) -> None:
-    axes.set_title("Held-out games won", loc="left", fontsize=12.5, fontweight="bold", color=INK, pad=22)
-    axes.text(0, 1.035, f"{subtitle}; band: 95 % interval", transform=axes.transAxes, color=MUTED)
-    axes.set_xlabel("cycle")
 
 
 def _draw(axes: Axes, curve: Curve) -> None:
@@ -178,21 +193,11 @@ def _draw(axes: Axes, curve: Curve) -> None:
     if curve.teacher:
         cycles, teacher = zip(*curve.teacher, strict=True)
         axes.plot(cycles, teacher, "D", color=TEACHER, markersize=5.5, zorder=4)
-    _frame(axes, curve)
-
-
-def _frame(axes: Axes, curve: Curve) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    axes.set_ylim(-0.02, 1.05)
+    frame_rates(axes)
     axes.set_xlim(curve.cycles[0] - 0.12, max(curve.cycles[-1], 1) + 0.12)
     axes.set_xticks(curve.cycles)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0)
 
 
 def _label_lines(axes: Axes, curve: Curve) -> None:
@@ -203,15 +208,4 @@ def _label_lines(axes: Axes, curve: Curve) -> None:
         lines.append((NAMES["tactics_only"], curve.tactics[-1], TACTICS))
     if curve.teacher:
         lines.append(("teacher", curve.teacher[-1][1], TEACHER))
-    for (name, rate, colour), height in zip(lines, apart([rate for _, rate, _ in lines], LABEL_GAP), strict=True):
-        axes.annotate(
-            f"{name} {100 * rate:.0f} %",
-            (1, height),
-            xycoords=("axes fraction", "data"),
-            xytext=(6, 0),
-            textcoords="offset points",
-            color=colour,
-            va="center",
-            fontweight="bold" if name == "learned" else "normal",
-            annotation_clip=False,
-        )
+    label_ends(axes, lines, bold="learned")

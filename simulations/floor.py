@@ -20,7 +20,10 @@ def add_tactics_floor(config: RunConfig) -> None:
     out = Path(config.out)
     summary = baseline = read_summary(out)
     if config.policy.backend != "tactics":
-        _copy_floors(out)
+        # The reference policies play the same games with the same random streams.
+        source, target = (cycle_folder(folder, 0) / "floors.npz" for folder in (out, out / FOLDER))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
         run_inprocess(tactics_only(config))
         baseline = read_summary(out / FOLDER)
     cycles = tuple(Floor.of(record) for record in baseline.cycles)
@@ -45,10 +48,3 @@ def tactics_only(config: RunConfig) -> RunConfig:
         privacy=replace(config.privacy, allow_plaintext=False),
         games=replace(config.games, held_out_teacher=1),
     )
-
-
-def _copy_floors(out: Path) -> None:
-    """Copy the results of the reference policies, which play the same games with the same random streams."""
-    source, target = (cycle_folder(folder, 0) / "floors.npz" for folder in (out, out / FOLDER))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)

@@ -3,45 +3,37 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
 
 from ..protocol.config import Scalar
 from ..protocol.messages import copy_of
-from .identity import RUN_ID
+from .batching import Batcher
 
-CLIENT_APP_RAISED = 2
-NODE_UNAVAILABLE = 5
-FIRST_NODE_ID = 1000
-
-
-class Watcher(Protocol):
-    """Is informed which clients are about to run, and when each of them runs."""
-
-    def admit(self, clients: Sequence[int]) -> None: ...
-
-    def playing(self, client: int) -> AbstractContextManager[None]: ...
+RUN_ID, SERVER_NODE_ID, FIRST_NODE_ID = 1, 1, 1000
+CLIENT_APP_RAISED, NODE_UNAVAILABLE = 2, 5  # Flower's error codes
 
 
-class NobodyWatches:
-    """The default watcher, which does nothing."""
-
-    def admit(self, clients: Sequence[int]) -> None:
-        """Do nothing."""
-
-    def playing(self, client: int) -> AbstractContextManager[None]:
-        """Do nothing."""
-        return nullcontext()
+@contextmanager
+def server_identity() -> Iterator[None]:
+    """Take the identity of the ServerApp of run 1, which making a `Message` needs; Flower has no public interface."""
+    before = {name: getattr(TaskIdentity, name) for name in ("_run_id", "_node_id", "_task_id")}
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, SERVER_NODE_ID, 1
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(TaskIdentity, name, value)
 
 
 class InProcessGrid(Grid):
-    """Runs ClientApps in threads of this process; used within `identity.server_identity`.
+    """Runs ClientApps in threads of this process; used within `server_identity`.
 
     Parameters
     ----------
@@ -51,28 +43,31 @@ class InProcessGrid(Grid):
         Number of clients. Client ``i`` has partition id ``i`` and its own `Context`, which persists over messages.
     run_config
         Flower's flat run config, given to every node.
-    watcher
-        Is informed which clients run.
+    batcher
+        Is informed which clients run; by default one that no policy uses.
     present
         The clients that have a node, by default all.
     """
 
     def __init__(
         self,
-        app: ClientApp,
+        app: Callable[[Message, Context], Message],
         clients: int,
         run_config: Mapping[str, Scalar],
-        watcher: Watcher | None = None,
+        batcher: Batcher | None = None,
         present: Sequence[int] | None = None,
     ) -> None:
         self._app = app
-        self._watcher = watcher or NobodyWatches()
+        self._batcher = batcher or Batcher()
         self._replies: dict[str, Message] = {}
         self._sent = 0
         self._contexts = {
-            FIRST_NODE_ID + client: _context(client, clients, dict(run_config))
+            FIRST_NODE_ID + client: Context(
+                run_id=RUN_ID, node_id=FIRST_NODE_ID + client, state=RecordDict(), run_config=dict(run_config),
+                node_config={"partition-id": client, "num-partitions": clients},
+            )
             for client in (range(clients) if present is None else present)
-        }
+        }  # fmt: skip
 
     @property
     def run(self) -> Any:
@@ -118,15 +113,18 @@ class InProcessGrid(Grid):
         by_node: dict[int, list[Message]] = {}
         for message in messages:
             by_node.setdefault(message.metadata.dst_node_id, []).append(message)
-        self._watcher.admit([node - FIRST_NODE_ID for node in by_node])
+        self._batcher.admit([node - FIRST_NODE_ID for node in by_node])
         threads = [
             Thread(target=self._node, args=(node, own_messages), name=f"node-{node}", daemon=True)
             for node, own_messages in by_node.items()
         ]
-        _join(threads)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     def _node(self, node: int, messages: Sequence[Message]) -> None:
-        with self._watcher.playing(node - FIRST_NODE_ID):
+        with self._batcher.playing(node - FIRST_NODE_ID):
             for message in messages:
                 self._keep(self._answer(message, self._contexts[node]))
 
@@ -142,26 +140,9 @@ class InProcessGrid(Grid):
         self._replies[reply.metadata.reply_to_message_id] = reply
 
 
-def _context(client: int, clients: int, run_config: dict[str, Scalar]) -> Context:
-    return Context(
-        run_id=RUN_ID,
-        node_id=FIRST_NODE_ID + client,
-        node_config={"partition-id": client, "num-partitions": clients},
-        state=RecordDict(),
-        run_config=run_config,
-    )
-
-
 def _separate(message: Message) -> Message:
     """Copy a message together with its content."""
     copied = copy.copy(message)
     if copied.has_content():
         copied.content = copy_of(message.content)
     return copied
-
-
-def _join(threads: Sequence[Thread]) -> None:
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()

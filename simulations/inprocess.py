@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,31 +14,33 @@ from flwr.clientapp import ClientApp
 
 from ..client.app import make_app, private_games
 from ..client.runtime import Runtime, SimulatedRuntime
+from ..games.cache import cache_folder
 from ..games.prepare import GameId, prepare
 from ..policies.policy import Policy
 from ..protocol.config import RunConfig
+from ..protocol.errors import ConfigError
 from ..protocol.fleet.membership import Membership
 from ..protocol.messages import PlayRequest
 from ..protocol.records.events import Listener
-from ..server.app import MakeGate, check, run
+from ..server.app import MakeGate, run
+from ..server.app import check as check_server
 from ..server.gate import PublicGate
 from .batching import Batcher
-from .grid import InProcessGrid
-from .identity import server_identity
+from .grid import InProcessGrid, server_identity
 
 
 @dataclass(frozen=True, slots=True)
-class BatchingRuntime(SimulatedRuntime):
-    """A runtime whose policies batch the calls of all clients. Calls from outside a client are not batched."""
+class WrappingRuntime(SimulatedRuntime):
+    """A runtime whose policies are those of another one, each in a wrapper."""
 
     inner: Runtime
-    batcher: Batcher
+    wrap: Callable[[Policy], Policy]
     _loading: Lock = field(default_factory=Lock)
 
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
-        """Return the requested policy, wrapped for batching."""
+        """Return the requested policy in its wrapper."""
         with self._loading:  # clients call concurrently, and a batch needs the identical policy object
-            return self.batcher.wrap(self.inner.policy(config, request))
+            return self.wrap(self.inner.policy(config, request))
 
     def cache(self, config: RunConfig) -> Path:
         """Return the folder of compiled games and converted models."""
@@ -46,6 +49,13 @@ class BatchingRuntime(SimulatedRuntime):
     def membership(self, config: RunConfig, client: int) -> Membership:
         """Return a device's keys and the list of members."""
         return self.inner.membership(config, client)
+
+
+def check(config: RunConfig) -> None:
+    """Raise `ConfigError` for a configuration that no engine can run."""
+    if config.policy.backend == "llama" and importlib.util.find_spec("llama_cpp") is None:
+        raise ConfigError("policy.backend 'llama' needs llama.cpp, which is not installed: make setup LLAMA=1")
+    check_server(config, cache_folder(config))
 
 
 def run_inprocess(
@@ -76,8 +86,8 @@ def run_inprocess(
     """
     config, inner, batcher = whole_fleet(config, present), runtime or SimulatedRuntime(), Batcher()
     cache = inner.cache(config)
-    check(config, cache)
-    grid = InProcessGrid(make(BatchingRuntime(inner, batcher)), config.clients, config.to_flat(), batcher, present)
+    check_server(config, cache)
+    grid = InProcessGrid(make(WrappingRuntime(inner, batcher.wrap)), config.clients, config.to_flat(), batcher, present)
     with server_identity(), made_ahead(games_ahead(config), cache):
         run(grid, config, cache, listener, engine="inprocess", make_gate=make_gate)
 

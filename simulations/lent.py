@@ -44,7 +44,7 @@ class Lent(Mean):
         ConfigError
             If the other run has no aggregate of this exchange, or another codec.
         """
-        spec, run = aggregate.vector.spec, cast(CycleServer, self.server.life).run.folder / self.run
+        spec, run = aggregate.vector.spec, cast(CycleServer, self.server).run.folder / self.run
         if (codec := stored_config(run).codec.name) != spec.codec:
             raise ConfigError(
                 f"strategy.options run={self.run}: its vectors are of codec {codec!r}, not {spec.codec!r}"

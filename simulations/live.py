@@ -1,25 +1,148 @@
 """The live view of a run: a panel on a terminal, one line an event elsewhere. It knows nothing but events.
 
-rich is imported when a panel is opened, not before: ``--help`` must not wait for it.
+Where a run stands is one frozen value: events go in, a new value comes out.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import dataclass, replace
+from typing import TextIO
 
-from ..protocol.records.events import Event, Listener
-from .progress import Progress, after, plain_line, remaining, sparkline
+from rich import box
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+from ..protocol.config import RunConfig
+from ..protocol.records.events import (
+    CycleFinished,
+    Decided,
+    Event,
+    LessonsLearned,
+    Listener,
+    PhaseFinished,
+    PhaseProgress,
+    PhaseStarted,
+    RunFinished,
+    RunStarted,
+    TrafficCounted,
+)
+from ..protocol.records.summary import Lesson
+from .summary import lesson_words, percent, refused_words, size
 
-    from ..protocol.config import RunConfig
+BAR_WIDTH, REFRESH_PER_SECOND = 32, 4
+BLOCKS, SHOWN_LESSONS = "▁▂▃▄▅▆▇█", 6
 
-BAR_WIDTH = 32
-REFRESH_PER_SECOND = 4
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a view shows of a run; `zero` is the time `t` at which the phase began."""
+
+    title: str = ""
+    cycles: int = 0
+    cycle: int = 0
+    phase: str = ""
+    done: int = 0
+    total: int | None = None
+    zero: float = 0.0
+    now: float = 0.0
+    rates: tuple[float, ...] = ()
+    latest: str = ""
+    traffic: str = ""
+    lessons: tuple[str, ...] = ()
+    decision: str = ""
+    finished: str = ""
+
+
+def run_title(scenario: str, seed: int, clients: int, engine: str) -> str:
+    """Return the title of a run's panel."""
+    return f"fedoel {scenario}, seed {seed}, {clients} clients, {engine}"
+
+
+def after(progress: Progress, event: Event) -> Progress:
+    """Return where the run stands after an event."""
+    progress = replace(progress, now=event.t)
+    match event:
+        case RunStarted():
+            title = run_title(event.scenario, event.seed, event.clients, event.engine)
+            return Progress(title, event.cycles, now=event.t)
+        case PhaseStarted():
+            return replace(progress, cycle=event.cycle, phase=event.phase, total=event.total, zero=progress.now, done=0)
+        case PhaseProgress():
+            return replace(progress, done=event.done, total=event.total)
+        case TrafficCounted():
+            return replace(progress, traffic=traffic_words(event))
+        case LessonsLearned():
+            return replace(progress, lessons=tuple(lesson_lines(event.lessons)))
+        case Decided():
+            return replace(progress, decision=decision_words(event))
+        case CycleFinished():
+            held_out = event.entry.held_out
+            # A resumed run may say a cycle again: it replaces what was known of it and of later ones.
+            rates = (*progress.rates[: event.cycle], held_out.win_rate)
+            return replace(progress, rates=rates, latest=f"{percent(held_out)} of {held_out.episodes}")
+        case RunFinished():
+            return replace(progress, phase="", finished=event.summary)
+    return progress
+
+
+def remaining(progress: Progress) -> float | None:
+    """Return the seconds that the phase still takes if it goes on as it did, or None where nobody can know."""
+    if not progress.total or not progress.done:
+        return None
+    return (progress.now - progress.zero) * max(progress.total - progress.done, 0) / progress.done
+
+
+def sparkline(rates: Sequence[float]) -> str:
+    """Draw win rates between 0 and 1 as one block each."""
+    return "".join(BLOCKS[min(int(rate * len(BLOCKS)), len(BLOCKS) - 1)] for rate in rates)
+
+
+def traffic_words(event: TrafficCounted) -> str:
+    """Say what one client sent and received on average, and how many vectors counted."""
+    up, down = size(event.uplink_bytes), size(event.downlink_bytes)
+    return f"{up} up, {down} down per client; {event.accepted} accepted, refused: {refused_words(event.refused)}"
+
+
+def lesson_lines(lessons: Sequence[Lesson]) -> list[str]:
+    """Say the strongest lessons, one a line."""
+    strongest = sorted(lessons, key=lambda lesson: -abs(lesson.weight))[:SHOWN_LESSONS]
+    return [f"{lesson_words(x)} ({x.weight:+.2f}, seen {x.support:.0f} times)" for x in strongest]
+
+
+def decision_words(event: Decided) -> str:
+    """Say what the gate decided, and why."""
+    return f"{event.decision}: {event.reason} (version {event.version})"
+
+
+def plain_line(event: Event) -> str | None:
+    """Say an event in one line of text, or None for those that come many times."""
+    match event:
+        case RunStarted():
+            run = f"{event.scenario}: seed {event.seed}, engine {event.engine}"
+            text = f"{run}, {event.clients} clients, {event.cycles} cycles"
+        case PhaseFinished():
+            text = f"cycle {event.cycle}: {event.phase} took {event.seconds:.1f} s"
+        case TrafficCounted():
+            text = f"cycle {event.cycle}: {traffic_words(event)}"
+        case LessonsLearned():
+            text = f"cycle {event.cycle}: " + ("; ".join(lesson_lines(event.lessons)) or "no lessons")
+        case Decided():
+            text = f"cycle {event.cycle}: {decision_words(event)}"
+        case CycleFinished():
+            held_out = event.entry.held_out
+            text = f"cycle {event.cycle}: {percent(held_out)} of {held_out.episodes} held-out games won"
+        case RunFinished():
+            text = f"finished: {event.summary}"
+        case _:
+            return None
+    return f"{event.t:8.1f} s  {text}"
 
 
 @contextmanager
@@ -53,9 +176,7 @@ def live_view(
     if quiet:
         yield lambda event: None
     elif stream.isatty() and not verbose:
-        from rich.console import Console
-
-        start = Progress(config.name, config.seed, engine, config.clients, config.cycles)
+        start = Progress(run_title(config.name, config.seed, config.clients, engine), config.cycles)
         with panel_view(Console(file=stream), start) as listen:
             yield listen
     else:
@@ -75,7 +196,6 @@ def plain_view(stream: TextIO) -> Listener:
 @contextmanager
 def panel_view(console: Console, progress: Progress) -> Iterator[Listener]:
     """Draw a panel that starts with `progress` and follows the events given to the listener."""
-    from rich.live import Live
 
     def listen(event: Event) -> None:
         nonlocal progress
@@ -87,11 +207,6 @@ def panel_view(console: Console, progress: Progress) -> Iterator[Listener]:
 
 def panel(progress: Progress) -> RenderableType:
     """Return the panel that shows where a run stands."""
-    from rich import box
-    from rich.panel import Panel
-    from rich.table import Table
-    from rich.text import Text
-
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim", no_wrap=True)
     rows.add_column()
@@ -101,14 +216,10 @@ def panel(progress: Progress) -> RenderableType:
     rows.add_row("traffic", progress.traffic or "none yet")
     rows.add_row("decision", Text(progress.decision or "no decision yet"))
     rows.add_row("lessons", Text("\n".join(progress.lessons) or "none yet"))
-    title = f"fedoel {progress.scenario}, seed {progress.seed}, {progress.clients} clients, {progress.engine}"
-    return Panel(rows, title=Text(title), title_align="left", box=box.ROUNDED, padding=(0, 1))
+    return Panel(rows, title=Text(progress.title), title_align="left", box=box.ROUNDED, padding=(0, 1))
 
 
 def _bar(progress: Progress) -> RenderableType:
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-
     if progress.finished:
         return f"finished after {_clock(progress.now)}"
     if not progress.phase:

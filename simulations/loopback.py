@@ -183,13 +183,11 @@ class LoopbackFleet:
 
     def said(self, who: str) -> str:
         """What a process has printed."""
-        path = self.folder / f"{who}.out"
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        return _text(self.folder / f"{who}.out")
 
     def log(self, device: str) -> str:
         """What a device's SuperNode has logged."""
-        path = self.folder / device / "supernode.log"
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        return _text(self.folder / device / "supernode.log")
 
     def over(self, who: str) -> bool:
         """Whether a process has ended by itself."""
@@ -237,3 +235,7 @@ class LoopbackFleet:
 
     def _logs(self) -> list[Path]:
         return [*self.folder.glob("*.out"), *self.folder.glob("*/s*.log"), *self.folder.glob("server/flower/run.log")]
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 
 from ..client.app import private_games
 from ..client.device.folder import DeviceFolder, joined
-from ..client.store import TrajectoryStore, key_from_file
+from ..client.store import Contents, TrajectoryStore, key_from_file
 from ..codecs.encoder import encode, load_encoder
 from ..codecs.tactics.coordinates import DIMENSION
 from ..codecs.tactics.policy import TacticsPolicy
@@ -84,12 +84,17 @@ def expected(server: Path, devices: Sequence[Path], cycle: int, notes: Path) -> 
 
 def played_in(device: Path, config: RunConfig, cycle: int) -> list[Trajectory]:
     """Return what a device has logged of one cycle's games; what was played twice is there once."""
-    folder = DeviceFolder(device)
-    number = joined(folder).number
+    number = joined(DeviceFolder(device)).number
     wanted, _ = private_games(config, cycle, number, number + 1)
-    contents = TrajectoryStore(folder.store, f"client-{number}", key_from_file(folder.store_key)).read()
+    contents = stored(device)
     logged = {(row.trajectory.spec, row.trajectory.seed): row.trajectory for row in contents.rows}
     return [logged[game] for game in wanted]
+
+
+def stored(device: Path) -> Contents:
+    """Return what a device's store holds."""
+    folder = DeviceFolder(device)
+    return TrajectoryStore(folder.store, f"client-{joined(folder).number}", key_from_file(folder.store_key)).read()
 
 
 def _note(folder: Path, cycle: int) -> Path:

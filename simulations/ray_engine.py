@@ -6,18 +6,18 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError
-from ..protocol.host.processes import tail
+from ..protocol.host.processes import flower_environment, free_ports, start_process, stop, tail, wait_until_healthy
 from ..protocol.records.events import Event, Listener
 from ..server.events import follow
 from ..server.operate.run_app import COMPLETED, run_started, run_status, write_app
 from .inprocess import whole_fleet
-from .superlink import SuperLink, superlink
 
 POLL_SECONDS = 0.5
 EVENTS = "events.jsonl"
@@ -49,10 +49,60 @@ def run_ray(config: RunConfig, listener: Listener | None = None) -> None:
         folder = Path(name)
         write_app(folder / "app", config)
         events = follow(out / EVENTS)
-        with superlink(folder, config.policy.threads) as link:
-            log = _flwr_run(folder, config.clients, link, events, listener)
-            _check_completed(log, link)
+        with superlink(folder, config.policy.threads) as (environment, superlink_log):
+            log = _flwr_run(folder, config.clients, environment, events, listener)
+            # `flwr run` exits with 0 even if the run failed.
+            status = run_status(run_started(log), "local", environment)
+            if status != COMPLETED:
+                raise FedoelError(
+                    f"the run is '{status}'; the end of Flower's log:\n{tail(log)}\n{tail(superlink_log)}"
+                )
             _deliver(events, listener)
+
+
+@contextmanager
+def superlink(home: Path, threads: int) -> Iterator[tuple[Mapping[str, str], Path]]:
+    """Run a SuperLink in simulation mode; on exit, stop it and all its child processes.
+
+    `flwr run` would start a SuperLink in the background and leave it running. It uses one that already listens on its
+    port. This one has its own folder and ports, and no telemetry.
+
+    Parameters
+    ----------
+    home
+        Folder for all files that Flower writes.
+    threads
+        Number of threads of each worker's numerical libraries; 0 leaves the choice to Ray.
+
+    Yields
+    ------
+    environment, log
+        The environment for `flwr` commands that use it, and its log file.
+
+    Raises
+    ------
+    FedoelError
+        If the SuperLink does not start.
+    """
+    port, control = free_ports(2)
+    variables = {
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(control),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    if threads:
+        variables |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    log, environment = home / "superlink.log", flower_environment(home, **variables)
+    command = [
+        "flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess", "--host", "127.0.0.1",
+        "--port", str(port), "--control-api-address", f"127.0.0.1:{control}",
+    ]  # fmt: skip
+    process = start_process(command, environment, home, log)
+    try:
+        wait_until_healthy(process, f"http://127.0.0.1:{port}", log)
+        yield environment, log
+    finally:
+        stop(process)
 
 
 def _deliver(events: Iterator[Event | None], listener: Listener | None) -> None:
@@ -62,7 +112,11 @@ def _deliver(events: Iterator[Event | None], listener: Listener | None) -> None:
 
 
 def _flwr_run(
-    folder: Path, clients: int, link: SuperLink, events: Iterator[Event | None], listener: Listener | None
+    folder: Path,
+    clients: int,
+    environment: Mapping[str, str],
+    events: Iterator[Event | None],
+    listener: Listener | None,
 ) -> Path:
     """Run the app to its end, and return the file with the output of `flwr run`."""
     federation = (
@@ -73,7 +127,7 @@ def _flwr_run(
     log = folder / "run.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=link.environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder
+            command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder
         )
     try:
         while process.poll() is None:
@@ -83,16 +137,3 @@ def _flwr_run(
         process.kill()
         process.wait()
     return log
-
-
-def _check_completed(log: Path, link: SuperLink) -> None:
-    """Check the final status on the SuperLink, because `flwr run` exits with 0 even if the run failed.
-
-    Raises
-    ------
-    FedoelError
-        If the run did not complete.
-    """
-    status = run_status(run_started(log), "local", link.environment)
-    if status != COMPLETED:
-        raise FedoelError(f"the run is '{status}'; the end of Flower's log:\n{tail(log)}\n{link.tail()}")

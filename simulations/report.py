@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..protocol.host.files import write_whole
 from ..protocol.records.events import Event
-from ..protocol.records.summary import CycleRecord, Stats, Summary
+from ..protocol.records.summary import Stats, Summary
 from ..server.events import read_events, seconds_by_phase
 from .figures import inline_svg
 from .summary import (
@@ -23,7 +23,6 @@ from .summary import (
 )
 
 TEMPLATE = "report.html.j2"
-Row = Sequence[object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,7 @@ class Table:
     """A table of the report. The template sets numbers to the right, and floats with four digits."""
 
     head: Sequence[str]
-    rows: Sequence[Row]
-
-    @classmethod
-    def of(cls, head: Sequence[str], rows: Iterable[Row]) -> Table:
-        return cls(head, tuple(rows))
+    rows: Sequence[Sequence[object]]
 
 
 def write_report(run: Path) -> Path:
@@ -58,10 +53,8 @@ def write_report(run: Path) -> Path:
     FedoelError
         If the report cannot be written.
     """
-    summary = load_summary(run)
-    page = _page(summary, read_events(run / "events.jsonl"))
     path = run / "report.html"
-    write_whole(path, page)
+    write_whole(path, _page(load_summary(run), read_events(run / "events.jsonl")))
     return path
 
 
@@ -87,7 +80,7 @@ def _page(summary: Summary, events: Sequence[Event]) -> str:
         total=events[-1].t if events else None,
         seconds=_seconds(summary, events),
         floors=_floors(summary),
-        config=Table.of(("setting", "value"), sorted(summary.config.items())),
+        config=Table(("setting", "value"), sorted(summary.config.items())),
     )
 
 
@@ -105,8 +98,13 @@ def _privacy(summary: Summary) -> str:
 
 def _cycles(summary: Summary) -> Table:
     head = ("cycle", "version", "decision", "held-out wins", "teacher", "turns per win", "tokens per win", "KL")
-    rows = ([*_what(e), *_efficiency(e.held_out), round(e.kl, 3), *_probes(e.probes)] for e in summary.cycles)
-    return Table.of((*head, "perplexity", "instructions"), rows)
+    rows = [
+        [e.cycle, e.version, e.decision, percent(e.held_out), _rate(e.teacher)]
+        + ["-" if price is None else round(price, 1) for price in (e.held_out.turns_per_win, e.held_out.tokens_per_win)]
+        + [round(e.kl, 3), *_probes(e.probes)]
+        for e in summary.cycles
+    ]
+    return Table((*head, "perplexity", "instructions"), rows)
 
 
 def _probes(probes: Mapping[str, float]) -> list[str]:
@@ -118,17 +116,9 @@ def _probes(probes: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _what(record: CycleRecord) -> list[object]:
-    return [record.cycle, record.version, record.decision, percent(record.held_out), _rate(record.teacher)]
-
-
-def _efficiency(stats: Stats) -> list[object]:
-    return ["-" if price is None else round(price, 1) for price in (stats.turns_per_win, stats.tokens_per_win)]
-
-
 def _by_name(by_cycle: Mapping[int, Mapping[str, Stats]], names: Sequence[str]) -> Table:
-    rows = ([cycle, *(percent(results[name]) for name in names)] for cycle, results in by_cycle.items())
-    return Table.of(("cycle", *names), rows)
+    rows = [[cycle, *(percent(results[name]) for name in names)] for cycle, results in by_cycle.items()]
+    return Table(("cycle", *names), rows)
 
 
 def _lessons(summary: Summary) -> Table:
@@ -137,26 +127,23 @@ def _lessons(summary: Summary) -> Table:
         for record in summary.cycles
         for lesson in sorted(record.lessons, key=lambda lesson: -abs(lesson.weight))
     ]
-    return Table.of(("cycle", "lesson", "weight", "support"), rows)
+    return Table(("cycle", "lesson", "weight", "support"), rows)
 
 
 def _gate(summary: Summary) -> Table:
     head = ("cycle", "decision", "reason", "current", "teacher", "candidate")
     results = [e.gate.named().values() if e.gate else (None,) * 3 for e in summary.cycles]
     rows = zip(summary.cycles, results, strict=True)
-    return Table.of(head, ([e.cycle, e.decision, e.reason, *map(_rate, played)] for e, played in rows))
+    return Table(head, [[e.cycle, e.decision, e.reason, *map(_rate, played)] for e, played in rows])
 
 
 def _traffic(summary: Summary) -> Table:
     head = ("cycle", "accepted", "refused", "up, each client", "down, each client", "adapter")
-    return Table.of(
-        head,
-        (
-            [e.cycle, e.accepted, refused_words(e.refused)]
-            + [size(count) for count in (e.uplink_bytes, e.downlink_bytes, e.adapter_bytes)]
-            for e in summary.cycles
-        ),
-    )
+    rows = [
+        [e.cycle, e.accepted, refused_words(e.refused), *map(size, (e.uplink_bytes, e.downlink_bytes, e.adapter_bytes))]
+        for e in summary.cycles
+    ]
+    return Table(head, rows)
 
 
 def _seconds(summary: Summary, events: Sequence[Event]) -> Table:
@@ -166,7 +153,7 @@ def _seconds(summary: Summary, events: Sequence[Event]) -> Table:
         for e in summary.cycles
         for phase, seconds in {**e.seconds, **seconds_by_phase(events, e.cycle)}.items()
     ]
-    return Table.of(("cycle", "phase", "seconds"), rows)
+    return Table(("cycle", "phase", "seconds"), rows)
 
 
 def _floors(summary: Summary) -> Table:
@@ -175,7 +162,7 @@ def _floors(summary: Summary) -> Table:
     for name, floor in summary.floors.named().items():
         rates = [floor.families[n] for n in names] + [floor.transfer.get(n) for n in others]
         rows.append([name.replace("_", " "), percent(floor), *map(_rate, rates)])
-    return Table.of(("play", "all games", *names, *others), rows)
+    return Table(("play", "all games", *names, *others), rows)
 
 
 def _rate(stats: Stats | None) -> str:

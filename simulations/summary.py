@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..protocol.errors import ConfigError
@@ -74,8 +74,13 @@ def table(summary: Summary) -> str:
     for name, floor in summary.floors.named().items():
         by_family = [percent(floor.families[n]) for n in names]
         rows.append(["", name.replace("_", " "), percent(floor), "", *by_family])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as text, in columns with two spaces between them."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -85,11 +90,9 @@ def _missing(summary: Summary) -> str:
         return "cycles"
     if summary.floors.tactics_only is None:
         return "floors.tactics_only"
-    families = {f"cycles[{index}]": record.families for index, record in enumerate(summary.cycles)}
-    families |= {f"floors.{name}": floor.families for name, floor in summary.floors.named().items()}
-    lacking = [
-        f"{path}.families.{name}" for path, have in families.items() for name in summary.families if name not in have
+    needed = [(f"cycles[{i}].families", record.families, summary.families) for i, record in enumerate(summary.cycles)]
+    needed += [
+        (f"floors.{name}.families", floor.families, summary.families) for name, floor in summary.floors.named().items()
     ]
-    for index, record in enumerate(summary.cycles):
-        lacking += [f"cycles[{index}].transfer.{name}" for name in summary.transfer if name not in record.transfer]
-    return lacking[0] if lacking else ""
+    needed += [(f"cycles[{i}].transfer", record.transfer, summary.transfer) for i, record in enumerate(summary.cycles)]
+    return next((f"{path}.{name}" for path, present, names in needed for name in names if name not in present), "")

@@ -18,7 +18,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, FedoelError
-from ..protocol.experience import Contribution, VectorSpec
+from ..protocol.experience import Contribution
 from ..protocol.messages import PlayRequest
 from .delivery import POLL_SECONDS, RetryWindow
 from .experience import log
@@ -75,7 +75,10 @@ class Buffered(Mean):
 
     def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Send requests to idle nodes, wait until the buffer is full, and aggregate it."""
-        dropped, retry = self._drop_stale(server_round), RetryWindow(self.patience)
+        stale = [key for key, sent in self._pending.items() if server_round - sent.server_round > self.max_staleness]
+        for message_id in stale:
+            del self._pending[message_id]
+        retry = RetryWindow(self.patience)
         messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
         exchange = self._exchange
         if exchange is None:
@@ -86,7 +89,7 @@ class Buffered(Mean):
             arrived = self._gather(grid, server_round, messages, exchange.request, timeout)
         self._exchange = None
         log(INFO, "exchange: %d vectors, %d requests pending", len(arrived.contributions), len(self._pending))
-        refused = dict(sorted((dropped + Counter(arrived.refused)).items()))
+        refused = dict(sorted((Counter({STALE: len(stale)}) + Counter(arrived.refused)).items()))
         return self.conclude(server_round, replace(arrived, refused=refused), exchange.downlink_bytes)
 
     def _gather(
@@ -100,18 +103,15 @@ class Buffered(Mean):
         contributions: list[Contribution] = []
         uplink, refused = list[int](), Counter[str]()
         for pending, arrived in self._arrivals(grid, timeout):
-            staleness = server_round - pending.server_round
-            contributions += [self._weighted(item, staleness, request.spec) for item in arrived.contributions]
+            # Gradient and Fisher diagonal get the same weight: less evidence for the same natural step.
+            weight = np.float32((1 + server_round - pending.server_round) ** -self.staleness_exponent)
+            for item in arrived.contributions:
+                gradient, fisher = weight * item.vector.gradient, weight * item.vector.fisher
+                vector = replace(item.vector, spec=request.spec, gradient=gradient, fisher=fisher)
+                contributions.append(replace(item, vector=vector))
             uplink += arrived.uplink
             refused.update(arrived.refused)
         return SortedReplies(in_order(contributions), tuple(uplink), refused)
-
-    def _drop_stale(self, server_round: int) -> Counter[str]:
-        """Drop requests that are older than `max_staleness`, and return how many."""
-        stale = [key for key, sent in self._pending.items() if server_round - sent.server_round > self.max_staleness]
-        for message_id in stale:
-            del self._pending[message_id]
-        return Counter({STALE: len(stale)} if stale else {})
 
     def _arrivals(self, grid: Grid, timeout: float) -> Iterator[tuple[_PendingRequest, SortedReplies]]:
         """Yield replies until the buffer is full, no request is pending, or the timeout is over.
@@ -134,10 +134,3 @@ class Buffered(Mean):
                 return
             if not replies:
                 time.sleep(min(POLL_SECONDS, remaining))
-
-    def _weighted(self, contribution: Contribution, staleness: int, spec: VectorSpec) -> Contribution:
-        """Scale gradient and Fisher diagonal by the same weight: less evidence for the same natural step."""
-        weight = np.float32((1 + staleness) ** -self.staleness_exponent)
-        vector = contribution.vector
-        weighted = replace(vector, spec=spec, gradient=weight * vector.gradient, fisher=weight * vector.fisher)
-        return replace(contribution, vector=weighted)

@@ -5,6 +5,7 @@ They have no built-in names; use the path: ``--set strategy.name=fedoel.strategi
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,63 +13,66 @@ from typing import Any
 import numpy as np
 
 from ..protocol.errors import ConfigError
-from ..protocol.experience import Aggregate, Contribution
+from ..protocol.experience import Aggregate, Contribution, ExperienceVector
 from .mean import Mean
 
 
-class Empty(Mean):
+class _Control(Mean):
+    """Replaces parts of the cohort's sum."""
+
+    carries_words = False
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Sum the vectors, and replace the sum."""
+        whole = super().aggregate(contributions)
+        return replace(whole, vector=self.replaced(whole.vector))
+
+    @abstractmethod
+    def replaced(self, vector: ExperienceVector) -> ExperienceVector:
+        """Return what is used in place of the cohort's sum."""
+
+
+class Empty(_Control):
     """An aggregate with a zero gradient: the teacher has an empty context, and distillation must change nothing."""
 
-    carries_words = False
-
-    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Sum the vectors, and set the gradient to zero."""
-        whole = super().aggregate(contributions)
-        return replace(whole, vector=replace(whole.vector, gradient=np.zeros_like(whole.vector.gradient)))
+    def replaced(self, vector: ExperienceVector) -> ExperienceVector:
+        """Set the gradient to zero."""
+        return replace(vector, gradient=np.zeros_like(vector.gradient))
 
 
-class Shuffled(Mean):
+class Shuffled(_Control):
     """An aggregate with permuted gradient coordinates: the right magnitude, assigned to the wrong coordinates."""
 
-    carries_words = False
-
-    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Sum the vectors, and permute the gradient over the coordinates with a non-zero Fisher diagonal."""
-        whole = super().aggregate(contributions)
-        gradient = whole.vector.gradient.copy()
-        observed = np.flatnonzero(whole.vector.fisher)
+    def replaced(self, vector: ExperienceVector) -> ExperienceVector:
+        """Permute the gradient over the coordinates with a non-zero Fisher diagonal."""
+        gradient, observed = vector.gradient.copy(), np.flatnonzero(vector.fisher)
         gradient[observed] = gradient[np.random.default_rng(self.seed).permutation(observed)]
-        return replace(whole, vector=replace(whole.vector, gradient=gradient))
+        return replace(vector, gradient=gradient)
 
 
-class PublicOnly(Mean):
+class PublicOnly(_Control):
     """The server's own gradient estimate from public games, in place of the devices': what a server learns alone."""
 
-    carries_words = False
-
-    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+    def replaced(self, vector: ExperienceVector) -> ExperienceVector:
         """Return the server's gradient and Fisher diagonal with the cohort's counters."""
-        reference = self.server.rounds.reference(*self.current)
-        whole = super().aggregate(contributions)
-        return replace(whole, vector=replace(whole.vector, gradient=reference.gradient, fisher=reference.fisher))
+        reference = self.server.reference(*self.current)
+        return replace(vector, gradient=reference.gradient, fisher=reference.fisher)
 
 
-class Stale(Mean):
+class Stale(_Control):
     """The aggregate of the previous exchange: off-policy by one update. The first exchange uses its own aggregate."""
 
-    carries_words = False
     age = 1
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._history: list[Aggregate] = []
+        self._history: list[ExperienceVector] = []
 
-    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+    def replaced(self, vector: ExperienceVector) -> ExperienceVector:
         """Return the gradient and Fisher diagonal of `age` exchanges ago with the current cohort's counters."""
-        whole = super().aggregate(contributions)
-        self._history.append(whole)
-        old = self._history[max(0, len(self._history) - 1 - self.age)].vector
-        return replace(whole, vector=replace(whole.vector, gradient=old.gradient, fisher=old.fisher))
+        self._history.append(vector)
+        old = self._history[max(0, len(self._history) - 1 - self.age)]
+        return replace(vector, gradient=old.gradient, fisher=old.fisher)
 
 
 class Older(Stale):

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from logging import INFO, WARNING, getLogger
-from typing import Any
+from statistics import fmean
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -25,9 +25,8 @@ from ..protocol.messages import ACTION, PlayRequest, records_bytes, request_to_r
 from ..protocol.options import Option, options_of
 from .cohort import sample, split, wait_for_nodes
 from .delivery import RetryWindow, send_and_receive
-from .life_cycle import ServerSide
 from .replies import SortedReplies, sort_replies
-from .rounds import Traffic
+from .server_side import ServerSide, Traffic
 
 log = getLogger("flwr").log
 UNUSABLE = "aggregate refused"
@@ -38,8 +37,8 @@ class Exchange:
     """A request under way: what was asked, and the messages that asked it."""
 
     request: PlayRequest
-    messages: tuple[Message, ...]
-    downlink_bytes: float = field(default=0.0)
+    messages: Sequence[Message]
+    downlink_bytes: float
 
     @property
     def asked(self) -> Mapping[str, int]:
@@ -155,12 +154,16 @@ class ExperienceStrategy(Strategy):
         cycle, exchange = self.place(server_round)
         nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
         cohort = self.draw(nodes, cycle, exchange)
-        request = self.server.rounds.request(cycle, exchange)
-        records = request_to_records(request)
+        request = self.server.request(cycle, exchange)
         log(INFO, "configure_train: asked %d of %d nodes", len(cohort), len(nodes))
-        messages = tuple(Message(records, dst_node_id=node, message_type=ACTION) for node in cohort)
+        return self._ask(request, cohort)
+
+    def _ask(self, request: PlayRequest, nodes: Iterable[int]) -> list[Message]:
+        """Make the messages of an exchange; Flower sends none twice, so that another try needs new ones."""
+        records = request_to_records(request)
+        messages = [Message(records, dst_node_id=node, message_type=ACTION) for node in nodes]
         self._exchange = Exchange(request, messages, float(records_bytes(records)))
-        return list(messages)
+        return messages
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[None, MetricRecord]:
         """Check and aggregate the replies, and hand the aggregate to the server."""
@@ -173,11 +176,15 @@ class ExperienceStrategy(Strategy):
     def conclude(self, server_round: int, arrived: SortedReplies, downlink_bytes: float) -> MetricRecord:
         """Aggregate what arrived in an exchange, and hand it on."""
         self.current = self.place(server_round)
-        aggregate, refused = self._aggregate(arrived)
+        aggregate, refused = None, dict(arrived.refused)
+        try:
+            aggregate = self.aggregate(arrived.contributions) if arrived.contributions else None
+        except VectorError:
+            refused[UNUSABLE] = len(arrived.contributions)
         for reason, count in refused.items():
             log(WARNING, "aggregate_train: %d refused: %s", count, reason)
         accepted = len(arrived.contributions) if aggregate else 0
-        self.hand_on(server_round, aggregate, Traffic(_mean(arrived.uplink), downlink_bytes, accepted, refused))
+        self.hand_on(server_round, aggregate, Traffic(fmean(arrived.uplink or [0]), downlink_bytes, accepted, refused))
         return MetricRecord({"accepted": accepted, "refused": sum(refused.values())})
 
     def hand_on(self, server_round: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
@@ -189,7 +196,7 @@ class ExperienceStrategy(Strategy):
                 log(WARNING, "exchange: the aggregate holds numbers that are not finite, and is not used")
                 refused = {**traffic.refused, UNUSABLE: traffic.accepted}
                 aggregate, traffic = None, replace(traffic, accepted=0, refused=refused)
-        self.server.rounds.collect(cycle, exchange, aggregate, traffic)
+        self.server.collect(cycle, exchange, aggregate, traffic)
 
     def optimise(self, aggregate: Aggregate, cycle: int, exchange: int) -> Aggregate:
         """Make a server optimiser's step out of an aggregate; here there is no such optimiser."""
@@ -227,17 +234,17 @@ class ExperienceStrategy(Strategy):
         """
         log(INFO, "Starting %s strategy:", type(self).__name__)
         self.summary()
-        self.server.life.start()
+        self.server.start()
         result = Result()
         for cycle in range(1, num_rounds + 1):
             log(INFO, "[CYCLE %s/%s]", cycle, num_rounds)
             for exchange in range(1, self.exchanges + 1):
-                if self.server.life.collected(cycle, exchange):
+                if self.server.collected(cycle, exchange):
                     continue
                 server_round = (cycle - 1) * self.exchanges + exchange
                 wait = self.timeout if timeout is None else timeout
                 result.train_metrics_clientapp[server_round] = self.exchange(grid, server_round, wait)
-            self.server.life.consolidate(cycle)
+            self.server.consolidate(cycle)
         return result
 
     def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
@@ -252,13 +259,10 @@ class ExperienceStrategy(Strategy):
         return self.aggregate_train(server_round, replies)[1]
 
     def _ask_again(self) -> list[Message]:
-        """Make the messages of an exchange anew: Flower sends none twice."""
+        """Make the messages of the exchange under way anew."""
         if self._exchange is None:
             raise FedoelError("nothing was asked for: call configure_train first")
-        records, nodes = request_to_records(self._exchange.request), self._exchange.asked.values()
-        messages = tuple(Message(records, dst_node_id=node, message_type=ACTION) for node in nodes)
-        self._exchange = replace(self._exchange, messages=messages)
-        return list(messages)
+        return self._ask(self._exchange.request, self._exchange.asked.values())
 
     def summary(self) -> None:
         """Log the settings of the strategy: its own options, then those that all have."""
@@ -277,33 +281,17 @@ class ExperienceStrategy(Strategy):
         log(INFO, "\t\t├── For replies: %.0f s", self.timeout)
         log(INFO, "\t\t└── For devices that are not ready: %.0f s", self.patience)
 
-    def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
-        """Draw the devices of an exchange."""
-        return self._part(nodes, cycle, exchange)
-
     def place(self, server_round: int) -> tuple[int, int]:
         """Cycle and exchange of a round, both from 1."""
         cycle, exchange = divmod(server_round - 1, self.exchanges)
         return cycle + 1, exchange + 1
 
-    def _part(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
-        """Whom to ask: the parts are dealt once a cycle, so that nodes that come or go move nobody to another part."""
+    def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
+        """Draw the devices of an exchange.
+
+        A cohort is split once a cycle, so that nodes that come or go move nobody to another exchange.
+        """
         if self._cohort[0] != cycle:
             cohort = sample(nodes, self.fraction_train, self.seed, cycle)
             self._cohort = cycle, split(cohort, self.exchanges, self.seed, cycle)
         return [node for node in self._cohort[1][exchange - 1] if node in nodes]
-
-    def _aggregate(self, arrived: SortedReplies) -> tuple[Aggregate | None, dict[str, int]]:
-        """Aggregate what can be used; None when there is nothing, or the strategy refuses all of it."""
-        refused = dict(arrived.refused)
-        if not arrived.contributions:
-            return None, refused
-        try:
-            return self.aggregate(arrived.contributions), refused
-        except VectorError:
-            refused[UNUSABLE] = len(arrived.contributions)
-            return None, refused
-
-
-def _mean(sizes: Sequence[Any]) -> float:
-    return sum(sizes) / len(sizes) if sizes else 0.0

@@ -1,11 +1,24 @@
-"""The default strategy: the sum of all contributions."""
+"""Sums of the cohort's vectors: the plain sum, which is the default, and sums with central or local noise.
+
+With a differential privacy budget, cohorts are drawn by Poisson sampling, and a run stops when the budget is exhausted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from logging import WARNING
 
-from ..protocol.experience import Aggregate, Contribution, total
-from .experience import ExperienceStrategy
+import numpy as np
+from flwr.app import MetricRecord
+from flwr.serverapp import Grid
+
+from ..protocol.errors import ConfigError, PrivacyError
+from ..protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec, total
+from ..protocol.secagg.masks import cell_type
+from .experience import ExperienceStrategy, log
+from .server_side import Traffic
+
+EXHAUSTED = "privacy budget exhausted"
 
 
 class Mean(ExperienceStrategy):
@@ -17,3 +30,77 @@ class Mean(ExperienceStrategy):
         """Sum the vectors, and concatenate the words."""
         words = tuple(word for contribution in contributions for word in contribution.words)
         return Aggregate(total(contribution.vector for contribution in contributions), len(contributions), words=words)
+
+
+class BudgetStrategy(ExperienceStrategy):
+    """Samples the cohort by Poisson sampling, and makes no release once the privacy budget is exhausted."""
+
+    def draw(self, nodes: list[int], cycle: int, exchange: int) -> list[int]:
+        """Sample the cohort of a release, in random order.
+
+        With noise, each device is drawn independently with the same probability, as the privacy accounting assumes.
+        Without noise, the cohort is the fixed fraction `fraction_train`.
+        """
+        safeguards = self.server.safeguards
+        rng = np.random.default_rng([self.seed, cycle, exchange, len(nodes), safeguards.secret])
+        if safeguards.noisy:
+            chance = safeguards.chance
+            cohort = [node for node, drawn in zip(nodes, rng.random(len(nodes)) < chance, strict=True) if drawn]
+        else:
+            cohort = super().draw(nodes, cycle, exchange)
+        return [cohort[index] for index in rng.permutation(len(cohort)).tolist()]
+
+    def check(self, spec: VectorSpec) -> None:
+        """Refuse a cohort below the minimum for privacy, and a budget that no noise multiplier meets."""
+        try:
+            self.server.safeguards.plan(spec)
+        except PrivacyError as error:
+            raise ConfigError(str(error)) from error
+
+    def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
+        """Make a release, or log and record that the privacy budget is exhausted."""
+        try:
+            self.server.safeguards.check_budget()
+        except PrivacyError as error:
+            log(WARNING, "exchange: no release: %s", error)
+            self.hand_on(server_round, None, Traffic(0.0, 0.0, 0, {EXHAUSTED: 1}))
+            return MetricRecord({"accepted": 0, "refused": 1})
+        return self.release(grid, server_round, timeout)
+
+    def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
+        """Send the request to the sampled cohort, and hand the aggregate to the server."""
+        return super().exchange(grid, server_round, timeout)
+
+
+class CentralMean(BudgetStrategy):
+    """Central DP: a trusted server receives every vector and adds noise once, to the sum.
+
+    For a given epsilon this needs the least noise of all mechanisms.
+    """
+
+    mechanisms = frozenset({"central"})
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Clip and round each vector as a device does under secure aggregation, sum, and add the noise."""
+        spec, safeguards = contributions[0].vector.spec, self.server.safeguards
+        plan = safeguards.plan(spec)
+        safeguards.spend(self.current[0])
+        noisy_sum = np.sum([plan.quantised(item.vector.parts()) for item in contributions], axis=0) + plan.noise()
+        parts = plan.decode(noisy_sum.astype(cell_type(plan.bits)))
+        return Aggregate(ExperienceVector.from_parts(spec, parts), len(contributions), plan.variance("gradient", 1))
+
+
+class LocalMean(BudgetStrategy):
+    """Local DP: every device adds the full noise to its own vector, so that it need not trust the server.
+
+    For a given epsilon this needs the most noise of all mechanisms.
+    """
+
+    mechanisms = frozenset({"local"})
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Sum the vectors, which carry noise already."""
+        safeguards, devices = self.server.safeguards, len(contributions)
+        plan = safeguards.plan(contributions[0].vector.spec)
+        safeguards.spend(self.current[0])
+        return Aggregate(total(item.vector for item in contributions), devices, plan.variance("gradient", devices))

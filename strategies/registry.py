@@ -12,17 +12,12 @@ from ..protocol.plugins import POINTS
 from .buffered import Buffered
 from .clustered import Clustered
 from .experience import ExperienceStrategy
-from .grouped_secure import GroupedSecure
-from .krum import Krum, MultiKrum
-from .life_cycle import ServerSide
-from .mean import Mean
-from .noisy_mean import CentralMean, LocalMean
-from .norm_bounded import NormBounded
+from .mean import CentralMean, LocalMean, Mean
+from .robust import Krum, Median, MultiKrum, NormBounded, TrimmedMean, Trusted, TrustedTrimmed
+from .secure_groups import GroupedSecure, TrustedSecure
 from .secure_mean import SecureMean
 from .server_optimiser import Adam, Momentum
-from .trimmed_mean import Median, TrimmedMean
-from .trusted import Trusted, TrustedTrimmed
-from .trusted_secure import TrustedSecure
+from .server_side import ServerSide
 
 POINT = POINTS["strategy"]
 BUILT_IN: Mapping[str, type[ExperienceStrategy]] = MappingProxyType(
@@ -89,8 +84,3 @@ def build_strategy(config: StrategyConfig, server: ServerSide, seed: int) -> Exp
         seed=seed,
         **options,  # type: ignore[arg-type]
     )
-
-
-def known() -> list[str]:
-    """Return the names of all built-in and installed strategies."""
-    return sorted({*BUILT_IN, *POINT.installed()})

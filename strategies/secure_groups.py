@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocol.errors import ConfigError
-from ..protocol.experience import Aggregate, VectorSpec
+from ..protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec
 from ..protocol.privacy.plan import PrivacyPlan
 from .experience import log
+from .robust import check_fraction, clipped_to_median, cosine, rows_of, scaled_to_sum, trimmed_mean, trust_scores
 from .secure_mean import SecureMean, Tally
 
 OUTLYING = "group left out"
@@ -84,3 +85,72 @@ class SecureGroups(SecureMean):
 def group_mean(group: Aggregate) -> dict[str, NDArray[np.float64]]:
     """Return the parts of a group's sum, divided by the number of devices in the group."""
     return {name: values / group.cohort for name, values in group.vector.parts().items()}
+
+
+class GroupedSecure(SecureGroups):
+    """Trimmed mean (Yin et al. 2018, arXiv 1803.01498) over the means of groups, scaled to the cohort's sum.
+
+    Parameters
+    ----------
+    beta
+        Fraction of the groups to drop from each tail of each coordinate, in the range ``[0, 0.5)``.
+    min_likeness
+        Smallest cosine similarity between a group's gradient and the server's own from public games, as the root of
+        trust in FLTrust (Cao et al. 2020, arXiv 2012.13995). Groups below it are excluded; -1 excludes none, 0 those
+        that point away.
+    group_size, norm_bound
+        See `SecureGroups`.
+    """
+
+    def __init__(self, *arguments: Any, beta: float = 0.25, min_likeness: float = -1.0, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        check_fraction("beta", beta, 0.5)
+        self.beta, self.min_likeness = beta, min_likeness
+
+    def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
+        """Exclude outlying groups, and return the trimmed mean of the others; None if none is left."""
+        kept = self._aligned(self.within_norm_bound(sums), *self.place(server_round))
+        self.record_excluded(len(sums) - len(kept), len(sums), tally)
+        return self._trimmed(kept) if kept else None
+
+    def _aligned(self, groups: list[Aggregate], cycle: int, exchange: int) -> list[Aggregate]:
+        """Keep the groups whose gradients are similar enough to the server's own."""
+        if self.min_likeness <= -1 or not groups:
+            return groups
+        reference = self.server.reference(cycle, exchange).gradient
+        return [group for group in groups if cosine(group.vector.gradient, reference) >= self.min_likeness]
+
+    def _trimmed(self, groups: list[Aggregate]) -> Aggregate:
+        """Return the trimmed mean of the groups' means, times the number of devices in all of them."""
+        spec, devices = groups[0].vector.spec, sum(group.cohort for group in groups)
+        means = np.stack([np.concatenate(list(group_mean(group).values())) for group in groups])
+        gradient, fisher = np.split(devices * trimmed_mean(means, self.beta), 2)
+        return Aggregate(ExperienceVector.from_parts(spec, {"gradient": gradient, "fisher": fisher}), devices)
+
+
+class TrustedSecure(SecureGroups):
+    """FLTrust (Cao et al. 2020, arXiv 2012.13995) over secure sums of groups instead of single vectors.
+
+    It is a weighted mean of the groups' means. Each mean is clipped to the median norm, and weighted by the size of the
+    group and by the trust score (see `Trusted`) of its sum. A group with a malicious device is less aligned with the
+    server's own gradient and gets a lower weight; the number of malicious devices need not be known. Options are those
+    of `SecureGroups`.
+    """
+
+    def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
+        """Average the trusted groups, and scale to the sum over their devices; None if no group is trusted."""
+        reference = self.server.reference(*self.place(server_round)).gradient
+        groups = self.within_norm_bound(sums)
+        trust = trust_scores([group.vector for group in groups], reference)
+        trusted = [(group, score) for group, score in zip(groups, trust, strict=True) if score > 0]
+        self.record_excluded(len(sums) - len(trusted), len(sums), tally)
+        if not trusted:
+            return None
+        means = [
+            Contribution(index, ExperienceVector.from_parts(group.vector.spec, group_mean(group)))
+            for index, (group, _) in enumerate(trusted)
+        ]
+        devices = np.array([group.cohort for group, _ in trusted])
+        weights = devices * np.array([score for _, score in trusted])
+        mean = weights @ rows_of(clipped_to_median(means)) / weights.sum()
+        return scaled_to_sum(means, mean, int(devices.sum()))

@@ -24,12 +24,12 @@ from ..protocol.secagg.graph import choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
-from .budget import BudgetStrategy
 from .cohort import wait_for_nodes
 from .delivery import RetryWindow, send_and_receive
 from .experience import log
+from .mean import BudgetStrategy
 from .replies import SILENT, failure
-from .rounds import Traffic
+from .server_side import Traffic
 
 FAILED = "round failed"
 ATTEMPTS = 2  # phases are idempotent: a device that did not reply in time gets the same message once more
@@ -103,7 +103,7 @@ class SecureMean(BudgetStrategy):
 
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Run one round of secure aggregation; an exchange whose round fails has no aggregate."""
-        tally, request = Tally(), self.server.rounds.request(*self.place(server_round))
+        tally, request = Tally(), self.server.request(*self.place(server_round))
         sums = self.sums(grid, server_round, request, timeout, tally)
         aggregate = self.combine(server_round, sums, tally) if sums else None
         accepted = aggregate.cohort if aggregate else 0
@@ -161,7 +161,13 @@ class SecureMean(BudgetStrategy):
         plan = self.plan(spec)
         if not safeguards.noisy:  # devices that joined after the plan was made can exceed its cohort
             cohort = min(cohort, plan.cohort)
-        terms = self._terms(cohort, spec, plan)
+        if not plan.minimum <= cohort <= plan.cohort:
+            raise SecureSumError(f"{cohort} devices were drawn, outside the plan's {plan.minimum} to {plan.cohort}")
+        graph, digest = choose_graph(cohort, safeguards.colluding, safeguards.max_dropout), subject(spec.digest, plan)
+        run, number = safeguards.begin_round()
+        terms = Terms(
+            run, number, cohort, graph.neighbours, graph.threshold, plan.minimum, plan.cells, plan.bits, digest
+        )
         log(INFO, "exchange: secure sum over %d nodes, %d neighbours each", terms.cohort, terms.neighbours)
         members, signed_list = safeguards.members, safeguards.signed_members
         state, name, wait = ServerRound(terms, members), terms.digest, self.phase_timeout
@@ -183,17 +189,6 @@ class SecureMean(BudgetStrategy):
         yield _Phase("unmask", steps, state.take_opened, wait)
         total, devices = plan.decode(state.total()), len(state.masked)
         return Aggregate(ExperienceVector.from_parts(spec, total), devices, plan.variance("gradient", devices))
-
-    def _terms(self, cohort: int, spec: VectorSpec, plan: PrivacyPlan) -> Terms:
-        safeguards = self.server.safeguards
-        if not plan.minimum <= cohort <= plan.cohort:
-            raise SecureSumError(f"{cohort} devices were drawn, outside the plan's {plan.minimum} to {plan.cohort}")
-        graph = choose_graph(cohort, safeguards.colluding, safeguards.max_dropout)
-        run, number = safeguards.begin_round()
-        return Terms(
-            run, number, cohort, graph.neighbours, graph.threshold, plan.minimum, plan.cells, plan.bits,
-            subject(spec.digest, plan),
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class ServerMomentum(ExperienceStrategy):
 
     def optimise(self, aggregate: Aggregate, cycle: int, exchange: int) -> Aggregate:
         """Average with the previous aggregate, which is first scaled to the size of the current cohort."""
-        previous = self.server.rounds.collected_before(cycle, exchange)
+        previous = self.server.collected_before(cycle, exchange)
         if previous is None:
             return aggregate
         beta, scale = self.server_momentum, aggregate.cohort / previous.cohort
@@ -69,7 +69,7 @@ class ServerAdam(ExperienceStrategy):
 
     def optimise(self, aggregate: Aggregate, cycle: int, exchange: int) -> Aggregate:
         """Update both moments, which are first scaled to the size of the current cohort."""
-        previous = self.server.rounds.collected_before(cycle, exchange)
+        previous = self.server.collected_before(cycle, exchange)
         gradient = aggregate.vector.gradient
         if previous is None:
             return replace(aggregate, vector=_with(aggregate.vector, gradient, np.abs(gradient)), parts=())

@@ -50,11 +50,6 @@ class DeviceFolder:
     process = _Inside("device.pid")  # process id of the device's service, while it runs
 
 
-def folder_at(path: str) -> DeviceFolder:
-    """Return the folder at a path that a person has typed."""
-    return DeviceFolder(Path(path).expanduser().absolute())
-
-
 def joined(folder: DeviceFolder) -> Bundle:
     """Read the bundle of a device that has joined a fleet.
 

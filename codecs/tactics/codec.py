@@ -13,7 +13,8 @@ from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
 from ...protocol.records.summary import Lesson
 from ..codec import ModelCodec
-from ..context import TeacherContext, natural_step
+from ..context import TeacherContext
+from ..natural_step import natural_step
 from .coordinates import cells, tactic_name, tilt
 from .encoder import TacticsEncoder
 from .policy import LARGEST_WEIGHT, within_trust_region

@@ -8,89 +8,28 @@ long one, and no device plays, sends or spends more for it: every node takes par
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import Any
-
-from numpy.typing import NDArray
 
 from ...codecs.context import TeacherContext
-from ...protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec, total
+from ...protocol.experience import Aggregate, ExperienceVector, Vector, total
 from ...protocol.fleet.membership import keys_folder
 from ...protocol.messages import PlayRequest
 from ...protocol.signing import sign_request
-from ...strategies.rounds import Traffic
+from ...strategies.server_side import Traffic
 from ..fleet import next_serial, owner_key
-from .phases import Form, Outcome
-from .run import Run
-from .state import Version
+from .phases import Outcome
+from .run import Run, Version
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What one exchange brought.
-
-    Parameters
-    ----------
-    version
-        The policy version that was asked about.
-    cohort
-        Devices whose vectors count; 0 if there is no aggregate.
-    noise
-        Variance of the noise in each coordinate of the aggregate's gradient.
-    part_cohorts
-        Devices of each part, where the aggregate has parts.
-    arrays
-        The aggregate's vector, as ``vector``, and those of its parts, as ``part-0`` and so on.
-    """
+    """What one exchange brought: the policy version that was asked about, its traffic and its aggregate, if any."""
 
     version: str
     traffic: Traffic
-    cohort: int = 0
-    noise: float = 0.0
-    part_cohorts: tuple[int, ...] = ()
-    words: tuple[str, ...] = ()
-    arrays: Mapping[str, NDArray[Any]] | None = None
-
-    @classmethod
-    def of(cls, version: str, aggregate: Aggregate | None, traffic: Traffic) -> Collected:
-        """Take an exchange's aggregate apart, or say that there is none."""
-        if aggregate is None:
-            return cls(version, traffic)
-        arrays = {"vector": aggregate.vector.to_array()}
-        arrays |= {f"part-{number}": part.vector.to_array() for number, part in enumerate(aggregate.parts)}
-        cohorts = tuple(part.cohort for part in aggregate.parts)
-        return cls(version, traffic, aggregate.cohort, aggregate.noise, cohorts, tuple(aggregate.words), arrays)
-
-    def aggregate(self, spec: VectorSpec) -> Aggregate | None:
-        """Put the aggregate together again; None if there was none."""
-        if not self.arrays:
-            return None
-        vectors = {name: ExperienceVector.unchecked(spec, array) for name, array in self.arrays.items()}
-        parts = tuple(Aggregate(vectors[f"part-{n}"], cohort) for n, cohort in enumerate(self.part_cohorts))
-        return Aggregate(vectors["vector"], self.cohort, self.noise, parts, self.words)
-
-
-def _write(collected: Collected) -> Outcome:
-    values = {
-        **asdict(collected.traffic), "refused": dict(collected.traffic.refused), "cohort": collected.cohort,
-        "noise": collected.noise, "version": collected.version, "parts": list(collected.part_cohorts),
-        "words": list(collected.words),
-    }  # fmt: skip
-    return Outcome(values, collected.arrays or {})
-
-
-def _read(outcome: Outcome) -> Collected:
-    values = outcome.values
-    traffic = Traffic(values["uplink_bytes"], values["downlink_bytes"], values["accepted"], values["refused"])
-    parts, words = tuple(values.get("parts", ())), tuple(values.get("words", ()))
-    return Collected(
-        values.get("version", ""), traffic, values["cohort"], values["noise"], parts, words, outcome.arrays
-    )
-
-
-COLLECTED = Form(_write, _read)
+    aggregate: Aggregate | None
 
 
 def request(
@@ -112,27 +51,40 @@ def request(
     return sign_request(owner_key(keys), asked)
 
 
-def is_collected(run: Run, cycle: int, exchange: int) -> bool:
-    """Whether an exchange's outcome is on disk."""
-    return run.phases.finished(cycle, numbered("collect", exchange))
-
-
 def keep(run: Run, cycle: int, exchange: int, collected: Collected) -> None:
     """Write down what an exchange brought."""
-    run.phases.keep(cycle, numbered("collect", exchange), COLLECTED.write(collected))
+    aggregate, traffic = collected.aggregate, collected.traffic
+    parts = aggregate.parts if aggregate else ()
+    values = {
+        **asdict(traffic), "refused": dict(traffic.refused), "cohort": aggregate.cohort if aggregate else 0,
+        "noise": aggregate.noise if aggregate else 0.0, "version": collected.version,
+        "parts": [part.cohort for part in parts], "words": list(aggregate.words) if aggregate else [],
+    }  # fmt: skip
+    arrays = {f"part-{number}": part.vector.to_array() for number, part in enumerate(parts)}
+    arrays |= {"vector": aggregate.vector.to_array()} if aggregate else {}
+    run.phases.keep(cycle, numbered("collect", exchange), Outcome(values, arrays))
 
 
 def load(run: Run, cycle: int, exchange: int) -> Collected:
     """Read what an exchange brought."""
-    return COLLECTED.read(run.phases.load(cycle, numbered("collect", exchange)))
+    outcome = run.phases.load(cycle, numbered("collect", exchange))
+    values, version = outcome.values, outcome.values.get("version", "")
+    traffic = Traffic(values["uplink_bytes"], values["downlink_bytes"], values["accepted"], values["refused"])
+    if not outcome.arrays:
+        return Collected(version, traffic, None)
+    spec = run.spec(version)
+    vectors = {name: ExperienceVector.unchecked(spec, array) for name, array in outcome.arrays.items()}
+    parts = tuple(Aggregate(vectors[f"part-{n}"], cohort) for n, cohort in enumerate(values.get("parts", ())))
+    words = tuple(values.get("words", ()))
+    return Collected(version, traffic, Aggregate(vectors["vector"], values["cohort"], values["noise"], parts, words))
 
 
-def collected_before(run: Run, version: Version, cycle: int, exchange: int) -> Aggregate | None:
+def collected_before(run: Run, cycle: int, exchange: int) -> Aggregate | None:
     """Return the last aggregate before an exchange, whichever version it was about; None if there is none."""
     earlier = [(before, number) for before in range(1, cycle) for number in run.exchanges]
     earlier += [(cycle, number) for number in range(1, exchange)]
     for before, number in reversed(earlier):
-        if (aggregate := load(run, before, number).aggregate(run.spec(version.name))) is not None:
+        if (aggregate := load(run, before, number).aggregate) is not None:
             return aggregate
     return None
 
@@ -149,8 +101,7 @@ def aggregates_about(run: Run, version: Version, cycle: int, exchange: int) -> l
             if (collected := load(run, before, 1)).version != version.name:
                 break
             usable.append(collected)
-    aggregates = [collected.aggregate(run.spec(version.name)) for collected in usable]
-    return [aggregate for aggregate in aggregates if aggregate is not None]
+    return [collected.aggregate for collected in usable if collected.aggregate is not None]
 
 
 def summed(aggregates: Sequence[Aggregate]) -> Aggregate:
@@ -173,7 +124,8 @@ def traffic_of(run: Run, cycle: int) -> Traffic:
 
 def cohort_of(run: Run, cycle: int) -> int:
     """Return how many devices' vectors count in a cycle; 0 if there is nothing to learn from."""
-    return sum(load(run, cycle, exchange).cohort for exchange in run.exchanges)
+    aggregates = [load(run, cycle, exchange).aggregate for exchange in run.exchanges]
+    return sum(aggregate.cohort for aggregate in aggregates if aggregate is not None)
 
 
 def numbered(name: str, exchange: int) -> str:

@@ -19,8 +19,7 @@ from .collect import aggregates_about, numbered, summed
 from .mixture import Mixture
 from .phases import Form, Outcome
 from .rollouts import PublicRollouts
-from .run import Run
-from .state import Version
+from .run import Run, Version
 
 
 def _write(context: TeacherContext) -> Outcome:

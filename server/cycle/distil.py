@@ -6,39 +6,111 @@ off-policy, the baseline, only on the latter.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
+from numpy.typing import NDArray
+
+from ...codecs.codec import Codec
 from ...games.player import Advance
-from ..learner import Consolidation
+from ...policies.policy import LogProbs, Policy
+from ...protocol.play import Trajectory, Turn, turns_of
+from ..learner import Adapter, Consolidation
 from .context import contexts_of
-from .mixture import Mixture, lessons
+from .mixture import Mixture
+from .phases import Form, Outcome
 from .rollouts import PublicRollouts
-from .run import Run
-from .state import Version
-from .trained import TRAINED, Trained
+from .run import Run, Version
+
+PREFIX = "adapter/"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A candidate for the next version.
+
+    Parameters
+    ----------
+    views
+        Mean divergence of the student from the teacher at the end of training, without the context and with it.
+    """
+
+    version: str
+    adapter: Adapter
+    views: Mapping[str, float] = field(default_factory=dict)
+
+
+def _write(trained: Trained) -> Outcome:
+    values = {"version": trained.version, **({"views": dict(trained.views)} if trained.views else {})}
+    return Outcome(values, {f"{PREFIX}{name}": array for name, array in trained.adapter.items()})
+
+
+def _read(outcome: Outcome) -> Trained:
+    adapter: dict[str, NDArray[Any]] = {
+        name.removeprefix(PREFIX): array for name, array in outcome.arrays.items() if name.startswith(PREFIX)
+    }
+    return Trained(outcome.values["version"], adapter, outcome.values.get("views", {}))
+
+
+TRAINED = Form(_write, _read)
 
 
 def distil(run: Run, version: Version, rollouts: PublicRollouts, contexts: Mixture) -> Trained:
     """Train a candidate that plays without the contexts as the version does with them."""
-    steps = run.config.distil.steps
-    return run.phases.run(
-        rollouts.cycle, "distil", TRAINED, lambda advance: _train(run, version, rollouts, contexts, advance), steps
-    )
+
+    def work(advance: Advance) -> Trained:
+        policy, exchanges = run.learner.policy(version.adapter), len(run.exchanges)
+        # All rollouts of the cycle, needed or not: what the prefix cache holds must not depend on a resume.
+        rollouts.of(exchanges, contexts_of(run, rollouts, exchanges - 1))
+        visited = rollouts.without_context() if run.config.distil.on_policy else []
+        teachers = [run.codec.teacher(policy, context) for context in contexts.contexts]
+        games, cycle = run.plan.rehearsal, rollouts.cycle
+        led, drawn = run.public.play_mixture(teachers, contexts, games, "rehearsal-teacher", cycle)
+        seed = run.plan.training_seed(cycle)
+        task = consolidation(run.codec, policy, contexts, visited, led, drawn, seed)
+        distilled = run.learner.distil(version.adapter, task, advance)
+        return Trained(run.learner.policy(distilled.adapter).version, distilled.adapter, distilled.views)
+
+    return run.phases.run(rollouts.cycle, "distil", TRAINED, work, run.config.distil.steps)
 
 
-def _train(run: Run, version: Version, rollouts: PublicRollouts, contexts: Mixture, advance: Advance) -> Trained:
-    policy = run.learner.policy(version.adapter)
-    # All rollouts of the cycle, needed or not: what the prefix cache holds must not depend on a resume.
-    rollouts.of(len(run.exchanges), contexts_of(run, rollouts, len(run.exchanges) - 1))
-    visited = rollouts.without_context() if run.config.distil.on_policy else []
-    under = [partial(run.codec.teacher, context=context) for context in contexts.contexts]
+def consolidation(
+    codec: Codec,
+    policy: Policy,
+    mixture: Mixture,
+    visited: Sequence[Trajectory],
+    led: Sequence[Trajectory],
+    drawn: Sequence[int],
+    seed: int,
+) -> Consolidation:
+    """Return the distillation task over the states that the student visits, and those that the teachers lead to.
+
+    Parameters
+    ----------
+    visited, led
+        Games played by the student without a context, and by the teacher that was drawn for each: the same ones, or
+        none that the student played.
+    drawn
+        Index of the context that was drawn for each game.
+    """
+    turns, indices, targets = list[Turn](), list[int](), list[LogProbs]()
+    offsets: list[LogProbs] | None = []
+    for index, context in enumerate(mixture.contexts):
+        own, shown = (
+            turns_of([t for t, choice in zip(played, drawn, strict=bool(played)) if choice == index])
+            for played in (visited, led)
+        )
+        turns += [*own, *shown]
+        indices += [index] * (len(own) + len(shown))
+        targets += codec.teacher_log_probs(policy, own, context) if own else []
+        targets += [turn.log_probs for turn in shown]
+        added = codec.score_offsets([*own, *shown], context)
+        offsets = None if offsets is None or added is None else [*offsets, *added]
+    under = [partial(codec.teacher, context=context) for context in mixture.contexts]
     teachers = [with_context(policy) for with_context in under]
-    games = run.plan.rehearsal
-    led, drawn = run.public.play_mixture(teachers, contexts, games, "rehearsal-teacher", rollouts.cycle)
-    states = lessons(run.codec, policy, contexts, visited, led, drawn)
-    task = Consolidation(
-        contexts.merged(), states.turns, states.targets, [teachers[index] for index in states.drawn],
-        [under[index] for index in states.drawn], states.tilts, run.plan.training_seed(rollouts.cycle),
+    return Consolidation(
+        mixture.merged(), turns, targets, [teachers[index] for index in indices], [under[index] for index in indices],
+        offsets, seed,
     )  # fmt: skip
-    made = run.learner.distil(version.adapter, task, advance)
-    return Trained(run.learner.policy(made.adapter).version, made.adapter, made.views)

@@ -9,49 +9,63 @@ import numpy as np
 
 from ...codecs.tactics.coordinates import DIMENSION
 from ...codecs.tactics.policy import TacticsPolicy
+from ...games.families import unrenamed
+from ...games.heuristics import HEURISTICS, uniform
 from ...games.player import Advance
+from ...games.scripted import play_scripted, play_walkthrough
 from ...protocol.play import Trajectory, turns_of
-from ...protocol.records.json_codec import from_json, to_json
 from ...protocol.records.summary import Floor, Floors
 from ..evaluation import by_family, summarise
-from ..floors import play_floors
 from ..game_plan import GameId
-from .phases import Form, Outcome
+from .distil import TRAINED, Trained
+from .phases import record_form
 from .run import Run
-from .trained import TRAINED, Trained
 
-FLOORS = Form(lambda floors: Outcome(to_json(floors)), lambda outcome: from_json(Floors, dict(outcome.values)))
+RANDOM_REPEATS = 3
+FLOORS = record_form(Floors)
 
 
 def warm_start(run: Run) -> Trained:
     """Train the first adapter on rollouts of uniform play."""
-    return run.phases.run(
-        0, "warm-start", TRAINED, lambda advance: _imitate_uniform_play(run, advance), run.config.warm_start.steps
-    )
+
+    def work(advance: Advance) -> Trained:
+        policy = TacticsPolicy("uniform", np.zeros(DIMENSION, dtype=np.float32))
+        adapter = run.learner.warm_start(turns_of(run.public.play(policy, run.plan.rehearsal, "uniform")), advance)
+        return Trained(run.learner.policy(adapter).version, adapter)
+
+    return run.phases.run(0, "warm-start", TRAINED, work, run.config.warm_start.steps)
 
 
 def floors(run: Run) -> Floors:
     """Play the measured games at random, by rules and by walkthrough."""
-    return run.phases.run(0, "floors", FLOORS, lambda advance: _floors(run, advance), len(run.plan.measured))
+
+    def work(advance: Advance) -> Floors:
+        played = _play_floors(run, run.plan.held_out, advance)
+        transfer = {name: _play_floors(run, games, advance) for name, games in run.plan.transfer.items()}
+        return Floors(**{
+            name: Floor(
+                **asdict(summarise(trajectories)), families=by_family(trajectories),
+                transfer={game: summarise(some[name]) for game, some in transfer.items()},
+            )
+            for name, trajectories in played.items()
+        })  # fmt: skip
+
+    return run.phases.run(0, "floors", FLOORS, work, len(run.plan.measured))
 
 
-def _imitate_uniform_play(run: Run, advance: Advance) -> Trained:
-    uniform = TacticsPolicy("uniform", np.zeros(DIMENSION, dtype=np.float32))
-    played = run.public.play(uniform, run.plan.rehearsal, "uniform")
-    adapter = run.learner.warm_start(turns_of(played), advance)
-    return Trained(run.learner.policy(adapter).version, adapter)
+def _play_floors(run: Run, games: Sequence[GameId], advance: Advance) -> dict[str, list[Trajectory]]:
+    """Play every game at random, several times to reduce the variance, by the family's heuristic, and by walkthrough.
 
-
-def _floors(run: Run, advance: Advance) -> Floors:
-    def play(games: Sequence[GameId]) -> dict[str, list[Trajectory]]:
-        return play_floors(games, run.plan.streams("held-out", len(games)), run.cache, advance)
-
-    played, transfer = play(run.plan.held_out), {name: play(games) for name, games in run.plan.transfer.items()}
-    floors = {
-        name: Floor(
-            **asdict(summarise(trajectories)), families=by_family(trajectories),
-            transfer={game: summarise(some[name]) for game, some in transfer.items()},
-        )
-        for name, trajectories in played.items()
-    }  # fmt: skip
-    return Floors(**floors)
+    Renamed games are played with their original words, which changes nothing for these policies.
+    """
+    played: dict[str, list[Trajectory]] = {"random": [], "heuristic": [], "walkthrough": []}
+    streams = run.plan.streams("held-out", len(games))
+    for (spec, seed), stream in zip([(unrenamed(spec), seed) for spec, seed in games], streams, strict=True):
+        for repeat in range(RANDOM_REPEATS):
+            rng = np.random.default_rng([stream, repeat])
+            played["random"].append(play_scripted(spec, seed, uniform, rng, run.cache))
+        rng = np.random.default_rng(stream)
+        played["heuristic"].append(play_scripted(spec, seed, HEURISTICS.get(spec.family, uniform), rng, run.cache))
+        played["walkthrough"].append(play_walkthrough(spec, seed, run.cache))
+        advance(1)
+    return played

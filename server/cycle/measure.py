@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
 
 from ...games.player import Advance
 from ...protocol.records.json_codec import from_json, to_json
@@ -10,33 +10,25 @@ from ...protocol.records.summary import Measures, Stats
 from ..evaluation import summarise
 from ..gate import Evidence, Trial
 from ..summary import results_of
-from .contender import Contender
-from .phases import Form, Outcome
-from .run import Run
-from .state import Version
+from .phases import Form, Outcome, record_form
+from .public_games import Contender
+from .run import Run, Version
+
+MEASURES = record_form(Measures)
 
 
-@dataclass(frozen=True, slots=True)
-class FirstMeasured:
-    """Results of the first version, and the gate's evidence of it."""
-
-    measures: Measures
-    evidence: Evidence
+def _write(first: tuple[Measures, Evidence]) -> Outcome:
+    measures, evidence = first
+    return Outcome({**to_json(measures), "gate": to_json(evidence.stats)}, asdict(evidence.trial))
 
 
-def _read(outcome: Outcome) -> FirstMeasured:
+def _read(outcome: Outcome) -> tuple[Measures, Evidence]:
     values = dict(outcome.values)
-    evidence = Evidence(Trial.from_arrays(outcome.arrays), from_json(Stats, values.pop("gate")))
-    return FirstMeasured(from_json(Measures, values), evidence)
+    evidence = Evidence(Trial(**outcome.arrays), from_json(Stats, values.pop("gate")))
+    return from_json(Measures, values), evidence
 
 
-MEASURES = Form(lambda measures: Outcome(to_json(measures)), lambda outcome: from_json(Measures, dict(outcome.values)))
-FIRST_MEASURED = Form(
-    lambda first: Outcome(
-        {**to_json(first.measures), "gate": to_json(first.evidence.stats)}, first.evidence.trial.to_arrays()
-    ),
-    _read,
-)
+FIRST_MEASURES = Form(_write, _read)
 
 
 def measure(run: Run, version: Version, cycle: int) -> Measures:
@@ -47,16 +39,16 @@ def measure(run: Run, version: Version, cycle: int) -> Measures:
     )  # fmt: skip
 
 
-def measure_first(run: Run, version: Version) -> FirstMeasured:
+def measure_first(run: Run, version: Version) -> tuple[Measures, Evidence]:
     """Measure the first version, and let the gate try it."""
 
-    def work(advance: Advance) -> FirstMeasured:
+    def work(advance: Advance) -> tuple[Measures, Evidence]:
         contender = run.contender(version.adapter)
         evidence = run.gate.evidence(contender, advance)
-        return FirstMeasured(_measure(run, contender, advance), evidence)
+        return _measure(run, contender, advance), evidence
 
     total = len(run.plan.measured) + run.gate.episodes
-    return run.phases.run(0, "evaluate", FIRST_MEASURED, work, total)
+    return run.phases.run(0, "evaluate", FIRST_MEASURES, work, total)
 
 
 def _measure(run: Run, contender: Contender, advance: Advance) -> Measures:

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...codecs.codec import Codec
 from ...codecs.context import TeacherContext
-from ...policies.policy import LogProbs, Policy
 from ...protocol.experience import Aggregate
-from ...protocol.play import Trajectory, Turn, turns_of
 from ..game_plan import GameId
 
 
@@ -81,47 +78,3 @@ class Mixture:
         total = support.sum(axis=0)
         mean = np.divide((weights * support).sum(axis=0), total, out=np.zeros_like(total), where=total > 0)
         return TeacherContext(mean.astype(np.float32), total.astype(np.float32), self.kl)
-
-
-@dataclass(frozen=True, slots=True)
-class Lessons:
-    """Public states, and for each the context that was drawn, by its place, and what the teacher with it says.
-
-    `tilts` are what the contexts add in each state, if they do no more than add.
-    """
-
-    turns: list[Turn]
-    drawn: list[int]
-    targets: list[LogProbs]
-    tilts: list[LogProbs] | None
-
-
-def lessons(
-    codec: Codec,
-    policy: Policy,
-    mixture: Mixture,
-    own: Sequence[Trajectory],
-    led: Sequence[Trajectory],
-    chosen: Sequence[int],
-) -> Lessons:
-    """Say what the teachers answer in the states that the student visits without a context, and in those of their own.
-
-    Parameters
-    ----------
-    own, led
-        Games played by the student without a context, and by the teacher that was drawn for each: the same ones, or
-        none that the student played.
-    chosen
-        The context of every game.
-    """
-    turns, drawn, targets = list[Turn](), list[int](), list[LogProbs]()
-    tilts: list[LogProbs] | None = []
-    for place, context in enumerate(mixture.contexts):
-        visited, shown = (turns_of([t for t, c in zip(p, chosen, strict=bool(p)) if c == place]) for p in (own, led))
-        turns += [*visited, *shown]
-        drawn += [place] * (len(visited) + len(shown))
-        targets += codec.teacher_log_probs(policy, visited, context) if visited else []
-        targets += [turn.log_probs for turn in shown]
-        added = codec.score_offsets([*visited, *shown], context)
-        tilts = None if tilts is None or added is None else [*tilts, *added]
-    return Lessons(turns, drawn, targets, tilts)

@@ -7,9 +7,8 @@ from ...protocol.records.summary import GateRecord, Lesson
 from ...protocol.versions import Manifest
 from ..fleet import owner_key
 from ..registry import save_version
-from .run import Run
-from .state import Version
-from .trained import Trained
+from .distil import Trained
+from .run import Run, Version
 
 
 def promote(

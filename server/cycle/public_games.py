@@ -1,4 +1,7 @@
-"""Playing a run's public games (rehearsal, gate and held-out) with the run's own random streams."""
+"""Playing a run's public games (rehearsal, gate and held-out) with the run's own random streams.
+
+What plays is one policy, or a contender: a version, or the teacher that a version becomes with contexts.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,27 @@ from ...games.player import Advance, play_episodes
 from ...policies.policy import Policy
 from ...protocol.play import Trajectory
 from ..game_plan import GameId, GamePlan
-from .contender import Contender
+from ..learner import Adapter
 from .mixture import Mixture
 
 
-def no_progress(episodes: int) -> None:
-    """Report nothing."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Contender:
+    """What the gate tries, and what is measured on held-out games.
+
+    Parameters
+    ----------
+    adapter
+        Weights of the version.
+    policies
+        The version itself, or the version with each of the contexts.
+    contexts
+        None for a version without a context. One of several is drawn for each game.
+    """
+
+    adapter: Adapter
+    policies: tuple[Policy, ...]
+    contexts: Mixture | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +47,12 @@ class PublicGames:
     cache: Path
 
     def play(
-        self, policy: Policy, games: Sequence[GameId], purpose: str, cycle: int = 0, advance: Advance = no_progress
+        self,
+        policy: Policy,
+        games: Sequence[GameId],
+        purpose: str,
+        cycle: int = 0,
+        advance: Advance = lambda finished: None,
     ) -> list[Trajectory]:
         """Play games with one policy."""
         return play_episodes(policy, games, self.plan.streams(purpose, len(games), cycle), self.cache, advance)
@@ -41,7 +64,7 @@ class PublicGames:
         games: Sequence[GameId],
         purpose: str,
         cycle: int = 0,
-        advance: Advance = no_progress,
+        advance: Advance = lambda finished: None,
     ) -> tuple[list[Trajectory], list[int]]:
         """Play each game with the policy whose context is drawn for it; also return the index of that context."""
         streams = self.plan.streams(purpose, len(games), cycle)
@@ -54,7 +77,7 @@ class PublicGames:
         return [trajectories[index] for index in range(len(games))], drawn
 
     def rollouts(
-        self, contender: Contender, games: Sequence[GameId], purpose: str, advance: Advance = no_progress
+        self, contender: Contender, games: Sequence[GameId], purpose: str, advance: Advance
     ) -> list[Trajectory]:
         """Play games with a contender."""
         if contender.contexts is None:

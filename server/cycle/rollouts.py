@@ -9,8 +9,7 @@ from ...codecs.encoder import count, encode
 from ...protocol.experience import ExperienceVector, Vector
 from ...protocol.play import Trajectory
 from .collect import numbered
-from .run import Run
-from .state import Version
+from .run import Run, Version
 
 
 class PublicRollouts:

@@ -1,4 +1,4 @@
-"""The parts of a run that never change: configuration, games, codec, learner, gate, and where results are kept."""
+"""What the stages of a cycle are given: the parts of a run that never change, and the state between cycles."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from ...codecs.codec import Codec
 from ...protocol.config import RunConfig
 from ...protocol.experience import VectorSpec
+from ...protocol.records.summary import Summary
 from ..events import EventLog
 from ..game_plan import GameId, GamePlan
-from ..gate import Gate
+from ..gate import Evidence, Gate
 from ..learner import Adapter, Learner
 from ..safeguards import RunSafeguards
-from .contender import Contender
 from .mixture import Mixture
 from .phases import Phases
-from .public_games import PublicGames
+from .public_games import Contender, PublicGames
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +76,28 @@ class Run:
         if contexts is None:
             return Contender(adapter, (policy,))
         return Contender(adapter, tuple(self.codec.teacher(policy, context) for context in contexts.contexts), contexts)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The policy version that devices play: its name and its adapter."""
+
+    name: str
+    adapter: Adapter
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state of a run after a cycle.
+
+    Parameters
+    ----------
+    evidence
+        What the gate has seen of the version.
+    summary
+        The run so far, as `summary.json` says it.
+    """
+
+    version: Version
+    evidence: Evidence
+    summary: Summary

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,13 +14,11 @@ from ...protocol.records.json_codec import from_json, to_json
 from ...protocol.records.summary import ChoiceRecord, Lesson, Results, Stats
 from ..gate import Evidence, Trial, Verdict
 from ..summary import results_of
-from .contender import Contender
 from .context import halved
 from .mixture import Mixture
 from .phases import Form, Outcome
 from .rollouts import PublicRollouts
-from .run import Run
-from .state import State
+from .run import Run, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +50,11 @@ class Found:
 
 def _write_tried(tried: Tried) -> Outcome:
     gate = {"current": to_json(tried.current), "teacher": to_json(tried.evidence.stats)}
-    return Outcome({"held_out": to_json(tried.held_out), "gate": gate}, tried.evidence.trial.to_arrays())
+    return Outcome({"held_out": to_json(tried.held_out), "gate": gate}, asdict(tried.evidence.trial))
 
 
 def _read_tried(outcome: Outcome) -> Tried:
-    gate, trial = outcome.values["gate"], Trial.from_arrays(outcome.arrays)
+    gate, trial = outcome.values["gate"], Trial(**outcome.arrays)
     evidence = Evidence(trial, from_json(Stats, gate["teacher"]))
     return Tried(evidence, from_json(Stats, gate["current"]), from_json(Results, outcome.values["held_out"]))
 
@@ -121,12 +119,10 @@ def _compared(run: Run, state: State, rollouts: PublicRollouts, context: Teacher
     policy = run.learner.policy(state.version.adapter)
     turns = turns_of(rollouts.without_context())
     offered = run.codec.candidates(policy, turns, context, run.config.context)
-    player, records = run.learner.policy(state.version.adapter, measured=True), list[ChoiceRecord]()
+    records = list[ChoiceRecord]()
     for choice in offered:
-        contender = Contender(
-            state.version.adapter, (run.codec.teacher(player, choice.context),), Mixture.of(choice.context)
-        )
-        merit = float(run.gate.evidence(contender, advance).trial.merits.mean())
+        teacher = run.contender(state.version.adapter, Mixture.of(choice.context))
+        merit = float(run.gate.evidence(teacher, advance).trial.merits.mean())
         records.append(ChoiceRecord(name=choice.name, kl=choice.context.kl, merit=merit))
     order = sorted(range(len(offered)), key=lambda index: -records[index].merit)
     return Choices(tuple(records[index] for index in order), offered[order[0]].context.weights)

@@ -15,36 +15,33 @@ from ...protocol.records.events import CycleFinished, Decided, LessonsLearned, R
 from ...protocol.records.summary import (
     ChoiceRecord,
     CycleRecord,
-    Floors,
     GateRecord,
     Lesson,
     Measures,
     Results,
     Summary,
 )
-from ...strategies.rounds import Traffic
+from ...strategies.server_side import Traffic
 from ..events import read_events, seconds_by_phase
 from ..learner import Adapter
 from ..safeguards import RunSafeguards
 from ..summary import write_summary
 from . import collect
 from .context import contexts_of, mixture_of
-from .distil import distil
+from .distil import TRAINED, Trained, distil
 from .first_version import floors, warm_start
 from .judge import judge
 from .measure import measure, measure_first
 from .promote import promote
 from .rollouts import PublicRollouts
-from .run import Run
+from .run import Run, State
 from .search import lessons_of, search
-from .state import State
-from .trained import TRAINED, Trained
 
 AVERAGE = "average"
 
 
 class CycleServer:
-    """Implements `fedoel.strategies.life_cycle.ServerSide`: the rounds and the life of a run.
+    """Implements `fedoel.strategies.server_side.ServerSide`.
 
     Between calls it holds the state after the last cycle, and the public rollouts of the cycle that is under way.
     """
@@ -54,16 +51,6 @@ class CycleServer:
         self._state: State | None = None
         self._rollouts: PublicRollouts | None = None
         self._collecting = ExitStack()
-
-    @property
-    def rounds(self) -> CycleServer:
-        """Requests, and what came back."""
-        return self
-
-    @property
-    def life(self) -> CycleServer:
-        """The life of the run."""
-        return self
 
     @property
     def safeguards(self) -> RunSafeguards:
@@ -87,8 +74,13 @@ class CycleServer:
 
     def start(self) -> None:
         """Make or read the first version, its floors and its first measures: cycle 0."""
-        run = self.run
-        _log_start(run)
+        run, config = self.run, self.run.config
+        run.log.emit(
+            RunStarted(
+                scenario=config.name, seed=config.seed, engine=run.engine, clients=config.clients,
+                cycles=config.cycles, config=config.to_flat(),
+            )
+        )  # fmt: skip
         games = (*run.plan.rehearsal, *run.plan.gate, *run.plan.measured)
         # Other processes make the games while this one loads the model.
         with ThreadPoolExecutor(1) as pool:
@@ -98,13 +90,15 @@ class CycleServer:
             with run.log.phase(0, "games"):
                 made.result()
         version = promote(run, warm_start(run), parent="", cycle=0)
-        summary = _begun(run, floors(run))
-        first = measure_first(run, version)
-        record = Learned(
-            "warm-start", "uniform play over the admissible commands", first.measures,
-            teacher=Results.of(first.measures.held_out),
+        summary = Summary(
+            scenario=config.name, seed=config.seed, engine=run.engine, private=run.safeguards.noisy,
+            privacy=run.safeguards.describe(run.secure), plaintext=config.privacy.allow_plaintext,
+            config=config.to_flat(), floors=floors(run), cycles=(),
         )  # fmt: skip
-        self._state = _finished(run, State(version, first.evidence, summary), 0, Traffic(0.0, 0.0, 0, {}), record)
+        measures, evidence = measure_first(run, version)
+        reason, teacher = "uniform play over the admissible commands", Results.of(measures.held_out)
+        learned = Learned("warm-start", reason, measures, teacher=teacher)
+        self._state = _finished(run, State(version, evidence, summary), 0, Traffic(0.0, 0.0, 0, {}), learned)
 
     def consolidate(self, cycle: int) -> None:
         """Turn what a cycle collected into the next version, or say why not."""
@@ -146,17 +140,16 @@ class CycleServer:
 
     def collected(self, cycle: int, exchange: int) -> bool:
         """Whether an exchange's outcome is on disk."""
-        return collect.is_collected(self.run, cycle, exchange)
+        return self.run.phases.finished(cycle, collect.numbered("collect", exchange))
 
     def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
         """Keep an exchange's aggregate, or that there is none."""
-        found = collect.Collected.of(self.state.version.name, aggregate, traffic)
-        collect.keep(self.run, cycle, exchange, found)
+        collect.keep(self.run, cycle, exchange, collect.Collected(self.state.version.name, traffic, aggregate))
         self._collecting.close()
 
     def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
         """Return the aggregate that was kept last before this exchange."""
-        return collect.collected_before(self.run, self.state.version, cycle, exchange)
+        return collect.collected_before(self.run, cycle, exchange)
 
     def reference(self, cycle: int, exchange: int) -> ExperienceVector:
         """Return what the server learned itself from its public rollouts of this exchange."""
@@ -198,20 +191,18 @@ def _learn(run: Run, state: State, rollouts: PublicRollouts) -> tuple[State, Lea
     if not found.verdict.passed:
         return state, learned
     candidate = distil(run, state.version, rollouts, found.contexts)
-    judged = judge(run, state, cycle, candidate)
-    gate = replace(gate, candidate=judged.evidence.stats)
+    evidence, verdict = judge(run, state, cycle, candidate)
+    gate = replace(gate, candidate=evidence.stats)
     learned = replace(learned, gate=gate, views=candidate.views)
-    if not judged.verdict.passed:
-        return state, replace(learned, decision="rejected", reason=judged.verdict.reason)
+    if not verdict.passed:
+        return state, replace(learned, decision="rejected", reason=verdict.reason)
     version = promote(
         run, candidate, state.version.name, cycle, lessons=lessons, cohort=collect.cohort_of(run, cycle),
-        gate=replace(gate, reason=judged.verdict.reason),
+        gate=replace(gate, reason=verdict.reason),
     )  # fmt: skip
-    reason = f"{found.verdict.reason}; {judged.verdict.reason}"
-    measures = measure(run, version, cycle)
-    return State(version, judged.evidence, state.summary), replace(
-        learned, decision="promoted", reason=reason, measures=measures
-    )
+    reason, measures = f"{found.verdict.reason}; {verdict.reason}", measure(run, version, cycle)
+    learned = replace(learned, decision="promoted", reason=reason, measures=measures)
+    return State(version, evidence, state.summary), learned
 
 
 def _received(run: Run, cycle: int) -> Traffic:
@@ -224,25 +215,6 @@ def _received(run: Run, cycle: int) -> Traffic:
 def _unchanged(state: State) -> Measures:
     """Return the measures of the version that stays."""
     return state.summary.cycles[-1].measures
-
-
-def _begun(run: Run, floors: Floors) -> Summary:
-    config = run.config
-    return Summary(
-        scenario=config.name, seed=config.seed, engine=run.engine, private=run.safeguards.noisy,
-        privacy=run.safeguards.describe(run.secure), plaintext=config.privacy.allow_plaintext,
-        config=config.to_flat(), floors=floors, cycles=(),
-    )  # fmt: skip
-
-
-def _log_start(run: Run) -> None:
-    config = run.config
-    run.log.emit(
-        RunStarted(
-            scenario=config.name, seed=config.seed, engine=run.engine, clients=config.clients, cycles=config.cycles,
-            config=config.to_flat(),
-        )
-    )  # fmt: skip
 
 
 def _finished(run: Run, state: State, cycle: int, traffic: Traffic, learned: Learned) -> State:

@@ -22,8 +22,6 @@ def fit(
     features: Sequence[Features],
     targets: Sequence[NDArray[np.float32]],
     weights: NDArray[np.float32],
-    steps: int = STEPS,
-    offsets: Sequence[NDArray[np.float32]] | None = None,
 ) -> NDArray[np.float32]:
     """Fit weights to the teacher's answers; weights of features that occur in no state stay as they are.
 
@@ -35,10 +33,6 @@ def fit(
         The teacher's log-probabilities of each state's commands, shapes ``(commands,)``.
     weights
         Initial weights, shape ``(dimension,)``.
-    steps
-        Number of updates.
-    offsets
-        Fixed scores of each state's commands that are added to ``w . phi``; none by default.
 
     Returns
     -------
@@ -49,11 +43,10 @@ def fit(
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
     phi = np.concatenate(features).astype(np.float64)
     teacher = np.exp(np.concatenate(targets).astype(np.float64))
-    fixed = np.zeros(len(phi)) if offsets is None else np.concatenate(offsets).astype(np.float64)
     rate = 1 / max(1.0, float((phi != 0).sum(axis=1).max()))  # simultaneously active features share the step size
     fitted, squares = weights.astype(np.float64), phi**2
-    for _ in range(steps):
-        student = _softmax(phi @ fitted + fixed, starts, sizes)
+    for _ in range(STEPS):
+        student = _softmax(phi @ fitted, starts, sizes)
         fitted += rate * (phi.T @ (teacher - student)) / (squares.T @ student + DAMPING)
     return fitted.astype(np.float32)
 

@@ -23,7 +23,6 @@ import numpy as np
 import torch
 
 from ...policies.policy import LogProbs
-from ...protocol.situation import Situation
 from .anchor import Anchor
 from .losses import TokenLoss, compare, reverse_kl
 from .optimise import Advance, Schedule, optimise
@@ -97,32 +96,6 @@ def with_retention(
     return objective
 
 
-@dataclass(frozen=True)
-class RetentionTerm:
-    """The retention term for contexts that act inside the model.
-
-    Parameters
-    ----------
-    situations
-        All training states.
-    objective
-        Loss of one state, for the log-probabilities of the student with the context.
-    """
-
-    retention: Retention
-    situations: Sequence[Situation]
-    objective: Objective
-
-    def loss(self, states: TrainingStates, step: int, batch: Sequence[int]) -> torch.Tensor:
-        """Return the term of one step's loss."""
-
-        def divergences() -> torch.Tensor:
-            students = self.retention.commands(states, self.situations, batch, f"step {step}")
-            return _losses(self.objective, batch, students)
-
-        return self.retention.loss(step, divergences)
-
-
 def train(
     states: TrainingStates,
     objective: Objective,
@@ -130,7 +103,7 @@ def train(
     seed: int,
     advance: Advance = lambda steps: None,
     anchor: Anchor | None = None,
-    retained: RetentionTerm | None = None,
+    retained: tuple[Retention, Objective] | None = None,
 ) -> list[float]:
     """Train the adapter in place on listed commands, and return the mean loss of every step.
 
@@ -139,13 +112,19 @@ def train(
     anchor
         Added to the loss with the weight ``schedule.anchor``.
     retained
-        Added to the loss with its own weight.
+        The retention term for contexts that act inside the model, which is added with its own weight, and the loss of
+        one state for the log-probabilities of the student with the context.
     """
 
     def loss(step: int, batch: Sequence[int]) -> torch.Tensor:
-        students = states.log_probs(batch, f"step {step}")
-        mean = _losses(objective, batch, students).mean()
-        return mean if retained is None else mean + retained.loss(states, step, batch)
+        version = f"step {step}"
+        mean = _losses(objective, batch, states.log_probs(batch, version)).mean()
+        if retained is None:
+            return mean
+        retention, with_context = retained
+        return mean + retention.loss(
+            step, lambda: _losses(with_context, batch, retention.commands(states, batch, version))
+        )
 
     return optimise(states.model, states.rows, loss, schedule, seed, advance, anchor)
 

@@ -18,7 +18,6 @@ from ...policies.policy import Policy
 from ...policies.routed import ApplyContext, call_grouped, route, with_contexts
 from ...policies.torch.packed_decoder import TorchBackendPolicy
 from ...policies.torch.policy import TorchPolicy
-from ...protocol.situation import Situation
 from .training_states import TrainingStates
 
 
@@ -63,15 +62,11 @@ class Retention:
         """Give a policy the context of each state in a batch."""
         return with_contexts(policy, [self.under[index] for index in batch])
 
-    def commands(
-        self, states: TrainingStates, situations: Sequence[Situation], batch: Sequence[int], version: str
-    ) -> list[torch.Tensor]:
+    def commands(self, states: TrainingStates, batch: Sequence[int], version: str) -> list[torch.Tensor]:
         """Log-probabilities of the commands of a batch's states for the student with the context.
 
         Parameters
         ----------
-        situations
-            All training states.
         version
             Name of the adapter's current weights.
 
@@ -82,14 +77,13 @@ class Retention:
         """
 
         def read(policy: Policy, indices: list[int]) -> list[torch.Tensor]:
-            if not isinstance(
-                policy, TorchBackendPolicy
-            ):  # the context changes scores outside the model: no gradient needed
+            # A context that changes scores outside the model needs no gradient.
+            if not isinstance(policy, TorchBackendPolicy):
                 return [torch.from_numpy(scores) for scores in policy.score([chosen[index] for index in indices])]
             with policy.open_decoder([states.rows[batch[index]] for index in indices]) as decoder:
                 return decoder.score_commands()[0]
 
-        chosen = [situations[index] for index in batch]
+        chosen = [states.situations[index] for index in batch]
         students = self.students(TorchPolicy(states.model, {}, states.scenes, live=version), batch)
         policies = [route(student, situation) for student, situation in zip(students, chosen, strict=True)]
         return call_grouped(policies, range(len(batch)), read)

@@ -22,6 +22,7 @@ class TrainingStates:
     """
 
     model: TorchModel
+    situations: Sequence[Situation]
     scenes: PrefixCache
     rows: Sequence[TokenizedSituation]
     bottoms: Sequence[torch.Tensor]
@@ -44,7 +45,7 @@ class TrainingStates:
         for chunk in model.chunks([row for row in rows if row.key not in cached]):
             scenes.prepare([row.scene for row in chunk], version=None)
             model.run_frozen_layers(chunk, scenes, tops=False)
-        return cls(model, scenes, rows, [cached[row.key] for row in rows])
+        return cls(model, situations, scenes, rows, [cached[row.key] for row in rows])
 
     def log_probs(self, batch: Sequence[int], version: str) -> list[torch.Tensor]:
         """Log-probabilities of each state's admissible commands, differentiable in the adapter.

@@ -136,14 +136,9 @@ class Fleet:
         """
         if not commands:
             return []
-        command_lines = json.dumps([[*command, "--format", "json"] for command in commands])
+        lines, python = json.dumps([[*line, "--format", "json"] for line in commands]), [sys.executable, "-c", BATCH]
         completed = subprocess.run(
-            [sys.executable, "-c", BATCH],
-            input=command_lines,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
+            python, input=lines, env=self.environment, capture_output=True, text=True, check=False
         )
         try:
             answers: list[dict[str, Any]] = [json.loads(text) for text in completed.stdout.split("\0")[:-1]]

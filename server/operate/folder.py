@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import tomli_w
 
+from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.fleet.enrolment import check_address
 from ...protocol.host.files import write_whole
+from ...protocol.settings import read_toml
+from ..run_folder import STORED, stored_config
+from .roll import Roll
 
 SETTINGS, RUN_FILE = "server.toml", "run.toml"
 
@@ -128,3 +132,34 @@ def read_settings(folder: ServerFolder) -> Settings:
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(f"{file} cannot be used ({error}): it needs hosts, port and listen") from error
     return settings
+
+
+def read_run(folder: ServerFolder) -> RunConfig:
+    """Read `run.toml`; the number of clients is not set.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or a setting is unknown or invalid.
+    """
+    values = {"name": "fleet", **read_toml(folder.run_file)}
+    try:
+        config = RunConfig.from_nested(values)
+    except ConfigError as error:
+        raise ConfigError(f"{folder.run_file}: {error}") from error
+    base = str((folder.path / config.policy.base).absolute()) if config.policy.base else ""
+    return replace(
+        config, out=str(folder.run), policy=replace(config.policy, base=base),
+        privacy=replace(config.privacy, keys=str(folder.fleet)), resume=True,
+    )  # fmt: skip
+
+
+def run_of(folder: ServerFolder, roll: Roll) -> RunConfig:
+    """Return the configuration of the run to start or to resume.
+
+    The number of clients is fixed when the run begins, because the privacy plan depends on it. Devices that join later
+    take part, but do not change the plan.
+    """
+    begun = (folder.run / STORED).exists()
+    clients = stored_config(folder.run).clients if begun else max(len(roll.active), 1)
+    return replace(read_run(folder), clients=clients)

@@ -20,9 +20,8 @@ from .certificates import (
     make_key,
     make_server_certificate,
 )
-from .folder import ServerFolder, Settings, read_settings, write_settings
+from .folder import ServerFolder, Settings, read_run, read_settings, write_settings
 from .roll import Enrolled, Roll, read_roll, write_roll
-from .run_file import read_run
 
 RUN = """\
 # The run of `fedoel server start`. All settings of docs/reference.md are allowed. `clients` is set to the number of

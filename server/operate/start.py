@@ -6,7 +6,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from ...games.cache import cache_folder
 from ...protocol.errors import ConfigError, FedoelError
@@ -17,10 +16,9 @@ from ..app import check
 from ..events import follow
 from ..run_folder import prepare_folder
 from .flower import CONNECTION, Fleet
-from .folder import ServerFolder, read_settings
+from .folder import ServerFolder, read_settings, run_of
 from .roll import read_roll
 from .run_app import COMPLETED, run_started, run_status, write_app
-from .run_file import run_of
 
 POLL_SECONDS = 0.5
 STATUS_SECONDS = 20.0
@@ -85,19 +83,15 @@ def _run(folder: ServerFolder, environment: Mapping[str, str], events: Iterator[
         while process.poll() is None:
             _print_progress(events)
             time.sleep(POLL_SECONDS)
-        return _outcome(log, environment, events)
+        run = run_started(log)
+        # The run can outlast the stream of its log.
+        while (status := run_status(run, CONNECTION, environment)) in UNFINISHED:
+            _print_progress(events)
+            time.sleep(STATUS_SECONDS)
+        return status
     finally:
         process.kill()
         process.wait()
-
-
-def _outcome(log: Path, environment: Mapping[str, str], events: Iterator[Event | None]) -> str:
-    """Wait for the final status of the run, which can outlast the stream of its log."""
-    run = run_started(log)
-    while (status := run_status(run, CONNECTION, environment)) in UNFINISHED:
-        _print_progress(events)
-        time.sleep(STATUS_SECONDS)
-    return status
 
 
 def _print_progress(events: Iterator[Event | None]) -> None:

@@ -13,19 +13,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...codecs.context import natural_step
-from ...protocol.config import ContextConfig
-from ...protocol.experience import Aggregate, ExperienceVector, clip
+from ...client.app import streams
+from ...codecs.encoder import encode, load_encoder
+from ...codecs.natural_step import natural_step
+from ...codecs.tactics.coordinates import DIMENSION
+from ...codecs.tactics.policy import TacticsPolicy
+from ...games.partition import client_games
+from ...games.player import play_episodes
+from ...protocol.config import ContextConfig, RunConfig
+from ...protocol.experience import Aggregate, ExperienceVector, VectorSpec, clip
+from ...protocol.play import specs_from_text
 from ...protocol.privacy.plan import PrivacyPlan
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 FALSE_ALARMS = 0.001
 VIEWS = ("single vector", "sum", "noisy sum", "adapter of the next version")
+# Families in pure Python, so that an audit takes minutes; the protections do not depend on the family.
+FAMILIES = "frozen-lake size=4 turns=12; sokoban turns=8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,25 @@ class Pool:
         return fisher
 
 
+def play_pool(config: RunConfig, devices: int, cache: Path) -> Pool:
+    """Let devices play with the uniform policy, and encode the trajectories of each."""
+    specs, encoder = specs_from_text(FAMILIES), load_encoder("tactics")
+    policy = TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32))
+    names, codec = tuple(spec.family for spec in specs), config.codec
+    spec = VectorSpec(
+        encoder.name, encoder.dimension, encoder.vocabulary, policy.version, names, 12, codec.clipping_norm,
+        codec.fisher_norm,
+    )  # fmt: skip
+    baseline, vectors, families = np.zeros((len(names), 12), np.float32), [], []
+    for device in range(devices):
+        family_spec = specs[device % len(specs)]
+        games = client_games((family_spec,), device, devices, config.games.per_client, 1, "iid", config.seed)
+        played = play_episodes(policy, games, streams(config.seed, 1, device, len(games)), cache)
+        vectors.append(encode(encoder, policy, played, spec, baseline, codec.discount))
+        families.append(family_spec.family)
+    return Pool(vectors, families)
+
+
 def auroc(scores: Floats, positive: Flags) -> float:
     """Area under the ROC curve: the probability that a positive trial scores above a negative one; ties count half."""
     both = np.concatenate([scores[positive], scores[~positive]])
@@ -72,10 +101,10 @@ def auroc(scores: Floats, positive: Flags) -> float:
     return float(mann_whitney_u / (positive.sum() * (~positive).sum()))
 
 
-def detected(scores: Floats, positive: Flags, false_alarms: float = FALSE_ALARMS) -> float:
-    """True positive rate at the threshold with a given false positive rate."""
+def detected(scores: Floats, positive: Flags) -> float:
+    """True positive rate at the threshold with the false positive rate `FALSE_ALARMS`."""
     negative = np.sort(scores[~positive])
-    allowed = int(false_alarms * len(negative))
+    allowed = int(FALSE_ALARMS * len(negative))
     return float((scores[positive] > negative[len(negative) - 1 - allowed]).mean())
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,13 +20,13 @@ from ...client.runtime import Runtime, SimulatedRuntime
 from ...games.cache import cache_folder
 from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig
-from ...protocol.messages import PlayRequest, serialised
+from ...protocol.messages import serialised
 from ...protocol.secagg.messages import ACTIONS
 from ...protocol.situation import Situation
 from ...server import app as server
-from ...server.ledger import Ledger
-from ..grid import InProcessGrid
-from ..identity import server_identity
+from ...server.safeguards import Ledger
+from ..grid import InProcessGrid, server_identity
+from ..inprocess import WrappingRuntime
 
 LENGTH = 18  # characters of a quotation
 
@@ -39,11 +39,6 @@ class Surveillance:
     leaks: tuple[str, ...]
     unmasked: int
     journaled: int
-
-    @property
-    def holds(self) -> bool:
-        """Whether there was text, nothing of it leaked, and every release is in the ledger."""
-        return not self.leaks and self.heard > 100 and self.unmasked == self.journaled
 
 
 @dataclass(frozen=True)
@@ -66,23 +61,6 @@ class RecordingPolicy:
 
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         return self.inner.tokens(situations)
-
-
-@dataclass(frozen=True)
-class RecordingRuntime(SimulatedRuntime):
-    """A devices' runtime whose policies record what they read."""
-
-    inner: Runtime
-    texts: set[str] = field(default_factory=set)
-
-    def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
-        return RecordingPolicy(self.inner.policy(config, request), self.texts)
-
-    def cache(self, config: RunConfig) -> Path:
-        return self.inner.cache(config)
-
-    def membership(self, config: RunConfig, client: int) -> Any:
-        return self.inner.membership(config, client)
 
 
 class TappedGrid(InProcessGrid):
@@ -112,16 +90,17 @@ def watch(config: RunConfig, out: Path, runtime: Runtime | None = None) -> Surve
     runtime
         The devices' runtime; by default the real one.
     """
-    config, recording = small(config, out), RecordingRuntime(runtime or SimulatedRuntime())
+    config, texts = small(config, out), set[str]()
+    recording = WrappingRuntime(runtime or SimulatedRuntime(), lambda policy: RecordingPolicy(policy, texts))
     grid = TappedGrid(recording, config)
     with server_identity(), _logged() as lines:
         server.run(grid, config, cache_folder(config))
     files = [path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()]
     outputs = {"replies": b"\n".join(grid.replies), "logs": "\n".join(lines).encode(), "files": b"\n".join(files)}
-    leaks = [f"{name}: {leak!r}" for name, output in outputs.items() if (leak := _leak(recording.texts, output))]
+    leaks = [f"{name}: {leak!r}" for name, output in outputs.items() if (leak := _leak(texts, output))]
     ledger = out / "privacy.jsonl"
     journaled = Ledger(ledger).spent() if ledger.exists() else 0
-    return Surveillance(sum(map(len, recording.texts)), tuple(leaks), len(grid.rounds), journaled)
+    return Surveillance(sum(map(len, texts)), tuple(leaks), len(grid.rounds), journaled)
 
 
 def small(config: RunConfig, out: Path) -> RunConfig:

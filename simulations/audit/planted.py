@@ -2,7 +2,8 @@
 
 A secret occurs in a game's text, in its goal and in a command. The attacker encodes the same trajectory with each of a
 thousand candidate secrets. It has extracted the secret if the observation is nearer to the encoding of that candidate
-than to any other. The attack is also run on the raw text and on a plain embedding of it, where it must succeed.
+than to any other. The attack is also run on the raw text and on a plain embedding of it, where it must succeed, and on
+what federated averaging sends: a LoRA gradient on a device's own text.
 """
 
 from __future__ import annotations
@@ -10,17 +11,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...codecs.tactics.encoder import TacticsEncoder
+from ...protocol.config import PolicyConfig
 from ...protocol.play import GameSpec, Trajectory, Turn
 from ...protocol.privacy.plan import PrivacyPlan
 from ...protocol.situation import Situation
 
+if TYPE_CHECKING:
+    from ...policies.torch.model import TorchModel
+
 Floats = NDArray[np.float64]
 WORDS, EMBEDDING = 1000, 384
+UPDATE_WORDS = 100  # fewer candidates, since each takes a backward pass
 Encode = Callable[[Trajectory], Floats]
 
 
@@ -104,3 +112,31 @@ def extractions(plan: PrivacyPlan, seed: int, count: int = WORDS) -> list[Extrac
         Extraction("single vector", extract(gradient_of, 0.0, secrets, seed), count),
         Extraction("noisy sum", extract(gradient_of, noise, secrets, seed), count),
     ]
+
+
+def update_of(model: TorchModel) -> Callable[[Trajectory], Floats]:
+    """Return a function that encodes an episode as a device's first LoRA update on its text (next-token loss)."""
+    import torch
+
+    trunk, decoder, head = model.trunk, model.base.decoder, model.base.head
+    weights = [weight for name, weight in model.base.model.named_parameters() if "lora_B" in name][-4:]
+
+    def update(trajectory: Trajectory) -> Floats:
+        tokens = model.tokenizer.ids(text_of(trajectory))
+        model.load({})
+        with torch.enable_grad():
+            hidden = trunk.run(trunk.embed(tokens).detach(), 0, trunk.layer_count, trunk.single_sequence(len(tokens)))
+            logits = decoder.norm(hidden)[:-1] @ head.T
+            loss = torch.nn.functional.cross_entropy(logits, torch.tensor(tokens[1:], device=logits.device))
+            gradients = torch.autograd.grad(loss, weights)
+        return np.concatenate([gradient.flatten().double().cpu().numpy() for gradient in gradients])
+
+    return update
+
+
+def lora_extraction(policy: PolicyConfig, cache: Path, seed: int, count: int = UPDATE_WORDS) -> Extraction:
+    """Attack the update that federated averaging of LoRA weights would send."""
+    from ...policies.torch.model import load_model
+
+    extracted = extract(update_of(load_model(policy, cache)), 0.0, candidates(count), seed)
+    return Extraction("FedAvg-LoRA update", extracted, count)

@@ -2,27 +2,48 @@
 
 It handles Flower's own `train` messages, as Flower's strategies send them: arrays and a configuration in, arrays and
 metrics out. The adapter that it sends is neither clipped nor noised, so that it is not for deployment.
+
+Training is advantage-weighted regression (Peng et al. 2019, arXiv 1910.00177):
+
+    loss = - sum_t exp(A_t / temperature) log pi(a_t | x_t)
+
+where pi is the distribution over the admissible commands. The weights are positive, so that several epochs over the
+same turns are stable.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 
 from ...client.app import guarded, partition, private_games
 from ...client.runtime import Runtime
 from ...codecs.encoder import advantages_of
+from ...codecs.tactics.coordinates import DIMENSION, tilt
+from ...codecs.tactics.encoder import moments
+from ...codecs.tactics.policy import TacticsPolicy
 from ...games.player import play_episodes
+from ...policies.policy import Policy
 from ...protocol.config import RunConfig
 from ...protocol.experience import WIRE_TYPES, VectorSpec
 from ...protocol.messages import PlayRequest
-from ...protocol.play import turns_of
+from ...protocol.play import Turn, turns_of
 from ..batching import BatchingPolicy
-from .local_training import Adapter, Lesson, fitted, weights_of
 
+if TYPE_CHECKING:
+    import torch
+
+    from ...policies.torch.model import TorchModel
+    from ...policies.torch.policy import TorchPolicy
+
+Adapter = Mapping[str, NDArray[np.float32]]
+LARGEST_WEIGHT, DAMPING = 20.0, 1.0
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 EXAMPLES = "num-examples"
 
@@ -90,3 +111,79 @@ def reply_of(adapter: Adapter, examples: int) -> RecordDict:
 def arrays_of(adapter: Adapter) -> ArrayRecord:
     """Return an adapter as a record of arrays."""
     return ArrayRecord({name: Array.from_numpy_ndarray(np.ascontiguousarray(value)) for name, value in adapter.items()})
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The training task of one device.
+
+    Parameters
+    ----------
+    adapter
+        The adapter that played the turns, from which training starts.
+    turns, weights
+        The played turns, and the weight of each in the loss: see `weights_of`.
+    epochs
+        Passes over the turns.
+    batch, learning_rate
+        Turns per step, and learning rate of AdamW; for language models only.
+    seed
+        Determines the order of the turns.
+    """
+
+    adapter: Adapter
+    turns: Sequence[Turn]
+    weights: Sequence[float]
+    epochs: int
+    batch: int
+    learning_rate: float
+    seed: int
+
+
+def weights_of(advantages: Sequence[float], temperature: float) -> list[float]:
+    """Return ``exp(A_t / temperature)`` for each turn, at most `LARGEST_WEIGHT`."""
+    return np.minimum(np.exp(np.asarray(advantages) / temperature), LARGEST_WEIGHT).tolist()  # type: ignore[no-any-return]
+
+
+def fitted(policy: Policy, lessons: Sequence[Lesson]) -> list[Adapter]:
+    """Return the trained adapter of each lesson.
+
+    Parameters
+    ----------
+    policy
+        The policy that played. A language model is trained in place; the next policy to play loads its own adapter.
+    """
+    if isinstance(policy, TacticsPolicy):
+        return [_fit_tactics(lesson) for lesson in lessons]
+    model = cast("TorchPolicy", policy).model
+    return [_fit_lora(model, lesson) for lesson in lessons]
+
+
+def _fit_tactics(lesson: Lesson) -> Adapter:
+    """Minimise the same loss by natural gradient steps on the weights of tactics."""
+    added = np.zeros(DIMENSION)
+    for _ in range(lesson.epochs):
+        gradient, fisher = np.zeros(DIMENSION), np.zeros(DIMENSION)
+        for turn, weight in zip(lesson.turns, lesson.weights, strict=True):
+            log_probs = tilt(turn.log_probs, turn.situation, added.astype(np.float32))
+            score, variance = moments(replace(turn, log_probs=log_probs))
+            gradient += weight * score
+            fisher += weight * variance
+        added += gradient / (fisher + DAMPING)
+    return {"weights": (lesson.adapter["weights"] + added).astype(np.float32)}
+
+
+def _fit_lora(model: TorchModel, lesson: Lesson) -> Adapter:
+    """Train the LoRA layers with AdamW."""
+    from ...server.distillation.opcd import train
+    from ...server.distillation.optimise import Schedule
+    from ...server.distillation.training_states import TrainingStates
+
+    def objective(index: int, student: torch.Tensor) -> torch.Tensor:
+        return -lesson.weights[index] * student[lesson.turns[index].action]
+
+    model.load(lesson.adapter)
+    states = TrainingStates.prepare(model, [turn.situation for turn in lesson.turns])
+    steps = lesson.epochs * -(-len(lesson.turns) // lesson.batch)
+    train(states, objective, Schedule(steps, lesson.batch, lesson.learning_rate), lesson.seed)
+    return model.adapter()

@@ -12,6 +12,7 @@ from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.options import options_of, read_options
 from ...protocol.records.events import Listener
+from ..inprocess import check, run_inprocess
 
 
 class Baseline(Protocol):
@@ -42,15 +43,11 @@ class Federated:
 
     def check(self, config: RunConfig) -> RunConfig:
         """Check the configuration, and return it unchanged."""
-        from ..engines import check
-
         check(config)
         return config
 
     def run(self, config: RunConfig, listener: Listener | None = None) -> None:
         """Run the fleet with the in-process engine."""
-        from ..engines import run_inprocess
-
         run_inprocess(config, listener)
 
 

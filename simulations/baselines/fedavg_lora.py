@@ -27,27 +27,18 @@ from ...server.app import prepare
 from ...server.cycle.server import CycleServer
 from ...server.fleet import make_fleet
 from ...strategies.replies import failure
-from ...strategies.rounds import Traffic
+from ...strategies.server_side import Traffic
 from ..batching import Batcher
-from ..engines import check
-from ..grid import InProcessGrid
-from ..identity import server_identity
-from ..inprocess import BatchingRuntime, games_ahead, made_ahead, whole_fleet
+from ..grid import InProcessGrid, server_identity
+from ..inprocess import WrappingRuntime, check, games_ahead, made_ahead, whole_fleet
 from .averaging_app import ARRAYS, CONFIG, EXAMPLES, adapter_of, arrays_of, make_averaging_app, round_config
 from .baseline import in_the_open
 
-STRATEGIES = (
-    "FedAvg",
-    "FedAvgM",
-    "FedAdam",
-    "FedAdagrad",
-    "FedYogi",
-    "FedMedian",
-    "FedTrimmedAvg",
-    "Krum",
-    "MultiKrum",
-)
-SERVER_OPTIMISERS = ("FedAdam", "FedAdagrad", "FedYogi")
+STRATEGIES: Mapping[str, Sequence[str]] = MappingProxyType({
+    "FedAvg": (), "FedAvgM": (), "FedAdam": ("eta",), "FedAdagrad": ("eta",), "FedYogi": ("eta",), "FedMedian": (),
+    "FedTrimmedAvg": (), "Krum": ("num_malicious_nodes",), "MultiKrum": ("num_malicious_nodes",),
+})  # fmt: skip
+"""Class names of Flower's strategies, and the options that each takes from `FedAvgLora`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +54,7 @@ class FedAvgLora:
     learning_rate
         Learning rate of AdamW on devices; 0 means that of distillation.
     temperature
-        Temperature of the weights of turns: see `fedoel.simulations.baselines.local_training`.
+        Temperature of the weights of turns: see `fedoel.simulations.baselines.averaging_app`.
     eta
         Server learning rate of FedAdam, FedAdagrad and FedYogi.
     num_malicious_nodes
@@ -98,7 +89,7 @@ class FedAvgLora:
     def run(self, config: RunConfig, listener: Listener | None = None, runtime: Runtime | None = None) -> None:
         """Run the unfinished rounds in this process."""
         config, inner, batcher = whole_fleet(config), runtime or SimulatedRuntime(), Batcher()
-        app = make_averaging_app(BatchingRuntime(inner, batcher))
+        app = make_averaging_app(WrappingRuntime(inner, batcher.wrap))
         grid = OrderedGrid(app, config.clients, config.to_flat(), batcher)
         with server_identity(), made_ahead(games_ahead(config), inner.cache(config)):
             self._serve(grid, config, inner, listener)
@@ -120,12 +111,10 @@ class FedAvgLora:
 
     def flower(self, clients: int) -> Strategy:
         """Build Flower's strategy: every node trains in every round, and evaluation is on the server."""
-        strategy_class = getattr(flower, self.strategy)
-        rate = {"eta": self.eta} if self.strategy in SERVER_OPTIMISERS else {}
-        malicious = {"num_malicious_nodes": self.num_malicious_nodes} if self.strategy.endswith("Krum") else {}
-        strategy: Strategy = strategy_class(
+        options = {name: getattr(self, name) for name in STRATEGIES[self.strategy]}
+        strategy: Strategy = getattr(flower, self.strategy)(
             fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients, arrayrecord_key=ARRAYS,
-            configrecord_key=CONFIG, weighted_by_key=EXAMPLES, **rate, **malicious,
+            configrecord_key=CONFIG, weighted_by_key=EXAMPLES, **options,
         )  # fmt: skip
         return strategy
 
@@ -180,8 +169,7 @@ class AveragingRounds:
         rate = options.learning_rate or config.distil.learning_rate
         request = round_config(self.server.request(cycle, 1), self.before)
         training = {"epochs": options.epochs, "learning-rate": rate, "temperature": options.temperature}
-        for name, value in {**request, **training}.items():
-            self.train_config[name] = value
+        self.train_config.update({**request, **training})
 
     def _traffic(self, arrays: ArrayRecord) -> Traffic:
         """Return a round's traffic; the downlink has the same arrays as the aggregate."""

@@ -6,7 +6,7 @@ Each client's run is the federated run with the nodes of all other clients absen
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -20,8 +20,7 @@ from ...server.cycle.phases import lend_cycle
 from ...server.evaluation import wilson
 from ...server.run_folder import prepare_folder
 from ...server.summary import read_summary, write_summary
-from ..engines import check
-from ..inprocess import run_inprocess
+from ..inprocess import check, run_inprocess
 from .baseline import in_the_open
 
 MEASURED = ("evaluate",)  # phases that are not needed for learning
@@ -85,16 +84,17 @@ def mean_stats(stats: Sequence[Stats]) -> Stats:
 
 
 def _cost(stats: Sequence[Stats], name: str) -> float | None:
-    if any(getattr(client, name) is None for client in stats):
+    costs = [getattr(client, name) for client in stats]
+    if None in costs:
         return None
-    return float(
-        sum(getattr(client, name) * client.win_rate for client in stats) / sum(client.win_rate for client in stats)
-    )
+    rates = [client.win_rate for client in stats]
+    return float(sum(cost * rate for cost, rate in zip(costs, rates, strict=True)) / sum(rates))
 
 
 def _merged_cycle(records: Sequence[CycleRecord], clients: int) -> CycleRecord:
     """Merge the clients' records of one cycle; device seconds are extrapolated to a fleet of `clients`."""
     first, decided = records[0], Counter(record.decision for record in records)
+    reason = ", ".join(f"{count} {decision}" for decision, count in sorted(decided.items()))
     seconds: Counter[str] = Counter()
     for record in records:
         seconds.update(record.seconds)
@@ -106,11 +106,7 @@ def _merged_cycle(records: Sequence[CycleRecord], clients: int) -> CycleRecord:
         probes={name: fmean(record.probes[name] for record in records) for name in first.probes},
         teacher=None, gate=None, lessons=(), choices=(),
         version=f"{len({record.version for record in records})} versions", uplink_bytes=0.0, downlink_bytes=0.0,
-        kl=fmean(record.kl for record in records), decision=", ".join(sorted(decided)), reason=_counted(decided),
+        kl=fmean(record.kl for record in records), decision=", ".join(sorted(decided)), reason=reason,
         accepted=sum(record.accepted for record in records), seconds=dict(seconds),
         device_seconds=learning * clients / len(records) if first.cycle else 0.0,
     )  # fmt: skip
-
-
-def _counted(decided: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {decision}" for decision, count in sorted(decided.items()))

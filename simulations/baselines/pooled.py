@@ -24,11 +24,9 @@ from ...protocol.errors import ConfigError
 from ...protocol.host.files import write_whole
 from ...protocol.messages import reply_to_records, request_from_records
 from ...protocol.records.events import Listener
-from ...protocol.records.summary import CycleRecord
 from ...server.cycle.phases import cycle_folder
 from ...server.summary import read_summary, write_summary
-from ..engines import check
-from ..inprocess import run_inprocess
+from ..inprocess import check, run_inprocess
 from .baseline import in_the_open
 
 UNBOUNDED = 1e9  # clipping norm above the norm of any vector
@@ -55,7 +53,9 @@ class Pooled:
         out = Path(config.out)
         summary = read_summary(out)
         first, *later = summary.cycles
-        write_summary(out, replace(summary, cycles=(first, *(_with_sizes(record, out) for record in later))))
+        sizes = [json.loads(_sizes(out, record.cycle).read_text(encoding="ascii")) for record in later]
+        sent = [replace(record, uplink_bytes=size) for record, size in zip(later, sizes, strict=True)]
+        write_summary(out, replace(summary, cycles=(first, *sent)))
 
 
 def make_pooled_app(runtime: Runtime) -> ClientApp:
@@ -83,10 +83,6 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     discount = config.codec.discount
     baseline = count(played, request.spec, discount).baseline()
     return reply_to_records(encode(encoder, policy, played, request.spec, baseline, discount))
-
-
-def _with_sizes(record: CycleRecord, out: Path) -> CycleRecord:
-    return replace(record, uplink_bytes=json.loads(_sizes(out, record.cycle).read_text(encoding="ascii")))
 
 
 def _sizes(out: Path, cycle: int) -> Path:

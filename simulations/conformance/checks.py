@@ -1,16 +1,41 @@
 """Conformance checks: functions of a plug-in that return, fail, or raise `NotApplicable`.
 
-The docstring of a check is its claim, which is printed.
+A module holds the checks of one kind of plug-in, named ``check_...``. A check's docstring is its claim, which is
+printed. Checks of codecs and policies use turns of uniform play in pure Python; any plug-in must complete whole cycles
+of a small federation.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
+
+import numpy as np
+
+from ...codecs.tactics.coordinates import DIMENSION
+from ...codecs.tactics.policy import TacticsPolicy
+from ...games.player import play_episodes
+from ...games.splits import Split, for_split, game_seed
+from ...policies.policy import Policy
+from ...protocol.config import RunConfig, Scalar
+from ...protocol.play import GameSpec, Turn
+from ...protocol.situation import Situation
+from ...server.cycle.phases import Outcome as Phase
+from ...server.cycle.phases import load_phase
+from ..inprocess import run_inprocess
 
 Subject = TypeVar("Subject")
 PASSED, FAILED, SKIPPED = "ok", "FAIL", "skip"
+SPEC, GAMES = GameSpec.parse("frozen-lake size=4 turns=6"), 12
+SETTINGS: dict[str, Scalar] = {
+    "name": "check-plugin", "clients": 8, "cycles": 2, "policy.backend": "tactics", "games.per-client": 3,
+    "games.families": "frozen-lake size=3 turns=6", "games.rehearsal": 8, "games.gate": 4, "games.held-out": 8,
+}  # fmt: skip
 
 
 class NotApplicable(Exception):
@@ -57,3 +82,55 @@ def _run(check: Callable[[Subject], None], subject: Subject) -> Outcome:
     except Exception as error:  # a plug-in may raise anything; its author needs to see it
         return Outcome(claim, FAILED, f"{type(error).__name__}: {error}")
     return Outcome(claim, PASSED)
+
+
+def uniform() -> Policy:
+    """Return the uniform policy over the admissible commands."""
+    return TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32))
+
+
+@cache
+def turns() -> tuple[Turn, ...]:
+    """Return turns of uniform play."""
+    spec = for_split(SPEC, Split.REHEARSAL)
+    games = [(spec, game_seed(Split.REHEARSAL, index)) for index in range(GAMES)]
+    played = play_episodes(uniform(), games, list(range(GAMES)), Path("nowhere"))
+    return tuple(turn for trajectory in played for turn in trajectory.turns)
+
+
+def situations() -> list[Situation]:
+    """Return the situations of these turns."""
+    return [turn.situation for turn in turns()]
+
+
+def go_through_a_run(**settings: Scalar) -> None:
+    """Run two cycles twice, and compare the aggregates.
+
+    Raises
+    ------
+    AssertionError
+        If a cycle accepted no vector, or the second run gives another aggregate.
+    """
+    flat = {**SETTINGS, **{key.replace("__", ".").replace("_", "-"): value for key, value in settings.items()}}
+    noisy = flat.get("privacy.mechanism", "none") != "none"
+    first, *repeats = [_aggregates(flat) for _ in range(1 if noisy else 2)]
+    for number, phase in enumerate(first, start=1):
+        demand(phase.values["accepted"], f"no vector was used in cycle {number}: {phase.values['refused']}")
+    for repeat in repeats:
+        for one, other in zip(first, repeat, strict=True):
+            same = np.array_equal(one.arrays.get("vector", ()), other.arrays.get("vector", ()))
+            demand(same, "the same run gives another aggregate the second time: draw from a generator with a seed")
+
+
+def _aggregates(settings: dict[str, Scalar]) -> list[Phase]:
+    """Run the federation without Flower's log, and read what each cycle has collected."""
+    flower = logging.getLogger("flwr")
+    before = flower.level
+    flower.setLevel(logging.ERROR)
+    try:
+        with TemporaryDirectory(prefix="fedoel-check-", ignore_cleanup_errors=True) as folder:
+            out = Path(folder) / "run"
+            run_inprocess(RunConfig.from_flat({**settings, "out": str(out), "cache": str(Path(folder) / "cache")}))
+            return [load_phase(out, cycle, "collect") for cycle in (1, 2)]
+    finally:
+        flower.setLevel(before)

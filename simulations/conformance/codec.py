@@ -14,9 +14,7 @@ from ...codecs.tactics.coordinates import DIMENSION
 from ...codecs.tactics.policy import TacticsPolicy
 from ...policies.abilities import ABILITIES
 from ...policies.policy import LogProbs
-from .checks import NotApplicable, demand
-from .federation import go_through_a_run
-from .played import situations, turns, uniform
+from .checks import NotApplicable, demand, go_through_a_run, situations, turns, uniform
 
 Floats = NDArray[np.float64]
 STEP = 1e-2
@@ -30,11 +28,6 @@ class Named:
     encoder: Encoder
 
     @property
-    def zeros(self) -> NDArray[np.float32]:
-        """Weights of the empty context."""
-        return self.empty.weights
-
-    @property
     def empty(self) -> TeacherContext:
         """The empty context, in the server's form."""
         return no_context(self.encoder.dimension)
@@ -43,7 +36,7 @@ class Named:
         """Encode some turns of uniform play, if the codec goes without a language model."""
         self.check_runs()
         some = list(turns()[first:last])
-        policy = self.encoder.apply_context(uniform(), self.zeros)
+        policy = self.encoder.apply_context(uniform(), self.empty.weights)
         return self.encoder.gradient_and_fisher(policy, some, advantages[first:last])
 
     def log_probs(self, context: NDArray[np.float32]) -> list[LogProbs]:
@@ -63,7 +56,7 @@ def advantages(seed: int = 0) -> Floats:
     return np.random.default_rng(seed).normal(size=len(turns()))
 
 
-def says_what_it_is(named: Named) -> None:
+def check_says_what_it_is(named: Named) -> None:
     """It has a name, a hash of what its coordinates mean, and a dimension."""
     encoder = named.encoder
     demand(isinstance(encoder.name, str) and encoder.name, f"name must be text, not {encoder.name!r}")
@@ -76,7 +69,7 @@ def says_what_it_is(named: Named) -> None:
     demand(not (additive and required), "an additive codec may not have required_abilities")
 
 
-def has_a_server_half(named: Named) -> None:
+def check_has_a_server_half(named: Named) -> None:
     """Its server half is found, and has the members of a codec."""
     server_half = load_codec(named.name)
     members = ("encoder", "step", "teacher", "teacher_log_probs", "score_offsets", "lessons")
@@ -84,7 +77,7 @@ def has_a_server_half(named: Named) -> None:
     demand(not missing, f"{type(server_half).__name__} has no {', '.join(missing)}")
 
 
-def gradient_and_fisher_are_vectors(named: Named) -> None:
+def check_gradient_and_fisher_are_vectors(named: Named) -> None:
     """Gradient and Fisher diagonal are finite vectors of its dimension, and the diagonal is not negative."""
     gradient, fisher = named.gradient_and_fisher(advantages())
     for name, vector in (("gradient", gradient), ("Fisher diagonal", fisher)):
@@ -94,7 +87,7 @@ def gradient_and_fisher_are_vectors(named: Named) -> None:
     demand(fisher.any(), "the Fisher diagonal of a dozen games is zero: no step is possible")
 
 
-def gradient_and_fisher_are_sums_over_turns(named: Named) -> None:
+def check_gradient_and_fisher_are_sums_over_turns(named: Named) -> None:
     """Gradient and Fisher diagonal of all turns are the sums of those of two halves."""
     weights, half = advantages(), len(turns()) // 2
     whole, one, other = (named.gradient_and_fisher(weights, *part) for part in ((0, None), (0, half), (half, None)))
@@ -105,21 +98,21 @@ def gradient_and_fisher_are_sums_over_turns(named: Named) -> None:
         )
 
 
-def gradients_follow_the_advantage(named: Named) -> None:
+def check_gradients_follow_the_advantage(named: Named) -> None:
     """Without advantages there is no gradient, and twice the advantages give twice the gradient."""
     nothing, once, twice = (named.gradient_and_fisher(scale * advantages())[0] for scale in (0.0, 1.0, 2.0))
     demand(not nothing.any(), "a gradient without advantages is not zero")
     demand(np.allclose(2 * once, twice, rtol=1e-3, atol=1e-5), "the gradient is not linear in the advantages")
 
 
-def an_empty_context_changes_nothing(named: Named) -> None:
+def check_an_empty_context_changes_nothing(named: Named) -> None:
     """The zero context leaves the policy's probabilities unchanged."""
     bare = uniform().score(situations())
-    for one, other in zip(bare, named.log_probs(named.zeros), strict=True):
+    for one, other in zip(bare, named.log_probs(named.empty.weights), strict=True):
         demand(np.allclose(one, other, atol=1e-5), "the zero context changes probabilities")
 
 
-def a_context_gives_probabilities(named: Named) -> None:
+def check_a_context_gives_probabilities(named: Named) -> None:
     """Under a context the probabilities of the admissible commands add up to one."""
     context = np.random.default_rng(1).normal(size=named.encoder.dimension).astype(np.float32)
     for answer, situation in zip(named.log_probs(context), situations(), strict=True):
@@ -127,7 +120,7 @@ def a_context_gives_probabilities(named: Named) -> None:
         demand(abs(float(np.exp(answer.astype(np.float64)).sum()) - 1) < 1e-4, "probabilities do not add up to one")
 
 
-def an_additive_context_adds_its_offsets(named: Named) -> None:
+def check_an_additive_context_adds_its_offsets(named: Named) -> None:
     """The server half gives the score offsets of additive contexts, for any policy; for others it gives None."""
     encoder, rng = named.encoder, np.random.default_rng(2)
     context = replace(named.empty, weights=rng.normal(size=encoder.dimension).astype(np.float32))
@@ -144,7 +137,7 @@ def an_additive_context_adds_its_offsets(named: Named) -> None:
         demand(np.allclose(expected, answer, atol=1e-4), "a context does not add the offsets of its server half")
 
 
-def the_gradient_leads_uphill(named: Named) -> None:
+def check_the_gradient_leads_uphill(named: Named) -> None:
     """A small step along the gradient increases the objective."""
     weights = advantages()
     gradient, _ = named.gradient_and_fisher(weights)
@@ -154,7 +147,7 @@ def the_gradient_leads_uphill(named: Named) -> None:
     demand(up > down, f"a step along the gradient changes the objective by {up - down:.3g}: is its sign wrong?")
 
 
-def goes_through_whole_runs(named: Named) -> None:
+def check_goes_through_whole_runs(named: Named) -> None:
     """A federation of eight devices completes two cycles with it, reproducibly to the bit."""
     named.check_runs()
     go_through_a_run(codec__name=named.name)
@@ -164,17 +157,3 @@ def _objective(named: Named, context: Floats, weights: Floats) -> float:
     """Sum over turns of advantage times log-probability of the command that was given."""
     log_probs = named.log_probs(context.astype(np.float32))
     return float(sum(a * p[turn.action] for a, p, turn in zip(weights, log_probs, turns(), strict=True)))
-
-
-CHECKS = (
-    says_what_it_is,
-    has_a_server_half,
-    gradient_and_fisher_are_vectors,
-    gradient_and_fisher_are_sums_over_turns,
-    gradients_follow_the_advantage,
-    an_empty_context_changes_nothing,
-    a_context_gives_probabilities,
-    an_additive_context_adds_its_offsets,
-    the_gradient_leads_uphill,
-    goes_through_whole_runs,
-)

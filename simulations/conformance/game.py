@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,24 +21,11 @@ from ...games.game import Game
 from ...games.heuristics import uniform
 from ...games.scripted import play_scripted
 from ...protocol.play import GameSpec, Observation, Setting
-from .checks import demand
-from .federation import go_through_a_run
+from .checks import demand, go_through_a_run
 
 SEEDS = range(1, 9)
 TURNS = 40
-TRANSCRIPT = """
-import json, sys
-from dataclasses import asdict
-from pathlib import Path
-from fedoel.games import build_game
-from fedoel.protocol.play import GameSpec
-game = build_game(GameSpec.parse(sys.argv[1]), Path(sys.argv[2]))
-seen = [game.reset(int(sys.argv[3]))]
-for command in game.walkthrough() or ():
-    if command in seen[-1].admissible and not seen[-1].done:
-        seen.append(game.step(command))
-print(json.dumps([asdict(observation) for observation in seen]))
-"""
+TRANSCRIPT = f"import sys; from {__name__} import transcript; print(transcript(*sys.argv[1:]))"
 
 
 @dataclass(frozen=True)
@@ -79,7 +66,13 @@ def by_walkthrough(game: Game, seed: int) -> list[Observation]:
     return observations
 
 
-def the_walkthrough_wins(named: Named) -> None:
+def transcript(spec: str, folder: str, seed: str) -> str:
+    """Build a game, and return the transcript of an instance as JSON."""
+    with closing(build_game(GameSpec.parse(spec), Path(folder))) as game:
+        return json.dumps([asdict(observation) for observation in by_walkthrough(game, int(seed))])
+
+
+def check_the_walkthrough_wins(named: Named) -> None:
     """Every instance has a walkthrough that wins."""
     with named.game() as game:
         for seed in SEEDS:
@@ -90,7 +83,7 @@ def the_walkthrough_wins(named: Named) -> None:
             demand(last.score == last.max_score > 0, f"won with a score of {last.score} of {last.max_score}")
 
 
-def a_seed_is_an_instance(named: Named) -> None:
+def check_a_seed_is_an_instance(named: Named) -> None:
     """The same seed gives the same transcript, and different seeds give different ones."""
     with named.game() as game:
         transcripts = [by_walkthrough(game, seed) for seed in (*SEEDS, SEEDS[0])]
@@ -101,23 +94,19 @@ def a_seed_is_an_instance(named: Named) -> None:
     )
 
 
-def another_process_sees_the_same(named: Named) -> None:
+def check_another_process_sees_the_same(named: Named) -> None:
     """Another process, with other hash randomisation, gives the same transcript."""
-    with named.game() as game:
-        transcript = [asdict(observation) for observation in by_walkthrough(game, SEEDS[0])]
-    path = os.pathsep.join(sys.path)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}
     with TemporaryDirectory(prefix="fedoel-check-") as folder:
-        call = [sys.executable, "-c", TRANSCRIPT, str(named.spec), folder, str(SEEDS[0])]
-        completed = subprocess.run(
-            call, env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "7"}, capture_output=True, text=True
-        )
-    error = completed.stderr.strip().splitlines()[-1:]
-    demand(completed.returncode == 0, f"another process cannot play it: {error}")
-    same = json.loads(completed.stdout) == json.loads(json.dumps(transcript))
-    demand(same, "another process gives another transcript")
+        instance = str(named.spec), folder, str(SEEDS[0])
+        call = [sys.executable, "-c", TRANSCRIPT, *instance]
+        completed = subprocess.run(call, env=environment, capture_output=True, text=True)
+        error = completed.stderr.strip().splitlines()[-1:]
+        demand(completed.returncode == 0, f"another process cannot play it: {error}")
+        demand(completed.stdout.strip() == transcript(*instance), "another process gives another transcript")
 
 
-def random_state_is_left_alone(named: Named) -> None:
+def check_random_state_is_left_alone(named: Named) -> None:
     """Making and playing an instance does not change the global random state."""
     before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
     with named.game() as game:
@@ -126,7 +115,7 @@ def random_state_is_left_alone(named: Named) -> None:
     demand(before == after, "the global random state has changed: draw from numpy.random.default_rng(seed)")
 
 
-def observations_are_plain(named: Named) -> None:
+def check_observations_are_plain(named: Named) -> None:
     """Every observation has a text, a goal in one line, and until the end distinct admissible commands."""
     with named.game() as game:
         for seed in SEEDS:
@@ -141,7 +130,7 @@ def observations_are_plain(named: Named) -> None:
                 demand(np.isfinite([shown.score, shown.max_score]).all(), f"score {shown.score} of {shown.max_score}")
 
 
-def random_play_ends(named: Named) -> None:
+def check_random_play_ends(named: Named) -> None:
     """Uniform play ends within the turn limit, and is never both won and lost."""
     with TemporaryDirectory(prefix="fedoel-check-", ignore_cleanup_errors=True) as folder:
         played = [play_scripted(named.spec, seed, uniform, np.random.default_rng(seed), Path(folder)) for seed in SEEDS]
@@ -151,7 +140,7 @@ def random_play_ends(named: Named) -> None:
         demand(all(np.isfinite(turn.reward) for turn in trajectory.turns), "a reward is not finite")
 
 
-def resets_are_whole(named: Named) -> None:
+def check_resets_are_whole(named: Named) -> None:
     """A reset in the middle of an episode restores the initial state."""
     with named.game() as game:
         first = game.reset(SEEDS[0])
@@ -159,18 +148,6 @@ def resets_are_whole(named: Named) -> None:
         demand(game.reset(SEEDS[0]) == first, "a reset does not restore the initial state")
 
 
-def goes_through_whole_runs(named: Named) -> None:
+def check_goes_through_whole_runs(named: Named) -> None:
     """A federation of eight devices completes two cycles of it, reproducibly to the bit."""
     go_through_a_run(games__families=str(named.spec))
-
-
-CHECKS = (
-    the_walkthrough_wins,
-    a_seed_is_an_instance,
-    another_process_sees_the_same,
-    random_state_is_left_alone,
-    observations_are_plain,
-    random_play_ends,
-    resets_are_whole,
-    goes_through_whole_runs,
-)

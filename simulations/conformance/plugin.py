@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
 from ...codecs.encoder import MEMBERS, load_encoder
-from ...games.families import Family
+from ...games.families import Family, family_of
 from ...policies.backend import load_backend
 from ...protocol.errors import ConfigError
 from ...protocol.plugins import POINTS, import_object
 from ...strategies.experience import ExperienceStrategy
+from ...strategies.registry import load_strategy
 from . import codec, game, policy, strategy
 from .checks import Outcome, run_checks
 
+KINDS: Mapping[str, tuple[Any, Callable[[str], object]]] = MappingProxyType({
+    "strategy": (strategy, load_strategy), "game": (game, family_of), "codec": (codec, load_encoder),
+    "policy": (policy, load_backend),
+})  # fmt: skip
 EXAMPLE = "write module:Name, e.g. my_package.mine:Mine"
 
 
@@ -35,17 +44,9 @@ def check_plugin(name: str, kind: str = "") -> tuple[str, list[Outcome]]:
         If the plug-in cannot be found, or is of no known kind.
     """
     kind = kind or kind_of(name)
-    if kind == "strategy":
-        from ...strategies.registry import load_strategy
-
-        return kind, run_checks(strategy.CHECKS, strategy.Named(name, load_strategy(name)))
-    if kind == "game":
-        from ...games.families import family_of
-
-        return kind, run_checks(game.CHECKS, game.Named(name, family_of(name)))
-    if kind == "codec":
-        return kind, run_checks(codec.CHECKS, codec.Named(name, load_encoder(name)))
-    return kind, run_checks(policy.CHECKS, policy.Named(name, load_backend(name)))
+    module, load = KINDS[kind]
+    checks = [member for member_name, member in vars(module).items() if member_name.startswith("check_")]
+    return kind, run_checks(checks, module.Named(name, load(name)))
 
 
 def kind_of(name: str) -> str:

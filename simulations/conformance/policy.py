@@ -21,9 +21,7 @@ from ...protocol.config import RunConfig
 from ...protocol.experience import WIRE_TYPES
 from ...server.learner import Consolidation, Learner
 from ...server.learner_registry import make_learner
-from .checks import NotApplicable, demand
-from .federation import go_through_a_run
-from .played import situations, turns
+from .checks import NotApplicable, demand, go_through_a_run, situations, turns
 
 CACHE = Path("nowhere")
 Adapter = Mapping[str, NDArray[Any]]
@@ -61,7 +59,7 @@ class Named:
         return self.backend.load(self.config.policy, adapter, version, CACHE)
 
 
-def says_what_it_can(named: Named) -> None:
+def check_says_what_it_can(named: Named) -> None:
     """It names known abilities, and the policies that it loads say the same."""
     abilities = named.backend.abilities
     demand(abilities <= ABILITIES, f"abilities {set(abilities)}; known are {', '.join(sorted(ABILITIES))}")
@@ -69,7 +67,7 @@ def says_what_it_can(named: Named) -> None:
     demand(said == abilities, f"the backend has the abilities {set(abilities)}, but its policies say {set(said)}")
 
 
-def adapters_travel(named: Named) -> None:
+def check_adapters_travel(named: Named) -> None:
     """Its adapter is a non-empty set of finite float16 or float32 arrays."""
     demand(named.adapter, "the first adapter holds no arrays")
     for name, array in named.adapter.items():
@@ -77,7 +75,7 @@ def adapters_travel(named: Named) -> None:
         demand(np.isfinite(array).all(), f"array {name!r} is not finite")
 
 
-def both_sides_have_the_same_version(named: Named) -> None:
+def check_both_sides_have_the_same_version(named: Named) -> None:
     """Device and server have the same version and answers for an adapter; another adapter is another version."""
     here, there = named.learner.policy(named.adapter), named.load(named.adapter)
     demand(here.version == there.version, f"the server says {here.version!r} and the device {there.version!r}")
@@ -87,7 +85,7 @@ def both_sides_have_the_same_version(named: Named) -> None:
     demand(named.learner.policy(changed).version != here.version, "another adapter has the same version")
 
 
-def answers_are_probabilities(named: Named) -> None:
+def check_answers_are_probabilities(named: Named) -> None:
     """The probabilities of the admissible commands add up to one, and prompts have a length."""
     policy = named.load(named.adapter)
     for answer, situation in zip(policy.score(situations()), situations(), strict=True):
@@ -98,7 +96,7 @@ def answers_are_probabilities(named: Named) -> None:
     demand(len(tokens) == len(situations()) and min(tokens) >= 0, f"tokens are {tokens[:3]}...")
 
 
-def batches_change_nothing(named: Named) -> None:
+def check_batches_change_nothing(named: Named) -> None:
     """An answer does not depend on what else is asked, and the second one is the first."""
     policy, some = named.load(named.adapter), situations()[:6]
     together = policy.score(some)
@@ -106,7 +104,7 @@ def batches_change_nothing(named: Named) -> None:
         demand(np.allclose(one, policy.score([situation])[0], atol=1e-4), "alone it answers differently")
 
 
-def learns_what_it_is_told(named: Named) -> None:
+def check_learns_what_it_is_told(named: Named) -> None:
     """Distillation reduces the divergence from a teacher that prefers some commands."""
     weights = np.zeros(DIMENSION, np.float32)
     weights[::2] = 1.0
@@ -126,7 +124,7 @@ def learns_what_it_is_told(named: Named) -> None:
     demand(after < 0.9 * before, f"mean KL to the teacher was {before:.3f} before distillation and {after:.3f} after")
 
 
-def goes_through_whole_runs(named: Named) -> None:
+def check_goes_through_whole_runs(named: Named) -> None:
     """A federation of eight devices completes two cycles with it, reproducibly to the bit."""
     _ = named.learner
     go_through_a_run(policy__backend=named.name)
@@ -139,14 +137,3 @@ def _answers(named: Named, adapter: Adapter) -> list[LogProbs]:
 def _mean_kl(teacher: list[LogProbs], student: list[LogProbs]) -> float:
     """Return the mean KL(teacher || student), in nats."""
     return float(np.mean([(np.exp(t) * (t - s)).sum() for t, s in zip(teacher, student, strict=True)]))
-
-
-CHECKS = (
-    says_what_it_can,
-    adapters_travel,
-    both_sides_have_the_same_version,
-    answers_are_probabilities,
-    batches_change_nothing,
-    learns_what_it_is_told,
-    goes_through_whole_runs,
-)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -11,9 +10,8 @@ import numpy as np
 from ...protocol.errors import VectorError
 from ...protocol.experience import Aggregate, Contribution, Counters, ExperienceVector, VectorSpec
 from ...strategies.experience import ExperienceStrategy
-from ...strategies.life_cycle import ServerSide
-from .checks import NotApplicable, demand
-from .federation import go_through_a_run
+from ...strategies.server_side import ServerSide
+from .checks import NotApplicable, demand, go_through_a_run
 
 SPEC = VectorSpec("tactics", 32, "vocabulary", "v1", ("one", "two"), 4, 50.0, 200.0)
 DEVICES = 12
@@ -28,7 +26,7 @@ class Named:
     kind: type[ExperienceStrategy]
 
     def build(self) -> ExperienceStrategy:
-        return self.kind(cast(ServerSide, SimpleNamespace(rounds=_RoundsBeforeFirst())))
+        return self.kind(cast(ServerSide, _BeforeFirstExchange()))
 
     def aggregate(self, contributions: list[Contribution]) -> Aggregate:
         """Aggregate with this strategy; raises `NotApplicable` if it adds noise or accepts secure sums only."""
@@ -44,8 +42,8 @@ class Named:
             raise
 
 
-class _RoundsBeforeFirst:
-    """The server's rounds before the first exchange."""
+class _BeforeFirstExchange:
+    """The server before the first exchange."""
 
     def collected_before(self, cycle: int, exchange: int) -> None:
         return None
@@ -67,7 +65,7 @@ def devices(count: int = DEVICES, seed: int = 0) -> list[Contribution]:
     return sorted(contributions, key=lambda contribution: contribution.vector.to_array().tobytes())
 
 
-def has_proper_options(named: Named) -> None:
+def check_has_proper_options(named: Named) -> None:
     """Its options can be set by a run and are kept as attributes."""
     options = named.kind.options()
     built = named.build()
@@ -75,7 +73,7 @@ def has_proper_options(named: Named) -> None:
         demand(hasattr(built, name), f"option {option.name} is not kept as attribute {name!r}, which `summary` shows")
 
 
-def gives_a_usable_aggregate(named: Named) -> None:
+def check_gives_a_usable_aggregate(named: Named) -> None:
     """The aggregate has the devices' specification, is finite, and has a non-negative Fisher diagonal."""
     aggregate = named.aggregate(devices())
     demand(isinstance(aggregate, Aggregate), f"`aggregate` gave a {type(aggregate).__name__}, not an Aggregate")
@@ -86,7 +84,7 @@ def gives_a_usable_aggregate(named: Named) -> None:
     demand(aggregate.noise >= 0, f"noise must be a variance, not {aggregate.noise}")
 
 
-def is_on_the_scale_of_a_sum(named: Named) -> None:
+def check_is_on_the_scale_of_a_sum(named: Named) -> None:
     """If all devices send the same vector, the aggregate is about this vector times its cohort."""
     one = devices(1)[0]
     aggregate = named.aggregate([replace(one, node_id=node) for node in range(DEVICES)])
@@ -99,7 +97,7 @@ def is_on_the_scale_of_a_sum(named: Named) -> None:
         )
 
 
-def goes_with_its_contributions_carefully(named: Named) -> None:
+def check_goes_with_its_contributions_carefully(named: Named) -> None:
     """It does not modify the contributions."""
     passed, expected = devices(), devices()
     named.aggregate(passed)
@@ -108,20 +106,20 @@ def goes_with_its_contributions_carefully(named: Named) -> None:
         demand(same, "a contribution's arrays were modified in place: copy them first")
 
 
-def repeats_itself(named: Named) -> None:
+def check_repeats_itself(named: Named) -> None:
     """The same contributions give the same aggregate, to the bit."""
     one, other = (named.aggregate(devices()).vector.to_array() for _ in range(2))
     demand(np.array_equal(one, other), "the second aggregate differs: draw from a generator with `self.seed`")
 
 
-def does_not_look_at_node_ids(named: Named) -> None:
+def check_does_not_look_at_node_ids(named: Named) -> None:
     """The aggregate does not depend on node ids, which differ between runs."""
     renamed = [replace(item, node_id=10**9 - 7 * item.node_id) for item in devices()]
     one, other = (named.aggregate(group).vector.to_array() for group in (devices(), renamed))
     demand(np.array_equal(one, other), "other node ids gave another aggregate: order contributions by content")
 
 
-def stands_a_single_device(named: Named) -> None:
+def check_stands_a_single_device(named: Named) -> None:
     """A single contribution gives a finite aggregate or a VectorError."""
     try:
         aggregate = named.aggregate(devices(1))
@@ -130,21 +128,9 @@ def stands_a_single_device(named: Named) -> None:
     demand(np.isfinite(aggregate.vector.to_array()).all(), "the aggregate of one device is not finite")
 
 
-def goes_through_whole_runs(named: Named) -> None:
+def check_goes_through_whole_runs(named: Named) -> None:
     """A federation of eight devices completes two cycles with it, reproducibly to the bit."""
     mechanisms = named.kind.mechanisms
     mechanism = "none" if "none" in mechanisms else min(mechanisms)
     budget = 0.0 if mechanism == "none" else 8.0
     go_through_a_run(strategy__name=named.name, privacy__mechanism=mechanism, privacy__epsilon=budget)
-
-
-CHECKS = (
-    has_proper_options,
-    gives_a_usable_aggregate,
-    is_on_the_scale_of_a_sum,
-    goes_with_its_contributions_carefully,
-    repeats_itself,
-    does_not_look_at_node_ids,
-    stands_a_single_device,
-    goes_through_whole_runs,
-)

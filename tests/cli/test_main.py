@@ -91,3 +91,11 @@ def test_a_reader_that_stops_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_settings_are_listed_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings"]) == 0 and "| `distil.steps` |" in capsys.readouterr().out
+    assert main(["settings", "games.per-client"]) == 0
+    assert capsys.readouterr().out.startswith("games.per-client (an integer of at least 1; 6 by default): ")
+    assert main(["settings", "games.per-clint"]) == REFUSED
+    assert "the closest is games.per-client" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedoel.cli.episode import show
+from fedoel.cli.play import show
 from fedoel.protocol.play import GameSpec, Trajectory, Turn
 from fedoel.protocol.situation import Memory
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -15,13 +13,14 @@ from fedoel.protocol.config import RunConfig
 from fedoel.protocol.records.events import Listener, RunFinished
 from fedoel.protocol.records.summary import Summary
 from fedoel.server.run_folder import prepare_folder, stored_config
+from fedoel.simulations import floor, inprocess, ray_engine
 from fedoel.simulations.scenario import load_scenario
 
 Save = Callable[[Path, Summary], Path]
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch, save: Save, summary: Summary) -> ModuleType:
+def engines(monkeypatch: pytest.MonkeyPatch, save: Save, summary: Summary) -> None:
     """Engines that leave the files of a run without playing."""
 
     def leave_files(config: RunConfig, listener: Listener) -> None:
@@ -29,16 +28,14 @@ def engines(monkeypatch: pytest.MonkeyPatch, save: Save, summary: Summary) -> Mo
         (Path(config.out) / "events.jsonl").unlink(missing_ok=True)
         save(Path(config.out), summary)
 
-    module = ModuleType("engines")
-    vars(module).update(run_inprocess=leave_files, run_ray=leave_files)
-    vars(module).update(check=lambda config: None, add_tactics_floor=lambda config: None)
-    monkeypatch.setitem(sys.modules, "fedoel.simulations.engines", module)
-    return module
+    for engine in (inprocess.run_inprocess, ray_engine.run_ray):
+        monkeypatch.setattr(f"{engine.__module__}.{engine.__name__}", leave_files)
+    for step in (inprocess.check, floor.add_tactics_floor):
+        monkeypatch.setattr(f"{step.__module__}.{step.__name__}", lambda config: None)
 
 
-def test_simulate_runs_reports_and_prints(
-    engines: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("engines")
+def test_simulate_runs_reports_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert main(["simulate", "quick", "--out", str(out), "--clients", "3", "--set", "games.gate=5"]) == 0
     said = capsys.readouterr().out
@@ -50,8 +47,9 @@ def test_simulate_runs_reports_and_prints(
     assert (stored["clients"], stored["games.gate"]) == (3, 5)
 
 
+@pytest.mark.usefixtures("engines")
 def test_a_run_is_not_overwritten_and_resumes_only_as_itself(
-    engines: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = ["simulate", "--scale", "quick", "--out", str(tmp_path / "run")]
     assert main(call) == 0
@@ -69,24 +67,21 @@ def test_a_run_killed_before_it_began_starts_over(tmp_path: Path) -> None:
     assert stored_config(tmp_path).out == str(tmp_path)
 
 
-def test_a_run_that_is_not_there_is_not_resumed(
-    engines: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("engines")
+def test_a_run_that_is_not_there_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "--out", str(tmp_path / "run"), "--resume"]) == REFUSED
     assert capsys.readouterr().err.startswith(f"fedoel: there is no run to continue at {tmp_path / 'run'}")
     assert not any(tmp_path.iterdir())
 
 
-def test_quiet_prints_the_last_line_only(
-    engines: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("engines")
+def test_quiet_prints_the_last_line_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "--out", str(tmp_path / "run"), "--quiet"]) == 0
     assert capfd.readouterr() == (f"{tmp_path / 'run' / 'summary.json'}\n", "")
 
 
-def test_a_folder_of_something_else_is_left_alone(
-    engines: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("engines")
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     for more in ([], ["--resume"]):
         assert main(["simulate", "--out", str(tmp_path), *more]) == REFUSED
@@ -94,13 +89,14 @@ def test_a_folder_of_something_else_is_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.usefixtures("engines")
 def test_ctrl_c_says_how_to_go_on(
-    engines: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(config: RunConfig, listener: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engines, "run_ray", interrupt)
+    monkeypatch.setattr(ray_engine, "run_ray", interrupt)
     out = str(tmp_path / "a run")
     assert main(["simulate", "--engine", "ray", "--out", out]) == INTERRUPTED
     assert f"continue with: fedoel simulate --engine ray --out '{out}' --resume" in capsys.readouterr().err

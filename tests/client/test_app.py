@@ -27,7 +27,7 @@ from fedoel.protocol.messages import PlayRequest, records_bytes, request_to_reco
 from fedoel.protocol.secagg.keys import Identity
 from fedoel.protocol.signing import sign_request
 from fedoel.protocol.situation import Situation
-from fedoel.simulations.identity import server_identity
+from fedoel.simulations.grid import server_identity
 
 CONFIG = RunConfig(
     games=GamesConfig(families="coin-collector level=1 turns=4", per_client=2), policy=PolicyConfig(backend="tactics")

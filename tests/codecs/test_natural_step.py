@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.codecs.context import natural_step
+from fedoel.codecs.natural_step import natural_step
 from fedoel.protocol.config import ContextConfig
 from fedoel.protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
 

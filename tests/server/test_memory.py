@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedoel.server.memory import return_free_memory
+from fedoel.server.cycle.phases import return_free_memory
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps free memory in a way we can undo")

@@ -24,7 +24,7 @@ from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.prompts import TREE_STYLE, Style
 from fedoel.server.distillation.free_text import TextDistillation
 from fedoel.server.distillation.losses import TokenLoss, reverse_kl
-from fedoel.server.distillation.opcd import RetentionTerm, Views, towards, train, with_retention
+from fedoel.server.distillation.opcd import Views, towards, train, with_retention
 from fedoel.server.distillation.optimise import Schedule, optimise
 from fedoel.server.distillation.retention import Retention
 from fedoel.server.distillation.training_states import TrainingStates
@@ -71,7 +71,7 @@ def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
 def test_the_student_with_the_context_is_the_policy_with_it_and_can_be_trained(model: TorchModel, name: str) -> None:
     states, under = situations(), drawn(name)
     asked = score(TorchPolicy(model, model.adapter()), under)
-    found = Retention(under, 1.0).commands(TrainingStates.prepare(model, states), states, range(12), "now")
+    found = Retention(under, 1.0).commands(TrainingStates.prepare(model, states), range(12), "now")
     assert all(np.allclose(mine.detach().numpy(), theirs, atol=1e-5) for mine, theirs in zip(found, asked, strict=True))
     assert not np.allclose(asked[0], TorchPolicy(model, model.adapter()).score(states)[0], atol=1e-3)
     gradients = torch.autograd.grad(found[0][0] + found[7][1], model.trained)
@@ -89,7 +89,7 @@ def test_retention_keeps_the_student_with_the_context_near_the_teacher(model: To
     apart = []
     for weight in (0.0, 4.0):
         model.load(start)
-        retained = RetentionTerm(Retention(under, weight, 14, views.context), states, towards(kept, reverse_kl))
+        retained = Retention(under, weight, 14, views.context), towards(kept, reverse_kl)
         objective = with_retention(told, None, weight, views)
         train(TrainingStates.prepare(model, states), objective, Schedule(20, 6, 2e-2), 0, retained=retained)
         scored = score(TorchPolicy(model, model.adapter()), under)
@@ -111,7 +111,7 @@ def test_looking_on_changes_nothing(model: TorchModel) -> None:
     told = [np.log(np.array([0.9, *[0.025] * 4], np.float32)) for _ in states]
     for under in ([], drawn("words"), drawn("mixed"), [outside] * 12):
         model.load(start)
-        retained = None if not under else RetentionTerm(Retention(under, 0.0), states, towards(told, reverse_kl))
+        retained = (Retention(under, 0.0), towards(told, reverse_kl)) if under else None
         train(
             TrainingStates.prepare(model, states), towards(told, reverse_kl), Schedule(4, 6, 1e-2), 0, retained=retained
         )

@@ -16,8 +16,7 @@ from fedoel.protocol.experience import VectorSpec
 from fedoel.protocol.fleet.membership import MEMBERS, device_key, load_members, membership_at
 from fedoel.server.accounting import Release, epsilon_of, multiplier_for
 from fedoel.server.fleet import make_fleet, owner_key, publish_members
-from fedoel.server.ledger import Ledger
-from fedoel.server.safeguards import RunSafeguards
+from fedoel.server.safeguards import Ledger, RunSafeguards
 
 SPEC = VectorSpec("tactics", 512, "vocabulary", "v1", ("coin",), 10, 2.0, 10.0)
 PRIVATE: dict[str, Scalar] = {

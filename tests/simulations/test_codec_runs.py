@@ -80,7 +80,7 @@ def test_a_control_vector_is_chosen_on_the_games_of_the_gate_alone(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     purposes: list[str] = []
-    mixed, compared = PublicGames.play_mixture, search._compared
+    mixed, choose = PublicGames.play_mixture, search._choose
 
     def watched(
         self: PublicGames, policies: Any, contexts: Any, games: Any, purpose: str, *rest: Any, **named: Any
@@ -91,11 +91,11 @@ def test_a_control_vector_is_chosen_on_the_games_of_the_gate_alone(
     def choosing(*arguments: Any) -> Any:
         monkeypatch.setattr(PublicGames, "play_mixture", watched)
         try:
-            return compared(*arguments)
+            return choose(*arguments)
         finally:
             monkeypatch.setattr(PublicGames, "play_mixture", mixed)
 
-    monkeypatch.setattr(search, "_compared", choosing)
+    monkeypatch.setattr(search, "_choose", choosing)
     steering = replace(config, codec=CodecConfig(name="steering"), strategy=StrategyConfig())
     run_inprocess(steering, make_gate=HoldingGate)
     first, last = summary(Path(config.out))
@@ -180,7 +180,9 @@ def test_a_cycle_of_free_text_repeats(
 @pytest.mark.parametrize("on_policy", [True, False])
 def test_free_text_and_several_contexts(config: RunConfig, monkeypatch: pytest.MonkeyPatch, on_policy: bool) -> None:
     # A random model writes no command, and what is none says nothing that could be clustered: any answer is one here.
-    monkeypatch.setattr(player, "_found", lambda command, situation: len(command) % len(situation.admissible))
+    monkeypatch.setattr(
+        player, "_index_of_command", lambda command, situation: len(command) % len(situation.admissible)
+    )
     config = replace(
         config, strategy=StrategyConfig("clustered", "min-cluster-size=1"),
         policy=replace(config.policy, decoding="free", response_tokens=4),

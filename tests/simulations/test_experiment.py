@@ -19,9 +19,10 @@ from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from fedoel.protocol.records.events import PhaseStarted
 from fedoel.server.cycle.phases import load_phase
 from fedoel.server.events import read_events
-from fedoel.simulations import engines
+from fedoel.simulations.baselines import baseline
 from fedoel.simulations.experiment import BUILT_IN, FOLDER, load_experiment, read_results, run_experiment
 from fedoel.simulations.experiment_table import arms_table, spread
+from fedoel.simulations.inprocess import check
 from fedoel.simulations.lent import Lent
 
 SMALL = """
@@ -76,7 +77,7 @@ def test_an_experiment_writes_what_its_arms_came_to_and_is_not_run_twice(
     begun, copied = (results[arm][1].cycles[0] for arm in ("tactics", "none"))
     assert begun.held_out == copied.held_out and begun.version == copied.version
 
-    monkeypatch.setattr(engines, "run_inprocess", refuse)
+    monkeypatch.setattr(baseline, "run_inprocess", refuse)
     assert run_experiment(load_experiment(str(small)), out) == results
 
 
@@ -95,7 +96,7 @@ def test_built_in_experiments_can_be_run(name: str, tmp_path: Path) -> None:
     assert all(isinstance(config, RunConfig) for config in configs)
     assert len({config.out for config in configs}) == len(configs) >= 6
     for config in configs:
-        engines.check(config)
+        check(config)
 
 
 @pytest.mark.parametrize(

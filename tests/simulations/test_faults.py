@@ -33,8 +33,7 @@ from fedoel.server.events import EventLog
 from fedoel.server.learner import Adapter, Consolidated, Consolidation
 from fedoel.server.registry import load_adapter, save_version
 from fedoel.server.tactics_learner import TacticsLearner
-from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
-from fedoel.simulations.identity import server_identity
+from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid, server_identity
 from fedoel.simulations.inprocess import run_inprocess
 from fedoel.strategies.cohort import split
 

@@ -13,7 +13,7 @@ from fedoel.cli.main import main
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.records.summary import Summary
 from fedoel.simulations.experiment import load_experiment
-from fedoel.simulations.experiment_costs import Cost, comparison, costs, mean_costs
+from fedoel.simulations.experiment_figures import Cost, comparison, costs, mean_costs
 
 from .conftest import make_summary, record
 

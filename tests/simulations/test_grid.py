@@ -11,8 +11,8 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
-from fedoel.simulations.identity import server_identity
+from fedoel.simulations.batching import Batcher
+from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid, server_identity
 
 CLIENTS = 4
 
@@ -93,7 +93,7 @@ def test_replies_are_pulled_once() -> None:
 
 
 @dataclass
-class Watch:
+class Watch(Batcher):
     admitted: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
 
@@ -106,7 +106,7 @@ class Watch:
         self.left.append(client)
 
 
-def test_the_watcher_sees_who_works() -> None:
+def test_the_batcher_sees_who_works() -> None:
     watch = Watch()
     list(InProcessGrid(make_app(), CLIENTS, {"seed": 5}, watch).send_and_receive(messages(fail=1)))
     assert watch.admitted == list(range(CLIENTS))

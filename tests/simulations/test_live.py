@@ -11,8 +11,7 @@ from rich.console import Console
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.records.events import CycleFinished, Event, PhaseProgress, PhaseStarted, TrafficCounted
 from fedoel.server.events import read_events
-from fedoel.simulations.live import live_view, panel, panel_view
-from fedoel.simulations.progress import Progress, after, remaining, sparkline, traffic_words
+from fedoel.simulations.live import Progress, after, live_view, panel, panel_view, remaining, sparkline, traffic_words
 
 
 @pytest.fixture

@@ -21,8 +21,7 @@ from fedoel.protocol.config import (
     WarmStartConfig,
 )
 from fedoel.protocol.errors import ConfigError
-from fedoel.simulations import engines
-from fedoel.simulations.inprocess import run_inprocess
+from fedoel.simulations.inprocess import check, run_inprocess
 
 from .gates import OpenGate
 
@@ -72,7 +71,7 @@ def test_what_llama_cpp_cannot_be_given_is_refused(
 ) -> None:
     folder = replace(config, policy=replace(config.policy, base=str(tiny_base)))
     with pytest.raises(ConfigError, match="needs a GGUF file"):
-        engines.check(folder)
+        check(folder)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="make setup LLAMA=1"):
-        engines.check(config)
+        check(config)

@@ -15,8 +15,8 @@ from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Counters, ExperienceVector, VectorSpec
 from fedoel.server.run_folder import prepare_folder
 from fedoel.server.summary import read_summary
+from fedoel.simulations.held_out import Extra, measure_personal, personal_table
 from fedoel.simulations.inprocess import run_inprocess
-from fedoel.simulations.personal_gain import Extra, measure_personal, personal_table
 
 CONFLICT: dict[str, Scalar] = {
     "clients": 4, "cycles": 1, "policy.backend": "tactics", "games.families": "orchard turns=6; mirror-orchard turns=6",

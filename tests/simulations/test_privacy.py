@@ -22,8 +22,7 @@ from fedoel.protocol.messages import PlayRequest, serialised
 from fedoel.protocol.play import GameSpec, Observation
 from fedoel.protocol.situation import Situation
 from fedoel.server import app as server
-from fedoel.simulations.grid import InProcessGrid
-from fedoel.simulations.identity import server_identity
+from fedoel.simulations.grid import InProcessGrid, server_identity
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("client", "codecs", "games", "policies", "protocol", "server", "simulations", "strategies")

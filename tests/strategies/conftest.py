@@ -9,7 +9,7 @@ import numpy as np
 
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from fedoel.protocol.messages import PlayRequest
-from fedoel.strategies.rounds import Traffic
+from fedoel.strategies.server_side import Traffic
 
 
 @dataclass
@@ -22,14 +22,6 @@ class Ledger:
     steps: list[str] = field(default_factory=list)
     aggregates: list[Aggregate | None] = field(default_factory=list)
     traffic: list[Traffic] = field(default_factory=list)
-
-    @property
-    def rounds(self) -> Ledger:
-        return self
-
-    @property
-    def life(self) -> Ledger:
-        return self
 
     def start(self) -> None:
         self.steps.append("start")

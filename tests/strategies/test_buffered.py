@@ -15,8 +15,7 @@ from flwr.clientapp import ClientApp
 from fedoel.protocol.errors import ConfigError, FedoelError
 from fedoel.protocol.experience import Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.messages import PlayRequest, reply_to_records, request_from_records
-from fedoel.simulations.grid import InProcessGrid
-from fedoel.simulations.identity import server_identity
+from fedoel.simulations.grid import InProcessGrid, server_identity
 from fedoel.strategies.buffered import STALE, Buffered
 
 from .conftest import Ledger

@@ -11,8 +11,8 @@ import pytest
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
-from fedoel.strategies.grouped_secure import GroupedSecure
-from fedoel.strategies.life_cycle import ServerSide
+from fedoel.strategies.secure_groups import GroupedSecure
+from fedoel.strategies.server_side import ServerSide
 
 SPEC = VectorSpec("tactics", 4, "vocabulary", "v1", ("coin",), 2, 5.0, 20.0)
 PLAN = PrivacyPlan.make((Part("gradient", 4, 5.0, 0.8), Part("fisher", 4, 20.0, 0.6)), 30, 20, 0.0)
@@ -21,7 +21,7 @@ CENTRE = np.array([1.0, -1.0, 0.5, 0.0])
 
 def strategy(sample: int = 30, max_dropout: float = 0.2, **settings: Any) -> GroupedSecure:
     safeguards = SimpleNamespace(sample=sample, colluding=0.3, max_dropout=max_dropout, plan=lambda spec: PLAN)
-    return GroupedSecure(cast(ServerSide, SimpleNamespace(safeguards=safeguards, rounds=SimpleNamespace())), **settings)
+    return GroupedSecure(cast(ServerSide, SimpleNamespace(safeguards=safeguards)), **settings)
 
 
 def group(scale: float, cohort: int = 3) -> Aggregate:
@@ -73,7 +73,7 @@ def test_cohorts_of_one_group_and_groups_too_small_to_hide_in_are_refused() -> N
 def test_groups_that_point_away_from_what_the_server_learned_itself_are_left_out() -> None:
     own = SimpleNamespace(gradient=CENTRE + 0.1)
     built = strategy(min_likeness=0.0)
-    built.server.rounds.reference = lambda cycle, exchange: own  # type: ignore[method-assign, assignment, return-value]
+    built.server.reference = lambda cycle, exchange: own  # type: ignore[method-assign, assignment, return-value]
     groups = [group(1.0), group(-0.5), group(0.7)]
     assert [float(each.vector.gradient[0]) for each in built._aligned(groups, 1, 1)] == pytest.approx([3.0, 2.1])
     assert strategy()._aligned(groups, 1, 1) == groups

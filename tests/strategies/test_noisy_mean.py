@@ -10,9 +10,8 @@ import pytest
 
 from fedoel.protocol.experience import Contribution, ExperienceVector, VectorSpec
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
-from fedoel.strategies.budget import BudgetStrategy
-from fedoel.strategies.life_cycle import ServerSide
-from fedoel.strategies.noisy_mean import CentralMean, LocalMean
+from fedoel.strategies.mean import BudgetStrategy, CentralMean, LocalMean
+from fedoel.strategies.server_side import ServerSide
 
 SPEC = VectorSpec("tactics", 400, "vocabulary", "v1", ("coin",), 2, 5.0, 20.0)
 DEVICES = 6

@@ -22,11 +22,10 @@ from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.protocol.secagg.device import PHASES
 from fedoel.protocol.secagg.keys import Identity
 from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_records, step_from_records
-from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
-from fedoel.simulations.identity import server_identity
-from fedoel.strategies.budget import EXHAUSTED
-from fedoel.strategies.grouped_secure import GroupedSecure
+from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid, server_identity
+from fedoel.strategies.mean import EXHAUSTED
 from fedoel.strategies.registry import load_strategy
+from fedoel.strategies.secure_groups import GroupedSecure
 from fedoel.strategies.secure_mean import FAILED, SecureMean, Tally
 
 from .conftest import Ledger

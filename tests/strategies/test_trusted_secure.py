@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
-from fedoel.strategies.life_cycle import ServerSide
-from fedoel.strategies.secure_groups import OUTLYING
+from fedoel.strategies.secure_groups import OUTLYING, TrustedSecure
 from fedoel.strategies.secure_mean import Tally
-from fedoel.strategies.trusted_secure import TrustedSecure
+from fedoel.strategies.server_side import ServerSide
 
 SPEC = VectorSpec("tactics", 2, "vocabulary", "v1", ("coin",), 2, 500.0, 2000.0)
 OWN = np.array([1.0, 0.0])
@@ -22,7 +21,7 @@ def combine(*groups: Aggregate) -> tuple[Aggregate | None, Tally]:
     reference = SimpleNamespace(gradient=OWN)
     rounds = SimpleNamespace(reference=lambda cycle, exchange: reference)
     tally = Tally()
-    return TrustedSecure(cast(ServerSide, SimpleNamespace(rounds=rounds))).combine(1, list(groups), tally), tally
+    return TrustedSecure(cast(ServerSide, rounds)).combine(1, list(groups), tally), tally
 
 
 def group(*gradient: float, fisher: float = 1.0, cohort: int = 3) -> Aggregate:

@@ -33,7 +33,7 @@ from fedoel.protocol.errors import ConfigError, FedoelError, NotNow, VersionErro
 from fedoel.protocol.messages import PlayRequest, request_to_records, vector_from_reply
 from fedoel.protocol.signing import sign_request
 from fedoel.server.fleet import owner_key
-from fedoel.simulations.identity import server_identity
+from fedoel.simulations.grid import server_identity
 
 from .conftest import Joined
 

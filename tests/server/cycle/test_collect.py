@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from fedoel.protocol.experience import Aggregate, ExperienceVector
-from fedoel.server.cycle.collect import COLLECTED, Collected, aggregates_about, cohort_of, summed, traffic_of
+from fedoel.server.cycle.collect import Collected, aggregates_about, cohort_of, keep, load, summed, traffic_of
+from fedoel.server.cycle.run import Version
 from fedoel.server.cycle.server import CycleServer
-from fedoel.server.cycle.state import Version
-from fedoel.strategies.rounds import Traffic
+from fedoel.strategies.server_side import Traffic
 
 
 def exchange(server: CycleServer, version: Version, cycle: int, gradient: float | None) -> None:
@@ -70,11 +70,12 @@ def test_an_aggregate_in_parts_survives_the_disk(server: CycleServer) -> None:
     ]
     parts = (Aggregate(vectors[0], 4), Aggregate(vectors[1], 6))
     traffic = Traffic(1.0, 2.0, 10, {"late": 1})
-    collected = Collected.of("v", Aggregate(vectors[2], 10, 0.25, parts, ("a", "b")), traffic)
-    read = COLLECTED.read(COLLECTED.write(collected))
-    aggregate = read.aggregate(spec)
+    keep(server.run, 1, 1, Collected("v", traffic, Aggregate(vectors[2], 10, 0.25, parts, ("a", "b"))))
+    read = load(server.run, 1, 1)
+    aggregate = read.aggregate
     assert aggregate is not None and (read.version, read.traffic) == ("v", traffic)
     assert (aggregate.cohort, aggregate.noise, aggregate.words) == (10, 0.25, ("a", "b"))
     assert [part.cohort for part in aggregate.parts] == [4, 6]
     assert [float(part.vector.gradient[0]) for part in aggregate.parts] == [1.0, 2.0]
-    assert Collected.of("v", None, traffic).aggregate(spec) is None
+    keep(server.run, 1, 2, Collected("v", traffic, None))
+    assert load(server.run, 1, 2) == Collected("v", traffic, None)

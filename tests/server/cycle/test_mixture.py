@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from fedoel.codecs.codec import load_codec
 from fedoel.codecs.context import TeacherContext
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY
 from fedoel.codecs.tactics.policy import TacticsPolicy
+from fedoel.policies.policy import Policy
 from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.play import GameSpec, Trajectory, Turn
 from fedoel.protocol.situation import Memory
-from fedoel.server.cycle.mixture import Mixture, lessons
+from fedoel.server.cycle.distil import consolidation
+from fedoel.server.cycle.mixture import Mixture
 
 FAMILIES = ("lake", "coin", "never")
 SPEC = VectorSpec("tactics", DIMENSION, VOCABULARY, "v", FAMILIES, 2, 50.0, 200.0)
@@ -69,10 +73,12 @@ def episode(place: int) -> Trajectory:
 def counts(chosen: Sequence[int], mixture: Mixture, on_policy: bool = True) -> tuple[int, int, int, int]:
     led = [episode(place) for place in range(len(chosen))]
     policy = TacticsPolicy("v", np.zeros(DIMENSION, np.float32))
-    found = lessons(load_codec("tactics"), policy, mixture, led if on_policy else [], led, chosen)
-    assert found.tilts is not None
-    assert len(found.turns) == len(found.drawn)
-    return len(found.turns), len(found.targets), len(found.tilts), sum(found.drawn)
+    task = consolidation(load_codec("tactics"), policy, mixture, led if on_policy else [], led, chosen, 0)
+    assert task.tilts is not None
+    assert len(task.turns) == len(task.teachers) == len(task.under)
+    contexts = [id(context) for context in mixture.contexts]
+    drawn = [contexts.index(id(cast(partial[Policy], under).keywords["context"])) for under in task.under]
+    return len(task.turns), len(task.targets), len(task.tilts), sum(drawn)
 
 
 def test_every_state_has_the_answer_of_the_teacher_that_was_drawn_for_its_game() -> None:

@@ -16,20 +16,19 @@ from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.experience import Aggregate, ExperienceVector
 from fedoel.protocol.records.summary import Stats
 from fedoel.server.app import prepare
-from fedoel.server.cycle.contender import Contender
 from fedoel.server.cycle.context import CONTEXT, contexts_of, halved
-from fedoel.server.cycle.distil import distil
+from fedoel.server.cycle.distil import TRAINED, Trained, distil
 from fedoel.server.cycle.judge import judge
 from fedoel.server.cycle.measure import measure
 from fedoel.server.cycle.mixture import Mixture
 from fedoel.server.cycle.promote import promote
+from fedoel.server.cycle.public_games import Contender
 from fedoel.server.cycle.rollouts import PublicRollouts
 from fedoel.server.cycle.run import Run
 from fedoel.server.cycle.search import search
 from fedoel.server.cycle.server import CycleServer
-from fedoel.server.cycle.trained import TRAINED, Trained
 from fedoel.server.gate import Evidence, Trial, Verdict
-from fedoel.strategies.rounds import Traffic
+from fedoel.strategies.server_side import Traffic
 
 STATS = Stats(win_rate=0.5, low=0.2, high=0.8, episodes=3, score=0.5, turns_per_win=2.0, tokens_per_win=9.0)
 
@@ -136,8 +135,8 @@ def test_a_candidate_plays_as_its_teacher_and_is_judged_without_the_context(serv
     run = with_gate(server, gate)
     candidate = distil(run, server.state.version, rollouts_of(server), contexts)
     assert np.allclose(candidate.adapter["weights"], 0.5)  # for this player, distillation is exact
-    judged = judge(run, server.state, 1, candidate)
-    assert not judged.verdict.passed and gate.contenders[0].contexts is None
+    _, verdict = judge(run, server.state, 1, candidate)
+    assert not verdict.passed and gate.contenders[0].contexts is None
     assert gate.contenders[0].policies[0].version == candidate.version
     judge(run, server.state, 1, candidate)
     assert len(gate.contenders) == 1  # the second time, evidence is read from disk

@@ -22,9 +22,8 @@ from fedoel.protocol.errors import ConfigError, EnrolmentError, ModelError
 from fedoel.protocol.fleet.enrolment import Card, bundle_from_text, card_from_text
 from fedoel.protocol.fleet.membership import load_members
 from fedoel.server.operate.certificates import make_authority, make_key, make_server_certificate
-from fedoel.server.operate.folder import ServerFolder, Settings, read_settings
+from fedoel.server.operate.folder import ServerFolder, Settings, read_run, read_settings, run_of
 from fedoel.server.operate.roll import read_roll
-from fedoel.server.operate.run_file import read_run, run_of
 from fedoel.server.operate.setup import enroll, init, revoke
 from fedoel.server.operate.start import start
 

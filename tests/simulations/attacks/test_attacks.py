@@ -16,10 +16,8 @@ from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.experience import Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.server.app import run
-from fedoel.simulations.attacks.app import Gang, cells_of, make_attacked_app, malicious_of
-from fedoel.simulations.attacks.vectors import ATTACKS, Knowledge
-from fedoel.simulations.grid import InProcessGrid
-from fedoel.simulations.identity import server_identity
+from fedoel.simulations.attacks import ATTACKS, Gang, Knowledge, cells_of, make_attacked_app, malicious_of
+from fedoel.simulations.grid import InProcessGrid, server_identity
 
 SPEC = VectorSpec("tactics", DIMENSION, VOCABULARY, "v2", ("lake",), 2, 5.0, 20.0)
 SETTINGS: dict[str, Scalar] = {

@@ -21,13 +21,11 @@ from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.protocol.situation import Situation
 from fedoel.server.safeguards import RunSafeguards
-from fedoel.simulations.audit.attacks import Pool, attribute, auroc, detected, membership
+from fedoel.simulations.audit.attacks import Pool, attribute, auroc, detected, membership, play_pool
 from fedoel.simulations.audit.card import Card
 from fedoel.simulations.audit.leaks import watch
 from fedoel.simulations.audit.mechanism import Bound
-from fedoel.simulations.audit.planted import Extraction, candidates, extractions
-from fedoel.simulations.audit.pool import play_pool
-from fedoel.simulations.audit.updates import lora_extraction
+from fedoel.simulations.audit.planted import Extraction, candidates, extractions, lora_extraction
 from fedoel.simulations.scenario import load_scenario
 from fedoel.strategies.secure_mean import SecureMean
 
@@ -66,13 +64,13 @@ class TellingRuntime(SimulatedRuntime):
 
 def test_a_run_that_keeps_its_promises(config: RunConfig, tmp_path: Path) -> None:
     found = watch(config, tmp_path / "run")
-    assert found.holds and found.unmasked == found.journaled == 1
+    assert not found.leaks and found.heard > 100 and found.unmasked == found.journaled == 1
 
 
 def test_a_trajectory_in_a_log_is_found(config: RunConfig, tmp_path: Path) -> None:
     logging.getLogger("flwr").setLevel(logging.INFO)
     found = watch(config, tmp_path / "run", TellingRuntime())
-    assert not found.holds and found.leaks and found.leaks[0].startswith("logs: ")
+    assert found.leaks and found.leaks[0].startswith("logs: ")
 
 
 def test_a_double_release_is_found(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +87,7 @@ def test_a_double_release_is_found(config: RunConfig, tmp_path: Path, monkeypatc
     monkeypatch.setattr(SecureMean, "secure_sums", twice)
     monkeypatch.setattr(RunSafeguards, "spend", forgetful)
     found = watch(config, tmp_path / "run")
-    assert not found.holds and (found.unmasked, found.journaled) == (2, 1)
+    assert (found.unmasked, found.journaled) == (2, 1)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 import pytest
@@ -13,8 +14,15 @@ from numpy.typing import NDArray
 from fedoel.protocol.privacy.discrete import discrete_gaussian
 from fedoel.protocol.privacy.plan import Integers, Part, PrivacyPlan
 from fedoel.server.accounting import Release, epsilon_of
-from fedoel.simulations.audit.bounds import LARGEST, epsilon_of_distance, gaussian_bound, guess_bound
-from fedoel.simulations.audit.mechanism import PlannedMechanism, audit_mechanism, audited
+from fedoel.simulations.audit.mechanism import (
+    LARGEST,
+    Mechanism,
+    audit_mechanism,
+    audited,
+    epsilon_of_distance,
+    gaussian_bound,
+    guess_bound,
+)
 
 DELTA, CONFIDENCE = 1e-6, 0.999
 # Few devices, so that their noise is sampled quickly: the sum of it is the same.
@@ -22,7 +30,7 @@ PLAN = audited(PrivacyPlan.make((Part("gradient", 64, 2.0, 1.0),), 8, 4, 1.27), 
 
 
 @dataclass(frozen=True, slots=True)
-class Repeatable(PlannedMechanism):
+class Repeatable(Mechanism):
     """The real one with the same noise every time: under real randomness one bound in some fifty is too low."""
 
     source: random.Random
@@ -32,7 +40,7 @@ class Repeatable(PlannedMechanism):
 
 
 @dataclass(frozen=True, slots=True)
-class NoClipping(PlannedMechanism):
+class NoClipping(Mechanism):
     """Planted: a device's vector counts as it is."""
 
     def contribution(self, values: Mapping[str, NDArray[np.float64]]) -> Integers:
@@ -41,25 +49,21 @@ class NoClipping(PlannedMechanism):
 
 
 @dataclass(frozen=True, slots=True)
-class HalfNoise(PlannedMechanism):
+class HalfNoise(Mechanism):
     """Planted: half of the standard deviation."""
 
     def noise(self) -> Integers:
         return discrete_gaussian(self.plan.share_variance / 4, self.plan.cells)
 
 
-class ReusedSeed:
+@dataclass(frozen=True, slots=True)
+class ReusedSeed(Mechanism):
     """Planted: every release has the same noise."""
 
-    def __init__(self, plan: PrivacyPlan) -> None:
-        self.plan, self.calls = plan, 0
-
-    def contribution(self, values: Mapping[str, NDArray[np.float64]]) -> Integers:
-        return self.plan.quantised(values)
+    calls: count[int] = field(default_factory=lambda: count(1))
 
     def noise(self) -> Integers:
-        self.calls += 1
-        return self.plan.noise(random.Random(self.calls % self.plan.minimum).randrange)
+        return self.plan.noise(random.Random(next(self.calls) % self.plan.minimum).randrange)
 
 
 def test_the_real_mechanism_keeps_its_promise() -> None:

@@ -19,8 +19,15 @@ from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import Turn
 from fedoel.protocol.situation import Memory
 from fedoel.server.registry import load_adapter
-from fedoel.simulations.baselines.averaging_app import adapter_of, arrays_of, reply_of
-from fedoel.simulations.baselines.local_training import LARGEST_WEIGHT, Lesson, fitted, weights_of
+from fedoel.simulations.baselines.averaging_app import (
+    LARGEST_WEIGHT,
+    Lesson,
+    adapter_of,
+    arrays_of,
+    fitted,
+    reply_of,
+    weights_of,
+)
 
 Runner = Callable[..., dict[str, Any]]
 LORA: dict[str, Scalar] = {

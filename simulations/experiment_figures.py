@@ -1,4 +1,7 @@
-"""What arms pay for what they win, cycle by cycle: bytes that a client has sent, seconds that a device has computed."""
+"""The figures of an experiment: win rate by cycle, one line an arm; and what arms pay for what they win.
+
+The costs are bytes that a client has sent and seconds that a device has computed, cycle by cycle.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,13 @@ from itertools import accumulate
 from math import log10
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ..protocol.records.summary import Summary
 from .experiment_table import cohort_seconds, spread
-from .figures import COLOURS, GRID, INK, MUTED, save_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from .figures import COLOURS, INK, MUTED, frame_rates, label_ends, save_figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ def costs(run: Summary) -> list[Cost]:
 def mean_costs(runs: Sequence[Summary]) -> list[Cost]:
     """Mean of every cycle that all seeds have."""
     return [
-        Cost(*(fmean(getattr(each, name) for each in cycle) for name in ("sent_bytes", "seconds", "win_rate")))
+        Cost(*(fmean(getattr(cost, name) for cost in cycle) for name in ("sent_bytes", "seconds", "win_rate")))
         for cycle in zip(*(costs(run) for run in runs), strict=False)
     ]
 
@@ -54,14 +55,31 @@ def comparison(federated: Sequence[Summary], pooled: Sequence[Summary], local: S
     return f"What the federation wins, over pooled: {near}; over local-only: {far}."
 
 
-def draw_costs(results: Mapping[str, Sequence[Summary]], folder: Path) -> list[Path]:
-    """Write ``costs.png`` and ``costs.svg``, and return their paths."""
-    return list(save_figure(lambda: _figure(results), folder / "costs"))
+def draw_experiment(question: str, results: Mapping[str, Sequence[Summary]], folder: Path) -> list[Path]:
+    """Write ``arms`` and ``costs``, each as ``.png`` and ``.svg``, and return their paths."""
+    figures = {"arms": lambda: _arms_figure(question, results), "costs": lambda: _costs_figure(results)}
+    return [path for name, figure in figures.items() for path in save_figure(figure, folder / name)]
 
 
-def _figure(results: Mapping[str, Sequence[Summary]]) -> Figure:
-    from matplotlib.figure import Figure
+def _arms_figure(question: str, results: Mapping[str, Sequence[Summary]]) -> Figure:
+    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
+    axes, ends = figure.add_subplot(), list[tuple[str, float, str]]()
+    for number, (arm, runs) in enumerate(results.items()):
+        colour, curve = COLOURS[number % len(COLOURS)], [cost.win_rate for cost in mean_costs(runs)]
+        for run in runs:
+            axes.plot([record.held_out.win_rate for record in run.cycles], color=colour, linewidth=0.7, alpha=0.45)
+        axes.plot(curve, color=colour, linewidth=2.2, marker="o", markersize=5)
+        ends.append((arm, curve[-1], colour))
+    label_ends(axes, ends)
+    axes.set_title(question, loc="left", fontsize=10.5, color=INK, pad=20)
+    axes.text(0, 1.02, "held-out games won; thin: seeds, thick: their mean", transform=axes.transAxes, color=MUTED)
+    axes.set_xticks(range(max(len(runs[0].cycles) for runs in results.values())))
+    axes.set_xlabel("cycle")
+    frame_rates(axes)
+    return figure
 
+
+def _costs_figure(results: Mapping[str, Sequence[Summary]]) -> Figure:
     figure = Figure(figsize=(9.2, 4.2), layout="constrained")
     sent, computed = figure.subplots(1, 2, sharey=True)
     _panel(sent, results, lambda cost: cost.sent_bytes, "bytes that a client has sent", 1000)
@@ -75,8 +93,6 @@ def _panel(
     axes: Axes, results: Mapping[str, Sequence[Summary]], of: Callable[[Cost], float], name: str, linear: float
 ) -> None:
     """Draw win rates against a cost: linearly up to a first mark, in powers of ten beyond, since some pay nothing."""
-    from matplotlib.ticker import PercentFormatter
-
     largest = linear
     for number, (arm, runs) in enumerate(results.items()):
         points, colour = mean_costs(runs), COLOURS[number % len(COLOURS)]
@@ -88,9 +104,5 @@ def _panel(
     powers = [linear * 10**power for power in range(1 + int(log10(largest / linear)))]
     axes.set_xticks([0, *powers], labels=["0", *(f"{power:,}" for power in powers)])
     axes.minorticks_off()
-    axes.set_ylim(-0.02, 1.05)
     axes.set_xlabel(name, color=INK)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axes.grid(color=GRID, linewidth=0.7)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0)
+    frame_rates(axes, "both")

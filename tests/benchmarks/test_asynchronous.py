@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedoel.simulations.grid import FIRST_NODE_ID
-from fedoel.simulations.identity import server_identity
-from fedoel.simulations.paced import PacedGrid, spread_durations
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.asynchronous import PacedGrid, spread_durations
+from fedoel.simulations.grid import FIRST_NODE_ID, server_identity
 
 DURATIONS = {0: 1.0, 1: 4.0, 2: 10.0}
 
