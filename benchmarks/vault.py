@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedoel.games.families import Family
+from fedoel.games.families import Family, Number
 from fedoel.games.game import Frame
-from fedoel.games.settings import Number
 
 ROOMS = ("Hall", "Kitchen", "Cellar", "Attic", "Garden", "Study", "Porch")
 GOODS = ("pearl", "crown", "scroll", "medal", "flute")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from ..codecs.encode import encode
-from ..codecs.encoder import Encoder, SendsWords, load_encoder
+from ..codecs.encoder import Encoder, SendsWords, encode, load_encoder
 from ..games.partition import client_games, games_of_client
 from ..games.player import play_episodes
 from ..games.prepare import GameId
@@ -31,10 +31,7 @@ from ..protocol.secagg.messages import ACTIONS
 from .device.runtime import runtime_of
 from .runtime import Runtime, SimulatedRuntime
 from .secure import answer_step, protected
-from .store import TrajectoryStore
-from .store_key import key_from_file, key_from_keyring
-
-FIRST = "keys"  # the phase of a secure sum in which a device joins the round
+from .store import TrajectoryStore, key_from_file, key_from_keyring
 
 
 def make_app(runtime: Runtime) -> ClientApp:
@@ -51,19 +48,15 @@ def make_app(runtime: Runtime) -> ClientApp:
     def experience(message: Message, context: Context) -> Message:
         return guarded(message, lambda: answer(message.content, context, runtime_of(context.node_config, runtime)))
 
-    for phase, action in ACTIONS.items():
-        category, _, name = action.partition(".")
-        register = app.train if category == "train" else app.query
-        register(name)(_secure_verb(phase, runtime))
-    return app
-
-
-def _secure_verb(phase: str, runtime: Runtime) -> Callable[[Message, Context], Message]:
-    def verb(message: Message, context: Context) -> Message:
+    def secure_verb(phase: str, message: Message, context: Context) -> Message:
         here = runtime_of(context.node_config, runtime)
         return guarded(message, lambda: answer_secure(phase, message.content, context, here))
 
-    return verb
+    for phase, action in ACTIONS.items():
+        category, _, name = action.partition(".")
+        register = app.train if category == "train" else app.query
+        register(name)(partial(secure_verb, phase))
+    return app
 
 
 def guarded(message: Message, work: Callable[[], RecordDict]) -> Message:
@@ -97,7 +90,7 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     config = RunConfig.from_flat(context.run_config)
     client, clients = partition(context)
     games = games_of(config, client)
-    if phase == FIRST:  # a device that may not play must not join: it would drop out of the round later
+    if phase == "keys":  # a device that may not play must not join: it would drop out of the round later
         _admit(runtime, config, games)
     member = runtime.membership(config, client)
 
@@ -128,8 +121,10 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     runtime.membership(config, client).accept(request)
     runtime.begin(games)
     experience = experience_of(config, request, client, clients, runtime, store_of(context, client))
-    if request.plan:
-        return reply_to_records(_noised(experience.vector, PrivacyPlan.from_json(request.plan)))
+    if request.plan:  # the noise is added to the plan's parts; all other parts become zero
+        plan = PrivacyPlan.from_json(request.plan)
+        parts = plan.decode(protected(experience.vector, plan))
+        return reply_to_records(ExperienceVector.from_parts(request.spec, parts))
     return reply_to_records(experience.vector.clipped(), experience.words)
 
 
@@ -146,11 +141,6 @@ def _admit(runtime: Runtime, config: RunConfig, games: int) -> None:
     runtime.admit(games)
     if not runtime.send_words and isinstance(load_encoder(config.codec.name), SendsWords):
         raise ConfigError("no device of a deployment sends words about what happened on it")
-
-
-def _noised(vector: ExperienceVector, plan: PrivacyPlan) -> ExperienceVector:
-    """Clip a vector and add the noise of a plan to the plan's parts; all other parts become zero."""
-    return ExperienceVector.from_parts(vector.spec, plan.decode(protected(vector, plan)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..codecs.encode import encode
-from ..codecs.encoder import load_encoder
+from ..codecs.encoder import encode, load_encoder
 from ..codecs.natural_step import natural_step
-from ..codecs.tactics.step import LARGEST_WEIGHT, within_trust_region
+from ..codecs.tactics.policy import LARGEST_WEIGHT, within_trust_region
 from ..policies.policy import Policy
 from ..protocol.config import ContextConfig, RunConfig
 from ..protocol.errors import ConfigError

@@ -2,7 +2,8 @@
 
 AES-256-GCM binds every row to its client, format and number, so that rows cannot be swapped or copied from another
 device. A row that cannot be decrypted is reported as damaged; all others stay readable. Not encrypted are the time at
-which a row was written, its size, and which rows went into which vector.
+which a row was written, its size, and which rows went into which vector. The key is in the operating system's keyring
+or in a file that only its owner may read.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..protocol.errors import StoreError
+from ..protocol.host.files import create_secret, exposed
 from ..protocol.play import Trajectory
 from .trajectory_bytes import FORMAT, trajectory_from_bytes, trajectory_to_bytes
 
 NONCE = 12
+KEY_BYTES = 32
+SERVICE = "fedoel"  # name of the keyring's entries
 CHECK = b"fedoel store"  # encrypted in the table `meta`: tells whether a key is the right one
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
@@ -237,6 +241,57 @@ def _restore_length(path: Path) -> None:
 
 
 def _cipher(key: bytes) -> AESGCM:
-    if len(key) != 32:
-        raise StoreError(f"a store's key has 32 bytes, not {len(key)}")
+    if len(key) != KEY_BYTES:
+        raise StoreError(f"a store's key has {KEY_BYTES} bytes, not {len(key)}")
     return AESGCM(key)
+
+
+def key_from_file(path: Path) -> bytes:
+    """Read a key from a file; if there is no file, draw a key and write it there.
+
+    Raises
+    ------
+    StoreError
+        If others may read the file, it does not hold a key, or it cannot be written.
+    """
+    try:
+        if not path.exists():
+            create_secret(path, os.urandom(KEY_BYTES).hex())
+        if exposed(path):
+            raise StoreError(f"others may read {path}: chmod 600 it, and rotate the key if they did")
+        return _key_from_hex(path.read_text(encoding="ascii"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"the key {path} cannot be used ({error})") from error
+
+
+def key_from_keyring(client: str) -> bytes:
+    """Read a client's key from the keyring; if it has none, draw a key and store it there.
+
+    Raises
+    ------
+    StoreError
+        If there is no keyring, or it cannot be used.
+    """
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError as error:
+        raise StoreError("the package keyring is not installed: install it, or keep the key in a file") from error
+    try:
+        text = keyring.get_password(SERVICE, client)
+        if text is None:
+            text = os.urandom(KEY_BYTES).hex()
+            keyring.set_password(SERVICE, client, text)
+    except KeyringError as error:
+        raise StoreError(f"the keyring cannot be used ({error}): keep the key in a file") from error
+    return _key_from_hex(text, "the keyring")
+
+
+def _key_from_hex(text: str, where: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise StoreError(f"{where} holds no key of {KEY_BYTES} bytes in hexadecimal: put it back, or wipe the store")
+    return key

@@ -3,7 +3,7 @@
     g = sum_t A_t (c(x_t, a_t) - E_pi c(x_t, .))        F = sum_t Var_pi c(x_t, .)
 
 c(x, a) is the gradient of a's score with respect to the hidden states that the LM head reads
-(`fedoel.policies.torch.readout`), in coordinates of public random subspaces. g contrasts the command that was given
+(`fedoel.policies.torch.steered`), in coordinates of public random subspaces. g contrasts the command that was given
 with the alternatives, as contrastive activation addition does (arXiv 2312.06681). It needs forward passes only. For a
 vector added behind the last layer it is the exact policy gradient; differences of the commands' own hidden states, the
 usual form, are nearly orthogonal to that gradient.

@@ -6,7 +6,7 @@ there, too, and a search that starts from the whole step would end there. This s
 short step. It ends near the largest KL, or where KL begins to grow more slowly than the step.
 
 Contexts of `tactics` need no such search: their KL has a closed form and grows monotonically along a step, so that
-`fedoel.codecs.tactics.step` bisects.
+`fedoel.codecs.tactics.policy` bisects.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@ fedoel simulate --set 'games.families="examples.errand:ERRAND rooms=3 turns=8"' 
 
 import numpy as np
 
-from fedoel.games.families import Family
+from fedoel.games.families import Family, Number
 from fedoel.games.game import Frame
-from fedoel.games.settings import Number
 
 ROOMS = ("Hall", "Kitchen", "Cellar", "Attic", "Garden", "Study", "Porch")
 THINGS = ("lamp", "coin", "book", "cup", "rope", "bell", "comb", "drum")

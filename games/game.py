@@ -90,7 +90,11 @@ class RuledGame:
         GameError
             If no episode was started, or it is over.
         """
-        before = self._running()
+        before = self._observation
+        if before is None:
+            raise GameError("reset the game before the first command")
+        if before.done:
+            raise GameError("the episode is over: reset the game before the next command")
         turn = before.turn + 1
         if command in before.admissible:
             self._observation = self._observe(self._engine.act(command), turn)
@@ -109,13 +113,6 @@ class RuledGame:
         """Close the engine. Closing twice is allowed."""
         self._observation = None
         self._engine.close()
-
-    def _running(self) -> Observation:
-        if self._observation is None:
-            raise GameError("reset the game before the first command")
-        if self._observation.done:
-            raise GameError("the episode is over: reset the game before the next command")
-        return self._observation
 
     def _observe(self, frame: Frame, turn: int) -> Observation:
         over = frame.won or frame.lost or not frame.admissible

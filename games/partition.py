@@ -119,17 +119,13 @@ def mixtures(specs: Sequence[GameSpec], num_clients: int, partition: str, seed: 
     if partition == "iid":
         return np.full((num_clients, len(specs)), 1 / len(specs))
     if partition == "by-family":
-        return _by_family(specs, num_clients)
+        families = list(dict.fromkeys(spec.family for spec in specs))
+        family_of_client = [families[client % len(families)] for client in range(num_clients)]
+        member = np.array([[spec.family == family for spec in specs] for family in family_of_client], dtype=np.float64)
+        return np.asarray(member / member.sum(axis=1, keepdims=True))
     known = ", ".join(PARTITIONS)
     alpha = _parameter(partition, "dirichlet", f"unknown partition {partition!r}; known are {known} with ALPHA > 0")
     return np.random.default_rng([seed, 0]).dirichlet(np.full(len(specs), alpha), size=num_clients)
-
-
-def _by_family(specs: Sequence[GameSpec], num_clients: int) -> NDArray[np.float64]:
-    families = list(dict.fromkeys(spec.family for spec in specs))
-    family_of_client = [families[client % len(families)] for client in range(num_clients)]
-    member = np.array([[spec.family == family for spec in specs] for family in family_of_client], dtype=np.float64)
-    return np.asarray(member / member.sum(axis=1, keepdims=True))
 
 
 def _parameter(text: str, name: str, refusal: str) -> float:

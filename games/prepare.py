@@ -23,8 +23,8 @@ from .splits import fingerprint
 
 GameId = tuple[GameSpec, int]
 
-_SLOW_FIRST = ("cooking", "treasure-hunter", "coin-collector")
-"""Families with slow preparation, slowest first: starting with these makes all processes finish at about one time."""
+# Families with fast preparation last: starting with the slowest makes all processes finish at about one time.
+_SLOWNESS = {"cooking": 0, "treasure-hunter": 1, "coin-collector": 2}
 
 
 def prepare(
@@ -60,9 +60,12 @@ def prepare(
     """
     if processes < 1:
         raise ConfigError(f"preparing games needs at least one process, not {processes}")
-    distinct = _distinct(games)
+    checked = [(spec, seed) for spec, seed in games if settings_of(spec) is not None]
+    # Games with one fingerprint have the same content; they differ at most in turn limit and wording.
+    distinct = {fingerprint(spec, seed): (spec, seed) for spec, seed in checked}.values()
     # Starting a process takes longer than preparing a game: start none for games that the cache holds.
-    missing = sorted((game for game in distinct if not is_prepared(*game, cache)), key=_slowness)
+    missing = [game for game in distinct if not is_prepared(*game, cache)]
+    missing.sort(key=lambda game: _SLOWNESS.get(game[0].family, len(_SLOWNESS)))
     cached = len(distinct) - len(missing)
     for done in range(1, cached + 1):
         progress(done, len(distinct))
@@ -73,17 +76,6 @@ def prepare(
         for worker in workers:
             worker.stop()
     return len(distinct)
-
-
-def _distinct(games: Iterable[GameId]) -> list[GameId]:
-    # Games with one fingerprint have the same content; they differ at most in turn limit and wording.
-    checked = [(spec, seed) for spec, seed in games if settings_of(spec) is not None]
-    return list({fingerprint(spec, seed): (spec, seed) for spec, seed in checked}.values())
-
-
-def _slowness(game: GameId) -> int:
-    family = game[0].family
-    return _SLOW_FIRST.index(family) if family in _SLOW_FIRST else len(_SLOW_FIRST)
 
 
 def _distribute(games: list[GameId], workers: list[_Worker], progress: Callable[[int], None]) -> None:

@@ -90,13 +90,8 @@ def deltas(adapter: Arrays, heads: Heads) -> Iterator[Delta]:
     for name, pair in pairs.items():
         if set(pair) != {"A", "B"} or len(pair["A"]) != pair["B"].shape[1]:
             raise ModelError(f"the adapter's A and B for {name} do not fit each other: fetch it again")
-        yield Delta(name, pair["A"], _reordered(name, pair["B"], heads))
-
-
-def _reordered(name: str, b: Floats, heads: Heads) -> Floats:
-    if ".attn_q." in name:
-        return permuted(b, heads.queries)
-    return permuted(b, heads.keys) if ".attn_k." in name else b
+        rotary_heads = {"attn_q": heads.queries, "attn_k": heads.keys}.get(name.split(".")[2])
+        yield Delta(name, pair["A"], permuted(pair["B"], rotary_heads) if rotary_heads else pair["B"])
 
 
 def permuted(rows: Floats, heads: int) -> Floats:

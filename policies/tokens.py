@@ -153,11 +153,8 @@ class PromptTokenizer:
 
     def _encode(self, situation: Situation) -> TokenizedSituation:
         prompt = render(situation, self._style)
-        tree = ActionTree.build([self._command_ids(command) for command in situation.admissible])
+        tree = ActionTree.build([(*self.ids(command), self.end_token) for command in situation.admissible])
         return TokenizedSituation(self.ids(prompt.scene), self.ids(prompt.moment + self._tail), tree)
-
-    def _command_ids(self, command: str) -> Ids:
-        return (*self.ids(command), self.end_token)
 
     def _tokenise(self, text: str) -> Ids:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])

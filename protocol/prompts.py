@@ -68,12 +68,14 @@ def render(situation: Situation, style: Style = TREE_STYLE) -> Prompt:
     scene = [f"Goal: {situation.goal}", situation.place_text]
     if situation.note:
         scene.append(f"Read: {situation.note}")
+    reply, note = (" ".join(text.split()) for text in (situation.reply, situation.note))
+    is_news = reply != note and len(reply.split()) <= LONGEST_REPLY  # neither in the scene as the note, nor long
     lines = [
         ("Carrying", ", ".join(situation.carried)),
         ("Tried here", ", ".join(situation.done_here)),
         ("New", ", ".join(situation.fresh)),
         ("Way back", situation.back),
-        ("Last", _last(situation)),
+        ("Last", reply if is_news else ""),
         ("Commands", "; ".join(situation.admissible) if style.free and style.listed else ""),
     ]
     moment = [f"{name}: {text}" for name, text in lines if text] or ["Tried here: nothing"]
@@ -85,12 +87,6 @@ def command_of(text: str) -> str:
     lines = [" ".join(line.split()) for line in text.splitlines()]
     marked = [line.removeprefix(COMMAND_MARK).strip() for line in lines if line.startswith(COMMAND_MARK)]
     return next((line for line in reversed(marked or lines) if line), "")
-
-
-def _last(situation: Situation) -> str:
-    """Return the reply to the last command; empty if it is long or already in the scene as the note."""
-    reply = " ".join(situation.reply.split())
-    return "" if reply == " ".join(situation.note.split()) or len(reply.split()) > LONGEST_REPLY else reply
 
 
 PROMPT_VERSION = hashlib.sha256(

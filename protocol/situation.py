@@ -120,11 +120,7 @@ class Memory:
             return text, False
         moved = room["name"] != self.place
         if moved:
-            self.back = _reverse(self.last)
+            verb, _, direction = self.last.rpartition(" ")
+            self.back = f"{verb} {OPPOSITE[direction]}" if direction in OPPOSITE else ""
         self.place, self.place_text = room["name"], text
         return "", moved
-
-
-def _reverse(command: str) -> str:
-    verb, _, direction = command.rpartition(" ")
-    return f"{verb} {OPPOSITE[direction]}" if direction in OPPOSITE else ""

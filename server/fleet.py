@@ -11,8 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ..protocol.errors import ConfigError
-from ..protocol.fleet.members import sign_members
-from ..protocol.fleet.membership import FLEET_KEY, MEMBERS, device_key, load_members
+from ..protocol.fleet.membership import FLEET_KEY, MEMBERS, device_key, load_members, sign_members
 from ..protocol.host.files import replace_file, write_whole
 
 OWNER_KEY, SERIAL = "fleet.key", "fleet.serial"

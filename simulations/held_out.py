@@ -14,8 +14,7 @@ from statistics import fmean
 
 from ..client.app import private_games
 from ..client.personal_context import check_personal, personalised
-from ..codecs.encode import count
-from ..codecs.encoder import load_encoder
+from ..codecs.encoder import count, load_encoder
 from ..games.cache import cache_folder
 from ..games.player import play_episodes
 from ..policies.backend import load_version

@@ -17,10 +17,8 @@ from flwr.serverapp import Grid
 
 from ..client.app import private_games
 from ..client.device.folder import DeviceFolder, joined
-from ..client.store import Contents, TrajectoryStore
-from ..client.store_key import key_from_file
-from ..codecs.encode import encode
-from ..codecs.encoder import load_encoder
+from ..client.store import Contents, TrajectoryStore, key_from_file
+from ..codecs.encoder import encode, load_encoder
 from ..codecs.tactics.coordinates import DIMENSION
 from ..codecs.tactics.policy import TacticsPolicy
 from ..protocol.config import RunConfig

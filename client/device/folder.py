@@ -8,8 +8,7 @@ from pathlib import Path
 from ...protocol.errors import ConfigError, EnrolmentError
 from ...protocol.fleet.enrolment import Bundle, bundle_from_text
 from ...protocol.fleet.membership import Membership, membership_at
-from ..store import TrajectoryStore
-from ..store_key import key_from_file
+from ..store import TrajectoryStore, key_from_file
 
 
 class _Inside:

@@ -9,7 +9,7 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, time
+from datetime import datetime
 from pathlib import Path
 
 from ...protocol.errors import NotNow
@@ -97,9 +97,10 @@ def why_not(play: Play, memory: int, now: Now, played: int, games: int) -> str:
     games
         Games of the request.
     """
-    window = hours_of(play.hours)
-    if window and not _is_between(now.clock, *window):
-        return f"it is {now.clock:%H:%M}, and it plays {play.hours}"
+    if window := hours_of(play.hours):
+        (start, end), moment = window, now.clock.time()
+        if not (start <= moment < end if start < end else moment >= start or moment < end):  # it may span midnight
+            return f"it is {now.clock:%H:%M}, and it plays {play.hours}"
     if play.max_load and now.load is not None and now.load > play.max_load:
         return f"the load is {now.load:.2f}, and it plays below {play.max_load:g}"
     if play.power == "mains" and now.on_battery:
@@ -131,14 +132,6 @@ def count_games(path: Path, today: str, games: int) -> None:
         replace_file(path, json.dumps({"day": today, "games": games_today(path, today) + games}))
     except OSError as error:
         raise NotNow(f"games cannot be counted in {path}: {error.strerror}") from error
-
-
-def _is_between(now: datetime, start: time, end: time) -> bool:
-    """Whether a moment is between two times of day; the window may span midnight."""
-    moment = now.time()
-    if start < end:
-        return start <= moment < end
-    return moment >= start or moment < end
 
 
 def _read_text(path: Path) -> str:

@@ -18,8 +18,7 @@ from ...protocol.fleet.enrolment import (
     sign_card,
     to_text,
 )
-from ...protocol.fleet.members import read_members
-from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
+from ...protocol.fleet.membership import FLEET_KEY, MEMBERS, read_members
 from ...protocol.host.files import replace_file
 from .folder import DeviceFolder
 from .settings import DeviceSettings, Play, hours_of, settings_file

@@ -17,7 +17,7 @@ from ..context import TeacherContext
 from ..natural_step import natural_step
 from .coordinates import cells, tactic_name, tilt
 from .encoder import TacticsEncoder
-from .step import LARGEST_WEIGHT, within_trust_region
+from .policy import LARGEST_WEIGHT, within_trust_region
 
 SMALLEST_LESSON = 0.05  # absolute weight
 

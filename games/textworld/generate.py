@@ -11,7 +11,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +99,10 @@ def _generate_game(textworld: Any, family: str, settings: Mapping[str, Setting],
         options = textworld.GameOptions()
         options.seeds = _textworld_seeds(seed, attempt)
         options.grammar.only_last_action = True  # otherwise the objective lists the whole walkthrough
-        try:
+        # The generators raise QuestGenerationError, but also fail on draws from empty lists when no placement is left.
+        with suppress(textworld.generator.QuestGenerationError, ValueError, KeyError, IndexError, AssertionError):
             return make(_challenge_settings(family, settings), options)
-        except _generation_failures(textworld):
-            continue
     raise GameError(f"{family} {dict(settings)}: no game for seed {seed} in {ATTEMPTS} attempts; take another seed")
-
-
-def _generation_failures(textworld: Any) -> tuple[type[Exception], ...]:
-    # The generators raise QuestGenerationError, but also fail on draws from empty lists when no placement is left.
-    return (textworld.generator.QuestGenerationError, ValueError, KeyError, IndexError, AssertionError)
 
 
 def _textworld_seeds(seed: int, attempt: int) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""One base model in llama.cpp with its prefix cache and adapters, which all policies of this backend share.
+"""One base model in llama.cpp with its tokenizer, prefix cache and adapters, which all policies of this backend share.
 
 Prompts, tokens and probabilities are those of the torch backend, computed from the same GGUF file, up to llama.cpp's
 rounding: see docs/reference.md.
@@ -6,6 +6,8 @@ rounding: see docs/reference.md.
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -14,27 +16,67 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
+import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from ...protocol.config import PolicyConfig
+from ...protocol.config import WEIGHTS, PolicyConfig
 from ...protocol.errors import ModelError
 from ...protocol.versions import Adapter
 from ..lora import write_gguf_lora
-from ..model_files import file_digest, find_model, keep_newest
+from ..model_files import draft_of, file_digest, find_model, keep_newest
 from ..policy import LogProbs
 from ..tokens import PromptTokenizer, TokenizedSituation
-from .branches import branched, fitting_batches
-from .gguf_tokenizer import GgufTokenizer
-from .library import LlamaContext, LlamaFile, Tokens
-from .prefix_cache import PrefixCache
+from .library import LlamaContext, LlamaFile, Tokens, quiet
+from .prefix_cache import PrefixCache, branched, fitting_batches
 from .readout import Readout, command_log_probs
-from .weights import weights_file
 
 Vectors = Mapping[str, Sequence[NDArray[np.float32]]]
 NO_VECTORS: Vectors = MappingProxyType({})
+AS_THEY_ARE, Q8, HALF = WEIGHTS
+_TYPES = {Q8: llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, HALF: llama_cpp.LLAMA_FTYPE_MOSTLY_F16}
+COPY_FORMAT = 1
 ADAPTER_FORMAT = 1  # raise it when the conversion of adapters changes
 ADAPTERS_KEPT = 8  # converted files on disk
+
+
+class GgufTokenizer:
+    """The tokenizer of a GGUF file, by llama.cpp: gives the same token ids as transformers does.
+
+    Raises
+    ------
+    ModelError
+        If the file has no chat template.
+    """
+
+    def __init__(self, file: LlamaFile) -> None:
+        self._file, self._template = file, file.metadata("tokenizer.chat_template")
+        if not self._template:
+            raise ModelError(f"{file.path} has no chat template: choose a model that was tuned for chat")
+
+    @property
+    def eos_token_id(self) -> int:
+        return self._file.end
+
+    def apply_chat_template(
+        self, conversation: Sequence[Mapping[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> str:
+        """Render messages with the Jinja settings of transformers; `tokenize` must be false."""
+        from jinja2 import TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        special = {"bos_token": self._file.text(self._file.begin), "eos_token": self._file.text(self._file.end)}
+        try:
+            return environment.from_string(self._template).render(
+                messages=conversation, add_generation_prompt=add_generation_prompt, **special
+            )
+        except TemplateError as error:
+            raise ModelError(f"the chat template of {self._file.path} cannot be used: {error}") from error
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
+        """Return the text's token ids, without added special tokens."""
+        return {"input_ids": self._file.tokenise(text)}
 
 
 class LlamaModel:
@@ -130,3 +172,43 @@ def load_model(config: PolicyConfig, cache: Path) -> LlamaModel:
     if file.is_dir():
         raise ModelError(f"policy.backend 'llama' needs a GGUF file as policy.base, but {file} is a folder")
     return LlamaModel(file, config, cache)
+
+
+def weights_file(base: Path, digest: str, weights: str, cache: Path) -> Path:
+    """Path of the GGUF file to compute with: the base model's file, or a copy in another weight format, written once.
+
+    llama.cpp rounds activations to the format of the weights: to eight bits for quantised weights, to float16 for
+    float16. Probabilities from a quantised file therefore differ noticeably from the torch backend's, which dequantises
+    it; those from a float16 copy agree. The copy is exact, since a 4-bit weight times its scale fits into float16.
+
+    Parameters
+    ----------
+    digest
+        Digest of the base file, which names the copy.
+    weights
+        ``file``, ``q8_0`` or ``f16``.
+
+    Raises
+    ------
+    ModelError
+        If llama.cpp cannot convert the file, or there is no room for the copy.
+    """
+    if weights == AS_THEY_ARE:
+        return base
+    copy = cache / "models" / f"{digest[:16]}-{weights}-{COPY_FORMAT}.gguf"
+    if not copy.exists():
+        with draft_of(copy) as draft:
+            convert(base, draft, weights)
+    return copy
+
+
+def convert(source: Path, target: Path, weights: str) -> None:
+    """Write a GGUF file in another weight format, by llama.cpp's own quantisation; raises as `weights_file` does."""
+    quiet()
+    settings = llama_cpp.llama_model_quantize_default_params()
+    settings.ftype, settings.allow_requantize = _TYPES[weights], True
+    settings.nthread = 1
+    if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(settings)):
+        raise ModelError(
+            f"llama.cpp cannot write the weights of {source} as {weights}: is it whole, and is there room?"
+        )

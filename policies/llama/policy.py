@@ -21,8 +21,8 @@ from ...protocol.versions import Adapter, policy_version
 from ..abilities import RESIDUAL
 from ..policy import LogProbs, check_version
 from ..spaces import ControlVector
-from .branches import fitting_batches
 from .model import LlamaModel, load_model
+from .prefix_cache import fitting_batches
 
 LAYER, NORMED = "l_out-{}", "result_norm"  # tensors of llama.cpp's graph: a layer's output, and the last norm's
 

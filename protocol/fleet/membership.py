@@ -1,16 +1,22 @@
 """A device's membership in a fleet: its private key, the fleet's public key, and the signed list of members.
 
+The list is numbered, and signed by the fleet's owner; devices keep the newest. Its text holds the signature in
+hexadecimal on the first line, and the list as JSON on the second.
+
 A folder contains ``fleet.pub`` (the fleet's public key), ``members`` (the signed list) and one private key per device.
 Keys are raw Ed25519 keys in hexadecimal; private ones are readable by their owner only.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ..config import RunConfig
 from ..errors import ConfigError, VersionError
@@ -18,9 +24,61 @@ from ..host.files import check_secret, write_whole
 from ..messages import PlayRequest
 from ..secagg.keys import Identity
 from ..signing import check_request
-from .members import Members, read_members
 
 FLEET_KEY, MEMBERS = "fleet.pub", "members"
+PURPOSE = b"fedoel members 1\0"
+IDENTITY = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The identities that belong to a fleet.
+
+    Parameters
+    ----------
+    number
+        Number of the list; it increases with every list, so that an old list cannot restore a removed member.
+    identities
+        Ed25519 public keys, 32 bytes each.
+    """
+
+    number: int
+    identities: frozenset[bytes]
+
+
+def sign_members(key: Ed25519PrivateKey, number: int, identities: Sequence[bytes]) -> str:
+    """Return the signed text of a list; `read_members` reads it."""
+    body = json.dumps({"number": number, "members": [identity.hex() for identity in identities]})
+    return f"{key.sign(PURPOSE + body.encode()).hex()}\n{body}\n"
+
+
+def read_members(fleet_key: bytes, text: str) -> Members:
+    """Read a list of members and check the owner's signature.
+
+    Parameters
+    ----------
+    fleet_key
+        The fleet's public key, 32 bytes.
+    text
+        What `sign_members` returned.
+
+    Raises
+    ------
+    VersionError
+        If the signature is invalid, or the text is no list of members.
+    """
+    signature, _, body = text.strip().partition("\n")
+    try:
+        Ed25519PublicKey.from_public_bytes(fleet_key).verify(bytes.fromhex(signature), PURPOSE + body.encode())
+        values = json.loads(body)
+        members = Members(int(values["number"]), frozenset(bytes.fromhex(member) for member in values["members"]))
+        if any(len(identity) != IDENTITY for identity in members.identities):
+            raise ValueError(f"a member's key has {IDENTITY} bytes")
+        return members
+    except InvalidSignature as error:
+        raise VersionError("the list of members is not signed by this fleet's key: fetch it again") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise VersionError("the list of members is malformed: fetch it again") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...codecs.context import TeacherContext, no_context
-from ...codecs.encode import count, encode
+from ...codecs.encoder import count, encode
 from ...protocol.experience import ExperienceVector, Vector
 from ...protocol.play import Trajectory
 from .collect import numbered

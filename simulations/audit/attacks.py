@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...client.app import streams
-from ...codecs.encode import encode
-from ...codecs.encoder import load_encoder
+from ...codecs.encoder import encode, load_encoder
 from ...codecs.natural_step import natural_step
 from ...codecs.tactics.coordinates import DIMENSION
 from ...codecs.tactics.policy import TacticsPolicy

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ...client.app import guarded, partition, private_games
 from ...client.runtime import Runtime
-from ...codecs.encode import advantages_of
+from ...codecs.encoder import advantages_of
 from ...codecs.tactics.coordinates import DIMENSION, tilt
 from ...codecs.tactics.encoder import moments
 from ...codecs.tactics.policy import TacticsPolicy

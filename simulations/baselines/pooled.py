@@ -17,8 +17,7 @@ from flwr.clientapp import ClientApp
 from ...client.app import guarded, player_of, private_games
 from ...client.runtime import Runtime
 from ...client.trajectory_bytes import trajectory_to_bytes
-from ...codecs.encode import count, encode
-from ...codecs.encoder import SendsWords, load_encoder
+from ...codecs.encoder import SendsWords, count, encode, load_encoder
 from ...games.player import play_episodes
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError

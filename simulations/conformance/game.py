@@ -16,11 +16,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ...games.families import Family, build_game
+from ...games.families import Family, Number, build_game
 from ...games.game import Game
 from ...games.heuristics import uniform
 from ...games.scripted import play_scripted
-from ...games.settings import Number
 from ...protocol.play import GameSpec, Observation, Setting
 from .checks import demand, go_through_a_run
 

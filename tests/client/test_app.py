@@ -15,8 +15,7 @@ from flwr.app import Context, Message, RecordDict
 from fedoel.client.app import make_app, partition, streams
 from fedoel.client.device.runtime import runtime_of
 from fedoel.client.runtime import SimulatedRuntime
-from fedoel.client.store import TrajectoryStore
-from fedoel.client.store_key import key_from_file
+from fedoel.client.store import TrajectoryStore, key_from_file
 from fedoel.codecs.tactics import coordinates as tactics
 from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.policies.policy import LogProbs, Policy

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedoel.client.store import TrajectoryStore
-from fedoel.client.store_key import key_from_file, key_from_keyring
+from fedoel.client.store import TrajectoryStore, key_from_file, key_from_keyring
 from fedoel.client.trajectory_bytes import trajectory_from_bytes, trajectory_to_bytes
 from fedoel.protocol.errors import StoreError
 from fedoel.protocol.play import GameSpec, Trajectory, Turn

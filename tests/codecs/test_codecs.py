@@ -11,8 +11,7 @@ from fedoel.codecs import steering
 from fedoel.codecs.codec import load_codec
 from fedoel.codecs.context import TeacherContext, divergence, no_context
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY, cells, tactic_name, tilt
-from fedoel.codecs.tactics.policy import TacticsPolicy
-from fedoel.codecs.tactics.step import LARGEST_WEIGHT
+from fedoel.codecs.tactics.policy import LARGEST_WEIGHT, TacticsPolicy
 from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy

@@ -7,9 +7,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.codecs import encode as encoding
-from fedoel.codecs.encode import returns_to_go
-from fedoel.codecs.encoder import load_encoder
+from fedoel.codecs import encoder as encoding
+from fedoel.codecs.encoder import load_encoder, returns_to_go
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY, cells
 from fedoel.codecs.tactics.encoder import moments
 from fedoel.codecs.tactics.policy import TacticsPolicy

@@ -11,13 +11,12 @@ import pytest
 
 from fedoel.codecs.tactics.coordinates import MOVES, SAME_MOVE, move_of
 from fedoel.games import build_game
-from fedoel.games.families import FAMILIES, Family, content_of, is_prepared, prepare_game, unrenamed
+from fedoel.games.families import FAMILIES, Family, Flag, content_of, is_prepared, prepare_game, unrenamed
 from fedoel.games.game import Engine
 from fedoel.games.grid.frozen_lake import FrozenLakeEngine, check_lake
 from fedoel.games.heuristics import uniform
 from fedoel.games.renamed import DIRECTIONS, VERBS, rename_command, rename_text
 from fedoel.games.scripted import play_scripted
-from fedoel.games.settings import Flag
 from fedoel.games.splits import Split, assert_disjoint, fingerprint, game_seed
 from fedoel.protocol.errors import ConfigError, GameError
 from fedoel.protocol.play import GameSpec, Setting

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 pytest.importorskip("llama_cpp", reason="llama.cpp is not installed: make setup LLAMA=1")
 
 from fedoel.games.families import build_game
-from fedoel.policies.llama.gguf_tokenizer import GgufTokenizer
 from fedoel.policies.llama.library import LlamaFile
+from fedoel.policies.llama.model import GgufTokenizer
 from fedoel.policies.model_files import find_model
 from fedoel.policies.tokens import PromptTokenizer
 from fedoel.policies.torch.base import dequantised

@@ -20,9 +20,9 @@ from fedoel.codecs.encoder import load_encoder
 from fedoel.codecs.steering import DIMENSION
 from fedoel.policies.llama import model as llama_model
 from fedoel.policies.llama import prefix_cache as llama_prefixes
-from fedoel.policies.llama.branches import BRANCHES, fitting_batches, leaf_count, leaves_below
 from fedoel.policies.llama.model import LlamaModel
 from fedoel.policies.llama.policy import LlamaPolicy, load_policy
+from fedoel.policies.llama.prefix_cache import BRANCHES, fitting_batches, leaf_count, leaves_below
 from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from fedoel.codecs.tactics.coordinates import DIMENSION, cells, tilt
-from fedoel.policies.torch.base import load_base
+from fedoel.policies.torch.base import HalfLinear, load_base, pick_precision
 from fedoel.policies.torch.model import TorchModel
-from fedoel.policies.torch.precision import HalfLinear, pick_precision
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.situation import Memory, Situation
 from fedoel.server.distillation.losses import reverse_kl

@@ -64,7 +64,7 @@ def by_hand(reference: Any, model: TorchModel, situation: Situation) -> np.ndarr
     """Score every command by itself with a plain model, over the tokens of prompt and commands."""
     row = model.tokenizer.encode([situation])[0]
     prompt = [*model.tokenizer.head, *row.scene, *row.moment]
-    ids = [model.tokenizer._command_ids(command) for command in situation.admissible]
+    ids = [(*model.tokenizer.ids(command), model.tokenizer.end_token) for command in situation.admissible]
     known = sorted({*row.scene, *row.moment, *(token for command in ids for token in said(command, ids))})
     scores = []
     for command in ids:

@@ -21,8 +21,7 @@ from fedoel.client.device.join import take_bundle
 from fedoel.client.device.service import unit
 from fedoel.client.device.settings import Limits, read_settings
 from fedoel.client.device.start import command, running_process, write_node_config
-from fedoel.client.store import TrajectoryStore
-from fedoel.client.store_key import key_from_file
+from fedoel.client.store import TrajectoryStore, key_from_file
 from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError
 
 from .conftest import Joined

@@ -23,7 +23,7 @@ from fedoel.protocol.fleet.enrolment import (
     sign_card,
     to_text,
 )
-from fedoel.protocol.fleet.members import read_members, sign_members
+from fedoel.protocol.fleet.membership import read_members, sign_members
 from fedoel.server.operate.certificates import certificate_to_pem, make_authority, make_key
 
 OWNER, DEVICE = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))

@@ -14,9 +14,9 @@ import pytest
 from cryptography import x509
 
 from fedoel.cli.main import REFUSED, main
+from fedoel.client.device.doctor import ProbeError, probe
 from fedoel.client.device.folder import DeviceFolder
 from fedoel.client.device.join import make_card, take_bundle
-from fedoel.client.device.probe import ProbeError, probe
 from fedoel.policies.model_files import find_model, model_digest
 from fedoel.protocol.errors import ConfigError, EnrolmentError, ModelError
 from fedoel.protocol.fleet.enrolment import Card, bundle_from_text, card_from_text

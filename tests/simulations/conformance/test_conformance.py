@@ -15,10 +15,9 @@ import pytest
 from fedoel.cli.main import main
 from fedoel.codecs.tactics.encoder import TacticsEncoder
 from fedoel.codecs.tactics.policy import TacticsBackend, TacticsPolicy
-from fedoel.games.families import Family
+from fedoel.games.families import Family, Number, Rule, Word
 from fedoel.games.game import Frame
 from fedoel.games.grid.frozen_lake import FrozenLakeEngine
-from fedoel.games.settings import Number, Rule, Word
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Aggregate, Contribution, total
 from fedoel.server.tactics_learner import TacticsLearner
