@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def use_streams() -> None:
-    """Print to nowhere where a stream is closed, and `?` for a character that its encoding lacks."""
+    """Redirect closed streams to the null device; print `?` for characters that an encoding lacks."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

@@ -160,7 +160,7 @@ class ModelCodec:
         return self.teacher_log_probs(TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32)), turns, context)
 
     def lessons(self, context: TeacherContext) -> list[Lesson]:
-        """Return none: these coordinates have no names."""
+        """Return an empty list: these coordinates have no names."""
         return []
 
     def _log_probs(self, policy: Policy, turns: Sequence[Turn], weights: Vector) -> list[LogProbs]:
@@ -197,7 +197,7 @@ def check_codec(config: RunConfig, abilities: frozenset[str]) -> Codec:
     if lacking := codec.encoder.required_abilities - abilities:
         raise ConfigError(
             f"codec.name {name!r} needs a policy with {' and '.join(sorted(lacking))}, and policy.backend "
-            f"{config.policy.backend!r} has none: use 'torch', or another codec"
+            f"{config.policy.backend!r} does not offer that: use 'torch', or another codec"
         )
     # A codec without required abilities reweights listed commands; in free decoding there is no list to reweight.
     if config.policy.decoding == "free" and (WRITING not in abilities or not codec.encoder.required_abilities):

@@ -70,10 +70,10 @@ class WordLearner:
 
     def distil(self, adapter: Adapter, task: Any, advance: Advance) -> Any:
         from fedoel.server.distillation.log_linear import fit  # devices do not load the server's code
-        from fedoel.server.learner import Consolidated
+        from fedoel.server.learner import Distilled
 
         phi = [self.phi(turn.situation) for turn in task.turns]
-        return Consolidated({"weights": fit(phi, task.targets, adapter["weights"])}, {})
+        return Distilled({"weights": fit(phi, task.targets, adapter["weights"])}, {})
 
 
 class BagOfWords:

@@ -57,7 +57,7 @@ class Steered(Policy, Protocol):
     """A policy with a control vector."""
 
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
-        """What would steer towards each admissible command, shapes ``(commands, dimension)``."""
+        """Directions in the hidden state that make each command more likely, shapes ``(commands, dimension)``."""
 
 
 class Author(Policy, Protocol):

@@ -148,8 +148,8 @@ class DistilConfig:
     beta: float = setting(0.5, "Weight of the teacher in `jsd`.", low=1e-6, high=1 - 1e-6)
     on_policy: bool = setting(
         True,
-        "Free decoding: whether the student writes the answers, anew in every step; otherwise the teacher has written "
-        "them before.",
+        "Whether to train on states that the student visits itself; with free decoding also whether the student writes "
+        "the answers, anew in every step.",
     )
 
 

@@ -105,14 +105,14 @@ class EventLog:
             ``advance(n=1)``, to be called when `n` more of `total` are done; it logs a few times a second.
         """
         self.emit(PhaseStarted(cycle=cycle, phase=name, total=total))
-        began = said = self._clock()
+        began = last_progress_at = self._clock()
         done = 0
 
         def advance(n: int = 1) -> None:
-            nonlocal done, said
+            nonlocal done, last_progress_at
             done += n
-            if (now := self._clock()) - said >= PROGRESS_EVERY:
-                said = now
+            if (now := self._clock()) - last_progress_at >= PROGRESS_EVERY:
+                last_progress_at = now
                 self.emit(PhaseProgress(cycle=cycle, phase=name, done=done, total=total))
 
         yield advance

@@ -19,7 +19,7 @@ Adapter = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Consolidation:
+class DistillationTask:
     """A distillation task.
 
     Parameters
@@ -32,9 +32,9 @@ class Consolidation:
         The teacher's log-probabilities of each state's commands.
     teachers
         For each state, the policy at the start of the cycle with the context.
-    under
+    apply_context
         For each state, the function that gives a policy the context.
-    tilts
+    score_offsets
         What the context adds to the score of each command; None if the context acts in another way.
     seed
         Determines the order of the states.
@@ -44,13 +44,13 @@ class Consolidation:
     turns: Sequence[Turn]
     targets: Sequence[LogProbs]
     teachers: Sequence[Policy]
-    under: Sequence[ApplyContext]
-    tilts: Sequence[LogProbs] | None
+    apply_context: Sequence[ApplyContext]
+    score_offsets: Sequence[LogProbs] | None
     seed: int
 
 
 @dataclass(frozen=True, slots=True)
-class Consolidated:
+class Distilled:
     """The distilled adapter, and its mean divergence from the teacher, without the context and with it, in nats."""
 
     adapter: Adapter
@@ -76,7 +76,7 @@ class Learner(Protocol):
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
         """Make the first version from turns of uniform play."""
 
-    def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
+    def distil(self, adapter: Adapter, task: DistillationTask, advance: Advance) -> Distilled:
         """Distil the teacher into the adapter: the student then plays without the context as the teacher with it."""
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:

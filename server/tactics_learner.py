@@ -15,7 +15,7 @@ from ..policies.policy import Policy
 from ..policies.routed import call_grouped, with_contexts
 from ..protocol.play import Turn
 from ..protocol.versions import policy_version
-from .learner import Adapter, Consolidated, Consolidation
+from .learner import Adapter, DistillationTask, Distilled
 
 
 class TacticsLearner:
@@ -46,20 +46,22 @@ class TacticsLearner:
         """Start from uniform play."""
         return {"weights": np.zeros(DIMENSION, dtype=np.float32)}
 
-    def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
+    def distil(self, adapter: Adapter, task: DistillationTask, advance: Advance) -> Distilled:
         """Add the context to the weights, which is exact, or fit the weights to the teacher's answers."""
         if self._adds_up:
-            return Consolidated({"weights": adapter["weights"] + task.context.weights}, {"without_context": 0.0})
+            return Distilled({"weights": adapter["weights"] + task.context.weights}, {"without_context": 0.0})
         from .distillation.log_linear import fit
 
         one_hot = np.eye(DIMENSION, dtype=np.float32)
         phi = [one_hot[cells(turn.situation)] for turn in task.turns]
         weights = {"weights": fit(phi, task.targets, adapter["weights"])}
         student, states = self.policy(weights), [turn.situation for turn in task.turns]
-        with_context = call_grouped(with_contexts(student, task.under), states, lambda policy, part: policy.score(part))
+        with_context = call_grouped(
+            with_contexts(student, task.apply_context), states, lambda policy, part: policy.score(part)
+        )
         answers = {"without_context": student.score(states), "with_context": with_context}
         views = {name: mean_divergence(log_probs, task.targets) for name, log_probs in answers.items()}
-        return Consolidated(weights, views)
+        return Distilled(weights, views)
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
         """Return nothing: there is no language model to probe."""

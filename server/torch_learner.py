@@ -20,7 +20,7 @@ from ..protocol.config import RunConfig
 from ..protocol.host.files import write_whole
 from ..protocol.play import Turn
 from ..protocol.versions import policy_version
-from .learner import Adapter, Consolidated, Consolidation
+from .learner import Adapter, DistillationTask, Distilled
 
 
 class TorchLearner:
@@ -70,7 +70,7 @@ class TorchLearner:
         write_whole(path, buffer.getvalue())
         return adapter
 
-    def distil(self, adapter: Adapter, task: Consolidation, advance: Advance) -> Consolidated:
+    def distil(self, adapter: Adapter, task: DistillationTask, advance: Advance) -> Distilled:
         """Distil the teacher into the adapter on public states."""
         from .distillation.opcd import Views, divergence_of, towards, with_retention
         from .distillation.optimise import Schedule
@@ -82,24 +82,27 @@ class TorchLearner:
         if self._free:
             return self._distil_text(adapter, task, schedule, advance)
         divergence = divergence_of(settings.divergence, settings.beta)
-        objective, retained = with_retention(task.targets, task.tilts, settings.retention, views, divergence), None
-        if task.tilts is None:
+        objective, retained = (
+            with_retention(task.targets, task.score_offsets, settings.retention, views, divergence),
+            None,
+        )
+        if task.score_offsets is None:
             retained = self._retention(task, views.context), towards(task.targets, divergence)
         student = self._train(adapter, task.turns, objective, schedule, task.seed, advance, retained)
-        return Consolidated(student, views.means(settings.batch * self._last_steps))
+        return Distilled(student, views.means(settings.batch * self._last_steps))
 
     @property
     def _last_steps(self) -> int:
         """Number of steps at the end of distillation over which the student's divergences are averaged."""
         return max(1, self._config.distil.steps // 4)
 
-    def _retention(self, task: Consolidation, divergences: list[float]) -> Any:
+    def _retention(self, task: DistillationTask, divergences: list[float]) -> Any:
         from .distillation.retention import Retention
 
         settings = self._config.distil
-        return Retention(task.under, settings.retention, settings.steps - self._last_steps, divergences)
+        return Retention(task.apply_context, settings.retention, settings.steps - self._last_steps, divergences)
 
-    def _distil_text(self, adapter: Adapter, task: Consolidation, schedule: Any, advance: Advance) -> Consolidated:
+    def _distil_text(self, adapter: Adapter, task: DistillationTask, schedule: Any, advance: Advance) -> Distilled:
         """Distil on the student's own responses or, off-policy, on the teacher's."""
         from ..policies.torch.policy import decoding_of
         from .distillation.free_text import TextDistillation
@@ -123,7 +126,7 @@ class TorchLearner:
             f"{name}_mass": float(np.mean([getattr(coverage, name) for coverage in text.coverage[-last:]]))
             for name in ("student", "teacher")
         }
-        return Consolidated(student, {**views.means(last), **masses})
+        return Distilled(student, {**views.means(last), **masses})
 
     def _imitate(self, turns: Sequence[Turn], schedule: Any, advance: Advance) -> Adapter:
         """Train new LoRA layers towards the command distributions of turns."""

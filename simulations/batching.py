@@ -49,13 +49,13 @@ class Batcher:
     _lock: Lock = field(default_factory=Lock)
 
     def admit(self, clients: Sequence[int]) -> None:
-        """Expect these clients. All of them, before the first starts, so that no batch goes without the last."""
+        """Register all clients before any of them starts; otherwise the first batch would leave without the last."""
         with self._lock:
             self._live.update(clients)
 
     @contextmanager
     def playing(self, client: int) -> Iterator[None]:
-        """Be this client in the current thread; leave the barrier at the end, whatever happened."""
+        """Register the current thread as this client; unregister it at the end, also after an exception."""
         token = _client.set(client)
         try:
             yield
@@ -141,7 +141,7 @@ class BatchingPolicy:
         return tell(self.inner, asked, longest)
 
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
-        """What would steer towards one client's commands, which it asks for when it has played."""
+        """Directions in the hidden state that make one client's commands more likely; it asks when it has played."""
         return cast(Steered, self.inner).features(situations)
 
     def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:

@@ -184,7 +184,7 @@ def _check_lenders(experiment: Experiment, configs: Mapping[tuple[str, int], Run
 
 
 def refusals(experiment: Experiment, out: Path) -> dict[str, str]:
-    """Say why arms cannot be run that are there to show just that.
+    """Return the error of each arm that is expected to be refused.
 
     Raises
     ------

@@ -113,7 +113,7 @@ def traffic_words(event: TrafficCounted) -> str:
 def lesson_lines(lessons: Sequence[Lesson]) -> list[str]:
     """Say the strongest lessons, one a line."""
     strongest = sorted(lessons, key=lambda lesson: -abs(lesson.weight))[:SHOWN_LESSONS]
-    return [f"{lesson_words(x)} ({x.weight:+.2f}, seen {x.support:.0f} times)" for x in strongest]
+    return [f"{lesson_words(x)} ({x.weight:+.2f}, support {x.support:.1f})" for x in strongest]
 
 
 def decision_words(event: Decided) -> str:

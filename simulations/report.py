@@ -108,7 +108,7 @@ def _cycles(summary: Summary) -> Table:
 
 
 def _probes(probes: Mapping[str, float]) -> list[str]:
-    """Say what a version does outside of games, beside the base model; older runs did not ask all of it."""
+    """Say what a version does outside of games, beside the base model; older runs lack some probes."""
     said = {"perplexity": "{:.2f} (base {:.2f})", "instructions": "{:.0%} (base {:.0%})"}
     return [
         form.format(probes[name], probes[f"base_{name}"]).replace("%", " %") if name in probes else "-"

@@ -209,7 +209,7 @@ class ExperienceStrategy(Strategy):
         return []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> None:
-        """Have nothing to aggregate, since nobody was asked."""
+        """Do nothing: the server evaluates, not the devices."""
 
     def start(
         self,
@@ -250,7 +250,7 @@ class ExperienceStrategy(Strategy):
     def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Ask a part of the cohort, wait, and hand on what came: one of Flower's rounds."""
         messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
-        # Flower refuses to send nothing, which is what is asked of a part whose nodes have all left.
+        # All nodes of this part may have left; Flower rejects an empty list of messages.
         replies = send_and_receive(grid, messages, timeout) if messages else []
         patience = RetryWindow(self.patience)
         while messages and all(reply.has_error() for reply in replies) and patience.wait():

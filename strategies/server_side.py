@@ -93,7 +93,7 @@ class Safeguards(Protocol):
 
     @property
     def secret(self) -> int:
-        """A number that devices do not know, to draw cohorts with: who knows a cohort needs more noise."""
+        """A number unknown to devices, to draw cohorts with: hiding from who knows the cohort takes more noise."""
 
     def plan(self, spec: VectorSpec) -> PrivacyPlan:
         """Return the plan that every release of this run follows."""

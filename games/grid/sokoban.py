@@ -43,7 +43,7 @@ class Warehouse:
         return state[1] == self.target
 
     def lost(self, state: State) -> bool:
-        """Return False: no state loses."""
+        """Sokoban cannot be lost."""
         return False
 
     def to_text(self, state: State) -> str:

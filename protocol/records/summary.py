@@ -170,7 +170,8 @@ class CycleRecord:
     held_out, families, transfer, probes
         Measures of that version, see `Measures`.
     teacher
-        Held-out results of the version before with the cycle's context; None where there was no context.
+        Held-out results of the version before with the cycle's context, of the version itself in cycle 0; None where no
+        context was tried.
     gate
         None where nothing was tried.
     lessons

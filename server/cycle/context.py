@@ -81,7 +81,7 @@ def halved(run: Run, rollouts: PublicRollouts, mixture: Mixture, halving: int) -
 def _step(
     run: Run, rollouts: PublicRollouts, contexts: Sequence[TeacherContext], aggregate: Aggregate, name: str
 ) -> TeacherContext:
-    """Step on from the last of some contexts, under which the aggregate was played."""
+    """Take the next step from the last of the contexts, under which the aggregate was played."""
     exchange, before = len(contexts), contexts[-1]
 
     def work(advance: object) -> TeacherContext:
@@ -94,7 +94,7 @@ def _step(
 
 
 def _measured(run: Run, rollouts: PublicRollouts, policy: Policy, context: TeacherContext) -> TeacherContext:
-    """Say how far a context leads from the bare policy, on the turns that this one has played."""
+    """Return a context with its KL from the bare policy, on turns that the bare policy has played."""
     turns = turns_of(rollouts.without_context())
     return replace(context, kl=divergence(run.codec.teacher_log_probs(policy, turns, context), turns))
 

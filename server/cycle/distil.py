@@ -17,7 +17,7 @@ from ...codecs.codec import Codec
 from ...games.player import Advance
 from ...policies.policy import LogProbs, Policy
 from ...protocol.play import Trajectory, Turn, turns_of
-from ..learner import Adapter, Consolidation
+from ..learner import Adapter, DistillationTask
 from .context import contexts_of
 from .mixture import Mixture
 from .phases import Form, Outcome
@@ -84,7 +84,7 @@ def consolidation(
     led: Sequence[Trajectory],
     drawn: Sequence[int],
     seed: int,
-) -> Consolidation:
+) -> DistillationTask:
     """Return the distillation task over the states that the student visits, and those that the teachers lead to.
 
     Parameters
@@ -98,19 +98,19 @@ def consolidation(
     turns, indices, targets = list[Turn](), list[int](), list[LogProbs]()
     offsets: list[LogProbs] | None = []
     for index, context in enumerate(mixture.contexts):
-        own, shown = (
+        student_turns, teacher_turns = (
             turns_of([t for t, choice in zip(played, drawn, strict=bool(played)) if choice == index])
             for played in (visited, led)
         )
-        turns += [*own, *shown]
-        indices += [index] * (len(own) + len(shown))
-        targets += codec.teacher_log_probs(policy, own, context) if own else []
-        targets += [turn.log_probs for turn in shown]
-        added = codec.score_offsets([*own, *shown], context)
+        turns += [*student_turns, *teacher_turns]
+        indices += [index] * (len(student_turns) + len(teacher_turns))
+        targets += codec.teacher_log_probs(policy, student_turns, context) if student_turns else []
+        targets += [turn.log_probs for turn in teacher_turns]
+        added = codec.score_offsets([*student_turns, *teacher_turns], context)
         offsets = None if offsets is None or added is None else [*offsets, *added]
     under = [partial(codec.teacher, context=context) for context in mixture.contexts]
     teachers = [with_context(policy) for with_context in under]
-    return Consolidation(
+    return DistillationTask(
         mixture.merged(), turns, targets, [teachers[index] for index in indices], [under[index] for index in indices],
         offsets, seed,
     )  # fmt: skip

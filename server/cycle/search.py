@@ -1,4 +1,4 @@
-"""Stage `search`: which context is worth distilling. The gate tries it, and halves of it while it does not help."""
+"""Stage `search`: which context is worth distilling. The gate tries it, and halves it until it helps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The contexts that a single one can become, best first, and the weights of the best."""
+    """The codec's candidate contexts, best first, and the weights of the best."""
 
     records: tuple[ChoiceRecord, ...]
     weights: NDArray[Any]
@@ -103,7 +103,7 @@ def _try(run: Run, state: State, cycle: int, contexts: Mixture, name: str) -> Tr
 def _choose(
     run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture
 ) -> tuple[Mixture, tuple[ChoiceRecord, ...]]:
-    """Choose among the contexts that a single one can become, where its codec offers a choice."""
+    """Choose among the codec's candidate contexts, if it offers any."""
     if not run.codec.has_candidates or len(contexts.contexts) > 1:
         return contexts, ()
     (context,) = contexts.contexts

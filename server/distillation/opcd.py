@@ -65,7 +65,7 @@ def towards(targets: Sequence[LogProbs], divergence: Divergence) -> Objective:
 
 def with_retention(
     targets: Sequence[LogProbs],
-    tilts: Sequence[LogProbs] | None,
+    score_offsets: Sequence[LogProbs] | None,
     weight: float,
     views: Views | None = None,
     divergence: Divergence = reverse_kl,
@@ -76,7 +76,7 @@ def with_retention(
     ----------
     targets
         The teacher's log-probabilities of each state's commands.
-    tilts
+    score_offsets
         What the context adds to the score of each command before normalisation. None leaves the second term out.
     views
         Where both divergences of every state are recorded.
@@ -86,9 +86,9 @@ def with_retention(
     def objective(index: int, student: torch.Tensor) -> torch.Tensor:
         without = distilled(index, student)
         views.without.append(without.item())
-        if tilts is None:
+        if score_offsets is None:
             return without
-        tilted = (student + torch.from_numpy(tilts[index]).to(student.device)).log_softmax(-1)
+        tilted = (student + torch.from_numpy(score_offsets[index]).to(student.device)).log_softmax(-1)
         context = distilled(index, tilted)
         views.context.append(context.item())
         return without + weight * context

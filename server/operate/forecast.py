@@ -47,7 +47,7 @@ class Forecast:
         return self.safeguards.sample * part.norm / noise
 
     def epsilon_against_server(self, colluding: float) -> float:
-        """Epsilon for who knows each cohort, and the noise of a share of it."""
+        """Epsilon against an attacker who knows every cohort and the noise of `colluding` of it."""
         run, plan = self.safeguards, self.plan
         honest = 1 - colluding * run.sample / plan.minimum
         if honest <= 0:
@@ -56,7 +56,7 @@ class Forecast:
         return epsilon_of(known, run.releases, run.config.privacy.delta)
 
     def lines(self) -> list[str]:
-        """Say it in words."""
+        """Return the forecast as lines of text."""
         run, plan, privacy = self.safeguards, self.plan, self.safeguards.config.privacy
         seen, helped = (self.epsilon_against_server(share) for share in (0.0, privacy.colluding))
         norms = ", ".join(f"{part.name} to {part.norm:g} ({part.size} cells)" for part in plan.parts)

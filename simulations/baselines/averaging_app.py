@@ -85,15 +85,15 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     advantages = advantages_of(played, spec, baseline, config.codec.discount)
     turns = turns_of(played)
     order = int(np.random.SeedSequence([config.seed, 5, client, cycle]).generate_state(1)[0])
-    lesson = Lesson(
+    task = LocalTask(
         adapter, turns, weights_of(advantages, settings["temperature"]), settings["epochs"], config.distil.batch,
         settings["learning-rate"], order,
     )  # fmt: skip
     # All clients train the same model in place, so that training goes through the barrier like play.
     if isinstance(policy, BatchingPolicy):
-        (trained,) = policy.batcher.ask(policy.inner, fitted, [lesson])
+        (trained,) = policy.batcher.ask(policy.inner, fitted, [task])
     else:
-        (trained,) = fitted(policy, [lesson])
+        (trained,) = fitted(policy, [task])
     return reply_of(trained, len(turns))
 
 
@@ -114,7 +114,7 @@ def arrays_of(adapter: Adapter) -> ArrayRecord:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LocalTask:
     """The training task of one device.
 
     Parameters
@@ -145,8 +145,8 @@ def weights_of(advantages: Sequence[float], temperature: float) -> list[float]:
     return np.minimum(np.exp(np.asarray(advantages) / temperature), LARGEST_WEIGHT).tolist()  # type: ignore[no-any-return]
 
 
-def fitted(policy: Policy, lessons: Sequence[Lesson]) -> list[Adapter]:
-    """Return the trained adapter of each lesson.
+def fitted(policy: Policy, tasks: Sequence[LocalTask]) -> list[Adapter]:
+    """Return the trained adapter of each task.
 
     Parameters
     ----------
@@ -154,36 +154,36 @@ def fitted(policy: Policy, lessons: Sequence[Lesson]) -> list[Adapter]:
         The policy that played. A language model is trained in place; the next policy to play loads its own adapter.
     """
     if isinstance(policy, TacticsPolicy):
-        return [_fit_tactics(lesson) for lesson in lessons]
+        return [_fit_tactics(task) for task in tasks]
     model = cast("TorchPolicy", policy).model
-    return [_fit_lora(model, lesson) for lesson in lessons]
+    return [_fit_lora(model, task) for task in tasks]
 
 
-def _fit_tactics(lesson: Lesson) -> Adapter:
+def _fit_tactics(task: LocalTask) -> Adapter:
     """Minimise the same loss by natural gradient steps on the weights of tactics."""
     added = np.zeros(DIMENSION)
-    for _ in range(lesson.epochs):
+    for _ in range(task.epochs):
         gradient, fisher = np.zeros(DIMENSION), np.zeros(DIMENSION)
-        for turn, weight in zip(lesson.turns, lesson.weights, strict=True):
+        for turn, weight in zip(task.turns, task.weights, strict=True):
             log_probs = tilt(turn.log_probs, turn.situation, added.astype(np.float32))
             score, variance = moments(replace(turn, log_probs=log_probs))
             gradient += weight * score
             fisher += weight * variance
         added += gradient / (fisher + DAMPING)
-    return {"weights": (lesson.adapter["weights"] + added).astype(np.float32)}
+    return {"weights": (task.adapter["weights"] + added).astype(np.float32)}
 
 
-def _fit_lora(model: TorchModel, lesson: Lesson) -> Adapter:
+def _fit_lora(model: TorchModel, task: LocalTask) -> Adapter:
     """Train the LoRA layers with AdamW."""
     from ...server.distillation.opcd import train
     from ...server.distillation.optimise import Schedule
     from ...server.distillation.training_states import TrainingStates
 
     def objective(index: int, student: torch.Tensor) -> torch.Tensor:
-        return -lesson.weights[index] * student[lesson.turns[index].action]
+        return -task.weights[index] * student[task.turns[index].action]
 
-    model.load(lesson.adapter)
-    states = TrainingStates.prepare(model, [turn.situation for turn in lesson.turns])
-    steps = lesson.epochs * -(-len(lesson.turns) // lesson.batch)
-    train(states, objective, Schedule(steps, lesson.batch, lesson.learning_rate), lesson.seed)
+    model.load(task.adapter)
+    states = TrainingStates.prepare(model, [turn.situation for turn in task.turns])
+    steps = task.epochs * -(-len(task.turns) // task.batch)
+    train(states, objective, Schedule(steps, task.batch, task.learning_rate), task.seed)
     return model.adapter()

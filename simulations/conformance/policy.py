@@ -19,7 +19,7 @@ from ...policies.backend import Backend
 from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig
 from ...protocol.experience import WIRE_TYPES
-from ...server.learner import Consolidation, Learner
+from ...server.learner import DistillationTask, Learner
 from ...server.learner_registry import make_learner
 from .checks import NotApplicable, demand, go_through_a_run, situations, turns
 
@@ -118,7 +118,7 @@ def check_learns_what_it_is_told(named: Named) -> None:
     def under(policy: Policy) -> Policy:
         return TiltedPolicy(policy, weights)
 
-    task = Consolidation(context, seen, targets, [under(policy)] * count, [under] * count, None, seed=0)
+    task = DistillationTask(context, seen, targets, [under(policy)] * count, [under] * count, None, seed=0)
     distilled = named.learner.distil(named.adapter, task, lambda steps: None).adapter
     before, after = (_mean_kl(targets, _answers(named, adapter)) for adapter in (named.adapter, distilled))
     demand(after < 0.9 * before, f"mean KL to the teacher was {before:.3f} before distillation and {after:.3f} after")

@@ -179,7 +179,7 @@ def test_a_cycle_of_free_text_repeats(
 
 @pytest.mark.parametrize("on_policy", [True, False])
 def test_free_text_and_several_contexts(config: RunConfig, monkeypatch: pytest.MonkeyPatch, on_policy: bool) -> None:
-    # A random model writes no command, and what is none says nothing that could be clustered: any answer is one here.
+    # A random model writes no admissible command, and other answers cannot be clustered: any answer counts as one here.
     monkeypatch.setattr(
         player, "_index_of_command", lambda command, situation: len(command) % len(situation.admissible)
     )

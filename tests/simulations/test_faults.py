@@ -30,7 +30,7 @@ from fedoel.protocol.versions import Manifest
 from fedoel.server import app as server
 from fedoel.server.cycle.phases import Outcome, Phases
 from fedoel.server.events import EventLog
-from fedoel.server.learner import Adapter, Consolidated, Consolidation
+from fedoel.server.learner import Adapter, DistillationTask, Distilled
 from fedoel.server.registry import load_adapter, save_version
 from fedoel.server.tactics_learner import TacticsLearner
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid, server_identity
@@ -144,8 +144,8 @@ def test_wrong_experience_gains_nothing(config: RunConfig, control: str) -> None
 class Backwards(TacticsLearner):
     """Learns the opposite of what it is taught."""
 
-    def distil(self, adapter: Adapter, task: Consolidation, advance: Any) -> Consolidated:
-        return Consolidated({"weights": adapter["weights"] - 3 * task.context.weights}, {})
+    def distil(self, adapter: Adapter, task: DistillationTask, advance: Any) -> Distilled:
+        return Distilled({"weights": adapter["weights"] - 3 * task.context.weights}, {})
 
 
 def test_a_candidate_that_loses_is_rejected_and_the_reason_kept(

@@ -74,11 +74,11 @@ def counts(chosen: Sequence[int], mixture: Mixture, on_policy: bool = True) -> t
     led = [episode(place) for place in range(len(chosen))]
     policy = TacticsPolicy("v", np.zeros(DIMENSION, np.float32))
     task = consolidation(load_codec("tactics"), policy, mixture, led if on_policy else [], led, chosen, 0)
-    assert task.tilts is not None
-    assert len(task.turns) == len(task.teachers) == len(task.under)
+    assert task.score_offsets is not None
+    assert len(task.turns) == len(task.teachers) == len(task.apply_context)
     contexts = [id(context) for context in mixture.contexts]
-    drawn = [contexts.index(id(cast(partial[Policy], under).keywords["context"])) for under in task.under]
-    return len(task.turns), len(task.targets), len(task.tilts), sum(drawn)
+    drawn = [contexts.index(id(cast(partial[Policy], under).keywords["context"])) for under in task.apply_context]
+    return len(task.turns), len(task.targets), len(task.score_offsets), sum(drawn)
 
 
 def test_every_state_has_the_answer_of_the_teacher_that_was_drawn_for_its_game() -> None:

@@ -21,7 +21,7 @@ from fedoel.protocol.situation import Memory
 from fedoel.server.registry import load_adapter
 from fedoel.simulations.baselines.averaging_app import (
     LARGEST_WEIGHT,
-    Lesson,
+    LocalTask,
     adapter_of,
     arrays_of,
     fitted,
@@ -38,12 +38,12 @@ LORA: dict[str, Scalar] = {
 TIMED = {"seconds", "device_seconds"}
 
 
-def lesson(weights: list[float], epochs: int = 30) -> Lesson:
+def task(weights: list[float], epochs: int = 30) -> LocalTask:
     """Two commands in one room: to go was chosen in the first turn, to take in the second."""
     situation = Memory("Take the coin.", 5).see("-= Hall =-\nA hall with a coin.", ("go east", "take coin"), 0)
     even = np.log(np.full(2, 0.5, np.float32))
     turns = [Turn(situation, even, action, 0.0) for action in (0, 1)]
-    return Lesson({"weights": np.zeros(DIMENSION, np.float32)}, turns, weights, epochs, 2, 1e-2, 0)
+    return LocalTask({"weights": np.zeros(DIMENSION, np.float32)}, turns, weights, epochs, 2, 1e-2, 0)
 
 
 def test_turns_that_went_well_weigh_more_and_none_too_much() -> None:
@@ -52,7 +52,7 @@ def test_turns_that_went_well_weigh_more_and_none_too_much() -> None:
 
 
 def test_training_makes_what_went_well_as_likely_as_its_weight_says() -> None:
-    asked = lesson([1.0, 3.0])
+    asked = task([1.0, 3.0])
     (made,) = fitted(TacticsPolicy.from_adapter(asked.adapter, "v"), [asked])
     (found,) = TacticsPolicy.from_adapter(made, "w").score([asked.turns[0].situation])
     # The weighted likelihood is largest where commands are as likely as they weigh.
@@ -115,7 +115,7 @@ def test_the_same_seed_trains_the_same(tiny_base: Path, tmp_path: Path) -> None:
         base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4, batch_tokens=512
     )
     policy = load_policy(config, {}, "", tmp_path)
-    asked = replace(lesson([0.2, 4.0], epochs=4), adapter=policy.model.fresh)
+    asked = replace(task([0.2, 4.0], epochs=4), adapter=policy.model.fresh)
     one, two = fitted(policy, [asked, asked])
     (answered,) = load_policy(config, one, "", tmp_path).score([asked.turns[0].situation])
     (before,) = policy.score([asked.turns[0].situation])

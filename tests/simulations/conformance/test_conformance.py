@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -146,8 +147,11 @@ class Lazy(FrozenLakeEngine):
 
 
 class Unseeded(FrozenLakeEngine):
+    starts = itertools.count()
+
     def start(self, seed: int) -> Frame:
-        return super().start(random.randrange(10**6))
+        frame = super().start(seed)
+        return replace(frame, text=f"{frame.text}\nDay {next(self.starts)}.")
 
 
 class Stuck(FrozenLakeEngine):
