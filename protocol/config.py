@@ -95,8 +95,8 @@ class CodecConfig:
 
     name: str = setting(
         "tactics",
-        "`tactics`, `tactics-text`, `prefix`, `steering`, `text`, `raw`, an entry point of `fedoel.codecs`, or "
-        "`module:Name`.",
+        "`tactics`, `tactics-text`, `embedding`, `prefix`, `steering`, `text`, `raw`, an entry point of "
+        "`fedoel.codecs`, or `module:Name`.",
     )
     clipping_norm: float = setting(50.0, "Clipping norm of the gradient that a device sends.", above=0)
     fisher_norm: float = setting(200.0, "Clipping norm of the Fisher diagonal that a device sends.", above=0)

@@ -106,7 +106,7 @@ def consolidation(
         indices += [index] * (len(student_turns) + len(teacher_turns))
         targets += codec.teacher_log_probs(policy, student_turns, context) if student_turns else []
         targets += [turn.log_probs for turn in teacher_turns]
-        added = codec.score_offsets([*student_turns, *teacher_turns], context)
+        added = codec.score_offsets(policy, [*student_turns, *teacher_turns], context)
         offsets = None if offsets is None or added is None else [*offsets, *added]
     under = [partial(codec.teacher, context=context) for context in mixture.contexts]
     teachers = [with_context(policy) for with_context in under]

@@ -60,6 +60,10 @@ def _read_tried(outcome: Outcome) -> Tried:
 
 
 TRIED = Form(_write_tried, _read_tried)
+LESSONS: Form[tuple[Lesson, ...]] = Form(
+    lambda lessons: Outcome({"lessons": [to_json(lesson) for lesson in lessons]}),
+    lambda outcome: tuple(from_json(Lesson, lesson) for lesson in outcome.values["lessons"]),
+)
 CHOICES = Form(
     lambda choices: Outcome({"choices": [to_json(record) for record in choices.records]}, {"weights": choices.weights}),
     lambda outcome: Choices(
@@ -128,9 +132,15 @@ def _compared(run: Run, state: State, rollouts: PublicRollouts, context: Teacher
     return Choices(tuple(records[index] for index in order), offered[order[0]].context.weights)
 
 
-def lessons_of(run: Run, contexts: Mixture) -> tuple[Lesson, ...]:
+def lessons_of(run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture) -> tuple[Lesson, ...]:
     """Say a context in words; of several contexts, each lesson has the number of its context."""
-    lessons = [run.codec.lessons(context) for context in contexts.contexts]
-    if len(lessons) == 1:
-        return tuple(lessons[0])
-    return tuple(replace(lesson, cluster=number) for number, some in enumerate(lessons, start=1) for lesson in some)
+
+    def work(advance: Advance) -> tuple[Lesson, ...]:
+        turns = turns_of(rollouts.without_context())
+        policy = run.learner.policy(state.version.adapter)
+        lessons = [run.codec.lessons(policy, turns, context) for context in contexts.contexts]
+        if len(lessons) == 1:
+            return tuple(lessons[0])
+        return tuple(replace(lesson, cluster=number) for number, some in enumerate(lessons, start=1) for lesson in some)
+
+    return run.phases.run(rollouts.cycle, "lessons", LESSONS, work)

@@ -29,7 +29,7 @@ from ..summary import write_summary
 from . import collect
 from .context import contexts_of, mixture_of
 from .distil import TRAINED, Trained, distil
-from .first_version import floors, warm_start
+from .first_version import floors, warm_start, with_parameters
 from .judge import judge
 from .measure import measure, measure_first
 from .promote import promote
@@ -89,6 +89,7 @@ class CycleServer:
                 run.learner.load()
             with run.log.phase(0, "games"):
                 made.result()
+        run = self.run = with_parameters(run)
         version = promote(run, warm_start(run), parent="", cycle=0)
         summary = Summary(
             scenario=config.name, seed=config.seed, engine=run.engine, private=run.safeguards.noisy,
@@ -181,7 +182,7 @@ def _learn(run: Run, state: State, rollouts: PublicRollouts) -> tuple[State, Lea
     """Go through a cycle's stages: context -> search -> distil -> judge -> promote -> measure."""
     cycle = rollouts.cycle
     found = search(run, state, rollouts, mixture_of(run, rollouts))
-    lessons = lessons_of(run, found.contexts)
+    lessons = lessons_of(run, state, rollouts, found.contexts)
     run.log.emit(LessonsLearned(cycle=cycle, lessons=lessons))
     gate = GateRecord(current=found.tried.current, teacher=found.tried.evidence.stats, candidate=None)
     learned = Learned(
