@@ -48,6 +48,9 @@ class GamesConfig:
     amounts: str = setting(
         "equal", "Games of each client around `games.per-client`, for the whole run: `equal` or `lognormal:SIGMA`."
     )
+    gate_blocks: int = setting(
+        4, "How many times `games.gate` games are played at most, while the gate cannot tell.", low=1, high=1000
+    )
 
 
 @dataclass(frozen=True, slots=True)

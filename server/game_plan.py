@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -25,13 +26,15 @@ GameId = tuple[GameSpec, int]
 class GamePlan:
     """The public games of a run, every family in equal shares.
 
+    `gate` holds one block of games after the other, as many in each as `games.gate` says.
+
     `transfer` are held-out games, by name, of kinds that nobody learns from; as many of each as of a family that is
     learned from.
     """
 
     specs: tuple[GameSpec, ...]
     rehearsal: tuple[GameId, ...]
-    gate: tuple[GameId, ...]
+    gate: tuple[tuple[GameId, ...], ...]
     held_out: tuple[GameId, ...]
     transfer: Mapping[str, tuple[GameId, ...]]
     seed: int
@@ -57,12 +60,12 @@ class GamePlan:
         plan = cls(
             specs,
             _games(specs, Split.REHEARSAL, games.rehearsal),
-            _games(specs, Split.GATE, games.gate),
+            tuple(_games(specs, Split.GATE, games.gate, block) for block in range(games.gate_blocks)),
             _games(specs, Split.HELD_OUT, games.held_out),
             _transfer(specs, games.transfer, math.ceil(games.held_out / len(specs))),
             config.seed,
         )
-        assert_disjoint((*plan.rehearsal, *plan.gate), plan.measured)
+        assert_disjoint((*plan.rehearsal, *chain.from_iterable(plan.gate)), plan.measured)
         return plan
 
     @property
@@ -97,8 +100,9 @@ class GamePlan:
         return int(np.random.SeedSequence([self.seed, _number("distil"), cycle]).generate_state(1)[0])
 
 
-def _games(specs: tuple[GameSpec, ...], split: Split, count: int) -> tuple[GameId, ...]:
-    return tuple((for_split(specs[i % len(specs)], split), game_seed(split, i)) for i in range(count))
+def _games(specs: tuple[GameSpec, ...], split: Split, count: int, block: int = 0) -> tuple[GameId, ...]:
+    """Return a block of `count` games, without those of the blocks before."""
+    return tuple((for_split(specs[i % len(specs)], split), game_seed(split, block * count + i)) for i in range(count))
 
 
 def _transfer(learned: tuple[GameSpec, ...], text: str, count: int) -> dict[str, tuple[GameId, ...]]:

@@ -76,7 +76,7 @@ class Whitening:
         return hashlib.sha256(self.matrix.tobytes()).hexdigest()[:16]
 
     @cached_property
-    def _wide(self) -> Any:
+    def _wide(self) -> NDArray[np.float32]:
         return self.matrix.astype(np.float32)
 
     def features(self, embeddings: Embeddings) -> NDArray[np.float32]:
@@ -92,8 +92,10 @@ class Whitening:
                 f"a whitening matrix for hidden states of size {len(self.matrix)} does not fit a model with "
                 f"{embeddings.shape[1]}"
             )
-        return _centred(embeddings) @ self._wide
+        features: NDArray[np.float32] = np.matmul(_centred(embeddings), self._wide, dtype=np.float32)
+        return features
 
 
 def _centred(embeddings: Embeddings) -> Embeddings:
-    return embeddings - embeddings.mean(axis=0)
+    centred: Embeddings = embeddings - embeddings.mean(axis=0)
+    return centred

@@ -81,7 +81,7 @@ class CycleServer:
                 cycles=config.cycles, config=config.to_flat(),
             )
         )  # fmt: skip
-        games = (*run.plan.rehearsal, *run.plan.gate, *run.plan.measured)
+        games = (*run.plan.rehearsal, *run.plan.gate[0], *run.plan.measured)
         # Other processes make the games while this one loads the model.
         with ThreadPoolExecutor(1) as pool:
             made = pool.submit(prepare, games, run.cache)
@@ -184,7 +184,8 @@ def _learn(run: Run, state: State, rollouts: PublicRollouts) -> tuple[State, Lea
     found = search(run, state, rollouts, mixture_of(run, rollouts))
     lessons = lessons_of(run, state, rollouts, found.contexts)
     run.log.emit(LessonsLearned(cycle=cycle, lessons=lessons))
-    gate = GateRecord(current=found.tried.current, teacher=found.tried.evidence.stats, candidate=None)
+    state = replace(state, evidence=found.current)
+    gate = GateRecord(current=found.current.stats, teacher=found.tried.evidence.stats, candidate=None)
     learned = Learned(
         "no-gain", found.verdict.reason, _unchanged(state), found.tried.held_out, gate, lessons, found.contexts.kl,
         found.choices,
@@ -192,7 +193,8 @@ def _learn(run: Run, state: State, rollouts: PublicRollouts) -> tuple[State, Lea
     if not found.verdict.passed:
         return state, learned
     candidate = distil(run, state.version, rollouts, found.contexts)
-    evidence, verdict = judge(run, state, cycle, candidate)
+    current, evidence, verdict = judge(run, state, cycle, candidate)
+    state = replace(state, evidence=current)
     gate = replace(gate, candidate=evidence.stats)
     learned = replace(learned, gate=gate, views=candidate.views)
     if not verdict.passed:

@@ -83,7 +83,7 @@ class Stopped(Exception):
 
 def test_a_cycle_with_embeddings_repeats_and_resumes(config: RunConfig, tmp_path: Path) -> None:
     config = replace(
-        config, codec=CodecConfig("embedding"), cycles=2, context=ContextConfig(max_kl=0.3),
+        config, codec=CodecConfig("embedding"), context=ContextConfig(max_kl=0.3),
         distil=replace(config.distil, retention=0.5), strategy=StrategyConfig("secure-mean", exchanges=2),
         clients=6, games=replace(config.games, per_client=2), privacy=PrivacyConfig(colluding=0.1),
     )  # fmt: skip
