@@ -11,6 +11,7 @@ from types import MappingProxyType
 from ..protocol.errors import ConfigError
 from ..protocol.play import GameSpec, Setting
 from ..protocol.plugins import POINTS
+from .express import KINDS, ExpressEngine, missing
 from .game import Engine, Game, RuledGame
 from .grid.frozen_lake import FrozenLakeEngine, check_lake
 from .grid.sokoban import SokobanEngine
@@ -254,6 +255,12 @@ _TIDY: Mapping[str, Rule] = {
     "final": Flag(),
     "split": _SPLIT,
 }
+_EXPRESS: Mapping[str, Rule] = {
+    "kind": Word(tuple(KINDS), "twc"),
+    "rooms": Number(2, 11, default=4),
+    "items": Number(1, 5, default=1),
+    "split": _SPLIT,
+}
 _ORCHARD = Family(
     {"trees": Number(2, 7, default=4)},
     lambda family, settings, cache: OrchardEngine(family, int(settings["trees"])),
@@ -268,6 +275,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "frozen-lake": Family(_FROZEN_LAKE, lambda family, settings, cache: FrozenLakeEngine(settings), check_lake),
         "sokoban": Family(_SOKOBAN, lambda family, settings, cache: SokobanEngine(settings)),
         "tidy": Family(_TIDY, lambda family, settings, cache: TidyEngine(settings)),
+        "express": Family(
+            _EXPRESS, lambda family, settings, cache: ExpressEngine(settings), lambda settings: missing()
+        ),
         **dict.fromkeys(LANDS, _ORCHARD),
     }
 )
