@@ -158,7 +158,7 @@ class TorchLearner:
     def _anchor(self) -> Any:
         from .distillation.anchor import Anchor
 
-        return Anchor.prepare(self._model())
+        return Anchor.prepare(self._model(), cache=self._cache / "anchors")
 
     @cached_property
     def _base_measures(self) -> Mapping[str, float]:
