@@ -160,7 +160,7 @@ class DistilConfig:
 class WarmStartConfig:
     """The first adapter, which plays uniformly over the admissible commands."""
 
-    steps: int = setting(30, "Optimiser steps.", low=1)
+    steps: int = setting(30, "Optimiser steps; 0 starts from what the base model itself prefers.", low=0)
     batch: int = setting(16, "Prompts of a step.", low=1)
     learning_rate: float = setting(5e-4, "First learning rate; it decays linearly to zero.", above=0)
     anchor: float = setting(0.0, "As `distil.anchor`.", low=0, high=1e6)
