@@ -20,8 +20,7 @@ from ..protocol.records.summary import Lesson
 from .context import Candidate, TeacherContext, divergence
 from .encoder import Encoder, Parameters, load_encoder
 from .natural_step import natural_step
-from .tactics.coordinates import DIMENSION
-from .tactics.policy import TacticsPolicy
+from .tactics.policy import uniform_policy
 from .trust_region import largest_share
 
 MEASURED_TURNS = 160  # the most on which the trust region is measured
@@ -185,7 +184,7 @@ class ModelCodec:
         """Return the log-probabilities of a uniform policy under an additive context: the offsets up to a constant."""
         if not self.encoder.is_additive:
             return None
-        return self.teacher_log_probs(TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32)), turns, context)
+        return self.teacher_log_probs(uniform_policy(), turns, context)
 
     def lessons(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[Lesson]:
         """Return an empty list: these coordinates have no names."""

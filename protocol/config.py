@@ -51,6 +51,9 @@ class GamesConfig:
     gate_blocks: int = setting(
         4, "How many times `games.gate` games are played at most, while the gate cannot tell.", low=1, high=1000
     )
+    prompts: int = setting(
+        0, "More public games, others in every cycle, played at random without the model, to distil on.", low=0
+    )
 
 
 @dataclass(frozen=True, slots=True)

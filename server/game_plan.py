@@ -38,6 +38,7 @@ class GamePlan:
     held_out: tuple[GameId, ...]
     transfer: Mapping[str, tuple[GameId, ...]]
     seed: int
+    prompts_per_cycle: int = 0
 
     @classmethod
     def of(cls, config: RunConfig) -> GamePlan:
@@ -64,6 +65,7 @@ class GamePlan:
             _games(specs, Split.HELD_OUT, games.held_out),
             _transfer(specs, games.transfer, math.ceil(games.held_out / len(specs))),
             config.seed,
+            games.prompts,
         )
         assert_disjoint((*plan.rehearsal, *chain.from_iterable(plan.gate)), plan.measured)
         return plan
@@ -72,6 +74,12 @@ class GamePlan:
     def measured(self) -> tuple[GameId, ...]:
         """All games that every version plays and that are reported on."""
         return (*self.held_out, *(game for games in self.transfer.values() for game in games))
+
+    def prompts(self, cycle: int) -> tuple[GameId, ...]:
+        """Return the games of a cycle whose states are distilled on and whose rewards nobody uses."""
+        # Behind the rehearsal games, whose range of seeds they share: training games, disjoint from those measured.
+        games = _games(self.specs, Split.REHEARSAL, len(self.rehearsal) + cycle * self.prompts_per_cycle)
+        return games[len(games) - self.prompts_per_cycle :]
 
     @property
     def families(self) -> tuple[str, ...]:

@@ -88,6 +88,11 @@ class TacticsPolicy:
         return [tilt(_uniform(len(s.admissible)), s, self.weights) for s in situations]
 
 
+def uniform_policy() -> TacticsPolicy:
+    """Return the policy that plays uniformly over the admissible commands."""
+    return TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32))
+
+
 class TacticsBackend:
     """Loads `TacticsPolicy`: no language model."""
 

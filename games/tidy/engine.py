@@ -1,6 +1,7 @@
 """The dynamics: walk between rooms, carry one thing at a time, put it somewhere. Nothing says whether that was right.
 
-Everything in a room is always seen: there is no command to look. The score is the number of things that lie where they belong. It rises and falls as things are put and taken again.
+Everything in a room is always seen: there is no command to look. The score is the number of things that lie where they
+belong. It rises and falls as things are put and taken again.
 """
 
 from __future__ import annotations

@@ -9,8 +9,7 @@ import numpy as np
 
 from ...codecs.codec import HasParameters
 from ...codecs.encoder import Parameters
-from ...codecs.tactics.coordinates import DIMENSION
-from ...codecs.tactics.policy import TacticsPolicy
+from ...codecs.tactics.policy import uniform_policy
 from ...games.families import unrenamed
 from ...games.heuristics import HEURISTICS, uniform
 from ...games.player import Advance
@@ -54,8 +53,7 @@ def warm_start(run: Run) -> Trained:
 
 
 def _uniform_turns(run: Run) -> list[Turn]:
-    policy = TacticsPolicy("uniform", np.zeros(DIMENSION, dtype=np.float32))
-    return turns_of(run.public.play(policy, run.plan.rehearsal, "uniform"))
+    return turns_of(run.public.play(uniform_policy(), run.plan.rehearsal, "uniform"))
 
 
 def floors(run: Run) -> Floors:

@@ -28,6 +28,7 @@ from fedoel.server.cycle.run import Run
 from fedoel.server.cycle.search import search
 from fedoel.server.cycle.server import CycleServer
 from fedoel.server.gate import Evidence, Trial, Verdict
+from fedoel.server.learner import DistillationTask, Distilled
 from fedoel.strategies.server_side import Traffic
 
 STATS = Stats(win_rate=0.5, low=0.2, high=0.8, episodes=3, score=0.5, turns_per_win=2.0, tokens_per_win=9.0)
@@ -115,6 +116,29 @@ def test_half_a_context_has_half_the_weights_and_about_a_quarter_of_the_divergen
     half = halved(server.run, rollouts, Mixture.of(whole), 1).contexts[0]
     assert np.allclose(half.weights, whole.weights / 2)
     assert half.kl == pytest.approx(whole.kl / 4, rel=0.3)
+
+
+def test_prompts_are_new_games_in_every_cycle_that_the_teacher_answers(
+    server: CycleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(server.run.plan, prompts_per_cycle=5)
+    first, second = plan.prompts(1), plan.prompts(2)
+    assert len({*first, *second, *plan.rehearsal}) == 10 + len(plan.rehearsal)
+    tasks = list[DistillationTask]()
+
+    def recorded(adapter: Any, task: DistillationTask, advance: Any) -> Distilled:
+        tasks.append(task)
+        return Distilled(adapter, {})
+
+    monkeypatch.setattr(server.run.learner, "distil", recorded)
+    contexts = Mixture.of(context(server, 1.0))
+    for run in (server.run, replace(server.run, plan=plan)):
+        distil(run, server.state.version, rollouts_of(server, len(tasks) + 1), contexts)
+    without, more = tasks
+    assert len(more.turns) > len(without.turns) and not {len(t.situation.admissible) for t in more.turns} & {1}
+    teacher = server.run.codec.teacher(server.run.learner.policy(server.state.version.adapter), contexts.contexts[0])
+    for turn, target in zip(more.turns[-3:], more.targets[-3:], strict=True):
+        assert np.allclose(teacher.score([turn.situation])[0], target)
 
 
 @pytest.mark.parametrize(("helps", "tries"), [(True, 1), (False, 3)])
