@@ -13,6 +13,7 @@ from ...codecs.tactics.policy import uniform_policy
 from ...games.families import unrenamed
 from ...games.heuristics import HEURISTICS, uniform
 from ...games.player import Advance
+from ...games.prepare import prepare
 from ...games.scripted import play_scripted, play_walkthrough
 from ...protocol.play import Trajectory, Turn, turns_of
 from ...protocol.records.summary import Floor, Floors
@@ -28,13 +29,16 @@ PARAMETERS: Form[Parameters] = Form(lambda parameters: Outcome({}, parameters), 
 
 
 def with_parameters(run: Run) -> Run:
-    """Let the codec compute its public parameters, if it has any, from rollouts of uniform play."""
+    """Let the codec compute its public parameters, if it has any, from states of uniform play."""
     codec = run.codec
     if not isinstance(codec, HasParameters):
         return run
 
     def work(advance: Advance) -> Parameters:
-        parameters = codec.parameters(run.learner.policy({}), _uniform_turns(run))
+        prompts = run.plan.prompts(0)
+        prepare(prompts, run.cache)
+        turns = [*_uniform_turns(run), *turns_of(run.public.play(uniform_policy(), prompts, "prompts"))]
+        parameters = codec.parameters(run.learner.policy({}), turns)
         run.learner.forget()  # the warm start must not depend on what was cached here
         return parameters
 
