@@ -11,6 +11,7 @@ from types import MappingProxyType
 from ..protocol.errors import ConfigError
 from ..protocol.play import GameSpec, Setting
 from ..protocol.plugins import POINTS
+from .assistant.engine import LANGUAGES, MOST_COMMANDS, AssistantEngine, check_assistant
 from .game import Engine, Game, RuledGame
 from .grid.frozen_lake import FrozenLakeEngine, check_lake
 from .grid.sokoban import SokobanEngine
@@ -254,6 +255,11 @@ _TIDY: Mapping[str, Rule] = {
     "final": Flag(),
     "split": _SPLIT,
 }
+_ASSISTANT: Mapping[str, Rule] = {
+    "language": Word(LANGUAGES, default="en"),
+    "commands": Number(8, MOST_COMMANDS, default=8),
+    "split": _SPLIT,
+}
 _ORCHARD = Family(
     {"trees": Number(2, 7, default=4)},
     lambda family, settings, cache: OrchardEngine(family, int(settings["trees"])),
@@ -268,6 +274,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "frozen-lake": Family(_FROZEN_LAKE, lambda family, settings, cache: FrozenLakeEngine(settings), check_lake),
         "sokoban": Family(_SOKOBAN, lambda family, settings, cache: SokobanEngine(settings)),
         "tidy": Family(_TIDY, lambda family, settings, cache: TidyEngine(settings)),
+        "assistant": Family(_ASSISTANT, lambda family, settings, cache: AssistantEngine(settings), check_assistant),
         **dict.fromkeys(LANDS, _ORCHARD),
     }
 )

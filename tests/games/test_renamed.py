@@ -25,7 +25,7 @@ from fedoel.protocol.situation import Memory
 PLAIN = [
     "coin-collector level=102 turns=6", "treasure-hunter level=5 turns=10",
     "cooking recipe=2 take=2 open=1 cook=1 cut=1 drop=1 turns=30", "frozen-lake turns=6", "sokoban turns=5",
-    "orchard turns=8", "mirror-orchard turns=8", "tidy things=2 rooms=3 turns=30",
+    "orchard turns=8", "mirror-orchard turns=8", "tidy things=2 rooms=3 turns=30", "assistant turns=1",
 ]  # fmt: skip
 SEED = 4
 
