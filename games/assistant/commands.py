@@ -132,11 +132,11 @@ class _Reader:
         slots = tuple(slot for _, slot, _, _ in Formatter().parse(entry["words"]) if slot)
         sentences = list(dict.fromkeys(self._sentences(entry, frozenset(slots))))
         while len(sentences) < len(SPLITS):
-            unfolded = next((s for s in sentences if len(list(variants(s.template))) > 1), None)
+            unfolded = next((s for s in sentences if len(_variants(s)) > 1), None)
             if unfolded is None:
                 return None
             sentences.remove(unfolded)
-            sentences += [replace(unfolded, template=variant) for variant in variants(unfolded.template)]
+            sentences += _variants(unfolded)
         sentences.sort(key=lambda s: hashlib.sha256(repr((s.template, s.is_local)).encode()).digest())
         held_out = max(1, round(HELD_OUT * len(sentences)))
         parts = sentences[:held_out], sentences[held_out : 2 * held_out], sentences[2 * held_out :]
@@ -175,6 +175,12 @@ class _Reader:
             self._values[slot] = shared
             self._wordings |= {(slot, value): parse(known[value], self._rule) for value in shared}
         return shared == self._values.get(slot)
+
+
+def _variants(sentence: Sentence) -> list[Sentence]:
+    """Return a sentence for each alternative of its first group that leaves its values sayable."""
+    templates = (variant for variant in variants(sentence.template) if sentence.values in value_sets(variant))
+    return [replace(sentence, template=template) for template in templates]
 
 
 def _means(block: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:

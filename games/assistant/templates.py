@@ -159,8 +159,7 @@ def say(template: Template, wording: Mapping[Value, str], rng: Generator) -> str
     """
     while True:
         words = _draw(template, rng)
-        values = [word for word in words if isinstance(word, Value)]
-        if len(values) == len(wording) and set(values) == wording.keys():
+        if {word for word in words if isinstance(word, Value)} == wording.keys():
             return " ".join("".join(wording[word] if isinstance(word, Value) else word for word in words).split())
 
 
