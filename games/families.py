@@ -11,6 +11,7 @@ from types import MappingProxyType
 from ..protocol.errors import ConfigError
 from ..protocol.play import GameSpec, Setting
 from ..protocol.plugins import POINTS
+from .assistant.engine import LANGUAGES, MOST_COMMANDS, AssistantEngine, check_assistant
 from .express import KINDS, ExpressEngine, missing
 from .game import Engine, Game, RuledGame
 from .grid.frozen_lake import FrozenLakeEngine, check_lake
@@ -261,6 +262,11 @@ _EXPRESS: Mapping[str, Rule] = {
     "items": Number(1, 5, default=1),
     "split": _SPLIT,
 }
+_ASSISTANT: Mapping[str, Rule] = {
+    "language": Word(LANGUAGES, default="en"),
+    "commands": Number(8, MOST_COMMANDS, default=8),
+    "split": _SPLIT,
+}
 _ORCHARD = Family(
     {"trees": Number(2, 7, default=4)},
     lambda family, settings, cache: OrchardEngine(family, int(settings["trees"])),
@@ -278,6 +284,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "express": Family(
             _EXPRESS, lambda family, settings, cache: ExpressEngine(settings), lambda settings: missing()
         ),
+        "assistant": Family(_ASSISTANT, lambda family, settings, cache: AssistantEngine(settings), check_assistant),
         **dict.fromkeys(LANDS, _ORCHARD),
     }
 )

@@ -69,6 +69,13 @@ def tidy_up(situation: Situation, rng: Generator) -> str:
     return tidy.next_command(situation.admissible) or explore(situation, rng)
 
 
+def match_words(situation: Situation, rng: Generator) -> str:
+    """Choose the command that shares most words with what is seen; chance decides between equals."""
+    seen = set(re.findall(r"\w+", situation.place_text.lower()))
+    shared = [len(seen & set(command.lower().split())) for command in situation.admissible]
+    return _choice([c for c, number in zip(situation.admissible, shared, strict=True) if number == max(shared)], rng)
+
+
 HEURISTICS: Mapping[str, Player] = MappingProxyType(
     {
         "coin-collector": seek,
@@ -77,6 +84,7 @@ HEURISTICS: Mapping[str, Player] = MappingProxyType(
         "frozen-lake": lambda now, rng: frozen_lake.next_move(now.place_text),
         "sokoban": lambda now, rng: sokoban.next_move(now.place_text),
         "tidy": tidy_up,
+        "assistant": match_words,
         **dict.fromkeys(orchard.LANDS, lambda now, rng: orchard.next_command(now.goal, now.admissible)),
     }
 )

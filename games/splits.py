@@ -23,7 +23,7 @@ class Split(Enum):
     HELD_OUT = 1_200_000_000
 
 
-# Value of the family's own `split` setting: foods of cooking games, boards of grid games, things to tidy up.
+# Value of the family's own `split` setting: foods of cooking games, boards of grid games, things to tidy up, sentences.
 _CONTENT_SPLIT = {Split.PRIVATE: "train", Split.REHEARSAL: "train", Split.GATE: "valid", Split.HELD_OUT: "test"}
 
 

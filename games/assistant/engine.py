@@ -1,0 +1,64 @@
+"""The dynamics: one sentence, one command. The episode is won if that is what was meant, and lost otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+from ...protocol.errors import GameError
+from ...protocol.play import Setting
+from ..game import Frame
+from .commands import MISSING, load_language
+from .request import Request, draw_request
+
+GOAL = "Do what was asked."
+MOST_COMMANDS = 20
+LANGUAGES = tuple(
+    """af ar bg bn ca cs cy da de de-CH el en es eu fa fi fr ga gl he hi hr hu is it ko lb lt lv ml nb ne nl pl pt pt-BR
+    ro ru sk sl sr sr-Latn sv th uk vi zh-CN zh-HK zh-TW""".split()  # noqa: SIM905
+)
+"""The languages of home-assistant-intents that have sentences for so many commands."""
+
+
+def check_assistant(settings: Mapping[str, Setting]) -> str:
+    """Return what is missing to play, or an empty string."""
+    return "" if find_spec("home_assistant_intents") else MISSING
+
+
+class AssistantEngine:
+    """One request.
+
+    Parameters
+    ----------
+    settings
+        The ``language``, the number of ``commands``, and the ``split`` of the sentence templates.
+    """
+
+    def __init__(self, settings: Mapping[str, Setting]) -> None:
+        self._language, self._split = str(settings["language"]), str(settings["split"])
+        self._commands = int(settings["commands"])
+        self._request: Request | None = None
+
+    def start(self, seed: int) -> Frame:
+        """Say the sentence of this seed."""
+        self._request = request = draw_request(load_language(self._language), self._commands, self._split, seed)
+        text = f'-= {request.room.capitalize()} =-\nSomeone says: "{request.sentence}"'
+        return Frame(text, GOAL, request.commands, 0.0, 1.0, won=False, lost=False)
+
+    def act(self, command: str) -> Frame:
+        """Execute a command, and see whether it was meant."""
+        right = command == self._started().meant
+        text = "They are content." if right else "That is not what they meant."
+        return Frame(text, GOAL, (), float(right), 1.0, won=right, lost=not right)
+
+    def walkthrough(self) -> tuple[str, ...]:
+        """Return the command that was meant."""
+        return (self._started().meant,)
+
+    def close(self) -> None:
+        self._request = None
+
+    def _started(self) -> Request:
+        if self._request is None:
+            raise GameError("reset the game before the first command")
+        return self._request
