@@ -13,7 +13,7 @@ from ..tokens import Ids, PackedSequence, TokenizedSituation, TokensKey, causal,
 from .packed_attention import AttentionInputs, KeyValues
 from .trunk import Trunk, stack, unstack
 
-TOKENS_KEPT = 16_000  # 23 KB a token in half precision, for a model of 30 layers with three key-value heads
+TOKENS_KEPT = 8_000  # 23 KB a token in half precision, for a model of 30 layers with three key-value heads
 BATCH_TOKENS = 768  # enough for matrix products to run at full speed
 
 
