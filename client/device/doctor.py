@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from ...games.express import missing
 from ...policies.model_files import find_model, model_digest
 from ...protocol.errors import FedoelError
 from ...protocol.fleet.enrolment import check_address
@@ -73,9 +74,16 @@ def examine(folder: DeviceFolder) -> Iterator[Finding]:
     yield _memory(model)
     yield _disk(folder.path, model)
     yield _model(folder)
+    yield _express()
     if model:
         yield _backend()
     yield from _server(folder)
+
+
+def _express() -> Finding:
+    """Say whether TextWorldExpress can be played; a fleet may do without it."""
+    lacking = missing()
+    return Finding(f"no games of the family 'express': {lacking}" if lacking else "games of the family 'express'", True)
 
 
 def _flower() -> Finding:
