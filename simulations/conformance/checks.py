@@ -8,20 +8,23 @@ of a small federation.
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...codecs.tactics.coordinates import DIMENSION
 from ...codecs.tactics.policy import TacticsPolicy
 from ...games.player import play_episodes
 from ...games.splits import Split, for_split, game_seed
-from ...policies.policy import Policy
+from ...policies.abilities import EMBEDDING
+from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig, Scalar
 from ...protocol.play import GameSpec, Turn
 from ...protocol.situation import Situation
@@ -31,6 +34,7 @@ from ..inprocess import run_inprocess
 
 Subject = TypeVar("Subject")
 PASSED, FAILED, SKIPPED = "ok", "FAIL", "skip"
+HIDDEN = 96  # size of a made-up embedding
 SPEC, GAMES = GameSpec.parse("frozen-lake size=4 turns=6"), 12
 SETTINGS: dict[str, Scalar] = {
     "name": "check-plugin", "clients": 8, "cycles": 2, "policy.backend": "tactics", "games.per-client": 3,
@@ -87,6 +91,44 @@ def _run(check: Callable[[Subject], None], subject: Subject) -> Outcome:
 def uniform() -> Policy:
     """Return the uniform policy over the admissible commands."""
     return TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HashedEmbeddings:
+    """A policy whose commands have made-up embeddings, drawn from a hash of situation and command."""
+
+    policy: Policy
+    abilities: ClassVar[frozenset[str]] = frozenset({EMBEDDING})
+
+    @property
+    def version(self) -> str:
+        return self.policy.version
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        """Prompt tokens of each situation."""
+        return self.policy.tokens(situations)
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        """Log-probabilities of each situation's commands."""
+        return self.policy.score(situations)
+
+    def embed(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
+        """Made-up embeddings of each situation's commands."""
+        return [np.stack([_embedding(s, command) for command in s.admissible]) for s in situations]
+
+    def score_and_embed(self, situations: Sequence[Situation]) -> list[tuple[LogProbs, NDArray[np.float32]]]:
+        """Return both."""
+        return list(zip(self.score(situations), self.embed(situations), strict=True))
+
+
+def _embedding(situation: Situation, command: str) -> NDArray[np.float32]:
+    seed = zlib.crc32(f"{situation.place_text} {situation.turn} {command}".encode())
+    return np.random.default_rng(seed).normal(size=HIDDEN).astype(np.float32)
+
+
+def embedding_policy(policy: Policy | None = None) -> HashedEmbeddings:
+    """Return a policy, by default the uniform one, that embeds commands."""
+    return HashedEmbeddings(policy or uniform())
 
 
 @cache

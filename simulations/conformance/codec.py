@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...codecs.codec import load_codec
+from ...codecs.codec import Codec, HasParameters, load_codec
 from ...codecs.context import TeacherContext, no_context
 from ...codecs.encoder import Encoder, SendsWords
 from ...codecs.tactics.coordinates import DIMENSION
 from ...codecs.tactics.policy import TacticsPolicy
-from ...policies.abilities import ABILITIES
+from ...policies.abilities import ABILITIES, EMBEDDING
 from ...policies.policy import LogProbs
-from .checks import NotApplicable, demand, go_through_a_run, situations, turns, uniform
+from .checks import NotApplicable, demand, embedding_policy, go_through_a_run, situations, turns, uniform
 
 Floats = NDArray[np.float64]
 STEP = 1e-2
@@ -32,21 +32,28 @@ class Named:
         """The empty context, in the server's form."""
         return no_context(self.encoder.dimension)
 
+    @property
+    def ready(self) -> Codec:
+        """The server half, with its public parameters if it has any; skips a codec that needs a language model."""
+        self.check_runs(frozenset({EMBEDDING}))
+        codec = load_codec(self.name)
+        if isinstance(codec, HasParameters):
+            return codec.with_parameters(codec.parameters(embedding_policy(), turns()))
+        return codec
+
     def gradient_and_fisher(self, advantages: Floats, first: int = 0, last: int | None = None) -> tuple[Floats, Floats]:
-        """Encode some turns of uniform play, if the codec goes without a language model."""
-        self.check_runs()
-        some = list(turns()[first:last])
-        policy = self.encoder.apply_context(uniform(), self.empty.weights)
-        return self.encoder.gradient_and_fisher(policy, some, advantages[first:last])
+        """Encode some turns of uniform play."""
+        encoder, some = self.ready.encoder, list(turns()[first:last])
+        policy = encoder.apply_context(embedding_policy(), self.empty.weights)
+        return encoder.gradient_and_fisher(policy, some, advantages[first:last])
 
     def log_probs(self, context: NDArray[np.float32]) -> list[LogProbs]:
         """Log-probabilities of the uniform policy under a context."""
-        self.check_runs()
-        return self.encoder.apply_context(uniform(), context).score(situations())
+        return self.ready.encoder.apply_context(embedding_policy(), context).score(situations())
 
-    def check_runs(self) -> None:
-        """Skip the check for a codec that needs a language model."""
-        if self.encoder.required_abilities:
+    def check_runs(self, offered: frozenset[str] = frozenset()) -> None:
+        """Skip the check for a codec that needs more of a policy than is offered."""
+        if self.encoder.required_abilities - offered:
             needs = " and ".join(sorted(self.encoder.required_abilities))
             raise NotApplicable(f"it needs a policy with {needs}: run fedoel simulate --set codec.name={self.name}")
 
@@ -66,7 +73,7 @@ def check_says_what_it_is(named: Named) -> None:
     required, additive = encoder.required_abilities, encoder.is_additive
     demand(required <= ABILITIES, f"requires {set(required)}; known are {', '.join(sorted(ABILITIES))}")
     demand(type(additive) is bool, f"is_additive must be true or false, not {additive!r}")
-    demand(not (additive and required), "an additive codec may not have required_abilities")
+    demand(not (additive and required - {EMBEDDING}), f"an additive codec may require {EMBEDDING!r} and nothing else")
 
 
 def check_has_a_server_half(named: Named) -> None:
@@ -122,14 +129,15 @@ def check_a_context_gives_probabilities(named: Named) -> None:
 
 def check_an_additive_context_adds_its_offsets(named: Named) -> None:
     """The server half gives the score offsets of additive contexts, for any policy; for others it gives None."""
-    encoder, rng = named.encoder, np.random.default_rng(2)
+    codec, rng = named.ready if named.encoder.is_additive else load_codec(named.name), np.random.default_rng(2)
+    encoder = codec.encoder
     context = replace(named.empty, weights=rng.normal(size=encoder.dimension).astype(np.float32))
-    offsets = load_codec(named.name).score_offsets(uniform(), turns(), context)
+    offsets = codec.score_offsets(embedding_policy(), turns(), context)
     additive = encoder.is_additive
     demand((offsets is not None) == additive, f"is_additive is {additive}, but its server half has it otherwise")
     if offsets is None:
         return
-    player = TacticsPolicy("some", rng.normal(size=DIMENSION).astype(np.float32))
+    player = embedding_policy(TacticsPolicy("some", rng.normal(size=DIMENSION).astype(np.float32)))
     answers = encoder.apply_context(player, context.weights).score(situations())
     for bare, offset, answer in zip(player.score(situations()), offsets, answers, strict=True):
         scores = bare.astype(np.float64) + offset
