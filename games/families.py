@@ -11,7 +11,7 @@ from types import MappingProxyType
 from ..protocol.errors import ConfigError
 from ..protocol.play import GameSpec, Setting
 from ..protocol.plugins import POINTS
-from .assistant.engine import LANGUAGES, MOST_COMMANDS, AssistantEngine, check_assistant
+from .assistant.engine import LANGUAGES, MOST_COMMANDS, SEVERAL, AssistantEngine, check_assistant
 from .express import KINDS, ExpressEngine, missing
 from .game import Engine, Game, RuledGame
 from .grid.frozen_lake import FrozenLakeEngine, check_lake
@@ -263,7 +263,7 @@ _EXPRESS: Mapping[str, Rule] = {
     "split": _SPLIT,
 }
 _ASSISTANT: Mapping[str, Rule] = {
-    "language": Word(LANGUAGES, default="en"),
+    "language": Word((*LANGUAGES, SEVERAL), default="en"),
     "commands": Number(8, MOST_COMMANDS, default=8),
     "split": _SPLIT,
 }

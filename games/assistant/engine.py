@@ -9,7 +9,7 @@ from ...protocol.errors import GameError
 from ...protocol.play import Setting
 from ..game import Frame
 from .commands import MISSING, load_language
-from .request import Request, draw_request
+from .request import Request, draw_request, number_of_home
 
 GOAL = "Do what was asked."
 MOST_COMMANDS = 20
@@ -18,6 +18,10 @@ LANGUAGES = tuple(
     ro ru sk sl sr sr-Latn sv th uk vi zh-CN zh-HK zh-TW""".split()  # noqa: SIM905
 )
 """The languages of home-assistant-intents that have sentences for so many commands."""
+
+SEVERAL = "several"
+SPOKEN = ("de", "en", "es", "fr", "it", "nl")
+"""The languages in which rooms and things have names; with `SEVERAL`, each home speaks one of them."""
 
 
 def check_assistant(settings: Mapping[str, Setting]) -> str:
@@ -31,7 +35,7 @@ class AssistantEngine:
     Parameters
     ----------
     settings
-        The ``language``, the number of ``commands``, and the ``split`` of the sentence templates.
+        The ``language`` or `SEVERAL`, the number of ``commands``, and the ``split`` of the sentence templates.
     """
 
     def __init__(self, settings: Mapping[str, Setting]) -> None:
@@ -41,7 +45,8 @@ class AssistantEngine:
 
     def start(self, seed: int) -> Frame:
         """Say the sentence of this seed."""
-        self._request = request = draw_request(load_language(self._language), self._commands, self._split, seed)
+        language = SPOKEN[number_of_home(seed) % len(SPOKEN)] if self._language == SEVERAL else self._language
+        self._request = request = draw_request(load_language(language), self._commands, self._split, seed)
         text = f'-= {request.room.capitalize()} =-\nSomeone says: "{request.sentence}"'
         return Frame(text, GOAL, request.commands, 0.0, 1.0, won=False, lost=False)
 

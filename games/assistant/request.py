@@ -63,10 +63,14 @@ class Request:
     meant: str
 
 
+def number_of_home(seed: int) -> int:
+    """Return the home of an instance: all private games of a client have one, and each public game has its own."""
+    return seed if seed >= FIRST_PUBLIC_SEED else seed // SEEDS_OF_A_CLIENT
+
+
 def draw_home(language: Language, seed: int) -> Home:
-    """Draw the home of an instance: all private games of a client have one, and each public game has its own."""
-    number = seed if seed >= FIRST_PUBLIC_SEED else seed // SEEDS_OF_A_CLIENT
-    rng = np.random.default_rng([number, 1])
+    """Draw the home of an instance."""
+    rng = np.random.default_rng([number_of_home(seed), 1])
     values = {
         slot: [values[index] for index in rng.permutation(len(values))[: NUMBER_IN_A_HOME.get(slot)]]
         for slot, values in language.values.items()

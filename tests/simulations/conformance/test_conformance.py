@@ -46,7 +46,10 @@ def test_built_in_codecs_pass(name: str) -> None:
     assert len(results(outcomes, SKIPPED)) == {"tactics": 0, "embedding": 1}.get(name, 7)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("tactics", "policy"), ("torch", "policy"), ("frozen-lake", "game")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("tactics", "policy"), ("torch", "policy"), ("frozen-lake", "game"), ("assistant", "game")],
+)
 def test_other_built_in_things_pass(name: str, kind: str) -> None:
     assert results(check_plugin(name, kind)[1], FAILED) == []
 
