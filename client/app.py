@@ -16,7 +16,7 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from ..codecs.encoder import Encoder, SendsWords, encode, load_encoder
+from ..codecs.encoder import Encoder, SendsWords, encode, load_encoder, with_parameters
 from ..games.partition import client_games, games_of_client
 from ..games.player import play_episodes
 from ..games.prepare import GameId
@@ -96,7 +96,7 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
 
     def play(request: PlayRequest) -> ExperienceVector:
         _admit(runtime, config, games)
-        check_codec(request.spec, load_encoder(config.codec.name))
+        encoder_of(config, request)
         member.accept(request)
         runtime.begin(games)
         return experience_of(config, request, client, clients, runtime, store_of(context, client)).vector
@@ -117,7 +117,7 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     games = games_of(config, client)
     _admit(runtime, config, games)
     request = request_from_records(records)
-    check_codec(request.spec, load_encoder(config.codec.name))
+    encoder_of(config, request)
     runtime.membership(config, client).accept(request)
     runtime.begin(games)
     experience = experience_of(config, request, client, clients, runtime, store_of(context, client))
@@ -166,7 +166,7 @@ def experience_of(
     ConfigError
         If the codec sends words and the run does not set `privacy.allow-plaintext`.
     """
-    encoder = load_encoder(config.codec.name)
+    encoder = encoder_of(config, request)
     if isinstance(encoder, SendsWords) and not config.privacy.allow_plaintext:
         raise ConfigError("this codec sends words: the run must say privacy.allow-plaintext")
     policy = player_of(config, request, encoder, runtime)
@@ -221,6 +221,13 @@ def streams(seed: int, cycle: int, client: int, count: int) -> list[int]:
     """Return one seed of a random stream per episode, so that a run plays the same episodes on every machine."""
     sequences = (np.random.SeedSequence([seed, cycle, client, index]) for index in range(count))
     return [int(sequence.generate_state(1, np.uint64)[0]) for sequence in sequences]
+
+
+def encoder_of(config: RunConfig, request: PlayRequest) -> Encoder:
+    """Return the encoder of a run with the parameters of a request; raises as `check_codec` does."""
+    encoder = with_parameters(load_encoder(config.codec.name), request.parameters)
+    check_codec(request.spec, encoder)
+    return encoder
 
 
 def check_codec(spec: VectorSpec, encoder: Encoder) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -18,10 +18,9 @@ from ..protocol.play import Turn
 from ..protocol.plugins import POINTS
 from ..protocol.records.summary import Lesson
 from .context import Candidate, TeacherContext, divergence
-from .encoder import Encoder, load_encoder
+from .encoder import Encoder, Parameters, load_encoder
 from .natural_step import natural_step
-from .tactics.coordinates import DIMENSION
-from .tactics.policy import TacticsPolicy
+from .tactics.policy import uniform_policy
 from .trust_region import largest_share
 
 MEASURED_TURNS = 160  # the most on which the trust region is measured
@@ -80,11 +79,39 @@ class Codec(Protocol):
     def teacher_log_probs(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs]:
         """Return the teacher's log-probabilities of each turn's commands; the turns were played without a context."""
 
-    def score_offsets(self, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
+    def score_offsets(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
         """Return what the context adds to each command's score, or None if the codec is not additive."""
 
-    def lessons(self, context: TeacherContext) -> list[Lesson]:
-        """Return what was learned in words, strongest first; empty where coordinates have no names."""
+    def lessons(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[Lesson]:
+        """Return what was learned in words, strongest first; empty where coordinates have no names.
+
+        Parameters
+        ----------
+        policy
+            The policy without a context.
+        turns
+            Public turns, played without a context.
+        """
+
+
+@runtime_checkable
+class HasParameters(Protocol):
+    """A server half whose coordinates depend on public parameters, which it computes once, before the first cycle.
+
+    Its encoder is a `fedoel.codecs.encoder.TakesParameters`.
+    """
+
+    def parameters(self, policy: Policy, turns: Sequence[Turn]) -> Parameters:
+        """Compute the parameters, by name, from public turns of uniform play.
+
+        Parameters
+        ----------
+        policy
+            The base model, without an adapter.
+        """
+
+    def with_parameters(self, parameters: Parameters) -> Codec:
+        """Return the codec with its parameters; they are part of its encoder's vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +180,13 @@ class ModelCodec:
         """Evaluate the policy under the context."""
         return self.teacher(policy, context).score([turn.situation for turn in turns])
 
-    def score_offsets(self, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
+    def score_offsets(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
         """Return the log-probabilities of a uniform policy under an additive context: the offsets up to a constant."""
         if not self.encoder.is_additive:
             return None
-        return self.teacher_log_probs(TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32)), turns, context)
+        return self.teacher_log_probs(uniform_policy(), turns, context)
 
-    def lessons(self, context: TeacherContext) -> list[Lesson]:
+    def lessons(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[Lesson]:
         """Return an empty list: these coordinates have no names."""
         return []
 
@@ -199,8 +226,9 @@ def check_codec(config: RunConfig, abilities: frozenset[str]) -> Codec:
             f"codec.name {name!r} needs a policy with {' and '.join(sorted(lacking))}, and policy.backend "
             f"{config.policy.backend!r} does not offer that: use 'torch', or another codec"
         )
-    # A codec without required abilities reweights listed commands; in free decoding there is no list to reweight.
-    if config.policy.decoding == "free" and (WRITING not in abilities or not codec.encoder.required_abilities):
+    # An additive codec, or one without required abilities, reweights listed commands: in free decoding there are none.
+    reweights = codec.encoder.is_additive or not codec.encoder.required_abilities
+    if config.policy.decoding == "free" and (WRITING not in abilities or reweights):
         raise ConfigError(
             "policy.decoding 'free' needs policy.backend 'torch' and a codec whose teacher writes, such as "
             "tactics-text, prefix, steering or text"

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..policies.policy import Policy
+from ..protocol.errors import VectorError
 from ..protocol.experience import BASE_COUNTERS, Counters, ExperienceVector, Floats, Vector, VectorSpec
 from ..protocol.play import Trajectory, Turn, turns_of
 from ..protocol.plugins import POINTS
+from .embedding.encoder import EmbeddingEncoder
 from .prefix import PrefixEncoder
 from .steering import SteeringEncoder
 from .tactics.encoder import TacticsEncoder
 from .words.encoder import WordsEncoder
+
+Parameters = Mapping[str, NDArray[Any]]
 
 
 class Encoder(Protocol):
@@ -83,12 +88,21 @@ class SendsWords(Protocol):
         """Return the texts that a device sends about its trajectories."""
 
 
+@runtime_checkable
+class TakesParameters(Protocol):
+    """An encoder whose coordinates depend on public parameters, which every request of the server brings."""
+
+    def with_parameters(self, parameters: Parameters) -> Encoder:
+        """Return the encoder with the parameters; raises `VectorError` if they are not its own."""
+
+
 MEMBERS = (
     "name", "vocabulary", "dimension", "required_abilities", "is_additive", "apply_context", "gradient_and_fisher",
 )  # fmt: skip
 BUILT_IN: tuple[Encoder, ...] = (
     TacticsEncoder(),
     TacticsEncoder("tactics-text", spoken=True),
+    EmbeddingEncoder(),
     PrefixEncoder(),
     SteeringEncoder(),
     WordsEncoder(),
@@ -106,6 +120,21 @@ def load_encoder(name: str) -> Encoder:
         If no codec has this name, or the object lacks a member of `Encoder`.
     """
     return cast(Encoder, POINTS["codec"].find_instance(name, ENCODERS, "encoder", MEMBERS))
+
+
+def with_parameters(encoder: Encoder, parameters: Parameters) -> Encoder:
+    """Return an encoder with the parameters of a request.
+
+    Raises
+    ------
+    VectorError
+        If it takes none and there are some, or they are not its own.
+    """
+    if isinstance(encoder, TakesParameters):
+        return encoder.with_parameters(parameters)
+    if parameters:
+        raise VectorError(f"the codec {encoder.name!r} has no parameters, but a request brings {sorted(parameters)}")
+    return encoder
 
 
 def encode(

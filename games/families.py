@@ -12,6 +12,7 @@ from ..protocol.errors import ConfigError
 from ..protocol.play import GameSpec, Setting
 from ..protocol.plugins import POINTS
 from .assistant.engine import LANGUAGES, MOST_COMMANDS, SEVERAL, AssistantEngine, check_assistant
+from .express import KINDS, ExpressEngine, missing
 from .game import Engine, Game, RuledGame
 from .grid.frozen_lake import FrozenLakeEngine, check_lake
 from .grid.sokoban import SokobanEngine
@@ -255,6 +256,12 @@ _TIDY: Mapping[str, Rule] = {
     "final": Flag(),
     "split": _SPLIT,
 }
+_EXPRESS: Mapping[str, Rule] = {
+    "kind": Word(tuple(KINDS), "twc"),
+    "rooms": Number(2, 11, default=4),
+    "items": Number(1, 5, default=1),
+    "split": _SPLIT,
+}
 _ASSISTANT: Mapping[str, Rule] = {
     "language": Word((*LANGUAGES, SEVERAL), default="en"),
     "commands": Number(8, MOST_COMMANDS, default=8),
@@ -274,6 +281,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "frozen-lake": Family(_FROZEN_LAKE, lambda family, settings, cache: FrozenLakeEngine(settings), check_lake),
         "sokoban": Family(_SOKOBAN, lambda family, settings, cache: SokobanEngine(settings)),
         "tidy": Family(_TIDY, lambda family, settings, cache: TidyEngine(settings)),
+        "express": Family(
+            _EXPRESS, lambda family, settings, cache: ExpressEngine(settings), lambda settings: missing()
+        ),
         "assistant": Family(_ASSISTANT, lambda family, settings, cache: AssistantEngine(settings), check_assistant),
         **dict.fromkeys(LANDS, _ORCHARD),
     }

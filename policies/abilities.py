@@ -1,4 +1,4 @@
-"""What a policy can do beyond scoring commands: take a context into prompt or residual stream, or write text.
+"""What a policy can do beyond scoring commands: take a context into prompt or residual stream, embed, or write text.
 
 A policy says what it can do in its `abilities`, by the names below. A wrapper that hands calls on says what the policy
 inside says. The functions below check this value before they call a method: the methods of a wrapper prove nothing.
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from ..protocol.errors import ConfigError
 from ..protocol.play import Turn
 from ..protocol.situation import Situation
-from .policy import Policy, Speaker
+from .policy import LogProbs, Policy, Speaker
 from .spaces import ControlVector, SoftPrompt
 
 PROMPT, RESIDUAL, WRITING = "a prompt", "a residual stream", "free text"
-ABILITIES = frozenset({PROMPT, RESIDUAL, WRITING})
+EMBEDDING = "hidden states of commands"
+ABILITIES = frozenset({PROMPT, RESIDUAL, WRITING, EMBEDDING})
 """What encoders may need and backends may offer."""
 ANSWERS = "answers in free text"
 """The policy is a `Speaker`: it plays by writing instead of choosing among the commands."""
@@ -58,6 +59,20 @@ class Steered(Policy, Protocol):
 
     def features(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
         """Directions in the hidden state that make each command more likely, shapes ``(commands, dimension)``."""
+
+
+class Embedding(Policy, Protocol):
+    """A policy with the ability `EMBEDDING`: it can read what a frozen layer computes of a command.
+
+    The embedding of a command is the hidden state at its last token, behind the prompt, below the first layer with an
+    adapter: the same for all versions.
+    """
+
+    def embed(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
+        """Embeddings of each situation's admissible commands, shapes ``(A, hidden)``."""
+
+    def score_and_embed(self, situations: Sequence[Situation]) -> list[tuple[LogProbs, NDArray[np.float32]]]:
+        """Log-probabilities, as from `score`, and embeddings, which share the pass through the frozen layers."""
 
 
 class Author(Policy, Protocol):
@@ -116,6 +131,18 @@ def steered(policy: Policy, context: ControlVector) -> Policy:
     """
     _check(policy, RESIDUAL, "a control vector needs policy.backend 'torch' or 'llama': others have no residual stream")
     return cast(Steerable, policy).steered(context)
+
+
+def embedding(policy: Policy) -> Embedding:
+    """Return the policy as one that embeds commands.
+
+    Raises
+    ------
+    ConfigError
+        If it does not.
+    """
+    _check(policy, EMBEDDING, "embeddings need policy.backend 'torch' or 'llama': others have no hidden states")
+    return cast(Embedding, policy)
 
 
 def _check(policy: Policy, ability: str, remedy: str) -> None:

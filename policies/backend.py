@@ -15,7 +15,7 @@ from ..protocol.config import PolicyConfig
 from ..protocol.errors import ModelError
 from ..protocol.plugins import POINTS
 from ..protocol.versions import Adapter
-from .abilities import ABILITIES, RESIDUAL
+from .abilities import ABILITIES, EMBEDDING, RESIDUAL
 from .policy import Policy
 
 
@@ -51,7 +51,7 @@ class TorchBackend:
 class LlamaBackend:
     """The same language model by llama.cpp, without torch."""
 
-    abilities: frozenset[str] = frozenset({RESIDUAL})
+    abilities: frozenset[str] = frozenset({RESIDUAL, EMBEDDING})
 
     def load(self, config: PolicyConfig, adapter: Adapter, version: str, cache: Path) -> Policy:
         """Load the base model once per process, and the adapter."""

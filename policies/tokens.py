@@ -14,7 +14,7 @@ every forward pass reads anew. A policy with a context in its prompt has it betw
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar, cast
 
@@ -97,6 +97,23 @@ class TokenizedSituation:
         return PackedSequence(moment + nodes, self.positions(start), prefix_keys, mask)
 
 
+@dataclass(frozen=True, slots=True)
+class WholeCommands:
+    """A row whose tree holds all tokens of the commands: behind a command's last token, the model has read it.
+
+    Parameters
+    ----------
+    row
+        The row that scores the commands; its tokens are the first ones of `whole`.
+    last
+        Index, among the tokens of `whole`, of each command's last token, shape (A,).
+    """
+
+    row: TokenizedSituation
+    whole: TokenizedSituation
+    last: NDArray[np.int64]
+
+
 class Tokenizer(Protocol):
     """The part of a transformers tokenizer that is used here."""
 
@@ -132,6 +149,10 @@ class PromptTokenizer:
         """Tokenise situations: scene, moment and command tree of each."""
         return [self._encode(situation) for situation in situations]
 
+    def encode_whole(self, situations: Sequence[Situation]) -> list[WholeCommands]:
+        """Tokenise situations, with all tokens of their commands."""
+        return [self._encode_whole(situation) for situation in situations]
+
     def prompt_tokens(self, situation: Situation) -> int:
         """Number of tokens of the whole prompt, head included."""
         prompt = render(situation, self._style)
@@ -153,8 +174,16 @@ class PromptTokenizer:
 
     def _encode(self, situation: Situation) -> TokenizedSituation:
         prompt = render(situation, self._style)
-        tree = ActionTree.build([(*self.ids(command), self.end_token) for command in situation.admissible])
+        tree = ActionTree.build(self._commands(situation))
         return TokenizedSituation(self.ids(prompt.scene), self.ids(prompt.moment + self._tail), tree)
+
+    def _encode_whole(self, situation: Situation) -> WholeCommands:
+        row = self._encode(situation)
+        tree, nodes = row.tree.with_last_tokens(self._commands(situation))
+        return WholeCommands(row, replace(row, tree=tree), len(row.moment) + nodes)
+
+    def _commands(self, situation: Situation) -> list[Ids]:
+        return [(*self.ids(command), self.end_token) for command in situation.admissible]
 
     def _tokenise(self, text: str) -> Ids:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])

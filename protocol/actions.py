@@ -14,7 +14,7 @@ continues at the same node.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,38 @@ class ActionTree:
             choice_token=_indices(token for _, token in choices),
             uses=uses,
         )
+
+    def with_last_tokens(self, commands: Sequence[Sequence[int]]) -> tuple[ActionTree, Indices]:
+        """Return the tree with each command's last token before its end token as a node, and the indices of these.
+
+        The hidden state at that node has read the whole command. New nodes stand behind the tree's own, and no other
+        node attends to them: what is computed at the tree's own nodes, and so the commands' scores, stays the same.
+
+        Parameters
+        ----------
+        commands
+            Those that the tree was built of.
+
+        Returns
+        -------
+        ActionTree, array
+            The larger tree, and the node of each command's last token, shape (A,).
+        """
+        prefixes: list[tuple[int, ...]] = []
+        for token, parent in zip(self.tokens.tolist(), self.parents.tolist(), strict=True):
+            prefixes.append((*(prefixes[parent] if parent != ROOT else ()), token))
+        index = {(): ROOT} | {prefix: node for node, prefix in enumerate(prefixes)}
+        paths = [tuple(command)[:-1] for command in commands]
+        missing = {path[:n] for path in paths for n in range(1, len(path) + 1)} - index.keys()
+        added = sorted(missing, key=lambda prefix: (len(prefix), prefix))
+        index |= {prefix: len(self.tokens) + n for n, prefix in enumerate(added)}
+        whole = replace(
+            self,
+            tokens=np.concatenate([self.tokens, _indices(prefix[-1] for prefix in added)]),
+            parents=np.concatenate([self.parents, _indices(index[prefix[:-1]] for prefix in added)]),
+            depths=np.concatenate([self.depths, _indices(len(prefix) for prefix in added)]),
+        )
+        return whole, _indices(index[path] for path in paths)
 
     def ancestors(self) -> NDArray[np.bool_]:
         """Return the attention mask, shape (N, N): row i is True at node i and its ancestors."""

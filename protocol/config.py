@@ -48,6 +48,12 @@ class GamesConfig:
     amounts: str = setting(
         "equal", "Games of each client around `games.per-client`, for the whole run: `equal` or `lognormal:SIGMA`."
     )
+    gate_blocks: int = setting(
+        4, "How many times `games.gate` games are played at most, while the gate cannot tell.", low=1, high=1000
+    )
+    prompts: int = setting(
+        0, "More public games, others in every cycle, played at random without the model, to distil on.", low=0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +101,8 @@ class CodecConfig:
 
     name: str = setting(
         "tactics",
-        "`tactics`, `tactics-text`, `prefix`, `steering`, `text`, `raw`, an entry point of `fedoel.codecs`, or "
-        "`module:Name`.",
+        "`tactics`, `tactics-text`, `embedding`, `prefix`, `steering`, `text`, `raw`, an entry point of "
+        "`fedoel.codecs`, or `module:Name`.",
     )
     clipping_norm: float = setting(50.0, "Clipping norm of the gradient that a device sends.", above=0)
     fisher_norm: float = setting(200.0, "Clipping norm of the Fisher diagonal that a device sends.", above=0)
@@ -157,7 +163,7 @@ class DistilConfig:
 class WarmStartConfig:
     """The first adapter, which plays uniformly over the admissible commands."""
 
-    steps: int = setting(30, "Optimiser steps.", low=1)
+    steps: int = setting(30, "Optimiser steps; 0 starts from what the base model itself prefers.", low=0)
     batch: int = setting(16, "Prompts of a step.", low=1)
     learning_rate: float = setting(5e-4, "First learning rate; it decays linearly to zero.", above=0)
     anchor: float = setting(0.0, "As `distil.anchor`.", low=0, high=1e6)

@@ -10,7 +10,7 @@ import copy
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -55,13 +55,15 @@ class PlayRequest:
         Privacy plan as JSON if the device has to add noise itself (local privacy), else empty.
     signature
         Ed25519 signature of the fleet's owner over all other fields.
+    parameters
+        Public parameters of the codec by name, float16 or float32; empty for codecs that have none.
 
     Raises
     ------
     VectorError
         If a number is out of range, or baseline or context have the wrong shape or type or are not finite.
     VersionError
-        If adapter weights are not finite float16 or float32.
+        If adapter weights or parameters are not finite float16 or float32.
     """
 
     cycle: int
@@ -73,6 +75,7 @@ class PlayRequest:
     serial: int = 0
     plan: str = ""
     signature: bytes = b""
+    parameters: Adapter = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, number, minimum in (
@@ -85,9 +88,10 @@ class PlayRequest:
         _check_numbers("baseline", self.baseline, (len(self.spec.families), self.spec.horizon))
         if self.context is not None:
             _check_numbers("context", self.context, (self.spec.dimension,))
-        for name, weights in self.adapter.items():
-            if weights.dtype not in WIRE_TYPES or not np.isfinite(weights).all():
-                raise VersionError(f"adapter weights {name!r} must be finite float16 or float32, not {weights.dtype}")
+        for kind, arrays in (("adapter weights", self.adapter), ("codec parameters", self.parameters)):
+            for name, array in arrays.items():
+                if array.dtype not in WIRE_TYPES or not np.isfinite(array).all():
+                    raise VersionError(f"{kind} {name!r} must be finite float16 or float32, not {array.dtype}")
 
 
 def request_to_records(request: PlayRequest) -> RecordDict:
@@ -105,6 +109,7 @@ def request_to_records(request: PlayRequest) -> RecordDict:
             "baseline": ArrayRecord({"baseline": _to_array(request.baseline)}),
             "context": ArrayRecord(context),
             "adapter": ArrayRecord({name: _to_array(weights) for name, weights in request.adapter.items()}),
+            "parameters": ArrayRecord({name: _to_array(array) for name, array in request.parameters.items()}),
         }
     )
 
@@ -119,7 +124,8 @@ def request_from_records(records: RecordDict) -> PlayRequest:
     VersionError
         If adapter weights are not finite float16 or float32.
     """
-    _check_types(records, {"request": ConfigRecord, **dict.fromkeys(("baseline", "context", "adapter"), ArrayRecord)})
+    arrays = ("baseline", "context", "adapter", "parameters")
+    _check_types(records, {"request": ConfigRecord, **dict.fromkeys(arrays, ArrayRecord)})
     settings = records.config_records["request"]
     if {name: type(value) for name, value in settings.items()} != REQUEST_FIELDS:
         raise VectorError(f"a request needs {', '.join(REQUEST_FIELDS)}, and nothing else")
@@ -130,7 +136,7 @@ def request_from_records(records: RecordDict) -> PlayRequest:
     spec = VectorSpec.from_json(fields.pop("spec"))
     return PlayRequest(
         spec=spec, baseline=baseline["baseline"], context=context.get("context"),
-        adapter=_arrays(records, "adapter"), **fields,
+        adapter=_arrays(records, "adapter"), parameters=_arrays(records, "parameters"), **fields,
     )  # fmt: skip
 
 

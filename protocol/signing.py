@@ -59,6 +59,7 @@ def _digest(request: PlayRequest) -> bytes:
     head = [request.serial, request.cycle, request.exchange, request.spec.to_json(), request.plan]
     digest = hashlib.sha256(json.dumps(head).encode())
     arrays = {"baseline": request.baseline, **{f"adapter {name}": a for name, a in sorted(request.adapter.items())}}
+    arrays |= {f"parameter {name}": array for name, array in sorted(request.parameters.items())}
     if request.context is not None:
         arrays["context"] = request.context
     for name, array in arrays.items():

@@ -27,6 +27,28 @@ def summarise(trajectories: Sequence[Trajectory]) -> Stats:
     )  # fmt: skip
 
 
+def combined(parts: Sequence[Stats]) -> Stats:
+    """Return the results over all episodes of at least one part; `turns_per_win` is None if a part has no win."""
+    episodes = sum(part.episodes for part in parts)
+    wins = [part.win_rate * part.episodes for part in parts]
+    low, high = wilson(sum(wins), episodes)
+
+    def mean(name: str) -> float:
+        return math.fsum(getattr(part, name) * part.episodes for part in parts) / episodes
+
+    def per_win(name: str) -> float | None:
+        costs = [getattr(part, name) for part in parts]
+        if None in costs:
+            return None
+        return math.fsum(cost * won for cost, won in zip(costs, wins, strict=True)) / math.fsum(wins)
+
+    return Stats(
+        win_rate=sum(wins) / episodes, low=low, high=high, episodes=episodes, score=mean("score"),
+        turns_per_win=per_win("turns_per_win"), tokens_per_win=per_win("tokens_per_win"),
+        response_tokens=mean("response_tokens"), invalid=mean("invalid"),
+    )  # fmt: skip
+
+
 def by_family(trajectories: Sequence[Trajectory]) -> dict[str, Stats]:
     """Sum up each family by itself, in the order in which they first appear."""
     families = dict.fromkeys(t.spec.family for t in trajectories)

@@ -31,8 +31,8 @@ from ..protocol.records.json_codec import KEY, SCHEMA
 Advance = Callable[..., None]
 
 PROGRESS_EVERY = 0.3  # seconds
-FIRST_PHASES = ("model", "games", "warm-start", "floors", "evaluate")
-CYCLE_PHASES = ("rehearsal", "collect", "context", "teacher", "distil", "gate", "evaluate")
+FIRST_PHASES = ("model", "games", "codec", "warm-start", "floors", "evaluate")
+CYCLE_PHASES = ("rehearsal", "collect", "context", "teacher", "lessons", "distil", "gate", "evaluate")
 
 
 class EventLog:

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -25,16 +26,19 @@ GameId = tuple[GameSpec, int]
 class GamePlan:
     """The public games of a run, every family in equal shares.
 
+    `gate` holds one block of games after the other, as many in each as `games.gate` says.
+
     `transfer` are held-out games, by name, of kinds that nobody learns from; as many of each as of a family that is
     learned from.
     """
 
     specs: tuple[GameSpec, ...]
     rehearsal: tuple[GameId, ...]
-    gate: tuple[GameId, ...]
+    gate: tuple[tuple[GameId, ...], ...]
     held_out: tuple[GameId, ...]
     transfer: Mapping[str, tuple[GameId, ...]]
     seed: int
+    prompts_per_cycle: int = 0
 
     @classmethod
     def of(cls, config: RunConfig) -> GamePlan:
@@ -57,18 +61,25 @@ class GamePlan:
         plan = cls(
             specs,
             _games(specs, Split.REHEARSAL, games.rehearsal),
-            _games(specs, Split.GATE, games.gate),
+            tuple(_games(specs, Split.GATE, games.gate, block) for block in range(games.gate_blocks)),
             _games(specs, Split.HELD_OUT, games.held_out),
             _transfer(specs, games.transfer, math.ceil(games.held_out / len(specs))),
             config.seed,
+            games.prompts,
         )
-        assert_disjoint((*plan.rehearsal, *plan.gate), plan.measured)
+        assert_disjoint((*plan.rehearsal, *chain.from_iterable(plan.gate)), plan.measured)
         return plan
 
     @property
     def measured(self) -> tuple[GameId, ...]:
         """All games that every version plays and that are reported on."""
         return (*self.held_out, *(game for games in self.transfer.values() for game in games))
+
+    def prompts(self, cycle: int) -> tuple[GameId, ...]:
+        """Return the games of a cycle whose states are distilled on and whose rewards nobody uses."""
+        # Behind the rehearsal games, whose range of seeds they share: training games, disjoint from those measured.
+        games = _games(self.specs, Split.REHEARSAL, len(self.rehearsal) + cycle * self.prompts_per_cycle)
+        return games[len(games) - self.prompts_per_cycle :]
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -97,8 +108,9 @@ class GamePlan:
         return int(np.random.SeedSequence([self.seed, _number("distil"), cycle]).generate_state(1)[0])
 
 
-def _games(specs: tuple[GameSpec, ...], split: Split, count: int) -> tuple[GameId, ...]:
-    return tuple((for_split(specs[i % len(specs)], split), game_seed(split, i)) for i in range(count))
+def _games(specs: tuple[GameSpec, ...], split: Split, count: int, block: int = 0) -> tuple[GameId, ...]:
+    """Return a block of `count` games, without those of the blocks before."""
+    return tuple((for_split(specs[i % len(specs)], split), game_seed(split, block * count + i)) for i in range(count))
 
 
 def _transfer(learned: tuple[GameSpec, ...], text: str, count: int) -> dict[str, tuple[GameId, ...]]:

@@ -2,27 +2,34 @@
 
 Both decisions compare two policies on the same games with the same random streams, episode by episode. What is compared
 is the *merit* of an episode: the score it reached, plus one for a win, minus one for a loss.
+
+Games come in blocks. While the evidence could still be chance, both policies play another block, up to a bound; only
+then is the context or the candidate refused. A wrong pass costs little, because a candidate is judged again without the
+context, and a wrong refusal costs what the cycle has learned.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..games.player import Advance
+from ..games.prepare import prepare
 from ..protocol.play import Trajectory
 from ..protocol.records.summary import Stats
 from .cycle.public_games import Contender, PublicGames
-from .evaluation import summarise
+from .evaluation import combined, summarise
 
 # Standard errors that a fall may have and still count as noise. One of three families falls by more than one of them
 # in two cases out of five although nothing has changed, so a single family has to fall by more.
 NOISE, NOISE_IN_A_FAMILY = 1.0, 2.0
+HOPELESS = 2.0  # standard errors below zero at which no further block is played
+POWER = 1.28  # standard errors: a gain of this size is above zero in nine trials of ten
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +49,36 @@ class Trial:
             np.array([t.spec.family for t in trajectories]),
         )
 
+    def first(self, episodes: int) -> Trial:
+        """Return the first episodes alone."""
+        return Trial(self.merits[:episodes], self.won[:episodes], self.families[:episodes])
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether to go on, and why."""
+    """Whether to go on, and why; `sure` is false if another block of games could change it."""
 
     passed: bool
     reason: str
+    sure: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a gate has seen of a policy: merits episode by episode, and the results that the summary reports."""
+    """What a gate has seen of a policy: merits episode by episode, and the results that the summary reports.
+
+    `blocks` counts the blocks of games that it comes from.
+    """
 
     trial: Trial
     stats: Stats
+    blocks: int = 1
+
+    def with_block(self, other: Evidence) -> Evidence:
+        """Return the evidence of both."""
+        trials = self.trial, other.trial
+        joined = Trial(*(np.concatenate([getattr(t, f.name) for t in trials]) for f in fields(Trial)))
+        return Evidence(joined, combined([self.stats, other.stats]), self.blocks + other.blocks)
 
 
 class Gate(Protocol):
@@ -64,10 +86,14 @@ class Gate(Protocol):
 
     @property
     def episodes(self) -> int:
-        """How many episodes a piece of evidence takes, to show progress by."""
+        """How many episodes a block takes, to show progress by."""
 
-    def evidence(self, contender: Contender, advance: Advance) -> Evidence:
-        """Try a policy."""
+    @property
+    def blocks(self) -> int:
+        """How many blocks there are."""
+
+    def evidence(self, contender: Contender, block: int, advance: Advance) -> Evidence:
+        """Try a policy on one block, numbered from 1."""
 
     def context_helps(self, current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
         """Whether a context is worth distilling, given the version without and with it."""
@@ -84,12 +110,20 @@ class PublicGate:
 
     @property
     def episodes(self) -> int:
-        """One of each gate game."""
+        """One of each game of a block."""
+        return len(self.public.plan.gate[0])
+
+    @property
+    def blocks(self) -> int:
+        """As many as the run's configuration says."""
         return len(self.public.plan.gate)
 
-    def evidence(self, contender: Contender, advance: Advance) -> Evidence:
-        """Play the gate's games."""
-        played = self.public.rollouts(contender, self.public.plan.gate, "gate", advance)
+    def evidence(self, contender: Contender, block: int, advance: Advance) -> Evidence:
+        """Play a block of the gate's games."""
+        games = self.public.plan.gate[block - 1]
+        if block > 1:  # the first block was prepared with the run's other games
+            prepare(games, self.public.cache)
+        played = self.public.rollouts(contender, games, "gate" if block == 1 else f"gate-{block}", advance)
         return Evidence(Trial.of(played), summarise(played))
 
     def context_helps(self, current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
@@ -101,9 +135,12 @@ class PublicGate:
             Names of the contexts that the same games have chosen from, the chosen one first.
         """
         difference = teacher.merits - current.merits
-        gain, luck = float(difference.mean()), NOISE * _standard_error(difference) if len(choices) > 1 else 0.0
+        gain, error = float(difference.mean()), _standard_error(difference)
+        luck = NOISE * error if len(choices) > 1 else 0.0
         chosen = f" ({choices[0]}, the best of {len(choices)})" if choices else ""
-        return Verdict(gain > luck, f"with the context{chosen} {_wins(current, teacher)}, merit {gain:+.3f}")
+        seen = f"; {len(difference)} games see a gain of {luck + POWER * error:.2f} nine times out of ten"
+        reason = f"with the context{chosen} {_wins(current, teacher)}, merit {gain:+.3f}{seen}"
+        return Verdict(gain > luck, reason, sure=gain > luck or gain < -HOPELESS * error)
 
     def candidate_holds(self, current: Trial, candidate: Trial) -> Verdict:
         """Whether the candidate is not worse than the current version, overall or in any family, beyond noise."""
@@ -112,8 +149,9 @@ class PublicGate:
         for name in ("", *dict.fromkeys(current.families.tolist())):
             part = difference[current.families == name] if name else difference
             if part.mean() < -(NOISE_IN_A_FAMILY if name else NOISE) * _standard_error(part):
-                where = f" in {name}" if name else ""
-                return Verdict(False, f"{wins}, but merit {part.mean():+.3f}{where}")
+                where, hopeless = f" in {name}" if name else "", 2 * HOPELESS if name else HOPELESS
+                sure = part.mean() < -hopeless * _standard_error(part)
+                return Verdict(False, f"{wins}, but merit {part.mean():+.3f}{where}", sure)
         return Verdict(True, f"{wins}, merit {difference.mean():+.3f}")
 
 

@@ -56,6 +56,8 @@ class TorchLearner:
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
         """Train new LoRA layers towards uniform play, or load the result of the same training from the cache."""
+        if not self._config.warm_start.steps:
+            return rounded(self._model().fresh)
         from .distillation.optimise import Schedule
 
         path = self._cache / "warm-starts" / f"{self._warm_key(turns)}.npz"
@@ -158,7 +160,7 @@ class TorchLearner:
     def _anchor(self) -> Any:
         from .distillation.anchor import Anchor
 
-        return Anchor.prepare(self._model())
+        return Anchor.prepare(self._model(), cache=self._cache / "anchors")
 
     @cached_property
     def _base_measures(self) -> Mapping[str, float]:

@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..policies.abilities import SoftPrompted, Steered, abilities_of, behind, length, steered, tell
+from ..policies.abilities import SoftPrompted, Steered, abilities_of, behind, embedding, length, steered, tell
 from ..policies.policy import Answer, LogProbs, Policy, Speaker
 from ..policies.spaces import ControlVector, SoftPrompt
 from ..protocol.errors import FedoelError
@@ -120,6 +120,14 @@ class BatchingPolicy:
         """Log-probabilities of each situation's admissible commands."""
         return self.batcher.ask(self.inner, _score, situations)
 
+    def embed(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
+        """Embeddings of each situation's commands."""
+        return self.batcher.ask(self.inner, _embed, situations)
+
+    def score_and_embed(self, situations: Sequence[Situation]) -> list[tuple[LogProbs, NDArray[np.float32]]]:
+        """Log-probabilities of each situation's commands, and their embeddings."""
+        return self.batcher.ask(self.inner, _score_and_embed, situations)
+
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation; counting needs no batch."""
         return self.inner.tokens(situations)
@@ -155,6 +163,14 @@ class BatchingPolicy:
 
 def _score(policy: Policy, situations: Sequence[Situation]) -> list[LogProbs]:
     return policy.score(situations)
+
+
+def _embed(policy: Policy, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
+    return embedding(policy).embed(situations)
+
+
+def _score_and_embed(policy: Policy, situations: Sequence[Situation]) -> list[tuple[LogProbs, NDArray[np.float32]]]:
+    return embedding(policy).score_and_embed(situations)
 
 
 def _respond(policy: Policy, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:

@@ -1,7 +1,8 @@
 """The same scenario in several arms and seeds, and one table and figure from all of them.
 
 An experiment is a TOML file: a question, a scenario, seeds, settings for all arms, and settings for each. Every run
-lies in a folder of its own, so that an experiment that was interrupted goes on where it stopped. Runs that begin alike
+lies in a folder of its own, so that an experiment that was interrupted goes on where it stopped. An experiment with
+`worlds` makes every arm in every world: its arms are then called ``WORLD: ARM``. Runs that begin alike
 begin once: what cycle 0 left is copied. Arms that the file says `cannot` be run are there to be refused: the table says
 why. An arm may name a `baseline`, which makes the same run in another way.
 """
@@ -24,17 +25,28 @@ from ..server.cycle.phases import lend_cycle
 from ..server.run_folder import prepare_folder
 from ..server.summary import read_summary
 from .baselines.baseline import Baseline, Federated, load_baseline
-from .experiment_figures import comparison, draw_experiment
-from .experiment_table import arms_table
+from .experiment_figures import comparison, draw_experiment, draw_worlds
+from .experiment_table import arms_table, worlds_table
 from .live import live_view
 from .scenario import load_scenario, parse_setting
 
-BUILT_IN = ("knowledge", "consistency", "loop", "transfer", "privacy", "federation", "prefix", "heterogeneity")
+BUILT_IN = (
+    "knowledge",
+    "consistency",
+    "loop",
+    "transfer",
+    "privacy",
+    "federation",
+    "prefix",
+    "heterogeneity",
+    "language",
+)
 FOLDER = Path(__file__).parent / "experiments"
 KEYS = {"question", "scenario", "seeds", "settings", "arms"}
 # All that decides what cycle 0 leaves: the warm start, the floors, and the first evaluation.
 BEGINNING = ("seed", "games.", "policy.", "warm-start.")
-CANNOT, BASELINE = "cannot", "baseline"
+CANNOT, BASELINE, WORLDS = "cannot", "baseline", "worlds"
+IN_WORLD = ": "  # between a world and an arm
 RESULTS = "results.json"  # the summaries of every arm, each stored as in its own summary.json
 RUNS, SEED, OTHER_SEED = "{runs}", "{seed}", "{other-seed}"  # in an arm's settings: what another arm has left
 LENDER = re.compile(re.escape(RUNS) + r"/(\S+)")
@@ -61,7 +73,7 @@ class Experiment:
         ConfigError
             If a setting is unknown or cannot be used.
         """
-        folder = out / "runs" / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
+        folder = out / "runs" / f"{arm.replace(IN_WORLD, '-').replace(' ', '-').replace(',', '')}-{seed}"
         # Relative to the run's own folder, so that an experiment can be moved.
         places = {**self._places(seed), RUNS: ".."}
         own = {name: _filled(value, places) for name, value in self._arm(arm).items() if name != BASELINE}
@@ -124,12 +136,13 @@ def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "", ar
     if not path.is_file():
         raise ConfigError(f"no experiment {name!r}: give the path of a TOML file, or one of {', '.join(BUILT_IN)}")
     read = read_toml(path)
-    if set(read) - {CANNOT} != KEYS or not isinstance(read["arms"], dict) or not read["arms"]:
+    if set(read) - {CANNOT, WORLDS} != KEYS or not isinstance(read["arms"], dict) or not read["arms"]:
         raise ConfigError(f"{path}: an experiment has {', '.join(sorted(KEYS))}, and at least one arm")
     chosen = _seeds(seeds) if seeds else tuple(read["seeds"])
     shared = {**read["settings"], **dict(parse_setting(text) for text in settings)}
     impossible = {} if arms else read.get(CANNOT, {})
-    some = _chosen(arms, read["arms"]) if arms else read["arms"]
+    everything = _in_worlds(read[WORLDS], read["arms"]) if WORLDS in read else read["arms"]
+    some = _chosen(arms, everything) if arms else everything
     return Experiment(path.stem, read["question"], read["scenario"], chosen, shared, some, impossible)
 
 
@@ -213,7 +226,12 @@ def write_results(
     write_whole(out / "table.md", f"{heading}{table}{below}".encode())
     stored = {arm: [to_stored(summary) for summary in summaries] for arm, summaries in results.items()}
     write_whole(out / RESULTS, json.dumps(stored, indent=1).encode())
-    return [out / "table.md", *draw_experiment(experiment.question, results, out), out / RESULTS]
+    worlds = by_world(results)
+    if "" in worlds:
+        figures = draw_experiment(experiment.question, results, out)
+    else:
+        figures = draw_worlds(experiment.question, worlds, out)
+    return [out / "table.md", *figures, out / RESULTS]
 
 
 def read_results(path: Path) -> dict[str, list[Summary]]:
@@ -240,8 +258,13 @@ def read_results(path: Path) -> dict[str, list[Summary]]:
 def results_table(experiment: Experiment, results: Mapping[str, Sequence[Summary]], out: Path) -> str:
     """Return the table of arms, and below it the comparison of methods where an experiment has all three.
 
-    Compared are the first arm that is federated, the first that is pooled, and the first in which clients are alone.
+    Compared are the first arm that is federated, the first that is pooled, and the first in which clients are alone. An
+    experiment with worlds has a table for each, below one of all of them.
     """
+    worlds = by_world(results)
+    if "" not in worlds:
+        parts = [f"## {world}\n\n{arms_table(arms)}\n" for world, arms in worlds.items()]
+        return "\n".join([worlds_table(worlds), "", *parts])
     first = {experiment.method(arm).NAME: results[arm] for arm in reversed([*experiment.arms])}
     methods = [first[name] for name in ("federated", "pooled", "local-only") if name in first]
     compared = f"\n{comparison(*methods)}\n" if len(methods) == 3 else ""
@@ -272,6 +295,19 @@ def _filled(value: Scalar, places: Mapping[str, str]) -> Scalar:
 
 def _beginning(config: RunConfig) -> dict[str, Scalar]:
     return {key: value for key, value in config.to_flat().items() if key.startswith(BEGINNING)}
+
+
+def _in_worlds(worlds: Mapping[str, Settings], arms: Mapping[str, Settings]) -> Mapping[str, Settings]:
+    return {f"{world}{IN_WORLD}{arm}": {**worlds[world], **arms[arm]} for world in worlds for arm in arms}
+
+
+def by_world(results: Mapping[str, Sequence[Summary]]) -> dict[str, dict[str, Sequence[Summary]]]:
+    """Return the results of each world by arm; without worlds, those of one without a name."""
+    worlds: dict[str, dict[str, Sequence[Summary]]] = {}
+    for name, runs in results.items():
+        world, _, arm = name.rpartition(IN_WORLD)
+        worlds.setdefault(world, {})[arm] = runs
+    return worlds
 
 
 def _chosen(names: str, arms: Mapping[str, Settings]) -> Mapping[str, Settings]:

@@ -19,6 +19,8 @@ from ..protocol.records.summary import Summary
 from .experiment_table import cohort_seconds, spread
 from .figures import COLOURS, INK, MUTED, frame_rates, label_ends, save_figure
 
+PANELS = 2  # side by side
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -61,9 +63,29 @@ def draw_experiment(question: str, results: Mapping[str, Sequence[Summary]], fol
     return [path for name, figure in figures.items() for path in save_figure(figure, folder / name)]
 
 
+def draw_worlds(question: str, worlds: Mapping[str, Mapping[str, Sequence[Summary]]], folder: Path) -> list[Path]:
+    """Write ``worlds``, a panel of arms for each world, as ``.png`` and ``.svg``, and return their paths."""
+    return list(save_figure(lambda: _worlds_figure(question, worlds), folder / "worlds"))
+
+
+def _worlds_figure(question: str, worlds: Mapping[str, Mapping[str, Sequence[Summary]]]) -> Figure:
+    across = min(PANELS, len(worlds))
+    down = -(-len(worlds) // across)
+    figure = Figure(figsize=(7.6 * across, 4.2 * down), layout="constrained")
+    for number, (world, results) in enumerate(worlds.items(), start=1):
+        _arms_panel(figure.add_subplot(down, across, number), world, results)
+    figure.suptitle(question, fontsize=11, color=INK)
+    return figure
+
+
 def _arms_figure(question: str, results: Mapping[str, Sequence[Summary]]) -> Figure:
     figure = Figure(figsize=(7.6, 4.2), layout="constrained")
-    axes, ends = figure.add_subplot(), list[tuple[str, float, str]]()
+    _arms_panel(figure.add_subplot(), question, results)
+    return figure
+
+
+def _arms_panel(axes: Axes, title: str, results: Mapping[str, Sequence[Summary]]) -> None:
+    ends = list[tuple[str, float, str]]()
     for number, (arm, runs) in enumerate(results.items()):
         colour, curve = COLOURS[number % len(COLOURS)], [cost.win_rate for cost in mean_costs(runs)]
         for run in runs:
@@ -71,12 +93,11 @@ def _arms_figure(question: str, results: Mapping[str, Sequence[Summary]]) -> Fig
         axes.plot(curve, color=colour, linewidth=2.2, marker="o", markersize=5)
         ends.append((arm, curve[-1], colour))
     label_ends(axes, ends)
-    axes.set_title(question, loc="left", fontsize=10.5, color=INK, pad=20)
+    axes.set_title(title, loc="left", fontsize=10.5, color=INK, pad=20)
     axes.text(0, 1.02, "held-out games won; thin: seeds, thick: their mean", transform=axes.transAxes, color=MUTED)
     axes.set_xticks(range(max(len(runs[0].cycles) for runs in results.values())))
     axes.set_xlabel("cycle")
     frame_rates(axes)
-    return figure
 
 
 def _costs_figure(results: Mapping[str, Sequence[Summary]]) -> Figure:

@@ -46,6 +46,44 @@ def arms_table(results: Mapping[str, Sequence[Summary]], refused: Mapping[str, s
     return "\n".join([written[0], "|" + "---|" * len(lines[0]), *written[1:]])
 
 
+def worlds_table(worlds: Mapping[str, Mapping[str, Sequence[Summary]]]) -> str:
+    """Return one line an arm and one column a world: mean scores of held-out games at the end, in percent.
+
+    The score is the share of wins where nothing else is scored. The first line is where the language model starts, the
+    next ones are play without learning.
+    """
+    arms = list(dict.fromkeys(arm for results in worlds.values() for arm in results))
+    lines = [["", *worlds]]
+    lines.append(["start", *(_start_score(results) for results in worlds.values())])
+    for floor in FLOORS:
+        lines.append(
+            [
+                floor,
+                *(
+                    _scores([run.floors.named()[floor] for runs in results.values() for run in runs])
+                    for results in worlds.values()
+                ),
+            ]
+        )
+    for arm in arms:
+        ends = [
+            [record.held_out for record in _end(results[arm])] if arm in results else [] for results in worlds.values()
+        ]
+        lines.append([arm, *(f"**{_scores(stats)}**" if stats else "not run" for stats in ends)])
+    written = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([written[0], "|" + "---|" * len(lines[0]), *written[1:]])
+
+
+def _start_score(results: Mapping[str, Sequence[Summary]]) -> str:
+    """Say where the arms with a language model start."""
+    runs = [run for some in results.values() for run in some if run.config.get("policy.backend") != "tactics"]
+    return _scores([record.held_out for record in _start(runs)]) if runs else "-"
+
+
+def _scores(stats: Sequence[Stats]) -> str:
+    return spread([100 * result.score for result in stats], "{:.0f}", " %")
+
+
 def rates(stats: Sequence[Stats]) -> str:
     """Say win rates in percent."""
     return spread([100 * result.win_rate for result in stats], "{:.0f}", " %")

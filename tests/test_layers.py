@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "server": {"protocol", "policies", "games", "codecs", "strategies", "server"},
 }
 MAY_IMPORT |= {top: {*MAY_IMPORT, "simulations", "cli"} for top in ("simulations", "cli")}
-HEAVY = {"llama_cpp", "peft", "textworld", "torch", "transformers"}
+HEAVY = {"llama_cpp", "peft", "py4j", "textworld", "textworld_express", "torch", "transformers"}
 # Started for every message, every command, or on devices that have no torch.
 LIGHT = ("fedoel.protocol", "fedoel.client.app", "fedoel.cli.main")
 LONGEST_FILE = 500

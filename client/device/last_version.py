@@ -12,6 +12,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...protocol.config import RunConfig
 from ...protocol.errors import FedoelError, VersionError
@@ -21,7 +22,7 @@ from ...protocol.messages import PlayRequest
 from ...protocol.signing import check_request
 
 LAST, BEFORE = "last.npz", "before.npz"
-ADAPTER = "adapter/"  # prefix of the names of the adapter's arrays
+ADAPTER, PARAMETERS = "adapter/", "parameters/"  # prefixes of the names of arrays
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile)
 
 
@@ -42,6 +43,7 @@ def keep(folder: Path, request: PlayRequest, config: RunConfig) -> None:
         "version": request.spec.policy_version, "config": config.to_flat(),
     }  # fmt: skip
     arrays: dict[str, Any] = {f"{ADAPTER}{name}": array for name, array in request.adapter.items()}
+    arrays |= {f"{PARAMETERS}{name}": array for name, array in request.parameters.items()}
     arrays |= {"baseline": request.baseline} | ({} if request.context is None else {"context": request.context})
     buffer = io.BytesIO()
     np.savez(buffer, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)
@@ -93,10 +95,14 @@ def _read(path: Path) -> tuple[RunConfig, PlayRequest]:
         arrays = {name: stored[name] for name in stored.files}
     request = PlayRequest(
         head["cycle"], head["exchange"], VectorSpec.from_json(head["spec"]), arrays["baseline"],
-        {name.removeprefix(ADAPTER): array for name, array in arrays.items() if name.startswith(ADAPTER)},
-        arrays.get("context"), head["serial"], head["plan"], bytes.fromhex(head["signature"]),
+        _named(arrays, ADAPTER), arrays.get("context"), head["serial"], head["plan"], bytes.fromhex(head["signature"]),
+        _named(arrays, PARAMETERS),
     )  # fmt: skip
     return RunConfig.from_flat(head["config"]), request
+
+
+def _named(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _head(path: Path) -> dict[str, Any]:

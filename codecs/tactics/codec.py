@@ -47,11 +47,11 @@ class TacticsCodec(ModelCodec):
             return ModelCodec.teacher_log_probs(self, policy, turns, context)
         return [tilt(turn.log_probs, turn.situation, context.weights) for turn in turns]
 
-    def score_offsets(self, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
+    def score_offsets(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs] | None:
         """Return the weights of the commands' tactics; None where they are advice in the prompt."""
         return None if self.encoder.spoken else [context.weights[cells(turn.situation)] for turn in turns]
 
-    def lessons(self, context: TeacherContext) -> list[Lesson]:
+    def lessons(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[Lesson]:
         """Return the tactics with weights of at least `SMALLEST_LESSON`, strongest first."""
         order = np.argsort(-np.abs(context.weights))
         return [

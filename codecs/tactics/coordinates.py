@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...protocol.situation import Situation
+from ..log_linear import tilted
 
 MOVES = (
     "go", "look", "inventory", "examine", "take", "take from", "drop", "put on", "insert into", "open", "close",
@@ -107,7 +108,4 @@ def advice(weights: NDArray[np.float32]) -> str:
 
 def tilt(log_probs: NDArray[np.float32], situation: Situation, weights: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log-probabilities of the teacher: the policy's scores plus the weights of the tactics, normalised, shape (A,)."""
-    scores = log_probs.astype(np.float64) + weights.astype(np.float64)[cells(situation)]
-    top = scores.max()
-    normalised: NDArray[np.float32] = (scores - top - np.log(np.exp(scores - top).sum())).astype(np.float32)
-    return normalised
+    return tilted(log_probs, weights[cells(situation)])

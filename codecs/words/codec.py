@@ -47,7 +47,7 @@ class WordsCodec(ModelCodec):
         """Return a policy that answers each situation with one of the contexts in its prompt."""
         return routed([behind(policy, words) for words in context.words]) if context.words else policy
 
-    def lessons(self, context: TeacherContext) -> list[Lesson]:
+    def lessons(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[Lesson]:
         """Return the lessons in the contexts, and how many contexts hold each; none where the texts are whole games."""
         if self.encoder.raw:
             return []

@@ -1,6 +1,7 @@
 """The dynamics: walk between rooms, carry one thing at a time, put it somewhere. Nothing says whether that was right.
 
-The score is the number of things that lie where they belong. It rises and falls as things are put and taken again.
+Everything in a room is always seen: there is no command to look. The score is the number of things that lie where they
+belong. It rises and falls as things are put and taken again.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class TidyEngine:
         return self._frame(home)
 
     def act(self, command: str) -> Frame:
-        """Walk to the next room, look, take a thing, or put the carried thing in or on a place of this room."""
+        """Walk to the next room, take a thing, or put the carried thing in or on a place of this room."""
         home = self._started()
         verb, _, rest = command.partition(" ")
         if verb == "go":
@@ -82,7 +83,7 @@ class TidyEngine:
             place: [thing for thing, spot in self._lying.items() if spot == (self._room, place)]
             for place in (FLOOR, *home.places[self._room])
         }
-        commands = (*doors, "look", *self._take_or_put(contents))
+        commands = (*doors, *self._take_or_put(contents))
         if self._final and not self._carried and all(place != FLOOR for _, place in self._lying.values()):
             commands = ()
         text = self._describe(contents, doors)

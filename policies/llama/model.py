@@ -26,11 +26,12 @@ from ...protocol.versions import Adapter
 from ..lora import write_gguf_lora
 from ..model_files import draft_of, file_digest, find_model, keep_newest
 from ..policy import LogProbs
-from ..tokens import PromptTokenizer, TokenizedSituation
+from ..tokens import PromptTokenizer, TokenizedSituation, WholeCommands
 from .library import LlamaContext, LlamaFile, Tokens, quiet
 from .prefix_cache import PrefixCache, branched, fitting_batches
 from .readout import Readout, command_log_probs
 
+LAYER = "l_out-{}"  # tensor of llama.cpp's graph: a layer's output
 Vectors = Mapping[str, Sequence[NDArray[np.float32]]]
 NO_VECTORS: Vectors = MappingProxyType({})
 AS_THEY_ARE, Q8, HALF = WEIGHTS
@@ -92,7 +93,7 @@ class LlamaModel:
 
     def __init__(self, file: Path, config: PolicyConfig, cache: Path) -> None:
         self.digest, self._cache = file_digest(file), cache
-        self.cells, self.threads = config.batch_tokens, config.threads
+        self.cells, self.threads, self.lora_layers = config.batch_tokens, config.threads, config.lora_layers
         self.file = LlamaFile(weights_file(file, self.digest, config.weights, cache), gpu=config.device != "cpu")
         self.tokenizer = PromptTokenizer(GgufTokenizer(self.file))
         self.context = LlamaContext(self.file, self.threads, self.cells)
@@ -113,6 +114,16 @@ class LlamaModel:
         batches = fitting_batches(with_choices, self.cells - len(self.tokenizer.head))
         scored = iter([log_probs for batch in batches for log_probs in self._score(batch, vectors)])
         return [next(scored) if len(row.tree.choice_token) else np.zeros(1, np.float32) for row in rows]
+
+    def embed(self, commands: Sequence[WholeCommands]) -> list[NDArray[np.float32]]:
+        """Hidden states at each command's last token, below the first layer with an adapter, shapes (A, hidden)."""
+        layer, embeddings = LAYER.format(self.file.layers - self.lora_layers - 1), list[NDArray[np.float32]]()
+        remaining = iter(commands)
+        for batch in fitting_batches([c.whole for c in commands], self.cells - len(self.tokenizer.head)):
+            hidden = self.read_tensor(batch, layer, NO_VECTORS)
+            ends = np.cumsum([len(row.tokens) for row in batch])[:-1]
+            embeddings += [part[next(remaining).last] for part in np.split(hidden, ends)]
+        return embeddings
 
     def read_tensor(self, rows: Sequence[TokenizedSituation], tensor: str, vectors: Vectors) -> NDArray[np.float32]:
         """Evaluate rows that fit into the cache together, and return a tensor of llama.cpp's compute graph."""

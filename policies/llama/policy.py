@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from ...protocol.config import PolicyConfig
 from ...protocol.situation import Situation
 from ...protocol.versions import Adapter, policy_version
-from ..abilities import RESIDUAL
+from ..abilities import EMBEDDING, RESIDUAL
 from ..policy import LogProbs, check_version
 from ..spaces import ControlVector
-from .model import LlamaModel, load_model
+from .model import LAYER, LlamaModel, load_model
 from .prefix_cache import fitting_batches
 
-LAYER, NORMED = "l_out-{}", "result_norm"  # tensors of llama.cpp's graph: a layer's output, and the last norm's
+NORMED = "result_norm"  # tensor of llama.cpp's graph: the last norm's output
 
 
 class LlamaPolicy:
     """One policy version, on a model shared with other versions."""
 
-    abilities = frozenset({RESIDUAL})
+    abilities = frozenset({RESIDUAL, EMBEDDING})
 
     def __init__(self, model: LlamaModel, adapter: Adapter) -> None:
         self.model, self._adapter = model, adapter
@@ -41,6 +41,15 @@ class LlamaPolicy:
         """Log-probabilities of each situation's admissible commands."""
         with self.serving():
             return self.model.score(self.model.tokenizer.encode(situations))
+
+    def embed(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
+        """Embeddings of each situation's commands: see `fedoel.policies.abilities.Embedding`."""
+        with self.serving():
+            return self.model.embed(self.model.tokenizer.encode_whole(situations))
+
+    def score_and_embed(self, situations: Sequence[Situation]) -> list[tuple[LogProbs, NDArray[np.float32]]]:
+        """Log-probabilities of each situation's commands, and their embeddings, in two passes."""
+        return list(zip(self.score(situations), self.embed(situations), strict=True))
 
     def serving(self) -> AbstractContextManager[None]:
         """Reserve the model, with this version's adapter loaded."""

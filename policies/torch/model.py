@@ -98,9 +98,50 @@ class TorchModel:
         for rows in self.chunks(self.tokenizer.encode(situations)):
             prefix_cache.prepare([row.scene for row in rows], self.version)
             hidden, starts, inputs = self.run_frozen_layers(rows, prefix_cache)
+            prefix_cache.keep(rows, hidden.split([len(row.tokens) for row in rows]))
             top = self.trunk.run(hidden, self.trunk.first_adapted, self.trunk.layer_count, inputs)
             log_probs += [scores.cpu().numpy() for scores in self.trunk.log_probs(top, rows, starts)]
         return log_probs
+
+    @torch.inference_mode()
+    def score_and_embed(
+        self, situations: Sequence[Situation], prefix_cache: PrefixCache, scored: bool = True
+    ) -> list[tuple[LogProbs, NDArray[np.float32]]]:
+        """Log-probabilities of each situation's commands, empty unless `scored`, and their embeddings.
+
+        The frozen layers read all tokens of the commands, the adapted ones only those that scores depend on.
+        """
+        results = list[tuple[LogProbs, NDArray[np.float32]]]()
+        commands = self.tokenizer.encode_whole(situations)
+        for batch in cut(commands, lambda command: len(command.whole.tokens), self.batch_tokens):
+            rows = [command.row for command in batch]
+            prefix_cache.prepare([row.scene for row in rows], self.version if scored else None)
+            hidden, _, _ = self.run_frozen_layers([command.whole for command in batch], prefix_cache, tops=False)
+            whole = hidden.split([len(command.whole.tokens) for command in batch])
+            embeddings = [
+                part[torch.from_numpy(command.last).to(part.device)] for part, command in zip(whole, batch, strict=True)
+            ]
+            bottoms = [part[: len(row.tokens)] for part, row in zip(whole, rows, strict=True)]
+            prefix_cache.keep(rows, bottoms, embeddings)
+            log_probs = self.run_adapted_layers(rows, bottoms, prefix_cache) if scored else [hidden[:0, 0]] * len(rows)
+            results += [
+                (scores.cpu().numpy(), embedding.cpu().numpy())
+                for scores, embedding in zip(log_probs, embeddings, strict=True)
+            ]
+        return results
+
+    def run_adapted_layers(
+        self, rows: Sequence[TokenizedSituation], bottoms: Sequence[torch.Tensor], prefix_cache: PrefixCache
+    ) -> list[torch.Tensor]:
+        """Log-probabilities of each row's commands, shapes (A,), from its hidden states below the first adapted layer.
+
+        Differentiable in the adapter. Keys and values of prompt heads and scenes, prepared before, are constants.
+        """
+        prefixes = prefix_cache.pack((row.scene for row in rows), bottoms=False)
+        sequences, starts = self.pack(rows, prefixes)
+        inputs = AttentionInputs(self.trunk.layout(sequences, prefixes.length), prefixes.key_values)
+        top = self.trunk.run(torch.cat(list(bottoms)), self.trunk.first_adapted, self.trunk.layer_count, inputs)
+        return self.trunk.log_probs(top, rows, starts)
 
     def run_frozen_layers(
         self, rows: Sequence[TokenizedSituation], prefix_cache: PrefixCache, tops: bool = True
@@ -122,11 +163,7 @@ class TorchModel:
         sequences, starts = self.pack(rows, prefixes)
         inputs = AttentionInputs(self.trunk.layout(sequences, prefixes.length), prefixes.key_values)
         embeddings = self.trunk.embed([token for row in rows for token in row.tokens])
-        hidden = self.trunk.run(embeddings, 0, self.trunk.first_adapted, inputs)
-        if prefix_cache.kept_bottoms is not None:
-            parts = hidden.split([len(row.tokens) for row in rows])
-            prefix_cache.kept_bottoms |= {row.key: part.clone() for row, part in zip(rows, parts, strict=True)}
-        return hidden, starts, inputs
+        return self.trunk.run(embeddings, 0, self.trunk.first_adapted, inputs), starts, inputs
 
     def pack(
         self,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...protocol.config import PolicyConfig
 from ...protocol.situation import Situation
@@ -77,6 +78,20 @@ class TorchPolicy:
         """Return this version with the control vectors of a context; equal contexts return the same object."""
         policy = SteeredPolicy(self.model, self._load, self.version, self._prefix_cache, context)
         return self._steered.setdefault(context.key, policy)
+
+    def embed(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
+        """Embeddings of each situation's commands: see `fedoel.policies.abilities.Embedding`."""
+        kept = self._prefix_cache.kept_embeddings
+        keys = [row.key for row in self.model.tokenizer.encode(situations)]
+        missing = {key: situation for key, situation in zip(keys, situations, strict=True) if key not in kept}
+        computed = self.model.score_and_embed(list(missing.values()), self._prefix_cache, scored=False)
+        fresh = {key: embeddings for key, (_, embeddings) in zip(missing, computed, strict=True)}
+        return [fresh[key] if key in fresh else kept[key].cpu().numpy() for key in keys]
+
+    def score_and_embed(self, situations: Sequence[Situation]) -> list[tuple[LogProbs, NDArray[np.float32]]]:
+        """Log-probabilities of each situation's commands, and their embeddings."""
+        self._load()
+        return self.model.score_and_embed(situations, self._prefix_cache)
 
     def tell(self, asked: Sequence[tuple[str, np.random.Generator]], longest: int) -> list[str]:
         """Answer questions in at most so many tokens, each sampled with its own random generator."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..tokens import Ids, PackedSequence, TokensKey, causal, cut
+from ..tokens import Ids, PackedSequence, TokenizedSituation, TokensKey, causal, cut
 from .packed_attention import AttentionInputs, KeyValues
 from .trunk import Trunk, stack, unstack
 
-TOKENS_KEPT = 40_000  # 23 KB a token in half precision, for a model of 30 layers with three key-value heads
+TOKENS_KEPT = 8_000  # 23 KB a token in half precision, for a model of 30 layers with three key-value heads
 BATCH_TOKENS = 768  # enough for matrix products to run at full speed
 
 
@@ -64,12 +64,14 @@ class PrefixCache:
         Token ids of the head of all prompts.
     keep_bottoms
         Whether `kept_bottoms` keeps the hidden states of every row that is played below the first adapted layer, shape
-        (t, hidden), because training will start from them.
+        (t, hidden), because training will start from them, and `kept_embeddings` those of the commands, shape
+        (A, hidden), where they were computed.
     """
 
     def __init__(self, trunk: Trunk, head: Ids, keep_bottoms: bool = False) -> None:
         self._trunk, self._head = trunk, head
         self.kept_bottoms: dict[TokensKey, torch.Tensor] | None = {} if keep_bottoms else None
+        self.kept_embeddings: dict[TokensKey, torch.Tensor] = {}
         self._segments: OrderedDict[Ids, CachedSegment] = OrderedDict()
 
     @torch.inference_mode()
@@ -85,6 +87,18 @@ class PrefixCache:
         for segment in (*wanted, self._head):
             self._segments.move_to_end(segment)
         self._evict(len(wanted) + 1)
+
+    def keep(
+        self,
+        rows: Sequence[TokenizedSituation],
+        bottoms: Sequence[torch.Tensor],
+        embeddings: Sequence[torch.Tensor] = (),
+    ) -> None:
+        """Keep what the frozen layers computed of rows, if this cache keeps it: copies, so that batches are freed."""
+        if self.kept_bottoms is None:
+            return
+        self.kept_bottoms |= {row.key: part.clone() for row, part in zip(rows, bottoms, strict=True)}
+        self.kept_embeddings |= {row.key: part for row, part in zip(rows, embeddings, strict=bool(embeddings))}
 
     def pack(self, scenes: Iterable[Ids], bottoms: bool = True, tops: bool = True) -> PackedPrefixes:
         """Pack the head and these scenes, all prepared before, for the frozen layers, the adapted layers, or both."""

@@ -47,7 +47,9 @@ def request(
     keys, spec = keys_folder(run.config), run.spec(version.name)
     # Where devices add all of their noise themselves, the plan goes with the request.
     plan = run.safeguards.plan(spec).to_json() if run.config.privacy.mechanism == "local" else ""
-    asked = PlayRequest(cycle, exchange, spec, baseline, version.adapter, weights, next_serial(keys), plan)
+    asked = PlayRequest(
+        cycle, exchange, spec, baseline, version.adapter, weights, next_serial(keys), plan, parameters=run.parameters
+    )
     return sign_request(owner_key(keys), asked)
 
 

@@ -7,14 +7,16 @@ off-policy, the baseline, only on the latter.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ...codecs.codec import Codec
+from ...codecs.tactics.policy import uniform_policy
 from ...games.player import Advance
+from ...games.prepare import prepare
 from ...policies.policy import LogProbs, Policy
 from ...protocol.play import Trajectory, Turn, turns_of
 from ..learner import Adapter, DistillationTask
@@ -68,8 +70,9 @@ def distil(run: Run, version: Version, rollouts: PublicRollouts, contexts: Mixtu
         teachers = [run.codec.teacher(policy, context) for context in contexts.contexts]
         games, cycle = run.plan.rehearsal, rollouts.cycle
         led, drawn = run.public.play_mixture(teachers, contexts, games, "rehearsal-teacher", cycle)
+        prompts = _prompts(run, cycle, teachers, contexts)
         seed = run.plan.training_seed(cycle)
-        task = consolidation(run.codec, policy, contexts, visited, led, drawn, seed)
+        task = consolidation(run.codec, policy, contexts, visited, led, drawn, seed, prompts)
         distilled = run.learner.distil(version.adapter, task, advance)
         return Trained(run.learner.policy(distilled.adapter).version, distilled.adapter, distilled.views)
 
@@ -84,6 +87,7 @@ def consolidation(
     led: Sequence[Trajectory],
     drawn: Sequence[int],
     seed: int,
+    prompts: Sequence[Sequence[Turn]] = (),
 ) -> DistillationTask:
     """Return the distillation task over the states that the student visits, and those that the teachers lead to.
 
@@ -94,19 +98,24 @@ def consolidation(
         none that the student played.
     drawn
         Index of the context that was drawn for each game.
+    prompts
+        For each context, further states with the teacher's log-probabilities.
+
+    States with a single command are left out: there is nothing to learn in them.
     """
     turns, indices, targets = list[Turn](), list[int](), list[LogProbs]()
     offsets: list[LogProbs] | None = []
     for index, context in enumerate(mixture.contexts):
         student_turns, teacher_turns = (
-            turns_of([t for t, choice in zip(played, drawn, strict=bool(played)) if choice == index])
+            _choices(turns_of([t for t, choice in zip(played, drawn, strict=bool(played)) if choice == index]))
             for played in (visited, led)
         )
+        teacher_turns += _choices(prompts[index]) if prompts else []
         turns += [*student_turns, *teacher_turns]
         indices += [index] * (len(student_turns) + len(teacher_turns))
         targets += codec.teacher_log_probs(policy, student_turns, context) if student_turns else []
         targets += [turn.log_probs for turn in teacher_turns]
-        added = codec.score_offsets([*student_turns, *teacher_turns], context)
+        added = codec.score_offsets(policy, [*student_turns, *teacher_turns], context)
         offsets = None if offsets is None or added is None else [*offsets, *added]
     under = [partial(codec.teacher, context=context) for context in mixture.contexts]
     teachers = [with_context(policy) for with_context in under]
@@ -114,3 +123,20 @@ def consolidation(
         mixture.merged(), turns, targets, [teachers[index] for index in indices], [under[index] for index in indices],
         offsets, seed,
     )  # fmt: skip
+
+
+def _choices(turns: Sequence[Turn]) -> list[Turn]:
+    return [turn for turn in turns if len(turn.situation.admissible) > 1]
+
+
+def _prompts(run: Run, cycle: int, teachers: Sequence[Policy], contexts: Mixture) -> list[list[Turn]]:
+    """Return, for each context, states of random play with its teacher's log-probabilities."""
+    games, turns = run.plan.prompts(cycle), list[list[Turn]]()
+    prepare(games, run.cache)
+    played = run.public.play(uniform_policy(), games, "prompts", cycle)
+    drawn = contexts.draw(games, run.plan.streams("prompts", len(games), cycle))
+    for index, teacher in enumerate(teachers):
+        states = _choices(turns_of([t for t, choice in zip(played, drawn, strict=True) if choice == index]))
+        answers = teacher.score([turn.situation for turn in states]) if states else []
+        turns.append([replace(turn, log_probs=a) for turn, a in zip(states, answers, strict=True)])
+    return turns

@@ -3,37 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
-from ...codecs.tactics.coordinates import DIMENSION
-from ...codecs.tactics.policy import TacticsPolicy
+from ...codecs.codec import HasParameters
+from ...codecs.encoder import Parameters
+from ...codecs.tactics.policy import uniform_policy
 from ...games.families import unrenamed
 from ...games.heuristics import HEURISTICS, uniform
 from ...games.player import Advance
+from ...games.prepare import prepare
 from ...games.scripted import play_scripted, play_walkthrough
-from ...protocol.play import Trajectory, turns_of
+from ...protocol.play import Trajectory, Turn, turns_of
 from ...protocol.records.summary import Floor, Floors
 from ..evaluation import by_family, summarise
 from ..game_plan import GameId
 from .distil import TRAINED, Trained
-from .phases import record_form
+from .phases import Form, Outcome, record_form
 from .run import Run
 
 RANDOM_REPEATS = 3
 FLOORS = record_form(Floors)
+PARAMETERS: Form[Parameters] = Form(lambda parameters: Outcome({}, parameters), lambda outcome: outcome.arrays)
+
+
+def with_parameters(run: Run) -> Run:
+    """Let the codec compute its public parameters, if it has any, from states of uniform play."""
+    codec = run.codec
+    if not isinstance(codec, HasParameters):
+        return run
+
+    def work(advance: Advance) -> Parameters:
+        prompts = run.plan.prompts(0)
+        prepare(prompts, run.cache)
+        turns = [*_uniform_turns(run), *turns_of(run.public.play(uniform_policy(), prompts, "prompts"))]
+        parameters = codec.parameters(run.learner.policy({}), turns)
+        run.learner.forget()  # the warm start must not depend on what was cached here
+        return parameters
+
+    parameters = run.phases.run(0, "codec", PARAMETERS, work)
+    return replace(run, codec=codec.with_parameters(parameters), parameters=parameters)
 
 
 def warm_start(run: Run) -> Trained:
     """Train the first adapter on rollouts of uniform play."""
 
     def work(advance: Advance) -> Trained:
-        policy = TacticsPolicy("uniform", np.zeros(DIMENSION, dtype=np.float32))
-        adapter = run.learner.warm_start(turns_of(run.public.play(policy, run.plan.rehearsal, "uniform")), advance)
+        adapter = run.learner.warm_start(_uniform_turns(run), advance)
         return Trained(run.learner.policy(adapter).version, adapter)
 
     return run.phases.run(0, "warm-start", TRAINED, work, run.config.warm_start.steps)
+
+
+def _uniform_turns(run: Run) -> list[Turn]:
+    return turns_of(run.public.play(uniform_policy(), run.plan.rehearsal, "uniform"))
 
 
 def floors(run: Run) -> Floors:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
-from ...protocol.records.json_codec import from_json, to_json
-from ...protocol.records.summary import Stats
-from ..gate import Evidence, Trial, Verdict
+from ..gate import Evidence, Verdict
 from .distil import Trained
-from .phases import Form, Outcome
 from .run import Run, State
-
-EVIDENCE = Form(
-    lambda evidence: Outcome({"gate": {"candidate": to_json(evidence.stats)}}, asdict(evidence.trial)),
-    lambda outcome: Evidence(Trial(**outcome.arrays), from_json(Stats, outcome.values["gate"]["candidate"])),
-)
+from .trial import EVIDENCE, compare
 
 
-def judge(run: Run, state: State, cycle: int, candidate: Trained) -> tuple[Evidence, Verdict]:
-    """Compare a candidate with the current version; return what the gate has seen of it, and what it decided."""
-    evidence = run.phases.run(
-        cycle, "gate", EVIDENCE, lambda advance: run.gate.evidence(run.contender(candidate.adapter), advance),
-        run.gate.episodes,
-    )  # fmt: skip
-    return evidence, run.gate.candidate_holds(state.evidence.trial, evidence.trial)
+def judge(run: Run, state: State, cycle: int, candidate: Trained) -> tuple[Evidence, Evidence, Verdict]:
+    """Compare a candidate with the current version; return what the gate has seen of both, and what it decided."""
+    contender = run.contender(candidate.adapter)
+    first = run.phases.run(
+        cycle, "gate", EVIDENCE, lambda advance: run.gate.evidence(contender, 1, advance), run.gate.episodes
+    )
+    return compare(run, state, cycle, "gate", contender, first, run.gate.candidate_holds)

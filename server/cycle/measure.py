@@ -44,7 +44,7 @@ def measure_first(run: Run, version: Version) -> tuple[Measures, Evidence]:
 
     def work(advance: Advance) -> tuple[Measures, Evidence]:
         contender = run.contender(version.adapter)
-        evidence = run.gate.evidence(contender, advance)
+        evidence = run.gate.evidence(contender, 1, advance)
         return _measure(run, contender, advance), evidence
 
     total = len(run.plan.measured) + run.gate.episodes

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...codecs.codec import Codec
+from ...codecs.encoder import Parameters
 from ...protocol.config import RunConfig
 from ...protocol.experience import VectorSpec
 from ...protocol.records.summary import Summary
@@ -28,6 +29,8 @@ class Run:
     ----------
     secure
         Whether the server sees sums over the cohort only.
+    parameters
+        Public parameters of the codec, by name: see `fedoel.codecs.codec.HasParameters`.
     """
 
     config: RunConfig
@@ -40,6 +43,7 @@ class Run:
     cache: Path
     engine: str = ""
     secure: bool = False
+    parameters: Parameters = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from .mixture import Mixture
 from .phases import Form, Outcome
 from .rollouts import PublicRollouts
 from .run import Run, State
+from .trial import compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,6 @@ class Tried:
     """What the gate has seen of a teacher, and how it does on held-out games. Only the gate's evidence decides."""
 
     evidence: Evidence
-    current: Stats
     held_out: Results
 
 
@@ -40,26 +41,31 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the search ended with."""
+    """What the search ended with; `current` is what the gate has seen of the current version."""
 
     contexts: Mixture
     tried: Tried
+    current: Evidence
     verdict: Verdict
     choices: tuple[ChoiceRecord, ...]
 
 
 def _write_tried(tried: Tried) -> Outcome:
-    gate = {"current": to_json(tried.current), "teacher": to_json(tried.evidence.stats)}
+    gate = {"teacher": to_json(tried.evidence.stats)}
     return Outcome({"held_out": to_json(tried.held_out), "gate": gate}, asdict(tried.evidence.trial))
 
 
 def _read_tried(outcome: Outcome) -> Tried:
     gate, trial = outcome.values["gate"], Trial(**outcome.arrays)
     evidence = Evidence(trial, from_json(Stats, gate["teacher"]))
-    return Tried(evidence, from_json(Stats, gate["current"]), from_json(Results, outcome.values["held_out"]))
+    return Tried(evidence, from_json(Results, outcome.values["held_out"]))
 
 
 TRIED = Form(_write_tried, _read_tried)
+LESSONS: Form[tuple[Lesson, ...]] = Form(
+    lambda lessons: Outcome({"lessons": [to_json(lesson) for lesson in lessons]}),
+    lambda outcome: tuple(from_json(Lesson, lesson) for lesson in outcome.values["lessons"]),
+)
 CHOICES = Form(
     lambda choices: Outcome({"choices": [to_json(record) for record in choices.records]}, {"weights": choices.weights}),
     lambda outcome: Choices(
@@ -71,31 +77,44 @@ CHOICES = Form(
 def search(run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture) -> Found:
     """Find the longest context that helps, or say that none does.
 
-    A context that was chosen among several by the gate's games is not halved. Public games only: however often they are
+    The whole context may be tried on several blocks of games, its halves on the first one only. A context that was
+    chosen among several by the gate's games is not halved. Public games only: however often they are
     played, devices give away nothing more.
     """
     contexts, choices = _choose(run, state, rollouts, contexts)
-    names = [choice.name for choice in choices]
+    names, cycle = [choice.name for choice in choices], rollouts.cycle
+    tried = _try(run, state, cycle, contexts, "teacher")
+    contender = run.contender(state.version.adapter, contexts)
+
+    def decide(current: Trial, teacher: Trial) -> Verdict:
+        verdict = run.gate.context_helps(current, teacher, names)
+        return verdict if contexts.moves else replace(verdict, sure=True)  # the same policy again gives no other result
+
+    current, evidence, verdict = compare(run, state, cycle, "teacher", contender, tried.evidence, decide)
     halvings = 0 if names or not contexts.moves else run.config.context.halvings
-    for halving in range(halvings + 1):
-        if halving:
-            contexts = halved(run, rollouts, contexts, halving)
-            names = [f"1/{2**halving} of it", *(names or ["all of it"])]
-        tried = _try(run, state, rollouts.cycle, contexts, f"teacher-half-{halving}" if halving else "teacher")
-        verdict = run.gate.context_helps(state.evidence.trial, tried.evidence.trial, names)
+    for halving in range(1, halvings + 1):
         if verdict.passed:
             break
-    return Found(contexts, tried, verdict, choices)
+        contexts = halved(run, rollouts, contexts, halving)
+        names = [f"1/{2**halving} of it", *(names or ["all of it"])]
+        tried = _try(run, state, cycle, contexts, f"teacher-half-{halving}")
+        evidence, verdict = tried.evidence, _helps(run, state, tried, names)
+    return Found(contexts, replace(tried, evidence=evidence), current, verdict, choices)
+
+
+def _helps(run: Run, state: State, tried: Tried, names: Sequence[str]) -> Verdict:
+    """Let the gate decide about a teacher on the first block of its games."""
+    teacher = tried.evidence.trial
+    return run.gate.context_helps(state.evidence.trial.first(len(teacher.merits)), teacher, names)
 
 
 def _try(run: Run, state: State, cycle: int, contexts: Mixture, name: str) -> Tried:
-    """Let a teacher play the gate's games, and held-out ones for the report."""
+    """Let a teacher play the first block of the gate's games, and held-out ones for the report."""
 
     def work(advance: Advance) -> Tried:
         teacher = run.contender(state.version.adapter, contexts)
-        evidence = run.gate.evidence(teacher, advance)
-        held_out = run.public.rollouts(teacher, run.teacher_games, "held-out", advance)
-        return Tried(evidence, state.evidence.stats, results_of(held_out))
+        evidence = run.gate.evidence(teacher, 1, advance)
+        return Tried(evidence, results_of(run.public.rollouts(teacher, run.teacher_games, "held-out", advance)))
 
     return run.phases.run(cycle, name, TRIED, work, run.gate.episodes + len(run.teacher_games))
 
@@ -122,15 +141,21 @@ def _compared(run: Run, state: State, rollouts: PublicRollouts, context: Teacher
     records = list[ChoiceRecord]()
     for choice in offered:
         teacher = run.contender(state.version.adapter, Mixture.of(choice.context))
-        merit = float(run.gate.evidence(teacher, advance).trial.merits.mean())
+        merit = float(run.gate.evidence(teacher, 1, advance).trial.merits.mean())
         records.append(ChoiceRecord(name=choice.name, kl=choice.context.kl, merit=merit))
     order = sorted(range(len(offered)), key=lambda index: -records[index].merit)
     return Choices(tuple(records[index] for index in order), offered[order[0]].context.weights)
 
 
-def lessons_of(run: Run, contexts: Mixture) -> tuple[Lesson, ...]:
+def lessons_of(run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture) -> tuple[Lesson, ...]:
     """Say a context in words; of several contexts, each lesson has the number of its context."""
-    lessons = [run.codec.lessons(context) for context in contexts.contexts]
-    if len(lessons) == 1:
-        return tuple(lessons[0])
-    return tuple(replace(lesson, cluster=number) for number, some in enumerate(lessons, start=1) for lesson in some)
+
+    def work(advance: Advance) -> tuple[Lesson, ...]:
+        turns = turns_of(rollouts.without_context())
+        policy = run.learner.policy(state.version.adapter)
+        lessons = [run.codec.lessons(policy, turns, context) for context in contexts.contexts]
+        if len(lessons) == 1:
+            return tuple(lessons[0])
+        return tuple(replace(lesson, cluster=number) for number, some in enumerate(lessons, start=1) for lesson in some)
+
+    return run.phases.run(rollouts.cycle, "lessons", LESSONS, work)

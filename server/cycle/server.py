@@ -29,7 +29,7 @@ from ..summary import write_summary
 from . import collect
 from .context import contexts_of, mixture_of
 from .distil import TRAINED, Trained, distil
-from .first_version import floors, warm_start
+from .first_version import floors, warm_start, with_parameters
 from .judge import judge
 from .measure import measure, measure_first
 from .promote import promote
@@ -81,7 +81,7 @@ class CycleServer:
                 cycles=config.cycles, config=config.to_flat(),
             )
         )  # fmt: skip
-        games = (*run.plan.rehearsal, *run.plan.gate, *run.plan.measured)
+        games = (*run.plan.rehearsal, *run.plan.gate[0], *run.plan.measured)
         # Other processes make the games while this one loads the model.
         with ThreadPoolExecutor(1) as pool:
             made = pool.submit(prepare, games, run.cache)
@@ -89,6 +89,7 @@ class CycleServer:
                 run.learner.load()
             with run.log.phase(0, "games"):
                 made.result()
+        run = self.run = with_parameters(run)
         version = promote(run, warm_start(run), parent="", cycle=0)
         summary = Summary(
             scenario=config.name, seed=config.seed, engine=run.engine, private=run.safeguards.noisy,
@@ -181,9 +182,10 @@ def _learn(run: Run, state: State, rollouts: PublicRollouts) -> tuple[State, Lea
     """Go through a cycle's stages: context -> search -> distil -> judge -> promote -> measure."""
     cycle = rollouts.cycle
     found = search(run, state, rollouts, mixture_of(run, rollouts))
-    lessons = lessons_of(run, found.contexts)
+    lessons = lessons_of(run, state, rollouts, found.contexts)
     run.log.emit(LessonsLearned(cycle=cycle, lessons=lessons))
-    gate = GateRecord(current=found.tried.current, teacher=found.tried.evidence.stats, candidate=None)
+    state = replace(state, evidence=found.current)
+    gate = GateRecord(current=found.current.stats, teacher=found.tried.evidence.stats, candidate=None)
     learned = Learned(
         "no-gain", found.verdict.reason, _unchanged(state), found.tried.held_out, gate, lessons, found.contexts.kl,
         found.choices,
@@ -191,7 +193,8 @@ def _learn(run: Run, state: State, rollouts: PublicRollouts) -> tuple[State, Lea
     if not found.verdict.passed:
         return state, learned
     candidate = distil(run, state.version, rollouts, found.contexts)
-    evidence, verdict = judge(run, state, cycle, candidate)
+    current, evidence, verdict = judge(run, state, cycle, candidate)
+    state = replace(state, evidence=current)
     gate = replace(gate, candidate=evidence.stats)
     learned = replace(learned, gate=gate, views=candidate.views)
     if not verdict.passed:

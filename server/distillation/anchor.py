@@ -7,11 +7,15 @@ Training on a few thousand states of similar games shifts everything that the ad
 to the loss of every step. The answers are the base model's own, to general requests: a model that still predicts text
 well can have lost the ability to follow instructions. Text and requests differ from those on which versions are
 measured.
+
+The anchor costs about as much as the loss itself. It is therefore computed in every `EVERY`-th step only, and weighs
+that many times more there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +25,15 @@ import torch
 
 from ...policies.torch.free import tell
 from ...policies.torch.model import TorchModel
+from ...protocol.host.files import write_whole
 from .losses import TokenLoss, chunked_divergence
 
 TEXT = Path(__file__).parent / "anchor.md"
 REQUESTS = Path(__file__).parent / "requests.md"
 LENGTH = 48  # tokens of a passage; one passage is used in each step
 ANSWER = 24  # most tokens of an answer; one answer is used in each step
+EVERY = 2  # steps
+BATCH = 16  # requests that are answered side by side: more of them need gigabytes for keys and values
 POSITIONS = 16  # positions of a passage, and of an answer, at which the whole vocabulary is compared
 DIVERGENCE = TokenLoss("forward-kl", top_k=0)
 
@@ -53,19 +60,27 @@ class Anchor:
 
     @classmethod
     @torch.no_grad()
-    def prepare(cls, model: TorchModel, text: str = "", requests: Sequence[str] = ()) -> Anchor:
+    def prepare(
+        cls, model: TorchModel, text: str = "", requests: Sequence[str] = (), cache: Path | None = None
+    ) -> Anchor:
         """Run a text through the base model, and let the base model answer requests.
 
         By default these are the text and the requests that the package ships. Leaves the base model loaded.
+
+        Parameters
+        ----------
+        cache
+            Folder in which answers are kept; None keeps none.
         """
         model.load({})
         text = text or TEXT.read_text(encoding="utf-8")
         requests = requests or REQUESTS.read_text(encoding="utf-8").splitlines()
-        settings = repr((text, list(requests), LENGTH, ANSWER, POSITIONS, DIVERGENCE))
+        settings = repr((text, list(requests), LENGTH, ANSWER, POSITIONS, DIVERGENCE, EVERY))
         tokens = model.tokenizer.ids(text)
         parts = [tokens[start : start + LENGTH] for start in range(0, len(tokens) - LENGTH + 1, LENGTH)] or [tokens]
         passages = [_passage(model, part, 0) for part in parts]
-        return cls(model, hashlib.sha256(settings.encode()).hexdigest()[:16], (passages, _answers(model, requests)))
+        name = hashlib.sha256(settings.encode()).hexdigest()[:16]
+        return cls(model, name, (passages, _answers(model, requests, cache and cache / f"{name}.json")))
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         """Return the sum of the mean KL on a random passage and on a random answer, differentiable in the adapter."""
@@ -82,11 +97,17 @@ class Anchor:
         return losses.mean()
 
 
-def _answers(model: TorchModel, requests: Sequence[str]) -> list[Passage]:
+def _answers(model: TorchModel, requests: Sequence[str], kept: Path | None) -> list[Passage]:
     """Requests with the base model's answers; only the answers are compared."""
     tokenizer = model.tokenizer
-    streams = np.random.default_rng(0).spawn(len(requests))
-    answers = tell(model, list(zip(requests, streams, strict=True)), ANSWER)
+    path = kept and kept.with_stem(f"{model.name.split()[0][:16]}-{kept.stem}")
+    if path and path.exists():
+        answers: list[str] = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        asked = list(zip(requests, np.random.default_rng(0).spawn(len(requests)), strict=True))
+        answers = [text for n in range(0, len(asked), BATCH) for text in tell(model, asked[n : n + BATCH], ANSWER)]
+        if path:
+            write_whole(path, json.dumps(answers).encode())
     prompts = [tokenizer.chat_prompt(request) for request in requests]
     return [
         _passage(model, (*prompt, *tokenizer.ids(answer)), len(prompt) - 1)

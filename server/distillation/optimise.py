@@ -11,7 +11,7 @@ import torch
 
 from ...policies.tokens import Ids, TokenizedSituation
 from ...policies.torch.model import TorchModel
-from .anchor import Anchor
+from .anchor import EVERY, Anchor
 
 Advance = Callable[[int], None]
 StepLoss = Callable[[int, Sequence[int]], torch.Tensor]
@@ -59,8 +59,9 @@ def optimise(
             mean = loss(step, batch)
             optimiser.zero_grad(set_to_none=True)
             mean.backward()
-            if anchor is not None:  # a second backward pass, so that only one graph is in memory at a time
-                (schedule.anchor * anchor.loss(anchor_rng)).backward()
+            if anchor is not None and step % EVERY == 0:
+                # A second backward pass, so that only one graph is in memory at a time.
+                (EVERY * schedule.anchor * anchor.loss(anchor_rng)).backward()
             torch.nn.utils.clip_grad_norm_(weights, schedule.gradient_norm)
             optimiser.step()
             decay.step()

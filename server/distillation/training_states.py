@@ -9,7 +9,6 @@ import torch
 
 from ...policies.tokens import TokenizedSituation
 from ...policies.torch.model import TorchModel
-from ...policies.torch.packed_attention import AttentionInputs
 from ...policies.torch.prefix_cache import PrefixCache
 from ...protocol.situation import Situation
 
@@ -44,7 +43,8 @@ class TrainingStates:
         rows = model.tokenizer.encode(situations)
         for chunk in model.chunks([row for row in rows if row.key not in cached]):
             scenes.prepare([row.scene for row in chunk], version=None)
-            model.run_frozen_layers(chunk, scenes, tops=False)
+            hidden, _, _ = model.run_frozen_layers(chunk, scenes, tops=False)
+            scenes.keep(chunk, hidden.split([len(row.tokens) for row in chunk]))
         return cls(model, situations, scenes, rows, [cached[row.key] for row in rows])
 
     def log_probs(self, batch: Sequence[int], version: str) -> list[torch.Tensor]:
@@ -67,11 +67,5 @@ class TrainingStates:
             One of shape ``(commands,)`` per state.
         """
         rows = [self.rows[index] for index in batch]
-        trunk, scenes = self.model.trunk, [row.scene for row in rows]
-        self.scenes.prepare(scenes, version)
-        prefixes = self.scenes.pack(scenes, bottoms=False)
-        sequences, starts = self.model.pack(rows, prefixes)
-        hidden = torch.cat([self.bottoms[index] for index in batch])
-        inputs = AttentionInputs(trunk.layout(sequences, prefixes.length), prefixes.key_values)
-        top = trunk.run(hidden, trunk.first_adapted, trunk.layer_count, inputs)
-        return trunk.log_probs(top, rows, starts)
+        self.scenes.prepare([row.scene for row in rows], version)
+        return self.model.run_adapted_layers(rows, [self.bottoms[index] for index in batch], self.scenes)

@@ -14,7 +14,7 @@ from typing import ClassVar
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from ...client.app import guarded, player_of, private_games
+from ...client.app import encoder_of, guarded, player_of, private_games
 from ...client.runtime import Runtime
 from ...client.trajectory_bytes import trajectory_to_bytes
 from ...codecs.encoder import SendsWords, count, encode, load_encoder
@@ -72,7 +72,7 @@ def make_pooled_app(runtime: Runtime) -> ClientApp:
 def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDict:
     """Play the games of all clients, and encode the trajectories as one vector."""
     config, request = RunConfig.from_flat(context.run_config), request_from_records(records)
-    encoder, clients = load_encoder(config.codec.name), config.clients
+    encoder, clients = encoder_of(config, request), config.clients
     parts = [private_games(config, request.cycle, client, clients) for client in range(clients)]
     games = [game for client_games, _ in parts for game in client_games]
     seeds = [seed for _, client_seeds in parts for seed in client_seeds]

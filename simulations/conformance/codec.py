@@ -124,7 +124,7 @@ def check_an_additive_context_adds_its_offsets(named: Named) -> None:
     """The server half gives the score offsets of additive contexts, for any policy; for others it gives None."""
     encoder, rng = named.encoder, np.random.default_rng(2)
     context = replace(named.empty, weights=rng.normal(size=encoder.dimension).astype(np.float32))
-    offsets = load_codec(named.name).score_offsets(turns(), context)
+    offsets = load_codec(named.name).score_offsets(uniform(), turns(), context)
     additive = encoder.is_additive
     demand((offsets is not None) == additive, f"is_additive is {additive}, but its server half has it otherwise")
     if offsets is None:

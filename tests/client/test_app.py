@@ -20,12 +20,12 @@ from fedoel.codecs.tactics import coordinates as tactics
 from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
-from fedoel.protocol.errors import ConfigError, FedoelError, ModelError
+from fedoel.protocol.errors import ConfigError, FedoelError, ModelError, VersionError
 from fedoel.protocol.experience import VectorSpec
 from fedoel.protocol.fleet.membership import Membership, RunMode, keys_folder
 from fedoel.protocol.messages import PlayRequest, records_bytes, request_to_records, vector_from_reply
 from fedoel.protocol.secagg.keys import Identity
-from fedoel.protocol.signing import sign_request
+from fedoel.protocol.signing import check_request, sign_request
 from fedoel.protocol.situation import Situation
 from fedoel.simulations.grid import server_identity
 
@@ -166,6 +166,15 @@ def test_requests_it_cannot_serve_are_refused(runtime: FakeRuntime, change: dict
 def test_a_request_that_was_changed_after_signing_is_refused(runtime: FakeRuntime, change: dict[str, Any]) -> None:
     changed = replace(sign_request(OWNER, replace(request(), serial=7)), **change)
     assert failure(runtime, request_to_records(changed)) == "code: VersionError"
+
+
+def test_parameters_of_a_codec_are_signed() -> None:
+    parameters = {"whitening": np.ones((2, 64), np.float16)}
+    given = sign_request(OWNER, replace(request(), parameters=parameters))
+    check_request(OWNER.public_key().public_bytes_raw(), given)
+    for changed in ({}, {"whitening": np.zeros((2, 64), np.float16)}, {"other": parameters["whitening"]}):
+        with pytest.raises(VersionError, match="was changed"):
+            check_request(OWNER.public_key().public_bytes_raw(), replace(given, parameters=changed))
 
 
 def test_a_request_that_another_owner_has_signed_is_refused(runtime: FakeRuntime) -> None:

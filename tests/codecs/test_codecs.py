@@ -47,7 +47,7 @@ def test_a_zero_gradient_gives_the_zero_context() -> None:
     context = step(aggregate(0.0, 50.0))
     assert not context.weights.any()
     assert abs(context.kl) < 1e-6
-    assert CODEC.lessons(context) == []
+    assert CODEC.lessons(UNIFORM, [turn()], context) == []
 
 
 @pytest.mark.parametrize("limit", [0.01, 0.1, 0.4])
@@ -87,7 +87,7 @@ def test_the_wiener_factor_shrinks_noise_and_keeps_signal() -> None:
 
 
 def test_lessons_name_tactics() -> None:
-    learned = CODEC.lessons(step(aggregate(30.0, 40.0)))
+    learned = CODEC.lessons(UNIFORM, [turn()], step(aggregate(30.0, 40.0)))
     assert learned[0].tactic == "take · named in the goal · not yet tried here"
     assert learned[0].weight > 0
     assert learned[0].support == 40.0
@@ -96,7 +96,7 @@ def test_lessons_name_tactics() -> None:
 def test_lessons_are_sorted_by_strength_and_leave_out_small_weights() -> None:
     weights = np.zeros(DIMENSION, dtype=np.float32)
     weights[:4] = (0.5, -2.0, 0.01, 1.0)
-    learned = CODEC.lessons(TeacherContext(weights, np.zeros_like(weights), 0.0))
+    learned = CODEC.lessons(UNIFORM, [turn()], TeacherContext(weights, np.zeros_like(weights), 0.0))
     assert [lesson.weight for lesson in learned] == [-2.0, 1.0, 0.5]
     assert [lesson.tactic for lesson in learned] == [tactic_name(cell) for cell in (1, 3, 0)]
 

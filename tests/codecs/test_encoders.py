@@ -17,6 +17,7 @@ from fedoel.protocol.experience import ExperienceVector, Vector, VectorSpec
 from fedoel.protocol.play import INVALID, GameSpec, Trajectory, Turn
 from fedoel.protocol.situation import Memory
 
+UNIFORM = TacticsPolicy("v", np.zeros(DIMENSION, np.float32))
 SPEC = VectorSpec("tactics", DIMENSION, VOCABULARY, "v", ("coin",), 4, 1e9, 1e9)
 COMMANDS = ("take coin", "take lamp", "go east", "go north", "look")
 
@@ -33,8 +34,7 @@ def episode(*turns: Turn, won: bool = True) -> Trajectory:
 
 
 def encode(trajectories: Sequence[Trajectory], baseline: Vector, discount: float = 0.9) -> ExperienceVector:
-    uniform = TacticsPolicy("v", np.zeros(DIMENSION, np.float32))
-    return encoding.encode(load_encoder("tactics"), uniform, trajectories, SPEC, baseline, discount)
+    return encoding.encode(load_encoder("tactics"), UNIFORM, trajectories, SPEC, baseline, discount)
 
 
 def test_lessons_are_whole_sentences_with_or_without_a_mark() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedoel.games import Game, build_game
+from fedoel.games.express import missing
 from fedoel.protocol.play import GameSpec
 
 SPECS = tuple(
@@ -29,6 +30,7 @@ SPECS = tuple(
         "sokoban renamed=1 split=train turns=5",
         "orchard renamed=1 turns=6",
         "tidy things=2 rooms=2 renamed=1 split=train turns=16",
+        *([] if missing() else ["express kind=twc split=train turns=12", "express renamed=1 split=train turns=12"]),
     )
 )
 

@@ -264,6 +264,21 @@ def test_vectors_steer_as_in_torch(model: LlamaModel, torch_model: TorchModel, a
         assert same(moved.features(situations()), expected.features(situations()), 0.01)
 
 
+def test_embeddings_are_those_of_torch_for_every_version(
+    model: LlamaModel, torch_model: TorchModel, adapters: list[Adapter]
+) -> None:
+    # A scale for the comparison: hidden states of the tiny model are about as large as its embeddings of tokens.
+    expected = TorchPolicy(torch_model, adapters[1]).embed(situations())
+    ours = LlamaPolicy(model, adapters[0])
+    assert [e.shape for e in expected] == [(len(s.admissible), model.file.hidden) for s in situations()]
+    scale = max(float(np.abs(e).max()) for e in expected)
+    assert same([e / scale for e in ours.embed(situations())], [e / scale for e in expected])
+    for (scores, embeddings), alone, embedded in zip(
+        ours.score_and_embed(situations()), ours.score(situations()), ours.embed(situations()), strict=True
+    ):
+        assert same([scores, embeddings / scale], [alone, embedded / scale], 1e-3)
+
+
 def test_without_vectors_features_are_those_of_torch(
     model: LlamaModel, torch_model: TorchModel, adapters: list[Adapter]
 ) -> None:

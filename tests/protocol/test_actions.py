@@ -55,6 +55,23 @@ def test_the_tree_gives_the_probabilities_of_scoring_each_command(texts: list[Co
 
 
 @given(commands)
+def test_every_command_ends_in_a_node_of_its_own_behind_those_that_score(texts: list[Command]) -> None:
+    ended = [(*text, END) for text in texts]
+    tree = ActionTree.build(ended)
+    whole, last = tree.with_last_tokens(ended)
+    count = len(tree.tokens)
+    assert np.array_equal(whole.tokens[:count], tree.tokens) and np.array_equal(whole.parents[:count], tree.parents)
+    assert not whole.ancestors()[:count, count:].any()
+    for text, node in zip(texts, last.tolist(), strict=True):
+        path: list[int] = []
+        while node != ROOT:
+            path.insert(0, int(whole.tokens[node]))
+            assert whole.depths[node] == (1 if whole.parents[node] == ROOT else whole.depths[whole.parents[node]] + 1)
+            node = int(whole.parents[node])
+        assert tuple(path) == tuple(text)
+
+
+@given(commands)
 def test_nodes_are_the_tokens_with_a_successor_without_duplicates(texts: list[Command]) -> None:
     tree = ActionTree.build([(*text, END) for text in texts])
     nodes = np.arange(len(tree.tokens))

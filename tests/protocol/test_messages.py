@@ -58,12 +58,20 @@ ADAPTERS = st.dictionaries(
 CONTEXTS = st.none() | hnp.arrays(np.float32, SPEC.dimension, elements=FLOATS)
 
 
-@given(st.integers(0, 2**31), st.integers(1, 9), hnp.arrays(np.float32, (2, 3), elements=FLOATS), ADAPTERS, CONTEXTS)
+@given(
+    st.integers(0, 2**31), st.integers(1, 9), hnp.arrays(np.float32, (2, 3), elements=FLOATS), ADAPTERS, CONTEXTS,
+    ADAPTERS,
+)  # fmt: skip
 @settings(max_examples=50)
 def test_request_round_trip(
-    cycle: int, exchange: int, baseline: NDArray[Any], adapter: dict[str, NDArray[Any]], context: NDArray[Any] | None
+    cycle: int,
+    exchange: int,
+    baseline: NDArray[Any],
+    adapter: dict[str, NDArray[Any]],
+    context: NDArray[Any] | None,
+    parameters: dict[str, NDArray[Any]],
 ) -> None:
-    sent = PlayRequest(cycle, exchange, SPEC, baseline, adapter, context)
+    sent = PlayRequest(cycle, exchange, SPEC, baseline, adapter, context, parameters=parameters)
     got = request_from_records(request_to_records(sent))
     assert (got.cycle, got.exchange, got.spec, set(got.adapter)) == (cycle, exchange, SPEC, set(adapter))
     assert np.array_equal(got.baseline, baseline)
@@ -71,9 +79,11 @@ def test_request_round_trip(
         assert got.context is context
     else:
         assert np.array_equal(got.context, context)
-    for name, weights in adapter.items():
-        assert got.adapter[name].dtype == weights.dtype
-        assert np.array_equal(got.adapter[name], weights)
+    for arrays, received in ((adapter, got.adapter), (parameters, got.parameters)):
+        assert set(received) == set(arrays)
+        for name, array in arrays.items():
+            assert received[name].dtype == array.dtype
+            assert np.array_equal(received[name], array)
 
 
 @given(hnp.arrays(np.float32, SPEC.size, elements=st.floats(0, 5, width=16)))
@@ -214,7 +224,7 @@ def test_any_specification_text_is_read_or_refused_with_a_fedoel_error(text: str
         VectorSpec.from_json(text)
 
 
-@pytest.mark.parametrize("name", ["request", "baseline", "context", "adapter"])
+@pytest.mark.parametrize("name", ["request", "baseline", "context", "adapter", "parameters"])
 def test_requests_with_a_missing_record_are_refused(name: str) -> None:
     records = request_to_records(request())
     del records[name]
@@ -257,5 +267,7 @@ def test_an_unexpected_array_in_the_context_record_is_refused() -> None:
 
 @pytest.mark.parametrize("weights", [np.ones(3), np.ones(3, np.int32), np.full(3, np.nan, np.float16)])
 def test_bad_adapters_are_refused(weights: NDArray[Any]) -> None:
-    with pytest.raises(VersionError):
+    with pytest.raises(VersionError, match="adapter weights"):
         request(adapter={"w": weights})
+    with pytest.raises(VersionError, match="codec parameters"):
+        request(parameters={"w": weights})

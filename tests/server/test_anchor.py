@@ -76,6 +76,14 @@ def test_answers_are_compared_where_the_model_answers(model: TorchModel) -> None
     assert all(torch.equal(a.top, b.top) for a, b in zip(answers, again.groups[1], strict=True))
 
 
+def test_answers_are_written_once(model: TorchModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = ["Say hello.", "What is a river?"]
+    first = Anchor.prepare(model, SENTENCES, requests, tmp_path)
+    monkeypatch.setattr("fedoel.server.distillation.anchor.tell", None)
+    again = Anchor.prepare(model, SENTENCES, requests, tmp_path)
+    assert all(torch.equal(a.top, b.top) for a, b in zip(first.groups[1], again.groups[1], strict=True))
+
+
 def test_how_a_model_answers_is_kept_and_not_only_how_it_reads(model: TorchModel) -> None:
     anchor, rng = Anchor.prepare(model, SENTENCES), np.random.default_rng(0)
     model.load({name: rng.normal(0, 0.1, array.shape).astype(np.float32) for name, array in model.fresh.items()})

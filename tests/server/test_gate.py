@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 
 from fedoel.protocol.play import GameSpec, Trajectory
 from fedoel.server.cycle.public_games import PublicGames
-from fedoel.server.gate import PublicGate, Trial
+from fedoel.server.evaluation import summarise
+from fedoel.server.gate import Evidence, PublicGate, Trial
 
 
 def trial(coin: list[float], cooking: list[float]) -> Trial:
@@ -79,3 +81,27 @@ def test_merit_is_the_score_plus_one_for_a_win_minus_one_for_a_loss() -> None:
     found = Trial.of(played)
     assert found.merits.tolist() == [1.5, -0.5, 0.5]
     assert found.won.tolist() == [True, False, False] and found.families.tolist() == ["coin"] * 3
+
+
+def test_the_gate_is_sure_of_what_further_games_would_hardly_change() -> None:
+    none, gain = trial([0] * 8, []), [0.5, -0.5] * 4
+    assert GATE.context_helps(none, trial([0.1, *gain[1:]], [])).sure is False  # a fall within the noise
+    assert GATE.context_helps(none, trial([1, *gain[1:]], [])).sure  # passed
+    hopeless = GATE.context_helps(none, trial([-1] * 7 + [-0.9], []))
+    assert hopeless.sure and not hopeless.passed
+    assert not GATE.candidate_holds(none, trial([-1, -1, 0, 0, 0, 0, 0, 0], [])).sure
+    assert GATE.candidate_holds(none, trial([-1] * 7 + [-0.9], [])).sure
+    assert "8 games see a gain of 0.2" in GATE.context_helps(none, trial(gain, [])).reason
+
+
+def test_evidence_of_two_blocks_is_that_of_all_their_episodes() -> None:
+    def evidence(won: Sequence[bool]) -> Evidence:
+        played = [Trajectory(GameSpec("coin", (), 4), 0, "v", (), w, False, float(w), 30) for w in won]
+        return Evidence(Trial.of(played), summarise(played))
+
+    whole, parts = evidence([True, False, True, True]), (evidence([True, False]), evidence([True, True]))
+    joined = parts[0].with_block(parts[1])
+    assert joined.stats == whole.stats and joined.blocks == 2
+    assert np.array_equal(joined.trial.merits, whole.trial.merits)
+    assert np.array_equal(joined.trial.first(2).won, parts[0].trial.won)
+    assert evidence([False]).with_block(evidence([True])).stats.turns_per_win is None

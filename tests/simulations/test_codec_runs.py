@@ -27,6 +27,7 @@ from fedoel.protocol.config import (
     WarmStartConfig,
 )
 from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.records.events import PhaseFinished
 from fedoel.server.cycle import search
 from fedoel.server.cycle.phases import load_phase
 from fedoel.server.cycle.public_games import PublicGames
@@ -74,6 +75,37 @@ def test_a_cycle_inside_the_model_repeats_and_stays_in_its_trust_region(
         assert np.count_nonzero(kept["weights"]) > DIMENSION / 2
     run_inprocess(replace(config, out=str(tmp_path / "again")), make_gate=OpenGate)
     assert summary(tmp_path / "again") == summary(Path(config.out))
+
+
+class Stopped(Exception):
+    """Stands for a process that is killed."""
+
+
+def test_a_cycle_with_embeddings_repeats_and_resumes(config: RunConfig, tmp_path: Path) -> None:
+    config = replace(
+        config, codec=CodecConfig("embedding"), context=ContextConfig(max_kl=0.3),
+        distil=replace(config.distil, retention=0.5), strategy=StrategyConfig("secure-mean", exchanges=2),
+        clients=6, games=replace(config.games, per_client=2), privacy=PrivacyConfig(colluding=0.1),
+    )  # fmt: skip
+    run_inprocess(config, make_gate=OpenGate)
+    whole = summary(Path(config.out))
+    last = whole[-1]
+    assert (last["decision"], last["accepted"]) == ("promoted", 6)
+    assert 0 < last["kl"] < 2
+    assert all(" -> " in lesson["tactic"] for lesson in last["lessons"])
+    matrix = load_phase(Path(config.out), 0, "codec").arrays["whitening"]
+    assert matrix.shape == (32, 64)
+    for number, phase in enumerate(("codec", "context", "lessons")):
+
+        def stop(event: Any, phase: str = phase) -> None:
+            if isinstance(event, PhaseFinished) and event.phase == phase:
+                raise Stopped
+
+        stopped = replace(config, out=str(tmp_path / f"stopped-{number}"))
+        with pytest.raises(Stopped):
+            run_inprocess(stopped, stop, make_gate=OpenGate)
+        run_inprocess(replace(stopped, resume=True), make_gate=OpenGate)
+        assert summary(Path(stopped.out)) == whole, phase
 
 
 def test_a_control_vector_is_chosen_on_the_games_of_the_gate_alone(

@@ -81,6 +81,28 @@ def test_an_experiment_writes_what_its_arms_came_to_and_is_not_run_twice(
     assert run_experiment(load_experiment(str(small)), out) == results
 
 
+def test_an_experiment_with_worlds_makes_every_arm_in_each_and_one_table_of_all(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lands = '[worlds.orchard]\n"games.families" = "orchard turns=3"\n[worlds."the lake, frozen"]\n'
+    small.write_text(SMALL.replace("[arms.tactics]", f"{lands}[arms.tactics]", 1))
+    out = tmp_path / "out"
+    chosen = "orchard: tactics,orchard: none,the lake, frozen: tactics"
+    assert main(["experiment", str(small), "--out", str(out), "--seeds", "0", "--arms", chosen]) == 0
+    results = read_results(out / "results.json")
+    assert list(results) == ["orchard: tactics", "orchard: none", "the lake, frozen: tactics"]
+    assert [run.config["games.families"] for runs in results.values() for run in runs] == [
+        "orchard turns=3", "orchard turns=3", "frozen-lake turns=6"
+    ]  # fmt: skip
+    table = (out / "table.md").read_text()
+    assert "|  | orchard | the lake, frozen |" in table and "## the lake, frozen" in table
+    (line,) = [line for line in table.splitlines() if line.startswith("| none |") and "not run" in line]
+    end = 100 * results["orchard: none"][0].cycles[-1].held_out.score
+    assert line == f"| none | **{end:.0f} %** | not run |"
+    assert (out / "worlds.png").stat().st_size > 1000
+    assert (out / "runs" / "the-lake-frozen-tactics-0" / "summary.json").exists()
+
+
 def test_seeds_and_settings_can_be_given(small: Path, tmp_path: Path) -> None:
     experiment = load_experiment(str(small), ["games.gate=9"], "7")
     config = experiment.config("none", 7, tmp_path)

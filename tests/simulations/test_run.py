@@ -42,7 +42,7 @@ SETTINGS: dict[str, Scalar] = {
     "policy.backend": "tactics",
 }
 WAIT = 120
-HALVED = re.compile(r"(-1)?-half-[12]")  # in the names of phases
+REPEATED = re.compile(r"(-1)?-half-[12]|-block-\d|-current-\d")  # in the names of phases
 RATES = {"win_rate", "low", "high", "episodes", "score", "turns_per_win", "tokens_per_win"}
 
 
@@ -72,7 +72,7 @@ def test_a_summary_has_everything_and_a_second_run_says_the_same(config: RunConf
         elsewhere = entry["transfer"].values()
         for stats in (entry["held_out"], entry["teacher"], entry["families"]["coin-collector"], *elsewhere):
             assert set(stats) >= RATES
-        assert {HALVED.sub("", phase) for phase in timed.seconds} <= {*FIRST_PHASES, *CYCLE_PHASES}
+        assert {REPEATED.sub("", phase) for phase in timed.seconds} <= {*FIRST_PHASES, *CYCLE_PHASES}
         assert all(seconds >= 0 for seconds in timed.seconds.values())
         if entry["cycle"]:
             assert 0 < entry["uplink_bytes"] <= 4096

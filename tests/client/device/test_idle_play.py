@@ -136,6 +136,15 @@ def test_a_device_plays_with_its_own_keys_counts_and_keeps_the_version(joined: J
     assert np.array_equal(kept.adapter["weights"], request.adapter["weights"])
 
 
+def test_a_kept_version_has_the_parameters_of_its_codec(joined: Joined) -> None:
+    parameters = {"whitening": np.arange(6, dtype=np.float16).reshape(2, 3)}
+    request = replace(joined.request(), parameters=parameters)
+    last_version.keep(joined.device.versions, sign_request(owner_key(joined.server / "fleet"), request), CONFIG)
+    fleet_key = DeviceRuntime(joined.device.path).membership(CONFIG, 0).fleet_key
+    _, kept = last_version.last_version(joined.device.versions, fleet_key)
+    assert np.array_equal(kept.parameters["whitening"], parameters["whitening"])
+
+
 def test_a_refusal_takes_no_time_names_its_class_and_loads_nothing(
     joined: Joined, monkeypatch: pytest.MonkeyPatch
 ) -> None:

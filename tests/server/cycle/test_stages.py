@@ -28,6 +28,7 @@ from fedoel.server.cycle.run import Run
 from fedoel.server.cycle.search import search
 from fedoel.server.cycle.server import CycleServer
 from fedoel.server.gate import Evidence, Trial, Verdict
+from fedoel.server.learner import DistillationTask, Distilled
 from fedoel.strategies.server_side import Traffic
 
 STATS = Stats(win_rate=0.5, low=0.2, high=0.8, episodes=3, score=0.5, turns_per_win=2.0, tokens_per_win=9.0)
@@ -42,17 +43,21 @@ class FakeGate:
     helps: bool = True
     holds: bool = True
     episodes: int = 3
+    blocks: int = 1
+    sure: bool = True
+    seen: list[int] = field(default_factory=list)
 
-    def evidence(self, contender: Contender, advance: Advance) -> Evidence:
+    def evidence(self, contender: Contender, block: int, advance: Advance) -> Evidence:
+        self.seen.append(block)
         self.contenders.append(contender)
         merits = np.full(3, self.merits[len(self.contenders) - 1] if self.merits else 0.0)
         return Evidence(Trial(merits, merits > 0, np.array(["coin"] * 3)), STATS)
 
     def context_helps(self, current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
-        return Verdict(self.helps, f"tried {len(choices)}")
+        return Verdict(self.helps, f"tried {len(choices)}", self.sure)
 
     def candidate_holds(self, current: Trial, candidate: Trial) -> Verdict:
-        return Verdict(self.holds, "judged")
+        return Verdict(self.holds, "judged", self.sure)
 
 
 def with_gate(server: CycleServer, gate: FakeGate) -> Run:
@@ -113,6 +118,29 @@ def test_half_a_context_has_half_the_weights_and_about_a_quarter_of_the_divergen
     assert half.kl == pytest.approx(whole.kl / 4, rel=0.3)
 
 
+def test_prompts_are_new_games_in_every_cycle_that_the_teacher_answers(
+    server: CycleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(server.run.plan, prompts_per_cycle=5)
+    first, second = plan.prompts(1), plan.prompts(2)
+    assert len({*first, *second, *plan.rehearsal}) == 10 + len(plan.rehearsal)
+    tasks = list[DistillationTask]()
+
+    def recorded(adapter: Any, task: DistillationTask, advance: Any) -> Distilled:
+        tasks.append(task)
+        return Distilled(adapter, {})
+
+    monkeypatch.setattr(server.run.learner, "distil", recorded)
+    contexts = Mixture.of(context(server, 1.0))
+    for run in (server.run, replace(server.run, plan=plan)):
+        distil(run, server.state.version, rollouts_of(server, len(tasks) + 1), contexts)
+    without, more = tasks
+    assert len(more.turns) > len(without.turns) and not {len(t.situation.admissible) for t in more.turns} & {1}
+    teacher = server.run.codec.teacher(server.run.learner.policy(server.state.version.adapter), contexts.contexts[0])
+    for turn, target in zip(more.turns[-3:], more.targets[-3:], strict=True):
+        assert np.allclose(teacher.score([turn.situation])[0], target)
+
+
 @pytest.mark.parametrize(("helps", "tries"), [(True, 1), (False, 3)])
 def test_search_halves_until_a_context_helps(server: CycleServer, helps: bool, tries: int) -> None:
     gate = FakeGate(helps=helps)
@@ -122,6 +150,27 @@ def test_search_halves_until_a_context_helps(server: CycleServer, helps: bool, t
     tried = [contender.contexts for contender in gate.contenders]
     assert [one.contexts[0].weights[0] for one in tried if one] == [1 / 2**n for n in range(tries)]
     assert found.contexts is tried[-1]
+
+
+def test_a_gate_that_is_not_sure_plays_further_blocks_with_both_policies_and_remembers_them(
+    server: CycleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, contexts = FakeGate(helps=False, sure=False, blocks=3), Mixture.of(context(server, 1.0))
+    run = replace(
+        with_gate(server, gate),
+        config=replace(server.run.config, context=replace(server.run.config.context, halvings=0)),
+    )
+    found = search(run, server.state, rollouts_of(server), contexts)
+    assert gate.seen == [1, 2, 2, 3, 3]  # the teacher's first block, then teacher and current version in turn
+    assert [one.contexts is None for one in gate.contenders] == [False, False, True, False, True]
+    assert (found.current.blocks, found.tried.evidence.blocks, found.tried.evidence.stats.episodes) == (3, 3, 9)
+    gate.seen.clear()
+    candidate = distil(run, server.state.version, rollouts_of(server), contexts)
+    current, evidence, _ = judge(run, replace(server.state, evidence=found.current), 1, candidate)
+    assert gate.seen == [1, 2, 3] and current is found.current and evidence.blocks == 3
+    gate.seen.clear()
+    assert search(run, server.state, rollouts_of(server), contexts).current.stats == found.current.stats
+    assert gate.seen == []  # read back
 
 
 def test_search_does_not_halve_nothing(server: CycleServer) -> None:
@@ -135,7 +184,7 @@ def test_a_candidate_plays_as_its_teacher_and_is_judged_without_the_context(serv
     run = with_gate(server, gate)
     candidate = distil(run, server.state.version, rollouts_of(server), contexts)
     assert np.allclose(candidate.adapter["weights"], 0.5)  # for this player, distillation is exact
-    _, verdict = judge(run, server.state, 1, candidate)
+    _, _, verdict = judge(run, server.state, 1, candidate)
     assert not verdict.passed and gate.contenders[0].contexts is None
     assert gate.contenders[0].policies[0].version == candidate.version
     judge(run, server.state, 1, candidate)

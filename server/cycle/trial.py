@@ -1,0 +1,62 @@
+"""Trials: a contender against the current version on the gate's games, block by block until the gate is sure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...protocol.records.json_codec import from_json, to_json
+from ...protocol.records.summary import Stats
+from ..gate import Evidence, Trial, Verdict
+from .phases import Form, Outcome
+from .public_games import Contender
+from .run import Run, State
+
+Decide = Callable[[Trial, Trial], Verdict]
+"""The gate's decision, given what it has seen of the current version and of the contender on the same games."""
+
+
+def _write(evidence: Evidence) -> Outcome:
+    trial = evidence.trial
+    arrays = {"merits": trial.merits, "won": trial.won, "families": trial.families}
+    return Outcome({"gate": {"candidate": to_json(evidence.stats)}}, arrays)
+
+
+EVIDENCE = Form(
+    _write, lambda outcome: Evidence(Trial(**outcome.arrays), from_json(Stats, outcome.values["gate"]["candidate"]))
+)
+
+
+def compare(
+    run: Run, state: State, cycle: int, name: str, contender: Contender, first: Evidence, decide: Decide
+) -> tuple[Evidence, Evidence, Verdict]:
+    """Compare a contender with the current version, on further blocks while the gate is not sure.
+
+    Parameters
+    ----------
+    name
+        Of the phase that played the contender's first block.
+    first
+        What that phase has seen.
+
+    Returns
+    -------
+    current, contender, verdict
+        What the gate has seen of both, and its decision. A block that the current version has played once, for an
+        earlier decision about it, is not played again.
+    """
+    current, evidence = state.evidence, first
+    while True:
+        verdict = decide(current.trial.first(len(evidence.trial.merits)), evidence.trial)
+        if verdict.sure or evidence.blocks == run.gate.blocks:
+            return current, evidence, verdict
+        block = evidence.blocks + 1
+        evidence = evidence.with_block(_block(run, cycle, f"{name}-block-{block}", contender, block))
+        if current.blocks < block:
+            again = run.contender(state.version.adapter)
+            current = current.with_block(_block(run, cycle, f"gate-current-{block}", again, block))
+
+
+def _block(run: Run, cycle: int, name: str, contender: Contender, block: int) -> Evidence:
+    return run.phases.run(
+        cycle, name, EVIDENCE, lambda advance: run.gate.evidence(contender, block, advance), run.gate.episodes
+    )
