@@ -161,7 +161,8 @@ def every_sentence(
 @pytest.mark.parametrize("language", ["en", "de"])
 def test_no_sentence_asks_for_two_commands(language: str) -> None:
     known, rng = load_language(language), np.random.default_rng(0)
-    values = draw_home(known, 5).values | dict.fromkeys(PERCENTAGES, draw_home(known, 5).values["brightness"])
+    home = draw_home(known, 5)
+    values = {**home.values, **dict.fromkeys(PERCENTAGES, home.values["brightness"])}
     meanings: dict[str, dict[str, set[str]]] = {}
     for command in known.commands:
         for chosen in product(*(values[slot][:2] for slot in command.slots)):
