@@ -23,7 +23,7 @@ TYPES := build/types
 .PHONY: help setup simulate test lint types format clean
 
 help:
-	@echo "make simulate  install, then run one small federation (SCALE=quick|standard|full)"
+	@echo "make simulate  install, then run one small federation (SCALE=quick|words|standard|full)"
 	@echo "make test      install, then run the tests (ARGS='-k secagg' passes options to pytest)"
 	@echo "make setup     install into $(VENV) (LLAMA=1 compiles llama.cpp, too, for its backend and its tests)"
 	@echo "make lint      ruff: rules and layout        make format  apply them"

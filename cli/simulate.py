@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..protocol.config import Scalar
 
 HELP = "run a federation on this machine, and report on it"
-SCALES = ("quick", "standard", "full", "private")
+SCALES = ("quick", "words", "standard", "full", "private")
 ENGINES = ("inprocess", "ray")
 
 

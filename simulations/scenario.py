@@ -13,7 +13,7 @@ from ..protocol.errors import ConfigError
 from ..protocol.settings import read_toml
 from ..server.run_folder import STORED, stored_config
 
-BUILT_IN = ("quick", "standard", "full", "private")
+BUILT_IN = ("quick", "words", "standard", "full", "private")
 FOLDER = Path(__file__).parent / "scenarios"
 
 

@@ -60,7 +60,7 @@ def test_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_scenario_lists_the_built_in_ones() -> None:
-    with pytest.raises(ConfigError, match="quick, standard, full"):
+    with pytest.raises(ConfigError, match="quick, words, standard, full"):
         load_scenario("nowhere.toml")
 
 
