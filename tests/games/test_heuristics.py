@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,8 +15,16 @@ from fedoel.protocol.errors import GameError
 from fedoel.protocol.play import GameSpec
 from fedoel.protocol.situation import Memory
 
+from .conftest import SPECS
+
 SEEDS = range(3, 6)
 LEAST = {"assistant": 5}  # shared words are a guess, and not a rule
+
+
+@pytest.fixture(params=[spec for spec in SPECS if spec.family in HEURISTICS], ids=str)
+def spec(request: pytest.FixtureRequest) -> GameSpec:
+    """One game of every family that has rules; `express` has none."""
+    return cast(GameSpec, request.param)
 
 
 def wins(spec: GameSpec, player: Player, cache: Path, tries: int) -> int:
