@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedoel.codecs.codec import load_codec
 from fedoel.codecs.context import TeacherContext, no_context
 from fedoel.codecs.embedding.codec import EmbeddingCodec
+from fedoel.codecs.tactics.policy import uniform_policy
 from fedoel.games.cache import default_cache
 from fedoel.games.scripted import play_walkthrough
 from fedoel.games.splits import Split, for_split, game_seed
-from fedoel.policies.abilities import EMBEDDING, embedding
+from fedoel.policies.abilities import embedding
 from fedoel.policies.backend import load_version
 from fedoel.policies.policy import LogProbs, sampled
 from fedoel.protocol.config import ContextConfig, PolicyConfig
@@ -33,36 +32,12 @@ from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec, 
 from fedoel.protocol.play import GameSpec, Turn
 from fedoel.protocol.situation import Situation
 from fedoel.server.accounting import multiplier_for
+from fedoel.simulations.conformance.checks import EmbeddedPolicy
 
 GAMES = GameSpec.parse("tidy things=1 final=1 turns=6")
 DEVICES, COHORT, DECISIONS, RELEASES = 1000, 100, 6, 4
 EPSILON, DELTA, CLIPPING_NORM = 2.0, 1e-6, 2.0
 PRIVATE, PUBLIC, HELD_OUT = 1500, 240, 300
-
-
-@dataclass(frozen=True)
-class LookedUp:
-    """A uniform policy that embeds the situations whose hidden states were computed before."""
-
-    hidden: dict[Situation, NDArray[np.float32]]
-    version = "uniform"
-    abilities = frozenset({EMBEDDING})
-
-    def tokens(self, situations: Sequence[Situation]) -> list[int]:
-        """Return zeros."""
-        return [0] * len(situations)
-
-    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
-        """Uniform log-probabilities."""
-        return [np.full(len(s.admissible), -np.log(len(s.admissible)), np.float32) for s in situations]
-
-    def embed(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
-        """Look embeddings up."""
-        return [self.hidden[situation] for situation in situations]
-
-    def score_and_embed(self, situations: Sequence[Situation]) -> list[tuple[LogProbs, NDArray[np.float32]]]:
-        """Return both."""
-        return list(zip(self.score(situations), self.embed(situations), strict=True))
 
 
 def decisions(split: Split, count: int) -> list[Turn]:
@@ -72,7 +47,7 @@ def decisions(split: Split, count: int) -> list[Turn]:
 
 
 def experiment(
-    codec: EmbeddingCodec, policy: LookedUp, turns: dict[Split, list[Turn]], multiplier: float, seed: int
+    codec: EmbeddingCodec, policy: EmbeddedPolicy, turns: dict[Split, list[Turn]], multiplier: float, seed: int
 ) -> list[float]:
     """Return the chance of the right place for held-out things, at the start and after each release."""
     rng, config, encoder = np.random.default_rng(seed), ContextConfig(noise=0.2), codec.encoder
@@ -106,7 +81,7 @@ def answered(score: Callable[[Sequence[Situation]], list[LogProbs]], turns: Sequ
     return [Turn(t.situation, p, t.action, t.reward) for t, p in zip(turns, log_probs, strict=True)]
 
 
-def chance(codec: EmbeddingCodec, policy: LookedUp, turns: Sequence[Turn], context: TeacherContext) -> float:
+def chance(codec: EmbeddingCodec, policy: EmbeddedPolicy, turns: Sequence[Turn], context: TeacherContext) -> float:
     """Mean probability of the right command under a context."""
     return fmean(float(np.exp(t.log_probs[t.action])) for t in answered(codec.teacher(policy, context).score, turns))
 
@@ -118,7 +93,7 @@ def main(seeds: Sequence[int]) -> None:
     turns = {split: decisions(split, count) for split, count in counts.items()}
     situations = list(dict.fromkeys(turn.situation for some in turns.values() for turn in some))
     hidden = dict(zip(situations, model.embed(situations), strict=True))
-    policy, bare = LookedUp(hidden), load_codec("embedding")
+    policy, bare = EmbeddedPolicy(uniform_policy(), hidden.__getitem__), load_codec("embedding")
     assert isinstance(bare, EmbeddingCodec)
     codec = bare.with_parameters(bare.parameters(policy, turns[Split.REHEARSAL]))
     noisy = multiplier_for(EPSILON, DELTA, COHORT, DEVICES, RELEASES)

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..policies.policy import LogProbs
+from ..protocol.experience import Floats
+from ..protocol.play import Turn
 
 Offsets = NDArray[np.floating[Any]]
 BISECTIONS = 24
@@ -27,6 +29,27 @@ def tilted(log_probs: LogProbs, offsets: Offsets) -> LogProbs:
     top = scores.max()
     normalised: LogProbs = (scores - top - np.log(np.exp(scores - top).sum())).astype(np.float32)
     return normalised
+
+
+def gradient_and_fisher(
+    turns: Sequence[Turn], features: Sequence[NDArray[np.float32]], advantages: Floats, dimension: int
+) -> tuple[Floats, Floats]:
+    """Sum score functions, weighted by advantages, and variances of the features, each of shape ``(dimension,)``.
+
+        g = sum_t A_t (phi(x_t, a_t) - E_pi phi(x_t, .))        F = sum_t Var_pi phi(x_t, .)
+
+    Parameters
+    ----------
+    features
+        phi of every turn's commands, shapes ``(A, dimension)``.
+    """
+    gradient, fisher = np.zeros(dimension), np.zeros(dimension)
+    for turn, phi, advantage in zip(turns, features, advantages, strict=True):
+        probs = np.exp(turn.log_probs.astype(np.float64))
+        mean = probs @ phi
+        gradient += advantage * (phi[turn.action] - mean)
+        fisher += probs @ (phi - mean) ** 2
+    return gradient, fisher
 
 
 def within_trust_region(

@@ -19,13 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
-import numpy as np
-
 from ..policies.abilities import RESIDUAL, Steered, steered
 from ..policies.policy import Policy
 from ..policies.spaces import ControlVector, ResidualSpace
 from ..protocol.experience import Floats, Vector
 from ..protocol.play import Turn
+from .log_linear import gradient_and_fisher
 
 COORDINATES = 96  # per layer: with three layers and the counters, a vector stays under 4 KiB
 DEPTHS = (0.8, 0.9, 1.0)
@@ -60,11 +59,5 @@ class SteeringEncoder:
 
     def gradient_and_fisher(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
         """Sum the feature of the given command minus the mean, weighted by advantages, and the variances."""
-        gradient, fisher = np.zeros(DIMENSION), np.zeros(DIMENSION)
-        features_per_turn = cast(Steered, policy).features([turn.situation for turn in turns])
-        for turn, features, advantage in zip(turns, features_per_turn, advantages, strict=True):
-            probs = np.exp(turn.log_probs.astype(np.float64))
-            mean = probs @ features
-            gradient += advantage * (features[turn.action] - mean)
-            fisher += probs @ (features - mean) ** 2
-        return gradient, fisher
+        features = cast(Steered, policy).features([turn.situation for turn in turns])
+        return gradient_and_fisher(turns, features, advantages, DIMENSION)

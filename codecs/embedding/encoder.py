@@ -22,6 +22,7 @@ from ...policies.policy import Policy
 from ...protocol.errors import VectorError
 from ...protocol.experience import Floats, Vector
 from ...protocol.play import Turn
+from ..log_linear import gradient_and_fisher
 from .policy import RewardTiltedPolicy
 from .whitening import Whitening
 
@@ -72,13 +73,7 @@ class EmbeddingEncoder:
 
     def gradient_and_fisher(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
         """Sum score functions, weighted by advantages, and variances."""
-        gradient, fisher = np.zeros(self.dimension), np.zeros(self.dimension)
-        for turn, features, advantage in zip(turns, self.features(policy, turns), advantages, strict=True):
-            probs = np.exp(turn.log_probs.astype(np.float64))
-            mean = probs @ features
-            gradient += advantage * (features[turn.action] - mean)
-            fisher += probs @ (features - mean) ** 2
-        return gradient, fisher
+        return gradient_and_fisher(turns, self.features(policy, turns), advantages, self.dimension)
 
     def features(self, policy: Policy, turns: Sequence[Turn]) -> list[NDArray[np.float32]]:
         """Return phi of every turn's commands, shapes ``(A, dimension)``, which a policy under a context has kept."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 from ..gate import Evidence, Verdict
 from .distil import Trained
 from .run import Run, State
-from .trial import EVIDENCE, compare
+from .trial import compare, play_block
 
 
 def judge(run: Run, state: State, cycle: int, candidate: Trained) -> tuple[Evidence, Evidence, Verdict]:
     """Compare a candidate with the current version; return what the gate has seen of both, and what it decided."""
     contender = run.contender(candidate.adapter)
-    first = run.phases.run(
-        cycle, "gate", EVIDENCE, lambda advance: run.gate.evidence(contender, 1, advance), run.gate.episodes
-    )
-    return compare(run, state, cycle, "gate", contender, first, run.gate.candidate_holds)
+    first = play_block(run, cycle, "gate", contender, 1)
+    return compare(run, state, cycle, "gate", contender, first, run.gate.candidate_holds, run.gate.blocks)

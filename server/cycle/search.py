@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -82,30 +82,22 @@ def search(run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture) 
     played, devices give away nothing more.
     """
     contexts, choices = _choose(run, state, rollouts, contexts)
-    names, cycle = [choice.name for choice in choices], rollouts.cycle
-    tried = _try(run, state, cycle, contexts, "teacher")
-    contender = run.contender(state.version.adapter, contexts)
-
-    def decide(current: Trial, teacher: Trial) -> Verdict:
-        verdict = run.gate.context_helps(current, teacher, names)
-        return verdict if contexts.moves else replace(verdict, sure=True)  # the same policy again gives no other result
-
-    current, evidence, verdict = compare(run, state, cycle, "teacher", contender, tried.evidence, decide)
+    names, current = [choice.name for choice in choices], state.evidence
     halvings = 0 if names or not contexts.moves else run.config.context.halvings
-    for halving in range(1, halvings + 1):
+    for halving in range(halvings + 1):
+        if halving:
+            contexts = halved(run, rollouts, contexts, halving)
+            names = [f"1/{2**halving} of it", *(names or ["all of it"])]
+        name = f"teacher-half-{halving}" if halving else "teacher"
+        tried = _try(run, state, rollouts.cycle, contexts, name)
+        current, evidence, verdict = compare(
+            run, replace(state, evidence=current), rollouts.cycle, name, run.contender(state.version.adapter, contexts),
+            tried.evidence, partial(run.gate.context_helps, choices=names),
+            most=1 if halving or not contexts.moves else run.gate.blocks,
+        )  # fmt: skip
         if verdict.passed:
             break
-        contexts = halved(run, rollouts, contexts, halving)
-        names = [f"1/{2**halving} of it", *(names or ["all of it"])]
-        tried = _try(run, state, cycle, contexts, f"teacher-half-{halving}")
-        evidence, verdict = tried.evidence, _helps(run, state, tried, names)
     return Found(contexts, replace(tried, evidence=evidence), current, verdict, choices)
-
-
-def _helps(run: Run, state: State, tried: Tried, names: Sequence[str]) -> Verdict:
-    """Let the gate decide about a teacher on the first block of its games."""
-    teacher = tried.evidence.trial
-    return run.gate.context_helps(state.evidence.trial.first(len(teacher.merits)), teacher, names)
 
 
 def _try(run: Run, state: State, cycle: int, contexts: Mixture, name: str) -> Tried:

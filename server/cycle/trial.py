@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 from ...protocol.records.json_codec import from_json, to_json
 from ...protocol.records.summary import Stats
@@ -15,19 +16,14 @@ Decide = Callable[[Trial, Trial], Verdict]
 """The gate's decision, given what it has seen of the current version and of the contender on the same games."""
 
 
-def _write(evidence: Evidence) -> Outcome:
-    trial = evidence.trial
-    arrays = {"merits": trial.merits, "won": trial.won, "families": trial.families}
-    return Outcome({"gate": {"candidate": to_json(evidence.stats)}}, arrays)
-
-
 EVIDENCE = Form(
-    _write, lambda outcome: Evidence(Trial(**outcome.arrays), from_json(Stats, outcome.values["gate"]["candidate"]))
+    lambda evidence: Outcome({"gate": {"candidate": to_json(evidence.stats)}}, asdict(evidence.trial)),
+    lambda outcome: Evidence(Trial(**outcome.arrays), from_json(Stats, outcome.values["gate"]["candidate"])),
 )
 
 
 def compare(
-    run: Run, state: State, cycle: int, name: str, contender: Contender, first: Evidence, decide: Decide
+    run: Run, state: State, cycle: int, name: str, contender: Contender, first: Evidence, decide: Decide, most: int
 ) -> tuple[Evidence, Evidence, Verdict]:
     """Compare a contender with the current version, on further blocks while the gate is not sure.
 
@@ -37,6 +33,8 @@ def compare(
         Of the phase that played the contender's first block.
     first
         What that phase has seen.
+    most
+        How many blocks may be played.
 
     Returns
     -------
@@ -47,16 +45,17 @@ def compare(
     current, evidence = state.evidence, first
     while True:
         verdict = decide(current.trial.first(len(evidence.trial.merits)), evidence.trial)
-        if verdict.sure or evidence.blocks == run.gate.blocks:
+        if verdict.sure or evidence.blocks == most:
             return current, evidence, verdict
         block = evidence.blocks + 1
-        evidence = evidence.with_block(_block(run, cycle, f"{name}-block-{block}", contender, block))
+        evidence = evidence.with_block(play_block(run, cycle, f"{name}-block-{block}", contender, block))
         if current.blocks < block:
             again = run.contender(state.version.adapter)
-            current = current.with_block(_block(run, cycle, f"gate-current-{block}", again, block))
+            current = current.with_block(play_block(run, cycle, f"gate-current-{block}", again, block))
 
 
-def _block(run: Run, cycle: int, name: str, contender: Contender, block: int) -> Evidence:
+def play_block(run: Run, cycle: int, name: str, contender: Contender, block: int) -> Evidence:
+    """Let the gate try a contender on a block, as a phase of this name."""
     return run.phases.run(
         cycle, name, EVIDENCE, lambda advance: run.gate.evidence(contender, block, advance), run.gate.episodes
     )

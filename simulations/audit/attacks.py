@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from ...client.app import streams
 from ...codecs.encoder import encode, load_encoder
 from ...codecs.natural_step import natural_step
-from ...codecs.tactics.coordinates import DIMENSION
-from ...codecs.tactics.policy import TacticsPolicy
+from ...codecs.tactics.policy import uniform_policy
 from ...games.partition import client_games
 from ...games.player import play_episodes
 from ...protocol.config import ContextConfig, RunConfig
@@ -76,7 +75,7 @@ class Pool:
 def play_pool(config: RunConfig, devices: int, cache: Path) -> Pool:
     """Let devices play with the uniform policy, and encode the trajectories of each."""
     specs, encoder = specs_from_text(FAMILIES), load_encoder("tactics")
-    policy = TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32))
+    policy = uniform_policy()
     names, codec = tuple(spec.family for spec in specs), config.codec
     spec = VectorSpec(
         encoder.name, encoder.dimension, encoder.vocabulary, policy.version, names, 12, codec.clipping_norm,

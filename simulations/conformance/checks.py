@@ -19,8 +19,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...codecs.tactics.coordinates import DIMENSION
-from ...codecs.tactics.policy import TacticsPolicy
+from ...codecs.tactics.policy import uniform_policy
 from ...games.player import play_episodes
 from ...games.splits import Split, for_split, game_seed
 from ...policies.abilities import EMBEDDING
@@ -88,16 +87,12 @@ def _run(check: Callable[[Subject], None], subject: Subject) -> Outcome:
     return Outcome(claim, PASSED)
 
 
-def uniform() -> Policy:
-    """Return the uniform policy over the admissible commands."""
-    return TacticsPolicy("uniform", np.zeros(DIMENSION, np.float32))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class HashedEmbeddings:
-    """A policy whose commands have made-up embeddings, drawn from a hash of situation and command."""
+class EmbeddedPolicy:
+    """A policy whose commands have given embeddings: `embeddings` returns those of a situation, shape (A, hidden)."""
 
     policy: Policy
+    embeddings: Callable[[Situation], NDArray[np.float32]]
     abilities: ClassVar[frozenset[str]] = frozenset({EMBEDDING})
 
     @property
@@ -113,22 +108,22 @@ class HashedEmbeddings:
         return self.policy.score(situations)
 
     def embed(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
-        """Made-up embeddings of each situation's commands."""
-        return [np.stack([_embedding(s, command) for command in s.admissible]) for s in situations]
+        """Embeddings of each situation's commands."""
+        return [self.embeddings(situation) for situation in situations]
 
     def score_and_embed(self, situations: Sequence[Situation]) -> list[tuple[LogProbs, NDArray[np.float32]]]:
         """Return both."""
         return list(zip(self.score(situations), self.embed(situations), strict=True))
 
 
-def _embedding(situation: Situation, command: str) -> NDArray[np.float32]:
-    seed = zlib.crc32(f"{situation.place_text} {situation.turn} {command}".encode())
-    return np.random.default_rng(seed).normal(size=HIDDEN).astype(np.float32)
+def embedding_policy(policy: Policy | None = None) -> EmbeddedPolicy:
+    """Return a policy, by default the uniform one, with made-up embeddings, drawn from a hash of each command."""
+    return EmbeddedPolicy(policy or uniform_policy(), _made_up)
 
 
-def embedding_policy(policy: Policy | None = None) -> HashedEmbeddings:
-    """Return a policy, by default the uniform one, that embeds commands."""
-    return HashedEmbeddings(policy or uniform())
+def _made_up(situation: Situation) -> NDArray[np.float32]:
+    seeds = [zlib.crc32(f"{situation.place_text} {situation.turn} {c}".encode()) for c in situation.admissible]
+    return np.stack([np.random.default_rng(seed).normal(size=HIDDEN) for seed in seeds]).astype(np.float32)
 
 
 @cache
@@ -136,7 +131,7 @@ def turns() -> tuple[Turn, ...]:
     """Return turns of uniform play."""
     spec = for_split(SPEC, Split.REHEARSAL)
     games = [(spec, game_seed(Split.REHEARSAL, index)) for index in range(GAMES)]
-    played = play_episodes(uniform(), games, list(range(GAMES)), Path("nowhere"))
+    played = play_episodes(uniform_policy(), games, list(range(GAMES)), Path("nowhere"))
     return tuple(turn for trajectory in played for turn in trajectory.turns)
 
 

@@ -11,10 +11,10 @@ from ...codecs.codec import Codec, HasParameters, load_codec
 from ...codecs.context import TeacherContext, no_context
 from ...codecs.encoder import Encoder, SendsWords
 from ...codecs.tactics.coordinates import DIMENSION
-from ...codecs.tactics.policy import TacticsPolicy
+from ...codecs.tactics.policy import TacticsPolicy, uniform_policy
 from ...policies.abilities import ABILITIES, EMBEDDING
 from ...policies.policy import LogProbs
-from .checks import NotApplicable, demand, embedding_policy, go_through_a_run, situations, turns, uniform
+from .checks import NotApplicable, demand, embedding_policy, go_through_a_run, situations, turns
 
 Floats = NDArray[np.float64]
 STEP = 1e-2
@@ -114,7 +114,7 @@ def check_gradients_follow_the_advantage(named: Named) -> None:
 
 def check_an_empty_context_changes_nothing(named: Named) -> None:
     """The zero context leaves the policy's probabilities unchanged."""
-    bare = uniform().score(situations())
+    bare = uniform_policy().score(situations())
     for one, other in zip(bare, named.log_probs(named.empty.weights), strict=True):
         demand(np.allclose(one, other, atol=1e-5), "the zero context changes probabilities")
 
