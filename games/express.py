@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.util import find_spec
 from os import getpid
@@ -95,11 +95,10 @@ class ExpressEngine:
         return self._java
 
     def _engine_seed(self, seed: int) -> int:
-        java = self._started()
-        if self._fold != "train":
-            return _of(sorted((java.getSeedsDev if self._fold == "dev" else java.getSeedsTest)()), seed)
-        seeds = sorted(java.getSeedsTrain())
-        return _of(seeds[PRIVATE_GAMES:], seed) if seed >= FIRST_PUBLIC else _of(seeds[:PRIVATE_GAMES], seed)
+        seeds = _seeds(getpid(), self._name, self._parameters, self._fold)
+        if self._fold == "train":
+            seeds = seeds[PRIVATE_GAMES:] if seed >= FIRST_PUBLIC else seeds[:PRIVATE_GAMES]
+        return seeds[seed % len(seeds)]
 
     def _frame(self, reply: str) -> Frame:
         state = json.loads(reply)
@@ -126,10 +125,6 @@ def _described(observation: str, inventory: str) -> str:
     return text
 
 
-def _of(seeds: Sequence[int], seed: int) -> int:
-    return int(seeds[seed % len(seeds)])
-
-
 def _line(text: str) -> str:
     return " ".join(text.split())
 
@@ -138,6 +133,15 @@ def _interface(process: int) -> Any:
     """Return a new interface to the virtual machine of this process."""
     with _lock:
         return _machine(process).jvm.textworldexpress.runtime.PythonInterface()
+
+
+@lru_cache(maxsize=64)
+def _seeds(process: int, name: str, parameters: str, fold: str) -> tuple[int, ...]:
+    """Return the engine's seeds of a fold, read once: each of the thousand crosses to Java and back by itself."""
+    java = _interface(process)
+    java.load(name, parameters)
+    folds = {"train": java.getSeedsTrain, "dev": java.getSeedsDev, "test": java.getSeedsTest}
+    return tuple(sorted(int(seed) for seed in folds[fold]()))
 
 
 @lru_cache(maxsize=1)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
+import time
 from dataclasses import replace
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -271,3 +274,35 @@ def test_bad_adapters_are_refused(weights: NDArray[Any]) -> None:
         request(adapter={"w": weights})
     with pytest.raises(VersionError, match="codec parameters"):
         request(parameters={"w": weights})
+
+
+def test_arrays_are_read_while_other_threads_read_and_collect_garbage() -> None:
+    """CPython before 3.11.8 fails to evaluate numpy's header when a finalizer switches threads meanwhile."""
+    records, failures = reply_to_records(ones()), list[VectorError]()
+
+    class Slow:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            time.sleep(0.0002)
+
+    def read() -> None:
+        try:
+            for _ in range(400):
+                Slow()
+                vector_from_reply(records, SPEC, noisy=True)
+        except VectorError as error:
+            failures.append(error)
+
+    before = gc.get_threshold()
+    gc.set_threshold(20)
+    try:
+        threads = [Thread(target=read) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.set_threshold(*before)
+    assert failures == []
