@@ -1,0 +1,272 @@
+"""Prompt packs: public situations without reward, outcome, walkthrough or engine, for a server that never plays.
+
+A pack is a JSONL file in UTF-8. Its first line is a header with ``schema``, ``kind``, ``origin`` and ``licence``; every
+other line is one prompt: ``family``, and the fields of a `Situation`. Tuples and sets are lists; fields that are empty
+may be left out. A prompt without ``admissible`` commands asks for an open answer. A pack is named by its `digest`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_origin, get_type_hints
+
+from .errors import ConfigError
+from .host.files import write_whole
+from .situation import Situation
+
+SCHEMA = 1
+KIND = "fedoel prompts"
+HEADER: Mapping[str, Any] = MappingProxyType({"schema": SCHEMA, "kind": KIND, "origin": "", "licence": ""})
+MAX_TEXT = 8_000  # characters of all texts of a prompt together
+MAX_COMMANDS = 256
+MAX_BYTES = 64 * 2**20
+SHOWN = 60  # characters of a refused value in an error
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A situation that a policy can be asked in, and the family of games that it is from.
+
+    Raises
+    ------
+    ConfigError
+        If a field is of another type, all texts together are longer than `MAX_TEXT` or not valid Unicode, or the
+        admissible commands are more than `MAX_COMMANDS`, not distinct, or one of them is empty.
+    """
+
+    family: str
+    situation: Situation
+
+    def __post_init__(self) -> None:
+        texts = [_text("family", self.family)]
+        for name, hint in field_types().items():
+            texts += _texts(name, hint, getattr(self.situation, name))
+        if not self.family:
+            raise ConfigError("family must not be empty")
+        length = sum(map(len, texts))
+        if length > MAX_TEXT:
+            raise ConfigError(f"the prompt has {length} characters of text, and at most {MAX_TEXT} are allowed")
+        commands = self.situation.admissible
+        if len(commands) > MAX_COMMANDS:
+            raise ConfigError(f"the prompt has {len(commands)} commands, and at most {MAX_COMMANDS} are allowed")
+        if "" in commands or len(set(commands)) < len(commands):
+            raise ConfigError("the admissible commands must be distinct and none of them empty")
+
+
+@dataclass(frozen=True)
+class PromptPack:
+    """Distinct prompts, where they come from, and under which licence they may be used.
+
+    Raises
+    ------
+    ConfigError
+        If there are no prompts, two of them are equal, or `origin` or `licence` is no text of at most `MAX_TEXT`.
+    """
+
+    origin: str
+    licence: str
+    prompts: tuple[Prompt, ...]
+
+    def __post_init__(self) -> None:
+        for name, text in (("origin", self.origin), ("licence", self.licence)):
+            if len(_text(name, text)) > MAX_TEXT:
+                raise ConfigError(f"{name} has {len(text)} characters, and at most {MAX_TEXT} are allowed")
+        if not self.prompts:
+            raise ConfigError("the pack has no prompts")
+        if repeat := _first_repeat(self.prompts):
+            raise ConfigError(f"prompt {repeat[1]} equals prompt {repeat[0]}, counted from 0")
+
+    @cached_property
+    def digest(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of the file's bytes, which `to_bytes` returns."""
+        return hashlib.sha256(to_bytes(self)).hexdigest()[:16]
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families in the order of their first prompts."""
+        return tuple(dict.fromkeys(prompt.family for prompt in self.prompts))
+
+
+def to_bytes(pack: PromptPack) -> bytes:
+    """Return the content of a pack's file; the same bytes for equal packs.
+
+    Raises
+    ------
+    ConfigError
+        If it is longer than `MAX_BYTES`.
+    """
+    header = {**HEADER, "origin": pack.origin, "licence": pack.licence}
+    tables = [header, *map(_to_table, pack.prompts)]
+    data = b"".join(json.dumps(table, ensure_ascii=False).encode() + b"\n" for table in tables)
+    _check_size("the pack", len(data))
+    return data
+
+
+def pack_from_bytes(data: bytes, name: str) -> PromptPack:
+    """Read the content of a pack's file.
+
+    Parameters
+    ----------
+    data
+        What `to_bytes` returned, or a file of the same form. Blank lines are skipped.
+    name
+        The file, for error messages.
+
+    Raises
+    ------
+    ConfigError
+        If the data is no pack; the message names the file and the line.
+    """
+    _check_size(name, len(data))
+    header: Mapping[str, Any] | None = None
+    prompts, numbers = list[Prompt](), list[int]()
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            if header is None:
+                header = _checked_header(_table_of(line))
+            else:
+                prompts.append(_to_prompt(_table_of(line)))
+                numbers.append(number)
+        except ConfigError as error:
+            raise ConfigError(f"{name}, line {number}: {error}") from error
+    if header is None:
+        raise ConfigError(f"{name}, line 1: there is no header; `fedoel prompts make` writes files that have one")
+    if repeat := _first_repeat(prompts):
+        earlier, later = (numbers[index] for index in repeat)
+        raise ConfigError(f"{name}, line {later}: this prompt equals the one of line {earlier}")
+    try:
+        return PromptPack(header["origin"], header["licence"], tuple(prompts))
+    except ConfigError as error:
+        raise ConfigError(f"{name}, line 1: {error}") from error
+
+
+def read_pack(path: Path) -> PromptPack:
+    """Read a pack's file; raises `ConfigError` if that is not possible, as `pack_from_bytes` does."""
+    try:
+        _check_size(str(path), path.stat().st_size)
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    return pack_from_bytes(data, str(path))
+
+
+def write_pack(path: Path, pack: PromptPack) -> None:
+    """Write a pack's file as a whole.
+
+    Raises
+    ------
+    ConfigError
+        If the pack is too large.
+    FedoelError
+        If the disk refuses it.
+    """
+    write_whole(path, to_bytes(pack))
+
+
+@cache
+def field_types() -> Mapping[str, Any]:
+    """Return the type hint of each field of a `Situation`: a text, a number, or a tuple or frozen set of texts."""
+    return get_type_hints(Situation)
+
+
+def _to_table(prompt: Prompt) -> dict[str, Any]:
+    values = {name: getattr(prompt.situation, name) for name in field_types()}
+    lists = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in values.items()}
+    return {"family": prompt.family, **{name: value for name, value in lists.items() if value}}
+
+
+def _to_prompt(table: Mapping[str, Any]) -> Prompt:
+    _check_names(table, ("family", *field_types()))
+    if "family" not in table:
+        raise ConfigError("family is missing")
+    hints = field_types()
+    values: dict[str, Any] = {
+        name: _to_value(hint, table[name]) if name in table else _empty(hint) for name, hint in hints.items()
+    }
+    return Prompt(table["family"], Situation(**values))
+
+
+def _to_value(hint: Any, value: object) -> object:
+    """Return a list of texts as the collection that a hint asks for, and any other value as it is."""
+    collection = get_origin(hint)
+    listed = isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return collection(value) if collection and listed else value
+
+
+def _empty(hint: Any) -> object:
+    return (get_origin(hint) or hint)()
+
+
+def _table_of(line: bytes) -> Mapping[str, Any]:
+    try:
+        table = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"it is not JSON in UTF-8: {str(error)[:SHOWN]}") from error
+    if not isinstance(table, dict):
+        raise ConfigError(f"it must be a JSON object, not {_shown(table)}")
+    return table
+
+
+def _checked_header(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    if table.get("kind") != KIND or type(table.get("schema")) is not int:
+        raise ConfigError(f'it must be the header of a prompt pack, {{"schema": {SCHEMA}, "kind": "{KIND}", ...}}')
+    if not 1 <= table["schema"] <= SCHEMA:
+        schema = _shown(table["schema"])
+        raise ConfigError(f"the pack is of schema {schema} and this fedoel reads up to {SCHEMA}: update fedoel")
+    _check_names(table, tuple(HEADER))
+    return {**HEADER, **table}
+
+
+def _check_names(table: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in table:
+        if name not in known:
+            raise ConfigError(f"unknown field {_shown(name)}; known are {', '.join(known)}")
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > MAX_BYTES:
+        raise ConfigError(f"{name} has {size} bytes, and a prompt pack has at most {MAX_BYTES}: split it")
+
+
+def _texts(name: str, hint: Any, value: Any) -> list[str]:
+    """Return the texts of a field's value, after a check of its type; none for a number."""
+    if hint is int:
+        if type(value) is not int or value < 0:
+            raise ConfigError(f"{name} must be a whole number of at least 0, not {_shown(value)}")
+        return []
+    if hint is str:
+        return [_text(name, value)]
+    if not isinstance(value, get_origin(hint)):
+        raise ConfigError(f"{name} must be a list of texts, not {_shown(value)}")
+    return [_text(name, text) for text in value]
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} must be text, not {_shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can escape
+        raise ConfigError(f"{name} is not valid Unicode at character {error.start}") from error
+    return value
+
+
+def _first_repeat(prompts: Iterable[Prompt]) -> tuple[int, int] | None:
+    """Return the indices of the first prompt that equals an earlier one: the earlier, then the later; None if none."""
+    index_of: dict[Prompt, int] = {}
+    for index, prompt in enumerate(prompts):
+        if (earlier := index_of.setdefault(prompt, index)) != index:
+            return earlier, index
+    return None
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:SHOWN]
