@@ -27,8 +27,8 @@ from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.records.json_codec import from_json, to_json
 from fedoel.server.app import run
-from fedoel.server.cycle.public_games import PublicGames
-from fedoel.server.game_plan import GamePlan
+from fedoel.server.public.game_plan import GamePlan
+from fedoel.server.public.games import PublicGames
 from fedoel.server.registry import load_adapter
 from fedoel.server.summary import read_summary
 from fedoel.simulations.attacks import ATTACKS, Gang, make_attacked_app, malicious_of

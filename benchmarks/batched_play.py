@@ -35,12 +35,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
 
-    from fedoel.games.cache import default_cache
     from fedoel.games.prepare import prepare
     from fedoel.games.splits import Split, game_seed
     from fedoel.policies.torch.model import TorchModel, load_model
     from fedoel.policies.torch.policy import TorchPolicy
     from fedoel.protocol.config import PolicyConfig
+    from fedoel.protocol.host.cache import default_cache
     from fedoel.protocol.play import GameSpec
 
     cache = default_cache()

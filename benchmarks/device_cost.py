@@ -51,13 +51,13 @@ def measure(codec: str, count: int, repeats: int) -> dict[str, object]:
     import numpy as np
 
     from fedoel.codecs.encoder import load_encoder
-    from fedoel.games.cache import default_cache
     from fedoel.games.player import play_episodes
     from fedoel.games.prepare import prepare
     from fedoel.games.splits import Split, game_seed
     from fedoel.policies.torch.model import load_model
     from fedoel.policies.torch.policy import TorchPolicy
     from fedoel.protocol.config import PolicyConfig
+    from fedoel.protocol.host.cache import default_cache
     from fedoel.protocol.play import GameSpec
 
     cache, encoder = default_cache(), load_encoder(codec)

@@ -55,8 +55,8 @@ def main() -> None:
     if arguments.part:
         print(json.dumps(PARTS[arguments.part](arguments)))
         return
-    from fedoel.games.cache import default_cache
     from fedoel.games.prepare import prepare
+    from fedoel.protocol.host.cache import default_cache
 
     prepare([*games_of(arguments), *held_out(arguments)], default_cache())
     found = collect(arguments)
@@ -165,9 +165,9 @@ def arrays_of(folder: Path) -> Arrays:
 
 
 def policy_of(arguments: argparse.Namespace, adapter: Arrays, version: str = "") -> Any:
-    from fedoel.games.cache import default_cache
     from fedoel.policies.llama.policy import load_policy
     from fedoel.protocol.config import PolicyConfig
+    from fedoel.protocol.host.cache import default_cache
 
     settings = {"weights": arguments.weights, "threads": 1, "batch_tokens": arguments.batch_tokens}
     return load_policy(PolicyConfig("llama", device="cpu", **settings), adapter, version, default_cache())
@@ -191,8 +191,8 @@ class Timed:
 
 
 def play(arguments: argparse.Namespace, policy: Any, games: int | None = None) -> list[Any]:
-    from fedoel.games.cache import default_cache
     from fedoel.games.player import play_episodes
+    from fedoel.protocol.host.cache import default_cache
 
     chosen = games_of(arguments)[:games]
     return play_episodes(policy, chosen, range(len(chosen)), default_cache())
@@ -294,9 +294,9 @@ def compare(ours: list[Any], theirs: list[Any]) -> dict[str, Any]:
 
 
 def agreement(arguments: argparse.Namespace) -> dict[str, Any]:
-    from fedoel.games.cache import default_cache
     from fedoel.policies.torch.policy import load_policy
     from fedoel.protocol.config import PolicyConfig
+    from fedoel.protocol.host.cache import default_cache
 
     adapter = arrays_of(arguments.version)
     policy = policy_of(arguments, adapter, arguments.version.name)
@@ -349,8 +349,8 @@ def message_megabytes(arguments: argparse.Namespace, whole: Arrays) -> float:
 
 def wins(arguments: argparse.Namespace, policy: Any) -> int:
     """Held-out games that a policy wins, each with the same draws for every policy."""
-    from fedoel.games.cache import default_cache
     from fedoel.games.player import play_episodes
+    from fedoel.protocol.host.cache import default_cache
 
     games = held_out(arguments)
     return sum(trajectory.won for trajectory in play_episodes(policy, games, range(len(games)), default_cache()))

@@ -21,7 +21,6 @@ from fedoel.codecs.codec import load_codec
 from fedoel.codecs.context import TeacherContext, no_context
 from fedoel.codecs.embedding.codec import EmbeddingCodec
 from fedoel.codecs.tactics.policy import uniform_policy
-from fedoel.games.cache import default_cache
 from fedoel.games.scripted import play_walkthrough
 from fedoel.games.splits import Split, for_split, game_seed
 from fedoel.policies.abilities import embedding
@@ -29,6 +28,7 @@ from fedoel.policies.backend import load_version
 from fedoel.policies.policy import LogProbs, sampled
 from fedoel.protocol.config import ContextConfig, PolicyConfig
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec, clip
+from fedoel.protocol.host.cache import default_cache
 from fedoel.protocol.play import GameSpec, Turn
 from fedoel.protocol.situation import Situation
 from fedoel.server.accounting import multiplier_for

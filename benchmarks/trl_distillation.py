@@ -215,13 +215,13 @@ def prepare(turns: Sequence[int], batch: int, scratch: Path) -> dict[str, Any]:
 
     from fedoel.codecs.tactics.coordinates import DIMENSION, advice, tactic_name
     from fedoel.codecs.tactics.policy import TacticsPolicy
-    from fedoel.games.cache import default_cache
     from fedoel.policies.model_files import find_model
     from fedoel.policies.torch.base import dequantised
+    from fedoel.protocol.host.cache import default_cache
     from fedoel.protocol.play import turns_of
     from fedoel.protocol.prompts import SYSTEM, render
-    from fedoel.server.cycle.public_games import PublicGames
-    from fedoel.server.game_plan import GamePlan
+    from fedoel.server.public.game_plan import GamePlan
+    from fedoel.server.public.games import PublicGames
     from fedoel.server.summary import read_summary
     from fedoel.simulations.scenario import load_scenario
 

@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Play one game and show it."""
-    from ..games.cache import cache_folder
     from ..games.player import play_episodes
     from ..games.splits import Split, for_split, game_seed
+    from ..protocol.host.cache import cache_folder
     from ..protocol.play import GameSpec
 
     if arguments.personal and not arguments.device:
@@ -59,8 +59,8 @@ def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
         return load_last_version(DeviceFolder(arguments.device.absolute()), arguments.personal)
     from numpy.typing import NDArray
 
-    from ..games.cache import cache_folder
     from ..policies.backend import load_version
+    from ..protocol.host.cache import cache_folder
     from ..server.registry import load_adapter
     from ..server.run_folder import stored_config
     from ..server.summary import read_summary

@@ -19,19 +19,20 @@ from flwr.clientapp import ClientApp
 from ..codecs.encoder import Encoder, SendsWords, encode, load_encoder, with_parameters
 from ..games.partition import client_games, games_of_client
 from ..games.player import play_episodes
-from ..games.prepare import GameId
 from ..policies.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import ExperienceVector, VectorSpec
 from ..protocol.messages import PlayRequest, reply_to_records, request_from_records
-from ..protocol.play import specs_from_text
+from ..protocol.play import GameId, specs_from_text
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.messages import ACTIONS
+from ..protocol.trials import is_trial
 from .device.runtime import runtime_of
 from .runtime import Runtime, SimulatedRuntime
 from .secure import answer_step, protected
 from .store import TrajectoryStore, key_from_file, key_from_keyring
+from .trial import Played, TrialGames, trial_of
 
 
 def make_app(runtime: Runtime) -> ClientApp:
@@ -44,9 +45,11 @@ def make_app(runtime: Runtime) -> ClientApp:
     """
     app = ClientApp()
 
-    @app.train("experience")
     def experience(message: Message, context: Context) -> Message:
         return guarded(message, lambda: answer(message.content, context, runtime_of(context.node_config, runtime)))
+
+    app.train("experience")(experience)
+    app.evaluate("trial")(experience)
 
     def secure_verb(phase: str, message: Message, context: Context) -> Message:
         here = runtime_of(context.node_config, runtime)
@@ -88,18 +91,13 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
         If the step is malformed, out of order, or would weaken the device's secrecy.
     """
     config = RunConfig.from_flat(context.run_config)
-    client, clients = partition(context)
-    games = games_of(config, client)
+    client, _ = partition(context)
     if phase == "keys":  # a device that may not play must not join: it would drop out of the round later
-        _admit(runtime, config, games)
+        _admit(runtime, config, games_of(config, client))
     member = runtime.membership(config, client)
 
     def play(request: PlayRequest) -> ExperienceVector:
-        _admit(runtime, config, games)
-        encoder_of(config, request)
-        member.accept(request)
-        runtime.begin(games)
-        return experience_of(config, request, client, clients, runtime, store_of(context, client)).vector
+        return _experience(config, request, context, runtime).vector
 
     return answer_step(phase, records, context, member, play)
 
@@ -113,19 +111,38 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
         If the request is malformed or not signed, names a codec that this device does not have, or playing fails.
     """
     config = RunConfig.from_flat(context.run_config)
-    client, clients = partition(context)
-    games = games_of(config, client)
-    _admit(runtime, config, games)
     request = request_from_records(records)
-    encoder_of(config, request)
-    runtime.membership(config, client).accept(request)
-    runtime.begin(games)
-    experience = experience_of(config, request, client, clients, runtime, store_of(context, client))
+    experience = _experience(config, request, context, runtime)
     if request.plan:  # the noise is added to the plan's parts; all other parts become zero
         plan = PrivacyPlan.from_json(request.plan)
         parts = plan.decode(protected(experience.vector, plan))
         return reply_to_records(ExperienceVector.from_parts(request.spec, parts))
     return reply_to_records(experience.vector.clipped(), experience.words)
+
+
+def _experience(config: RunConfig, request: PlayRequest, context: Context, runtime: Runtime) -> Experience:
+    """Play what a request asks for, an exchange's games or a trial's, after all checks of the device.
+
+    Raises
+    ------
+    FedoelError
+        If the request is not signed or the device may not play it.
+    """
+    client, clients = partition(context)
+    trial = is_trial(request.spec)
+    games = 2 * config.trial.games if trial else games_of(config, client)
+    _admit(runtime, config, games)
+    if not trial:
+        encoder_of(config, request)
+    runtime.membership(config, client).accept(request)
+    runtime.begin(games)
+    store, cycle = store_of(context, client), request.cycle + int(trial)
+    played = TrialGames(config, runtime, context.state, store, cycle)
+    if trial:
+        upcoming, streams_of_games = private_games(config, cycle, client, clients)
+        return Experience(trial_of(played, request, upcoming, streams_of_games))
+    kept = played.kept(request.spec.policy_version) if request.context is None else None
+    return experience_of(config, request, client, clients, runtime, store, kept)
 
 
 def _admit(runtime: Runtime, config: RunConfig, games: int) -> None:
@@ -158,8 +175,14 @@ def experience_of(
     clients: int,
     runtime: Runtime,
     store: TrajectoryStore | None = None,
+    kept: Played | None = None,
 ) -> Experience:
     """Play one client's games of one cycle, log them in the device's store, and encode them.
+
+    Parameters
+    ----------
+    kept
+        The first of these games, if they were played in a trial.
 
     Raises
     ------
@@ -171,8 +194,11 @@ def experience_of(
         raise ConfigError("this codec sends words: the run must say privacy.allow-plaintext")
     policy = player_of(config, request, encoder, runtime)
     games, seeds = private_games(config, request.cycle, client, clients)
-    trajectories = play_episodes(policy, games, seeds, runtime.cache(config))
-    rows = store.add(trajectories) if store else []
+    first = kept or Played((), ())
+    done = len(first.trajectories)
+    played = play_episodes(policy, games[done:], seeds[done:], runtime.cache(config))
+    rows = [*first.rows, *(store.add(played) if store else [])]
+    trajectories = [*first.trajectories, *played]
     vector = encode(encoder, policy, trajectories, request.spec, request.baseline, config.codec.discount)
     if store:
         store.note_use(rows, hashlib.sha256(vector.to_array().tobytes()).hexdigest()[:16])

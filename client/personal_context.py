@@ -23,7 +23,7 @@ from ..protocol.play import Trajectory, Turn, turns_of
 
 
 def personalised(
-    policy: Policy, trajectories: Sequence[Trajectory], spec: VectorSpec, baseline: Vector, config: RunConfig
+    policy: Policy, trajectories: Sequence[Trajectory], spec: VectorSpec, baseline: Vector | None, config: RunConfig
 ) -> Policy:
     """Return the shared version under the personal context that a device has learned from its episodes with it."""
     encoder = load_encoder(config.codec.name)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from ..games.cache import cache_folder
 from ..policies.backend import load_version
 from ..policies.policy import Policy
 from ..protocol.config import PolicyConfig, RunConfig
 from ..protocol.fleet.membership import Membership, device_key, keys_folder, membership_at
+from ..protocol.host.cache import cache_folder
 from ..protocol.messages import PlayRequest
 from ..protocol.versions import Adapter
 
@@ -111,7 +111,7 @@ class _VersionKey:
     adapter: Adapter = field(compare=False)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _last_loaded(key: _VersionKey) -> Policy:
-    """Keep the last policy of a process: a simulation's worker plays for one client after the other."""
+    """Keep the last policies of a process, two for a trial: a worker plays for one client after the other."""
     return load_version(key.config, key.adapter, key.version, key.cache)

@@ -142,7 +142,7 @@ def encode(
     policy: Policy,
     trajectories: Sequence[Trajectory],
     spec: VectorSpec,
-    baseline: Vector,
+    baseline: Vector | None,
     discount: float,
 ) -> ExperienceVector:
     """Encode trajectories as one experience vector, before clipping.
@@ -152,7 +152,8 @@ def encode(
     policy
         The policy that played the trajectories, with its context.
     baseline
-        Mean return-to-go by family and step, shape ``(families, horizon)``: what the policy earns on public games.
+        Mean return-to-go by family and step, shape ``(families, horizon)``: what the policy earns on other games. None
+        for the mean of the other trajectories.
     discount
         Discount factor per step.
     """
@@ -167,14 +168,34 @@ def encode(
 
 
 def advantages_of(
-    trajectories: Sequence[Trajectory], spec: VectorSpec, baseline: Vector, discount: float
+    trajectories: Sequence[Trajectory], spec: VectorSpec, baseline: Vector | None, discount: float
 ) -> list[float]:
     """Return-to-go minus the baseline of family and step, for all turns in order; parameters as in `encode`."""
+    if baseline is None:
+        return _leave_one_out(trajectories, spec, discount)
     return [
         float(value - baseline[spec.families.index(trajectory.spec.family), min(step, spec.horizon - 1)])
         for trajectory in trajectories
         for step, value in enumerate(_returns(trajectory, discount))
     ]
+
+
+def _leave_one_out(trajectories: Sequence[Trajectory], spec: VectorSpec, discount: float) -> list[float]:
+    """Return-to-go minus the mean of the other episodes of the family at that step, for all turns in order.
+
+    Where no other episode got so far, the last step counts that one did; an episode without another one says nothing.
+    A baseline of other episodes does not depend on the action, so that the gradient estimate stays unbiased (the
+    leave-one-out estimate of Kool, van Hoof, Welling 2019).
+    """
+    totals, advantages = count(trajectories, spec, discount), list[float]()
+    for trajectory in trajectories:
+        own, row = count([trajectory], spec, discount), spec.families.index(trajectory.spec.family)
+        visits = totals.visits[row] - own.visits[row]
+        reached = int(np.count_nonzero(visits))  # every episode visits the first steps
+        means = (totals.returns[row] - own.returns[row])[:reached] / visits[:reached]
+        for step, value in enumerate(_returns(trajectory, discount)):
+            advantages.append(float(value - means[min(step, reached - 1)]) if reached else 0.0)
+    return advantages
 
 
 def count(trajectories: Sequence[Trajectory], spec: VectorSpec, discount: float) -> Counters:

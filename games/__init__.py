@@ -3,7 +3,7 @@
 Importing this package does not import TextWorld; preparing or starting one of its games does.
 """
 
-from .cache import default_cache
+from ..protocol.host.cache import default_cache
 from .families import FAMILIES, build_game
 from .game import Game
 from .splits import Split, for_split, game_seed

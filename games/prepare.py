@@ -17,11 +17,9 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from ..protocol.errors import ConfigError, FedoelError, GameError
-from ..protocol.play import GameSpec
+from ..protocol.play import GameId, GameSpec
 from .families import is_prepared, prepare_game, settings_of
 from .splits import fingerprint
-
-GameId = tuple[GameSpec, int]
 
 # Families with fast preparation last: starting with the slowest makes all processes finish at about one time.
 _SLOWNESS = {"cooking": 0, "treasure-hunter": 1, "coin-collector": 2}

@@ -18,6 +18,8 @@ PRECISIONS = ("auto", "fp32", "bf16")
 DECODINGS = ("tree", "free")
 DIVERGENCES = ("reverse-kl", "forward-kl", "jsd")
 WEIGHTS = ("file", "q8_0", "f16")
+PUBLIC = ("games", "prompts")
+BASELINES = ("device", "fleet")
 MECHANISMS = ("none", "distributed", "central", "local")
 SET_HELP = "one setting, e.g. games.per-client=4; `fedoel settings` lists and explains them"
 
@@ -222,6 +224,41 @@ class PrivacyConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """What the server has of the world."""
+
+    public: str = setting(
+        "games",
+        "`games`: the server plays public games of the same families; `prompts`: it has a pack of prompts and no "
+        "rewards, so that all rewards, those that decide included, come from the fleet.",
+        choices=PUBLIC,
+    )
+    prompts: str = setting("", "Pack of prompts; empty for a pack of `games.families`, which a simulation makes.")
+    pack: int = setting(2000, "Prompts of a pack that is made.", low=16, high=1_000_000)
+    prompts_per_cycle: int = setting(
+        400, "Prompts that a cycle's context is bounded and distilled on, other ones in every cycle.", low=1
+    )
+    baseline: str = setting(
+        "device",
+        "Baseline of the advantages without public games: the mean of a `device`'s other episodes, or the `fleet`'s "
+        "mean in the exchange before, where counters are not hidden by noise.",
+        choices=BASELINES,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TrialConfig:
+    """Trials on devices, by which a server without games decides what to distil and to promote."""
+
+    games: int = setting(2, "Games that a device plays with the current version and with what is tried.", low=1)
+    share: float = setting(1.0, "Share of a cycle's cohort that is asked at once.", low=1e-9, high=1)
+    clip: float = setting(2.0, "Differences in merit are clipped to this size.", above=0, high=1e6)
+    contexts: bool = setting(
+        True, "Whether contexts are tried, too; otherwise only what was distilled is, which costs less play."
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """One run."""
 
@@ -245,6 +282,8 @@ class RunConfig:
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+    trial: TrialConfig = field(default_factory=TrialConfig)
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Scalar]) -> RunConfig:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .errors import VectorError, VersionError
 from .experience import WIRE_TYPES, ExperienceVector, Vector, VectorSpec
+from .trials import is_trial
 from .versions import Adapter
 
 ACTION = "train.experience"
@@ -40,6 +41,9 @@ _HEADER = re.compile(
 class PlayRequest:
     """The server's request to a device in one exchange: play with this adapter and reply with a vector of this spec.
 
+    With a specification of `fedoel.protocol.trials`, it asks to try something against this adapter: its context or, if
+    there is one, the candidate.
+
     Parameters
     ----------
     cycle
@@ -49,12 +53,12 @@ class PlayRequest:
     spec
         Specification of the vector to send.
     baseline
-        Mean return-to-go by family and step, float32 of shape ``(families, horizon)``.
+        Mean return-to-go by family and step, float32 of shape ``(families, horizon)``; None if the device estimates it.
     adapter
         Weights of the policy version that plays, by name, float16 or float32.
     context
-        The teacher's context after the cycle's earlier exchanges, float32 of shape ``(spec.dimension,)``, under which
-        the device plays. None for the policy without context.
+        The teacher's context after the cycle's earlier exchanges, float32 of the codec's dimension, under which the
+        device plays; in a trial, the one that is tried. None for the policy without context.
     serial
         Serial number; increases with every request of the fleet.
     plan
@@ -63,6 +67,8 @@ class PlayRequest:
         Ed25519 signature of the fleet's owner over all other fields.
     parameters
         Public parameters of the codec by name, float16 or float32; empty for codecs that have none.
+    candidate
+        Weights of the version that is tried, like those of the adapter; empty in other requests.
 
     Raises
     ------
@@ -75,13 +81,14 @@ class PlayRequest:
     cycle: int
     exchange: int
     spec: VectorSpec
-    baseline: Vector
+    baseline: Vector | None
     adapter: Adapter
     context: Vector | None = None
     serial: int = 0
     plan: str = ""
     signature: bytes = b""
     parameters: Adapter = field(default_factory=dict)
+    candidate: Adapter = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, number, minimum in (
@@ -91,10 +98,13 @@ class PlayRequest:
         ):
             if type(number) is not int or number < minimum:
                 raise VectorError(f"the {name} of a request must be an integer of at least {minimum}, not {number!r}")
-        _check_numbers("baseline", self.baseline, (len(self.spec.families), self.spec.horizon))
+        if self.baseline is not None:
+            _check_numbers("baseline", self.baseline, (len(self.spec.families), self.spec.horizon))
         if self.context is not None:
-            _check_numbers("context", self.context, (self.spec.dimension,))
-        for kind, arrays in (("adapter weights", self.adapter), ("codec parameters", self.parameters)):
+            size = len(self.context.ravel()) if is_trial(self.spec) else self.spec.dimension
+            _check_numbers("context", self.context, (size,))
+        weights = (("adapter weights", self.adapter), ("weights of a candidate", self.candidate))
+        for kind, arrays in (*weights, ("codec parameters", self.parameters)):
             for name, array in arrays.items():
                 if array.dtype not in WIRE_TYPES or not np.isfinite(array).all():
                     raise VersionError(f"{kind} {name!r} must be finite float16 or float32, not {array.dtype}")
@@ -108,16 +118,11 @@ def request_to_records(request: PlayRequest) -> RecordDict:
             "serial": request.serial, "plan": request.plan, "signature": request.signature,
         }
     )  # fmt: skip
-    context = {} if request.context is None else {"context": _to_array(request.context)}
-    return RecordDict(
-        {
-            "request": settings,
-            "baseline": ArrayRecord({"baseline": _to_array(request.baseline)}),
-            "context": ArrayRecord(context),
-            "adapter": ArrayRecord({name: _to_array(weights) for name, weights in request.adapter.items()}),
-            "parameters": ArrayRecord({name: _to_array(array) for name, array in request.parameters.items()}),
-        }
-    )
+    optional = {"baseline": request.baseline, "context": request.context}
+    arrays = {name: {} if array is None else {name: _to_array(array)} for name, array in optional.items()}
+    adapters = {"adapter": request.adapter, "parameters": request.parameters, "candidate": request.candidate}
+    arrays |= {name: {key: _to_array(array) for key, array in adapter.items()} for name, adapter in adapters.items()}
+    return RecordDict({"request": settings, **{name: ArrayRecord(some) for name, some in arrays.items()}})
 
 
 def request_from_records(records: RecordDict) -> PlayRequest:
@@ -130,19 +135,20 @@ def request_from_records(records: RecordDict) -> PlayRequest:
     VersionError
         If adapter weights are not finite float16 or float32.
     """
-    arrays = ("baseline", "context", "adapter", "parameters")
+    arrays = ("baseline", "context", "adapter", "parameters", "candidate")
     _check_types(records, {"request": ConfigRecord, **dict.fromkeys(arrays, ArrayRecord)})
     settings = records.config_records["request"]
     if {name: type(value) for name, value in settings.items()} != REQUEST_FIELDS:
         raise VectorError(f"a request needs {', '.join(REQUEST_FIELDS)}, and nothing else")
     fields: dict[str, Any] = dict(settings.items())
     baseline, context = (_arrays(records, name) for name in ("baseline", "context"))
-    if set(baseline) != {"baseline"} or set(context) - {"context"}:
-        raise VectorError("a request needs one baseline, and may have one context")
+    if set(baseline) - {"baseline"} or set(context) - {"context"}:
+        raise VectorError("a request may have one baseline and one context")
     spec = VectorSpec.from_json(fields.pop("spec"))
     return PlayRequest(
-        spec=spec, baseline=baseline["baseline"], context=context.get("context"),
-        adapter=_arrays(records, "adapter"), parameters=_arrays(records, "parameters"), **fields,
+        spec=spec, baseline=baseline.get("baseline"), context=context.get("context"),
+        adapter=_arrays(records, "adapter"), parameters=_arrays(records, "parameters"),
+        candidate=_arrays(records, "candidate"), **fields,
     )  # fmt: skip
 
 

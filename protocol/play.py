@@ -58,6 +58,10 @@ class GameSpec:
         return " ".join([self.family, *(f"{k}={v}" for k, v in self.settings), f"turns={self.max_turns}"])
 
 
+GameId = tuple[GameSpec, int]
+"""A game instance: its specification and its seed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What a game returns after a command. It contains no history; that is kept in the player's `Memory`.
@@ -154,6 +158,11 @@ class Trajectory:
     score: float
     prompt_tokens: int = 0
     response_tokens: int = 0
+
+
+def merit(trajectory: Trajectory) -> float:
+    """Return what a gate compares: the score, plus one for a win, minus one for a loss."""
+    return trajectory.score + float(trajectory.won) - float(trajectory.lost)
 
 
 def turns_of(trajectories: Iterable[Trajectory]) -> list[Turn]:

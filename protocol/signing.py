@@ -58,10 +58,11 @@ def _digest(request: PlayRequest) -> bytes:
     """Hash all fields of a request but the signature; shapes are included, so that the encoding is unambiguous."""
     head = [request.serial, request.cycle, request.exchange, request.spec.to_json(), request.plan]
     digest = hashlib.sha256(json.dumps(head).encode())
-    arrays = {"baseline": request.baseline, **{f"adapter {name}": a for name, a in sorted(request.adapter.items())}}
+    arrays = {f"adapter {name}": array for name, array in sorted(request.adapter.items())}
     arrays |= {f"parameter {name}": array for name, array in sorted(request.parameters.items())}
-    if request.context is not None:
-        arrays["context"] = request.context
+    arrays |= {f"candidate {name}": array for name, array in sorted(request.candidate.items())}
+    optional = {"baseline": request.baseline, "context": request.context}
+    arrays |= {name: array for name, array in optional.items() if array is not None}
     for name, array in arrays.items():
         digest.update(f"\0{name} {array.dtype.str} {array.shape}\0".encode() + np.ascontiguousarray(array).tobytes())
     return digest.digest()

@@ -10,26 +10,30 @@ from flwr.serverapp import Grid, ServerApp
 
 from ..codecs.codec import check_codec
 from ..codecs.encoder import Encoder, SendsWords
-from ..games.cache import cache_folder
 from ..policies.backend import load_backend
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.fleet.membership import RunMode, keys_folder
+from ..protocol.host.cache import cache_folder
 from ..protocol.records.events import Listener, RunFinished
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import build_strategy, load_strategy
 from ..strategies.secure_mean import SecureMean
-from .cycle.public_games import PublicGames
-from .cycle.run import Run
+from .cycle.run import Report, Run, World
 from .cycle.server import CycleServer
 from .events import EventLog
 from .fleet import make_fleet
-from .game_plan import GamePlan
-from .gate import Gate, PublicGate
+from .gate import Gate
 from .learner_registry import make_learner
 from .safeguards import RunSafeguards
 
-MakeGate = Callable[[PublicGames], Gate]
+MakeGate = Callable[[Gate], Gate]
+MakeReport = Callable[[RunConfig, Path], Report]
+
+
+def the_same(gate: Gate) -> Gate:
+    """Return the gate of a run's configuration."""
+    return gate
 
 
 def run(
@@ -38,7 +42,8 @@ def run(
     cache: Path,
     listener: Listener | None = None,
     engine: str = "",
-    make_gate: MakeGate = PublicGate,
+    make_gate: MakeGate = the_same,
+    make_report: MakeReport | None = None,
 ) -> None:
     """Run every cycle of a run.
 
@@ -55,14 +60,17 @@ def run(
     engine
         What the summary says about where the clients ran; by default the name of the grid's class.
     make_gate
-        Builds what decides whether a context is distilled and a candidate promoted.
+        Given the run's gate, returns what decides whether a context is distilled and a candidate promoted.
+    make_report
+        Makes what measures versions in a simulation; by default, a server with prompts only reports what its fleet
+        says.
 
     Raises
     ------
     ConfigError
         If the run cannot be what its configuration says.
     """
-    strategy, server = prepare(config, cache, listener, engine or type(grid).__name__, make_gate)
+    strategy, server = prepare(config, cache, listener, engine or type(grid).__name__, make_gate, make_report)
     if RunMode.of(config) is RunMode.SIMULATION:  # a deployment's keys exist before its runs
         make_fleet(keys_folder(config), config.clients)
     with server.run.log as log:
@@ -80,7 +88,8 @@ def prepare(
     cache: Path,
     listener: Listener | None = None,
     engine: str = "",
-    make_gate: MakeGate = PublicGate,
+    make_gate: MakeGate = the_same,
+    make_report: MakeReport | None = None,
 ) -> tuple[ExperienceStrategy, CycleServer]:
     """Build the parts of a run, and do none of its work.
 
@@ -93,7 +102,8 @@ def prepare(
     """
     if not config.out or not Path(config.out).is_absolute():
         raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
-    codec, plan = check_codec(config, load_backend(config.policy.backend).abilities), GamePlan.of(config)
+    codec = check_codec(config, load_backend(config.policy.backend).abilities)
+    world = _world(config, cache)
     kind = load_strategy(config.strategy.name)
     _check_words(config, codec.encoder, kind)
     if config.privacy.mechanism not in kind.mechanisms:
@@ -103,14 +113,28 @@ def prepare(
             "'central' noise 'central-mean' and 'local' noise 'local-mean'"
         )
     parts = Run(
-        config, plan, codec, make_learner(config, cache), make_gate(PublicGames(plan, cache)),
-        RunSafeguards(config), EventLog(Path(config.out) / "events.jsonl", listener), cache, engine,
-        secure=issubclass(kind, SecureMean),
+        config, world.plan, codec, make_learner(config, cache), world.public, make_gate(world.gate),
+        make_report(config, cache) if make_report else world.report, RunSafeguards(config),
+        EventLog(Path(config.out) / "events.jsonl", listener), cache, engine, secure=issubclass(kind, SecureMean),
     )  # fmt: skip
     server = CycleServer(parts)
-    strategy = build_strategy(config.strategy, server, config.seed)
+    strategy = build_strategy(config.strategy, server, config.seed, world.gate.blocks)
+    if strategy.needs_games and config.server.public != "games":
+        raise ConfigError(
+            f"strategy.name {config.strategy.name!r} compares devices with what the server learns from games of its "
+            'own: set server.public = "games"'
+        )
     strategy.check(parts.spec(""))
     return strategy, server
+
+
+def _world(config: RunConfig, cache: Path) -> World:
+    """Build what depends on what the server has of the world; games are imported where it has some, only."""
+    if config.server.public == "games":
+        from .public.world_of_games import world
+    else:
+        from .public.world_of_prompts import world
+    return world(config, cache)
 
 
 def _check_words(config: RunConfig, encoder: Encoder, strategy: type[ExperienceStrategy]) -> None:

@@ -10,6 +10,8 @@ from ..protocol.play import Trajectory
 from ..protocol.records.summary import Stats
 
 Z95 = 1.959964
+UNKNOWN = Stats(win_rate=0.0, low=0.0, high=1.0, episodes=0, score=0.0, turns_per_win=None, tokens_per_win=None)
+"""Results where nobody says any, or no episode was played."""
 
 
 def summarise(trajectories: Sequence[Trajectory]) -> Stats:
@@ -30,6 +32,8 @@ def summarise(trajectories: Sequence[Trajectory]) -> Stats:
 def combined(parts: Sequence[Stats]) -> Stats:
     """Return the results over all episodes of at least one part; `turns_per_win` is None if a part has no win."""
     episodes = sum(part.episodes for part in parts)
+    if not episodes:
+        return UNKNOWN
     wins = [part.win_rate * part.episodes for part in parts]
     low, high = wilson(sum(wins), episodes)
 

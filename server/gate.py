@@ -1,40 +1,118 @@
 """The gate: distil only a context that helps, promote only a candidate that does not lose.
 
 Both decisions compare two policies on the same games with the same random streams, episode by episode. What is compared
-is the *merit* of an episode: the score it reached, plus one for a win, minus one for a loss.
+is the *merit* of an episode: the score it reached, plus one for a win, minus one for a loss. A decision needs no more
+than the number, the sum and the sum of squares of the differences in each family: `Differences`.
 
-Games come in blocks. While the evidence could still be chance, both policies play another block, up to a bound; only
-then is the context or the candidate refused. A wrong pass costs little, because a candidate is judged again without the
-context, and a wrong refusal costs what the cycle has learned.
+Evidence comes in blocks: of public games that the server plays (`fedoel.server.public.gate`), or of games that a part
+of the fleet plays (`fedoel.server.fleet_gate`). While the evidence could still be chance, there is another block, up to
+a bound; only then is the context or the candidate refused. A wrong pass costs little, because a candidate is judged
+again without the context, and a wrong refusal costs what the cycle has learned.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..games.player import Advance
-from ..games.prepare import prepare
-from ..protocol.play import Trajectory
+from ..codecs.encoder import Parameters
+from ..protocol.play import Trajectory, merit
 from ..protocol.records.summary import Stats
-from .cycle.public_games import Contender, PublicGames
-from .evaluation import combined, summarise
+from ..strategies.server_side import AskFleet
+from .cycle.contender import Contender, Version
+from .evaluation import combined
+from .events import Advance
 
 # Standard errors that a fall may have and still count as noise. One of three families falls by more than one of them
 # in two cases out of five although nothing has changed, so a single family has to fall by more.
 NOISE, NOISE_IN_A_FAMILY = 1.0, 2.0
-HOPELESS = 2.0  # standard errors below zero at which no further block is played
+HOPELESS = 2.0  # standard errors below zero at which there is no further block
 POWER = 1.28  # standard errors: a gain of this size is above zero in nine trials of ten
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Differences:
+    """Differences in merit between a contender and the current version; every array has shape (families,).
+
+    Parameters
+    ----------
+    families
+        Their names.
+    episodes, total, squares
+        Number of pairs of episodes, and sums of their differences and of the squared differences.
+    wins
+        Games won by the current version and by the contender, shape (2, families); None where nobody says so.
+    variance
+        Variance of the noise in the sum over all families of `total`; 0 without noise.
+    """
+
+    families: tuple[str, ...]
+    episodes: NDArray[np.float64]
+    total: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    wins: NDArray[np.float64] | None = None
+    variance: float = 0.0
+
+    def mean(self, family: int | None = None) -> float:
+        """Mean difference, in one family or in all."""
+        episodes, total, _ = self._sums(family)
+        return total / episodes if episodes else 0.0
+
+    def error(self, family: int | None = None) -> float:
+        """Standard error of that mean; the noise of a single family is taken to be that of the sum."""
+        episodes, total, squares = self._sums(family)
+        if episodes < 2:
+            return 0.0 if not self.variance else math.inf
+        spread = max(0.0, squares - total**2 / episodes) / (episodes - 1)
+        return math.sqrt(spread / episodes + self.variance / episodes**2)
+
+    def against(self, current: Sample) -> Differences:
+        """Return these differences, which know the current version already."""
+        return self
+
+    def plus(self, other: Sample) -> Differences:
+        """Return the differences of both, of the same families."""
+        if not isinstance(other, Differences):
+            raise TypeError("differences can only be added to differences")
+        wins = None if self.wins is None or other.wins is None else self.wins + other.wins
+        return Differences(
+            self.families, self.episodes + other.episodes, self.total + other.total, self.squares + other.squares,
+            wins, self.variance + other.variance,
+        )  # fmt: skip
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what `sample_of` reads."""
+        wins = {} if self.wins is None else {"wins": self.wins}
+        sums = {"episodes": self.episodes, "total": self.total, "squares": self.squares}
+        return {"families": np.array(self.families, dtype=np.str_), **sums, **wins, "variance": np.array(self.variance)}
+
+    def _sums(self, family: int | None) -> tuple[float, float, float]:
+        arrays = self.episodes, self.total, self.squares
+        episodes, total, squares = (float(a.sum() if family is None else a[family]) for a in arrays)
+        return episodes, total, squares
+
+
+class Sample(Protocol):
+    """What a gate has seen of a contender: `Trial` or `Differences`."""
+
+    def against(self, current: Sample) -> Differences:
+        """Compare with the sample of the current version."""
+
+    def plus(self, other: Sample) -> Sample:
+        """Return both samples as one."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what `sample_of` reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How a policy did on the gate's games; every array has shape (episodes,)."""
+    """How a policy did, episode by episode; every array has shape (episodes,)."""
 
     merits: NDArray[np.float64]
     won: NDArray[np.bool_]
@@ -44,41 +122,62 @@ class Trial:
     def of(cls, trajectories: Sequence[Trajectory]) -> Trial:
         """Take what the gate looks at from some episodes."""
         return cls(
-            np.array([t.score + float(t.won) - float(t.lost) for t in trajectories], dtype=np.float64),
+            np.array([merit(t) for t in trajectories], dtype=np.float64),
             np.array([t.won for t in trajectories], dtype=bool),
             np.array([t.spec.family for t in trajectories]),
         )
 
-    def first(self, episodes: int) -> Trial:
-        """Return the first episodes alone."""
-        return Trial(self.merits[:episodes], self.won[:episodes], self.families[:episodes])
+    def against(self, current: Sample) -> Differences:
+        """Compare with the first episodes of the current version, which are the same games."""
+        if not isinstance(current, Trial):
+            raise TypeError("episodes can only be compared with episodes")
+        number = len(self.merits)
+        differences, families = self.merits - current.merits[:number], tuple(dict.fromkeys(self.families.tolist()))
+        members = np.array([self.families == name for name in families], dtype=np.float64)
+        wins = np.stack([members @ current.won[:number], members @ self.won])
+        return Differences(families, members.sum(axis=1), members @ differences, members @ differences**2, wins)
+
+    def plus(self, other: Sample) -> Trial:
+        """Return the episodes of both."""
+        if not isinstance(other, Trial):
+            raise TypeError("episodes can only be added to episodes")
+        return Trial(*(np.concatenate([getattr(t, f.name) for t in (self, other)]) for f in fields(Trial)))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what `sample_of` reads."""
+        return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether to go on, and why; `sure` is false if another block of games could change it."""
-
-    passed: bool
-    reason: str
-    sure: bool = True
+def sample_of(arrays: Mapping[str, NDArray[Any]]) -> Sample:
+    """Read a sample."""
+    if "merits" in arrays:
+        return Trial(**arrays)
+    families, variance = tuple(arrays["families"].tolist()), float(arrays["variance"])
+    sums = (arrays["episodes"], arrays["total"], arrays["squares"])
+    return Differences(families, *sums, arrays.get("wins"), variance)
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a gate has seen of a policy: merits episode by episode, and the results that the summary reports.
+    """What a gate has seen of a policy, the results that the summary reports, and how many blocks they come from."""
 
-    `blocks` counts the blocks of games that it comes from.
-    """
-
-    trial: Trial
+    sample: Sample
     stats: Stats
     blocks: int = 1
 
     def with_block(self, other: Evidence) -> Evidence:
         """Return the evidence of both."""
-        trials = self.trial, other.trial
-        joined = Trial(*(np.concatenate([getattr(t, f.name) for t in trials]) for f in fields(Trial)))
-        return Evidence(joined, combined([self.stats, other.stats]), self.blocks + other.blocks)
+        stats = combined([self.stats, other.stats])
+        return Evidence(self.sample.plus(other.sample), stats, self.blocks + other.blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether to go on, and why; `sure` is false if another block could change it."""
+
+    passed: bool
+    reason: str
+    sure: bool = True
 
 
 class Gate(Protocol):
@@ -92,41 +191,24 @@ class Gate(Protocol):
     def blocks(self) -> int:
         """How many blocks there are."""
 
-    def evidence(self, contender: Contender, block: int, advance: Advance) -> Evidence:
-        """Try a policy on one block, numbered from 1."""
+    def with_fleet(self, ask: AskFleet, parameters: Parameters) -> Gate:
+        """Return the gate for one cycle, in which it may ask the fleet; `parameters` are those of the codec."""
 
-    def context_helps(self, current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
-        """Whether a context is worth distilling, given the version without and with it."""
+    def evidence(self, cycle: int, current: Version, contender: Contender, block: int, advance: Advance) -> Evidence:
+        """Try a contender on one block, numbered from 1; of the current version itself where it is the contender."""
 
-    def candidate_holds(self, current: Trial, candidate: Trial) -> Verdict:
+    def context_helps(self, differences: Differences, choices: Sequence[str] = ()) -> Verdict:
+        """Whether a context is worth distilling, given how the version does with it and without it."""
+
+    def candidate_holds(self, differences: Differences) -> Verdict:
         """Whether a candidate may replace the current version."""
 
 
 @dataclass(frozen=True, slots=True)
-class PublicGate:
-    """The gate of a server that has games: it plays public ones that nobody learns from."""
+class Decisions:
+    """Both decisions as every gate here makes them."""
 
-    public: PublicGames
-
-    @property
-    def episodes(self) -> int:
-        """One of each game of a block."""
-        return len(self.public.plan.gate[0])
-
-    @property
-    def blocks(self) -> int:
-        """As many as the run's configuration says."""
-        return len(self.public.plan.gate)
-
-    def evidence(self, contender: Contender, block: int, advance: Advance) -> Evidence:
-        """Play a block of the gate's games."""
-        games = self.public.plan.gate[block - 1]
-        if block > 1:  # the first block was prepared with the run's other games
-            prepare(games, self.public.cache)
-        played = self.public.rollouts(contender, games, "gate" if block == 1 else f"gate-{block}", advance)
-        return Evidence(Trial.of(played), summarise(played))
-
-    def context_helps(self, current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
+    def context_helps(self, differences: Differences, choices: Sequence[str] = ()) -> Verdict:
         """Whether the context raises the mean merit at all; by more than noise, if it is the best of several.
 
         Parameters
@@ -134,30 +216,29 @@ class PublicGate:
         choices
             Names of the contexts that the same games have chosen from, the chosen one first.
         """
-        difference = teacher.merits - current.merits
-        gain, error = float(difference.mean()), _standard_error(difference)
-        luck = NOISE * error if len(choices) > 1 else 0.0
+        gain, error = differences.mean(), differences.error()
+        # Privacy noise hides chance as well as gain: what is left over it must be more than it gives by itself.
+        luck = NOISE * error if len(choices) > 1 or differences.variance else 0.0
         chosen = f" ({choices[0]}, the best of {len(choices)})" if choices else ""
-        seen = f"; {len(difference)} games see a gain of {luck + POWER * error:.2f} nine times out of ten"
-        reason = f"with the context{chosen} {_wins(current, teacher)}, merit {gain:+.3f}{seen}"
+        games = round(float(differences.episodes.sum()))
+        seen = f"; {games} games see a gain of {luck + POWER * error:.2f} nine times out of ten"
+        reason = f"with the context{chosen} {_wins(differences)}merit {gain:+.3f}{seen}"
         return Verdict(gain > luck, reason, sure=gain > luck or gain < -HOPELESS * error)
 
-    def candidate_holds(self, current: Trial, candidate: Trial) -> Verdict:
+    def candidate_holds(self, differences: Differences) -> Verdict:
         """Whether the candidate is not worse than the current version, overall or in any family, beyond noise."""
-        difference = candidate.merits - current.merits
-        wins = f"without the context {_wins(current, candidate)}"
-        for name in ("", *dict.fromkeys(current.families.tolist())):
-            part = difference[current.families == name] if name else difference
-            if part.mean() < -(NOISE_IN_A_FAMILY if name else NOISE) * _standard_error(part):
+        wins = f"without the context {_wins(differences)}"
+        for family, name in ((None, ""), *enumerate(differences.families)):
+            gain, error = differences.mean(family), differences.error(family)
+            if gain < -(NOISE_IN_A_FAMILY if name else NOISE) * error:
                 where, hopeless = f" in {name}" if name else "", 2 * HOPELESS if name else HOPELESS
-                sure = part.mean() < -hopeless * _standard_error(part)
-                return Verdict(False, f"{wins}, but merit {part.mean():+.3f}{where}", sure)
-        return Verdict(True, f"{wins}, merit {difference.mean():+.3f}")
+                return Verdict(False, f"{wins}but merit {gain:+.3f}{where}", sure=gain < -hopeless * error)
+        return Verdict(True, f"{wins}merit {differences.mean():+.3f}")
 
 
-def _wins(before: Trial, after: Trial) -> str:
-    return f"{before.won.mean():.0%} -> {after.won.mean():.0%} of the gate's games are won"
-
-
-def _standard_error(values: NDArray[np.float64]) -> float:
-    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+def _wins(differences: Differences) -> str:
+    """Say the wins of both, where they are known."""
+    if differences.wins is None or not differences.episodes.any():
+        return ""
+    before, after = differences.wins.sum(axis=1) / differences.episodes.sum()
+    return f"{before:.0%} -> {after:.0%} of the gate's games are won, "

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ..codecs.context import TeacherContext
-from ..games.player import Advance
 from ..policies.policy import LogProbs, Policy
 from ..policies.routed import ApplyContext
 from ..protocol.play import Turn
+from .events import Advance
 
 Adapter = Mapping[str, NDArray[Any]]
 

@@ -10,11 +10,11 @@ import numpy as np
 from ..codecs.context import mean_divergence
 from ..codecs.tactics.coordinates import DIMENSION, VOCABULARY, cells
 from ..codecs.tactics.policy import TacticsPolicy
-from ..games.player import Advance
 from ..policies.policy import Policy
 from ..policies.routed import call_grouped, with_contexts
 from ..protocol.play import Turn
 from ..protocol.versions import policy_version
+from .events import Advance
 from .learner import Adapter, DistillationTask, Distilled
 
 

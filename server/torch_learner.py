@@ -13,13 +13,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..games.player import Advance
 from ..policies.policy import Policy, Speaker
 from ..policies.routed import call_grouped
 from ..protocol.config import RunConfig
 from ..protocol.host.files import write_whole
 from ..protocol.play import Turn
 from ..protocol.versions import policy_version
+from .events import Advance
 from .learner import Adapter, DistillationTask, Distilled
 
 

@@ -15,14 +15,14 @@ from statistics import fmean
 from ..client.app import private_games
 from ..client.personal_context import check_personal, personalised
 from ..codecs.encoder import count, load_encoder
-from ..games.cache import cache_folder
 from ..games.player import play_episodes
 from ..policies.backend import load_version
 from ..protocol.config import RunConfig
+from ..protocol.host.cache import cache_folder
 from ..protocol.records.summary import Stats
-from ..server.cycle.public_games import PublicGames
 from ..server.evaluation import by_family
-from ..server.game_plan import GamePlan
+from ..server.public.game_plan import GamePlan
+from ..server.public.games import PublicGames
 from ..server.registry import load_adapter
 from .summary import aligned, percent
 

@@ -14,17 +14,18 @@ from flwr.clientapp import ClientApp
 
 from ..client.app import make_app, private_games
 from ..client.runtime import Runtime, SimulatedRuntime
-from ..games.cache import cache_folder
-from ..games.prepare import GameId, prepare
+from ..games.prepare import prepare
 from ..policies.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.fleet.membership import Membership
+from ..protocol.host.cache import cache_folder
 from ..protocol.messages import PlayRequest
+from ..protocol.play import GameId
 from ..protocol.records.events import Listener
-from ..server.app import MakeGate, run
+from ..server.app import MakeGate, run, the_same
 from ..server.app import check as check_server
-from ..server.gate import PublicGate
+from ..server.public.world_of_games import report
 from .batching import Batcher
 from .grid import InProcessGrid, server_identity
 
@@ -65,7 +66,7 @@ def run_inprocess(
     *,
     make: Callable[[Runtime], ClientApp] = make_app,
     present: Sequence[int] | None = None,
-    make_gate: MakeGate = PublicGate,
+    make_gate: MakeGate = the_same,
 ) -> None:
     """Run all cycles of a run in this process.
 
@@ -82,14 +83,14 @@ def run_inprocess(
     present
         The clients that have a node, by default all.
     make_gate
-        Builds the gate, which decides whether a context is distilled and a candidate promoted.
+        Given the run's gate, returns what decides whether a context is distilled and a candidate promoted.
     """
     config, inner, batcher = whole_fleet(config, present), runtime or SimulatedRuntime(), Batcher()
     cache = inner.cache(config)
     check_server(config, cache)
     grid = InProcessGrid(make(WrappingRuntime(inner, batcher.wrap)), config.clients, config.to_flat(), batcher, present)
     with server_identity(), made_ahead(games_ahead(config), cache):
-        run(grid, config, cache, listener, engine="inprocess", make_gate=make_gate)
+        run(grid, config, cache, listener, engine="inprocess", make_gate=make_gate, make_report=report)
 
 
 def whole_fleet(config: RunConfig, present: Sequence[int] | None = None) -> RunConfig:

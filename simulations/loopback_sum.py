@@ -45,7 +45,8 @@ class NotedMean(SecureMean):
         """Write the request's specification, plan and baseline down, and sum."""
         head = json.dumps({"spec": request.spec.to_json(), "plan": self.plan(request.spec).to_json()})
         buffer = io.BytesIO()
-        np.savez(buffer, head=np.frombuffer(head.encode(), np.uint8), baseline=request.baseline)
+        baseline = {} if request.baseline is None else {"baseline": request.baseline}
+        np.savez(buffer, head=np.frombuffer(head.encode(), np.uint8), **baseline)  # type: ignore[arg-type]
         write_whole(_note(Path(os.environ[NOTES]), request.cycle), buffer.getvalue())
         return super().sums(grid, server_round, request, timeout, tally)
 
@@ -67,7 +68,7 @@ def expected(server: Path, devices: Sequence[Path], cycle: int, notes: Path) -> 
         What `NotedMean` wrote.
     """
     with np.load(_note(notes, cycle)) as note:
-        head, baseline = json.loads(note["head"].tobytes()), note["baseline"]
+        head, baseline = json.loads(note["head"].tobytes()), note.get("baseline")
     spec, plan, config = (
         VectorSpec.from_json(head["spec"]),
         PrivacyPlan.from_json(head["plan"]),

@@ -53,6 +53,8 @@ class Shuffled(_Control):
 class PublicOnly(_Control):
     """The server's own gradient estimate from public games, in place of the devices': what a server learns alone."""
 
+    needs_games = True
+
     def replaced(self, vector: ExperienceVector) -> ExperienceVector:
         """Return the server's gradient and Fisher diagonal with the cohort's counters."""
         reference = self.server.reference(*self.current)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from logging import INFO, WARNING, getLogger
 from statistics import fmean
 
@@ -20,9 +21,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from ..protocol.errors import ConfigError, FedoelError, VectorError
-from ..protocol.experience import Aggregate, Contribution, VectorSpec
+from ..protocol.experience import Aggregate, Contribution, VectorSpec, total
 from ..protocol.messages import ACTION, PlayRequest, records_bytes, request_to_records
 from ..protocol.options import Option, options_of
+from ..protocol.trials import ACTION as TRIAL
 from .cohort import sample, split, wait_for_nodes
 from .delivery import RetryWindow, send_and_receive
 from .replies import SortedReplies, sort_replies
@@ -30,6 +32,7 @@ from .server_side import ServerSide, Traffic
 
 log = getLogger("flwr").log
 UNUSABLE = "aggregate refused"
+TRIALS = 1_000_000  # added to the cycle in the seed of the parts of trials, which are others than those of exchanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,8 @@ class ExperienceStrategy(Strategy):
 
     A strategy's own options are what its constructor takes by keyword only, each with a default; see `options`.
     `mechanisms` are the values of `privacy.mechanism` that it works with; `carries_words` says whether its aggregates
-    hold what a codec's contributions say in words; `current` is the cycle and the exchange whose contributions are
-    aggregated.
+    hold what a codec's contributions say in words; `needs_games` whether the server must have public games; `current`
+    is the cycle and the exchange whose contributions are aggregated.
 
     Parameters
     ----------
@@ -72,10 +75,13 @@ class ExperienceStrategy(Strategy):
         Seconds to wait for `min_available_nodes`.
     patience
         Seconds for which to wait for nodes, and to ask again, while too few devices are ready to play.
+    trial_parts
+        Parts of a cohort that are asked for a trial one after the other.
     """
 
     mechanisms: frozenset[str] = frozenset({"none"})
     carries_words: bool = False
+    needs_games: bool = False
 
     def __init__(
         self,
@@ -88,6 +94,7 @@ class ExperienceStrategy(Strategy):
         timeout: float = 3600.0,
         node_timeout: float = 120.0,
         patience: float = 0.0,
+        trial_parts: int = 1,
     ) -> None:
         if not 0 < fraction_train <= 1 or min_available_nodes < 1:
             raise ConfigError(
@@ -105,7 +112,10 @@ class ExperienceStrategy(Strategy):
         self.node_timeout = max(node_timeout, patience)
         self.patience = patience
         self.current = (0, 0)
+        self.trial_parts = trial_parts
         self._exchange: Exchange | None = None
+        self._trial: tuple[PlayRequest, int] | None = None
+        self._answer: Aggregate | None = None
         self._cohort: tuple[int, list[list[int]]] = (0, [])
 
     @abstractmethod
@@ -158,10 +168,10 @@ class ExperienceStrategy(Strategy):
         log(INFO, "configure_train: asked %d of %d nodes", len(cohort), len(nodes))
         return self._ask(request, cohort)
 
-    def _ask(self, request: PlayRequest, nodes: Iterable[int]) -> list[Message]:
+    def _ask(self, request: PlayRequest, nodes: Iterable[int], action: str = ACTION) -> list[Message]:
         """Make the messages of an exchange; Flower sends none twice, so that another try needs new ones."""
         records = request_to_records(request)
-        messages = [Message(records, dst_node_id=node, message_type=ACTION) for node in nodes]
+        messages = [Message(records, dst_node_id=node, message_type=action) for node in nodes]
         self._exchange = Exchange(request, messages, float(records_bytes(records)))
         return messages
 
@@ -205,11 +215,45 @@ class ExperienceStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask nobody: a policy is evaluated on public games, by the server."""
-        return []
+        """Ask a part of the fleet for the trial under way; nobody if there is none."""
+        if self._trial is None:
+            return []
+        request, part = self._trial
+        nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
+        return self._ask(request, self.draw_trial(nodes, request.cycle, part), TRIAL)
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> None:
-        """Do nothing: the server evaluates, not the devices."""
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Add up the answers to the trial under way, if there is one."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return None
+        noisy = bool(exchange.request.plan)
+        arrived = sort_replies(replies, exchange.asked, exchange.request.spec, noisy)
+        for reason, count in arrived.refused.items():
+            log(WARNING, "aggregate_evaluate: %d refused: %s", count, reason)
+        self._answer = self.aggregate_trial(arrived.contributions) if arrived.contributions else None
+        return MetricRecord({"accepted": len(arrived.contributions), "refused": sum(arrived.refused.values())})
+
+    def trial(self, grid: Grid, request: PlayRequest, part: int) -> Aggregate | None:
+        """Ask a part of the fleet for a trial, and return the sum of its answers; None if nobody answers."""
+        self._trial, self._answer = (request, part), None
+        try:
+            messages = list(self.configure_evaluate(request.cycle, ArrayRecord(), ConfigRecord(), grid))
+            replies = send_and_receive(grid, messages, self.timeout) if messages else []
+            self.aggregate_evaluate(request.cycle, replies)
+        finally:
+            self._trial = None
+        return self._answer
+
+    def aggregate_trial(self, contributions: Sequence[Contribution]) -> Aggregate:
+        """Turn at least one answer to a trial into their sum; answers are clipped, which bounds what one can do."""
+        return Aggregate(total(contribution.vector for contribution in contributions), len(contributions))
+
+    def draw_trial(self, nodes: list[int], cycle: int, part: int) -> list[int]:
+        """Draw the devices of a part of a trial, the same ones for all trials of a cycle."""
+        cohort = sample(nodes, self.fraction_train, self.seed, cycle)
+        parts = min(self.trial_parts, len(cohort))
+        return split(cohort, parts, self.seed, TRIALS + cycle)[part - 1] if part <= parts else []
 
     def start(
         self,
@@ -244,7 +288,7 @@ class ExperienceStrategy(Strategy):
                 server_round = (cycle - 1) * self.exchanges + exchange
                 wait = self.timeout if timeout is None else timeout
                 result.train_metrics_clientapp[server_round] = self.exchange(grid, server_round, wait)
-            self.server.consolidate(cycle)
+            self.server.consolidate(cycle, partial(self.trial, grid))
         return result
 
     def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:

@@ -62,7 +62,7 @@ def load_strategy(name: str) -> type[ExperienceStrategy]:
     return plugin
 
 
-def build_strategy(config: StrategyConfig, server: ServerSide, seed: int) -> ExperienceStrategy:
+def build_strategy(config: StrategyConfig, server: ServerSide, seed: int, trial_parts: int = 1) -> ExperienceStrategy:
     """Build the strategy of a run's configuration, with its options.
 
     Raises
@@ -82,5 +82,6 @@ def build_strategy(config: StrategyConfig, server: ServerSide, seed: int) -> Exp
         min_available_nodes=config.min_available_nodes,
         patience=config.patience,
         seed=seed,
+        trial_parts=trial_parts,
         **options,  # type: ignore[arg-type]
     )

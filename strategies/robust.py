@@ -205,6 +205,8 @@ class Trusted(ExperienceStrategy):
     honest gradients from reversed ones. This strategy assumes that public games resemble private ones.
     """
 
+    needs_games = True
+
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Average the clipped vectors with their trust scores as weights, and scale to the cohort's sum."""
         rows, trust = self._trusted(contributions)

@@ -106,6 +106,7 @@ class GroupedSecure(SecureGroups):
         super().__init__(*arguments, **settings)
         check_fraction("beta", beta, 0.5)
         self.beta, self.min_likeness = beta, min_likeness
+        self.needs_games = min_likeness > -1
 
     def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
         """Exclude outlying groups, and return the trimmed mean of the others; None if none is left."""
@@ -136,6 +137,8 @@ class TrustedSecure(SecureGroups):
     server's own gradient and gets a lower weight; the number of malicious devices need not be known. Options are those
     of `SecureGroups`.
     """
+
+    needs_games = True
 
     def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
         """Average the trusted groups, and scale to the sum over their devices; None if no group is trusted."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from ..protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from ..protocol.messages import PlayRequest
 from ..protocol.privacy.plan import PrivacyPlan
+
+AskFleet = Callable[[PlayRequest, int], Aggregate | None]
+"""Ask a part of the fleet, numbered from 1, for a trial, and return the sum of its answers; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,14 @@ class LifeCycle(Protocol):
     def collected(self, cycle: int, exchange: int) -> bool:
         """Whether this exchange is on disk already, from a run that was interrupted."""
 
-    def consolidate(self, cycle: int) -> None:
-        """End a cycle: context, distillation, gate, promotion and evaluation for what was collected."""
+    def consolidate(self, cycle: int, ask: AskFleet) -> None:
+        """End a cycle: context, distillation, gate, promotion and evaluation for what was collected.
+
+        Parameters
+        ----------
+        ask
+            For a gate that asks the fleet.
+        """
 
 
 class Safeguards(Protocol):

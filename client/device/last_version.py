@@ -44,7 +44,8 @@ def keep(folder: Path, request: PlayRequest, config: RunConfig) -> None:
     }  # fmt: skip
     arrays: dict[str, Any] = {f"{ADAPTER}{name}": array for name, array in request.adapter.items()}
     arrays |= {f"{PARAMETERS}{name}": array for name, array in request.parameters.items()}
-    arrays |= {"baseline": request.baseline} | ({} if request.context is None else {"context": request.context})
+    optional = {"baseline": request.baseline, "context": request.context}
+    arrays |= {name: array for name, array in optional.items() if array is not None}
     buffer = io.BytesIO()
     np.savez(buffer, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)
     try:
@@ -94,7 +95,7 @@ def _read(path: Path) -> tuple[RunConfig, PlayRequest]:
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     request = PlayRequest(
-        head["cycle"], head["exchange"], VectorSpec.from_json(head["spec"]), arrays["baseline"],
+        head["cycle"], head["exchange"], VectorSpec.from_json(head["spec"]), arrays.get("baseline"),
         _named(arrays, ADAPTER), arrays.get("context"), head["serial"], head["plan"], bytes.fromhex(head["signature"]),
         _named(arrays, PARAMETERS),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from ...protocol.config import RunConfig
 from ...protocol.errors import NotNow
 from ...protocol.fleet.membership import Membership
 from ...protocol.messages import PlayRequest
+from ...protocol.trials import is_trial
 from ..runtime import Runtime
 from .folder import DeviceFolder, membership_of
 from .idle import count_games, games_today, look, why_not
@@ -66,7 +67,8 @@ class DeviceRuntime:
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
         """Load the version of a request within the device's limits, and keep it as the last good one."""
         policy = load_version(self.own(config).policy, request.adapter, request.spec.policy_version, self.cache(config))
-        keep(self.folder.versions, request, config)
+        if not is_trial(request.spec):  # what is tried may never become a version
+            keep(self.folder.versions, request, config)
         return policy
 
     def cache(self, config: RunConfig) -> Path:

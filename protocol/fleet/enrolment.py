@@ -218,7 +218,7 @@ def _from_hex(text: str, size: int, name: str) -> bytes:
 def _check_node_key(text: str) -> None:
     try:
         key = load_ssh_public_key(text.encode())
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, NotImplementedError):  # the last for a compressed point
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1) or "\n" in text:
         raise EnrolmentError("a node's key is an OpenSSH public key on the curve P-384, which this is not")

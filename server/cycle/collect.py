@@ -19,8 +19,9 @@ from ...protocol.messages import PlayRequest
 from ...protocol.signing import sign_request
 from ...strategies.server_side import Traffic
 from ..fleet import next_serial, owner_key
+from .contender import Version
 from .phases import Outcome
-from .run import Run, Version
+from .run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,15 @@ class Collected:
 
 
 def request(
-    run: Run, version: Version, cycle: int, exchange: int, context: TeacherContext, baseline: Vector
+    run: Run, version: Version, cycle: int, exchange: int, context: TeacherContext, baseline: Vector | None
 ) -> PlayRequest:
     """Ask devices for their experience of a version under a context.
 
     Parameters
     ----------
     baseline
-        Mean return-to-go by family and step, shape ``(families, horizon)``, of the version under this context. A
-        baseline of an earlier, weaker policy would make every command look good.
+        Mean return-to-go by family and step, shape ``(families, horizon)``, of the version under this context; None if
+        devices estimate it.
     """
     weights = context.weights if context.weights.any() else None
     keys, spec = keys_folder(run.config), run.spec(version.name)

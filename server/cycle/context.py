@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from statistics import fmean
 
 import numpy as np
 
 from ...codecs.context import TeacherContext, divergence, no_context
-from ...games.partition import games_per_client
 from ...policies.policy import Policy
 from ...protocol.experience import Aggregate
-from ...protocol.play import Turn, turns_of
+from ...protocol.play import Turn
 from ...strategies.robust import cosine
 from .collect import aggregates_about, numbered, summed
+from .contender import Version
 from .mixture import Mixture
 from .phases import Form, Outcome
-from .rollouts import PublicRollouts
-from .run import Run, Version
+from .run import Run, States
 
 
 def _write(context: TeacherContext) -> Outcome:
@@ -35,7 +33,7 @@ def _read(outcome: Outcome) -> TeacherContext:
 CONTEXT = Form(_write, _read)
 
 
-def contexts_of(run: Run, rollouts: PublicRollouts, exchanges: int) -> list[TeacherContext]:
+def contexts_of(run: Run, states: States, exchanges: int) -> list[TeacherContext]:
     """Return the contexts of a cycle: the bare policy's, and one after each exchange.
 
     Parameters
@@ -45,57 +43,55 @@ def contexts_of(run: Run, rollouts: PublicRollouts, exchanges: int) -> list[Teac
     """
     contexts = [no_context(run.codec.encoder.dimension)]
     for exchange in range(1, exchanges + 1):
-        aggregates = aggregates_about(run, rollouts.version, rollouts.cycle, exchange)
+        aggregates = aggregates_about(run, states.version, states.cycle, exchange)
         name = numbered("context", exchange)
-        contexts.append(_step(run, rollouts, contexts, summed(aggregates), name) if aggregates else contexts[-1])
+        contexts.append(_step(run, states, contexts, summed(aggregates), name) if aggregates else contexts[-1])
     return contexts
 
 
-def mixture_of(run: Run, rollouts: PublicRollouts) -> Mixture:
+def mixture_of(run: Run, states: States) -> Mixture:
     """Return what a cycle's exchanges gave together: one context, or one for each part of their aggregate."""
-    parts = _parts(run, rollouts.version, rollouts.cycle)
+    parts = _parts(run, states.version, states.cycle)
     if len(parts) < 2:
-        return Mixture.of(contexts_of(run, rollouts, len(run.exchanges))[-1])
+        return Mixture.of(contexts_of(run, states, len(run.exchanges))[-1])
     bare = [no_context(run.codec.encoder.dimension)]
-    contexts = [
-        _step(run, rollouts, bare, part, f"context-part-{number}") for number, part in enumerate(parts, start=1)
-    ]
+    contexts = [_step(run, states, bare, part, f"context-part-{number}") for number, part in enumerate(parts, start=1)]
     return Mixture.weighted(contexts, parts, run.plan.families)
 
 
-def halved(run: Run, rollouts: PublicRollouts, mixture: Mixture, halving: int) -> Mixture:
+def halved(run: Run, states: States, mixture: Mixture, halving: int) -> Mixture:
     """Return half of every context: a step may lead in the right direction and too far."""
 
     def half_of(context: TeacherContext, advance: object) -> TeacherContext:
         half = replace(context, weights=context.weights / np.float32(2))
-        rollouts.without_context()  # before the policy: a new cycle's rollouts start with an empty prefix cache
-        return _measured(run, rollouts, run.learner.policy(rollouts.version.adapter), half)
+        states.without_context()  # before the policy: a new cycle's states start with an empty prefix cache
+        return _measured(run, states, run.learner.policy(states.version.adapter), half)
 
     contexts = tuple(
-        run.phases.run(rollouts.cycle, f"context-{number}-half-{halving}", CONTEXT, partial(half_of, context))
+        run.phases.run(states.cycle, f"context-{number}-half-{halving}", CONTEXT, partial(half_of, context))
         for number, context in enumerate(mixture.contexts, start=1)
     )
     return replace(mixture, contexts=contexts)
 
 
 def _step(
-    run: Run, rollouts: PublicRollouts, contexts: Sequence[TeacherContext], aggregate: Aggregate, name: str
+    run: Run, states: States, contexts: Sequence[TeacherContext], aggregate: Aggregate, name: str
 ) -> TeacherContext:
     """Take the next step from the last of the contexts, under which the aggregate was played."""
     exchange, before = len(contexts), contexts[-1]
 
     def work(advance: object) -> TeacherContext:
-        turns = turns_of(rollouts.of(exchange, contexts))
-        policy = run.learner.policy(rollouts.version.adapter)
-        complete = _with_fisher(run, aggregate, run.codec.teacher(policy, before), turns)
-        return _measured(run, rollouts, policy, run.codec.step(complete, policy, turns, run.config.context, before))
+        turns = states.under(exchange, contexts)
+        policy = run.learner.policy(states.version.adapter)
+        complete = _with_fisher(run, states, aggregate, run.codec.teacher(policy, before), turns)
+        return _measured(run, states, policy, run.codec.step(complete, policy, turns, run.config.context, before))
 
-    return run.phases.run(rollouts.cycle, name, CONTEXT, work)
+    return run.phases.run(states.cycle, name, CONTEXT, work)
 
 
-def _measured(run: Run, rollouts: PublicRollouts, policy: Policy, context: TeacherContext) -> TeacherContext:
+def _measured(run: Run, states: States, policy: Policy, context: TeacherContext) -> TeacherContext:
     """Return a context with its KL from the bare policy, on turns that the bare policy has played."""
-    turns = turns_of(rollouts.without_context())
+    turns = states.without_context()
     return replace(context, kl=divergence(run.codec.teacher_log_probs(policy, turns, context), turns))
 
 
@@ -111,13 +107,11 @@ def _parts(run: Run, version: Version, cycle: int) -> list[Aggregate]:
     return [summed(group) for group in groups]
 
 
-def _with_fisher(run: Run, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn]) -> Aggregate:
-    """Fill in a Fisher diagonal that the cohort was not asked for, scaled to as many games as the cohort played."""
+def _with_fisher(run: Run, states: States, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn]) -> Aggregate:
+    """Fill in a Fisher diagonal that the cohort was not asked for, scaled to as much play as the cohort's."""
     if aggregate.vector.fisher.any() or not aggregate.vector.spec.dimension:
         return aggregate
     valid = [turn for turn in turns if turn.valid]
     _, fisher = run.codec.encoder.gradient_and_fisher(policy, valid, np.zeros(len(valid)))
-    games, clients = run.config.games, run.config.clients
-    played = aggregate.cohort * fmean(games_per_client(games.per_client, clients, games.amounts, run.config.seed))
-    scale = played / len(run.plan.rehearsal)
-    return replace(aggregate, vector=replace(aggregate.vector, fisher=(scale * fisher).astype(np.float32)))
+    scaled = (states.scale(aggregate, turns) * fisher).astype(np.float32)
+    return replace(aggregate, vector=replace(aggregate.vector, fisher=scaled))

@@ -1,30 +1,26 @@
 """Stage `distil`: on-policy context distillation of the teacher into a candidate adapter.
 
-The student trains on public states that it visits itself without the context, and on those that the teacher leads to;
-off-policy, the baseline, only on the latter.
+The student trains on public states. Where the server plays, they are those that it visits itself without the context,
+and those that the teacher leads to; off-policy, the baseline, only the latter. Elsewhere they are prompts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ...codecs.codec import Codec
-from ...codecs.tactics.policy import uniform_policy
-from ...games.player import Advance
-from ...games.prepare import prepare
 from ...policies.policy import LogProbs, Policy
-from ...protocol.play import Trajectory, Turn, turns_of
+from ...protocol.play import Turn
+from ..events import Advance
 from ..learner import Adapter, DistillationTask
-from .context import contexts_of
 from .mixture import Mixture
 from .phases import Form, Outcome
-from .rollouts import PublicRollouts
-from .run import Run, Version
+from .run import Run, States, TrainingTurns
 
 PREFIX = "adapter/"
 
@@ -59,63 +55,36 @@ def _read(outcome: Outcome) -> Trained:
 TRAINED = Form(_write, _read)
 
 
-def distil(run: Run, version: Version, rollouts: PublicRollouts, contexts: Mixture) -> Trained:
+def distil(run: Run, states: States, contexts: Mixture) -> Trained:
     """Train a candidate that plays without the contexts as the version does with them."""
 
     def work(advance: Advance) -> Trained:
-        policy, exchanges = run.learner.policy(version.adapter), len(run.exchanges)
-        # All rollouts of the cycle, needed or not: what the prefix cache holds must not depend on a resume.
-        rollouts.of(exchanges, contexts_of(run, rollouts, exchanges - 1))
-        visited = rollouts.without_context() if run.config.distil.on_policy else []
-        teachers = [run.codec.teacher(policy, context) for context in contexts.contexts]
-        games, cycle = run.plan.rehearsal, rollouts.cycle
-        led, drawn = run.public.play_mixture(teachers, contexts, games, "rehearsal-teacher", cycle)
-        prompts = _prompts(run, cycle, teachers, contexts)
-        seed = run.plan.training_seed(cycle)
-        task = consolidation(run.codec, policy, contexts, visited, led, drawn, seed, prompts)
-        distilled = run.learner.distil(version.adapter, task, advance)
+        adapter = states.version.adapter
+        training = states.training(contexts)
+        seed = run.plan.training_seed(states.cycle)
+        task = consolidation(run.codec, run.learner.policy(adapter), contexts, training, seed)
+        distilled = run.learner.distil(adapter, task, advance)
         return Trained(run.learner.policy(distilled.adapter).version, distilled.adapter, distilled.views)
 
-    return run.phases.run(rollouts.cycle, "distil", TRAINED, work, run.config.distil.steps)
+    return run.phases.run(states.cycle, "distil", TRAINED, work, run.config.distil.steps)
 
 
 def consolidation(
-    codec: Codec,
-    policy: Policy,
-    mixture: Mixture,
-    visited: Sequence[Trajectory],
-    led: Sequence[Trajectory],
-    drawn: Sequence[int],
-    seed: int,
-    prompts: Sequence[Sequence[Turn]] = (),
+    codec: Codec, policy: Policy, mixture: Mixture, training: Sequence[TrainingTurns], seed: int
 ) -> DistillationTask:
-    """Return the distillation task over the states that the student visits, and those that the teachers lead to.
-
-    Parameters
-    ----------
-    visited, led
-        Games played by the student without a context, and by the teacher that was drawn for each: the same ones, or
-        none that the student played.
-    drawn
-        Index of the context that was drawn for each game.
-    prompts
-        For each context, further states with the teacher's log-probabilities.
+    """Return the distillation task over the turns of each context.
 
     States with a single command are left out: there is nothing to learn in them.
     """
     turns, indices, targets = list[Turn](), list[int](), list[LogProbs]()
     offsets: list[LogProbs] | None = []
-    for index, context in enumerate(mixture.contexts):
-        student_turns, teacher_turns = (
-            _choices(turns_of([t for t, choice in zip(played, drawn, strict=bool(played)) if choice == index]))
-            for played in (visited, led)
-        )
-        teacher_turns += _choices(prompts[index]) if prompts else []
-        turns += [*student_turns, *teacher_turns]
-        indices += [index] * (len(student_turns) + len(teacher_turns))
-        targets += codec.teacher_log_probs(policy, student_turns, context) if student_turns else []
-        targets += [turn.log_probs for turn in teacher_turns]
-        added = codec.score_offsets(policy, [*student_turns, *teacher_turns], context)
+    for index, (context, some) in enumerate(zip(mixture.contexts, training, strict=True)):
+        visited, led = _choices(some.visited), _choices(some.led)
+        turns += [*visited, *led]
+        indices += [index] * (len(visited) + len(led))
+        targets += codec.teacher_log_probs(policy, visited, context) if visited else []
+        targets += [turn.log_probs for turn in led]
+        added = codec.score_offsets(policy, [*visited, *led], context)
         offsets = None if offsets is None or added is None else [*offsets, *added]
     under = [partial(codec.teacher, context=context) for context in mixture.contexts]
     teachers = [with_context(policy) for with_context in under]
@@ -127,16 +96,3 @@ def consolidation(
 
 def _choices(turns: Sequence[Turn]) -> list[Turn]:
     return [turn for turn in turns if len(turn.situation.admissible) > 1]
-
-
-def _prompts(run: Run, cycle: int, teachers: Sequence[Policy], contexts: Mixture) -> list[list[Turn]]:
-    """Return, for each context, states of random play with its teacher's log-probabilities."""
-    games, turns = run.plan.prompts(cycle), list[list[Turn]]()
-    prepare(games, run.cache)
-    played = run.public.play(uniform_policy(), games, "prompts", cycle)
-    drawn = contexts.draw(games, run.plan.streams("prompts", len(games), cycle))
-    for index, teacher in enumerate(teachers):
-        states = _choices(turns_of([t for t, choice in zip(played, drawn, strict=True) if choice == index]))
-        answers = teacher.score([turn.situation for turn in states]) if states else []
-        turns.append([replace(turn, log_probs=a) for turn, a in zip(states, answers, strict=True)])
-    return turns

@@ -11,5 +11,5 @@ from .trial import compare, play_block
 def judge(run: Run, state: State, cycle: int, candidate: Trained) -> tuple[Evidence, Evidence, Verdict]:
     """Compare a candidate with the current version; return what the gate has seen of both, and what it decided."""
     contender = run.contender(candidate.adapter)
-    first = play_block(run, cycle, "gate", contender, 1)
+    first = play_block(run, state.version, cycle, "gate", contender, 1)
     return compare(run, state, cycle, "gate", contender, first, run.gate.candidate_holds, run.gate.blocks)

@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 
-from ...games.player import Advance
 from ...protocol.records.json_codec import from_json, to_json
 from ...protocol.records.summary import Measures, Stats
-from ..evaluation import summarise
-from ..gate import Evidence, Trial
-from ..summary import results_of
+from ..events import Advance
+from ..gate import Evidence, sample_of
+from .contender import Contender, Version
 from .phases import Form, Outcome, record_form
-from .public_games import Contender
-from .run import Run, Version
+from .run import Run
 
 MEASURES = record_form(Measures)
 
 
 def _write(first: tuple[Measures, Evidence]) -> Outcome:
     measures, evidence = first
-    return Outcome({**to_json(measures), "gate": to_json(evidence.stats)}, asdict(evidence.trial))
+    return Outcome({**to_json(measures), "gate": to_json(evidence.stats)}, evidence.sample.arrays())
 
 
 def _read(outcome: Outcome) -> tuple[Measures, Evidence]:
     values = dict(outcome.values)
-    evidence = Evidence(Trial(**outcome.arrays), from_json(Stats, values.pop("gate")))
+    evidence = Evidence(sample_of(outcome.arrays), from_json(Stats, values.pop("gate")))
     return from_json(Measures, values), evidence
 
 
 FIRST_MEASURES = Form(_write, _read)
 
 
-def measure(run: Run, version: Version, cycle: int) -> Measures:
+def measure(run: Run, version: Version, cycle: int, evidence: Evidence | None = None) -> Measures:
     """Measure a version after a cycle."""
     return run.phases.run(
-        cycle, "evaluate", MEASURES, lambda advance: _measure(run, run.contender(version.adapter), advance),
-        len(run.plan.measured),
+        cycle, "evaluate", MEASURES, lambda advance: _measure(run, run.contender(version.adapter), evidence, advance),
+        run.report.episodes,
     )  # fmt: skip
 
 
@@ -44,17 +42,12 @@ def measure_first(run: Run, version: Version) -> tuple[Measures, Evidence]:
 
     def work(advance: Advance) -> tuple[Measures, Evidence]:
         contender = run.contender(version.adapter)
-        evidence = run.gate.evidence(contender, 1, advance)
-        return _measure(run, contender, advance), evidence
+        evidence = run.gate.evidence(0, version, contender, 1, advance)
+        return _measure(run, contender, evidence, advance), evidence
 
-    total = len(run.plan.measured) + run.gate.episodes
+    total = run.report.episodes + run.gate.episodes
     return run.phases.run(0, "evaluate", FIRST_MEASURES, work, total)
 
 
-def _measure(run: Run, contender: Contender, advance: Advance) -> Measures:
-    held_out = results_of(run.public.rollouts(contender, run.plan.held_out, "held-out", advance))
-    transfer = {
-        name: summarise(run.public.rollouts(contender, games, "held-out", advance))
-        for name, games in run.plan.transfer.items()
-    }
-    return Measures(held_out=held_out, transfer=transfer, probes=run.learner.probe(contender.adapter))
+def _measure(run: Run, contender: Contender, evidence: Evidence | None, advance: Advance) -> Measures:
+    return replace(run.report.measures(contender, evidence, advance), probes=run.learner.probe(contender.adapter))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...codecs.context import TeacherContext
 from ...protocol.experience import Aggregate
-from ..game_plan import GameId
+from ...protocol.play import GameId
 
 
 @dataclass(frozen=True, slots=True)

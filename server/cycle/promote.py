@@ -7,8 +7,9 @@ from ...protocol.records.summary import GateRecord, Lesson
 from ...protocol.versions import Manifest
 from ..fleet import owner_key
 from ..registry import save_version
+from .contender import Version
 from .distil import Trained
-from .run import Run, Version
+from .run import Run
 
 
 def promote(

@@ -1,24 +1,131 @@
-"""What the stages of a cycle are given: the parts of a run that never change, and the state between cycles."""
+"""What the stages of a cycle are given: the parts of a run that never change, and the state between cycles.
+
+A run's parts with a choice are protocols: what the server has of the world (`Public`, `States`), and what is reported
+of a version (`Report`). `fedoel.server.public` has one of each for a server with public games and one for a server that
+has prompts only.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from ...codecs.codec import Codec
+from ...codecs.context import TeacherContext
 from ...codecs.encoder import Parameters
 from ...protocol.config import RunConfig
-from ...protocol.experience import VectorSpec
-from ...protocol.records.summary import Summary
-from ..events import EventLog
-from ..game_plan import GameId, GamePlan
+from ...protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
+from ...protocol.play import Turn
+from ...protocol.records.summary import Floors, Measures, Results, Summary
+from ..events import Advance, EventLog
 from ..gate import Evidence, Gate
 from ..learner import Adapter, Learner
+from ..run_plan import RunPlan
 from ..safeguards import RunSafeguards
+from .contender import Contender, Version
 from .mixture import Mixture
 from .phases import Phases
-from .public_games import Contender, PublicGames
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTurns:
+    """Public turns to distil one context on.
+
+    Parameters
+    ----------
+    visited
+        Turns whose log-probabilities are not the teacher's.
+    led
+        Turns with the teacher's log-probabilities.
+    """
+
+    visited: Sequence[Turn]
+    led: Sequence[Turn]
+
+
+class States(Protocol):
+    """Public turns of one version in one cycle: a context is computed, bounded and distilled on them."""
+
+    @property
+    def version(self) -> Version:
+        """The version."""
+
+    @property
+    def cycle(self) -> int:
+        """The cycle."""
+
+    def under(self, exchange: int, contexts: Sequence[TeacherContext]) -> list[Turn]:
+        """Return turns with the log-probabilities of the policy that plays an exchange.
+
+        Parameters
+        ----------
+        contexts
+            The contexts that the exchanges up to this one were played under.
+        """
+
+    def without_context(self) -> list[Turn]:
+        """Return the turns of the first exchange, which are those of the bare policy."""
+
+    def baseline(self, exchange: int, contexts: Sequence[TeacherContext]) -> Vector | None:
+        """Mean return-to-go by family and step, shape ``(families, horizon)``; None if devices estimate it."""
+
+    def reference(self, exchange: int, contexts: Sequence[TeacherContext]) -> ExperienceVector:
+        """Return what the server learned itself; raises `FedoelError` where it has no rewards."""
+
+    def scale(self, aggregate: Aggregate, turns: Sequence[Turn]) -> float:
+        """How many times as many turns an aggregate comes from as these are."""
+
+    def training(self, contexts: Mixture) -> list[TrainingTurns]:
+        """Return the turns to distil each context on."""
+
+
+class Public(Protocol):
+    """What the server has of the world."""
+
+    def prepare(self) -> None:
+        """Do what can be done while the model is being loaded."""
+
+    def uniform(self) -> list[Turn]:
+        """Return turns of uniform play, for the warm start."""
+
+    def for_parameters(self) -> list[Turn]:
+        """Return turns of uniform play, for a codec's parameters."""
+
+    def states(self, run: Run, version: Version, cycle: int) -> States:
+        """Return the turns of a version in a cycle."""
+
+
+class Report(Protocol):
+    """What is reported of a version. Nothing that decides anything may see it."""
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes a version plays for it."""
+
+    @property
+    def teacher_episodes(self) -> int:
+        """How many episodes a teacher plays for it."""
+
+    def floors(self, advance: Advance) -> Floors:
+        """Return what play without any learning is worth."""
+
+    def measures(self, contender: Contender, evidence: Evidence | None, advance: Advance) -> Measures:
+        """Measure a version, but for its learner's probes; `evidence` is what the gate has seen of it, if anything."""
+
+    def teacher(self, contender: Contender, evidence: Evidence, advance: Advance) -> Results:
+        """Measure a teacher."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a run is made of, depending on what the server has of the world."""
+
+    plan: RunPlan
+    public: Public
+    gate: Gate
+    report: Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +141,12 @@ class Run:
     """
 
     config: RunConfig
-    plan: GamePlan
+    plan: RunPlan
     codec: Codec
     learner: Learner
+    public: Public
     gate: Gate
+    report: Report
     safeguards: RunSafeguards
     log: EventLog
     cache: Path
@@ -56,19 +165,9 @@ class Run:
         return Phases(self.folder, self.log)
 
     @property
-    def public(self) -> PublicGames:
-        """The public games."""
-        return PublicGames(self.plan, self.cache)
-
-    @property
     def exchanges(self) -> range:
         """Numbers of a cycle's exchanges."""
         return range(1, self.config.strategy.exchanges + 1)
-
-    @property
-    def teacher_games(self) -> Sequence[GameId]:
-        """Held-out games that a teacher is measured on."""
-        return self.plan.held_out[: self.config.games.held_out_teacher or None]
 
     def spec(self, version: str) -> VectorSpec:
         """Return the vector that is asked of devices about a policy version."""
@@ -80,14 +179,6 @@ class Run:
         if contexts is None:
             return Contender(adapter, (policy,))
         return Contender(adapter, tuple(self.codec.teacher(policy, context) for context in contexts.contexts), contexts)
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """The policy version that devices play: its name and its adapter."""
-
-    name: str
-    adapter: Adapter
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ...codecs.context import TeacherContext
-from ...games.player import Advance
-from ...protocol.play import turns_of
 from ...protocol.records.json_codec import from_json, to_json
 from ...protocol.records.summary import ChoiceRecord, Lesson, Results, Stats
-from ..gate import Evidence, Trial, Verdict
-from ..summary import results_of
+from ..events import Advance
+from ..gate import Evidence, Verdict, sample_of
 from .context import halved
 from .mixture import Mixture
 from .phases import Form, Outcome
-from .rollouts import PublicRollouts
-from .run import Run, State
+from .run import Run, State, States
 from .trial import compare
 
 
@@ -52,12 +49,11 @@ class Found:
 
 def _write_tried(tried: Tried) -> Outcome:
     gate = {"teacher": to_json(tried.evidence.stats)}
-    return Outcome({"held_out": to_json(tried.held_out), "gate": gate}, asdict(tried.evidence.trial))
+    return Outcome({"held_out": to_json(tried.held_out), "gate": gate}, tried.evidence.sample.arrays())
 
 
 def _read_tried(outcome: Outcome) -> Tried:
-    gate, trial = outcome.values["gate"], Trial(**outcome.arrays)
-    evidence = Evidence(trial, from_json(Stats, gate["teacher"]))
+    evidence = Evidence(sample_of(outcome.arrays), from_json(Stats, outcome.values["gate"]["teacher"]))
     return Tried(evidence, from_json(Results, outcome.values["held_out"]))
 
 
@@ -74,24 +70,24 @@ CHOICES = Form(
 )
 
 
-def search(run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture) -> Found:
+def search(run: Run, state: State, states: States, contexts: Mixture) -> Found:
     """Find the longest context that helps, or say that none does.
 
     The whole context may be tried on several blocks of games, its halves on the first one only. A context that was
     chosen among several by the gate's games is not halved. Public games only: however often they are
     played, devices give away nothing more.
     """
-    contexts, choices = _choose(run, state, rollouts, contexts)
+    contexts, choices = _choose(run, state, states, contexts)
     names, current = [choice.name for choice in choices], state.evidence
     halvings = 0 if names or not contexts.moves else run.config.context.halvings
     for halving in range(halvings + 1):
         if halving:
-            contexts = halved(run, rollouts, contexts, halving)
+            contexts = halved(run, states, contexts, halving)
             names = [f"1/{2**halving} of it", *(names or ["all of it"])]
         name = f"teacher-half-{halving}" if halving else "teacher"
-        tried = _try(run, state, rollouts.cycle, contexts, name)
+        tried = _try(run, state, states.cycle, contexts, name)
         current, evidence, verdict = compare(
-            run, replace(state, evidence=current), rollouts.cycle, name, run.contender(state.version.adapter, contexts),
+            run, replace(state, evidence=current), states.cycle, name, run.contender(state.version.adapter, contexts),
             tried.evidence, partial(run.gate.context_helps, choices=names),
             most=1 if halving or not contexts.moves else run.gate.blocks,
         )  # fmt: skip
@@ -105,49 +101,48 @@ def _try(run: Run, state: State, cycle: int, contexts: Mixture, name: str) -> Tr
 
     def work(advance: Advance) -> Tried:
         teacher = run.contender(state.version.adapter, contexts)
-        evidence = run.gate.evidence(teacher, 1, advance)
-        return Tried(evidence, results_of(run.public.rollouts(teacher, run.teacher_games, "held-out", advance)))
+        evidence = run.gate.evidence(cycle, state.version, teacher, 1, advance)
+        return Tried(evidence, run.report.teacher(teacher, evidence, advance))
 
-    return run.phases.run(cycle, name, TRIED, work, run.gate.episodes + len(run.teacher_games))
+    return run.phases.run(cycle, name, TRIED, work, run.gate.episodes + run.report.teacher_episodes)
 
 
-def _choose(
-    run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture
-) -> tuple[Mixture, tuple[ChoiceRecord, ...]]:
+def _choose(run: Run, state: State, states: States, contexts: Mixture) -> tuple[Mixture, tuple[ChoiceRecord, ...]]:
     """Choose among the codec's candidate contexts, if it offers any."""
     if not run.codec.has_candidates or len(contexts.contexts) > 1:
         return contexts, ()
     (context,) = contexts.contexts
     choices = run.phases.run(
-        rollouts.cycle, "choose", CHOICES, lambda advance: _compared(run, state, rollouts, context, advance)
+        states.cycle, "choose", CHOICES, lambda advance: _compared(run, state, states, context, advance)
     )
     best = replace(context, weights=choices.weights, kl=choices.records[0].kl)
     return Mixture.of(best), choices.records
 
 
-def _compared(run: Run, state: State, rollouts: PublicRollouts, context: TeacherContext, advance: Advance) -> Choices:
+def _compared(run: Run, state: State, states: States, context: TeacherContext, advance: Advance) -> Choices:
     """Rank what a context can become by mean merit; of equals, the one that the codec names first is better."""
     policy = run.learner.policy(state.version.adapter)
-    turns = turns_of(rollouts.without_context())
+    turns = states.without_context()
     offered = run.codec.candidates(policy, turns, context, run.config.context)
     records = list[ChoiceRecord]()
     for choice in offered:
         teacher = run.contender(state.version.adapter, Mixture.of(choice.context))
-        merit = float(run.gate.evidence(teacher, 1, advance).trial.merits.mean())
+        seen = run.gate.evidence(states.cycle, state.version, teacher, 1, advance)
+        merit = seen.sample.against(state.evidence.sample).mean()
         records.append(ChoiceRecord(name=choice.name, kl=choice.context.kl, merit=merit))
     order = sorted(range(len(offered)), key=lambda index: -records[index].merit)
     return Choices(tuple(records[index] for index in order), offered[order[0]].context.weights)
 
 
-def lessons_of(run: Run, state: State, rollouts: PublicRollouts, contexts: Mixture) -> tuple[Lesson, ...]:
+def lessons_of(run: Run, state: State, states: States, contexts: Mixture) -> tuple[Lesson, ...]:
     """Say a context in words; of several contexts, each lesson has the number of its context."""
 
     def work(advance: Advance) -> tuple[Lesson, ...]:
-        turns = turns_of(rollouts.without_context())
+        turns = states.without_context()
         policy = run.learner.policy(state.version.adapter)
         lessons = [run.codec.lessons(policy, turns, context) for context in contexts.contexts]
         if len(lessons) == 1:
             return tuple(lessons[0])
         return tuple(replace(lesson, cluster=number) for number, some in enumerate(lessons, start=1) for lesson in some)
 
-    return run.phases.run(rollouts.cycle, "lessons", LESSONS, work)
+    return run.phases.run(states.cycle, "lessons", LESSONS, work)

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 
-from ...games.prepare import prepare
 from ...protocol.errors import FedoelError
 from ...protocol.experience import Aggregate, ExperienceVector
 from ...protocol.messages import PlayRequest
@@ -21,7 +20,7 @@ from ...protocol.records.summary import (
     Results,
     Summary,
 )
-from ...strategies.server_side import Traffic
+from ...strategies.server_side import AskFleet, Traffic
 from ..events import read_events, seconds_by_phase
 from ..learner import Adapter
 from ..safeguards import RunSafeguards
@@ -33,8 +32,7 @@ from .first_version import floors, warm_start, with_parameters
 from .judge import judge
 from .measure import measure, measure_first
 from .promote import promote
-from .rollouts import PublicRollouts
-from .run import Run, State
+from .run import Run, State, States
 from .search import lessons_of, search
 
 AVERAGE = "average"
@@ -43,13 +41,13 @@ AVERAGE = "average"
 class CycleServer:
     """Implements `fedoel.strategies.server_side.ServerSide`.
 
-    Between calls it holds the state after the last cycle, and the public rollouts of the cycle that is under way.
+    Between calls it holds the state after the last cycle, and the public states of the cycle that is under way.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self._state: State | None = None
-        self._rollouts: PublicRollouts | None = None
+        self._states: States | None = None
         self._collecting = ExitStack()
 
     @property
@@ -81,10 +79,9 @@ class CycleServer:
                 cycles=config.cycles, config=config.to_flat(),
             )
         )  # fmt: skip
-        games = (*run.plan.rehearsal, *run.plan.gate[0], *run.plan.measured)
-        # Other processes make the games while this one loads the model.
+        # Other processes make the games, if there are any, while this one loads the model.
         with ThreadPoolExecutor(1) as pool:
-            made = pool.submit(prepare, games, run.cache)
+            made = pool.submit(run.public.prepare)
             with run.log.phase(0, "model"):
                 run.learner.load()
             with run.log.phase(0, "games"):
@@ -101,11 +98,12 @@ class CycleServer:
         learned = Learned("warm-start", reason, measures, teacher=teacher)
         self._state = _finished(run, State(version, evidence, summary), 0, Traffic(0.0, 0.0, 0, {}), learned)
 
-    def consolidate(self, cycle: int) -> None:
+    def consolidate(self, cycle: int, ask: AskFleet) -> None:
         """Turn what a cycle collected into the next version, or say why not."""
         traffic = _received(self.run, cycle)
         if collect.cohort_of(self.run, cycle):
-            state, learned = _learn(self.run, self.state, self._rollouts_of(cycle))
+            run = replace(self.run, gate=self.run.gate.with_fleet(ask, self.run.parameters))
+            state, learned = _learn(run, self.state, self._states_of(cycle))
         else:
             reason = "no client sent a vector that could be used"
             state, learned = self.state, Learned("no-experience", reason, _unchanged(self.state))
@@ -132,10 +130,10 @@ class CycleServer:
 
     def request(self, cycle: int, exchange: int) -> PlayRequest:
         """Ask for the experience of the current version, under the context that earlier exchanges gave."""
-        run, rollouts = self.run, self._rollouts_of(cycle)
-        contexts = contexts_of(run, rollouts, exchange - 1)
+        run, states = self.run, self._states_of(cycle)
+        contexts = contexts_of(run, states, exchange - 1)
         with run.log.phase(cycle, collect.numbered("rehearsal", exchange)):
-            baseline = rollouts.baseline(exchange, contexts)
+            baseline = states.baseline(exchange, contexts)
         self._collecting.enter_context(run.log.phase(cycle, collect.numbered("collect", exchange)))
         return collect.request(run, self.state.version, cycle, exchange, contexts[-1], baseline)
 
@@ -153,14 +151,14 @@ class CycleServer:
         return collect.collected_before(self.run, cycle, exchange)
 
     def reference(self, cycle: int, exchange: int) -> ExperienceVector:
-        """Return what the server learned itself from its public rollouts of this exchange."""
-        rollouts = self._rollouts_of(cycle)
-        return rollouts.reference(exchange, contexts_of(self.run, rollouts, exchange - 1))
+        """Return what the server learned itself from its public states of this exchange."""
+        states = self._states_of(cycle)
+        return states.reference(exchange, contexts_of(self.run, states, exchange - 1))
 
-    def _rollouts_of(self, cycle: int) -> PublicRollouts:
-        if self._rollouts is None or self._rollouts.cycle != cycle:
-            self._rollouts = PublicRollouts(self.run, self.state.version, cycle)
-        return self._rollouts
+    def _states_of(self, cycle: int) -> States:
+        if self._states is None or self._states.cycle != cycle:
+            self._states = self.run.public.states(self.run, self.state.version, cycle)
+        return self._states
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +176,11 @@ class Learned:
     views: Mapping[str, float] | None = None
 
 
-def _learn(run: Run, state: State, rollouts: PublicRollouts) -> tuple[State, Learned]:
+def _learn(run: Run, state: State, states: States) -> tuple[State, Learned]:
     """Go through a cycle's stages: context -> search -> distil -> judge -> promote -> measure."""
-    cycle = rollouts.cycle
-    found = search(run, state, rollouts, mixture_of(run, rollouts))
-    lessons = lessons_of(run, state, rollouts, found.contexts)
+    cycle = states.cycle
+    found = search(run, state, states, mixture_of(run, states))
+    lessons = lessons_of(run, state, states, found.contexts)
     run.log.emit(LessonsLearned(cycle=cycle, lessons=lessons))
     state = replace(state, evidence=found.current)
     gate = GateRecord(current=found.current.stats, teacher=found.tried.evidence.stats, candidate=None)
@@ -192,7 +190,7 @@ def _learn(run: Run, state: State, rollouts: PublicRollouts) -> tuple[State, Lea
     )  # fmt: skip
     if not found.verdict.passed:
         return state, learned
-    candidate = distil(run, state.version, rollouts, found.contexts)
+    candidate = distil(run, states, found.contexts)
     current, evidence, verdict = judge(run, state, cycle, candidate)
     state = replace(state, evidence=current)
     gate = replace(gate, candidate=evidence.stats)
@@ -203,7 +201,7 @@ def _learn(run: Run, state: State, rollouts: PublicRollouts) -> tuple[State, Lea
         run, candidate, state.version.name, cycle, lessons=lessons, cohort=collect.cohort_of(run, cycle),
         gate=replace(gate, reason=verdict.reason),
     )  # fmt: skip
-    reason, measures = f"{found.verdict.reason}; {verdict.reason}", measure(run, version, cycle)
+    reason, measures = f"{found.verdict.reason}; {verdict.reason}", measure(run, version, cycle, evidence)
     learned = replace(learned, decision="promoted", reason=reason, measures=measures)
     return State(version, evidence, state.summary), learned
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 
 from ...protocol.records.json_codec import from_json, to_json
 from ...protocol.records.summary import Stats
-from ..gate import Evidence, Trial, Verdict
+from ..gate import Differences, Evidence, Verdict, sample_of
+from .contender import Contender, Version
 from .phases import Form, Outcome
-from .public_games import Contender
 from .run import Run, State
 
-Decide = Callable[[Trial, Trial], Verdict]
-"""The gate's decision, given what it has seen of the current version and of the contender on the same games."""
+Decide = Callable[[Differences], Verdict]
+"""The gate's decision, given how the contender differs from the current version."""
 
 
 EVIDENCE = Form(
-    lambda evidence: Outcome({"gate": {"candidate": to_json(evidence.stats)}}, asdict(evidence.trial)),
-    lambda outcome: Evidence(Trial(**outcome.arrays), from_json(Stats, outcome.values["gate"]["candidate"])),
+    lambda evidence: Outcome({"gate": {"candidate": to_json(evidence.stats)}}, evidence.sample.arrays()),
+    lambda outcome: Evidence(sample_of(outcome.arrays), from_json(Stats, outcome.values["gate"]["candidate"])),
 )
 
 
@@ -44,18 +43,20 @@ def compare(
     """
     current, evidence = state.evidence, first
     while True:
-        verdict = decide(current.trial.first(len(evidence.trial.merits)), evidence.trial)
+        verdict = decide(evidence.sample.against(current.sample))
         if verdict.sure or evidence.blocks == most:
             return current, evidence, verdict
         block = evidence.blocks + 1
-        evidence = evidence.with_block(play_block(run, cycle, f"{name}-block-{block}", contender, block))
+        evidence = evidence.with_block(play_block(run, state.version, cycle, f"{name}-block-{block}", contender, block))
         if current.blocks < block:
             again = run.contender(state.version.adapter)
-            current = current.with_block(play_block(run, cycle, f"gate-current-{block}", again, block))
+            played = play_block(run, state.version, cycle, f"gate-current-{block}", again, block)
+            current = current.with_block(played)
 
 
-def play_block(run: Run, cycle: int, name: str, contender: Contender, block: int) -> Evidence:
+def play_block(run: Run, current: Version, cycle: int, name: str, contender: Contender, block: int) -> Evidence:
     """Let the gate try a contender on a block, as a phase of this name."""
     return run.phases.run(
-        cycle, name, EVIDENCE, lambda advance: run.gate.evidence(contender, block, advance), run.gate.episodes
-    )
+        cycle, name, EVIDENCE, lambda advance: run.gate.evidence(cycle, current, contender, block, advance),
+        run.gate.episodes,
+    )  # fmt: skip

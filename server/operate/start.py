@@ -7,8 +7,8 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 
-from ...games.cache import cache_folder
 from ...protocol.errors import ConfigError, FedoelError
+from ...protocol.host.cache import cache_folder
 from ...protocol.host.files import check_secret
 from ...protocol.host.processes import tail
 from ...protocol.records.events import CycleFinished, Event

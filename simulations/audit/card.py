@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ...codecs.codec import load_codec
-from ...games.cache import cache_folder
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
+from ...protocol.host.cache import cache_folder
 from ...protocol.host.files import write_whole
 from ...protocol.records.json_codec import to_json
 from ...server.app import check
-from ...server.game_plan import GamePlan
+from ...server.public.game_plan import GamePlan
 from ...server.safeguards import RunSafeguards
 from .attacks import VIEWS, Finding, attribute, membership, play_pool
 from .leaks import Surveillance, watch

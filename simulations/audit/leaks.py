@@ -17,9 +17,9 @@ from flwr.app import Message
 
 from ...client.app import make_app
 from ...client.runtime import Runtime, SimulatedRuntime
-from ...games.cache import cache_folder
 from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig
+from ...protocol.host.cache import cache_folder
 from ...protocol.messages import serialised
 from ...protocol.secagg.messages import ACTIONS
 from ...protocol.situation import Situation

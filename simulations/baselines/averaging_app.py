@@ -69,7 +69,7 @@ def round_config(request: PlayRequest, cycle_before: int) -> dict[str, Any]:
     cycle_before
         The last cycle before Flower's first round.
     """
-    baseline = request.baseline.ravel().astype(np.float64).tolist()
+    baseline = [] if request.baseline is None else request.baseline.ravel().astype(np.float64).tolist()
     return {"spec": request.spec.to_json(), "baseline": baseline, "cycle-before": cycle_before}
 
 
@@ -78,7 +78,8 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     config, settings = RunConfig.from_flat(context.run_config), cast(dict[str, Any], records.config_records[CONFIG])
     adapter, (client, clients) = adapter_of(records.array_records[ARRAYS]), partition(context)
     spec, cycle = VectorSpec.from_json(settings["spec"]), settings["cycle-before"] + settings["server-round"]
-    baseline = np.array(settings["baseline"], np.float32).reshape(len(spec.families), spec.horizon)
+    numbers = np.array(settings["baseline"], np.float32)
+    baseline = numbers.reshape(len(spec.families), spec.horizon) if numbers.size else None
     policy = runtime.policy(config, PlayRequest(cycle, 1, spec, baseline, adapter))
     games, seeds = private_games(config, cycle, client, clients)
     played = play_episodes(policy, games, seeds, runtime.cache(config))

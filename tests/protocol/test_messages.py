@@ -77,7 +77,7 @@ def test_request_round_trip(
     sent = PlayRequest(cycle, exchange, SPEC, baseline, adapter, context, parameters=parameters)
     got = request_from_records(request_to_records(sent))
     assert (got.cycle, got.exchange, got.spec, set(got.adapter)) == (cycle, exchange, SPEC, set(adapter))
-    assert np.array_equal(got.baseline, baseline)
+    assert got.baseline is not None and np.array_equal(got.baseline, baseline)
     if context is None or got.context is None:
         assert got.context is context
     else:

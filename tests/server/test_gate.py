@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fedoel.protocol.play import GameSpec, Trajectory
-from fedoel.server.cycle.public_games import PublicGames
 from fedoel.server.evaluation import summarise
-from fedoel.server.gate import Evidence, PublicGate, Trial
+from fedoel.server.gate import Decisions, Evidence, Trial, Verdict, sample_of
 
 
 def trial(coin: list[float], cooking: list[float]) -> Trial:
@@ -17,35 +16,42 @@ def trial(coin: list[float], cooking: list[float]) -> Trial:
     return Trial(merits, merits > 1, np.array(["coin"] * len(coin) + ["cooking"] * len(cooking)))
 
 
-GATE = PublicGate(cast(PublicGames, None))
+def helps(current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
+    return Decisions().context_helps(teacher.against(current), choices)
+
+
+def holds(current: Trial, candidate: Trial) -> Verdict:
+    return Decisions().candidate_holds(candidate.against(current))
+
+
 BEFORE = trial([2, 0, 2, 0], [0, 0, 0, 0])
 
 
 def test_a_context_without_gain_is_refused() -> None:
-    assert not GATE.context_helps(BEFORE, BEFORE).passed
-    assert not GATE.context_helps(BEFORE, trial([0, 0, 0, 0], [0, 0, 0, 1])).passed
-    assert GATE.context_helps(BEFORE, trial([2, 0, 2, 0], [0, 0, 0, 0.5])).passed
+    assert not helps(BEFORE, BEFORE).passed
+    assert not helps(BEFORE, trial([0, 0, 0, 0], [0, 0, 0, 1])).passed
+    assert helps(BEFORE, trial([2, 0, 2, 0], [0, 0, 0, 0.5])).passed
 
 
 def test_the_best_of_several_must_gain_more_than_luck_gives() -> None:
     after = trial([2, 0, 2, 0], [0, 0, 0, 0.5])
-    assert GATE.context_helps(BEFORE, after, ["one"]).passed
-    refused = GATE.context_helps(BEFORE, after, ["left, strength 1", "right, strength 1"])
+    assert helps(BEFORE, after, ["one"]).passed
+    refused = helps(BEFORE, after, ["left, strength 1", "right, strength 1"])
     assert not refused.passed
     assert "with the context (left, strength 1, the best of 2) 25% -> 25%" in refused.reason
-    assert GATE.context_helps(BEFORE, trial([2, 2, 2, 2], [0, 0, 0, 0]), ["left", "right"]).passed
+    assert helps(BEFORE, trial([2, 2, 2, 2], [0, 0, 0, 0]), ["left", "right"]).passed
 
 
 def test_a_candidate_that_loses_is_refused_and_the_reason_says_where() -> None:
-    assert GATE.candidate_holds(BEFORE, BEFORE).passed
-    assert not GATE.candidate_holds(BEFORE, trial([0, 0, 0, 0], [0, 0, 0, 0])).passed
-    better_and_worse = GATE.candidate_holds(trial([2] * 6, [0] * 6), trial([0.5] * 6, [2] * 6))
+    assert holds(BEFORE, BEFORE).passed
+    assert not holds(BEFORE, trial([0, 0, 0, 0], [0, 0, 0, 0])).passed
+    better_and_worse = holds(trial([2] * 6, [0] * 6), trial([0.5] * 6, [2] * 6))
     assert not better_and_worse.passed
     assert "in coin" in better_and_worse.reason
 
 
 def test_a_difference_within_its_standard_error_is_tolerated() -> None:
-    assert GATE.candidate_holds(BEFORE, trial([2, 2, 0, 0], [0, 0, 0, 0])).passed
+    assert holds(BEFORE, trial([2, 2, 0, 0], [0, 0, 0, 0])).passed
 
 
 def spread(mean: float) -> list[float]:
@@ -56,20 +62,20 @@ def spread(mean: float) -> list[float]:
 @pytest.mark.parametrize(("fall", "passes"), [(0.55, True), (0.6, False)])
 def test_a_candidate_may_fall_by_one_standard_error_overall(fall: float, passes: bool) -> None:
     before = trial([0] * 4, [])
-    assert GATE.candidate_holds(before, trial(spread(-fall), [])).passed is passes
-    assert GATE.context_helps(before, trial(spread(fall), []), ["left", "right"]).passed is not passes
-    assert GATE.context_helps(before, trial(spread(fall), []), ["left"]).passed
+    assert holds(before, trial(spread(-fall), [])).passed is passes
+    assert helps(before, trial(spread(fall), []), ["left", "right"]).passed is not passes
+    assert helps(before, trial(spread(fall), []), ["left"]).passed
 
 
 @pytest.mark.parametrize(("fall", "passes"), [(1.1, True), (1.2, False)])
 def test_a_candidate_may_fall_by_two_standard_errors_in_a_family(fall: float, passes: bool) -> None:
-    assert GATE.candidate_holds(trial([0] * 4, [0] * 4), trial(spread(-fall), [2] * 4)).passed is passes
+    assert holds(trial([0] * 4, [0] * 4), trial(spread(-fall), [2] * 4)).passed is passes
 
 
 def test_a_fall_in_the_only_episode_of_a_family_counts() -> None:
-    refused = GATE.candidate_holds(trial([1], [0] * 4), trial([0], [2] * 4))
+    refused = holds(trial([1], [0] * 4), trial([0], [2] * 4))
     assert not refused.passed
-    better = GATE.candidate_holds(trial([2], [0] * 4), trial([0], [2] * 4))
+    better = holds(trial([2], [0] * 4), trial([0], [2] * 4))
     assert "20% -> 80% of the gate's games are won" in better.reason
 
 
@@ -85,13 +91,13 @@ def test_merit_is_the_score_plus_one_for_a_win_minus_one_for_a_loss() -> None:
 
 def test_the_gate_is_sure_of_what_further_games_would_hardly_change() -> None:
     none, gain = trial([0] * 8, []), [0.5, -0.5] * 4
-    assert GATE.context_helps(none, trial([0.1, *gain[1:]], [])).sure is False  # a fall within the noise
-    assert GATE.context_helps(none, trial([1, *gain[1:]], [])).sure  # passed
-    hopeless = GATE.context_helps(none, trial([-1] * 7 + [-0.9], []))
+    assert helps(none, trial([0.1, *gain[1:]], [])).sure is False  # a fall within the noise
+    assert helps(none, trial([1, *gain[1:]], [])).sure  # passed
+    hopeless = helps(none, trial([-1] * 7 + [-0.9], []))
     assert hopeless.sure and not hopeless.passed
-    assert not GATE.candidate_holds(none, trial([-1, -1, 0, 0, 0, 0, 0, 0], [])).sure
-    assert GATE.candidate_holds(none, trial([-1] * 7 + [-0.9], [])).sure
-    assert "8 games see a gain of 0.2" in GATE.context_helps(none, trial(gain, [])).reason
+    assert not holds(none, trial([-1, -1, 0, 0, 0, 0, 0, 0], [])).sure
+    assert holds(none, trial([-1] * 7 + [-0.9], [])).sure
+    assert "8 games see a gain of 0.2" in helps(none, trial(gain, [])).reason
 
 
 def test_evidence_of_two_blocks_is_that_of_all_their_episodes() -> None:
@@ -102,6 +108,23 @@ def test_evidence_of_two_blocks_is_that_of_all_their_episodes() -> None:
     whole, parts = evidence([True, False, True, True]), (evidence([True, False]), evidence([True, True]))
     joined = parts[0].with_block(parts[1])
     assert joined.stats == whole.stats and joined.blocks == 2
-    assert np.array_equal(joined.trial.merits, whole.trial.merits)
-    assert np.array_equal(joined.trial.first(2).won, parts[0].trial.won)
+    assert np.array_equal(joined.sample.arrays()["merits"], whole.sample.arrays()["merits"])
+    both = parts[0].sample.against(whole.sample).plus(parts[1].sample.against(parts[0].sample))
+    assert both.episodes.tolist() == [4] and both.total.tolist() == [2.0]
     assert evidence([False]).with_block(evidence([True])).stats.turns_per_win is None
+
+
+def test_samples_are_read_as_they_were_written() -> None:
+    differences = trial([2, 0], [1]).against(trial([0, 0], [1]))
+    for sample in (trial([2, 0], [1]), differences, replace(differences, wins=None, variance=0.25)):
+        again = sample_of(sample.arrays()).arrays()
+        assert again.keys() == sample.arrays().keys()
+        assert all(np.array_equal(again[name], array) for name, array in sample.arrays().items())
+
+
+def test_noise_widens_the_error_and_no_gain_within_it_passes() -> None:
+    clear = trial([1, 0, 1, 0], []).against(trial([0] * 4, []))
+    noisy = replace(clear, variance=16.0, wins=None)
+    assert noisy.error() == pytest.approx((clear.error() ** 2 + 1) ** 0.5)
+    assert Decisions().context_helps(clear).passed and not Decisions().context_helps(noisy).passed
+    assert "won" not in Decisions().context_helps(noisy).reason

@@ -30,7 +30,7 @@ from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.records.events import PhaseFinished
 from fedoel.server.cycle import search
 from fedoel.server.cycle.phases import load_phase
-from fedoel.server.cycle.public_games import PublicGames
+from fedoel.server.public.games import PublicGames
 from fedoel.simulations.inprocess import run_inprocess
 
 from .gates import HoldingGate, OpenGate

@@ -22,9 +22,9 @@ from safetensors import SafetensorError
 
 from fedoel.client.app import make_app
 from fedoel.client.runtime import SimulatedRuntime
-from fedoel.games.cache import cache_folder
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
 from fedoel.protocol.errors import FedoelError
+from fedoel.protocol.host.cache import cache_folder
 from fedoel.protocol.messages import PlayRequest, request_from_records
 from fedoel.protocol.versions import Manifest
 from fedoel.server import app as server

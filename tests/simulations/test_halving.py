@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fedoel.protocol.config import RunConfig
-from fedoel.server.gate import Trial, Verdict
+from fedoel.server.gate import Differences, Verdict
 from fedoel.server.registry import load_adapter
 from fedoel.simulations.inprocess import run_inprocess
 
@@ -33,7 +33,7 @@ def run_with(config: RunConfig, helpful: int) -> tuple[dict[str, Any], list[int]
     tries: list[int] = []
 
     class CountingGate(HoldingGate):
-        def context_helps(self, current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
+        def context_helps(self, differences: Differences, choices: Sequence[str] = ()) -> Verdict:
             tries.append(len(choices))
             return Verdict(len(tries) == helpful, ", ".join(choices))
 

@@ -14,10 +14,10 @@ from flwr.app import Message
 from fedoel.client.app import make_app
 from fedoel.client.runtime import Runtime, SimulatedRuntime
 from fedoel.games import families, player
-from fedoel.games.cache import cache_folder
 from fedoel.games.game import Game
 from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
+from fedoel.protocol.host.cache import cache_folder
 from fedoel.protocol.messages import PlayRequest, serialised
 from fedoel.protocol.play import GameSpec, Observation
 from fedoel.protocol.situation import Situation

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from fedoel.games.cache import cache_folder
 from fedoel.games.splits import fingerprint
 from fedoel.protocol.config import CodecConfig, GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.host.cache import cache_folder
 from fedoel.protocol.records.summary import Floors, Summary
 from fedoel.server.app import check
-from fedoel.server.game_plan import GamePlan
+from fedoel.server.public.game_plan import GamePlan
 from fedoel.simulations.experiment import load_experiment, refusals
 from fedoel.simulations.experiment_table import arms_table, lowest_change
 from fedoel.simulations.floor import add_tactics_floor, tactics_only

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from fedoel.protocol.messages import PlayRequest
-from fedoel.strategies.server_side import Traffic
+from fedoel.strategies.server_side import AskFleet, Traffic
 
 
 @dataclass
@@ -44,5 +44,5 @@ class Ledger:
     def collected_before(self, cycle: int, exchange: int) -> Aggregate | None:
         return self.aggregates[-1] if self.aggregates else None
 
-    def consolidate(self, cycle: int) -> None:
+    def consolidate(self, cycle: int, ask: AskFleet) -> None:
         self.steps.append(f"consolidate {cycle}")

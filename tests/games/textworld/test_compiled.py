@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fedoel.games.cache import default_cache
 from fedoel.games.textworld import compiled, generate
 from fedoel.games.textworld.compiled import game_key, is_compiled, story_file
 from fedoel.protocol.errors import GameError
+from fedoel.protocol.host.cache import default_cache
 
 COIN = {"level": 102}
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedoel.protocol.experience import Aggregate, ExperienceVector
 from fedoel.server.cycle.collect import Collected, aggregates_about, cohort_of, keep, load, summed, traffic_of
-from fedoel.server.cycle.run import Version
+from fedoel.server.cycle.contender import Version
 from fedoel.server.cycle.server import CycleServer
 from fedoel.strategies.server_side import Traffic
 
@@ -49,7 +49,7 @@ def test_another_version_starts_anew(server: CycleServer) -> None:
 def test_the_server_learns_from_its_rollouts_as_a_device_does(server: CycleServer) -> None:
     server.request(1, 1)
     reference = server.reference(1, 1)
-    assert reference.counters.episodes.sum() == len(server.run.plan.rehearsal) and reference.fisher.any()
+    assert reference.counters.episodes.sum() == server.run.config.games.rehearsal and reference.fisher.any()
     assert reference.spec.policy_version == server.state.version.name
 
 

@@ -15,10 +15,11 @@ from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY
 from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.policies.policy import Policy
 from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
-from fedoel.protocol.play import GameSpec, Trajectory, Turn
+from fedoel.protocol.play import GameSpec, Trajectory, Turn, turns_of
 from fedoel.protocol.situation import Memory
 from fedoel.server.cycle.distil import consolidation
 from fedoel.server.cycle.mixture import Mixture
+from fedoel.server.cycle.run import TrainingTurns
 
 FAMILIES = ("lake", "coin", "never")
 SPEC = VectorSpec("tactics", DIMENSION, VOCABULARY, "v", FAMILIES, 2, 50.0, 200.0)
@@ -73,7 +74,11 @@ def episode(place: int) -> Trajectory:
 def counts(chosen: Sequence[int], mixture: Mixture, on_policy: bool = True) -> tuple[int, int, int, int]:
     led = [episode(place) for place in range(len(chosen))]
     policy = TacticsPolicy("v", np.zeros(DIMENSION, np.float32))
-    task = consolidation(load_codec("tactics"), policy, mixture, led if on_policy else [], led, chosen, 0)
+    training = list[TrainingTurns]()
+    for index in range(len(mixture.contexts)):
+        turns = turns_of([t for t, choice in zip(led, chosen, strict=True) if choice == index])
+        training.append(TrainingTurns(turns if on_policy else [], turns))
+    task = consolidation(load_codec("tactics"), policy, mixture, training, 0)
     assert task.score_offsets is not None
     assert len(task.turns) == len(task.teachers) == len(task.apply_context)
     contexts = [id(context) for context in mixture.contexts]

@@ -5,31 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from fedoel.codecs.context import TeacherContext
-from fedoel.games.player import Advance
+from fedoel.codecs.encoder import Parameters
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.experience import Aggregate, ExperienceVector
+from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.records.summary import Stats
 from fedoel.server.app import prepare
+from fedoel.server.cycle.contender import Contender, Version
 from fedoel.server.cycle.context import CONTEXT, contexts_of, halved
 from fedoel.server.cycle.distil import TRAINED, Trained, distil
 from fedoel.server.cycle.judge import judge
 from fedoel.server.cycle.measure import measure
 from fedoel.server.cycle.mixture import Mixture
 from fedoel.server.cycle.promote import promote
-from fedoel.server.cycle.public_games import Contender
-from fedoel.server.cycle.rollouts import PublicRollouts
 from fedoel.server.cycle.run import Run
 from fedoel.server.cycle.search import search
 from fedoel.server.cycle.server import CycleServer
-from fedoel.server.gate import Evidence, Trial, Verdict
+from fedoel.server.events import Advance
+from fedoel.server.gate import Differences, Evidence, Trial, Verdict
 from fedoel.server.learner import DistillationTask, Distilled
-from fedoel.strategies.server_side import Traffic
+from fedoel.server.public.rollouts import GamesPublic, PublicRollouts
+from fedoel.strategies.server_side import AskFleet, Traffic
 
 STATS = Stats(win_rate=0.5, low=0.2, high=0.8, episodes=3, score=0.5, turns_per_win=2.0, tokens_per_win=9.0)
 
@@ -47,17 +49,24 @@ class FakeGate:
     sure: bool = True
     seen: list[int] = field(default_factory=list)
 
-    def evidence(self, contender: Contender, block: int, advance: Advance) -> Evidence:
+    def with_fleet(self, ask: AskFleet, parameters: Parameters) -> FakeGate:
+        return self
+
+    def evidence(self, cycle: int, current: Version, contender: Contender, block: int, advance: Advance) -> Evidence:
         self.seen.append(block)
         self.contenders.append(contender)
         merits = np.full(3, self.merits[len(self.contenders) - 1] if self.merits else 0.0)
         return Evidence(Trial(merits, merits > 0, np.array(["coin"] * 3)), STATS)
 
-    def context_helps(self, current: Trial, teacher: Trial, choices: Sequence[str] = ()) -> Verdict:
+    def context_helps(self, differences: Differences, choices: Sequence[str] = ()) -> Verdict:
         return Verdict(self.helps, f"tried {len(choices)}", self.sure)
 
-    def candidate_holds(self, current: Trial, candidate: Trial) -> Verdict:
+    def candidate_holds(self, differences: Differences) -> Verdict:
         return Verdict(self.holds, "judged", self.sure)
+
+
+def nobody(request: PlayRequest, part: int) -> None:
+    """A fleet in which nobody answers."""
 
 
 def with_gate(server: CycleServer, gate: FakeGate) -> Run:
@@ -65,7 +74,7 @@ def with_gate(server: CycleServer, gate: FakeGate) -> Run:
 
 
 def rollouts_of(server: CycleServer, cycle: int = 1) -> PublicRollouts:
-    return PublicRollouts(server.run, server.state.version, cycle)
+    return cast(PublicRollouts, server.run.public.states(server.run, server.state.version, cycle))
 
 
 def context(server: CycleServer, weight: float) -> TeacherContext:
@@ -121,7 +130,8 @@ def test_half_a_context_has_half_the_weights_and_about_a_quarter_of_the_divergen
 def test_prompts_are_new_games_in_every_cycle_that_the_teacher_answers(
     server: CycleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = replace(server.run.plan, prompts_per_cycle=5)
+    public = cast(GamesPublic, server.run.public)
+    plan = replace(public.games.plan, prompts_per_cycle=5)
     first, second = plan.prompts(1), plan.prompts(2)
     assert len({*first, *second, *plan.rehearsal}) == 10 + len(plan.rehearsal)
     tasks = list[DistillationTask]()
@@ -132,8 +142,8 @@ def test_prompts_are_new_games_in_every_cycle_that_the_teacher_answers(
 
     monkeypatch.setattr(server.run.learner, "distil", recorded)
     contexts = Mixture.of(context(server, 1.0))
-    for run in (server.run, replace(server.run, plan=plan)):
-        distil(run, server.state.version, rollouts_of(server, len(tasks) + 1), contexts)
+    for other in (public, GamesPublic(replace(public.games, plan=plan))):
+        distil(server.run, other.states(server.run, server.state.version, len(tasks) + 1), contexts)
     without, more = tasks
     assert len(more.turns) > len(without.turns) and not {len(t.situation.admissible) for t in more.turns} & {1}
     teacher = server.run.codec.teacher(server.run.learner.policy(server.state.version.adapter), contexts.contexts[0])
@@ -165,7 +175,7 @@ def test_a_gate_that_is_not_sure_plays_further_blocks_with_both_policies_and_rem
     assert [one.contexts is None for one in gate.contenders] == [False, False, True, False, True]
     assert (found.current.blocks, found.tried.evidence.blocks, found.tried.evidence.stats.episodes) == (3, 3, 9)
     gate.seen.clear()
-    candidate = distil(run, server.state.version, rollouts_of(server), contexts)
+    candidate = distil(run, rollouts_of(server), contexts)
     current, evidence, _ = judge(run, replace(server.state, evidence=found.current), 1, candidate)
     assert gate.seen == [1, 2, 3] and current is found.current and evidence.blocks == 3
     gate.seen.clear()
@@ -182,7 +192,7 @@ def test_search_does_not_halve_nothing(server: CycleServer) -> None:
 def test_a_candidate_plays_as_its_teacher_and_is_judged_without_the_context(server: CycleServer) -> None:
     gate, contexts = FakeGate(holds=False), Mixture.of(context(server, 0.5))
     run = with_gate(server, gate)
-    candidate = distil(run, server.state.version, rollouts_of(server), contexts)
+    candidate = distil(run, rollouts_of(server), contexts)
     assert np.allclose(candidate.adapter["weights"], 0.5)  # for this player, distillation is exact
     _, _, verdict = judge(run, server.state, 1, candidate)
     assert not verdict.passed and gate.contenders[0].contexts is None
@@ -197,14 +207,14 @@ def test_a_promoted_version_is_signed_and_measured(server: CycleServer) -> None:
     version = promote(run, trained, server.state.version.name, 1, cohort=2)
     assert (run.folder / "versions" / version.name / "manifest.sig").exists()
     measured = measure(run, version, 1)
-    assert measured.held_out.episodes == len(run.plan.held_out) and measured.transfer == {}
+    assert measured.held_out.episodes == run.config.games.held_out and measured.transfer == {}
 
 
 def test_a_cycle_that_is_rejected_keeps_the_version_and_says_why(server: CycleServer) -> None:
     server.run = with_gate(server, FakeGate(holds=False))
     before = server.state.version
     collect(server)
-    server.consolidate(1)
+    server.consolidate(1, nobody)
     first, last = server.state.summary.cycles
     assert (last.decision, last.reason, last.version) == ("rejected", "judged", before.name)
     assert server.state.version is before and last.held_out == first.held_out
@@ -213,7 +223,7 @@ def test_a_cycle_that_is_rejected_keeps_the_version_and_says_why(server: CycleSe
 def test_a_cycle_without_experience_says_so(server: CycleServer) -> None:
     server.request(1, 1)
     server.collect(1, 1, None, Traffic(0.0, 0.0, 0, {"late": 2}))
-    server.consolidate(1)
+    server.consolidate(1, nobody)
     last = server.state.summary.cycles[-1]
     assert last.decision == "no-experience" and last.refused == {"late": 2}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..protocol.config import RunConfig
+from ..config import RunConfig
 
 
 def default_cache() -> Path:

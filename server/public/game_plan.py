@@ -1,29 +1,23 @@
-"""Which public games a run plays for what, and with which random streams: all derived from its configuration."""
+"""Which public games a run plays for what: all derived from its configuration."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-import numpy as np
-
-from ..codecs.encoder import Encoder
-from ..games.families import settings_of
-from ..games.partition import games_per_client, mixtures
-from ..games.splits import Split, assert_disjoint, for_split, game_seed
-from ..protocol.config import RunConfig
-from ..protocol.errors import ConfigError
-from ..protocol.experience import VectorSpec
-from ..protocol.play import GameSpec, specs_from_text
-
-GameId = tuple[GameSpec, int]
+from ...games.families import settings_of
+from ...games.partition import games_per_client, mixtures
+from ...games.splits import Split, assert_disjoint, for_split, game_seed
+from ...protocol.config import RunConfig
+from ...protocol.errors import ConfigError
+from ...protocol.play import GameId, GameSpec, specs_from_text
+from ..run_plan import RunPlan
 
 
 @dataclass(frozen=True, slots=True)
-class GamePlan:
+class GamePlan(RunPlan):
     """The public games of a run, every family in equal shares.
 
     `gate` holds one block of games after the other, as many in each as `games.gate` says.
@@ -32,12 +26,10 @@ class GamePlan:
     learned from.
     """
 
-    specs: tuple[GameSpec, ...]
     rehearsal: tuple[GameId, ...]
     gate: tuple[tuple[GameId, ...], ...]
     held_out: tuple[GameId, ...]
     transfer: Mapping[str, tuple[GameId, ...]]
-    seed: int
     prompts_per_cycle: int = 0
 
     @classmethod
@@ -50,21 +42,17 @@ class GamePlan:
             If the configuration names no games, the same family twice, an unknown family or setting, more clients or
             games than there are seeds, or games to learn from among those for transfer.
         """
-        specs = specs_from_text(config.games.families)
-        families = [spec.family for spec in specs]
-        if not specs or len(set(families)) < len(families):
-            raise ConfigError(f"games.families must name at least one game, each family once, not {families}")
-        games = config.games
+        run, games = RunPlan.of(config), config.games
         most = max(games_per_client(games.per_client, config.clients, games.amounts, config.seed))
         game_seed(Split.PRIVATE, (config.cycles + 1) * most - 1, config.clients - 1)
-        mixtures(specs, config.clients, games.partition, config.seed)
+        mixtures(run.specs, config.clients, games.partition, config.seed)
         plan = cls(
-            specs,
-            _games(specs, Split.REHEARSAL, games.rehearsal),
-            tuple(_games(specs, Split.GATE, games.gate, block) for block in range(games.gate_blocks)),
-            _games(specs, Split.HELD_OUT, games.held_out),
-            _transfer(specs, games.transfer, math.ceil(games.held_out / len(specs))),
-            config.seed,
+            run.specs,
+            run.seed,
+            _games(run.specs, Split.REHEARSAL, games.rehearsal),
+            tuple(_games(run.specs, Split.GATE, games.gate, block) for block in range(games.gate_blocks)),
+            _games(run.specs, Split.HELD_OUT, games.held_out),
+            _transfer(run.specs, games.transfer, math.ceil(games.held_out / len(run.specs))),
             games.prompts,
         )
         assert_disjoint((*plan.rehearsal, *chain.from_iterable(plan.gate)), plan.measured)
@@ -81,32 +69,6 @@ class GamePlan:
         games = _games(self.specs, Split.REHEARSAL, len(self.rehearsal) + cycle * self.prompts_per_cycle)
         return games[len(games) - self.prompts_per_cycle :]
 
-    @property
-    def families(self) -> tuple[str, ...]:
-        return tuple(spec.family for spec in self.specs)
-
-    @property
-    def horizon(self) -> int:
-        return max(spec.max_turns for spec in self.specs)
-
-    def vector_spec(self, config: RunConfig, encoder: Encoder, version: str) -> VectorSpec:
-        """Return the vector that the run asks for about a policy version."""
-        return VectorSpec(
-            encoder.name, encoder.dimension, encoder.vocabulary, version, self.families, self.horizon,
-            config.codec.clipping_norm, config.codec.fisher_norm,
-        )  # fmt: skip
-
-    def streams(self, purpose: str, count: int, cycle: int = 0) -> list[int]:
-        """One seed of a random stream an episode; policies that are compared share purpose and cycle."""
-        return [
-            int(np.random.SeedSequence([self.seed, _number(purpose), cycle, i]).generate_state(1, np.uint64)[0])
-            for i in range(count)
-        ]
-
-    def training_seed(self, cycle: int) -> int:
-        """Seed of the order in which a cycle's rehearsal states are trained on."""
-        return int(np.random.SeedSequence([self.seed, _number("distil"), cycle]).generate_state(1)[0])
-
 
 def _games(specs: tuple[GameSpec, ...], split: Split, count: int, block: int = 0) -> tuple[GameId, ...]:
     """Return a block of `count` games, without those of the blocks before."""
@@ -119,7 +81,3 @@ def _transfer(learned: tuple[GameSpec, ...], text: str, count: int) -> dict[str,
     if any((spec.family, settings_of(spec)) in known for spec in specs) or len(set(specs)) < len(specs):
         raise ConfigError(f"games.transfer must name games that nobody learns from, each once, not {text!r}")
     return {str(spec): _games((spec,), Split.HELD_OUT, count) for spec in specs}
-
-
-def _number(purpose: str) -> int:
-    return int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:4], "big")

@@ -9,31 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...games.player import Advance, play_episodes
+from ...games.player import play_episodes
 from ...policies.policy import Policy
-from ...protocol.play import Trajectory
-from ..game_plan import GameId, GamePlan
-from ..learner import Adapter
-from .mixture import Mixture
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Contender:
-    """What the gate tries, and what is measured on held-out games.
-
-    Parameters
-    ----------
-    adapter
-        Weights of the version.
-    policies
-        The version itself, or the version with each of the contexts.
-    contexts
-        None for a version without a context. One of several is drawn for each game.
-    """
-
-    adapter: Adapter
-    policies: tuple[Policy, ...]
-    contexts: Mixture | None = None
+from ...protocol.play import GameId, Trajectory
+from ..cycle.contender import Contender
+from ..cycle.mixture import Mixture
+from ..events import Advance
+from .game_plan import GamePlan
 
 
 @dataclass(frozen=True, slots=True)

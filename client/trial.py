@@ -1,0 +1,122 @@
+"""A device's part in a trial: it plays its next games with the current version and with what is tried.
+
+The games are the first that it plays for experience in the next cycle, with the same random streams. What it played
+with the version that then is the current one counts there and is not played again, while the node's process lives; a
+node that was restarted plays it once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+from flwr.app import ConfigRecord, RecordDict
+
+from ..codecs.encoder import load_encoder, with_parameters
+from ..games.player import play_episodes
+from ..policies.policy import Policy
+from ..protocol.config import RunConfig
+from ..protocol.errors import StoreError, VectorError
+from ..protocol.experience import ExperienceVector
+from ..protocol.messages import PlayRequest
+from ..protocol.play import GameId, Trajectory, merit
+from ..protocol.trials import TrialTerms, trial_vector
+from .runtime import Runtime
+from .store import TrajectoryStore
+from .trajectory_bytes import trajectory_from_bytes, trajectory_to_bytes
+
+STATE = "trial"  # prefix of the names of records in the node's state
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """Trajectories, and the numbers of their rows in the device's store, if it has one."""
+
+    trajectories: Sequence[Trajectory]
+    rows: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialGames:
+    """Plays a device's games of a trial, and keeps what was played in the node's state for the next cycle.
+
+    Parameters
+    ----------
+    cycle
+        The cycle whose experience the games are for.
+    """
+
+    config: RunConfig
+    runtime: Runtime
+    state: RecordDict
+    store: TrajectoryStore | None
+    cycle: int
+
+    def play(self, policy: Policy, games: Sequence[GameId], streams: Sequence[int], keep: bool = True) -> Played:
+        """Play games with a policy, unless it has been done; `keep` is for a version without a context."""
+        if keep and len(kept := self.kept(policy.version).trajectories) >= len(games):
+            return Played(kept[: len(games)], ())
+        trajectories = play_episodes(policy, games, streams, self.runtime.cache(self.config))
+        rows = self.store.add(trajectories) if self.store else []
+        if keep:
+            data = [trajectory_to_bytes(trajectory) for trajectory in trajectories]
+            self.state[f"{STATE}-{policy.version}"] = ConfigRecord({"cycle": self.cycle, "data": data, "rows": rows})
+        return Played(trajectories, rows)
+
+    def kept(self, version: str) -> Played:
+        """Return what a version has played already."""
+        record = self.state.get(f"{STATE}-{version}")
+        if not isinstance(record, ConfigRecord) or record.get("cycle") != self.cycle:
+            return Played((), ())
+        try:
+            data = [trajectory_from_bytes(part) for part in cast(list[bytes], record["data"])]
+        except StoreError:
+            return Played((), ())
+        return Played(data, cast(list[int], record["rows"]))
+
+    def forget_older(self) -> None:
+        """Delete what was played for earlier cycles."""
+        for name in [name for name in self.state if name.startswith(f"{STATE}-")]:
+            if cast(ConfigRecord, self.state[name]).get("cycle") != self.cycle:
+                del self.state[name]
+
+
+def trial_of(
+    games: TrialGames, request: PlayRequest, next_games: Sequence[GameId], streams: Sequence[int]
+) -> ExperienceVector:
+    """Play a trial and return the answer.
+
+    Parameters
+    ----------
+    next_games, streams
+        The device's games of the next cycle, and the seed of each episode's random stream.
+
+    Raises
+    ------
+    VectorError
+        If the request is not the trial that the run's configuration describes.
+    """
+    config, terms = games.config, TrialTerms.of(request.spec)
+    encoder = with_parameters(load_encoder(config.codec.name), request.parameters)
+    if (terms.games, terms.clip) != (config.trial.games, config.trial.clip):
+        raise VectorError(f"this run's trials have {config.trial.games} games, clipped to {config.trial.clip:g}")
+    if request.context is not None and request.context.shape != (encoder.dimension,):
+        raise VectorError(f"a context of {config.codec.name!r} has {encoder.dimension} numbers")
+    if (request.context is None) is not bool(request.candidate):
+        raise VectorError("a trial is of a context or of a candidate")
+    games.forget_older()
+    tried, seeds = next_games[: terms.games], streams[: terms.games]
+    current = games.runtime.policy(config, replace(request, context=None, candidate={}))
+    before = games.play(current, tried, seeds).trajectories
+    if request.context is not None:
+        after = games.play(encoder.apply_context(current, request.context), tried, seeds, keep=False).trajectories
+    else:
+        spec = replace(request.spec, policy_version=terms.candidate)
+        candidate = replace(request, spec=spec, adapter=request.candidate, candidate={})
+        after = games.play(games.runtime.policy(config, candidate), tried, seeds).trajectories
+    both = before, after
+    merits = np.array([[merit(trajectory) for trajectory in some] for some in both], dtype=np.float64)
+    won = np.array([[trajectory.won for trajectory in some] for some in both])
+    return trial_vector(request.spec, [trajectory.spec.family for trajectory in before], merits, won)

@@ -1,0 +1,162 @@
+"""The gate of a server without games: devices play what is tried against the current version, and send sums.
+
+It never sees an episode. What it decides on is a sum over a part of the fleet, hidden or noised as experience is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..codecs.encoder import Parameters
+from ..protocol.config import RunConfig
+from ..protocol.errors import ConfigError
+from ..protocol.experience import Aggregate, Vector
+from ..protocol.fleet.membership import keys_folder
+from ..protocol.messages import PlayRequest
+from ..protocol.records.summary import Stats
+from ..protocol.signing import sign_request
+from ..protocol.trials import TrialTerms, sums_of
+from ..strategies.server_side import AskFleet
+from .cycle.contender import Contender, Version
+from .evaluation import UNKNOWN, wilson
+from .events import Advance
+from .fleet import next_serial, owner_key
+from .gate import Decisions, Differences, Evidence, Gate, Verdict
+from .run_plan import RunPlan
+
+NOBODY = "no device answered the trial"
+
+
+def unavailable(request: PlayRequest, part: int) -> None:
+    """Answer for a fleet that cannot be asked now."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetGate(Decisions):
+    """Asks one part of the fleet after the other until it is sure.
+
+    Parameters
+    ----------
+    parameters
+        Public parameters of the codec.
+    """
+
+    config: RunConfig
+    plan: RunPlan
+    parameters: Parameters
+    ask: AskFleet = unavailable
+
+    @property
+    def episodes(self) -> int:
+        """None that this server would play."""
+        return 0
+
+    @property
+    def blocks(self) -> int:
+        """The parts that the fleet is asked in."""
+        return parts_of(self.config)
+
+    def with_fleet(self, ask: AskFleet, parameters: Parameters) -> Gate:
+        """Return the gate with a way to ask the fleet."""
+        return replace(self, ask=ask, parameters=parameters)
+
+    def evidence(self, cycle: int, current: Version, contender: Contender, block: int, advance: Advance) -> Evidence:
+        """Ask a part of the fleet; nothing is asked about the current version alone.
+
+        Raises
+        ------
+        ConfigError
+            If the contender has several contexts: a device could not know which one to play.
+        """
+        empty = Evidence(self._differences(None), UNKNOWN, self.blocks)
+        if contender.contexts is None and contender.adapter is current.adapter:
+            return empty
+        if contender.contexts is None:
+            return self._tried(cycle, current, None, contender, block)
+        if len(contender.contexts.contexts) > 1:
+            raise ConfigError('several contexts at once need server.public = "games"')
+        weights = contender.contexts.contexts[0].weights
+        if not weights.any() or not self.config.trial.contexts:
+            return empty
+        return self._tried(cycle, current, weights, contender, block)
+
+    def context_helps(self, differences: Differences, choices: Sequence[str] = ()) -> Verdict:
+        """Whether the context helps; without trials of contexts, what was distilled from it is tried."""
+        if not self.config.trial.contexts:
+            return Verdict(True, "contexts are not tried")
+        if not differences.episodes.any():
+            return Verdict(False, NOBODY, sure=False)
+        return Decisions.context_helps(self, differences, choices)
+
+    def candidate_holds(self, differences: Differences) -> Verdict:
+        """Whether the candidate does not lose; where no context was tried, whether it gains."""
+        if not differences.episodes.any():
+            return Verdict(False, NOBODY, sure=False)
+        if self.config.trial.contexts:
+            return Decisions.candidate_holds(self, differences)
+        verdict = Decisions.context_helps(self, differences)
+        return replace(verdict, reason=verdict.reason.replace("with the context", "without the context", 1))
+
+    def _tried(
+        self, cycle: int, current: Version, context: Vector | None, contender: Contender, block: int
+    ) -> Evidence:
+        name = "" if context is not None else contender.policies[0].version
+        terms = TrialTerms(self.config.trial.games, self.config.trial.clip, self._tells_wins, name)
+        keys = keys_folder(self.config)
+        request = PlayRequest(
+            cycle, self.config.strategy.exchanges + 1, terms.spec(current.name, self.plan.families), None,
+            current.adapter, context, next_serial(keys), parameters=self.parameters,
+            candidate={} if context is not None else contender.adapter,
+        )  # fmt: skip
+        aggregate = self.ask(sign_request(owner_key(keys), request), block)
+        return Evidence(self._differences(aggregate), _stats_of(aggregate))
+
+    @property
+    def _tells_wins(self) -> bool:
+        return self.config.privacy.mechanism == "none"
+
+    def _differences(self, aggregate: Aggregate | None) -> Differences:
+        """Read a sum of answers."""
+        families = self.plan.families
+        if aggregate is None:
+            zeros = np.zeros(len(families))
+            return Differences(
+                families, zeros, zeros, zeros, np.zeros((2, len(families))) if self._tells_wins else None
+            )
+        episodes, total, squares, *wins = sums_of(aggregate.vector).T
+        terms = TrialTerms.of(aggregate.vector.spec)
+        deviation = math.sqrt(aggregate.noise) * terms.games * terms.clip
+        return Differences(
+            families, np.maximum(episodes, 0), total, np.maximum(squares, 0), np.stack(wins) if wins else None,
+            len(families) * deviation**2,
+        )  # fmt: skip
+
+
+def parts_of(config: RunConfig) -> int:
+    """Return in how many parts, one after the other, the fleet is asked for a trial."""
+    return max(1, round(1 / config.trial.share))
+
+
+def trials_of(config: RunConfig) -> int:
+    """Return the most trials that a cycle can have."""
+    parts = parts_of(config)
+    return parts + (parts + config.context.halvings if config.trial.contexts else 0)
+
+
+def _stats_of(aggregate: Aggregate | None) -> Stats:
+    """Return how often what is tried won, where the fleet says so."""
+    if aggregate is None or not TrialTerms.of(aggregate.vector.spec).wins:
+        return UNKNOWN
+    sums = sums_of(aggregate.vector).sum(axis=0)
+    episodes, wins = round(float(sums[0])), float(sums[-1])
+    if not episodes:
+        return UNKNOWN
+    low, high = wilson(min(max(wins, 0.0), episodes), episodes)
+    return Stats(
+        win_rate=wins / episodes, low=low, high=high, episodes=episodes, score=wins / episodes, turns_per_win=None,
+        tokens_per_win=None,
+    )  # fmt: skip

@@ -1,0 +1,136 @@
+"""Public turns of a server that never plays: prompts of a pack, without rewards, as its policies would answer them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ...codecs.context import TeacherContext, no_context
+from ...codecs.tactics.policy import uniform_policy
+from ...policies.policy import Policy
+from ...protocol.errors import FedoelError
+from ...protocol.experience import Aggregate, ExperienceVector, Vector
+from ...protocol.play import Turn
+from ...protocol.prompt_pack import PromptPack
+from ...protocol.situation import Situation
+from ..cycle import collect
+from ..cycle.contender import Version
+from ..cycle.mixture import Mixture
+from ..cycle.run import Run, States, TrainingTurns
+
+
+@dataclass(frozen=True)
+class PromptsPublic:
+    """A pack of prompts: implements `fedoel.server.cycle.run.Public`.
+
+    Parameters
+    ----------
+    per_cycle
+        How many prompts a cycle uses.
+    seed
+        Seed of the order in which cycles use them.
+    """
+
+    pack: PromptPack
+    per_cycle: int
+    seed: int
+
+    def prepare(self) -> None:
+        """Do nothing: there are no games."""
+
+    def uniform(self) -> list[Turn]:
+        """Return the prompts of cycle 0 as turns of uniform play."""
+        return turns_under(uniform_policy(), self.of_cycle(0))
+
+    def for_parameters(self) -> list[Turn]:
+        """Return all prompts as turns of uniform play."""
+        return turns_under(uniform_policy(), [self._situations[index] for index in self._order])
+
+    def states(self, run: Run, version: Version, cycle: int) -> States:
+        """Return the prompts of a cycle as turns of a version."""
+        return PromptStates(run, self.of_cycle(cycle), version, cycle)
+
+    def of_cycle(self, cycle: int) -> list[Situation]:
+        """Return the prompts of a cycle: other ones in every cycle, until all have been used."""
+        size = min(self.per_cycle, len(self._order))
+        first = cycle * size
+        return [self._situations[self._order[(first + i) % len(self._order)]] for i in range(size)]
+
+    @cached_property
+    def _situations(self) -> list[Situation]:
+        # An open answer, or the only command, has no alternatives to learn from.
+        return [prompt.situation for prompt in self.pack.prompts if len(prompt.situation.admissible) > 1]
+
+    @cached_property
+    def _order(self) -> list[int]:
+        number = len(self._situations)
+        order: list[int] = np.random.default_rng([self.seed, number]).permutation(number).tolist()
+        return order
+
+
+class PromptStates:
+    """The prompts of one version in one cycle: implements `fedoel.server.cycle.run.States`.
+
+    All exchanges of a cycle use the same prompts, under the policy that plays the exchange.
+    """
+
+    def __init__(self, run: Run, situations: Sequence[Situation], version: Version, cycle: int) -> None:
+        self.run, self.version, self.cycle = run, version, cycle
+        self._situations = situations
+        self._answered: list[list[Turn]] = []
+
+    def under(self, exchange: int, contexts: Sequence[TeacherContext]) -> list[Turn]:
+        """Return the prompts with the log-probabilities of the policy that plays an exchange.
+
+        They are computed in the order of the exchanges, all of them again after a resume: see `PublicRollouts`.
+        """
+        if not self._answered:
+            self.run.learner.forget()
+        while len(self._answered) < exchange:
+            policy = self.run.learner.policy(self.version.adapter)
+            self._answered.append(
+                turns_under(self.run.codec.teacher(policy, contexts[len(self._answered)]), self._situations)
+            )
+        return self._answered[exchange - 1]
+
+    def without_context(self) -> list[Turn]:
+        """Return the prompts with the log-probabilities of the bare policy."""
+        return self.under(1, [no_context(self.run.codec.encoder.dimension)])
+
+    def baseline(self, exchange: int, contexts: Sequence[TeacherContext]) -> Vector | None:
+        """Return the fleet's mean returns in the exchange before, if the run wants them and they are known."""
+        if self.run.config.server.baseline != "fleet":
+            return None
+        before = collect.collected_before(self.run, self.cycle, exchange)
+        if before is None or not before.vector.counters.visits.any():
+            return None
+        return before.vector.counters.baseline()
+
+    def reference(self, exchange: int, contexts: Sequence[TeacherContext]) -> ExperienceVector:
+        """Raise: a server without rewards has learned nothing itself."""
+        raise FedoelError('a server that has prompts only knows no rewards: set server.public = "games"')
+
+    def scale(self, aggregate: Aggregate, turns: Sequence[Turn]) -> float:
+        """How many times as many turns the fleet has played as there are prompts.
+
+        Where counters do not say it, every game is taken to be as long as it may be: then steps are rather too short.
+        """
+        played = float(aggregate.vector.counters.values[:, 2].sum())
+        games = self.run.config.games.per_client
+        return (played or aggregate.cohort * games * self.run.plan.horizon) / max(1, len(turns))
+
+    def training(self, contexts: Mixture) -> list[TrainingTurns]:
+        """Return the cycle's prompts for every context; those of several are spread over the prompts by turns."""
+        turns, number = self.without_context(), len(contexts.contexts)
+        return [TrainingTurns(turns[index::number], ()) for index in range(number)]
+
+
+def turns_under(policy: Policy, situations: Sequence[Situation]) -> list[Turn]:
+    """Return situations as turns with a policy's log-probabilities; what was chosen is not known and has no reward."""
+    return [
+        Turn(situation, log_probs, 0, 0.0)
+        for situation, log_probs in zip(situations, policy.score(situations), strict=True)
+    ]

@@ -1,0 +1,24 @@
+"""A server that has games of its own: it plays them for the baseline, the trust region, distillation and the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...protocol.config import RunConfig
+from ..cycle.run import Report, World
+from .game_plan import GamePlan
+from .games import PublicGames
+from .gate import PublicGate
+from .held_out import HeldOutGames
+from .rollouts import GamesPublic
+
+
+def world(config: RunConfig, cache: Path) -> World:
+    """Return the parts of a run whose server plays; raises as `GamePlan.of` does."""
+    games = PublicGames(GamePlan.of(config), cache)
+    return World(games.plan, GamesPublic(games), PublicGate(games), report(config, cache))
+
+
+def report(config: RunConfig, cache: Path) -> Report:
+    """Return what plays the held-out games."""
+    return HeldOutGames(PublicGames(GamePlan.of(config), cache), config.games.held_out_teacher)
