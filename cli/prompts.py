@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -38,11 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "say what a pack holds, with examples"
     show = what.add_parser("show", help=text, description=f"{text.capitalize()}.")
     show.add_argument("file", type=path, metavar="FILE", help="the pack")
-    show.add_argument("--number", type=int, default=3, metavar="K", help="examples (default: %(default)s)")
+    show.add_argument(
+        "--number", type=int, default=3, metavar="K", help="prompts to show, from the first on (default: %(default)s)"
+    )
     text = "check a pack's form, and that it holds nothing of held-out games"
     check = what.add_parser("check", help=text, description=f"{text.capitalize()}.")
     check.add_argument("file", type=path, metavar="FILE", help="the pack")
-    check.add_argument("--against", default="", metavar="FAMILIES", help="games whose held-out instances to compare")
+    check.add_argument("--against", metavar="FAMILIES", help="games whose held-out instances to compare")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,18 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
     pack = read_pack(arguments.file)
     print(*summary(pack), sep="\n")
     if arguments.what == "show":
-        number = min(max(arguments.number, 0), len(pack.prompts))
-        for index in (example * len(pack.prompts) // number for example in range(number)):
-            print("", *example_lines(index, pack.prompts[index]), sep="\n")
-    elif arguments.against:
+        for index, prompt in enumerate(pack.prompts[: max(arguments.number, 0)]):
+            print("", *example_lines(index, prompt), sep="\n")
+    elif arguments.against is not None:
         _check_against(pack, arguments)
     return 0
 
 
 def summary(pack: PromptPack) -> Iterator[str]:
     """Yield what a pack holds: its header, its digest, and the number of prompts of each family and turn."""
-    from collections import Counter
-
     count = len(pack.prompts)
     yield f"prompt pack {pack.digest}: {count} {'prompt' if count == 1 else 'prompts'}"
     yield f"origin: {printable(pack.origin) or 'not stated'}"
@@ -130,11 +130,13 @@ def _check_against(pack: PromptPack, arguments: argparse.Namespace) -> None:
     from ..protocol.prompt_pack import FIRST_LINE
 
     specs = specs_from_text(arguments.against)
+    if not specs:
+        raise ConfigError("--against names no games, e.g. 'tidy things=1 turns=6'")
     lines = [index + FIRST_LINE for index in held_out_duplicates(pack, specs, HELD_OUT_GAMES, default_cache())]
     if lines:
         listed = ", ".join(map(str, lines[:LISTED]))
         more = f" and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
         raise ConfigError(
-            f"{arguments.file}: {len(lines)} prompts nearly equal states of held-out games: lines {listed}{more}"
+            f"prompts of {arguments.file} nearly equal states of held-out games; delete lines {listed}{more}"
         )
     print(f"no prompt nearly equals a state of {HELD_OUT_GAMES} held-out games of each family")

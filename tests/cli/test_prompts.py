@@ -49,7 +49,7 @@ def test_a_pack_of_games_is_made_shown_and_checked(lake: Path, capsys: pytest.Ca
     assert f"prompt pack {read_pack(lake).digest}: 30 prompts\n" in out
     assert f"origin: uniform play of {LAKE}\nlicence: CC0\n" in out
     assert "frozen-lake: 30; by turn 0: 5, 1: 5, 2: 5, 3: 5, 4: 5, 5: 5\n" in out
-    assert "--- line 2: frozen-lake, turn" in out and "--- line 17: frozen-lake, turn" in out
+    assert "--- line 2: frozen-lake, turn" in out and "--- line 3: frozen-lake, turn" in out
     assert out.count("---") == 2 and out.count("Goal: ") == 2 and "> " in out
     assert main(["prompts", "check", str(lake), "--against", f"{LAKE}; {TIDY}"]) == 0
     assert "no prompt nearly equals a state of 50 held-out games" in capsys.readouterr().out
@@ -71,7 +71,8 @@ def test_states_of_held_out_games_are_refused_by_line(
     words = ["prompts", "check", str(tmp_path / "leaky.jsonl")]
     assert main(words) == 0
     error = refusal([*words, "--against", LAKE], capsys)
-    assert "leaky.jsonl: 1 prompts nearly equal states of held-out games: lines 7\n" in error
+    assert "leaky.jsonl nearly equal states of held-out games; delete lines 7\n" in error
+    assert "--against names no games" in refusal([*words, "--against", ""], capsys)
 
 
 def test_a_long_list_of_lines_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +82,7 @@ def test_a_long_list_of_lines_is_cut(tmp_path: Path, capsys: pytest.CaptureFixtu
     prompts = tuple(Prompt("mine", situation) for situation in dict.fromkeys(starts))[:12]
     write_pack(tmp_path / "leaky.jsonl", PromptPack("", "", prompts))
     error = refusal(["prompts", "check", str(tmp_path / "leaky.jsonl"), "--against", LAKE], capsys)
-    assert "lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more\n" in error
+    assert "delete lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more\n" in error
 
 
 def test_a_pack_is_made_from_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
