@@ -9,12 +9,14 @@ import pytest
 
 from fedoel.cli.main import REFUSED, main
 from fedoel.games.heuristics import uniform
+from fedoel.games.make_prompts import prompts_from_text
 from fedoel.games.scripted import play_scripted
 from fedoel.games.splits import Split, for_split, game_seed
 from fedoel.protocol.play import GameSpec
-from fedoel.protocol.prompt_pack import Prompt, PromptPack, read_pack, write_pack
+from fedoel.protocol.prompt_pack import Prompt, PromptPack, pack_from_bytes, read_pack, write_pack
 from fedoel.protocol.situation import Memory
 
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "simulate.md"
 LAKE, TIDY = "frozen-lake size=4 turns=6", "tidy things=1 final=1 turns=6"
 LETTERS = "Goal: Answer.\n-= Inbox =-\nA letter \x1b[2J from the bank.\n> reply\n> wait\n\nA bell rings.\n"
 PLUGIN = """
@@ -138,3 +140,13 @@ def test_what_cannot_be_done_is_refused_with_a_reason(
     error = refusal(["prompts", *words], capsys)
     assert problem in error and error.startswith("fedoel: ") and error.count("\n") == 1
     assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_the_examples_of_the_docs_are_read(tmp_path: Path) -> None:
+    blocks = DOCS.read_text(encoding="utf-8").partition("## Prompt packs")[2].split("```\n")
+    (jsonl,) = (block for block in blocks if block.startswith('{"schema"'))
+    (text,) = (block for block in blocks if block.startswith("Goal:"))
+    assert pack_from_bytes(jsonl.encode(), "docs").families == ("letters",)
+    (tmp_path / "letters.txt").write_text(text)
+    (letter,) = prompts_from_text(tmp_path / "letters.txt", "letters")
+    assert letter.situation.admissible == ("order a new card", "throw the letter away")
