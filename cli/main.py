@@ -23,6 +23,7 @@ from . import (
     play,
     plugins,
     privacy,
+    prompts,
     report,
     server,
     settings,
@@ -57,8 +58,8 @@ class Verb(Protocol):
 VERBS: Mapping[str, Verb] = MappingProxyType(
     {
         "simulate": simulate, "evaluate": evaluate, "export": export, "report": report, "experiment": experiment,
-        "play": play, "audit": audit, "privacy": privacy, "server": server, "device": device,
-        "check-plugin": check_plugin, "plugins": plugins, "new": new, "settings": settings,
+        "play": play, "audit": audit, "privacy": privacy, "prompts": prompts, "server": server,
+        "device": device, "check-plugin": check_plugin, "plugins": plugins, "new": new, "settings": settings,
     }
 )  # fmt: skip
 

@@ -23,6 +23,7 @@ from .situation import Situation
 SCHEMA = 1
 KIND = "fedoel prompts"
 HEADER: Mapping[str, Any] = MappingProxyType({"schema": SCHEMA, "kind": KIND, "origin": "", "licence": ""})
+FIRST_LINE = 2  # number of the line that holds the first prompt
 MAX_TEXT = 8_000  # characters of all texts of a prompt together
 MAX_COMMANDS = 256
 MAX_BYTES = 64 * 2**20
@@ -114,7 +115,7 @@ def pack_from_bytes(data: bytes, name: str) -> PromptPack:
     Parameters
     ----------
     data
-        What `to_bytes` returned, or a file of the same form. Blank lines are skipped.
+        What `to_bytes` returned, or a file of the same form. Prompt `i` is in line ``FIRST_LINE + i``.
     name
         The file, for error messages.
 
@@ -124,23 +125,19 @@ def pack_from_bytes(data: bytes, name: str) -> PromptPack:
         If the data is no pack; the message names the file and the line.
     """
     _check_size(name, len(data))
-    header: Mapping[str, Any] | None = None
-    prompts, numbers = list[Prompt](), list[int]()
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line.strip():
-            continue
+    if not data.strip():
+        raise ConfigError(f"{name}, line 1: there is no header; `fedoel prompts make` writes files that have one")
+    prompts = list[Prompt]()
+    for number, line in enumerate(data.rstrip().split(b"\n"), 1):
         try:
-            if header is None:
+            if number == 1:
                 header = _checked_header(_table_of(line))
             else:
                 prompts.append(_to_prompt(_table_of(line)))
-                numbers.append(number)
         except ConfigError as error:
             raise ConfigError(f"{name}, line {number}: {error}") from error
-    if header is None:
-        raise ConfigError(f"{name}, line 1: there is no header; `fedoel prompts make` writes files that have one")
     if repeat := _first_repeat(prompts):
-        earlier, later = (numbers[index] for index in repeat)
+        earlier, later = (index + FIRST_LINE for index in repeat)
         raise ConfigError(f"{name}, line {later}: this prompt equals the one of line {earlier}")
     try:
         return PromptPack(header["origin"], header["licence"], tuple(prompts))

@@ -1,0 +1,142 @@
+"""The verb ``prompts``: packs of public situations for a server that never plays."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..protocol.errors import ConfigError
+from .flags import path
+
+if TYPE_CHECKING:
+    from ..protocol.prompt_pack import Prompt, PromptPack
+
+HELP = "make, show or check a prompt pack: what a server holds that never plays"
+LISTED = 10  # line numbers in an error
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verbs below ``prompts`` and their flags."""
+    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    text = "make a pack from games, a text file or a plug-in"
+    make = what.add_parser("make", help=text, description=f"{text.capitalize()}.")
+    make.add_argument(
+        "source", nargs="?", default="", metavar="FAMILIES",
+        help="games that are played uniformly, e.g. 'tidy things=1 turns=6; sokoban turns=9', or the plug-in "
+        "module:function, which returns prompts",
+    )  # fmt: skip
+    make.add_argument("--text", type=path, metavar="FILE", help="situations as text: see docs/simulate.md")
+    make.add_argument("--family", default="", metavar="NAME", help="what to call the family of a text file")
+    make.add_argument(
+        "--count", type=int, default=500, metavar="N", help="prompts of games or a plug-in (default: %(default)s)"
+    )
+    make.add_argument("--out", type=path, required=True, metavar="FILE", help="the pack; it must not exist")
+    make.add_argument("--origin", default="", metavar="TEXT", help="where the prompts come from (default: the source)")
+    make.add_argument("--licence", default="", metavar="TEXT", help="under which licence they may be used")
+    make.add_argument("--seed", type=int, default=0, metavar="N", help="of instances and play (default: %(default)s)")
+    text = "say what a pack holds, with examples"
+    show = what.add_parser("show", help=text, description=f"{text.capitalize()}.")
+    show.add_argument("file", type=path, metavar="FILE", help="the pack")
+    show.add_argument(
+        "--number", type=int, default=3, metavar="K", help="prompts to show, from the first on (default: %(default)s)"
+    )
+    text = "check a pack's form, and that it holds nothing of held-out games"
+    check = what.add_parser("check", help=text, description=f"{text.capitalize()}.")
+    check.add_argument("file", type=path, metavar="FILE", help="the pack")
+    check.add_argument("--against", metavar="FAMILIES", help="games whose held-out instances to compare")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run one of the verbs below ``prompts``."""
+    from ..protocol.prompt_pack import read_pack, write_pack
+
+    if arguments.what == "make":
+        if arguments.out.exists():
+            raise ConfigError(f"{arguments.out} exists: choose another --out, or delete it")
+        pack = _made(arguments)
+        write_pack(arguments.out, pack)
+        print(*summary(pack), f"written to {arguments.out}", sep="\n")
+        return 0
+    pack = read_pack(arguments.file)
+    print(*summary(pack), sep="\n")
+    if arguments.what == "show":
+        for index, prompt in enumerate(pack.prompts[: max(arguments.number, 0)]):
+            print("", *example_lines(index, prompt), sep="\n")
+    elif arguments.against is not None:
+        _check_against(pack, arguments)
+    return 0
+
+
+def summary(pack: PromptPack) -> Iterator[str]:
+    """Yield what a pack holds: its header, its digest, and the number of prompts of each family and turn."""
+    count = len(pack.prompts)
+    yield f"prompt pack {pack.digest}: {count} {'prompt' if count == 1 else 'prompts'}"
+    yield f"origin: {printable(pack.origin) or 'not stated'}"
+    yield f"licence: {printable(pack.licence) or 'not stated'}"
+    for family in pack.families:
+        situations = [prompt.situation for prompt in pack.prompts if prompt.family == family]
+        open_answers = sum(not situation.admissible for situation in situations)
+        turns = sorted(Counter(situation.turn for situation in situations).items())
+        by_turn = ", ".join(f"{turn}: {number}" for turn, number in turns)
+        note = f", {open_answers} with an open answer" if open_answers else ""
+        yield f"{printable(family)}: {len(situations)}{note}; by turn {by_turn}"
+
+
+def example_lines(index: int, prompt: Prompt) -> Iterator[str]:
+    """Yield a prompt as a policy sees it, and the commands among which it chooses."""
+    from ..protocol.prompt_pack import FIRST_LINE
+    from ..protocol.prompts import render
+
+    situation = prompt.situation
+    shown = render(situation)
+    turn = f"turn {situation.turn} of {situation.max_turns}"
+    yield f"--- line {index + FIRST_LINE}: {printable(prompt.family)}, {turn}"
+    yield printable(shown.scene + shown.moment)
+    yield from (printable(f"> {command}") for command in situation.admissible)
+    if not situation.admissible:
+        yield "(open answer)"
+
+
+def printable(text: str) -> str:
+    """Return a text without characters that control a terminal; a pack can come from anybody."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+
+
+def _made(arguments: argparse.Namespace) -> PromptPack:
+    from ..games.cache import default_cache
+    from ..games.make_prompts import make_pack, prompts_from_plugin, prompts_from_text
+    from ..protocol.play import specs_from_text
+    from ..protocol.prompt_pack import PromptPack
+
+    source, origin, licence = arguments.source.strip(), arguments.origin, arguments.licence
+    if bool(source) == bool(arguments.text) or bool(arguments.text) != bool(arguments.family):
+        raise ConfigError("name games or a plug-in, or else a text file with --text FILE --family NAME")
+    if arguments.count < 1 or arguments.seed < 0:
+        raise ConfigError(f"--count must be at least 1 and --seed at least 0, not {arguments.count}, {arguments.seed}")
+    if arguments.text:
+        return PromptPack(origin or arguments.text.name, licence, prompts_from_text(arguments.text, arguments.family))
+    if ":" in source and len(source.split()) == 1:  # games need at least a turn limit: several words
+        return PromptPack(origin or source, licence, prompts_from_plugin(source, arguments.count))
+    specs = specs_from_text(source)
+    return make_pack(specs, arguments.count, arguments.seed, default_cache(), origin, licence)
+
+
+def _check_against(pack: PromptPack, arguments: argparse.Namespace) -> None:
+    from ..games.cache import default_cache
+    from ..games.make_prompts import HELD_OUT_GAMES, held_out_duplicates
+    from ..protocol.play import specs_from_text
+    from ..protocol.prompt_pack import FIRST_LINE
+
+    specs = specs_from_text(arguments.against)
+    if not specs:
+        raise ConfigError("--against names no games, e.g. 'tidy things=1 turns=6'")
+    lines = [index + FIRST_LINE for index in held_out_duplicates(pack, specs, HELD_OUT_GAMES, default_cache())]
+    if lines:
+        listed = ", ".join(map(str, lines[:LISTED]))
+        more = f" and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
+        raise ConfigError(
+            f"prompts of {arguments.file} nearly equal states of held-out games; delete lines {listed}{more}"
+        )
+    print(f"no prompt nearly equals a state of {HELD_OUT_GAMES} held-out games of each family")
