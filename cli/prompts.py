@@ -105,8 +105,8 @@ def printable(text: str) -> str:
 
 
 def _made(arguments: argparse.Namespace) -> PromptPack:
-    from ..games.cache import default_cache
     from ..games.make_prompts import make_pack, prompts_from_plugin, prompts_from_text
+    from ..protocol.host.cache import default_cache
     from ..protocol.play import specs_from_text
     from ..protocol.prompt_pack import PromptPack
 
@@ -124,8 +124,8 @@ def _made(arguments: argparse.Namespace) -> PromptPack:
 
 
 def _check_against(pack: PromptPack, arguments: argparse.Namespace) -> None:
-    from ..games.cache import default_cache
     from ..games.make_prompts import HELD_OUT_GAMES, held_out_duplicates
+    from ..protocol.host.cache import default_cache
     from ..protocol.play import specs_from_text
     from ..protocol.prompt_pack import FIRST_LINE
 

@@ -4,10 +4,11 @@ The answer to a trial is an `ExperienceVector` like any other, so that it is cli
 Its gradient has a block of entries for each family of games; entries are shares of the largest value that a device can
 send, so that the clipping norm bounds what one device can do:
 
-    episodes / T,  sum of d / (T B),  sum of d^2 / (T B^2),  wins / T of the current version and of what is tried
+    WEIGHT episodes / T,  sum of d / (T B),  WEIGHT sum of d^2 / (T B^2)
 
-T is the number of games that a device plays for a trial, and d the difference in merit of an episode, clipped to B. A
-run with noise leaves the wins out.
+T is the number of games that a device plays for a trial, and d the difference in merit of an episode, clipped to B. The
+sum decides, so that it has most of the norm, and hence the least noise. A run without noise adds two entries: wins / T
+of the current version and of what is tried.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .config import RunConfig
 from .errors import VectorError
 from .experience import Counters, ExperienceVector, Floats, VectorSpec
 
 ACTION = "evaluate.trial"
 CODEC = "trial"
 SUMS, WINS = 3, 2  # entries of a family: sums of differences, and wins
+WEIGHT = 0.25  # of the number of episodes and of the sum of squares
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ class TrialTerms:
     def spec(self, version: str, families: tuple[str, ...]) -> VectorSpec:
         """Return the specification of the answer to a trial of something against a version."""
         words, dimension = f"{self.games} {self.clip!r} {int(self.wins)} {self.candidate}", self.entries * len(families)
-        return VectorSpec(CODEC, dimension, words, version, families, 1, math.sqrt(self.entries), 1.0)
+        norm = math.sqrt(1 + 2 * WEIGHT**2 + WINS * self.wins)
+        return VectorSpec(CODEC, dimension, words, version, families, 1, norm, 1.0)
 
     @classmethod
     def of(cls, spec: VectorSpec) -> TrialTerms:
@@ -80,8 +84,8 @@ class TrialTerms:
 
     @property
     def largest(self) -> Floats:
-        """The largest values of a family's entries, shape (entries,)."""
-        sums = [self.games, self.games * self.clip, self.games * self.clip**2]
+        """What a family's entries are divided by, shape (entries,)."""
+        sums = [self.games / WEIGHT, self.games * self.clip, self.games * self.clip**2 / WEIGHT]
         return np.array([*sums, *[self.games] * (WINS * self.wins)], dtype=np.float64)
 
 
@@ -116,3 +120,16 @@ def sums_of(vector: ExperienceVector) -> Floats:
     """Return the entries of a sum of answers in their own units, shape (families, entries)."""
     terms = TrialTerms.of(vector.spec)
     return vector.gradient.astype(np.float64).reshape(-1, terms.entries) * terms.largest
+
+
+def parts_of_trial(config: RunConfig) -> int:
+    """Return in how many parts, one after the other, the fleet is asked for a trial."""
+    return max(1, round(1 / config.trial.share))
+
+
+def most_trials(config: RunConfig) -> int:
+    """Return the most requests for trials in a cycle; none where the server has games."""
+    if config.server.public == "games":
+        return 0
+    parts = parts_of_trial(config)
+    return parts + (parts + config.context.halvings if config.trial.contexts else 0)

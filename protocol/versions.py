@@ -55,6 +55,8 @@ class Manifest:
         Number of clients whose vectors were in the aggregate.
     gate
         Results on the gate's games; None for a version that passed no gate.
+    prompts
+        Digest of the pack of prompts that it was trained on; empty where the server had games.
     """
 
     version: str
@@ -65,6 +67,7 @@ class Manifest:
     lessons: tuple[Lesson, ...]
     cohort: int
     gate: GateRecord | None
+    prompts: str = ""
 
     def to_json(self) -> str:
         return json.dumps(to_stored(self), indent=1, sort_keys=True)

@@ -23,6 +23,7 @@ from .cycle.run import Report, Run, World
 from .cycle.server import CycleServer
 from .events import EventLog
 from .fleet import make_fleet
+from .fleet_gate import FleetGate
 from .gate import Gate
 from .learner_registry import make_learner
 from .safeguards import RunSafeguards
@@ -125,6 +126,8 @@ def prepare(
             'own: set server.public = "games"'
         )
     strategy.check(parts.spec(""))
+    if isinstance(world.gate, FleetGate):
+        strategy.check(world.gate.spec(""))
     return strategy, server
 
 

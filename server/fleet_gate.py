@@ -14,12 +14,12 @@ import numpy as np
 from ..codecs.encoder import Parameters
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
-from ..protocol.experience import Aggregate, Vector
+from ..protocol.experience import Aggregate, Vector, VectorSpec
 from ..protocol.fleet.membership import keys_folder
 from ..protocol.messages import PlayRequest
 from ..protocol.records.summary import Stats
 from ..protocol.signing import sign_request
-from ..protocol.trials import TrialTerms, sums_of
+from ..protocol.trials import TrialTerms, parts_of_trial, sums_of
 from ..strategies.server_side import AskFleet
 from .cycle.contender import Contender, Version
 from .evaluation import UNKNOWN, wilson
@@ -27,6 +27,7 @@ from .events import Advance
 from .fleet import next_serial, owner_key
 from .gate import Decisions, Differences, Evidence, Gate, Verdict
 from .run_plan import RunPlan
+from .safeguards import RunSafeguards
 
 NOBODY = "no device answered the trial"
 
@@ -58,7 +59,7 @@ class FleetGate(Decisions):
     @property
     def blocks(self) -> int:
         """The parts that the fleet is asked in."""
-        return parts_of(self.config)
+        return parts_of_trial(self.config)
 
     def with_fleet(self, ask: AskFleet, parameters: Parameters) -> Gate:
         """Return the gate with a way to ask the fleet."""
@@ -104,16 +105,22 @@ class FleetGate(Decisions):
     def _tried(
         self, cycle: int, current: Version, context: Vector | None, contender: Contender, block: int
     ) -> Evidence:
-        name = "" if context is not None else contender.policies[0].version
-        terms = TrialTerms(self.config.trial.games, self.config.trial.clip, self._tells_wins, name)
-        keys = keys_folder(self.config)
+        keys, tries_context = keys_folder(self.config), context is not None
+        spec = self.spec(current.name, "" if tries_context else contender.policies[0].version)
+        # Where devices add all of their noise themselves, the plan goes with the request.
+        local = self.config.privacy.mechanism == "local"
+        plan = RunSafeguards(self.config).plan(spec).to_json() if local else ""
         request = PlayRequest(
-            cycle, self.config.strategy.exchanges + 1, terms.spec(current.name, self.plan.families), None,
-            current.adapter, context, next_serial(keys), parameters=self.parameters,
-            candidate={} if context is not None else contender.adapter,
+            cycle, self.config.strategy.exchanges + 1, spec, None, current.adapter, context, next_serial(keys), plan,
+            parameters=self.parameters, candidate={} if tries_context else contender.adapter,
         )  # fmt: skip
         aggregate = self.ask(sign_request(owner_key(keys), request), block)
         return Evidence(self._differences(aggregate), _stats_of(aggregate))
+
+    def spec(self, version: str, candidate: str = "") -> VectorSpec:
+        """Return what devices are asked for in a trial against a version: of a candidate, or of a context."""
+        trial = self.config.trial
+        return TrialTerms(trial.games, trial.clip, self._tells_wins, candidate).spec(version, self.plan.families)
 
     @property
     def _tells_wins(self) -> bool:
@@ -128,23 +135,14 @@ class FleetGate(Decisions):
                 families, zeros, zeros, zeros, np.zeros((2, len(families))) if self._tells_wins else None
             )
         episodes, total, squares, *wins = sums_of(aggregate.vector).T
-        terms = TrialTerms.of(aggregate.vector.spec)
+        terms, episodes = TrialTerms.of(aggregate.vector.spec), np.maximum(episodes, 0)
+        if aggregate.noise and episodes.any():  # how many episodes there are in all is known without noise
+            episodes = episodes * aggregate.cohort * terms.games / episodes.sum()
         deviation = math.sqrt(aggregate.noise) * terms.games * terms.clip
         return Differences(
-            families, np.maximum(episodes, 0), total, np.maximum(squares, 0), np.stack(wins) if wins else None,
+            families, episodes, total, np.maximum(squares, 0), np.stack(wins) if wins else None,
             len(families) * deviation**2,
         )  # fmt: skip
-
-
-def parts_of(config: RunConfig) -> int:
-    """Return in how many parts, one after the other, the fleet is asked for a trial."""
-    return max(1, round(1 / config.trial.share))
-
-
-def trials_of(config: RunConfig) -> int:
-    """Return the most trials that a cycle can have."""
-    parts = parts_of(config)
-    return parts + (parts + config.context.halvings if config.trial.contexts else 0)
 
 
 def _stats_of(aggregate: Aggregate | None) -> Stats:

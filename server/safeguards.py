@@ -23,6 +23,7 @@ from ..protocol.fleet.membership import MEMBERS, RunMode, keys_folder, load_memb
 from ..protocol.host.files import append_line
 from ..protocol.privacy.plan import Part, PrivacyPlan
 from ..protocol.records.summary import PrivacyPromise
+from ..protocol.trials import is_trial, most_trials, parts_of_trial
 
 BEGUN, SPENT, OPENED = "round", "spend", "ledger"
 WIDE = 6.0  # standard deviations of a cohort's size that a plan allows for
@@ -71,16 +72,15 @@ class RunSafeguards:
         """Devices that any release might draw."""
         return self.config.privacy.population or self.config.clients
 
-    @property
-    def sample(self) -> int:
-        """Devices that a release draws on average."""
+    def sample(self, spec: VectorSpec | None = None) -> int:
+        """Devices that a release draws on average: of vectors of a specification, or of experience."""
         strategy = self.config.strategy
-        return max(1, round(self.population * strategy.fraction_train / strategy.exchanges))
+        parts = parts_of_trial(self.config) if spec is not None and is_trial(spec) else strategy.exchanges
+        return max(1, round(self.population * strategy.fraction_train / parts))
 
-    @property
-    def chance(self) -> float:
-        """Chance of each device to be drawn for a release."""
-        return self.sample / self.population
+    def chance(self, spec: VectorSpec | None = None) -> float:
+        """Chance of each device to be drawn for such a release."""
+        return self.sample(spec) / self.population
 
     @property
     def secret(self) -> int:
@@ -89,8 +89,8 @@ class RunSafeguards:
 
     @property
     def releases(self) -> int:
-        """Releases that the run is going to make."""
-        return self.config.cycles * self.config.strategy.exchanges
+        """Releases that the run is going to make at most, of experience and of trials."""
+        return self.config.cycles * (self.config.strategy.exchanges + most_trials(self.config))
 
     @cached_property
     def noise_multiplier(self) -> float:
@@ -104,8 +104,14 @@ class RunSafeguards:
 
     @property
     def _accounted(self) -> int:
-        """Devices of a release that the accountant may take for drawn at random: who sends its noise is seen."""
-        return self.population if self.config.privacy.mechanism == "local" else self.sample
+        """Devices of a release that the accountant may take for drawn at random: who sends its noise is seen.
+
+        Releases of experience and of trials draw different numbers of devices; all are accounted with the larger one.
+        """
+        if self.config.privacy.mechanism == "local":
+            return self.population
+        trial = max(1, round(self.population * self.config.strategy.fraction_train / parts_of_trial(self.config)))
+        return max(self.sample(), trial) if most_trials(self.config) else self.sample()
 
     def plan(self, spec: VectorSpec) -> PrivacyPlan:
         """Return the plan that every release of this run follows.
@@ -115,16 +121,18 @@ class RunSafeguards:
         PrivacyError
             If the cohort is too small to be one.
         """
-        share = self.config.privacy.fisher_share
+        share = 0.0 if is_trial(spec) else self.config.privacy.fisher_share
+        sample, chance = self.sample(spec), self.chance(spec)
         weights = {"gradient": math.sqrt(1 - share), "fisher": math.sqrt(share)}
         parts = tuple(Part(n, spec.sizes[n], spec.norms[n], weight) for n, weight in weights.items() if weight)
-        spread = WIDE * math.sqrt(self.sample * (1 - self.chance)) if self.noisy else 1.0
-        largest = min(self.population, math.ceil(self.sample + spread))
-        minimum = math.floor(self.sample * (1 - self.max_dropout))
+        spread = WIDE * math.sqrt(sample * (1 - chance)) if self.noisy else 1.0
+        largest = min(self.population, math.ceil(sample + spread))
+        minimum = math.floor(sample * (1 - self.max_dropout))
         if minimum < 2 or largest < 3:
+            remedy = "raise trial.share" if is_trial(spec) else "lower strategy.exchanges"
             raise PrivacyError(
-                f"{self.sample} devices a release, of which {self.max_dropout:.0%} may drop out, are too few to hide "
-                "in: raise clients or strategy.fraction-train, or lower strategy.exchanges"
+                f"{sample} devices a release, of which {self.max_dropout:.0%} may drop out, are too few to hide "
+                f"in: raise clients or strategy.fraction-train, or {remedy}"
             )
         shared = self.config.privacy.mechanism in ("none", "distributed")
         return PrivacyPlan.make(parts, largest, minimum if shared else 1, self.noise_multiplier)
@@ -145,7 +153,7 @@ class RunSafeguards:
         self.check_budget()
         privacy = self.config.privacy
         self.ledger.spend(
-            cycle, noise_multiplier=self.noise_multiplier, sample=self.sample, population=self.population,
+            cycle, noise_multiplier=self.noise_multiplier, sample=self._accounted, population=self.population,
             delta=privacy.delta,
         )  # fmt: skip
 
@@ -172,7 +180,7 @@ class RunSafeguards:
             return PrivacyPromise(mechanism=privacy.mechanism, secure_sum=secure)
         return PrivacyPromise(
             mechanism=privacy.mechanism, secure_sum=secure, epsilon=privacy.epsilon, delta=privacy.delta,
-            noise_multiplier=self.noise_multiplier, sample=self.sample, population=self.population,
+            noise_multiplier=self.noise_multiplier, sample=self._accounted, population=self.population,
             releases=self.releases,
         )  # fmt: skip
 

@@ -28,6 +28,7 @@ from ..server.app import check as check_server
 from ..server.public.world_of_games import report
 from .batching import Batcher
 from .grid import InProcessGrid, server_identity
+from .prompts import with_pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ def check(config: RunConfig) -> None:
     """Raise `ConfigError` for a configuration that no engine can run."""
     if config.policy.backend == "llama" and importlib.util.find_spec("llama_cpp") is None:
         raise ConfigError("policy.backend 'llama' needs llama.cpp, which is not installed: make setup LLAMA=1")
-    check_server(config, cache_folder(config))
+    cache = cache_folder(config)
+    check_server(with_pack(config, cache), cache)
 
 
 def run_inprocess(
@@ -85,8 +87,9 @@ def run_inprocess(
     make_gate
         Given the run's gate, returns what decides whether a context is distilled and a candidate promoted.
     """
-    config, inner, batcher = whole_fleet(config, present), runtime or SimulatedRuntime(), Batcher()
+    inner, batcher = runtime or SimulatedRuntime(), Batcher()
     cache = inner.cache(config)
+    config = with_pack(whole_fleet(config, present), cache)
     check_server(config, cache)
     grid = InProcessGrid(make(WrappingRuntime(inner, batcher.wrap)), config.clients, config.to_flat(), batcher, present)
     with server_identity(), made_ahead(games_ahead(config), cache):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from ..protocol.messages import PlayRequest
 from ..protocol.play import Trajectory
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.masks import cell_type
+from ..protocol.trials import is_trial
 from ..server.cycle.phases import load_phase
 from ..server.run_folder import stored_config
 from ..strategies.secure_mean import SecureMean, Tally
@@ -40,15 +41,17 @@ class NotedMean(SecureMean):
     """`secure-mean` that writes down what devices were asked, and changes nothing of it."""
 
     def sums(
-        self, grid: Grid, server_round: int, request: PlayRequest, timeout: float, tally: Tally
+        self, grid: Grid, draw: Callable[[list[int]], list[int]], request: PlayRequest, timeout: float, tally: Tally
     ) -> list[Aggregate]:
         """Write the request's specification, plan and baseline down, and sum."""
+        if is_trial(request.spec):
+            return super().sums(grid, draw, request, timeout, tally)
         head = json.dumps({"spec": request.spec.to_json(), "plan": self.plan(request.spec).to_json()})
         buffer = io.BytesIO()
         baseline = {} if request.baseline is None else {"baseline": request.baseline}
         np.savez(buffer, head=np.frombuffer(head.encode(), np.uint8), **baseline)  # type: ignore[arg-type]
         write_whole(_note(Path(os.environ[NOTES]), request.cycle), buffer.getvalue())
-        return super().sums(grid, server_round, request, timeout, tally)
+        return super().sums(grid, draw, request, timeout, tally)
 
 
 def released(server: Path, cycle: int) -> Vector:

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError
+from ..protocol.host.cache import cache_folder
 from ..protocol.host.processes import flower_environment, free_ports, start_process, stop, tail, wait_until_healthy
 from ..protocol.records.events import Event, Listener
 from ..server.events import follow
 from ..server.operate.run_app import COMPLETED, run_started, run_status, write_app
 from .inprocess import whole_fleet
+from .prompts import with_pack
 
 POLL_SECONDS = 0.5
 EVENTS = "events.jsonl"
@@ -45,6 +47,7 @@ def run_ray(config: RunConfig, listener: Listener | None = None) -> None:
     out = Path(config.out).expanduser().resolve()
     cache = str(Path(config.cache).expanduser().resolve()) if config.cache else ""
     config = replace(whole_fleet(config), out=str(out), cache=cache)
+    config = with_pack(config, cache_folder(config))
     with tempfile.TemporaryDirectory(prefix="fedoel-ray-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         write_app(folder / "app", config)

@@ -36,6 +36,8 @@ class Clustered(ExperienceStrategy):
         Smallest number of devices in a cluster; devices of smaller clusters join the nearest larger one.
     """
 
+    needs_games = True  # a trial on devices compares one context with none
+
     def __init__(self, *arguments: Any, num_clusters: int = 2, min_cluster_size: int = 2, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         if num_clusters < 1 or min_cluster_size < 1:

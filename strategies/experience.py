@@ -220,7 +220,7 @@ class ExperienceStrategy(Strategy):
             return []
         request, part = self._trial
         nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-        return self._ask(request, self.draw_trial(nodes, request.cycle, part), TRIAL)
+        return self._ask(request, self.draw_trial(nodes, request, part), TRIAL)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Add up the answers to the trial under way, if there is one."""
@@ -231,7 +231,7 @@ class ExperienceStrategy(Strategy):
         arrived = sort_replies(replies, exchange.asked, exchange.request.spec, noisy)
         for reason, count in arrived.refused.items():
             log(WARNING, "aggregate_evaluate: %d refused: %s", count, reason)
-        self._answer = self.aggregate_trial(arrived.contributions) if arrived.contributions else None
+        self._answer = self.aggregate_trial(arrived.contributions, server_round) if arrived.contributions else None
         return MetricRecord({"accepted": len(arrived.contributions), "refused": sum(arrived.refused.values())})
 
     def trial(self, grid: Grid, request: PlayRequest, part: int) -> Aggregate | None:
@@ -245,15 +245,15 @@ class ExperienceStrategy(Strategy):
             self._trial = None
         return self._answer
 
-    def aggregate_trial(self, contributions: Sequence[Contribution]) -> Aggregate:
-        """Turn at least one answer to a trial into their sum; answers are clipped, which bounds what one can do."""
+    def aggregate_trial(self, contributions: Sequence[Contribution], cycle: int) -> Aggregate:
+        """Turn at least one answer to a cycle's trial into their sum; clipping bounds what one answer can do."""
         return Aggregate(total(contribution.vector for contribution in contributions), len(contributions))
 
-    def draw_trial(self, nodes: list[int], cycle: int, part: int) -> list[int]:
+    def draw_trial(self, nodes: list[int], request: PlayRequest, part: int) -> list[int]:
         """Draw the devices of a part of a trial, the same ones for all trials of a cycle."""
-        cohort = sample(nodes, self.fraction_train, self.seed, cycle)
+        cohort = sample(nodes, self.fraction_train, self.seed, request.cycle)
         parts = min(self.trial_parts, len(cohort))
-        return split(cohort, parts, self.seed, TRIALS + cycle)[part - 1] if part <= parts else []
+        return split(cohort, parts, self.seed, TRIALS + request.cycle)[part - 1] if part <= parts else []
 
     def start(
         self,

@@ -14,8 +14,9 @@ from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, PrivacyError
 from ..protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec, total
+from ..protocol.messages import PlayRequest
 from ..protocol.secagg.masks import cell_type
-from .experience import ExperienceStrategy, log
+from .experience import TRIALS, ExperienceStrategy, log
 from .server_side import Traffic
 
 EXHAUSTED = "privacy budget exhausted"
@@ -41,14 +42,22 @@ class BudgetStrategy(ExperienceStrategy):
         With noise, each device is drawn independently with the same probability, as the privacy accounting assumes.
         Without noise, the cohort is the fixed fraction `fraction_train`.
         """
+        chosen = super().draw(nodes, cycle, exchange) if not self.server.safeguards.noisy else nodes
+        return self._drawn(nodes, chosen, (cycle, exchange), self.server.safeguards.chance())
+
+    def draw_trial(self, nodes: list[int], request: PlayRequest, part: int) -> list[int]:
+        """Sample the devices of a trial; with noise, every trial draws anew, as the privacy accounting assumes."""
+        chosen = super().draw_trial(nodes, request, part) if not self.server.safeguards.noisy else nodes
+        drawn = (TRIALS + request.cycle, request.serial)
+        return self._drawn(nodes, chosen, drawn, self.server.safeguards.chance(request.spec))
+
+    def _drawn(self, nodes: list[int], chosen: list[int], draw: tuple[int, int], chance: float) -> list[int]:
+        """Return the chosen nodes in random order; with noise, each of them with a chance, independently."""
         safeguards = self.server.safeguards
-        rng = np.random.default_rng([self.seed, cycle, exchange, len(nodes), safeguards.secret])
+        rng = np.random.default_rng([self.seed, *draw, len(nodes), safeguards.secret])
         if safeguards.noisy:
-            chance = safeguards.chance
-            cohort = [node for node, drawn in zip(nodes, rng.random(len(nodes)) < chance, strict=True) if drawn]
-        else:
-            cohort = super().draw(nodes, cycle, exchange)
-        return [cohort[index] for index in rng.permutation(len(cohort)).tolist()]
+            chosen = [node for node, is_drawn in zip(chosen, rng.random(len(chosen)) < chance, strict=True) if is_drawn]
+        return [chosen[index] for index in rng.permutation(len(chosen)).tolist()]
 
     def check(self, spec: VectorSpec) -> None:
         """Refuse a cohort below the minimum for privacy, and a budget that no noise multiplier meets."""
@@ -56,6 +65,19 @@ class BudgetStrategy(ExperienceStrategy):
             self.server.safeguards.plan(spec)
         except PrivacyError as error:
             raise ConfigError(str(error)) from error
+
+    def trial(self, grid: Grid, request: PlayRequest, part: int) -> Aggregate | None:
+        """Make a release for a trial, or log that the privacy budget is exhausted."""
+        try:
+            self.server.safeguards.check_budget()
+        except PrivacyError as error:
+            log(WARNING, "trial: no release: %s", error)
+            return None
+        return self.release_trial(grid, request, part)
+
+    def release_trial(self, grid: Grid, request: PlayRequest, part: int) -> Aggregate | None:
+        """Ask the devices of a trial, and add their answers up."""
+        return super().trial(grid, request, part)
 
     def exchange(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Make a release, or log and record that the privacy budget is exhausted."""
@@ -82,9 +104,16 @@ class CentralMean(BudgetStrategy):
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Clip and round each vector as a device does under secure aggregation, sum, and add the noise."""
+        return self._noisy_sum(contributions, self.current[0])
+
+    def aggregate_trial(self, contributions: Sequence[Contribution], cycle: int) -> Aggregate:
+        """Add noise to the sum of the answers."""
+        return self._noisy_sum(contributions, cycle)
+
+    def _noisy_sum(self, contributions: Sequence[Contribution], cycle: int) -> Aggregate:
         spec, safeguards = contributions[0].vector.spec, self.server.safeguards
         plan = safeguards.plan(spec)
-        safeguards.spend(self.current[0])
+        safeguards.spend(cycle)
         noisy_sum = np.sum([plan.quantised(item.vector.parts()) for item in contributions], axis=0) + plan.noise()
         parts = plan.decode(noisy_sum.astype(cell_type(plan.bits)))
         return Aggregate(ExperienceVector.from_parts(spec, parts), len(contributions), plan.variance("gradient", 1))
@@ -100,7 +129,14 @@ class LocalMean(BudgetStrategy):
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Sum the vectors, which carry noise already."""
+        return self._sum(contributions, self.current[0])
+
+    def aggregate_trial(self, contributions: Sequence[Contribution], cycle: int) -> Aggregate:
+        """Sum the answers, which carry noise already."""
+        return self._sum(contributions, cycle)
+
+    def _sum(self, contributions: Sequence[Contribution], cycle: int) -> Aggregate:
         safeguards, devices = self.server.safeguards, len(contributions)
         plan = safeguards.plan(contributions[0].vector.spec)
-        safeguards.spend(self.current[0])
+        safeguards.spend(cycle)
         return Aggregate(total(item.vector for item in contributions), devices, plan.variance("gradient", devices))

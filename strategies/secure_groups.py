@@ -51,9 +51,10 @@ class SecureGroups(SecureMean):
     def check(self, spec: VectorSpec) -> None:
         """Refuse groups too small for a secure sum, and cohorts too small for two groups."""
         safeguards = self.server.safeguards
-        if safeguards.sample < 2 * self.group_size:
+        sample = safeguards.sample(spec)
+        if sample < 2 * self.group_size:
             raise ConfigError(
-                f"{safeguards.sample} devices per exchange do not make two groups of {self.group_size}: raise clients "
+                f"{sample} devices per exchange do not make two groups of {self.group_size}: raise clients "
                 "or strategy.fraction-train, or lower group-size in strategy.options"
             )
         self.check_graph(self.group_size)

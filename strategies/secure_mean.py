@@ -17,7 +17,7 @@ from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, SecureSumError, VectorError
-from ..protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec
+from ..protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec, total
 from ..protocol.messages import PlayRequest, copy_of, records_bytes, request_to_records
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.graph import choose_graph
@@ -83,7 +83,7 @@ class SecureMean(BudgetStrategy):
     def check(self, spec: VectorSpec) -> None:
         """Check the privacy plan and the communication graph of the cohort."""
         super().check(spec)
-        self.check_graph(self.server.safeguards.sample)
+        self.check_graph(self.server.safeguards.sample(spec))
 
     def check_graph(self, devices: int) -> None:
         """Refuse a number of devices for which no communication graph is safe from colluders and dropouts."""
@@ -103,12 +103,22 @@ class SecureMean(BudgetStrategy):
 
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Run one round of secure aggregation; an exchange whose round fails has no aggregate."""
-        tally, request = Tally(), self.server.request(*self.place(server_round))
-        sums = self.sums(grid, server_round, request, timeout, tally)
+        cycle, exchange = self.place(server_round)
+        tally, request = Tally(), self.server.request(cycle, exchange)
+        sums = self.sums(grid, lambda nodes: self.draw(nodes, cycle, exchange), request, timeout, tally)
         aggregate = self.combine(server_round, sums, tally) if sums else None
         accepted = aggregate.cohort if aggregate else 0
         self.hand_on(server_round, aggregate, tally.traffic(accepted))
         return MetricRecord({"accepted": accepted, "refused": tally.refused.total()})
+
+    def release_trial(self, grid: Grid, request: PlayRequest, part: int) -> Aggregate | None:
+        """Add up the answers to a trial in a secure sum, of each group where there are several."""
+        tally = Tally()
+        sums = self.sums(grid, lambda nodes: self.draw_trial(nodes, request, part), request, self.timeout, tally)
+        if not sums:
+            return None
+        cohort, noise = sum(one.cohort for one in sums), sum(one.noise for one in sums)
+        return Aggregate(total(one.vector for one in sums), cohort, noise)
 
     def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
         """Combine the sums of the groups, at least one, into one aggregate; None if none of them is usable."""
@@ -119,13 +129,21 @@ class SecureMean(BudgetStrategy):
         return [cohort]
 
     def sums(
-        self, grid: Grid, server_round: int, request: PlayRequest, timeout: float, tally: Tally
+        self, grid: Grid, draw: Callable[[list[int]], list[int]], request: PlayRequest, timeout: float, tally: Tally
     ) -> list[Aggregate]:
-        """Sample a cohort and sum its groups; retry while all sums fail and no privacy budget has been spent."""
+        """Sample a cohort and sum its groups; retry while all sums fail and no privacy budget has been spent.
+
+        Parameters
+        ----------
+        draw
+            Draws the cohort among the nodes that are there.
+        """
         retry = RetryWindow(self.patience)
         while True:
             nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-            groups = self.groups(self.draw(nodes, *self.place(server_round)))
+            groups = self.groups(draw(nodes))
+            if not any(groups):
+                return []
             sums = self.secure_sums(grid, groups, request, timeout, tally)
             if sums or tally.spent or not retry.wait():
                 return sums
@@ -187,8 +205,8 @@ class SecureMean(BudgetStrategy):
         tally.spent = safeguards.noisy
         steps = {p: Step(name, survivors, state.signatures_for(p)) for p in state.signatures}
         yield _Phase("unmask", steps, state.take_opened, wait)
-        total, devices = plan.decode(state.total()), len(state.masked)
-        return Aggregate(ExperienceVector.from_parts(spec, total), devices, plan.variance("gradient", devices))
+        parts, devices = plan.decode(state.total()), len(state.masked)
+        return Aggregate(ExperienceVector.from_parts(spec, parts), devices, plan.variance("gradient", devices))
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,13 +92,11 @@ class Safeguards(Protocol):
     def noisy(self) -> bool:
         """Whether releases are differentially private, so that cohorts must be drawn at random and independently."""
 
-    @property
-    def sample(self) -> int:
-        """Devices that a release draws on average."""
+    def sample(self, spec: VectorSpec | None = None) -> int:
+        """Devices that a release of such vectors, by default of experience, draws on average."""
 
-    @property
-    def chance(self) -> float:
-        """Chance of each device to be drawn for a release."""
+    def chance(self, spec: VectorSpec | None = None) -> float:
+        """Chance of each device to be drawn for such a release."""
 
     @property
     def secret(self) -> int:

@@ -32,7 +32,15 @@ def promote(
         Devices whose experience is in it.
     """
     manifest = Manifest(
-        candidate.version, parent, run.learner.base, cycle, run.config.codec.name, lessons, cohort, gate
+        candidate.version,
+        parent,
+        run.learner.base,
+        cycle,
+        run.config.codec.name,
+        lessons,
+        cohort,
+        gate,
+        run.public.digest,
     )
     key = owner_key(keys_folder(run.config))
     save_version(run.folder / "versions", manifest, candidate.adapter, run.learner, key)

@@ -84,6 +84,10 @@ class States(Protocol):
 class Public(Protocol):
     """What the server has of the world."""
 
+    @property
+    def digest(self) -> str:
+        """Digest of its prompts, if that is all it has; otherwise empty."""
+
     def prepare(self) -> None:
         """Do what can be done while the model is being loaded."""
 

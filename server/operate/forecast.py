@@ -36,20 +36,20 @@ class Forecast:
     @property
     def agreement(self) -> float:
         """Devices that must agree, each with its whole clipping norm, for one number to stand out of the noise."""
-        deviation = math.sqrt(self.plan.variance("gradient", self.safeguards.sample))
+        deviation = math.sqrt(self.plan.variance("gradient", self.safeguards.sample()))
         return STANDS_OUT * deviation / self.plan.parts[0].norm
 
     @property
     def signal(self) -> float:
         """Norm of the sum over a cohort that agrees about everything, over that of the noise."""
         part = self.plan.parts[0]
-        noise = math.sqrt(self.plan.variance("gradient", self.safeguards.sample) * part.size)
-        return self.safeguards.sample * part.norm / noise
+        noise = math.sqrt(self.plan.variance("gradient", self.safeguards.sample()) * part.size)
+        return self.safeguards.sample() * part.norm / noise
 
     def epsilon_against_server(self, colluding: float) -> float:
         """Epsilon against an attacker who knows every cohort and the noise of `colluding` of it."""
         run, plan = self.safeguards, self.plan
-        honest = 1 - colluding * run.sample / plan.minimum
+        honest = 1 - colluding * run.sample() / plan.minimum
         if honest <= 0:
             return math.inf
         known = Release(run.noise_multiplier * math.sqrt(honest), run.population, run.population)
@@ -67,14 +67,14 @@ class Forecast:
             f"               {helped:.3g} for a server that works together with {privacy.colluding:.0%} of each cohort",
             f"noise          multiplier {run.noise_multiplier:.3f} on the sum, from shares of at least "
             f"{plan.minimum} survivors",
-            f"sampling       each device with chance {run.chance:.3g}: {run.sample} of {run.population} on average",
+            f"sampling       each device with chance {run.chance():.3g}: {run.sample()} of {run.population} on average",
             f"clipping       {norms}",
             f"secure sum     {self.graph.neighbours} neighbours each, {self.graph.threshold} recover a secret; "
             f"{privacy.colluding:.0%} may collude, {privacy.max_dropout:.0%} may drop out",
             f"cells          {plan.bits} bits, {plan.steps} steps to a norm; chance to wrap around below "
             f"{plan.wrap_probability:.1e}, loss of privacy to discreteness below {plan.discreteness_loss:.1e}",
             f"uplink         {self.uplink:,} bytes a device and round, in five messages",
-            f"forecast       a number stands out once {self.agreement:.1f} of {run.sample} devices agree on it with "
+            f"forecast       a number stands out once {self.agreement:.1f} of {run.sample()} devices agree on it with "
             "all they may send",
             f"               a cohort that agrees about everything is {self.signal:.2g} times the noise",
         ]
@@ -94,7 +94,7 @@ def forecast(config: RunConfig) -> Forecast:
     )
     try:
         plan = safeguards.plan(spec)
-        graph = choose_graph(safeguards.sample, config.privacy.colluding, config.privacy.max_dropout)
+        graph = choose_graph(safeguards.sample(), config.privacy.colluding, config.privacy.max_dropout)
     except (PrivacyError, SecureSumError) as error:
         raise ConfigError(str(error)) from error
     return Forecast(safeguards, plan, graph)

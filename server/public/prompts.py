@@ -38,6 +38,11 @@ class PromptsPublic:
     per_cycle: int
     seed: int
 
+    @property
+    def digest(self) -> str:
+        """Digest of the pack."""
+        return self.pack.digest
+
     def prepare(self) -> None:
         """Do nothing: there are no games."""
 

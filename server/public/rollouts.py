@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import ClassVar
 
 from ...codecs.context import TeacherContext, no_context
 from ...codecs.encoder import count, encode
@@ -27,6 +28,7 @@ class GamesPublic:
     """Public games: implements `fedoel.server.cycle.run.Public`."""
 
     games: PublicGames
+    digest: ClassVar[str] = ""
 
     def prepare(self) -> None:
         """Make the games, in other processes."""

@@ -111,7 +111,7 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
     bounds = audit_mechanism(canaries, Mechanism(canaries), delta, CONFIDENCE, config.seed)
     pool = play_pool(config, plan.minimum + SPARE, cache)
     findings = [
-        *membership(pool, plan, safeguards.chance, trials, config.seed),
+        *membership(pool, plan, safeguards.chance(), trials, config.seed),
         *membership(pool, plan, 1.0, trials, config.seed),
         *attribute(pool, plan, trials, config.seed),
     ]

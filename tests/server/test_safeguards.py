@@ -32,7 +32,7 @@ def safeguards(folder: Path, **changed: Scalar) -> RunSafeguards:
 def test_a_plan_follows_from_the_configuration(tmp_path: Path) -> None:
     run = safeguards(tmp_path)
     plan = run.plan(SPEC)
-    assert (run.sample, run.chance, run.releases) == (100, 0.1, 3)
+    assert (run.sample(), run.chance(), run.releases) == (100, 0.1, 3)
     assert [(part.name, part.size, part.norm, part.weight) for part in plan.parts] == [("gradient", 512, 2.0, 1.0)]
     assert plan.minimum == 80 and 140 < plan.cohort < 180 and plan.bits == 16
     assert epsilon_of(Release(plan.noise_multiplier, 100, 1000), 3, 1e-6) == pytest.approx(2.0, abs=0.01)

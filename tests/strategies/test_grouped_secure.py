@@ -20,7 +20,9 @@ CENTRE = np.array([1.0, -1.0, 0.5, 0.0])
 
 
 def strategy(sample: int = 30, max_dropout: float = 0.2, **settings: Any) -> GroupedSecure:
-    safeguards = SimpleNamespace(sample=sample, colluding=0.3, max_dropout=max_dropout, plan=lambda spec: PLAN)
+    safeguards = SimpleNamespace(
+        sample=lambda spec: sample, colluding=0.3, max_dropout=max_dropout, plan=lambda spec: PLAN
+    )
     return GroupedSecure(cast(ServerSide, SimpleNamespace(safeguards=safeguards)), **settings)
 
 

@@ -51,9 +51,8 @@ class Paper:
     minimum: int = 4
     colluding: float = 0.3
     max_dropout: float = 0.5
-    chance: float = 0.5
+    share: float = 0.5
     secret: int = 0
-    sample: int = CLIENTS
     rounds: int = 0
     steps: list[str] = field(default_factory=list)
     signed_members: bytes = b""
@@ -61,6 +60,12 @@ class Paper:
     @property
     def noisy(self) -> bool:
         return self.noise > 0
+
+    def sample(self, spec: VectorSpec | None = None) -> int:
+        return CLIENTS
+
+    def chance(self, spec: VectorSpec | None = None) -> float:
+        return self.share
 
     def plan(self, spec: VectorSpec) -> PrivacyPlan:
         return PrivacyPlan.make(
@@ -239,7 +244,7 @@ def test_an_exhausted_budget_asks_nobody() -> None:
 
 
 def test_noise_is_in_the_sum_and_its_variance_is_said() -> None:
-    server = Fleet(noise=1.0, chance=1.0).run()
+    server = Fleet(noise=1.0, share=1.0).run()
     aggregate = server.aggregates[0]
     assert aggregate is not None
     assert aggregate.noise == server.safeguards.plan(SPEC).variance("gradient", CLIENTS) > 1.0
@@ -311,7 +316,7 @@ def test_a_device_that_lost_its_state_has_dropped_out(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("changed", [{"noise_multiplier": 0.5}, {"minimum": 2}, {"bits": 32}])
 def test_devices_refuse_another_plan(changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan is part of what a round was agreed for: less noise is another one, and nobody sends a vector for it."""
-    fleet = Fleet(noise=1.0, chance=1.0)
+    fleet = Fleet(noise=1.0, share=1.0)
     push = fleet.grid.push_messages
 
     def lying(messages: Iterable[Message]) -> Iterable[str]:
@@ -385,7 +390,7 @@ def test_a_round_that_fails_closed_is_tried_again_unless_it_has_spent_budget(
             failures.append(client)
             raise RuntimeError("the network is gone")
 
-    fleet = Fleet(cut, noise=noise, chance=1.0)
+    fleet = Fleet(cut, noise=noise, share=1.0)
     SecureMean(fleet.server, min_available_nodes=CLIENTS, patience=1e6).start(fleet.grid, num_rounds=1)
     [aggregate] = fleet.server.aggregates
     if noise and phase == "unmask":
