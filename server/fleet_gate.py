@@ -29,7 +29,7 @@ from .gate import Decisions, Differences, Evidence, Gate, Verdict
 from .run_plan import RunPlan
 from .safeguards import RunSafeguards
 
-NOBODY = "no device answered the trial"
+NOBODY = "nothing was tried, or no device answered"
 
 
 def unavailable(request: PlayRequest, part: int) -> None:
@@ -73,7 +73,7 @@ class FleetGate(Decisions):
         ConfigError
             If the contender has several contexts: a device could not know which one to play.
         """
-        empty = Evidence(self._differences(None), UNKNOWN, self.blocks)
+        empty = Evidence(self.differences(None), UNKNOWN, self.blocks)
         if contender.contexts is None and contender.adapter is current.adapter:
             return empty
         if contender.contexts is None:
@@ -115,7 +115,7 @@ class FleetGate(Decisions):
             parameters=self.parameters, candidate={} if tries_context else contender.adapter,
         )  # fmt: skip
         aggregate = self.ask(sign_request(owner_key(keys), request), block)
-        return Evidence(self._differences(aggregate), _stats_of(aggregate))
+        return Evidence(self.differences(aggregate), _stats_of(aggregate))
 
     def spec(self, version: str, candidate: str = "") -> VectorSpec:
         """Return what devices are asked for in a trial against a version: of a candidate, or of a context."""
@@ -126,7 +126,7 @@ class FleetGate(Decisions):
     def _tells_wins(self) -> bool:
         return self.config.privacy.mechanism == "none"
 
-    def _differences(self, aggregate: Aggregate | None) -> Differences:
+    def differences(self, aggregate: Aggregate | None) -> Differences:
         """Read a sum of answers."""
         families = self.plan.families
         if aggregate is None:
