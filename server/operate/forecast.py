@@ -95,8 +95,8 @@ class Forecast:
         seen = (NOISE + POWER) * math.hypot(noise, chance)
         experience, cycles = config.strategy.exchanges, config.cycles
         return [
-            f"releases       {cycles} cycles of {experience} of experience and at most {most_trials(config)} of trials, all "
-            "with the same noise",
+            f"releases       {cycles} cycles of {experience} of experience and up to {most_trials(config)} of trials, "
+            "all with the same noise",
             f"trials         {config.trial.games} games of each of {devices} devices, twice; the noise alone is "
             f"{noise:.3f} of a difference in merit",
             f"               the gate sees a gain in merit of {seen:.2f} nine times out of ten, a win and its score "
