@@ -134,7 +134,7 @@ def promoted(candidate: Candidate, gate: FleetGate, way: str, seed: int) -> floa
         chosen = candidate.answers[rng.choice(POOL, size=DRAWN, replace=False)].copy()
         if "liars" in way:  # they push a bad candidate and block a good one, as far as clipping lets them
             lie = np.zeros(spec.dimension)
-            lie[1] = -np.sign(candidate.gain) * spec.clipping_norm
+            lie[0] = -np.sign(candidate.gain) * spec.clipping_norm
             chosen[: int(LIARS * DRAWN)] = lie
         vectors = [ExperienceVector.from_parts(spec, {"gradient": answer.astype(np.float64)}) for answer in chosen]
         passed += gate.candidate_holds(gate.differences(summed(vectors, gate, way))).passed

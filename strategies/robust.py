@@ -88,7 +88,7 @@ class _Robust(ExperienceStrategy):
 
     def aggregate_trial(self, contributions: Sequence[Contribution], cycle: int) -> Aggregate:
         """Leave out the devices that report the largest gains and losses, and scale the others' sum to all."""
-        gains = [float(sums_of(contribution.vector)[:, 1].sum()) for contribution in contributions]
+        gains = [float(sums_of(contribution.vector)[:, 0].sum()) for contribution in contributions]
         trimmed = int(TRIAL_BETA * len(gains))
         kept = [contributions[index] for index in np.argsort(gains, kind="stable")[trimmed : len(gains) - trimmed]]
         return scaled_to_sum(contributions, rows_of(kept).mean(axis=0))
