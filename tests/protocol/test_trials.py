@@ -45,8 +45,8 @@ def test_counts_sums_squares_and_wins_come_back(answer: tuple[VectorSpec, list[s
     differences = np.clip(merits[1] - merits[0], -terms.clip, terms.clip)
     for row, family in zip(found, spec.families, strict=True):
         of_family = np.array(played, dtype=np.str_) == family
-        expected = [of_family.sum(), differences[of_family].sum(), (differences[of_family] ** 2).sum()]
-        expected += won[:, of_family].sum(axis=1).tolist() if terms.wins else []
+        columns = np.ones(len(played)), differences, differences**2, *(won if terms.wins else ())
+        expected = [float(column[of_family].sum()) for column in columns]
         # Entries are float32 shares of the largest value, and a sum of differences may cancel.
         assert np.allclose(row / terms.largest, np.array(expected) / terms.largest, rtol=1e-6, atol=1e-6)
 
