@@ -104,8 +104,8 @@ def trial_of(
         raise VectorError(f"this run's trials have {config.trial.games} games, clipped to {config.trial.clip:g}")
     if request.context is not None and request.context.shape != (encoder.dimension,):
         raise VectorError(f"a context of {config.codec.name!r} has {encoder.dimension} numbers")
-    if (request.context is None) is not bool(request.candidate):
-        raise VectorError("a trial is of a context or of a candidate")
+    if (request.context is None) is not bool(request.candidate) or bool(terms.candidate) is not bool(request.candidate):
+        raise VectorError("a trial is of a context or of a candidate that has a name")
     games.forget_older()
     tried, seeds = next_games[: terms.games], streams[: terms.games]
     current = games.runtime.policy(config, replace(request, context=None, candidate={}))

@@ -27,6 +27,10 @@ MAY_IMPORT |= {top: {*MAY_IMPORT, "simulations", "cli"} for top in ("simulations
 HEAVY = {"llama_cpp", "peft", "py4j", "textworld", "textworld_express", "torch", "transformers"}
 # Started for every message, every command, or on devices that have no torch.
 LIGHT = ("fedoel.protocol", "fedoel.client.app", "fedoel.cli.main")
+# The only modules of the server that know games; a server that has prompts only loads none of them.
+WITH_GAMES = {
+    f"fedoel.server.public.{name}" for name in ("game_plan", "games", "gate", "held_out", "rollouts", "world_of_games")
+}
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 60
 
@@ -118,6 +122,20 @@ def test_our_own_packages_are_imported_relatively() -> None:
             if isinstance(node, ast.ImportFrom) and not node.level and f"{node.module}.".startswith("fedoel."):
                 wrong.append(f"{module}:{node.lineno}")
     assert not wrong
+
+
+def test_a_server_knows_games_only_where_it_has_some() -> None:
+    server = [module for module in modules() if module.startswith("fedoel.server")]
+    uses_games = {module for module in server if any(_is_of_games(item.target) for item in imports(module))}
+    assert uses_games <= WITH_GAMES
+    uses_them = {module for module in server if any(item.target in WITH_GAMES for item in imports(module))}
+    assert uses_them - WITH_GAMES == {"fedoel.server.app"}
+    at_load = {item.target for item in imports("fedoel.server.app") if item.at_load}
+    assert not at_load & WITH_GAMES
+
+
+def _is_of_games(name: str) -> bool:
+    return f"{name}.".startswith("fedoel.games.")
 
 
 def test_no_cycles() -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from fedoel.cli.main import main
 from fedoel.client.app import make_app
 from fedoel.client.device import last_version
+from fedoel.client.device.folder import membership_of
 from fedoel.client.device.idle import Now, count_games, games_today, on_battery, why_not
 from fedoel.client.device.offline import with_own_context
 from fedoel.client.device.runtime import DeviceRuntime
@@ -28,10 +29,11 @@ from fedoel.client.device.settings import Play
 from fedoel.client.runtime import SimulatedRuntime
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.codecs.tactics.policy import TacticsPolicy
-from fedoel.protocol.config import CodecConfig, GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
+from fedoel.protocol.config import CodecConfig, GamesConfig, PolicyConfig, PrivacyConfig, RunConfig, TrialConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, NotNow, VersionError
 from fedoel.protocol.messages import PlayRequest, request_to_records, vector_from_reply
 from fedoel.protocol.signing import sign_request
+from fedoel.protocol.trials import ACTION, TrialTerms, sums_of
 from fedoel.server.fleet import owner_key
 from fedoel.simulations.grid import server_identity
 
@@ -49,11 +51,17 @@ def identity() -> Iterator[None]:
         yield
 
 
-def ask(joined: Joined, request: PlayRequest, config: RunConfig = CONFIG, logged: bool = False) -> Message:
+def ask(
+    joined: Joined,
+    request: PlayRequest,
+    config: RunConfig = CONFIG,
+    logged: bool = False,
+    action: str = "train.experience",
+) -> Message:
     store = {"store": str(joined.device.store), "store-key": str(joined.device.store_key)} if logged else {}
     node: UserConfig = {"home": str(joined.device.path), "partition-id": 0, "num-partitions": 1, **store}
     context = Context(1, 1, node, RecordDict(), dict(config.to_flat()))
-    message = Message(request_to_records(request), dst_node_id=2, message_type="train.experience")
+    message = Message(request_to_records(request), dst_node_id=2, message_type=action)
     return make_app(SimulatedRuntime())(message, context)
 
 
@@ -285,3 +293,19 @@ def test_a_deployed_device_sends_no_words_whatever_the_run_says(joined: Joined) 
     plain = replace(CONFIG, codec=CodecConfig(name="text"), privacy=PrivacyConfig(allow_plaintext=True))
     with pytest.raises(FedoelError, match="code: ConfigError"):
         ask(joined, joined.request(), plain)
+
+
+def test_a_candidate_never_becomes_the_last_version(joined: Joined) -> None:
+    """What a trial brings is not promoted yet: an owner goes on playing the version of the last request before."""
+    config = replace(CONFIG, trial=TrialConfig(games=2))
+    ask(joined, joined.request("v1", 1), config)
+    known = joined.request("v2", 2)
+    spec = TrialTerms(2, 2.0, True, "v3").spec("v2", ("frozen-lake",))
+    candidate = {"weights": np.ones(DIMENSION, np.float32)}
+    unsigned = replace(known, spec=spec, baseline=None, candidate=candidate, signature=b"")
+    request = sign_request(owner_key(joined.server / "fleet"), unsigned)
+    reply = ask(joined, request, config, action=ACTION)
+    assert sums_of(vector_from_reply(reply.content, spec))[0, 0] == pytest.approx(2, abs=0.01)
+    _, last = last_version.last_version(joined.device.versions, membership_of(joined.device).fleet_key)
+    assert last.spec.policy_version == "v1" and not last.candidate
+    assert games_today(joined.device.played, f"{datetime.now():%Y-%m-%d}") == 3 + 4

@@ -1,0 +1,135 @@
+"""The answer to a trial: what it holds, how much one device can say with it, and how small it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fedoel.protocol.config import RunConfig
+from fedoel.protocol.errors import VectorError
+from fedoel.protocol.experience import ROUNDING, VectorSpec, total
+from fedoel.protocol.messages import records_bytes, reply_to_records, vector_from_reply
+from fedoel.protocol.trials import TrialTerms, is_trial, most_trials, parts_of_trial, sums_of, trial_vector
+
+FAMILIES = ("coin-collector", "cooking", "treasure-hunter")
+VERSION = "0123456789abcdef"
+TERMS = st.builds(
+    TrialTerms,
+    games=st.integers(1, 40),
+    clip=st.floats(0.01, 100),
+    wins=st.booleans(),
+    candidate=st.text("0123456789abcdef", max_size=16),
+)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[VectorSpec, list[str], Any, Any]:
+    """Terms, and at most as many games as they ask for: their families, merits and wins."""
+    terms, families = draw(TERMS), FAMILIES[: draw(st.integers(1, 3))]
+    games = draw(st.integers(0, terms.games))
+    played = draw(st.lists(st.sampled_from(families), min_size=games, max_size=games))
+    merits = draw(hnp.arrays(np.float64, (2, games), elements=st.floats(-1e3, 1e3)))
+    return terms.spec(VERSION, families), played, merits, draw(hnp.arrays(np.bool_, (2, games)))
+
+
+@given(answers())
+def test_counts_sums_squares_and_wins_come_back(answer: tuple[VectorSpec, list[str], Any, Any]) -> None:
+    spec, played, merits, won = answer
+    terms, found = TrialTerms.of(spec), sums_of(trial_vector(spec, played, merits, won))
+    differences = np.clip(merits[1] - merits[0], -terms.clip, terms.clip)
+    for row, family in zip(found, spec.families, strict=True):
+        of_family = np.array(played, dtype=np.str_) == family
+        columns = np.ones(len(played)), differences, differences**2, *(won if terms.wins else ())
+        expected = [float(column[of_family].sum()) for column in columns]
+        # Entries are float32 shares of the largest value, and a sum of differences may cancel.
+        assert np.allclose(row / terms.largest, np.array(expected) / terms.largest, rtol=1e-6, atol=1e-6)
+
+
+@given(answers())
+def test_no_answer_exceeds_the_clipping_norm_not_even_as_it_is_sent(
+    answer: tuple[VectorSpec, list[str], Any, Any],
+) -> None:
+    """So that nothing is lost by clipping, and the server accepts the half precision that a reply has."""
+    spec = answer[0]
+    vector = trial_vector(*answer)
+    assert np.linalg.norm(vector.gradient.astype(np.float64)) <= spec.clipping_norm * (1 + 1e-6)
+    received = vector_from_reply(reply_to_records(vector.clipped()), spec)
+    assert np.allclose(received.gradient, vector.gradient, rtol=ROUNDING, atol=1e-6)
+
+
+def test_the_norm_is_reached_so_that_noise_is_no_larger_than_it_has_to_be() -> None:
+    spec = TrialTerms(4, 2.0, True).spec(VERSION, ("coin",))
+    merits, won = np.array([[0.0] * 4, [9.0] * 4]), np.ones((2, 4), bool)
+    vector = trial_vector(spec, ["coin"] * 4, merits, won)
+    assert np.linalg.norm(vector.gradient) == pytest.approx(spec.clipping_norm)
+
+
+def test_answers_of_several_devices_add_up() -> None:
+    spec = TrialTerms(2, 2.0, True).spec(VERSION, FAMILIES[:2])
+    merits = [np.array([[0.0, 1.0], [2.0, 1.0]]), np.array([[2.0, 0.0], [1.5, -9.0]])]
+    won = [np.array([[False, True], [True, True]]), np.array([[True, False], [False, False]])]
+    played = [["coin-collector", "cooking"], ["cooking", "cooking"]]
+    vectors = [trial_vector(spec, *answer) for answer in zip(played, merits, won, strict=True)]
+    assert np.allclose(sums_of(total(vectors)), [[1, 2, 4, 0, 1], [3, -2.5, 4.25, 2, 1]])
+
+
+@given(TERMS, st.integers(1, 3))
+def test_terms_are_read_from_their_specification(terms: TrialTerms, families: int) -> None:
+    spec = terms.spec(VERSION, FAMILIES[:families])
+    assert is_trial(spec) and TrialTerms.of(spec) == terms
+    assert VectorSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"codec": "tactics"},
+        {"dimension": 6},
+        {"clipping_norm": 1e6},
+        {"fisher_norm": 2.0},
+        {"horizon": 2},
+        {"families": FAMILIES},
+        *(
+            {"vocabulary": words}
+            for words in (
+                "", "2", "2 2.0 1", "2 2.0 1 a b", "two 2.0 1 ", "0 2.0 1 ", "-2 2.0 1 ", "2 0.0 1 ", "2 -2.0 1 ",
+                "2 nan 1 ", "2 inf 1 ", "2 1e999 1 ", "2 2.0 2 ", "2 2.0 0 ", "02 2.0 1 ", "2 2 1 ", "2\t2.0\t1\t",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_other_specifications_are_refused(change: dict[str, Any]) -> None:
+    spec = TrialTerms(2, 2.0, True).spec(VERSION, FAMILIES[:2])
+    with pytest.raises(VectorError, match="are not the terms of a trial"):
+        TrialTerms.of(replace(spec, **change))
+
+
+@pytest.mark.parametrize("wins", [False, True])
+@pytest.mark.parametrize("families", [1, 3])
+def test_a_reply_has_at_most_300_bytes_beside_the_frames_of_flower(families: int, wins: bool) -> None:
+    """What is counted is the data of the reply's only array: the numbers in float16, behind numpy's header.
+
+    All else are frames: names and types of records, and the hash that names the specification. They do not depend on
+    what is sent; how many bytes they take is Flower's matter.
+    """
+    spec = TrialTerms(2, 2.0, wins).spec(VERSION, FAMILIES[:families])
+    answer = trial_vector(spec, [FAMILIES[0]] * 2, np.array([[0.0, 1.0], [2.0, 0.5]]), np.ones((2, 2), bool))
+    records = reply_to_records(answer.clipped())
+    [array] = records.array_records["experience"].values()
+    assert array.dtype == "float16" and len(array.data) == 128 + 2 * spec.size <= 300
+    other = reply_to_records(trial_vector(spec, [], np.zeros((2, 0)), np.zeros((2, 0), bool)))
+    assert records_bytes(records) == records_bytes(other) < len(array.data) + 600
+
+
+def test_how_often_a_fleet_may_be_asked_follows_from_the_configuration() -> None:
+    prompts = RunConfig.from_flat({"server.public": "prompts", "trial.share": 0.25, "context.halvings": 3})
+    assert parts_of_trial(prompts) == 4
+    assert most_trials(prompts) == 4 + 4 + 3
+    assert most_trials(RunConfig.from_flat({"server.public": "prompts", "trial.contexts": False})) == 1
+    assert most_trials(RunConfig()) == 0

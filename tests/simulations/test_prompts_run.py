@@ -1,0 +1,108 @@
+"""Whole runs of a server that has prompts only: its fleet decides, the run repeats, and it resumes in a trial."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedoel.protocol.config import RunConfig
+from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.prompt_pack import read_pack
+from fedoel.protocol.records.events import Listener, PhaseFinished, PhaseStarted
+from fedoel.server.cycle.phases import Phases
+from fedoel.simulations.inprocess import check, run_inprocess
+from fedoel.simulations.prompts import with_pack
+
+GAMES = "tidy things=1 final=0 turns=8"
+
+
+@pytest.fixture
+def config(tmp_path: Path, cache: Path) -> RunConfig:
+    return RunConfig.from_flat({
+        "clients": 12, "cycles": 2, "seed": 9000, "games.families": GAMES, "games.per-client": 4, "games.held-out": 6,
+        "policy.backend": "tactics", "server.public": "prompts", "server.pack": 60, "server.prompts-per-cycle": 30,
+        "context.halvings": 1, "out": str(tmp_path / "run"), "cache": str(cache),
+    })  # fmt: skip
+
+
+def cycles(config: RunConfig) -> list[dict[str, Any]]:
+    """What the summary says of every cycle, but for the time that it took."""
+    entries = json.loads((Path(config.out) / "summary.json").read_text())["cycles"]
+    return [{name: value for name, value in entry.items() if name != "seconds"} for entry in entries]
+
+
+class Stopped(Exception):
+    """Stands for a process that is killed."""
+
+
+def stop_at(kind: type[PhaseStarted] | type[PhaseFinished], cycle: int, phase: str) -> Listener:
+    def listen(event: Any) -> None:
+        if isinstance(event, kind) and (event.cycle, event.phase) == (cycle, phase):
+            raise Stopped
+
+    return listen
+
+
+def test_a_run_promotes_what_its_fleet_has_tried_and_repeats_to_the_bit(config: RunConfig, tmp_path: Path) -> None:
+    run_inprocess(config)
+    whole = cycles(config)
+    assert "promoted" in {entry["decision"] for entry in whole}
+    promoted = next(entry for entry in whole if entry["decision"] == "promoted")
+    assert promoted["gate"]["candidate"]["episodes"] == config.clients * config.trial.games
+    assert promoted["held_out"]["win_rate"] > whole[0]["held_out"]["win_rate"]
+    again = replace(config, out=str(tmp_path / "again"))
+    run_inprocess(again)
+    assert cycles(again) == whole
+
+
+def test_every_manifest_names_the_pack(config: RunConfig, cache: Path) -> None:
+    run_inprocess(replace(config, cycles=1))
+    digest = read_pack(Path(with_pack(config, cache).server.prompts)).digest
+    manifests = sorted((Path(config.out) / "versions").glob("*/manifest.json"))
+    assert len(manifests) == 2
+    assert {json.loads(path.read_text())["prompts"] for path in manifests} == {digest}
+
+
+def test_a_run_that_is_interrupted_in_a_trial_comes_to_the_same_versions_and_decisions(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_inprocess(config)
+    whole = cycles(config)
+
+    def interrupted(name: str, run: Callable[[RunConfig], None]) -> None:
+        stopped = replace(config, out=str(tmp_path / name))
+        with pytest.raises(Stopped):
+            run(stopped)
+        run_inprocess(replace(stopped, resume=True))
+        assert cycles(stopped) == whole, name
+
+    def keeps_no_gate(self: Phases, cycle: int, name: str, outcome: Any, keep: Any = Phases.keep) -> None:
+        if name == "gate":
+            raise Stopped
+        keep(self, cycle, name, outcome)
+
+    def after_the_answers(stopped: RunConfig) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Phases, "keep", keeps_no_gate)
+            run_inprocess(stopped)
+
+    interrupted("before-it", lambda stopped: run_inprocess(stopped, stop_at(PhaseStarted, 1, "gate")))
+    interrupted("answered", after_the_answers)
+    interrupted("after-it", lambda stopped: run_inprocess(stopped, stop_at(PhaseFinished, 1, "teacher")))
+    interrupted("next-cycle", lambda stopped: run_inprocess(stopped, stop_at(PhaseStarted, 2, "teacher")))
+
+
+@pytest.mark.parametrize(
+    "strategy", ["trusted", "trusted-trimmed", "trusted-secure", "clustered", "fedoel.strategies.controls:PublicOnly"]
+)
+def test_strategies_that_need_games_say_so_before_there_is_a_run(config: RunConfig, strategy: str) -> None:
+    run = replace(config, strategy=replace(config.strategy, name=strategy))
+    for begin in (check, run_inprocess):
+        with pytest.raises(ConfigError, match=r'learns from games of its own: set server\.public = "games"'):
+            begin(run)
+    assert not Path(config.out).exists()
