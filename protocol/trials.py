@@ -105,10 +105,9 @@ def trial_vector(
     terms = TrialTerms.of(spec)
     clipped = np.clip(merits[1] - merits[0], -terms.clip, terms.clip)
     columns = [clipped, clipped**2, *([np.ones(len(families)), *won.astype(np.float64)] if terms.detailed else [])]
-    blocks = (
-        [[family == name for family in families] for name in spec.families] if terms.detailed else [[1] * len(families)]
-    )
-    entries = np.array(blocks, dtype=np.float64) @ np.stack(columns, axis=1) / terms.units
+    names = np.array(families)
+    blocks = [names == name for name in spec.families] if terms.detailed else [np.ones(len(names))]
+    entries = np.stack(blocks).astype(np.float64) @ np.stack(columns, axis=1) / terms.units
     zeros = np.zeros(spec.dimension, np.float32)
     counters = Counters(np.zeros(spec.counters_shape, np.float32))
     return ExperienceVector(spec, entries.ravel().astype(np.float32), zeros, counters)
