@@ -259,6 +259,13 @@ class TrialConfig:
     contexts: bool = setting(
         True, "Whether contexts are tried, too; otherwise only what was distilled is, which costs less play."
     )
+    fallback_share: float = setting(
+        0.25,
+        "Nothing is promoted while a larger share of a trial's devices has gone back to the version before, because "
+        "the current one is clearly worse for them.",
+        low=0,
+        high=1,
+    )
 
 
 @dataclass(frozen=True, slots=True)

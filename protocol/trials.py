@@ -6,6 +6,7 @@ send, so that the clipping norm bounds what one device can do:
 
     sum of d / (T B),  WEIGHT sum of d^2 / (T B^2),  WEIGHT episodes / T,  wins / T of either policy
 
+and after all blocks one more entry: WEIGHT if the device has gone back from the current version to the one before.
 T is the number of games that a device plays for a trial, and d the difference in merit of an episode, clipped to B. In
 a run with noise there is one block of the first two entries for all families together: the sum decides and has most of
 the norm, hence the least noise, and which families a device plays is not told.
@@ -27,7 +28,7 @@ from .experience import Counters, ExperienceVector, Floats, VectorSpec
 ACTION = "evaluate.trial"
 CODEC = "trial"
 DETAILED, NOISY = 5, 2  # entries of a block
-WEIGHT = 0.25  # of the number of episodes and of the sum of squares
+WEIGHT = 0.25  # of the number of episodes, of the sum of squares, and of whether the device has gone back
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,8 @@ class TrialTerms:
     def spec(self, version: str, families: tuple[str, ...]) -> VectorSpec:
         """Return the specification of the answer to a trial of something against a version."""
         words = f"{self.games} {self.clip!r} {int(self.detailed)} {self.candidate}"
-        dimension = DETAILED * len(families) if self.detailed else NOISY
-        norm = math.sqrt(1 + WEIGHT**2 + self.detailed * (WEIGHT**2 + 2))
+        dimension = 1 + (DETAILED * len(families) if self.detailed else NOISY)
+        norm = math.sqrt(1 + 2 * WEIGHT**2 + self.detailed * (WEIGHT**2 + 2))
         return VectorSpec(CODEC, dimension, words, version, families, 1, norm, 1.0)
 
     @classmethod
@@ -91,7 +92,11 @@ def is_trial(spec: VectorSpec) -> bool:
 
 
 def trial_vector(
-    spec: VectorSpec, families: Sequence[str], merits: NDArray[np.float64], won: NDArray[np.bool_]
+    spec: VectorSpec,
+    families: Sequence[str],
+    merits: NDArray[np.float64],
+    won: NDArray[np.bool_],
+    fallen_back: bool = False,
 ) -> ExperienceVector:
     """Return a device's answer.
 
@@ -101,6 +106,8 @@ def trial_vector(
         Family of each game.
     merits, won
         Merit of each game and whether it was won, by the current version and by what is tried; shape (2, games).
+    fallen_back
+        Whether the device has gone back from the current version to the one before.
     """
     terms = TrialTerms.of(spec)
     clipped = np.clip(merits[1] - merits[0], -terms.clip, terms.clip)
@@ -110,13 +117,19 @@ def trial_vector(
     entries = np.stack(blocks).astype(np.float64) @ np.stack(columns, axis=1) / terms.units
     zeros = np.zeros(spec.dimension, np.float32)
     counters = Counters(np.zeros(spec.counters_shape, np.float32))
-    return ExperienceVector(spec, entries.ravel().astype(np.float32), zeros, counters)
+    gradient = np.append(entries.ravel(), WEIGHT * fallen_back).astype(np.float32)
+    return ExperienceVector(spec, gradient, zeros, counters)
 
 
 def sums_of(vector: ExperienceVector) -> Floats:
     """Return a sum of answers in its own units, shape (families, 5), or (1, 2) in a run with noise."""
     units = TrialTerms.of(vector.spec).units
-    return vector.gradient.astype(np.float64).reshape(-1, len(units)) * units
+    return vector.gradient[:-1].astype(np.float64).reshape(-1, len(units)) * units
+
+
+def fallbacks_of(vector: ExperienceVector) -> float:
+    """Return how many devices of a sum of answers have gone back from the current version to the one before."""
+    return float(vector.gradient[-1]) / WEIGHT
 
 
 def parts_of_trial(config: RunConfig) -> int:

@@ -15,7 +15,15 @@ from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import VectorError
 from fedoel.protocol.experience import ROUNDING, VectorSpec, total
 from fedoel.protocol.messages import records_bytes, reply_to_records, vector_from_reply
-from fedoel.protocol.trials import TrialTerms, is_trial, most_trials, parts_of_trial, sums_of, trial_vector
+from fedoel.protocol.trials import (
+    TrialTerms,
+    fallbacks_of,
+    is_trial,
+    most_trials,
+    parts_of_trial,
+    sums_of,
+    trial_vector,
+)
 
 FAMILIES = ("coin-collector", "cooking", "treasure-hunter")
 VERSION = "0123456789abcdef"
@@ -29,19 +37,22 @@ TERMS = st.builds(
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> tuple[VectorSpec, list[str], Any, Any]:
-    """Terms, and at most as many games as they ask for: their families, merits and wins."""
+def answers(draw: st.DrawFn) -> tuple[VectorSpec, list[str], Any, Any, bool]:
+    """Terms, at most as many games as they ask for, with families, merits and wins, and whether it has gone back."""
     terms, families = draw(TERMS), FAMILIES[: draw(st.integers(1, 3))]
     games = draw(st.integers(0, terms.games))
     played = draw(st.lists(st.sampled_from(families), min_size=games, max_size=games))
     merits = draw(hnp.arrays(np.float64, (2, games), elements=st.floats(-1e3, 1e3)))
-    return terms.spec(VERSION, families), played, merits, draw(hnp.arrays(np.bool_, (2, games)))
+    won = draw(hnp.arrays(np.bool_, (2, games)))
+    return terms.spec(VERSION, families), played, merits, won, draw(st.booleans())
 
 
 @given(answers())
-def test_counts_sums_squares_and_wins_come_back(answer: tuple[VectorSpec, list[str], Any, Any]) -> None:
-    spec, played, merits, won = answer
-    terms, found = TrialTerms.of(spec), sums_of(trial_vector(spec, played, merits, won))
+def test_counts_sums_squares_and_wins_come_back(answer: tuple[VectorSpec, list[str], Any, Any, bool]) -> None:
+    spec, played, merits, won, fallen_back = answer
+    vector = trial_vector(*answer)
+    terms, found = TrialTerms.of(spec), sums_of(vector)
+    assert fallbacks_of(vector) == fallen_back
     differences = np.clip(merits[1] - merits[0], -terms.clip, terms.clip)
     names = np.array(played, dtype=np.str_)
     blocks = [names == family for family in spec.families] if terms.detailed else [np.ones(len(played), bool)]
@@ -54,7 +65,7 @@ def test_counts_sums_squares_and_wins_come_back(answer: tuple[VectorSpec, list[s
 
 @given(answers())
 def test_no_answer_exceeds_the_clipping_norm_not_even_as_it_is_sent(
-    answer: tuple[VectorSpec, list[str], Any, Any],
+    answer: tuple[VectorSpec, list[str], Any, Any, bool],
 ) -> None:
     """So that nothing is lost by clipping, and the server accepts the half precision that a reply has."""
     spec = answer[0]
@@ -67,7 +78,7 @@ def test_no_answer_exceeds_the_clipping_norm_not_even_as_it_is_sent(
 def test_the_norm_is_reached_so_that_noise_is_no_larger_than_it_has_to_be() -> None:
     spec = TrialTerms(4, 2.0, True).spec(VERSION, ("coin",))
     merits, won = np.array([[0.0] * 4, [9.0] * 4]), np.ones((2, 4), bool)
-    vector = trial_vector(spec, ["coin"] * 4, merits, won)
+    vector = trial_vector(spec, ["coin"] * 4, merits, won, fallen_back=True)
     assert np.linalg.norm(vector.gradient) == pytest.approx(spec.clipping_norm)
 
 
@@ -77,7 +88,15 @@ def test_answers_of_several_devices_add_up() -> None:
     won = [np.array([[False, True], [True, True]]), np.array([[True, False], [False, False]])]
     played = [["coin-collector", "cooking"], ["cooking", "cooking"]]
     vectors = [trial_vector(spec, *answer) for answer in zip(played, merits, won, strict=True)]
-    assert np.allclose(sums_of(total(vectors)), [[2, 4, 1, 0, 1], [-2.5, 4.25, 3, 2, 1]])
+    assert np.allclose(sums_of(total(vectors)), [[2.0, 4.0, 1.0, 0.0, 1.0], [-2.5, 4.25, 3.0, 2.0, 1.0]])
+
+
+@pytest.mark.parametrize("detailed", [False, True])
+def test_devices_that_have_gone_back_are_counted(detailed: bool) -> None:
+    spec = TrialTerms(2, 2.0, detailed).spec(VERSION, FAMILIES[:2])
+    nothing = np.zeros((2, 0)), np.zeros((2, 0), bool)
+    vectors = [trial_vector(spec, [], *nothing, fallen_back=device < 7) for device in range(20)]
+    assert fallbacks_of(total(vectors)) == 7 and not sums_of(total(vectors)).any()
 
 
 @given(TERMS, st.integers(1, 3))
@@ -92,6 +111,7 @@ def test_terms_are_read_from_their_specification(terms: TrialTerms, families: in
     [
         {"codec": "tactics"},
         {"dimension": 6},
+        {"dimension": 10},
         {"clipping_norm": 1e6},
         {"fisher_norm": 2.0},
         {"horizon": 2},
@@ -120,7 +140,7 @@ def test_a_reply_has_at_most_300_bytes_beside_the_frames_of_flower(families: int
     what is sent; how many bytes they take is Flower's matter.
     """
     spec = TrialTerms(2, 2.0, detailed).spec(VERSION, FAMILIES[:families])
-    answer = trial_vector(spec, [FAMILIES[0]] * 2, np.array([[0.0, 1.0], [2.0, 0.5]]), np.ones((2, 2), bool))
+    answer = trial_vector(spec, [FAMILIES[0]] * 2, np.array([[0.0, 1.0], [2.0, 0.5]]), np.ones((2, 2), bool), True)
     records = reply_to_records(answer.clipped())
     [array] = records.array_records["experience"].values()
     assert array.dtype == "float16" and len(array.data) == 128 + 2 * spec.size <= 300
