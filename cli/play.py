@@ -54,9 +54,13 @@ def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
     """Load the last good version of a device, the last version of a run, an adapter, or else the bare base model."""
     from ..client.device.folder import DeviceFolder
     from ..client.device.offline import load_last_version
+    from ..client.device.success import fallen_back
 
     if arguments.device:  # what a device's installation lacks is imported behind this
-        return load_last_version(DeviceFolder(arguments.device.absolute()), arguments.personal)
+        folder = DeviceFolder(arguments.device.absolute())
+        if left := fallen_back(folder):
+            print(f"version {left} is clearly worse on this device than the one before, which plays")
+        return load_last_version(folder, arguments.personal)
     from numpy.typing import NDArray
 
     from ..policies.backend import load_version

@@ -24,7 +24,7 @@ from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import ExperienceVector, VectorSpec
 from ..protocol.messages import PlayRequest, reply_to_records, request_from_records
-from ..protocol.play import GameId, specs_from_text
+from ..protocol.play import GameId, merit, specs_from_text
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.messages import ACTIONS
 from ..protocol.trials import is_trial
@@ -141,8 +141,13 @@ def _experience(config: RunConfig, request: PlayRequest, context: Context, runti
     if trial:
         upcoming, streams_of_games = private_games(config, cycle, client, clients)
         return Experience(trial_of(played, request, upcoming, streams_of_games))
-    kept = played.kept(request.spec.policy_version) if request.context is None else None
-    return experience_of(config, request, client, clients, runtime, store, kept)
+    if request.context is not None:
+        return experience_of(config, request, client, clients, runtime, store)
+    version = request.spec.policy_version
+    experience = experience_of(config, request, client, clients, runtime, store, played.kept(version))
+    success = runtime.success(context.state).plus(version, request.cycle, experience.merits)
+    runtime.keep_success(context.state, success)
+    return experience
 
 
 def _admit(runtime: Runtime, config: RunConfig, games: int) -> None:
@@ -162,10 +167,14 @@ def _admit(runtime: Runtime, config: RunConfig, games: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """What playing a request gives: a vector, not yet clipped, and the words of a codec that sends words."""
+    """What playing a request gives: a vector, not yet clipped, and the words of a codec that sends words.
+
+    The merits of its episodes stay on the device.
+    """
 
     vector: ExperienceVector
     words: tuple[str, ...] = ()
+    merits: tuple[float, ...] = ()
 
 
 def experience_of(
@@ -203,7 +212,7 @@ def experience_of(
     if store:
         store.note_use(rows, hashlib.sha256(vector.to_array().tobytes()).hexdigest()[:16])
     words = encoder.words(policy, trajectories) if isinstance(encoder, SendsWords) else []
-    return Experience(vector, tuple(words))
+    return Experience(vector, tuple(words), tuple(merit(trajectory) for trajectory in trajectories))
 
 
 def player_of(config: RunConfig, request: PlayRequest, encoder: Encoder, runtime: Runtime) -> Policy:

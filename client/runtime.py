@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from flwr.app import ConfigRecord, RecordDict
+
 from ..policies.backend import load_version
 from ..policies.policy import Policy
 from ..protocol.config import PolicyConfig, RunConfig
@@ -17,6 +19,9 @@ from ..protocol.fleet.membership import Membership, device_key, keys_folder, mem
 from ..protocol.host.cache import cache_folder
 from ..protocol.messages import PlayRequest
 from ..protocol.versions import Adapter
+from .fallback import Success
+
+SUCCESS = "success"  # name of a record in the node's state
 
 
 class Runtime(Protocol):
@@ -32,6 +37,7 @@ class Runtime(Protocol):
                                                          kept as the last good version
     `cache`      the run's, or the user's                the device's own
     `membership` a key from the folder of all keys       the device's own key
+    `success`    in the node's state                     in a file of the device's folder
     ============ ======================================= ==============================================
     """
 
@@ -66,6 +72,12 @@ class Runtime(Protocol):
     def membership(self, config: RunConfig, client: int) -> Membership:
         """Read the client's private key and the list of members; raises `ConfigError` if they cannot be used."""
 
+    def success(self, state: RecordDict) -> Success:
+        """Read how well the device did with its last two versions; nothing if that is damaged or was not kept."""
+
+    def keep_success(self, state: RecordDict, success: Success) -> None:
+        """Keep what `success` reads, on this device only."""
+
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRuntime:
@@ -94,6 +106,15 @@ class SimulatedRuntime:
         """Read the client's key from the folder that holds the keys of all simulated devices."""
         folder = keys_folder(config)
         return membership_at(folder, folder / device_key(client))
+
+    def success(self, state: RecordDict) -> Success:
+        """Read the node's state, which ends with the simulation."""
+        record = state.get(SUCCESS)
+        return Success.from_values(record) if isinstance(record, ConfigRecord) else Success()
+
+    def keep_success(self, state: RecordDict, success: Success) -> None:
+        """Write to the node's state."""
+        state[SUCCESS] = ConfigRecord(success.to_values())
 
 
 @dataclass(frozen=True, slots=True)

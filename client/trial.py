@@ -119,4 +119,5 @@ def trial_of(
     both = before, after
     merits = np.array([[merit(trajectory) for trajectory in some] for some in both], dtype=np.float64)
     won = np.array([[trajectory.won for trajectory in some] for some in both])
-    return trial_vector(request.spec, [trajectory.spec.family for trajectory in before], merits, won)
+    fallen_back = games.runtime.success(games.state).fell_back_from(request.spec.policy_version)
+    return trial_vector(request.spec, [trajectory.spec.family for trajectory in before], merits, won, fallen_back)

@@ -26,8 +26,13 @@ ADAPTER, PARAMETERS = "adapter/", "parameters/"  # prefixes of the names of arra
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile)
 
 
-def keep(folder: Path, request: PlayRequest, config: RunConfig) -> None:
+def keep(folder: Path, request: PlayRequest, config: RunConfig, drop_last: bool = False) -> None:
     """Keep the request of a version that could be loaded, unless that version is the last one already.
+
+    Parameters
+    ----------
+    drop_last
+        Whether the version before stays the one before, and the last one goes.
 
     Raises
     ------
@@ -49,15 +54,20 @@ def keep(folder: Path, request: PlayRequest, config: RunConfig) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)
     try:
-        if last:  # copied, so that there is a last version at every moment
+        if last and not drop_last:  # copied, so that there is a last version at every moment
             replace_file(folder / BEFORE, (folder / LAST).read_bytes())
         replace_file(folder / LAST, buffer.getvalue())
     except OSError as error:
         raise FedoelError(f"the version cannot be kept in {folder}: {error.strerror}; make room") from error
 
 
-def last_version(folder: Path, fleet_key: bytes) -> tuple[RunConfig, PlayRequest]:
+def last_version(folder: Path, fleet_key: bytes, before: bool = False) -> tuple[RunConfig, PlayRequest]:
     """Read the last version whose file is undamaged and signed by the fleet's owner.
+
+    Parameters
+    ----------
+    before
+        Whether the version before is wanted, and the last one only in its place.
 
     Returns
     -------
@@ -70,7 +80,7 @@ def last_version(folder: Path, fleet_key: bytes) -> tuple[RunConfig, PlayRequest
         If there is no such version, or a signature is not the fleet's.
     """
     problem = "no version has been played yet"
-    for name in (LAST, BEFORE):
+    for name in (BEFORE, LAST) if before else (LAST, BEFORE):
         try:
             config, request = _read(folder / name)
             check_request(fleet_key, request)

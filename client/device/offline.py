@@ -11,10 +11,11 @@ from ..personal_context import check_personal, personalised
 from .folder import DeviceFolder, membership_of, open_store
 from .last_version import last_version
 from .runtime import DeviceRuntime
+from .success import fallen_back
 
 
 def load_last_version(folder: DeviceFolder, personal: bool = False) -> tuple[RunConfig, Policy]:
-    """Load the last good version of a device.
+    """Load the last good version of a device, or the one before if the last is clearly worse on this device.
 
     Parameters
     ----------
@@ -33,7 +34,8 @@ def load_last_version(folder: DeviceFolder, personal: bool = False) -> tuple[Run
     ConfigError
         If the device has joined no fleet, or the run's codec knows no context of a device's own.
     """
-    config, request = last_version(folder.versions, membership_of(folder).fleet_key)
+    key, before = membership_of(folder).fleet_key, bool(fallen_back(folder))
+    config, request = last_version(folder.versions, key, before)
     config = DeviceRuntime(folder.path).own(config)
     policy = load_version(config.policy, request.adapter, request.spec.policy_version, folder.cache)
     return config, with_own_context(folder, config, request, policy) if personal else policy

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from flwr.app import RecordDict
+
 from ...policies.backend import load_version
 from ...policies.policy import Policy
 from ...protocol.config import RunConfig
@@ -15,11 +17,13 @@ from ...protocol.errors import NotNow
 from ...protocol.fleet.membership import Membership
 from ...protocol.messages import PlayRequest
 from ...protocol.trials import is_trial
+from ..fallback import Success
 from ..runtime import Runtime
 from .folder import DeviceFolder, membership_of
 from .idle import count_games, games_today, look, why_not
 from .last_version import keep
 from .settings import read_settings
+from .success import fallen_back, read_success, write_success
 
 
 def runtime_of(node_config: Mapping[str, object], otherwise: Runtime) -> Runtime:
@@ -68,7 +72,7 @@ class DeviceRuntime:
         """Load the version of a request within the device's limits, and keep it as the last good one."""
         policy = load_version(self.own(config).policy, request.adapter, request.spec.policy_version, self.cache(config))
         if not is_trial(request.spec):  # what is tried may never become a version
-            keep(self.folder.versions, request, config)
+            keep(self.folder.versions, request, config, drop_last=bool(fallen_back(self.folder)))
         return policy
 
     def cache(self, config: RunConfig) -> Path:
@@ -78,6 +82,14 @@ class DeviceRuntime:
     def membership(self, config: RunConfig, client: int) -> Membership:
         """Read the device's own private key and its list of members."""
         return membership_of(self.folder)
+
+    def success(self, state: RecordDict) -> Success:
+        """Read the device's own file: the node's state ends with its process."""
+        return read_success(self.folder.success)
+
+    def keep_success(self, state: RecordDict, success: Success) -> None:
+        """Write the device's own file."""
+        write_success(self.folder.success, success)
 
     def own(self, config: RunConfig) -> RunConfig:
         """Return a run's configuration with the settings that this device decides for itself."""

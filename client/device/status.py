@@ -12,6 +12,7 @@ from .idle import games_today, look, why_not
 from .last_version import last_version
 from .settings import read_settings
 from .start import running_process
+from .success import fallen_back
 
 
 def status(folder: DeviceFolder) -> int:
@@ -64,7 +65,7 @@ def _contents(folder: DeviceFolder, store_only: bool) -> list[Path]:
         return store
     rest = (
         folder.identity.parent, folder.versions, folder.fleet, folder.authority, folder.cache, folder.flower,
-        folder.played, folder.path / "server", folder.settings,
+        folder.played, folder.success, folder.path / "server", folder.settings,
     )  # fmt: skip
     return [*store, *rest, *folder.path.glob("*.pub"), *folder.path.glob(f"{folder.log.name}*")]
 
@@ -78,8 +79,10 @@ def _plays(folder: DeviceFolder) -> str:
 
 def _version(folder: DeviceFolder) -> str:
     try:
-        _, request = last_version(folder.versions, membership_of(folder).fleet_key)
-        return f"{request.spec.policy_version}, of cycle {request.cycle}; fedoel play --device {folder.path}"
+        left = fallen_back(folder)
+        _, request = last_version(folder.versions, membership_of(folder).fleet_key, before=bool(left))
+        why = f", since {left} is clearly worse here" if left else ""
+        return f"{request.spec.policy_version}, of cycle {request.cycle}{why}; fedoel play --device {folder.path}"
     except FedoelError as error:
         return str(error)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fedoel.client import app as client_app
 from fedoel.client import trial as client_trial
 from fedoel.client.app import make_app, private_games
+from fedoel.client.fallback import Results, Success
 from fedoel.client.runtime import SimulatedRuntime
 from fedoel.client.store import TrajectoryStore, key_from_file
 from fedoel.codecs.tactics import coordinates as tactics
@@ -30,7 +31,7 @@ from fedoel.protocol.messages import PlayRequest, request_to_records, vector_fro
 from fedoel.protocol.play import GameId, Trajectory, merit
 from fedoel.protocol.secagg.keys import Identity
 from fedoel.protocol.signing import sign_request
-from fedoel.protocol.trials import ACTION, TrialTerms, sums_of, trial_vector
+from fedoel.protocol.trials import ACTION, TrialTerms, fallbacks_of, sums_of, trial_vector
 from fedoel.simulations.grid import server_identity
 
 FAMILIES = ("frozen-lake", "tidy")
@@ -181,6 +182,40 @@ def test_what_a_trial_has_played_is_experience_of_the_next_cycle_and_is_not_play
         without_state = fresh(device).answer(experience(version))
         assert device.played == [(version, games, seeds)]
         assert np.array_equal(vector.to_array(), without_state.to_array())
+
+
+def test_a_device_remembers_how_well_it_did_with_its_last_two_versions(device: Device) -> None:
+    """Each cycle's games once, those of a trial included, and nothing that was played under a context."""
+
+    def merits(version: str, cycle: int) -> float:
+        policy = TacticsPolicy(version, WEIGHTS[0 if version == CURRENT else 1])
+        return sum(
+            merit(episode) for episode in player.play_episodes(policy, *next_games(cycle), device.runtime.folder)
+        )
+
+    for request in (experience(CURRENT, 1), experience(CURRENT, 1), trial(candidate=CANDIDATE, cycle=1),
+                    experience(CANDIDATE, 2), experience(CANDIDATE, 3, CONTEXT), experience(CANDIDATE, 4)):  # fmt: skip
+        device.answer(request)
+    before, after = SimulatedRuntime().success(device.context.state).versions
+    assert (before.version, before.games, after.version, after.games) == (CURRENT, 5, CANDIDATE, 10)
+    assert before.merit == pytest.approx(merits(CURRENT, 1))
+    assert after.merit == pytest.approx(merits(CANDIDATE, 2) + merits(CANDIDATE, 4))
+
+
+@pytest.mark.parametrize(("last", "counts"), [(CURRENT, 1), ("v0", 0)])
+def test_the_answer_says_whether_the_device_has_gone_back_from_the_current_version(
+    device: Device, last: str, counts: int
+) -> None:
+    success = Success((Results("before", 1, 200, 400.0), Results(last, 2, 200, 0.0)))
+    SimulatedRuntime().keep_success(device.context.state, success)
+    assert success.fallen_back and fallbacks_of(device.answer(trial(CONTEXT))) == counts
+    assert device.played[0][0] == CURRENT  # what the server asks for is played nonetheless
+
+
+def test_a_success_that_cannot_be_read_starts_anew(device: Device) -> None:
+    device.context.state["success"] = ConfigRecord({"version": ["v0"], "games": [3]})
+    device.answer(experience(CURRENT, 1))
+    assert [one.version for one in SimulatedRuntime().success(device.context.state).versions] == [CURRENT]
 
 
 def test_a_second_trial_in_a_cycle_plays_the_current_version_no_more(device: Device) -> None:
