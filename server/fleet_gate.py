@@ -19,7 +19,7 @@ from ..protocol.fleet.membership import keys_folder
 from ..protocol.messages import PlayRequest
 from ..protocol.records.summary import Stats
 from ..protocol.signing import sign_request
-from ..protocol.trials import TrialTerms, parts_of_trial, sums_of
+from ..protocol.trials import WEIGHT, TrialTerms, fallbacks_of, parts_of_trial, sums_of
 from ..strategies.server_side import AskFleet
 from .cycle.contender import Contender, Version
 from .evaluation import UNKNOWN, wilson
@@ -31,6 +31,7 @@ from .safeguards import RunSafeguards
 
 ALL = "all families"
 NOBODY = "nothing was tried, or no device answered"
+STANDS_OUT = 2.0  # standard deviations of the noise that a count of devices must be above its limit
 
 
 def unavailable(request: PlayRequest, part: int) -> None:
@@ -92,16 +93,29 @@ class FleetGate(Decisions):
             return Verdict(True, "contexts are not tried")
         if not differences.episodes.any():
             return Verdict(False, NOBODY, sure=False)
-        return Decisions.context_helps(self, differences, choices)
+        return self._paused(differences) or Decisions.context_helps(self, differences, choices)
 
     def candidate_holds(self, differences: Differences) -> Verdict:
         """Whether the candidate does not lose; where no context was tried, whether it gains."""
         if not differences.episodes.any():
             return Verdict(False, NOBODY, sure=False)
+        if paused := self._paused(differences):
+            return paused
         if self.config.trial.contexts:
             return Decisions.candidate_holds(self, differences)
         verdict = Decisions.context_helps(self, differences)
         return replace(verdict, reason=verdict.reason.replace("with the context", "without the context", 1))
+
+    def _paused(self, differences: Differences) -> Verdict | None:
+        """Refuse everything if too many devices have gone back from the current version, beyond the noise."""
+        trial, counted = self.config.trial, round(differences.fallbacks)
+        noise = math.sqrt(differences.variance) / (trial.games * trial.clip * WEIGHT)
+        # Rounded, because a secure sum is exact to a small part of a device only.
+        if round(differences.fallbacks - STANDS_OUT * noise, 2) <= trial.fallback_share * differences.devices:
+            return None
+        number = f"about {counted}" if noise else f"{counted}"
+        reason = f"{number} of {differences.devices:.0f} devices have gone back to the version before"
+        return Verdict(False, f"{reason}: promotion is paused", paused=True)
 
     def _tried(
         self, cycle: int, current: Version, context: Vector | None, contender: Contender, block: int
@@ -138,7 +152,10 @@ class FleetGate(Decisions):
         episodes = more[0] if more else np.array([float(aggregate.cohort * terms.games)])
         deviation = math.sqrt(aggregate.noise) * terms.games * terms.clip
         wins = np.stack(more[1:]) if more else None
-        return Differences(families, episodes, total, np.maximum(squares, 0), wins, deviation**2)
+        return Differences(
+            families, episodes, total, np.maximum(squares, 0), wins, deviation**2, aggregate.cohort,
+            fallbacks_of(aggregate.vector),
+        )  # fmt: skip
 
 
 def _stats_of(aggregate: Aggregate | None) -> Stats:

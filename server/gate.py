@@ -32,6 +32,7 @@ from .events import Advance
 # in two cases out of five although nothing has changed, so a single family has to fall by more.
 NOISE, NOISE_IN_A_FAMILY = 1.0, 2.0
 HOPELESS = 2.0  # standard errors below zero at which there is no further block
+NUMBERS = ("variance", "devices", "fallbacks")  # fields of `Differences` that are single numbers
 POWER = 1.28  # standard errors: a gain of this size is above zero in nine trials of ten
 
 
@@ -49,6 +50,8 @@ class Differences:
         Games won by the current version and by the contender, shape (2, families); None where nobody says so.
     variance
         Variance of the noise in the sum over all families of `total`; 0 without noise.
+    devices, fallbacks
+        Devices that the sums come from, and how many of them have gone back from the current version to the one before.
     """
 
     families: tuple[str, ...]
@@ -57,6 +60,8 @@ class Differences:
     squares: NDArray[np.float64]
     wins: NDArray[np.float64] | None = None
     variance: float = 0.0
+    devices: float = 0.0
+    fallbacks: float = 0.0
 
     def mean(self, family: int | None = None) -> float:
         """Mean difference, in one family or in all."""
@@ -82,14 +87,15 @@ class Differences:
         wins = None if self.wins is None or other.wins is None else self.wins + other.wins
         return Differences(
             self.families, self.episodes + other.episodes, self.total + other.total, self.squares + other.squares,
-            wins, self.variance + other.variance,
+            wins, self.variance + other.variance, self.devices + other.devices, self.fallbacks + other.fallbacks,
         )  # fmt: skip
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what `sample_of` reads."""
         wins = {} if self.wins is None else {"wins": self.wins}
         sums = {"episodes": self.episodes, "total": self.total, "squares": self.squares}
-        return {"families": np.array(self.families, dtype=np.str_), **sums, **wins, "variance": np.array(self.variance)}
+        names = np.array(self.families, dtype=np.str_)
+        return {"families": names, **sums, **wins, **{name: np.array(getattr(self, name)) for name in NUMBERS}}
 
     def _sums(self, family: int | None) -> tuple[float, float, float]:
         arrays = self.episodes, self.total, self.squares
@@ -152,9 +158,9 @@ def sample_of(arrays: Mapping[str, NDArray[Any]]) -> Sample:
     """Read a sample."""
     if "merits" in arrays:
         return Trial(**arrays)
-    families, variance = tuple(arrays["families"].tolist()), float(arrays["variance"])
-    sums = (arrays["episodes"], arrays["total"], arrays["squares"])
-    return Differences(families, *sums, arrays.get("wins"), variance)
+    families, sums = tuple(arrays["families"].tolist()), (arrays["episodes"], arrays["total"], arrays["squares"])
+    variance, devices, fallbacks = (float(arrays.get(name, 0.0)) for name in NUMBERS)  # older files have the first only
+    return Differences(families, *sums, arrays.get("wins"), variance, devices, fallbacks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +179,20 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether to go on, and why; `sure` is false if another block could change it."""
+    """Whether to go on, and why.
+
+    Parameters
+    ----------
+    sure
+        False if another block could change it.
+    paused
+        Whether nothing else would pass either, so that it need not be tried.
+    """
 
     passed: bool
     reason: str
     sure: bool = True
+    paused: bool = False
 
 
 class Gate(Protocol):

@@ -8,7 +8,7 @@ import pytest
 
 from fedoel.protocol.play import GameSpec, Trajectory
 from fedoel.server.evaluation import summarise
-from fedoel.server.gate import Decisions, Evidence, Trial, Verdict, sample_of
+from fedoel.server.gate import Decisions, Differences, Evidence, Trial, Verdict, sample_of
 
 
 def trial(coin: list[float], cooking: list[float]) -> Trial:
@@ -116,10 +116,19 @@ def test_evidence_of_two_blocks_is_that_of_all_their_episodes() -> None:
 
 def test_samples_are_read_as_they_were_written() -> None:
     differences = trial([2, 0], [1]).against(trial([0, 0], [1]))
-    for sample in (trial([2, 0], [1]), differences, replace(differences, wins=None, variance=0.25)):
+    noisy = replace(differences, wins=None, variance=0.25, devices=9.0, fallbacks=2.5)
+    for sample in (trial([2, 0], [1]), differences, noisy):
         again = sample_of(sample.arrays()).arrays()
         assert again.keys() == sample.arrays().keys()
         assert all(np.array_equal(again[name], array) for name, array in sample.arrays().items())
+    older = sample_of({name: array for name, array in noisy.arrays().items() if name not in ("devices", "fallbacks")})
+    assert isinstance(older, Differences) and (older.devices, older.fallbacks, older.variance) == (0, 0, 0.25)
+
+
+def test_devices_of_several_blocks_add_up() -> None:
+    block = replace(trial([2], []).against(trial([0], [])), devices=4.0, fallbacks=1.0)
+    both = block.plus(block)
+    assert (both.devices, both.fallbacks) == (8, 2)
 
 
 def test_noise_widens_the_error_and_no_gain_within_it_passes() -> None:

@@ -47,6 +47,7 @@ class FakeGate:
     episodes: int = 3
     blocks: int = 1
     sure: bool = True
+    paused: bool = False
     seen: list[int] = field(default_factory=list)
 
     def with_fleet(self, ask: AskFleet, parameters: Parameters) -> FakeGate:
@@ -59,7 +60,7 @@ class FakeGate:
         return Evidence(Trial(merits, merits > 0, np.array(["coin"] * 3)), STATS)
 
     def context_helps(self, differences: Differences, choices: Sequence[str] = ()) -> Verdict:
-        return Verdict(self.helps, f"tried {len(choices)}", self.sure)
+        return Verdict(self.helps, f"tried {len(choices)}", self.sure, self.paused)
 
     def candidate_holds(self, differences: Differences) -> Verdict:
         return Verdict(self.holds, "judged", self.sure)
@@ -160,6 +161,12 @@ def test_search_halves_until_a_context_helps(server: CycleServer, helps: bool, t
     tried = [contender.contexts for contender in gate.contenders]
     assert [one.contexts[0].weights[0] for one in tried if one] == [1 / 2**n for n in range(tries)]
     assert found.contexts is tried[-1]
+
+
+def test_search_tries_no_half_while_promotion_is_paused(server: CycleServer) -> None:
+    gate = FakeGate(helps=False, paused=True)
+    found = search(with_gate(server, gate), server.state, rollouts_of(server), Mixture.of(context(server, 1.0)))
+    assert not found.verdict.passed and len(gate.contenders) == 1
 
 
 def test_a_gate_that_is_not_sure_plays_further_blocks_with_both_policies_and_remembers_them(

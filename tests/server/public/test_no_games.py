@@ -45,7 +45,7 @@ CYCLE = PREPARE + dedent('''
         """Answer as a fleet that wins what is tried, and nothing with the current version: 8 games of each family."""
         asked.append("candidate" if request.candidate else "context")
         sums = np.array([8.0, 8.0, 8.0, 0.0, 8.0]) / TrialTerms.of(request.spec).units
-        sums = np.tile(sums, len(request.spec.families))
+        sums = np.append(np.tile(sums, len(request.spec.families)), 0.0)
         return Aggregate(ExperienceVector.from_parts(request.spec, {"gradient": sums}), config.clients)
 
     make_fleet(Path(config.out) / "keys", config.clients)
