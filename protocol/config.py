@@ -233,7 +233,10 @@ class ServerConfig:
         "rewards, so that all rewards, those that decide included, come from the fleet.",
         choices=PUBLIC,
     )
-    prompts: str = setting("", "Pack of prompts; empty for a pack of `games.families`, which a simulation makes.")
+    prompts: str = setting("", "Pack of prompts, a file; empty for one that a simulation makes.")
+    prompt_families: str = setting(
+        "", "Families of a pack that a simulation makes, written like `games.families`; empty for the same ones."
+    )
     pack: int = setting(2000, "Prompts of a pack that is made.", low=16, high=1_000_000)
     prompts_per_cycle: int = setting(
         400, "Prompts that a cycle's context is bounded and distilled on, other ones in every cycle.", low=1

@@ -4,11 +4,11 @@ The answer to a trial is an `ExperienceVector` like any other, so that it is cli
 Its gradient has a block of entries for each family of games; entries are shares of the largest value that a device can
 send, so that the clipping norm bounds what one device can do:
 
-    WEIGHT episodes / T,  sum of d / (T B),  WEIGHT sum of d^2 / (T B^2)
+    sum of d / (T B),  WEIGHT sum of d^2 / (T B^2),  WEIGHT episodes / T,  wins / T of either policy
 
-T is the number of games that a device plays for a trial, and d the difference in merit of an episode, clipped to B. The
-sum decides, so that it has most of the norm, and hence the least noise. A run without noise adds two entries: wins / T
-of the current version and of what is tried.
+T is the number of games that a device plays for a trial, and d the difference in merit of an episode, clipped to B. In
+a run with noise there is one block of the first two entries for all families together: the sum decides and has most of
+the norm, hence the least noise, and which families a device plays is not told.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .experience import Counters, ExperienceVector, Floats, VectorSpec
 
 ACTION = "evaluate.trial"
 CODEC = "trial"
-SUMS, WINS = 3, 2  # entries of a family: sums of differences, and wins
+DETAILED, NOISY = 5, 2  # entries of a block
 WEIGHT = 0.25  # of the number of episodes and of the sum of squares
 
 
@@ -40,26 +40,22 @@ class TrialTerms:
         Games that a device plays twice: once with each of the two policies.
     clip
         Bound of a difference in merit.
-    wins
-        Whether wins are told, too.
+    detailed
+        Whether each family is told by itself, with the number of its games and wins.
     candidate
         Name of the version that is tried; empty if a context is.
     """
 
     games: int
     clip: float
-    wins: bool
+    detailed: bool
     candidate: str = ""
-
-    @property
-    def entries(self) -> int:
-        """Entries of a family."""
-        return SUMS + WINS * self.wins
 
     def spec(self, version: str, families: tuple[str, ...]) -> VectorSpec:
         """Return the specification of the answer to a trial of something against a version."""
-        words, dimension = f"{self.games} {self.clip!r} {int(self.wins)} {self.candidate}", self.entries * len(families)
-        norm = math.sqrt(1 + 2 * WEIGHT**2 + WINS * self.wins)
+        words = f"{self.games} {self.clip!r} {int(self.detailed)} {self.candidate}"
+        dimension = DETAILED * len(families) if self.detailed else NOISY
+        norm = math.sqrt(1 + WEIGHT**2 + self.detailed * (WEIGHT**2 + 2))
         return VectorSpec(CODEC, dimension, words, version, families, 1, norm, 1.0)
 
     @classmethod
@@ -72,8 +68,8 @@ class TrialTerms:
             If it is not one of a trial.
         """
         try:
-            games, clip, wins, candidate = spec.vocabulary.split(" ")
-            terms = cls(int(games), float(clip), wins == "1", candidate)
+            games, clip, detailed, candidate = spec.vocabulary.split(" ")
+            terms = cls(int(games), float(clip), detailed == "1", candidate)
             if terms.games < 1 or not 0 < terms.clip < math.inf:
                 raise ValueError("out of range")
             if terms.spec(spec.policy_version, spec.families) != spec:
@@ -83,10 +79,10 @@ class TrialTerms:
         return terms
 
     @property
-    def largest(self) -> Floats:
-        """What a family's entries are divided by, shape (entries,)."""
-        sums = [self.games / WEIGHT, self.games * self.clip, self.games * self.clip**2 / WEIGHT]
-        return np.array([*sums, *[self.games] * (WINS * self.wins)], dtype=np.float64)
+    def units(self) -> Floats:
+        """What the entries of a block are divided by, shape (entries,)."""
+        units = [self.games * self.clip, self.games * self.clip**2 / WEIGHT]
+        return np.array([*units, *[self.games / WEIGHT, self.games, self.games] * self.detailed], dtype=np.float64)
 
 
 def is_trial(spec: VectorSpec) -> bool:
@@ -108,18 +104,19 @@ def trial_vector(
     """
     terms = TrialTerms.of(spec)
     clipped = np.clip(merits[1] - merits[0], -terms.clip, terms.clip)
-    columns = [np.ones(len(families)), clipped, clipped**2, *(won.astype(np.float64) if terms.wins else ())]
-    members = np.array([[family == name for family in families] for name in spec.families], dtype=np.float64)
-    entries = members @ np.stack(columns, axis=1) / terms.largest
+    columns = [clipped, clipped**2, *([np.ones(len(families)), *won.astype(np.float64)] if terms.detailed else [])]
+    names = np.array(families)
+    blocks = [names == name for name in spec.families] if terms.detailed else [np.ones(len(names))]
+    entries = np.stack(blocks).astype(np.float64) @ np.stack(columns, axis=1) / terms.units
     zeros = np.zeros(spec.dimension, np.float32)
     counters = Counters(np.zeros(spec.counters_shape, np.float32))
     return ExperienceVector(spec, entries.ravel().astype(np.float32), zeros, counters)
 
 
 def sums_of(vector: ExperienceVector) -> Floats:
-    """Return the entries of a sum of answers in their own units, shape (families, entries)."""
-    terms = TrialTerms.of(vector.spec)
-    return vector.gradient.astype(np.float64).reshape(-1, terms.entries) * terms.largest
+    """Return a sum of answers in its own units, shape (families, 5), or (1, 2) in a run with noise."""
+    units = TrialTerms.of(vector.spec).units
+    return vector.gradient.astype(np.float64).reshape(-1, len(units)) * units
 
 
 def parts_of_trial(config: RunConfig) -> int:

@@ -29,7 +29,8 @@ from .gate import Decisions, Differences, Evidence, Gate, Verdict
 from .run_plan import RunPlan
 from .safeguards import RunSafeguards
 
-NOBODY = "no device answered the trial"
+ALL = "all families"
+NOBODY = "nothing was tried, or no device answered"
 
 
 def unavailable(request: PlayRequest, part: int) -> None:
@@ -73,7 +74,7 @@ class FleetGate(Decisions):
         ConfigError
             If the contender has several contexts: a device could not know which one to play.
         """
-        empty = Evidence(self._differences(None), UNKNOWN, self.blocks)
+        empty = Evidence(self.differences(None), UNKNOWN, self.blocks)
         if contender.contexts is None and contender.adapter is current.adapter:
             return empty
         if contender.contexts is None:
@@ -115,42 +116,37 @@ class FleetGate(Decisions):
             parameters=self.parameters, candidate={} if tries_context else contender.adapter,
         )  # fmt: skip
         aggregate = self.ask(sign_request(owner_key(keys), request), block)
-        return Evidence(self._differences(aggregate), _stats_of(aggregate))
+        return Evidence(self.differences(aggregate), _stats_of(aggregate))
 
     def spec(self, version: str, candidate: str = "") -> VectorSpec:
         """Return what devices are asked for in a trial against a version: of a candidate, or of a context."""
         trial = self.config.trial
-        return TrialTerms(trial.games, trial.clip, self._tells_wins, candidate).spec(version, self.plan.families)
+        return TrialTerms(trial.games, trial.clip, self._detailed, candidate).spec(version, self.plan.families)
 
     @property
-    def _tells_wins(self) -> bool:
+    def _detailed(self) -> bool:
         return self.config.privacy.mechanism == "none"
 
-    def _differences(self, aggregate: Aggregate | None) -> Differences:
+    def differences(self, aggregate: Aggregate | None) -> Differences:
         """Read a sum of answers."""
-        families = self.plan.families
+        families = self.plan.families if self._detailed else (ALL,)
         if aggregate is None:
             zeros = np.zeros(len(families))
-            return Differences(
-                families, zeros, zeros, zeros, np.zeros((2, len(families))) if self._tells_wins else None
-            )
-        episodes, total, squares, *wins = sums_of(aggregate.vector).T
-        terms, episodes = TrialTerms.of(aggregate.vector.spec), np.maximum(episodes, 0)
-        if aggregate.noise and episodes.any():  # how many episodes there are in all is known without noise
-            episodes = episodes * aggregate.cohort * terms.games / episodes.sum()
+            return Differences(families, zeros, zeros, zeros, np.zeros((2, len(families))) if self._detailed else None)
+        total, squares, *more = sums_of(aggregate.vector).T
+        terms = TrialTerms.of(aggregate.vector.spec)
+        episodes = more[0] if more else np.array([float(aggregate.cohort * terms.games)])
         deviation = math.sqrt(aggregate.noise) * terms.games * terms.clip
-        return Differences(
-            families, episodes, total, np.maximum(squares, 0), np.stack(wins) if wins else None,
-            len(families) * deviation**2,
-        )  # fmt: skip
+        wins = np.stack(more[1:]) if more else None
+        return Differences(families, episodes, total, np.maximum(squares, 0), wins, deviation**2)
 
 
 def _stats_of(aggregate: Aggregate | None) -> Stats:
     """Return how often what is tried won, where the fleet says so."""
-    if aggregate is None or not TrialTerms.of(aggregate.vector.spec).wins:
+    if aggregate is None or not TrialTerms.of(aggregate.vector.spec).detailed:
         return UNKNOWN
     sums = sums_of(aggregate.vector).sum(axis=0)
-    episodes, wins = round(float(sums[0])), float(sums[-1])
+    episodes, wins = round(float(sums[2])), float(sums[-1])
     if not episodes:
         return UNKNOWN
     low, high = wilson(min(max(wins, 0.0), episodes), episodes)

@@ -40,6 +40,7 @@ BUILT_IN = (
     "prefix",
     "heterogeneity",
     "language",
+    "blind",
 )
 FOLDER = Path(__file__).parent / "experiments"
 KEYS = {"question", "scenario", "seeds", "settings", "arms"}

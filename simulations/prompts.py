@@ -1,4 +1,4 @@
-"""The pack of prompts of a simulation whose server has no games: made of the run's own families on first use."""
+"""The pack of prompts of a simulation whose server has no games, made on first use."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def with_pack(config: RunConfig, cache: Path) -> RunConfig:
     server = config.server
     if server.public != "prompts" or server.prompts:
         return config
-    path = pack_for(config.games.families, server.pack, cache)
+    path = pack_for(server.prompt_families or config.games.families, server.pack, cache)
     return replace(config, server=replace(server, prompts=str(path)))

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from ..protocol.errors import ConfigError, VectorError
 from ..protocol.experience import Aggregate, Contribution, ExperienceVector, Vector, clip, total
+from ..protocol.trials import sums_of
 from .experience import ExperienceStrategy
 
 Rows = NDArray[np.float64]
 Row = NDArray[np.float64]
+TRIAL_BETA = 0.2  # share of the answers to a trial that is left out at either end
 
 
 def rows_of(contributions: Sequence[Contribution]) -> Rows:
@@ -81,7 +83,18 @@ def check_fraction(name: str, value: float, below: float) -> None:
         raise ConfigError(f"{name} must be in the range [0, {below:g}), not {value}")
 
 
-class TrimmedMean(ExperienceStrategy):
+class _Robust(ExperienceStrategy):
+    """Answers to a trial are trimmed, whatever is done with experience."""
+
+    def aggregate_trial(self, contributions: Sequence[Contribution], cycle: int) -> Aggregate:
+        """Leave out the devices that report the largest gains and losses, and scale the others' sum to all."""
+        gains = [float(sums_of(contribution.vector)[:, 0].sum()) for contribution in contributions]
+        trimmed = int(TRIAL_BETA * len(gains))
+        kept = [contributions[index] for index in np.argsort(gains, kind="stable")[trimmed : len(gains) - trimmed]]
+        return scaled_to_sum(contributions, rows_of(kept).mean(axis=0))
+
+
+class TrimmedMean(_Robust):
     """Coordinate-wise trimmed mean (Yin et al. 2018, arXiv 1803.01498), scaled to the cohort's sum.
 
     Parameters
@@ -101,7 +114,7 @@ class TrimmedMean(ExperienceStrategy):
         return scaled_to_sum(contributions, trimmed_mean(rows_of(contributions), self.beta))
 
 
-class Median(ExperienceStrategy):
+class Median(_Robust):
     """Coordinate-wise median (Yin et al. 2018), scaled to the cohort's sum."""
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
@@ -109,7 +122,7 @@ class Median(ExperienceStrategy):
         return scaled_to_sum(contributions, np.median(rows_of(contributions), axis=0))
 
 
-class Krum(ExperienceStrategy):
+class Krum(_Robust):
     """Krum (Blanchard et al. 2017, arXiv 1703.02757): the vector with the lowest score, times the cohort's size.
 
     Parameters
@@ -161,7 +174,7 @@ def _non_negative(name: str, value: int) -> int:
     return value
 
 
-class NormBounded(ExperienceStrategy):
+class NormBounded(_Robust):
     """Norm bounding (Sun et al. 2019, arXiv 1911.07963): clip to a multiple of the cohort's median norm, and sum.
 
     The clipping norms that devices apply are fixed for all games, and most vectors are far below them. The median norm
@@ -196,7 +209,7 @@ def clipped_to_median(contributions: Sequence[Contribution], norm_bound: float =
     return [replace(contribution, vector=vector) for contribution, vector in zip(contributions, clipped, strict=True)]
 
 
-class Trusted(ExperienceStrategy):
+class Trusted(_Robust):
     """FLTrust (Cao et al. 2020, arXiv 2012.13995), with the server's public games as the root of trust.
 
     It clips every vector to the cohort's median norm, and weights it by its trust score: the cosine similarity of a

@@ -13,7 +13,9 @@ from ...protocol.privacy.plan import PrivacyPlan
 from ...protocol.secagg.graph import Graph, choose_graph
 from ...protocol.secagg.keys import SIGNATURE, Advert
 from ...protocol.secagg.shares import SEALED, SEED
+from ...protocol.trials import TrialTerms, most_trials
 from ..accounting import Release, epsilon_of
+from ..gate import NOISE, POWER
 from ..safeguards import RunSafeguards
 
 STANDS_OUT = 2.0  # standard deviations of the noise
@@ -77,6 +79,28 @@ class Forecast:
             f"forecast       a number stands out once {self.agreement:.1f} of {run.sample()} devices agree on it with "
             "all they may send",
             f"               a cohort that agrees about everything is {self.signal:.2g} times the noise",
+            *self._trials(),
+        ]
+
+    def _trials(self) -> list[str]:
+        """Say what trials on devices cost and see; nothing where the server plays games itself."""
+        config = self.safeguards.config
+        if not most_trials(config):
+            return []
+        spec = TrialTerms(config.trial.games, config.trial.clip, False).spec("", ("any",))
+        devices, plan = self.safeguards.sample(spec), self.safeguards.plan(spec)
+        # With the same error from chance: differences are at most `clip`, and half of that where half of them are zero.
+        noise = math.sqrt(plan.variance("gradient", devices)) * config.trial.clip / devices
+        chance = config.trial.clip / 2 / math.sqrt(devices * config.trial.games)
+        seen = (NOISE + POWER) * math.hypot(noise, chance)
+        experience, cycles = config.strategy.exchanges, config.cycles
+        return [
+            f"releases       {cycles} cycles of {experience} of experience and up to {most_trials(config)} of trials, "
+            "all with the same noise",
+            f"trials         {config.trial.games} games of each of {devices} devices, twice; the noise alone is "
+            f"{noise:.3f} of a difference in merit",
+            f"               the gate sees a gain in merit of {seen:.2f} nine times out of ten, a win and its score "
+            "counting 2",
         ]
 
 

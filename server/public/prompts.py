@@ -22,6 +22,9 @@ from ..cycle.mixture import Mixture
 from ..cycle.run import Run, States, TrainingTurns
 
 
+FOR_PARAMETERS = 600  # prompts that a codec's parameters are computed from, at most
+
+
 @dataclass(frozen=True)
 class PromptsPublic:
     """A pack of prompts: implements `fedoel.server.cycle.run.Public`.
@@ -51,8 +54,8 @@ class PromptsPublic:
         return turns_under(uniform_policy(), self.of_cycle(0))
 
     def for_parameters(self) -> list[Turn]:
-        """Return all prompts as turns of uniform play."""
-        return turns_under(uniform_policy(), [self._situations[index] for index in self._order])
+        """Return prompts as turns of uniform play."""
+        return turns_under(uniform_policy(), [self._situations[index] for index in self._order[:FOR_PARAMETERS]])
 
     def states(self, run: Run, version: Version, cycle: int) -> States:
         """Return the prompts of a cycle as turns of a version."""

@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from ...client.app import streams
 from ...codecs.encoder import encode, load_encoder
 from ...codecs.natural_step import natural_step
-from ...codecs.tactics.policy import uniform_policy
+from ...codecs.tactics.coordinates import DIMENSION
+from ...codecs.tactics.policy import TacticsPolicy, uniform_policy
 from ...games.partition import client_games
 from ...games.player import play_episodes
 from ...protocol.config import ContextConfig, RunConfig
 from ...protocol.experience import Aggregate, ExperienceVector, VectorSpec, clip
-from ...protocol.play import specs_from_text
+from ...protocol.play import merit, specs_from_text
 from ...protocol.privacy.plan import PrivacyPlan
+from ...protocol.trials import TrialTerms, trial_vector
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -54,10 +56,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Pool:
-    """Devices to attack: the vector of each, and the family of games that it played."""
+    """Devices to attack: the vector of each, and the family of games that it played.
+
+    `views` are what can be observed of them, and `what` is said of the attacks on them.
+    """
 
     vectors: Sequence[ExperienceVector]
     families: Sequence[str]
+    views: Sequence[str] = VIEWS
+    what: str = ""
 
     @cached_property
     def gradients(self) -> Floats:
@@ -89,6 +96,26 @@ def play_pool(config: RunConfig, devices: int, cache: Path) -> Pool:
         vectors.append(encode(encoder, policy, played, spec, baseline, codec.discount))
         families.append(family_spec.family)
     return Pool(vectors, families)
+
+
+def trial_pool(config: RunConfig, devices: int, cache: Path) -> Pool:
+    """Let devices answer a trial of a policy that goes where it has not been, against uniform play."""
+    specs = specs_from_text(FAMILIES)
+    names, answers, families = tuple(spec.family for spec in specs), [], []
+    spec = TrialTerms(config.trial.games, config.trial.clip, detailed=False).spec("audit", names)
+    weights = np.zeros(DIMENSION, np.float32)
+    weights[::2] = 1.0
+    policies = uniform_policy(), TacticsPolicy("tried", weights)
+    for device in range(devices):
+        family_spec, count = specs[device % len(specs)], config.trial.games
+        games = client_games((family_spec,), device, devices, count, 1, "iid", config.seed)
+        seeds = streams(config.seed, 1, device, count)
+        played = [play_episodes(policy, games, seeds, cache) for policy in policies]
+        merits = np.array([[merit(trajectory) for trajectory in some] for some in played])
+        won = np.array([[trajectory.won for trajectory in some] for some in played])
+        answers.append(trial_vector(spec, [family_spec.family] * count, merits, won))
+        families.append(family_spec.family)
+    return Pool(answers, families, VIEWS[:3], " of a trial")  # a decision comes of a trial, and no version
 
 
 def auroc(scores: Floats, positive: Flags) -> float:
@@ -127,8 +154,8 @@ def membership(pool: Pool, plan: PrivacyPlan, chance: float, trials: int, seed: 
         observed = _view(view, gradients[[*cohort, last]], pool, plan, rng)
         return float(observed @ gradient / max(np.linalg.norm(gradient), 1e-9))
 
-    name = "membership in the fleet" if chance < 1 else "membership in a cohort"
-    return [_finding(name, view, trial, trials, seed) for view in VIEWS]
+    name = f"membership in {'the fleet' if chance < 1 else 'a cohort'}{pool.what}"
+    return [_finding(name, view, trial, trials, seed) for view in pool.views]
 
 
 def attribute(pool: Pool, plan: PrivacyPlan, trials: int, seed: int) -> list[Finding]:
@@ -144,7 +171,7 @@ def attribute(pool: Pool, plan: PrivacyPlan, trials: int, seed: int) -> list[Fin
         observed = gradients[target] if view == VIEWS[0] else _view(view, gradients[[*cohort, target]], pool, plan, rng)
         return float(observed @ direction)
 
-    return [_finding("which family a device played", view, trial, trials, seed) for view in VIEWS]
+    return [_finding(f"which family a device played{pool.what}", view, trial, trials, seed) for view in pool.views]
 
 
 def _finding(

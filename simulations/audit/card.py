@@ -14,11 +14,14 @@ from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.host.cache import cache_folder
 from ...protocol.host.files import write_whole
+from ...protocol.play import specs_from_text
 from ...protocol.records.json_codec import to_json
+from ...protocol.trials import TrialTerms, most_trials
 from ...server.app import check
 from ...server.public.game_plan import GamePlan
 from ...server.safeguards import RunSafeguards
-from .attacks import VIEWS, Finding, attribute, membership, play_pool
+from ..prompts import with_pack
+from .attacks import FAMILIES, VIEWS, Finding, attribute, membership, play_pool, trial_pool
 from .leaks import Surveillance, watch
 from .mechanism import Bound, Mechanism, audit_mechanism, audited
 from .planted import Extraction, extractions, lora_extraction
@@ -48,7 +51,7 @@ class Card:
         problems += [
             f"{finding.attack} from the {finding.view}: AUROC {finding.auroc:.3f}"
             for finding in self.findings
-            if finding.exposed and finding.view in PROTECTED and finding.attack != "membership in a cohort"
+            if finding.exposed and finding.view in PROTECTED and not finding.attack.startswith("membership in a cohort")
         ]
         problems += [
             f"{extraction.extracted} of {extraction.planted} secrets extracted from the {extraction.view}"
@@ -104,6 +107,7 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
     if config.privacy.mechanism != "distributed":
         raise ConfigError("there is nothing to audit: the scenario has no privacy.mechanism; try 'private'")
     cache = cache_folder(config)
+    config = with_pack(config, cache)
     check(config, cache)
     safeguards, encoder = RunSafeguards(config), load_codec(config.codec.name).encoder
     plan, delta = safeguards.plan(GamePlan.of(config).vector_spec(config, encoder, "audit")), config.privacy.delta
@@ -115,6 +119,13 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
         *membership(pool, plan, 1.0, trials, config.seed),
         *attribute(pool, plan, trials, config.seed),
     ]
+    if most_trials(config):
+        families = tuple(spec.family for spec in specs_from_text(FAMILIES))
+        terms = TrialTerms(config.trial.games, config.trial.clip, detailed=False)
+        trial_plan = safeguards.plan(terms.spec("audit", families))
+        answers = trial_pool(config, trial_plan.minimum + SPARE, cache)
+        findings += membership(answers, trial_plan, safeguards.chance(answers.vectors[0].spec), trials, config.seed)
+        findings += attribute(answers, trial_plan, trials, config.seed)
     with tempfile.TemporaryDirectory(prefix="fedoel-audit-") as folder:
         surveillance = watch(config, Path(folder) / "run")
     secrets = extractions(plan, config.seed)

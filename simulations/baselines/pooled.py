@@ -42,6 +42,8 @@ class Pooled:
         """Return the configuration without clipping."""
         if isinstance(load_encoder(config.codec.name), SendsWords):
             raise ConfigError(f"the baseline 'pooled' needs a codec of vectors, not {config.codec.name!r}")
+        if config.server.public != "games":
+            raise ConfigError("the baseline 'pooled' has no devices to try anything on: set server.public = \"games\"")
         codec = replace(config.codec, clipping_norm=UNBOUNDED, fisher_norm=UNBOUNDED)
         pooled = replace(in_the_open(config, self), codec=codec)
         check(pooled)

@@ -166,7 +166,7 @@ def test_the_answer_is_what_the_games_differ_in(device: Device, of_context: bool
     expected = trial_vector(request.spec, [episode.spec.family for episode in before], merits, won)
     vector = device.answer(request)
     assert np.allclose(sums_of(vector), sums_of(expected), atol=1e-2)
-    assert sums_of(vector)[:, 0].sum() == pytest.approx(3, abs=1e-2)
+    assert sums_of(vector)[:, 2].sum() == pytest.approx(3, abs=1e-2)
 
 
 def test_what_a_trial_has_played_is_experience_of_the_next_cycle_and_is_not_played_again(device: Device) -> None:

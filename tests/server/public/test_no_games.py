@@ -44,7 +44,7 @@ CYCLE = PREPARE + dedent('''
     def gain(request, part):
         """Answer as a fleet that wins what is tried, and nothing with the current version: 8 games of each family."""
         asked.append("candidate" if request.candidate else "context")
-        sums = np.array([8.0, 8.0, 8.0, 0.0, 8.0]) / TrialTerms.of(request.spec).largest
+        sums = np.array([8.0, 8.0, 8.0, 0.0, 8.0]) / TrialTerms.of(request.spec).units
         sums = np.tile(sums, len(request.spec.families))
         return Aggregate(ExperienceVector.from_parts(request.spec, {"gradient": sums}), config.clients)
 
