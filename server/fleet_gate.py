@@ -146,10 +146,11 @@ def _stats_of(aggregate: Aggregate | None) -> Stats:
     if aggregate is None or not TrialTerms.of(aggregate.vector.spec).detailed:
         return UNKNOWN
     sums = sums_of(aggregate.vector).sum(axis=0)
-    episodes, wins = round(float(sums[2])), float(sums[-1])
+    episodes = round(float(sums[2]))
     if not episodes:
         return UNKNOWN
-    low, high = wilson(min(max(wins, 0.0), episodes), episodes)
+    wins = min(max(float(sums[-1]), 0.0), episodes)  # answers are rounded to half precision
+    low, high = wilson(wins, episodes)
     return Stats(
         win_rate=wins / episodes, low=low, high=high, episodes=episodes, score=wins / episodes, turns_per_win=None,
         tokens_per_win=None,
