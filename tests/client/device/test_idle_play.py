@@ -305,7 +305,7 @@ def test_a_candidate_never_becomes_the_last_version(joined: Joined) -> None:
     unsigned = replace(known, spec=spec, baseline=None, candidate=candidate, signature=b"")
     request = sign_request(owner_key(joined.server / "fleet"), unsigned)
     reply = ask(joined, request, config, action=ACTION)
-    assert sums_of(vector_from_reply(reply.content, spec))[0, 0] == pytest.approx(2, abs=0.01)
+    assert sums_of(vector_from_reply(reply.content, spec))[0, 2] == pytest.approx(2, abs=0.01)
     _, last = last_version.last_version(joined.device.versions, membership_of(joined.device).fleet_key)
     assert last.spec.policy_version == "v1" and not last.candidate
     assert games_today(joined.device.played, f"{datetime.now():%Y-%m-%d}") == 3 + 4
