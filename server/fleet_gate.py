@@ -150,10 +150,11 @@ def _stats_of(aggregate: Aggregate | None) -> Stats:
     if aggregate is None or not TrialTerms.of(aggregate.vector.spec).wins:
         return UNKNOWN
     sums = sums_of(aggregate.vector).sum(axis=0)
-    episodes, wins = round(float(sums[0])), float(sums[-1])
+    episodes = round(float(sums[0]))
     if not episodes:
         return UNKNOWN
-    low, high = wilson(min(max(wins, 0.0), episodes), episodes)
+    wins = min(max(round(float(sums[-1])), 0), episodes)  # a secure sum is of rounded parts of what devices have
+    low, high = wilson(wins, episodes)
     return Stats(
         win_rate=wins / episodes, low=low, high=high, episodes=episodes, score=wins / episodes, turns_per_win=None,
         tokens_per_win=None,
