@@ -239,8 +239,9 @@ def _bar(progress: Progress) -> RenderableType:
 def _result(record: CycleRecord) -> str:
     """Say how often a version won: ``55 % (45-65 %) of 100 held-out games``."""
     held_out = record.held_out
-    games = games_of(record).removeprefix("the ")
-    return f"{percent(held_out)} of {held_out.episodes} {games}" if held_out.episodes else percent(held_out)
+    if not held_out.episodes:
+        return percent(held_out)
+    return f"{percent(held_out)} of {held_out.episodes} {'of ' * record.by_fleet}{games_of(record)}"
 
 
 def _wins(progress: Progress) -> str:

@@ -74,9 +74,9 @@ def simulated(folder: Path) -> CycleRecord:
     scenario = folder / "simulated" / "scenario.toml"
     scenario.parent.mkdir()
     scenario.write_text(RUN)
-    overrides = {"clients": len(DEVICES), "out": str(folder / "simulated" / "run")}
-    run_inprocess(load_scenario(str(scenario), overrides))
-    return read_summary(folder / "simulated" / "run").cycles[1]
+    out = folder / "simulated" / "run"
+    run_inprocess(load_scenario(str(scenario), {"clients": len(DEVICES), "out": str(out)}))
+    return read_summary(out).cycles[1]
 
 
 @pytest.mark.slow
