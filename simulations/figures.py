@@ -161,7 +161,7 @@ def _drawn(make: Callable[[], Figure], kind: str, background: str) -> bytes:
 
 
 def _curves_figure(summary: Summary) -> Figure:
-    games = "Games won in trials, of the fleet's own" if summary.by_fleet else "Held-out games won"
+    games = "The fleet's own games won" if summary.by_fleet else "Held-out games won"
     return _figure(curves(summary), games, f"{summary.scenario}, seed {summary.seed}")
 
 
@@ -204,7 +204,7 @@ def _draw_learned(axes: Axes, curve: Curve) -> None:
     """Draw the rates that were measured, or say that there are none."""
     measured = [(cycle, stats) for cycle, stats in zip(curve.cycles, curve.learned, strict=True) if stats.episodes]
     if not measured:
-        axes.text(0.5, 0.5, NOT_MEASURED, transform=axes.transAxes, color=MUTED, ha="center", va="center")
+        axes.text(0.5, 0.55, NOT_MEASURED, transform=axes.transAxes, color=MUTED, ha="center", va="center")
         return
     cycles, learned = zip(*measured, strict=True)
     rates, low, high = zip(*((stats.win_rate, stats.low, stats.high) for stats in learned), strict=True)

@@ -51,7 +51,8 @@ def _fleet_headline(summary: Summary) -> str:
     """Say the result of a run in which nobody has played held-out games."""
     last = summary.cycles[-1]
     promoted = sum(record.decision == "promoted" for record in summary.cycles)
-    said = f"In {_counted(len(summary.cycles) - 1, 'cycle')} the fleet let {_counted(promoted, 'version')} pass."
+    cycles = _counted(len(summary.cycles) - 1, "cycle")
+    said = f"In {cycles}, trials on devices promoted {_counted(promoted, 'version')}."
     if not last.held_out.episodes:
         return f"{said} How often the current version wins is not measured."
     return f"{said} In its trial the current one won {percent(last.held_out)} of {games_of(last)}."
