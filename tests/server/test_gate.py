@@ -122,9 +122,13 @@ def test_samples_are_read_as_they_were_written() -> None:
         assert all(np.array_equal(again[name], array) for name, array in sample.arrays().items())
 
 
-def test_noise_widens_the_error_and_no_gain_within_it_passes() -> None:
+def test_privacy_noise_is_part_of_the_error_and_so_of_what_the_gate_is_sure_of() -> None:
     clear = trial([1, 0, 1, 0], []).against(trial([0] * 4, []))
     noisy = replace(clear, variance=16.0, wins=None)
     assert noisy.error() == pytest.approx((clear.error() ** 2 + 1) ** 0.5)
-    assert Decisions().context_helps(clear).passed and not Decisions().context_helps(noisy).passed
+    best_of_two = ["left", "right"]
+    assert Decisions().context_helps(clear, best_of_two).passed
+    assert not Decisions().context_helps(noisy, best_of_two).passed
+    lost = replace(noisy, total=-noisy.total)
+    assert not Decisions().context_helps(lost).passed and not Decisions().context_helps(lost).sure
     assert "won" not in Decisions().context_helps(noisy).reason
