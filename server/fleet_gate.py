@@ -146,17 +146,10 @@ def _stats_of(aggregate: Aggregate | None) -> Stats:
     if aggregate is None or not TrialTerms.of(aggregate.vector.spec).detailed:
         return UNKNOWN
     sums = sums_of(aggregate.vector).sum(axis=0)
-<<<<<<< HEAD
     episodes = round(float(sums[2]))
     if not episodes:
         return UNKNOWN
-    wins = min(max(float(sums[-1]), 0.0), episodes)  # answers are rounded to half precision
-=======
-    episodes = round(float(sums[0]))
-    if not episodes:
-        return UNKNOWN
-    wins = min(max(round(float(sums[-1])), 0), episodes)  # a secure sum is of rounded parts of what devices have
->>>>>>> deployprompts
+    wins = min(max(round(float(sums[-1])), 0), episodes)  # answers are rounded to half precision, or to cells
     low, high = wilson(wins, episodes)
     return Stats(
         win_rate=wins / episodes, low=low, high=high, episodes=episodes, score=wins / episodes, turns_per_win=None,
