@@ -107,8 +107,7 @@ def pack_for(families: str, count: int, cache: Path) -> Path:
     FedoelError
         If the pack cannot be made, as `make_pack` says, or not be written.
     """
-    name = hashlib.sha256(json.dumps([families, count, FORMAT]).encode()).hexdigest()[:16]
-    path = cache / "prompts" / f"{name}.jsonl"
+    path = cache / "prompts" / pack_name(families, count)
     with suppress(ConfigError):
         read_pack(path)
         return path
@@ -122,6 +121,11 @@ def pack_for(families: str, count: int, cache: Path) -> Path:
     except OSError as error:
         raise FedoelError(f"{path} cannot be written: {error.strerror}") from error
     return path
+
+
+def pack_name(families: str, count: int) -> str:
+    """Return the name of the file of the pack that `pack_for` makes."""
+    return f"{hashlib.sha256(json.dumps([families, count, FORMAT]).encode()).hexdigest()[:16]}.jsonl"
 
 
 def held_out_duplicates(pack: PromptPack, specs: Sequence[GameSpec], games: int, cache: Path) -> list[int]:

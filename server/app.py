@@ -105,6 +105,8 @@ def prepare(
         raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
     codec = check_codec(config, load_backend(config.policy.backend).abilities)
     world = _world(config, cache)
+    if config.server.public == "prompts" and config.trial.contexts:
+        _check_contexts(config, codec.encoder)
     kind = load_strategy(config.strategy.name)
     _check_words(config, codec.encoder, kind)
     if config.privacy.mechanism not in kind.mechanisms:
@@ -138,6 +140,18 @@ def _world(config: RunConfig, cache: Path) -> World:
     else:
         from .public.world_of_prompts import world
     return world(config, cache)
+
+
+def _check_contexts(config: RunConfig, encoder: Encoder) -> None:
+    """Refuse contexts that devices cannot try, and those that a privacy budget does not pay for."""
+    remedy = "set trial.contexts = false, so that only what was distilled is tried"
+    if isinstance(encoder, SendsWords):
+        raise ConfigError(f"codec.name {config.codec.name!r} has contexts in words, which no trial sends: {remedy}")
+    if config.privacy.epsilon and getattr(encoder, "blocks", {}):
+        raise ConfigError(
+            f"codec.name {config.codec.name!r} tries several contexts in a cycle, which privacy.epsilon does not pay "
+            f"for: {remedy}"
+        )
 
 
 def _check_words(config: RunConfig, encoder: Encoder, strategy: type[ExperienceStrategy]) -> None:

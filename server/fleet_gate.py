@@ -110,8 +110,9 @@ class FleetGate(Decisions):
         """Refuse everything if too many devices have gone back from the current version, beyond the noise."""
         trial, counted = self.config.trial, round(differences.fallbacks)
         noise = math.sqrt(differences.variance) / (trial.games * trial.clip * WEIGHT)
-        # Rounded, because a secure sum is exact to a small part of a device only.
-        if round(differences.fallbacks - STANDS_OUT * noise, 2) <= trial.fallback_share * differences.devices:
+        # Without noise the count is rounded: a secure sum is exact to a small part of a device only.
+        surely = differences.fallbacks - STANDS_OUT * noise if noise else counted
+        if surely <= trial.fallback_share * differences.devices:
             return None
         number = f"about {counted}" if noise else f"{counted}"
         reason = f"{number} of {differences.devices:.0f} devices have gone back to the version before"
@@ -163,10 +164,11 @@ def _stats_of(aggregate: Aggregate | None) -> Stats:
     if aggregate is None or not TrialTerms.of(aggregate.vector.spec).detailed:
         return UNKNOWN
     sums = sums_of(aggregate.vector).sum(axis=0)
-    episodes, wins = round(float(sums[2])), float(sums[-1])
+    episodes = round(float(sums[2]))
     if not episodes:
         return UNKNOWN
-    low, high = wilson(min(max(wins, 0.0), episodes), episodes)
+    wins = min(max(round(float(sums[-1])), 0), episodes)  # answers are rounded to half precision, or to cells
+    low, high = wilson(wins, episodes)
     return Stats(
         win_rate=wins / episodes, low=low, high=high, episodes=episodes, score=wins / episodes, turns_per_win=None,
         tokens_per_win=None,

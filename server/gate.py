@@ -232,8 +232,7 @@ class Decisions:
             Names of the contexts that the same games have chosen from, the chosen one first.
         """
         gain, error = differences.mean(), differences.error()
-        # Privacy noise hides chance as well as gain: what is left over it must be more than it gives by itself.
-        luck = NOISE * error if len(choices) > 1 or differences.variance else 0.0
+        luck = NOISE * error if len(choices) > 1 else 0.0
         chosen = f" ({choices[0]}, the best of {len(choices)})" if choices else ""
         games = round(float(differences.episodes.sum()))
         seen = f"; {games} games see a gain of {luck + POWER * error:.2f} nine times out of ten"

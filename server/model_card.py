@@ -12,6 +12,8 @@ from ..protocol.versions import Manifest
 
 PAGE = Path(__file__).parent / "model_card.md"
 PRIVACY_CARDS = ("privacy-card.md", "privacy-card.json")
+PUBLIC = "Public games that are not trained on, played by the previous version, by the teacher and by this version."
+FLEETS = "The fleet's own games: devices played them with the previous version and with the teacher or this version."
 LIBRARY = {"peft": "peft", "gguf-lora": "llama.cpp", "gguf-merged": "llama.cpp"}
 LOADING = {
     "peft": """```python
@@ -58,7 +60,7 @@ def model_card(
         loading=LOADING[to].replace("BASE", f'"{base}"').replace("THIS_FOLDER", '"."'),
         facts=_facts(manifest, to, number_type, signed),
         lessons=_lessons(manifest.lessons),
-        gate=_gate(manifest.gate),
+        gate=_gate(manifest.gate, bool(manifest.prompts)),
         privacy=_privacy(promise, folder),
     )
 
@@ -85,15 +87,16 @@ def _lessons(lessons: Sequence[Lesson]) -> str:
     return "\n".join(["| tactic | weight | support |", "|---|---|---|", *rows])
 
 
-def _gate(gate: GateRecord | None) -> str:
+def _gate(gate: GateRecord | None, by_fleet: bool) -> str:
     if gate is None:
         return "None: a warm start is not gated."
     rows = [
-        f"| {name} | {100 * stats.win_rate:.0f} % | {stats.episodes} |"
+        f"| {name} | {f'{100 * stats.win_rate:.0f} %' if stats.episodes else 'not measured'} | {stats.episodes} |"
         for name, stats in gate.named().items()
         if stats is not None
     ]
-    return "\n".join(["| policy | won | games |", "|---|---|---|", *rows, "", gate.reason or ""]).rstrip()
+    head = [FLEETS if by_fleet else PUBLIC, "", "| policy | won | games |", "|---|---|---|"]
+    return "\n".join([*head, *rows, "", gate.reason or ""]).rstrip()
 
 
 def _privacy(promise: Mapping[str, Any], folder: Path) -> str:

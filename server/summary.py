@@ -10,7 +10,7 @@ from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
 from ..protocol.play import Trajectory
 from ..protocol.records.json_codec import from_stored, to_stored
-from ..protocol.records.summary import Results, Summary
+from ..protocol.records.summary import CycleRecord, Results, Summary
 from .evaluation import by_family, summarise
 
 NAME = "summary.json"
@@ -20,6 +20,18 @@ REMEDY = "give the folder of a run, or finish the run with: fedoel simulate ... 
 def results_of(trajectories: Sequence[Trajectory]) -> Results:
     """Sum up episodes, overall and by family."""
     return Results.of(summarise(trajectories), by_family(trajectories))
+
+
+def games_of(record: CycleRecord) -> str:
+    """Say which games a record's results are of."""
+    return "the fleet's own games" if record.by_fleet else "held-out games"
+
+
+def wins(record: CycleRecord) -> str:
+    """Say how often the version after a cycle won, and of which games: ``55% of held-out games``."""
+    if not record.held_out.episodes:
+        return f"wins of {games_of(record)} not measured"
+    return f"{record.held_out.win_rate:.0%} of {games_of(record)}"
 
 
 def write_summary(run: Path, summary: Summary) -> Path:

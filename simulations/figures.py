@@ -21,6 +21,7 @@ from matplotlib.ticker import PercentFormatter
 
 from ..protocol.host.files import write_whole
 from ..protocol.records.summary import Stats, Summary
+from .summary import NOT_MEASURED, measured_floors
 
 # Okabe and Ito's blue, vermilion and green, dark enough for text: told apart with any colour vision. Line styles
 # and labels say the same again.
@@ -82,7 +83,7 @@ def curves(summary: Summary) -> list[Curve]:
     """Return the overall curve, and one a family when there is more than one."""
     records, names = summary.cycles, summary.families
     # Without the floor that was measured by cycle, which is a curve.
-    floors = {name: floor for name, floor in summary.floors.named().items() if not floor.cycles}
+    floors = {name: floor for name, floor in measured_floors(summary).items() if not floor.cycles}
     cycles = tuple(record.cycle for record in records)
     tactics_only = summary.floors.tactics_only
     tactics = (tactics_only.cycles or ())[: len(cycles)] if tactics_only else ()
@@ -90,7 +91,9 @@ def curves(summary: Summary) -> list[Curve]:
         title="All games",
         cycles=cycles,
         learned=tuple(record.held_out for record in records),
-        teacher=tuple((record.cycle, record.teacher.win_rate) for record in records if record.teacher),
+        teacher=tuple(
+            (record.cycle, record.teacher.win_rate) for record in records if record.teacher and record.teacher.episodes
+        ),
         tactics=tuple(floor.win_rate for floor in tactics),
         floors=tuple((name, floor.win_rate) for name, floor in floors.items()),
     )
@@ -158,10 +161,11 @@ def _drawn(make: Callable[[], Figure], kind: str, background: str) -> bytes:
 
 
 def _curves_figure(summary: Summary) -> Figure:
-    return _figure(curves(summary), f"{summary.scenario}, seed {summary.seed}")
+    games = "The fleet's own games won" if summary.by_fleet else "Held-out games won"
+    return _figure(curves(summary), games, f"{summary.scenario}, seed {summary.seed}")
 
 
-def _figure(panels: Sequence[Curve], subtitle: str) -> Figure:
+def _figure(panels: Sequence[Curve], title: str, subtitle: str) -> Figure:
     small = panels[1:]
     columns = min(len(small), 4) or 1
     rows = -(-len(small) // columns)
@@ -170,7 +174,7 @@ def _figure(panels: Sequence[Curve], subtitle: str) -> Figure:
     main = figure.add_subplot(grid[0, :])
     _draw(main, panels[0])
     _label_lines(main, panels[0])
-    main.set_title("Held-out games won", loc="left", fontsize=12.5, fontweight="bold", color=INK, pad=22)
+    main.set_title(title, loc="left", fontsize=12.5, fontweight="bold", color=INK, pad=22)
     main.text(0, 1.035, f"{subtitle}; band: 95 % interval", transform=main.transAxes, color=MUTED)
     main.set_xlabel("cycle")
     for number, curve in enumerate(small):
@@ -184,12 +188,8 @@ def _figure(panels: Sequence[Curve], subtitle: str) -> Figure:
 def _draw(axes: Axes, curve: Curve) -> None:
     for name, rate in curve.floors:
         axes.axhline(rate, color=MUTED, linewidth=0.9, linestyle=DASHES[name], zorder=1)
-    rates, low, high = zip(*((stats.win_rate, stats.low, stats.high) for stats in curve.learned), strict=True)
-    axes.fill_between(curve.cycles, low, high, color=LEARNED, alpha=0.16, linewidth=0, zorder=2)
+    _draw_learned(axes, curve)
     axes.plot(curve.cycles[: len(curve.tactics)], curve.tactics, color=TACTICS, linestyle="--", linewidth=1.5, zorder=3)
-    axes.plot(curve.cycles, rates, color=LEARNED, linewidth=2.2, marker="o", markersize=5.5, zorder=5)
-    if len(rates) == 1:
-        axes.vlines(curve.cycles, low, high, color=LEARNED, linewidth=2, zorder=4)
     if curve.teacher:
         cycles, teacher = zip(*curve.teacher, strict=True)
         axes.plot(cycles, teacher, "D", color=TEACHER, markersize=5.5, zorder=4)
@@ -200,10 +200,25 @@ def _draw(axes: Axes, curve: Curve) -> None:
     axes.set_axisbelow(True)
 
 
+def _draw_learned(axes: Axes, curve: Curve) -> None:
+    """Draw the rates that were measured, or say that there are none."""
+    measured = [(cycle, stats) for cycle, stats in zip(curve.cycles, curve.learned, strict=True) if stats.episodes]
+    if not measured:
+        axes.text(0.5, 0.55, NOT_MEASURED, transform=axes.transAxes, color=MUTED, ha="center", va="center")
+        return
+    cycles, learned = zip(*measured, strict=True)
+    rates, low, high = zip(*((stats.win_rate, stats.low, stats.high) for stats in learned), strict=True)
+    axes.fill_between(cycles, low, high, color=LEARNED, alpha=0.16, linewidth=0, zorder=2)
+    axes.plot(cycles, rates, color=LEARNED, linewidth=2.2, marker="o", markersize=5.5, zorder=5)
+    if len(rates) == 1:
+        axes.vlines(cycles, low, high, color=LEARNED, linewidth=2, zorder=4)
+
+
 def _label_lines(axes: Axes, curve: Curve) -> None:
     """Write each line's name and last value beside its end, moved apart where they would touch."""
     lines = [(NAMES[name], rate, MUTED) for name, rate in curve.floors]
-    lines.append(("learned", curve.learned[-1].win_rate, LEARNED))
+    if curve.learned[-1].episodes:
+        lines.append(("learned", curve.learned[-1].win_rate, LEARNED))
     if curve.tactics:
         lines.append((NAMES["tactics_only"], curve.tactics[-1], TACTICS))
     if curve.teacher:

@@ -100,11 +100,14 @@ class LoopbackFleet:
         Of the devices.
     heartbeat
         Seconds between two signs of life that a device promises. Flower takes it for alive for twice as long.
+    server_path
+        Folder in front of the PYTHONPATH of the server's processes, and of no others.
     """
 
     folder: Path
     names: Sequence[str]
     heartbeat: int = FLOWERS_HEARTBEAT
+    server_path: str = ""
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _ended: dict[str, float] = field(default_factory=dict)
 
@@ -154,7 +157,7 @@ class LoopbackFleet:
             If it fails.
         """
         done = subprocess.run(
-            [*CALL, *words], cwd=self.folder, env=self._environment, capture_output=True, text=True,
+            [*CALL, *words], cwd=self.folder, env=self._environment(words[0]), capture_output=True, text=True,
             timeout=COMMAND_SECONDS, check=False,
         )  # fmt: skip
         if done.returncode:
@@ -166,7 +169,7 @@ class LoopbackFleet:
         kind = "server" if who == "server" else "device"
         with (self.folder / f"{who}.out").open("ab") as output:
             self.running[who] = subprocess.Popen(
-                [*CALL, kind, "start", str(self.folder / who)], cwd=self.folder, env=self._environment,
+                [*CALL, kind, "start", str(self.folder / who)], cwd=self.folder, env=self._environment(kind),
                 stdout=output, stderr=output, stdin=subprocess.DEVNULL,
             )  # fmt: skip
 
@@ -228,9 +231,9 @@ class LoopbackFleet:
         for who in list(self.running):
             self.kill(who)
 
-    @property
-    def _environment(self) -> dict[str, str]:
-        paths = [str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    def _environment(self, kind: str) -> dict[str, str]:
+        paths = [self.server_path if kind == "server" else "", str(self.folder), os.environ.get("PYTHONPATH", "")]
+        paths = list(filter(None, paths))
         return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), NOTES: str(self.notes)}
 
     def _logs(self) -> list[Path]:

@@ -1,12 +1,14 @@
-"""The pack of prompts of a simulation whose server has no games, made on first use."""
+"""The pack of prompts of a simulation whose server has no games: one that comes with fedoel, or made on first use."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from ..games.make_prompts import pack_for
+from ..games.make_prompts import pack_for, pack_name
 from ..protocol.config import RunConfig
+
+PACKS = Path(__file__).with_name("packs")
 
 
 def with_pack(config: RunConfig, cache: Path) -> RunConfig:
@@ -14,5 +16,7 @@ def with_pack(config: RunConfig, cache: Path) -> RunConfig:
     server = config.server
     if server.public != "prompts" or server.prompts:
         return config
-    path = pack_for(server.prompt_families or config.games.families, server.pack, cache)
+    families = server.prompt_families or config.games.families
+    packaged = PACKS / pack_name(families, server.pack)
+    path = packaged if packaged.exists() else pack_for(families, server.pack, cache)
     return replace(config, server=replace(server, prompts=str(path)))

@@ -12,14 +12,17 @@ from ..protocol.host.files import write_whole
 from ..protocol.records.events import Event
 from ..protocol.records.summary import Stats, Summary
 from ..server.events import read_events, seconds_by_phase
+from ..server.summary import games_of
 from .figures import inline_svg
 from .summary import (
     headline,
     lesson_words,
     load_summary,
+    measured_floors,
     percent,
     refused_words,
     size,
+    wins_column,
 )
 
 TEMPLATE = "report.html.j2"
@@ -61,7 +64,7 @@ def write_report(run: Path) -> Path:
 def _page(summary: Summary, events: Sequence[Event]) -> str:
     title = f"{summary.scenario}, seed {summary.seed}"
     private = _privacy(summary)
-    names = summary.transfer
+    names, by_fleet = summary.transfer, summary.by_fleet
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         keep_trailing_newline=True,
@@ -71,15 +74,16 @@ def _page(summary: Summary, events: Sequence[Event]) -> str:
         headline=headline(summary),
         setting=f"{title}, engine {summary.engine}, {summary.clients} clients. {private}",
         curve=inline_svg(summary),
+        games=games_of(summary.cycles[0]),
         cycles=_cycles(summary),
-        families=_by_name({record.cycle: record.families for record in summary.cycles}, summary.families),
+        families=None if by_fleet else _by_name({e.cycle: e.families for e in summary.cycles}, summary.families),
         transfer=_by_name({record.cycle: record.transfer for record in summary.cycles}, names) if names else None,
         lessons=_lessons(summary),
         gate=_gate(summary),
         traffic=_traffic(summary),
         total=events[-1].t if events else None,
         seconds=_seconds(summary, events),
-        floors=_floors(summary),
+        floors=None if by_fleet else _floors(summary),
         config=Table(("setting", "value"), sorted(summary.config.items())),
     )
 
@@ -97,7 +101,7 @@ def _privacy(summary: Summary) -> str:
 
 
 def _cycles(summary: Summary) -> Table:
-    head = ("cycle", "version", "decision", "held-out wins", "teacher", "turns per win", "tokens per win", "KL")
+    head = ("cycle", "version", "decision", wins_column(summary), "teacher", "turns per win", "tokens per win", "KL")
     rows = [
         [e.cycle, e.version, e.decision, percent(e.held_out), _rate(e.teacher)]
         + ["-" if price is None else round(price, 1) for price in (e.held_out.turns_per_win, e.held_out.tokens_per_win)]
@@ -159,7 +163,7 @@ def _seconds(summary: Summary, events: Sequence[Event]) -> Table:
 def _floors(summary: Summary) -> Table:
     names, others = summary.families, summary.transfer
     rows = []
-    for name, floor in summary.floors.named().items():
+    for name, floor in measured_floors(summary).items():
         rates = [floor.families[n] for n in names] + [floor.transfer.get(n) for n in others]
         rows.append([name.replace("_", " "), percent(floor), *map(_rate, rates)])
     return Table(("play", "all games", *names, *others), rows)

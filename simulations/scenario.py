@@ -20,6 +20,8 @@ FOLDER = Path(__file__).parent / "scenarios"
 def load_scenario(scenario: str = "quick", overrides: Mapping[str, Scalar] | None = None) -> RunConfig:
     """Read a scenario and make its paths absolute.
 
+    A pack of prompts is relative to the file that names it, every other path to the working folder.
+
     Parameters
     ----------
     scenario
@@ -33,7 +35,7 @@ def load_scenario(scenario: str = "quick", overrides: Mapping[str, Scalar] | Non
         If there is no such scenario, it is not TOML, or it holds an unknown or unusable setting.
     """
     path = _find(scenario)
-    settings = {"name": path.stem, **read_toml(path)}
+    settings = {"name": path.stem, **_beside(path, read_toml(path))}
     for key, value in (overrides or {}).items():
         _override(settings, key, value)
     try:
@@ -88,6 +90,14 @@ def _override(settings: dict[str, Any], key: str, value: Scalar) -> None:
     settings[name] = value
 
 
+def _beside(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a file's settings; a pack of prompts that they name is found from the file's folder."""
+    server = settings.get("server")
+    if not isinstance(server, dict) or not isinstance(pack := server.get("prompts"), str) or not pack:
+        return settings
+    return {**settings, "server": {**server, "prompts": str(path.absolute().parent / Path(pack).expanduser())}}
+
+
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     """Make paths independent of the working folder: the engines run clients elsewhere."""
     out = config.out or f"runs/{config.name}-{config.seed}"
@@ -96,6 +106,7 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
         out=_absolute(out),
         cache=_absolute(config.cache),
         policy=replace(config.policy, base=_absolute(config.policy.base)),
+        server=replace(config.server, prompts=_absolute(config.server.prompts)),
     )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..protocol.errors import ConfigError
-from ..protocol.records.summary import Lesson, Stats, Summary
-from ..server.summary import NAME, REMEDY, read_summary
+from ..protocol.records.summary import Floor, Lesson, Stats, Summary
+from ..server.summary import NAME, REMEDY, games_of, read_summary
 
 
 def load_summary(run: Path) -> Summary:
@@ -16,7 +16,8 @@ def load_summary(run: Path) -> Summary:
     Raises
     ------
     ConfigError
-        If the file cannot be read, or lacks cycles, the floor without a language model, or a family of games.
+        If the file cannot be read, or lacks cycles, a family of games, or in a simulation the floor without a language
+        model.
     """
     summary = read_summary(run)
     if missing := _missing(summary):
@@ -24,8 +25,13 @@ def load_summary(run: Path) -> Summary:
     return summary
 
 
+NOT_MEASURED = "not measured"
+
+
 def headline(summary: Summary) -> str:
     """Say the result of a run in one or two sentences, with its uncertainty."""
+    if summary.by_fleet:
+        return _fleet_headline(summary)
     first, last = summary.cycles[0].held_out, summary.cycles[-1].held_out
     random = summary.floors.random
     cycles = len(summary.cycles) - 1
@@ -36,13 +42,30 @@ def headline(summary: Summary) -> str:
     else:
         verdict = "The intervals overlap, so this run alone does not show a change."
     return (
-        f"In {cycles} {'cycle' if cycles == 1 else 'cycles'} the held-out win rate went from {percent(first)} to "
+        f"In {_counted(cycles, 'cycle')} the held-out win rate went from {percent(first)} to "
         f"{percent(last)} over {last.episodes} games; random play wins {percent(random)}. {verdict}"
     )
 
 
+def _fleet_headline(summary: Summary) -> str:
+    """Say the result of a run in which nobody has played held-out games."""
+    last = summary.cycles[-1]
+    promoted = sum(record.decision == "promoted" for record in summary.cycles)
+    cycles = _counted(len(summary.cycles) - 1, "cycle")
+    said = f"In {cycles}, trials on devices promoted {_counted(promoted, 'version')}."
+    if not last.held_out.episodes:
+        return f"{said} How often the current version wins is not measured."
+    return f"{said} In its trial the current one won {percent(last.held_out)} of {games_of(last)}."
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun if number == 1 else f'{noun}s'}"
+
+
 def percent(stats: Stats) -> str:
     """Say a win rate with its 95 % interval: ``55 % (45-65 %)``."""
+    if not stats.episodes:
+        return NOT_MEASURED
     return f"{stats.win_rate:.0%} ({100 * stats.low:.0f}-{stats.high:.0%})".replace("%", " %")
 
 
@@ -67,14 +90,24 @@ def size(count: float) -> str:
 def table(summary: Summary) -> str:
     """Return the results of a run as aligned text: one line a cycle, one column a family."""
     names = summary.families if len(summary.families) > 1 else []
-    rows = [["cycle", "decision", "held-out wins", "teacher", *names]]
+    rows = [["cycle", "decision", wins_column(summary), "teacher", *names]]
     for cycle in summary.cycles:
         rates = [percent(cycle.held_out), percent(cycle.teacher) if cycle.teacher else "-"]
         rows.append([str(cycle.cycle), cycle.decision, *rates, *(percent(cycle.families[n]) for n in names)])
-    for name, floor in summary.floors.named().items():
+    for name, floor in measured_floors(summary).items():
         by_family = [percent(floor.families[n]) for n in names]
         rows.append(["", name.replace("_", " "), percent(floor), "", *by_family])
     return aligned(rows)
+
+
+def wins_column(summary: Summary) -> str:
+    """Say what the column of win rates is about."""
+    return f"wins of {games_of(summary.cycles[0])}" if summary.by_fleet else "held-out wins"
+
+
+def measured_floors(summary: Summary) -> dict[str, Floor]:
+    """Return the floors that were played, by name."""
+    return {name: floor for name, floor in summary.floors.named().items() if floor.episodes}
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -88,7 +121,7 @@ def _missing(summary: Summary) -> str:
     """Name the first thing that views need and a summary has not, or nothing."""
     if not summary.cycles:
         return "cycles"
-    if summary.floors.tactics_only is None:
+    if summary.floors.tactics_only is None and summary.engine != "flower":  # a deployment has no such run
         return "floors.tactics_only"
     needed = [(f"cycles[{i}].families", record.families, summary.families) for i, record in enumerate(summary.cycles)]
     needed += [

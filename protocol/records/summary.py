@@ -168,7 +168,8 @@ class CycleRecord:
         What became of the cycle's candidate: ``promoted``, ``rejected``, ``no-gain``, ``no-experience``,
         ``warm-start`` or ``averaged``; and why.
     held_out, families, transfer, probes
-        Measures of that version, see `Measures`.
+        Measures of that version, see `Measures`. In a deployment whose server has no games, `held_out` is what the
+        version won in its trial, on the fleet's own games, with no episodes where that is unknown.
     teacher
         Held-out results of the version before with the cycle's context, of the version itself in cycle 0; None where no
         context was tried.
@@ -218,6 +219,11 @@ class CycleRecord:
     seconds: Mapping[str, float]
     views: Mapping[str, float] | None = None
     device_seconds: float | None = None
+
+    @property
+    def by_fleet(self) -> bool:
+        """Whether `held_out` and `teacher` are results of trials: a server without games has no families to report."""
+        return not self.families
 
     @property
     def measures(self) -> Measures:
@@ -272,6 +278,11 @@ class Summary:
     def families(self) -> list[str]:
         """Names of the game families, in the order of the records."""
         return list(self.cycles[0].families)
+
+    @property
+    def by_fleet(self) -> bool:
+        """Whether the results are those of trials on the fleet's own games, and no held-out games were played."""
+        return self.cycles[0].by_fleet
 
     @property
     def transfer(self) -> list[str]:

@@ -44,7 +44,7 @@ def compare(
     current, evidence = state.evidence, first
     while True:
         verdict = decide(evidence.sample.against(current.sample))
-        if verdict.sure or evidence.blocks == most:
+        if verdict.sure or evidence.blocks >= most:  # what cannot be tried has had all blocks already
             return current, evidence, verdict
         block = evidence.blocks + 1
         evidence = evidence.with_block(play_block(run, state.version, cycle, f"{name}-block-{block}", contender, block))

@@ -63,6 +63,11 @@ class ServerFolder:
         return self.path / RUN_FILE
 
     @property
+    def prompts(self) -> Path:
+        """The run's own copy of its pack of prompts, if its server has no games."""
+        return self.path / "prompts.jsonl"
+
+    @property
     def run(self) -> Path:
         """Folder of the run: results, checkpoints and versions."""
         return self.path / "run"
@@ -135,7 +140,7 @@ def read_settings(folder: ServerFolder) -> Settings:
 
 
 def read_run(folder: ServerFolder) -> RunConfig:
-    """Read `run.toml`; the number of clients is not set.
+    """Read `run.toml`, whose paths are relative to the folder; the number of clients is not set.
 
     Raises
     ------
@@ -147,10 +152,14 @@ def read_run(folder: ServerFolder) -> RunConfig:
         config = RunConfig.from_nested(values)
     except ConfigError as error:
         raise ConfigError(f"{folder.run_file}: {error}") from error
-    base = str((folder.path / config.policy.base).absolute()) if config.policy.base else ""
+
+    def absolute(path: str) -> str:
+        return str((folder.path / path).absolute()) if path else ""
+
     return replace(
-        config, out=str(folder.run), policy=replace(config.policy, base=base),
+        config, out=str(folder.run), policy=replace(config.policy, base=absolute(config.policy.base)),
         privacy=replace(config.privacy, keys=str(folder.fleet)), resume=True,
+        server=replace(config.server, prompts=absolute(config.server.prompts)),
     )  # fmt: skip
 
 
@@ -158,8 +167,16 @@ def run_of(folder: ServerFolder, roll: Roll) -> RunConfig:
     """Return the configuration of the run to start or to resume.
 
     The number of clients is fixed when the run begins, because the privacy plan depends on it. Devices that join later
-    take part, but do not change the plan.
+    take part, but do not change the plan. A run that has begun reads its own copy of its pack of prompts.
     """
     begun = (folder.run / STORED).exists()
     clients = stored_config(folder.run).clients if begun else max(len(roll.active), 1)
-    return replace(read_run(folder), clients=clients)
+    config = replace(read_run(folder), clients=clients)
+    return with_own_prompts(folder, config) if begun else config
+
+
+def with_own_prompts(folder: ServerFolder, config: RunConfig) -> RunConfig:
+    """Return the configuration with the copy of the pack of prompts in the folder, if the server has no games."""
+    if config.server.public != "prompts":
+        return config
+    return replace(config, server=replace(config.server, prompts=str(folder.prompts)))

@@ -6,17 +6,21 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.host.cache import cache_folder
 from ...protocol.host.files import check_secret
 from ...protocol.host.processes import tail
+from ...protocol.prompt_pack import read_pack, write_pack
 from ...protocol.records.events import CycleFinished, Event
 from ..app import check
 from ..events import follow
 from ..run_folder import prepare_folder
+from ..summary import wins
 from .flower import CONNECTION, Fleet
-from .folder import ServerFolder, read_settings, run_of
+from .folder import ServerFolder, read_settings, run_of, with_own_prompts
 from .roll import read_roll
 from .run_app import COMPLETED, run_started, run_status, write_app
 
@@ -36,6 +40,7 @@ def start(folder: ServerFolder) -> int:
         pid = fleet.process_file.read_text() if fleet.process_file.exists() else ""
         remedy = f"kill process {pid} if it is a SuperLink left from an earlier start" if pid else "stop it"
         raise ConfigError(f"{fleet.url} is in use: {remedy}, or change listen in server.toml")
+    config = _with_copied_prompts(folder, config)
     prepare_folder(config)
     folder.flower.mkdir(exist_ok=True, mode=0o700)
     write_app(folder.flower / "app", config)
@@ -55,6 +60,17 @@ def start(folder: ServerFolder) -> int:
     print(f"the run is complete: {folder.run / 'summary.json'}")
     print(f"where all of fedoel is installed, this draws it: fedoel report {folder.run}")
     return 0
+
+
+def _with_copied_prompts(folder: ServerFolder, config: RunConfig) -> RunConfig:
+    """Copy the pack of prompts into the folder, and return the configuration that names the copy.
+
+    The run must not depend on a file that somebody may move or change. A run that has begun has its copy already.
+    """
+    own = with_own_prompts(folder, config)
+    if own != config:
+        write_pack(folder.prompts, read_pack(Path(config.server.prompts)))
+    return own
 
 
 def _check_keys(folder: ServerFolder) -> None:
@@ -101,7 +117,7 @@ def _print_progress(events: Iterator[Event | None]) -> None:
             record = event.entry
             refused = ", ".join(f"{count} x {reason}" for reason, count in record.refused.items()) or "none"
             print(
-                f"cycle {record.cycle}: {record.decision}, {record.held_out.win_rate:.0%} of held-out games, "
+                f"cycle {record.cycle}: {record.decision}, {wins(record)}, "
                 f"{record.accepted} devices accepted; refused: {refused}",
                 flush=True,
             )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from ..run_folder import STORED, stored_config
-from ..summary import NAME, read_summary
+from ..summary import NAME, read_summary, wins
 from .flower import Fleet
 from .folder import ServerFolder, Settings, read_settings
 from .roll import Roll, read_roll
@@ -41,8 +41,7 @@ def run(folder: ServerFolder) -> list[str]:
     cycles = stored_config(folder.run).cycles
     records = read_summary(folder.run).cycles if (folder.run / NAME).exists() else ()
     return [f"run: {max(0, len(records) - 1)} of {cycles} cycles"] + [
-        f"  cycle {record.cycle}: {record.decision}, {record.held_out.win_rate:.0%} of held-out games, {record.version}"
-        for record in records
+        f"  cycle {record.cycle}: {record.decision}, {wins(record)}, {record.version}" for record in records
     ]
 
 

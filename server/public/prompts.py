@@ -21,7 +21,6 @@ from ..cycle.contender import Version
 from ..cycle.mixture import Mixture
 from ..cycle.run import Run, States, TrainingTurns
 
-
 FOR_PARAMETERS = 600  # prompts that a codec's parameters are computed from, at most
 
 

@@ -27,7 +27,8 @@ def world(config: RunConfig, cache: Path) -> World:
     Raises
     ------
     ConfigError
-        If there is no pack, it cannot be read, or it has too few prompts to choose an answer to.
+        If there is no pack, it cannot be read, or it has too few prompts to choose an answer to; or if a trial has more
+        games than a cycle.
     """
     if not config.server.prompts:
         raise ConfigError(
@@ -36,6 +37,11 @@ def world(config: RunConfig, cache: Path) -> World:
         )
     if config.policy.decoding == "free":
         raise ConfigError('policy.decoding "free" needs server.public = "games"')
+    if config.trial.games > config.games.per_client:
+        raise ConfigError(
+            f"trial.games {config.trial.games} is more than games.per-client {config.games.per_client}: the games of a "
+            "trial are the first of a device's next cycle"
+        )
     pack = read_pack(Path(config.server.prompts))
     if sum(len(prompt.situation.admissible) > 1 for prompt in pack.prompts) < LEAST:
         raise ConfigError(f"{config.server.prompts} has fewer than {LEAST} prompts with several commands: make more")

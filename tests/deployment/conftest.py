@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedoel.simulations.loopback import SHORTEST_HEARTBEAT, LoopbackFleet
 from fedoel.simulations.loopback_sum import STRATEGY
 
+MASKED = "Receiving: train.masked message"
 DEVICES = ("one", "two", "three", "four")
 RUN = f"""\
 cycles = 2
@@ -35,3 +38,18 @@ def fleet(tmp_path: Path, cache: Path) -> Iterator[LoopbackFleet]:
     made.make(RUN)
     yield made
     made.end()
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "server" / "run" / "summary.json").read_bytes())
+    return found
+
+
+def tended(fleet: LoopbackFleet, what: Callable[[], bool], every: float = 0.1) -> None:
+    """Wait for something, while services start again what has ended."""
+
+    def there() -> bool:
+        fleet.tend()
+        return what()
+
+    fleet.wait(there, 300, every)

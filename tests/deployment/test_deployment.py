@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
 from fedoel.simulations.loopback import LoopbackFleet
 from fedoel.simulations.loopback_sum import expected, released
 
-from .conftest import DEVICES
+from .conftest import DEVICES, MASKED, summary, tended
 
-KEYS, MASKED = "Receiving: query.keys message", "Receiving: train.masked message"
-
-
-def summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "server" / "run" / "summary.json").read_bytes())
-    return found
+KEYS = "Receiving: query.keys message"
 
 
 def is_the_sum_of(fleet: LoopbackFleet, cycle: int, devices: tuple[str, ...]) -> bool:
     wanted = expected(fleet.server, [fleet.folder / name for name in devices], cycle, fleet.notes)
     return bool(wanted.any()) and np.array_equal(released(fleet.server, cycle), wanted)
-
-
-def tended(fleet: LoopbackFleet, what: Callable[[], bool], every: float = 0.1) -> None:
-    """Wait for something, while services start again what has ended."""
-
-    def there() -> bool:
-        fleet.tend()
-        return what()
-
-    fleet.wait(there, 300, every)
 
 
 @pytest.mark.slow

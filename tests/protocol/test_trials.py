@@ -88,7 +88,7 @@ def test_answers_of_several_devices_add_up() -> None:
     won = [np.array([[False, True], [True, True]]), np.array([[True, False], [False, False]])]
     played = [["coin-collector", "cooking"], ["cooking", "cooking"]]
     vectors = [trial_vector(spec, *answer) for answer in zip(played, merits, won, strict=True)]
-    assert np.allclose(sums_of(total(vectors)), [[2.0, 4.0, 1.0, 0.0, 1.0], [-2.5, 4.25, 3.0, 2.0, 1.0]])
+    assert np.allclose(sums_of(total(vectors)), np.array([[2, 4, 1, 0, 1], [-2.5, 4.25, 3, 2, 1]]))
 
 
 @pytest.mark.parametrize("detailed", [False, True])

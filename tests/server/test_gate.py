@@ -131,9 +131,13 @@ def test_devices_of_several_blocks_add_up() -> None:
     assert (both.devices, both.fallbacks) == (8, 2)
 
 
-def test_noise_widens_the_error_and_no_gain_within_it_passes() -> None:
+def test_privacy_noise_is_part_of_the_error_and_so_of_what_the_gate_is_sure_of() -> None:
     clear = trial([1, 0, 1, 0], []).against(trial([0] * 4, []))
     noisy = replace(clear, variance=16.0, wins=None)
     assert noisy.error() == pytest.approx((clear.error() ** 2 + 1) ** 0.5)
-    assert Decisions().context_helps(clear).passed and not Decisions().context_helps(noisy).passed
+    best_of_two = ["left", "right"]
+    assert Decisions().context_helps(clear, best_of_two).passed
+    assert not Decisions().context_helps(noisy, best_of_two).passed
+    lost = replace(noisy, total=-noisy.total)
+    assert not Decisions().context_helps(lost).passed and not Decisions().context_helps(lost).sure
     assert "won" not in Decisions().context_helps(noisy).reason

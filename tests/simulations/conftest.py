@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from math import sqrt
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fedoel.protocol.records.events import (
     TrafficCounted,
 )
 from fedoel.protocol.records.summary import CycleRecord, Floor, Floors, GateRecord, Lesson, Results, Stats, Summary
+from fedoel.server.evaluation import UNKNOWN
 from fedoel.server.events import CYCLE_PHASES, FIRST_PHASES, EventLog
 from fedoel.server.summary import write_summary
 
@@ -90,6 +92,20 @@ def make_summary(
     )
 
 
+def of_a_fleet(wins: Stats = UNKNOWN) -> Summary:
+    """The summary of a deployment whose server has no games: one cycle, with these results of its trial."""
+    nobody = Floor(**asdict(UNKNOWN), families={})
+    first, second = (
+        replace(record(cycle, 0.5, ()), held_out=seen, teacher=Results.of(seen), gate=gate)
+        for cycle, seen, gate in (
+            (0, UNKNOWN, None),
+            (1, wins, GateRecord(current=UNKNOWN, teacher=wins, candidate=wins)),
+        )
+    )
+    floors = Floors(random=nobody, heuristic=nobody, walkthrough=nobody)
+    return replace(make_summary(), engine="flower", floors=floors, cycles=(first, second))
+
+
 def write_events(path: Path, summary: Summary) -> None:
     with EventLog(path) as log:
         log.emit(
@@ -131,6 +147,12 @@ def summary() -> Summary:
 @pytest.fixture
 def one_family() -> Summary:
     return make_summary(FAMILIES[:1], (0.2, 0.5))
+
+
+@pytest.fixture
+def fleets() -> dict[str, Summary]:
+    """Deployments without games on the server: one that tells wins, and one whose noise hides them."""
+    return {"told": of_a_fleet(stats(0.75, 8)), "hidden": of_a_fleet()}
 
 
 @pytest.fixture

@@ -54,3 +54,11 @@ def test_labels_keep_apart_in_order_and_inside() -> None:
     assert all(above - below >= 0.06 - 1e-9 for below, above in pairwise(order))
     assert max(placed) <= 1.04
     assert placed[4] == min(placed)
+
+
+@pytest.mark.parametrize("name", ["told", "hidden"])
+def test_a_fleet_without_held_out_games_is_drawn(tmp_path: Path, fleets: dict[str, Summary], name: str) -> None:
+    [curve] = curves(fleets[name])
+    assert curve.floors == () and len(curve.teacher) == (name == "told")
+    for path in draw_learning_curve(fleets[name], tmp_path):
+        assert path.stat().st_size > 1000

@@ -10,8 +10,19 @@ from rich.console import Console
 
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.records.events import CycleFinished, Event, PhaseProgress, PhaseStarted, TrafficCounted
+from fedoel.protocol.records.summary import Summary
 from fedoel.server.events import read_events
-from fedoel.simulations.live import Progress, after, live_view, panel, panel_view, remaining, sparkline, traffic_words
+from fedoel.simulations.live import (
+    Progress,
+    after,
+    live_view,
+    panel,
+    panel_view,
+    plain_line,
+    remaining,
+    sparkline,
+    traffic_words,
+)
 
 
 @pytest.fixture
@@ -82,7 +93,17 @@ def test_time_left_is_said_only_when_it_can_be_known() -> None:
 
 
 def test_sparkline_reaches_from_none_to_all() -> None:
-    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert sparkline([0.0, 0.5, None, 1.0]) == "▁▅·█"
+
+
+def test_wins_say_which_games_they_are_of(fleets: dict[str, Summary], summary: Summary) -> None:
+    told, hidden, simulated = fleets["told"].cycles, fleets["hidden"].cycles, summary.cycles
+    lines = [plain_line(CycleFinished(cycle=1, entry=cycles[1])) for cycles in (told, hidden, simulated)]
+    assert [line.split("wins ")[1] for line in lines if line] == [
+        "75 % (45-100 %) of 8 of the fleet's own games", "not measured", "36 % (29-43 %) of 200 held-out games",
+    ]  # fmt: skip
+    progress = follow([CycleFinished(cycle=record.cycle, entry=record) for record in hidden])
+    assert (progress.rates, progress.latest) == ((None, None), "not measured")
 
 
 def test_traffic_is_said_per_client() -> None:

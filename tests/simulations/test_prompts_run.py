@@ -17,6 +17,7 @@ from fedoel.protocol.records.events import Listener, PhaseFinished, PhaseStarted
 from fedoel.server.cycle.phases import Phases
 from fedoel.simulations.inprocess import check, run_inprocess
 from fedoel.simulations.prompts import with_pack
+from fedoel.strategies.experience import ExperienceStrategy
 
 GAMES = "tidy things=1 final=0 turns=8"
 
@@ -105,4 +106,35 @@ def test_strategies_that_need_games_say_so_before_there_is_a_run(config: RunConf
     for begin in (check, run_inprocess):
         with pytest.raises(ConfigError, match=r'learns from games of its own: set server\.public = "games"'):
             begin(run)
+    assert not Path(config.out).exists()
+
+
+def test_a_context_that_moves_nothing_ends_the_cycle_without_a_trial(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the fleet could be asked in several parts."""
+
+    def asked(*arguments: object) -> None:
+        raise AssertionError("there is nothing to try")
+
+    monkeypatch.setattr(ExperienceStrategy, "trial", asked)
+    empty = replace(config.strategy, name="fedoel.strategies.controls:Empty")
+    run = replace(config, cycles=1, strategy=empty, trial=replace(config.trial, share=0.25))
+    run_inprocess(run)
+    assert cycles(run)[-1]["decision"] == "no-gain"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trial.games": 5}, r"trial\.games 5 is more than games\.per-client 4"),
+        ({"policy.decoding": "free", "policy.backend": "torch"}, r"policy\.decoding|free"),
+        ({"server.prompts": "/nowhere.jsonl"}, r"/nowhere\.jsonl cannot be read"),
+    ],
+)
+def test_what_a_server_with_prompts_cannot_do_is_refused_before_there_is_a_run(
+    config: RunConfig, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_inprocess(RunConfig.from_flat({**config.to_flat(), **changes}))
     assert not Path(config.out).exists()

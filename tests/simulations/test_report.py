@@ -105,3 +105,36 @@ def test_overlapping_intervals_are_said(one_family: Summary) -> None:
 def test_a_run_in_plain_text_says_so(tmp_path: Path, save: Save, summary: Summary) -> None:
     page = write_report(save(tmp_path / "run", replace(summary, plaintext=True))).read_text()
     assert "This run was not private" in page
+
+
+def test_a_fleet_whose_server_has_no_games_reports_its_own_games(
+    tmp_path: Path, save: Save, fleets: dict[str, Summary]
+) -> None:
+    told = fleets["told"]
+    page = write_report(save(tmp_path / "run", told)).read_text(encoding="utf-8")
+    assert headline(told).endswith("In its trial the current one won 75 % (45-100 %) of the fleet's own games.")
+    assert "wins of the fleet&#39;s own games" in page and "not measured" in page
+    assert "Game families" not in page and "Floors" not in page
+    cells = [re.split(r"  +", line) for line in table(told).splitlines()]
+    assert cells[0][2] == "wins of the fleet's own games"
+    assert [row[2] for row in cells[1:]] == ["not measured", "75 % (45-100 %)"]
+
+
+@pytest.mark.parametrize("name", ["told", "hidden"])
+def test_what_nobody_measured_is_never_a_rate(
+    tmp_path: Path, save: Save, fleets: dict[str, Summary], name: str
+) -> None:
+    summary = fleets[name]
+    page = write_report(save(tmp_path / "run", summary)).read_text(encoding="utf-8")
+    for text in (page, table(summary), headline(summary)):
+        assert not re.search(r"\b0 % \(", text) and "eld-out" not in text.split("<summary>")[0]
+    assert ("is not measured" in headline(summary)) is (name == "hidden")
+
+
+def test_a_deployment_has_no_floor_of_tactics_and_a_simulation_that_has_none_is_unfinished(
+    tmp_path: Path, save: Save, summary: Summary
+) -> None:
+    lacking = replace(summary, floors=replace(summary.floors, tactics_only=None))
+    with pytest.raises(ConfigError, match=r"lacks floors\.tactics_only"):
+        write_report(save(tmp_path / "simulated", lacking))
+    write_report(save(tmp_path / "deployed", replace(lacking, engine="flower")))

@@ -35,6 +35,17 @@ def test_a_file_gives_its_name_and_its_settings_and_overrides_win(tmp_path: Path
     assert config.out == str(Path.home() / "x")
 
 
+def test_a_pack_is_found_from_the_file_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = tmp_path / "mine.toml"
+    path.write_text('[server]\npublic = "prompts"\nprompts = "packs/a.jsonl"\n')
+    assert load_scenario("../mine.toml").server.prompts == str(tmp_path / "here" / ".." / "packs" / "a.jsonl")
+    assert load_scenario(str(path)).server.prompts == str(tmp_path / "packs" / "a.jsonl")
+    overridden = load_scenario(str(path), {"server.prompts": "b.jsonl"})
+    assert overridden.server.prompts == str(tmp_path / "here" / "b.jsonl")
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

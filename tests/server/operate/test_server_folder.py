@@ -26,6 +26,7 @@ from fedoel.server.operate.folder import ServerFolder, Settings, read_run, read_
 from fedoel.server.operate.roll import read_roll
 from fedoel.server.operate.setup import enroll, init, revoke
 from fedoel.server.operate.start import start
+from fedoel.server.run_folder import prepare_folder
 
 SETTINGS = Settings(("fleet.example.org", "192.0.2.7"), 443, "127.0.0.1:9")
 
@@ -167,6 +168,34 @@ def test_what_cannot_start_is_refused_before_anything_starts(server: Path, join:
     with pytest.raises(ConfigError, match="chmod 600"):
         start(ServerFolder(server))
     assert not (server / "run").exists() and not (server / "flower").exists()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "says"),
+    [
+        ("", "needs a pack of prompts: fedoel prompts make"),
+        ("nowhere.jsonl", r"server/nowhere\.jsonl cannot be read: No such file"),
+        ("run.toml", r"run\.toml, line 1: it is not JSON"),
+    ],
+)
+def test_a_server_without_games_does_not_start_without_a_pack(
+    server: Path, join: Callable[[str], Path], prompts: str, says: str
+) -> None:
+    add(server, join("one"))
+    (server / "run.toml").write_text(f'[server]\npublic = "prompts"\nprompts = "{prompts}"\n')
+    with pytest.raises(ConfigError, match=says) as refusal:
+        start(ServerFolder(server))
+    assert "\n" not in str(refusal.value)
+    assert not any((server / name).exists() for name in ("run", "flower", "prompts.jsonl"))
+
+
+def test_a_run_reads_the_pack_that_its_file_names_until_it_has_begun_and_then_its_own(server: Path) -> None:
+    folder = ServerFolder(server)
+    (server / "run.toml").write_text('[server]\npublic = "prompts"\nprompts = "../pack.jsonl"\n')
+    config = run_of(folder, read_roll(folder.roll))
+    assert config.server.prompts == str(server / ".." / "pack.jsonl")
+    prepare_folder(config)
+    assert run_of(folder, read_roll(folder.roll)).server.prompts == str(server / "prompts.jsonl")
 
 
 def test_the_command_line_refuses_with_a_remedy(
