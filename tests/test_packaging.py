@@ -135,7 +135,7 @@ def test_wheel_holds_every_module_scenario_and_text(copy: Path) -> None:
         path
         for name in PACKAGES
         for path in (copy / name).rglob("*")
-        if path.suffix in {".py", ".toml", ".md", ".txt", ".j2"}
+        if path.suffix in {".py", ".toml", ".md", ".txt", ".j2", ".jsonl"}
     ]
     wanted = {f"fedoel/{path.relative_to(copy).as_posix()}" for path in sources}
     assert wanted == {name for name in names if name.startswith("fedoel/")}
