@@ -254,7 +254,9 @@ class TrialConfig:
     """Trials on devices, by which a server without games decides what to distil and to promote."""
 
     games: int = setting(2, "Games that a device plays with the current version and with what is tried.", low=1)
-    share: float = setting(1.0, "Share of a cycle's cohort that is asked at once.", low=1e-9, high=1)
+    share: float = setting(
+        1.0, "Share of a cycle's cohort that is asked at once, but at least four devices.", low=1e-9, high=1
+    )
     clip: float = setting(2.0, "Differences in merit are clipped to this size.", above=0, high=1e6)
     contexts: bool = setting(
         True, "Whether contexts are tried, too; otherwise only what was distilled is, which costs less play."

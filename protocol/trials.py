@@ -28,6 +28,7 @@ from .experience import Counters, ExperienceVector, Floats, VectorSpec
 ACTION = "evaluate.trial"
 CODEC = "trial"
 DETAILED, NOISY = 5, 2  # entries of a block
+SMALLEST = 4  # devices of a part of a trial: fewer hide nobody in a sum
 WEIGHT = 0.25  # of the number of episodes, of the sum of squares, and of whether the device has gone back
 
 
@@ -133,8 +134,9 @@ def fallbacks_of(vector: ExperienceVector) -> float:
 
 
 def parts_of_trial(config: RunConfig) -> int:
-    """Return in how many parts, one after the other, the fleet is asked for a trial."""
-    return max(1, round(1 / config.trial.share))
+    """Return in how many parts, one after the other, the fleet is asked for a trial: none of less than `SMALLEST`."""
+    cohort = int((config.privacy.population or config.clients) * config.strategy.fraction_train)
+    return max(1, min(round(1 / config.trial.share), cohort // SMALLEST))
 
 
 def most_trials(config: RunConfig) -> int:

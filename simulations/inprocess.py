@@ -28,7 +28,7 @@ from ..server.app import check as check_server
 from ..server.public.world_of_games import report
 from .batching import Batcher
 from .grid import InProcessGrid, server_identity
-from .prompts import with_pack
+from .prompts import with_any_pack, with_pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,7 @@ def check(config: RunConfig) -> None:
     """Raise `ConfigError` for a configuration that no engine can run."""
     if config.policy.backend == "llama" and importlib.util.find_spec("llama_cpp") is None:
         raise ConfigError("policy.backend 'llama' needs llama.cpp, which is not installed: make setup LLAMA=1")
-    cache = cache_folder(config)
-    check_server(with_pack(config, cache), cache)
+    check_server(with_any_pack(config), cache_folder(config))
 
 
 def run_inprocess(

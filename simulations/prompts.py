@@ -5,18 +5,45 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ..games.families import settings_of
 from ..games.make_prompts import pack_for, pack_name
 from ..protocol.config import RunConfig
+from ..protocol.play import specs_from_text
 
 PACKS = Path(__file__).with_name("packs")
 
 
 def with_pack(config: RunConfig, cache: Path) -> RunConfig:
     """Return the configuration with a pack of prompts, if its server needs one and it names none."""
-    server = config.server
-    if server.public != "prompts" or server.prompts:
+    if not _lacks_pack(config):
         return config
-    families = server.prompt_families or config.games.families
-    packaged = PACKS / pack_name(families, server.pack)
-    path = packaged if packaged.exists() else pack_for(families, server.pack, cache)
-    return replace(config, server=replace(server, prompts=str(path)))
+    packaged = PACKS / pack_name(_families(config), config.server.pack)
+    path = packaged if packaged.exists() else pack_for(_families(config), config.server.pack, cache)
+    return _with(config, path)
+
+
+def with_any_pack(config: RunConfig) -> RunConfig:
+    """Return the configuration with a pack that is there, whatever it holds, to check the rest before any work.
+
+    Raises
+    ------
+    ConfigError
+        If the pack that the run would make is of families that there are not.
+    """
+    if not _lacks_pack(config):
+        return config
+    for spec in specs_from_text(_families(config)):
+        settings_of(spec)
+    return _with(config, next(PACKS.glob("*.jsonl")))
+
+
+def _lacks_pack(config: RunConfig) -> bool:
+    return config.server.public == "prompts" and not config.server.prompts
+
+
+def _families(config: RunConfig) -> str:
+    return config.server.prompt_families or config.games.families
+
+
+def _with(config: RunConfig, path: Path) -> RunConfig:
+    return replace(config, server=replace(config.server, prompts=str(path)))

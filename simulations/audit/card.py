@@ -20,7 +20,7 @@ from ...protocol.trials import TrialTerms, most_trials
 from ...server.app import check
 from ...server.public.game_plan import GamePlan
 from ...server.safeguards import RunSafeguards
-from ..prompts import with_pack
+from ..prompts import with_any_pack
 from .attacks import FAMILIES, VIEWS, Finding, attribute, membership, play_pool, trial_pool
 from .leaks import Surveillance, watch
 from .mechanism import Bound, Mechanism, audit_mechanism, audited
@@ -107,8 +107,7 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
     if config.privacy.mechanism != "distributed":
         raise ConfigError("there is nothing to audit: the scenario has no privacy.mechanism; try 'private'")
     cache = cache_folder(config)
-    config = with_pack(config, cache)
-    check(config, cache)
+    check(with_any_pack(config), cache)
     safeguards, encoder = RunSafeguards(config), load_codec(config.codec.name).encoder
     plan, delta = safeguards.plan(GamePlan.of(config).vector_spec(config, encoder, "audit")), config.privacy.delta
     canaries = audited(plan, CELLS)

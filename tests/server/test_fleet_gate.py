@@ -174,7 +174,7 @@ def test_a_part_that_did_not_answer_changes_nothing_about_the_others(make: Make)
 
 
 def test_nothing_is_asked_about_the_current_version_alone_or_under_an_empty_context(make: Make) -> None:
-    gate, fleet = make(GAIN, **{"trial.share": 0.25})
+    gate, fleet = make(GAIN, **{"trial.share": 0.25, "clients": 16})
     alone = Contender(CURRENT.adapter, (TacticsPolicy("v1", CURRENT.adapter["weights"]),))
     for contender in (alone, teacher(0.0)):
         found = evidence(gate, contender)
