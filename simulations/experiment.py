@@ -45,7 +45,7 @@ BUILT_IN = (
 FOLDER = Path(__file__).parent / "experiments"
 KEYS = {"question", "scenario", "seeds", "settings", "arms"}
 # All that decides what cycle 0 leaves: the warm start, the floors, and the first evaluation.
-BEGINNING = ("seed", "games.", "policy.", "warm-start.")
+BEGINNING = ("seed", "games.", "policy.", "warm-start.", "server.")
 CANNOT, BASELINE, WORLDS = "cannot", "baseline", "worlds"
 IN_WORLD = ": "  # between a world and an arm
 RESULTS = "results.json"  # the summaries of every arm, each stored as in its own summary.json
