@@ -19,6 +19,7 @@ COMMAND = [sys.executable, "-c", "import sys; from fedoel.cli.main import main; 
 SETTINGS = (
     "policy.backend=tactics", "strategy.name=mean", "privacy.fisher-share=0.0", "clients=2", "cycles=1",
     "games.families=frozen-lake turns=4", "games.per-client=1", "games.rehearsal=2", "games.gate=2", "games.held-out=2",
+    "trial.games=1",
 )  # fmt: skip
 ESCAPE = "\x1b"
 
