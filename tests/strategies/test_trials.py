@@ -285,7 +285,7 @@ def test_a_secure_sum_that_clipped_answers_cannot_give_is_left_out(
 
 
 def test_groups_too_small_for_a_part_of_a_trial_are_refused_with_the_setting_that_helps(tmp_path: Path) -> None:
-    config = private(tmp_path, **{"strategy.name": "grouped-secure", "trial.share": 0.5})
+    config = private(tmp_path, **{"strategy.name": "grouped-secure"}, **{"trial.share": 0.5})
     with pytest.raises(ConfigError, match=r"4 devices in a part of a trial do not make .* or trial\.share, or lower"):
         built("grouped-secure", RunSafeguards(config)).check(SPEC)
 
