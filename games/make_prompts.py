@@ -149,7 +149,7 @@ def held_out_duplicates(pack: PromptPack, specs: Sequence[GameSpec], games: int,
 
 
 def prompts_from_text(path: Path, family: str) -> tuple[Prompt, ...]:
-    """Read situations from a text file in UTF-8.
+    """Read situations from a text file in UTF-8, with or without a byte order mark.
 
     Blank lines separate situations. Lines that begin with ``> `` are commands; a first line that begins with ``Goal:``
     is the goal; all other lines are what the player reads, as a game would say it. A situation without commands asks
@@ -161,7 +161,7 @@ def prompts_from_text(path: Path, family: str) -> tuple[Prompt, ...]:
         If the file cannot be read or has no situations, or a situation is not valid; the message names its first line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as text in UTF-8: {error}") from error
     line_of: dict[Prompt, int] = {}
@@ -195,7 +195,9 @@ def prompts_from_plugin(name: str, count: int) -> tuple[Prompt, ...]:
         raise ConfigError(f"the source of prompts {name!r} fails: {type(error).__name__}: {error}") from error
     for index, prompt in enumerate(prompts):
         if not isinstance(prompt, Prompt):
-            raise ConfigError(f"the source of prompts {name!r} gives {prompt!r:.60} at {index}, which is no Prompt")
+            raise ConfigError(
+                f"the source of prompts {name!r} gives a {type(prompt).__name__} at {index}, not a Prompt"
+            )
     return tuple(cast(list[Prompt], prompts))
 
 

@@ -257,7 +257,7 @@ class TrialConfig:
     share: float = setting(
         1.0, "Share of a cycle's cohort that is asked at once, but at least four devices.", low=1e-9, high=1
     )
-    clip: float = setting(2.0, "Differences in merit are clipped to this size.", above=0, high=1e6)
+    clip: float = setting(2.0, "Differences in merit, which are at most 3, are clipped to this size.", above=0, high=10)
     contexts: bool = setting(
         True, "Whether contexts are tried, too; otherwise only what was distilled is, which costs less play."
     )

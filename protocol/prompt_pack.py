@@ -16,8 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_origin, get_type_hints
 
-from .errors import ConfigError
-from .host.files import write_whole
+from .errors import ConfigError, FedoelError
+from .host.files import replace_file
 from .situation import Situation
 
 SCHEMA = 1
@@ -165,7 +165,11 @@ def write_pack(path: Path, pack: PromptPack) -> None:
     FedoelError
         If the disk refuses it.
     """
-    write_whole(path, to_bytes(pack))
+    data = to_bytes(pack)
+    try:
+        replace_file(path, data)
+    except OSError as error:
+        raise FedoelError(f"{path} cannot be written: {error.strerror}") from error
 
 
 @cache

@@ -35,7 +35,7 @@ class Setting:
     help
         One sentence for the documentation.
     low, high
-        Smallest and largest allowed number; `high` is given beside `low` only.
+        Smallest and largest allowed number; `high` is given beside `low` or `above` only.
     above
         Bound that a number has to exceed, instead of `low`.
     choices
@@ -55,7 +55,9 @@ class Setting:
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
         bounds = f" above {self.above:.15g}" if self.above > -math.inf else ""
-        if self.high < math.inf:
+        if bounds and self.high < math.inf:
+            bounds += f" and at most {self.high:.15g}"
+        elif self.high < math.inf:
             bounds = f" between {self.low:.15g} and {self.high:.15g}"
         elif self.low > -math.inf:
             bounds = f" of at least {self.low:.15g}"

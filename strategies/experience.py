@@ -231,8 +231,22 @@ class ExperienceStrategy(Strategy):
         arrived = sort_replies(replies, exchange.asked, exchange.request.spec, noisy)
         for reason, count in arrived.refused.items():
             log(WARNING, "aggregate_evaluate: %d refused: %s", count, reason)
-        self._answer = self.aggregate_trial(arrived.contributions, server_round) if arrived.contributions else None
-        return MetricRecord({"accepted": len(arrived.contributions), "refused": sum(arrived.refused.values())})
+        self._answer = self._usable_trial(arrived.contributions, server_round)
+        accepted = len(arrived.contributions) if self._answer else 0
+        refused = sum(arrived.refused.values()) + len(arrived.contributions) - accepted
+        return MetricRecord({"accepted": accepted, "refused": refused})
+
+    def _usable_trial(self, contributions: Sequence[Contribution], cycle: int) -> Aggregate | None:
+        """Return the sum of the answers to a trial; None if there are none, or the strategy has no use for them."""
+        try:
+            answer = self.aggregate_trial(contributions, cycle) if contributions else None
+        except VectorError as error:
+            log(WARNING, "trial: the strategy refuses the answers: %s", error)
+            return None
+        if answer is not None and not answer.finite:
+            log(WARNING, "trial: the sum of the answers holds numbers that are not finite, and is not used")
+            return None
+        return answer
 
     def trial(self, grid: Grid, request: PlayRequest, part: int) -> Aggregate | None:
         """Ask a part of the fleet for a trial, and return the sum of its answers; None if nobody answers."""

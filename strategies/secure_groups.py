@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec
 from ..protocol.privacy.plan import PrivacyPlan
+from ..protocol.trials import is_trial
 from .experience import log
 from .robust import check_fraction, clipped_to_median, cosine, rows_of, scaled_to_sum, trimmed_mean, trust_scores
 from .secure_mean import SecureMean, Tally
@@ -53,9 +54,10 @@ class SecureGroups(SecureMean):
         safeguards = self.server.safeguards
         sample = safeguards.sample(spec)
         if sample < 2 * self.group_size:
+            what, share = ("a part of a trial", ", or trial.share") if is_trial(spec) else ("an exchange", "")
             raise ConfigError(
-                f"{sample} devices per exchange do not make two groups of {self.group_size}: raise clients "
-                "or strategy.fraction-train, or lower group-size in strategy.options"
+                f"{sample} devices in {what} do not make two groups of {self.group_size}: raise clients "
+                f"or strategy.fraction-train{share}, or lower group-size in strategy.options"
             )
         self.check_graph(self.group_size)
 

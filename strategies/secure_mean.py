@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any
 
+import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, SecureSumError, VectorError
-from ..protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec, total
+from ..protocol.experience import ROUNDING, Aggregate, Contribution, ExperienceVector, VectorSpec, total
 from ..protocol.messages import PlayRequest, copy_of, records_bytes, request_to_records
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.graph import choose_graph
@@ -112,13 +113,21 @@ class SecureMean(BudgetStrategy):
         return MetricRecord({"accepted": accepted, "refused": tally.refused.total()})
 
     def release_trial(self, grid: Grid, request: PlayRequest, part: int) -> Aggregate | None:
-        """Add up the answers to a trial in a secure sum, of each group where there are several."""
+        """Add up the answers to a trial in a secure sum, of each group where there are several.
+
+        Groups whose sum is longer than clipped answers can make it, which noise would hide, are left out.
+        """
         tally = Tally()
         sums = self.sums(grid, lambda nodes: self.draw_trial(nodes, request, part), request, self.timeout, tally)
-        if not sums:
+        possible = [one for one in sums if one.noise or _is_possible(one)]
+        if len(possible) < len(sums):
+            log(
+                WARNING, "trial: %d of %d sums left out: a device has not clipped", len(sums) - len(possible), len(sums)
+            )
+        if not possible:
             return None
-        cohort, noise = sum(one.cohort for one in sums), sum(one.noise for one in sums)
-        return Aggregate(total(one.vector for one in sums), cohort, noise)
+        cohort, noise = sum(one.cohort for one in possible), sum(one.noise for one in possible)
+        return Aggregate(total(one.vector for one in possible), cohort, noise)
 
     def combine(self, server_round: int, sums: list[Aggregate], tally: Tally) -> Aggregate | None:
         """Combine the sums of the groups, at least one, into one aggregate; None if none of them is usable."""
@@ -207,6 +216,11 @@ class SecureMean(BudgetStrategy):
         yield _Phase("unmask", steps, state.take_opened, wait)
         parts, devices = plan.decode(state.total()), len(state.masked)
         return Aggregate(ExperienceVector.from_parts(spec, parts), devices, plan.variance("gradient", devices))
+
+
+def _is_possible(one: Aggregate) -> bool:
+    """Whether a sum of gradients without noise is no longer than as many clipped ones can make it."""
+    return float(np.linalg.norm(one.vector.gradient)) <= one.cohort * one.vector.spec.clipping_norm * (1 + ROUNDING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ def small(config: RunConfig, out: Path) -> RunConfig:
     return replace(
         config, clients=8, cycles=1, out=str(out), resume=False, games=games, strategy=strategy,
         policy=replace(config.policy, backend="tactics"), privacy=replace(config.privacy, population=0, keys=""),
+        trial=replace(config.trial, games=1),
     )  # fmt: skip
 
 

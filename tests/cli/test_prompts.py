@@ -128,6 +128,7 @@ def test_a_pack_is_made_from_a_plugin(
         (["make", "frozen-lak turns=3", "--out", "x.jsonl"], "unknown game family 'frozen-lak'"),
         (["make", "frozen-lake", "--out", "x.jsonl"], "say how long an episode may be"),
         (["make", "tidy things=1 final=1 turns=1", "--out", "x.jsonl"], "too few distinct states"),
+        (["make", LAKE, "--out", "bad.jsonl/x.jsonl"], "bad.jsonl/x.jsonl cannot be written: File exists\n"),
         (["show", "x.jsonl"], "x.jsonl cannot be read"),
         (["check", "bad.jsonl"], "bad.jsonl, line 1: it is not JSON in UTF-8"),
     ],

@@ -292,6 +292,30 @@ def test_a_trial_that_was_changed_after_signing_is_refused(device: Device) -> No
         make_app(device.runtime)(message, device.context)
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        trial(candidate=CANDIDATE),
+        replace(trial(candidate=CANDIDATE), signature=bytes(64)),
+        replace(sign_request(OWNER, replace(trial(candidate=CANDIDATE), serial=1)), serial=2),
+        sign_request(Ed25519PrivateKey.from_private_bytes(bytes(32)), trial(candidate=CANDIDATE)),
+    ],
+    ids=["no signature", "zeros", "another serial", "another owner"],
+)
+def test_a_trial_that_the_owner_has_not_signed_is_refused_before_anything_is_played(
+    device: Device, request_: PlayRequest
+) -> None:
+    message = Message(request_to_records(request_), dst_node_id=2, message_type=ACTION)
+    with pytest.raises(FedoelError, match=r"^code: VersionError$"):
+        make_app(device.runtime)(message, device.context)
+    assert not device.played and not device.keeps
+
+
+def test_an_older_trial_is_not_played_again(device: Device) -> None:
+    device.answer(replace(trial(candidate=CANDIDATE), serial=5))
+    assert device.refusal(replace(trial(CONTEXT), serial=4)) == "code: VersionError"
+
+
 def test_games_of_trials_are_in_the_log_once_and_count_as_used_by_the_experience(
     device: Device, tmp_path: Path
 ) -> None:

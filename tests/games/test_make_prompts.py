@@ -167,6 +167,13 @@ def test_situations_are_read_from_text(tmp_path: Path) -> None:
     assert (goal_only.goal, goal_only.place_text, goal_only.reply) == ("Write.", "", "")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "mail.txt"
+    path.write_bytes(b"\xef\xbb\xbfGoal: Answer.\r\nA bell rings.\r\n> reply\r\n> wait\r\n")
+    (situation,) = (prompt.situation for prompt in prompts_from_text(path, "mail"))
+    assert (situation.goal, situation.reply) == ("Answer.", "A bell rings.")
+
+
 @pytest.mark.parametrize(
     ("text", "refusal"),
     [
@@ -197,7 +204,7 @@ def test_prompts_come_from_a_plugin() -> None:
     assert [prompt.situation.turn for prompt in prompts_from_plugin(f"{__name__}:plan", 3)] == [0, 1, 2]
     for name, refusal in {
         f"{__name__}:failing": "fails: KeyError: 'no such table'",
-        f"{__name__}:words": "gives 'a word' at 0, which is no Prompt",
+        f"{__name__}:words": "gives a str at 0, not a Prompt",
         f"{__name__}:SHOWN": "fails: TypeError: 'str' object is not callable",
         f"{__name__}:nothing": "cannot be imported",
     }.items():

@@ -32,6 +32,8 @@ def test_the_flat_form_holds_everything() -> None:
         ("strategy.fraction-train", 1.5, "must be a number between 1e-09 and 1, not 1.5"),
         ("distil.learning-rate", float("nan"), "must be a number above 0, not nan"),
         ("codec.clipping-norm", float("inf"), "above 0, not inf"),
+        ("trial.clip", 0.0, "a number above 0 and at most 10, not 0.0"),
+        ("trial.clip", 1e6, "a number above 0 and at most 10, not 1000000.0"),
         ("seed", -1, "an integer between 0 and 2147483647"),
         ("policy.precision", "fp8", "one of auto, fp32, bf16, not 'fp8'"),
     ],

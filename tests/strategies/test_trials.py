@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,22 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
+from fedoel.client import secure as client_secure
 from fedoel.client.secure import answer_step, protected
 from fedoel.protocol.config import RunConfig, Scalar
-from fedoel.protocol.experience import ExperienceVector, VectorSpec
+from fedoel.protocol.errors import ConfigError, VectorError
+from fedoel.protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec
 from fedoel.protocol.fleet.membership import device_key, keys_folder, membership_at
 from fedoel.protocol.messages import PlayRequest, reply_to_records, request_from_records
 from fedoel.protocol.privacy.plan import PrivacyPlan
+from fedoel.protocol.secagg.masks import cell_type
 from fedoel.protocol.secagg.messages import ACTIONS
 from fedoel.protocol.trials import TrialTerms, sums_of, trial_vector
 from fedoel.server.fleet import make_fleet
 from fedoel.server.safeguards import RunSafeguards
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid, server_identity
 from fedoel.strategies.experience import ExperienceStrategy
+from fedoel.strategies.mean import Mean
 from fedoel.strategies.registry import load_strategy
 
 from .conftest import Ledger
@@ -194,6 +198,30 @@ def test_what_is_no_answer_is_left_out(caplog: pytest.LogCaptureFixture) -> None
     assert "3 refused: bad vector" in caplog.text and "4711" not in caplog.text
 
 
+class Picky(Mean):
+    """Refuses the answers to a trial."""
+
+    def aggregate_trial(self, contributions: Sequence[Contribution], cycle: int) -> Aggregate:
+        raise VectorError("they disagree too much")
+
+
+class Overflowing(Mean):
+    """Gives a sum of answers that is not finite."""
+
+    def aggregate_trial(self, contributions: Sequence[Contribution], cycle: int) -> Aggregate:
+        vector = super().aggregate_trial(contributions, cycle).vector
+        return Aggregate(replace(vector, gradient=vector.gradient * np.float32(np.inf)), len(contributions))
+
+
+@pytest.mark.parametrize(("kind", "says"), [(Picky, "they disagree too much"), (Overflowing, "not finite")])
+def test_answers_that_a_strategy_cannot_use_are_none(
+    kind: type[Mean], says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "flwr"):
+        assert Fleet().trial(kind(Ledger(EXPERIENCE, None)), trial()) is None
+    assert says in caplog.text
+
+
 def test_a_trial_that_nobody_answers_has_no_sum_and_the_one_before_is_not_taken_for_it() -> None:
     silent: list[bool] = [False]
 
@@ -235,6 +263,31 @@ def test_a_trial_of_a_secure_strategy_is_a_secure_sum(name: str, tmp_path: Path)
     assert aggregate.cohort == CLIENTS and aggregate.noise == 0
     assert np.allclose(sums_of(aggregate.vector), expected(list(range(CLIENTS))), atol=0.05)
     assert {kind for kind, _ in fleet.messages} == set(ACTIONS.values())  # and nothing in plain
+
+
+@pytest.mark.parametrize(("name", "counted"), [("secure-mean", 0), ("grouped-secure", CLIENTS // 2)])
+def test_a_secure_sum_that_clipped_answers_cannot_give_is_left_out(
+    name: str, counted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def loud(client: int, spec: VectorSpec) -> ExperienceVector:
+        vector = answer(client, spec)
+        return replace(vector, gradient=vector.gradient + np.float32(4 if client == 0 else 0))
+
+    def without_clipping(vector: ExperienceVector, plan: PrivacyPlan) -> Any:
+        (part,) = plan.parts
+        return np.rint(vector.gradient * (plan.steps / part.norm)).astype(np.int64).astype(cell_type(plan.bits))
+
+    monkeypatch.setattr(client_secure, "protected", without_clipping)
+    config = private(tmp_path, **{"strategy.name": name})
+    with caplog.at_level(logging.WARNING, "flwr"):
+        aggregate = Fleet(loud, config).trial(built(name, RunSafeguards(config)), trial())
+    assert (aggregate.cohort if aggregate else 0) == counted and "a device has not clipped" in caplog.text
+
+
+def test_groups_too_small_for_a_part_of_a_trial_are_refused_with_the_setting_that_helps(tmp_path: Path) -> None:
+    config = private(tmp_path, **{"strategy.name": "grouped-secure"}, **{"trial.share": 0.5})
+    with pytest.raises(ConfigError, match=r"4 devices in a part of a trial do not make .* or trial\.share, or lower"):
+        built("grouped-secure", RunSafeguards(config)).check(SPEC)
 
 
 @pytest.mark.parametrize("name", list(NOISY))

@@ -26,6 +26,7 @@ from fedoel.simulations.audit.card import Card
 from fedoel.simulations.audit.leaks import watch
 from fedoel.simulations.audit.mechanism import Bound
 from fedoel.simulations.audit.planted import Extraction, candidates, extractions, lora_extraction
+from fedoel.simulations.prompts import with_any_pack
 from fedoel.simulations.scenario import load_scenario
 from fedoel.strategies.secure_mean import SecureMean
 
@@ -65,6 +66,12 @@ class TellingRuntime(SimulatedRuntime):
 def test_a_run_that_keeps_its_promises(config: RunConfig, tmp_path: Path) -> None:
     found = watch(config, tmp_path / "run")
     assert not found.leaks and found.heard > 100 and found.unmasked == found.journaled == 1
+
+
+def test_a_run_with_trials_of_several_games_keeps_its_promises(config: RunConfig, tmp_path: Path) -> None:
+    config = replace(config, server=replace(config.server, public="prompts"), trial=replace(config.trial, games=2))
+    found = watch(with_any_pack(config), tmp_path / "run")
+    assert not found.leaks and found.unmasked == found.journaled > 1
 
 
 def test_a_trajectory_in_a_log_is_found(config: RunConfig, tmp_path: Path) -> None:
