@@ -30,6 +30,7 @@ from .run_plan import RunPlan
 from .safeguards import RunSafeguards
 
 ALL = "all families"
+EMPTY = Differences((), np.zeros(0), np.zeros(0), np.zeros(0))  # what a context without content differs in
 NOBODY = "nothing was tried, or no device answered"
 STANDS_OUT = 2.0  # standard deviations of the noise that a count of devices must be above its limit
 
@@ -82,13 +83,15 @@ class FleetGate(Decisions):
             return self._tried(cycle, current, None, contender, block)
         if len(contender.contexts.contexts) > 1:
             raise ConfigError('several contexts at once need server.public = "games"')
-        weights = contender.contexts.contexts[0].weights
-        if not weights.any() or not self.config.trial.contexts:
-            return empty
-        return self._tried(cycle, current, weights, contender, block)
+        [context] = contender.contexts.contexts
+        if not context.weights.any() and not context.words:
+            return Evidence(EMPTY, UNKNOWN, self.blocks)
+        return self._tried(cycle, current, context.weights, contender, block) if self.config.trial.contexts else empty
 
     def context_helps(self, differences: Differences, choices: Sequence[str] = ()) -> Verdict:
         """Whether the context helps; without trials of contexts, what was distilled from it is tried."""
+        if differences.families == EMPTY.families:
+            return Verdict(False, "the context is empty")
         if not self.config.trial.contexts:
             return Verdict(True, "contexts are not tried")
         if not differences.episodes.any():
