@@ -30,9 +30,9 @@ from fedoel.games.player import play_episodes
 from fedoel.games.splits import Split, for_split, game_seed
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec, total
-from fedoel.protocol.play import GameId, Trajectory, merit
+from fedoel.protocol.play import GameId, Trajectory
 from fedoel.protocol.secagg.masks import cell_type
-from fedoel.protocol.trials import trial_vector
+from fedoel.protocol.trials import answer_of
 from fedoel.server.cycle.phases import load_phase
 from fedoel.server.fleet_gate import FleetGate
 from fedoel.server.registry import load_adapter
@@ -87,13 +87,8 @@ def answers_of(
     spec: VectorSpec, each: int, before: Sequence[Trajectory], after: Sequence[Trajectory]
 ) -> list[ExperienceVector]:
     """Return what devices answer, each of which plays `each` of the games."""
-    vectors = []
-    for first in range(0, len(before), each):
-        both = [before[first : first + each], after[first : first + each]]
-        merits = np.array([[merit(t) for t in played] for played in both], dtype=np.float64)
-        won = np.array([[t.won for t in played] for played in both])
-        vectors.append(trial_vector(spec, [t.spec.family for t in both[0]], merits, won))
-    return vectors
+    devices = (slice(first, first + each) for first in range(0, len(before), each))
+    return [answer_of(spec, before[device], after[device]) for device in devices]
 
 
 def contexts_of(seed: int, out: Path) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:

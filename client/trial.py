@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from ..codecs.encoder import load_encoder, with_parameters
@@ -21,8 +20,8 @@ from ..protocol.config import RunConfig
 from ..protocol.errors import StoreError, VectorError
 from ..protocol.experience import ExperienceVector
 from ..protocol.messages import PlayRequest
-from ..protocol.play import GameId, Trajectory, merit
-from ..protocol.trials import TrialTerms, trial_vector
+from ..protocol.play import GameId, Trajectory
+from ..protocol.trials import TrialTerms, answer_of
 from .runtime import Runtime
 from .store import TrajectoryStore
 from .trajectory_bytes import trajectory_from_bytes, trajectory_to_bytes
@@ -116,8 +115,5 @@ def trial_of(
         spec = replace(request.spec, policy_version=terms.candidate)
         candidate = replace(request, spec=spec, adapter=request.candidate, candidate={})
         after = games.play(games.runtime.policy(config, candidate), tried, seeds).trajectories
-    both = before, after
-    merits = np.array([[merit(trajectory) for trajectory in some] for some in both], dtype=np.float64)
-    won = np.array([[trajectory.won for trajectory in some] for some in both])
     fallen_back = games.runtime.success(games.state).fell_back_from(request.spec.policy_version)
-    return trial_vector(request.spec, [trajectory.spec.family for trajectory in before], merits, won, fallen_back)
+    return answer_of(request.spec, before, after, fallen_back)

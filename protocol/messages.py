@@ -110,6 +110,12 @@ class PlayRequest:
                     raise VersionError(f"{kind} {name!r} must be finite float16 or float32, not {array.dtype}")
 
 
+def optional_arrays(request: PlayRequest) -> dict[str, Vector]:
+    """Return the arrays that a request may leave out, by name, where it has them."""
+    optional = {"baseline": request.baseline, "context": request.context}
+    return {name: array for name, array in optional.items() if array is not None}
+
+
 def request_to_records(request: PlayRequest) -> RecordDict:
     """Return the records of a request; `request_from_records` reads them."""
     settings = ConfigRecord(
@@ -118,8 +124,8 @@ def request_to_records(request: PlayRequest) -> RecordDict:
             "serial": request.serial, "plan": request.plan, "signature": request.signature,
         }
     )  # fmt: skip
-    optional = {"baseline": request.baseline, "context": request.context}
-    arrays = {name: {} if array is None else {name: _to_array(array)} for name, array in optional.items()}
+    arrays: dict[str, dict[str, Array]] = {"baseline": {}, "context": {}}
+    arrays |= {name: {name: _to_array(array)} for name, array in optional_arrays(request).items()}
     adapters = {"adapter": request.adapter, "parameters": request.parameters, "candidate": request.candidate}
     arrays |= {name: {key: _to_array(array) for key, array in adapter.items()} for name, adapter in adapters.items()}
     return RecordDict({"request": settings, **{name: ArrayRecord(some) for name, some in arrays.items()}})

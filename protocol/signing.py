@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from .errors import VersionError
-from .messages import PlayRequest
+from .messages import PlayRequest, optional_arrays
 
 REQUEST, MANIFEST = b"fedoel request 1\0", b"fedoel manifest 1\0"
 
@@ -61,8 +61,7 @@ def _digest(request: PlayRequest) -> bytes:
     arrays = {f"adapter {name}": array for name, array in sorted(request.adapter.items())}
     arrays |= {f"parameter {name}": array for name, array in sorted(request.parameters.items())}
     arrays |= {f"candidate {name}": array for name, array in sorted(request.candidate.items())}
-    optional = {"baseline": request.baseline, "context": request.context}
-    arrays |= {name: array for name, array in optional.items() if array is not None}
+    arrays |= optional_arrays(request)
     for name, array in arrays.items():
         digest.update(f"\0{name} {array.dtype.str} {array.shape}\0".encode() + np.ascontiguousarray(array).tobytes())
     return digest.digest()

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from .config import RunConfig
 from .errors import VectorError
 from .experience import Counters, ExperienceVector, Floats, VectorSpec
+from .play import Trajectory, merit
 
 ACTION = "evaluate.trial"
 CODEC = "trial"
@@ -120,6 +121,24 @@ def trial_vector(
     counters = Counters(np.zeros(spec.counters_shape, np.float32))
     gradient = np.append(entries.ravel(), WEIGHT * fallen_back).astype(np.float32)
     return ExperienceVector(spec, gradient, zeros, counters)
+
+
+def answer_of(
+    spec: VectorSpec, before: Sequence[Trajectory], after: Sequence[Trajectory], fallen_back: bool = False
+) -> ExperienceVector:
+    """Return a device's answer from what it has played with the current version and with what is tried.
+
+    Parameters
+    ----------
+    before, after
+        The same games in the same order.
+    fallen_back
+        As in `trial_vector`.
+    """
+    both = before, after
+    merits = np.array([[merit(trajectory) for trajectory in played] for played in both], dtype=np.float64)
+    won = np.array([[trajectory.won for trajectory in played] for played in both])
+    return trial_vector(spec, [trajectory.spec.family for trajectory in before], merits, won, fallen_back)
 
 
 def sums_of(vector: ExperienceVector) -> Floats:

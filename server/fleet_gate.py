@@ -15,17 +15,15 @@ from ..codecs.encoder import Parameters
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate, Vector, VectorSpec
-from ..protocol.fleet.membership import keys_folder
 from ..protocol.messages import PlayRequest
 from ..protocol.records.summary import Stats
-from ..protocol.signing import sign_request
 from ..protocol.trials import WEIGHT, TrialTerms, fallbacks_of, parts_of_trial, sums_of
 from ..strategies.server_side import AskFleet
 from .cycle.contender import Contender, Version
 from .evaluation import UNKNOWN, wilson
 from .events import Advance
-from .fleet import next_serial, owner_key
 from .gate import Decisions, Differences, Evidence, Gate, Verdict
+from .requests import signed
 from .run_plan import RunPlan
 from .safeguards import RunSafeguards
 
@@ -124,16 +122,13 @@ class FleetGate(Decisions):
     def _tried(
         self, cycle: int, current: Version, context: Vector | None, contender: Contender, block: int
     ) -> Evidence:
-        keys, tries_context = keys_folder(self.config), context is not None
+        tries_context = context is not None
         spec = self.spec(current.name, "" if tries_context else contender.policies[0].version)
-        # Where devices add all of their noise themselves, the plan goes with the request.
-        local = self.config.privacy.mechanism == "local"
-        plan = RunSafeguards(self.config).plan(spec).to_json() if local else ""
         request = PlayRequest(
-            cycle, self.config.strategy.exchanges + 1, spec, None, current.adapter, context, next_serial(keys), plan,
+            cycle, self.config.strategy.exchanges + 1, spec, None, current.adapter, context,
             parameters=self.parameters, candidate={} if tries_context else contender.adapter,
         )  # fmt: skip
-        aggregate = self.ask(sign_request(owner_key(keys), request), block)
+        aggregate = self.ask(signed(request, RunSafeguards(self.config)), block)
         return Evidence(self.differences(aggregate), _stats_of(aggregate))
 
     def spec(self, version: str, candidate: str = "") -> VectorSpec:

@@ -74,9 +74,11 @@ class RunSafeguards:
 
     def sample(self, spec: VectorSpec | None = None) -> int:
         """Devices that a release draws on average: of vectors of a specification, or of experience."""
-        strategy = self.config.strategy
-        parts = parts_of_trial(self.config) if spec is not None and is_trial(spec) else strategy.exchanges
-        return max(1, round(self.population * strategy.fraction_train / parts))
+        trial = spec is not None and is_trial(spec)
+        return self._part(parts_of_trial(self.config) if trial else self.config.strategy.exchanges)
+
+    def _part(self, parts: int) -> int:
+        return max(1, round(self.population * self.config.strategy.fraction_train / parts))
 
     def chance(self, spec: VectorSpec | None = None) -> float:
         """Chance of each device to be drawn for such a release."""
@@ -110,8 +112,8 @@ class RunSafeguards:
         """
         if self.config.privacy.mechanism == "local":
             return self.population
-        trial = max(1, round(self.population * self.config.strategy.fraction_train / parts_of_trial(self.config)))
-        return max(self.sample(), trial) if most_trials(self.config) else self.sample()
+        trial = self._part(parts_of_trial(self.config)) if most_trials(self.config) else 0
+        return max(self.sample(), trial)
 
     def plan(self, spec: VectorSpec) -> PrivacyPlan:
         """Return the plan that every release of this run follows.

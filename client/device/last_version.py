@@ -18,7 +18,7 @@ from ...protocol.config import RunConfig
 from ...protocol.errors import FedoelError, VersionError
 from ...protocol.experience import VectorSpec
 from ...protocol.host.files import replace_file
-from ...protocol.messages import PlayRequest
+from ...protocol.messages import PlayRequest, optional_arrays
 from ...protocol.signing import check_request
 
 LAST, BEFORE = "last.npz", "before.npz"
@@ -49,8 +49,7 @@ def keep(folder: Path, request: PlayRequest, config: RunConfig, drop_last: bool 
     }  # fmt: skip
     arrays: dict[str, Any] = {f"{ADAPTER}{name}": array for name, array in request.adapter.items()}
     arrays |= {f"{PARAMETERS}{name}": array for name, array in request.parameters.items()}
-    optional = {"baseline": request.baseline, "context": request.context}
-    arrays |= {name: array for name, array in optional.items() if array is not None}
+    arrays |= optional_arrays(request)
     buffer = io.BytesIO()
     np.savez(buffer, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)
     try:

@@ -14,11 +14,9 @@ from itertools import chain
 
 from ...codecs.context import TeacherContext
 from ...protocol.experience import Aggregate, ExperienceVector, Vector, total
-from ...protocol.fleet.membership import keys_folder
 from ...protocol.messages import PlayRequest
-from ...protocol.signing import sign_request
 from ...strategies.server_side import Traffic
-from ..fleet import next_serial, owner_key
+from ..requests import signed
 from .contender import Version
 from .phases import Outcome
 from .run import Run
@@ -45,13 +43,9 @@ def request(
         devices estimate it.
     """
     weights = context.weights if context.weights.any() else None
-    keys, spec = keys_folder(run.config), run.spec(version.name)
-    # Where devices add all of their noise themselves, the plan goes with the request.
-    plan = run.safeguards.plan(spec).to_json() if run.config.privacy.mechanism == "local" else ""
-    asked = PlayRequest(
-        cycle, exchange, spec, baseline, version.adapter, weights, next_serial(keys), plan, parameters=run.parameters
-    )
-    return sign_request(owner_key(keys), asked)
+    spec = run.spec(version.name)
+    asked = PlayRequest(cycle, exchange, spec, baseline, version.adapter, weights, parameters=run.parameters)
+    return signed(asked, run.safeguards)
 
 
 def keep(run: Run, cycle: int, exchange: int, collected: Collected) -> None:

@@ -16,7 +16,8 @@ from .rollouts import GamesPublic
 def world(config: RunConfig, cache: Path) -> World:
     """Return the parts of a run whose server plays; raises as `GamePlan.of` does."""
     games = PublicGames(GamePlan.of(config), cache)
-    return World(games.plan, GamesPublic(games), PublicGate(games), report(config, cache))
+    held_out = HeldOutGames(games, config.games.held_out_teacher)
+    return World(games.plan, GamesPublic(games), PublicGate(games), held_out)
 
 
 def report(config: RunConfig, cache: Path) -> Report:

@@ -27,9 +27,9 @@ from ...games.partition import client_games
 from ...games.player import play_episodes
 from ...protocol.config import ContextConfig, RunConfig
 from ...protocol.experience import Aggregate, ExperienceVector, VectorSpec, clip
-from ...protocol.play import merit, specs_from_text
+from ...protocol.play import specs_from_text
 from ...protocol.privacy.plan import PrivacyPlan
-from ...protocol.trials import TrialTerms, trial_vector
+from ...protocol.trials import TrialTerms, answer_of
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -110,10 +110,8 @@ def trial_pool(config: RunConfig, devices: int, cache: Path) -> Pool:
         family_spec, count = specs[device % len(specs)], config.trial.games
         games = client_games((family_spec,), device, devices, count, 1, "iid", config.seed)
         seeds = streams(config.seed, 1, device, count)
-        played = [play_episodes(policy, games, seeds, cache) for policy in policies]
-        merits = np.array([[merit(trajectory) for trajectory in some] for some in played])
-        won = np.array([[trajectory.won for trajectory in some] for some in played])
-        answers.append(trial_vector(spec, [family_spec.family] * count, merits, won))
+        before, after = (play_episodes(policy, games, seeds, cache) for policy in policies)
+        answers.append(answer_of(spec, before, after))
         families.append(family_spec.family)
     return Pool(answers, families, VIEWS[:3], " of a trial")  # a decision comes of a trial, and no version
 
