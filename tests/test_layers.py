@@ -186,6 +186,17 @@ def test_importing_the_protocol_is_light() -> None:
     assert not (HEAVY | {"flwr", "ray"}) & set(done.stdout.split())
 
 
+def test_packages_themselves_import_nothing() -> None:
+    """Flower imports a simulation's two apps in two threads.
+
+    One thread that holds the lock of a package waits for a module of it, while the other holds the module's lock and
+    waits for the package: Python then hands out a module that is half imported.
+    """
+    packages = [module for module, path in modules().items() if path.name == "__init__.py"]
+    assert packages
+    assert not [package for package in packages if imports(package)]
+
+
 def sources() -> list[Path]:
     """Every Python file that people maintain here."""
     folders = [*MAY_IMPORT, "tests", "examples", "benchmarks"]

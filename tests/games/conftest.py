@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fedoel.games import Game, build_game
 from fedoel.games.express import missing
+from fedoel.games.families import build_game
+from fedoel.games.game import Game
 from fedoel.protocol.play import GameSpec
 
 SPECS = tuple(

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import Generator
 
-from fedoel.games import build_game
 from fedoel.games.assistant import engine
 from fedoel.games.assistant.commands import Command, Language, load_language
 from fedoel.games.assistant.engine import LANGUAGES, MOST_COMMANDS, SPOKEN
@@ -25,7 +24,7 @@ from fedoel.games.assistant.request import (
     draw_request,
 )  # fmt: skip
 from fedoel.games.assistant.templates import Template, Value, may_be_silent, parse, say, value_sets, variants
-from fedoel.games.families import settings_of
+from fedoel.games.families import build_game, settings_of
 from fedoel.games.heuristics import HEURISTICS, Player, uniform
 from fedoel.games.scripted import play_scripted, play_walkthrough
 from fedoel.games.splits import GAMES_PER_CLIENT, Split, for_split, game_seed

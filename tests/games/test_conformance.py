@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedoel.games import Game, build_game
+from fedoel.games.families import build_game
+from fedoel.games.game import Game
 from fedoel.games.heuristics import uniform
 from fedoel.games.scripted import play_scripted, play_walkthrough
 from fedoel.games.textworld.generate import borrowed_textworld
@@ -26,7 +27,7 @@ TRANSCRIPT = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
-from fedoel.games import build_game
+from fedoel.games.families import build_game
 from fedoel.protocol.play import GameSpec
 game = build_game(GameSpec.parse(sys.argv[1]), Path(sys.argv[2]))
 observations = [game.reset(int(sys.argv[3]))]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fedoel.games import build_game, express
+from fedoel.games import express
 from fedoel.games.express import KINDS, PRIVATE_GAMES, ExpressEngine, missing
+from fedoel.games.families import build_game
 from fedoel.games.scripted import play_walkthrough
 from fedoel.games.splits import Split, for_split, game_seed
 from fedoel.protocol.errors import ConfigError, GameError

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedoel.games import build_game
-from fedoel.games.families import settings_of
+from fedoel.games.families import build_game, settings_of
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import GameSpec
 
@@ -55,8 +54,8 @@ def test_settings_are_canonical() -> None:
     assert list(from_defaults) == sorted(from_defaults)
 
 
-def test_importing_the_package_is_light() -> None:
-    code = "import sys, fedoel.games; print({'textworld', 'torch'} & set(sys.modules))"
+def test_importing_the_families_is_light() -> None:
+    code = "import sys, fedoel.games.families; print({'textworld', 'torch'} & set(sys.modules))"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from fedoel.codecs.tactics.coordinates import MOVES, SAME_MOVE, move_of
-from fedoel.games import build_game
 from fedoel.games.express import missing
-from fedoel.games.families import FAMILIES, Family, Flag, content_of, is_prepared, prepare_game, unrenamed
+from fedoel.games.families import FAMILIES, Family, Flag, build_game, content_of, is_prepared, prepare_game, unrenamed
 from fedoel.games.game import Engine
 from fedoel.games.grid.frozen_lake import FrozenLakeEngine, check_lake
 from fedoel.games.heuristics import uniform

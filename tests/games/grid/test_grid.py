@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedoel.games import Split, build_game, for_split, game_seed
+from fedoel.games.families import build_game
 from fedoel.games.grid import frozen_lake, sokoban
 from fedoel.games.grid.board import MOVES, board_from_text, board_to_text, split_of
 from fedoel.games.grid.frozen_lake import Lake, draw_lake
 from fedoel.games.grid.sokoban import Warehouse, draw_warehouse
 from fedoel.games.heuristics import HEURISTICS, uniform
 from fedoel.games.scripted import play_scripted
+from fedoel.games.splits import Split, for_split, game_seed
 from fedoel.protocol.errors import ConfigError, GameError
 from fedoel.protocol.play import GameSpec, Setting
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.games import Game, build_game
+from fedoel.games.families import build_game
+from fedoel.games.game import Game
 from fedoel.games.heuristics import HEURISTICS
 from fedoel.games.scripted import play_scripted, play_walkthrough
 from fedoel.games.splits import Split, for_split, game_seed
