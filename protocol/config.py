@@ -132,6 +132,13 @@ class DistilConfig:
     batch: int = setting(16, "Prompts of a step.", low=1)
     learning_rate: float = setting(5e-4, "First learning rate; it decays linearly to zero.", above=0)
     gradient_norm: float = setting(1.0, "Clipping norm of the gradient of a step.", above=0)
+    halvings: int = setting(
+        1,
+        "How often a candidate that loses in the gate is moved half the way back to the current version, weight by "
+        "weight, and tried again.",
+        low=0,
+        high=8,
+    )
     retention: float = setting(
         0.0,
         "Weight of the divergence of the student with the context from the teacher; it costs a second forward and "

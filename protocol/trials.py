@@ -163,4 +163,5 @@ def most_trials(config: RunConfig) -> int:
     if config.server.public == "games":
         return 0
     parts = parts_of_trial(config)
-    return parts + (parts + config.context.halvings if config.trial.contexts else 0)
+    of_candidates = parts * (1 + config.distil.halvings)
+    return of_candidates + (parts + config.context.halvings if config.trial.contexts else 0)

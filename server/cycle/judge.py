@@ -1,15 +1,72 @@
-"""Stage `judge`: the gate tries the candidate without a context. A candidate that loses is not promoted."""
+"""Stage `judge`: the gate tries the candidate without a context; one that loses is tried again half as far away.
+
+A candidate that goes too far is often better half the way back, where its weights are the mean of its own and of the
+current version's (WiSE-FT, arXiv 2109.01903): that costs no training, only another trial.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from ..events import Advance
 from ..gate import Evidence, Verdict
-from .distil import Trained
+from ..learner import Adapter
+from .contender import Version
+from .distil import TRAINED, Trained
 from .run import Run, State
 from .trial import compare, play_block
 
 
-def judge(run: Run, state: State, cycle: int, candidate: Trained) -> tuple[Evidence, Evidence, Verdict]:
-    """Compare a candidate with the current version; return what the gate has seen of both, and what it decided."""
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a candidate came to: itself, what the gate has seen of it and of the current version, and the decision."""
+
+    candidate: Trained
+    current: Evidence
+    evidence: Evidence
+    verdict: Verdict
+
+    @property
+    def loses(self) -> bool:
+        """Whether it did worse than the current version, in some family at least."""
+        differences = self.evidence.sample.against(self.current.sample)
+        return any(differences.mean(family) < 0 for family in range(len(differences.families)))
+
+
+def judge(run: Run, state: State, cycle: int, candidate: Trained) -> Judged:
+    """Compare a candidate with the current version; one that loses and is refused, again at half the distance."""
+    judged = _compared(run, state, cycle, "gate", candidate)
+    for halving in range(1, run.config.distil.halvings + 1):
+        if judged.verdict.passed or judged.verdict.paused or not judged.loses:
+            break
+        nearer = run.phases.run(
+            cycle, f"distil-half-{halving}", TRAINED, partial(_halfway, run, state.version, judged.candidate)
+        )
+        again = _compared(run, replace(state, evidence=judged.current), cycle, f"gate-half-{halving}", nearer)
+        reason = f"1/{2**halving} of the way to the candidate: {again.verdict.reason}"
+        judged = replace(again, verdict=replace(again.verdict, reason=reason))
+    return judged
+
+
+def _compared(run: Run, state: State, cycle: int, name: str, candidate: Trained) -> Judged:
     contender = run.contender(candidate.adapter)
-    first = play_block(run, state.version, cycle, "gate", contender, 1)
-    return compare(run, state, cycle, "gate", contender, first, run.gate.candidate_holds, run.gate.blocks)
+    first = play_block(run, state.version, cycle, name, contender, 1)
+    return Judged(
+        candidate, *compare(run, state, cycle, name, contender, first, run.gate.candidate_holds, run.gate.blocks)
+    )
+
+
+def _halfway(run: Run, version: Version, candidate: Trained, advance: Advance) -> Trained:
+    adapter = mean_of(version.adapter, candidate.adapter)
+    return Trained(run.learner.policy(adapter).version, adapter)
+
+
+def mean_of(first: Adapter, second: Adapter) -> Adapter:
+    """Return the mean of two adapters, weight by weight, in the precision of the second."""
+    return {
+        name: ((first[name].astype(np.float64) + array.astype(np.float64)) / 2).astype(array.dtype)
+        for name, array in second.items()
+    }

@@ -190,15 +190,16 @@ def _learn(run: Run, state: State, states: States) -> tuple[State, Learned]:
     )  # fmt: skip
     if not found.verdict.passed:
         return state, learned
-    candidate = distil(run, states, found.contexts)
-    current, evidence, verdict = judge(run, state, cycle, candidate)
-    state = replace(state, evidence=current)
+    trained = distil(run, states, found.contexts)
+    judged = judge(run, state, cycle, trained)
+    evidence, verdict = judged.evidence, judged.verdict
+    state = replace(state, evidence=judged.current)
     gate = replace(gate, candidate=evidence.stats)
-    learned = replace(learned, gate=gate, views=candidate.views)
+    learned = replace(learned, gate=gate, views=trained.views)
     if not verdict.passed:
         return state, replace(learned, decision="rejected", reason=verdict.reason)
     version = promote(
-        run, candidate, state.version.name, cycle, lessons=lessons, cohort=collect.cohort_of(run, cycle),
+        run, judged.candidate, state.version.name, cycle, lessons=lessons, cohort=collect.cohort_of(run, cycle),
         gate=replace(gate, reason=verdict.reason),
     )  # fmt: skip
     reason, measures = f"{found.verdict.reason}; {verdict.reason}", measure(run, version, cycle, evidence)

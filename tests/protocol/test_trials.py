@@ -150,10 +150,10 @@ def test_a_reply_has_at_most_300_bytes_beside_the_frames_of_flower(families: int
 
 def test_how_often_a_fleet_may_be_asked_follows_from_the_configuration() -> None:
     prompts = RunConfig.from_flat(
-        {"server.public": "prompts", "trial.share": 0.25, "context.halvings": 3, "clients": 16}
+        {"server.public": "prompts", "trial.share": 0.25, "context.halvings": 3, "distil.halvings": 2, "clients": 16}
     )
     assert parts_of_trial(prompts) == 4
     assert parts_of_trial(replace(prompts, clients=11)) == 2 and parts_of_trial(replace(prompts, clients=3)) == 1
-    assert most_trials(prompts) == 4 + 4 + 3
-    assert most_trials(RunConfig.from_flat({"server.public": "prompts", "trial.contexts": False})) == 1
+    assert most_trials(prompts) == 4 + 3 + 3 * 4
+    assert most_trials(RunConfig.from_flat({"server.public": "prompts", "trial.contexts": False, "distil.halvings": 0})) == 1
     assert most_trials(RunConfig()) == 0

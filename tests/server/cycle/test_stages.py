@@ -183,8 +183,8 @@ def test_a_gate_that_is_not_sure_plays_further_blocks_with_both_policies_and_rem
     assert (found.current.blocks, found.tried.evidence.blocks, found.tried.evidence.stats.episodes) == (3, 3, 9)
     gate.seen.clear()
     candidate = distil(run, rollouts_of(server), contexts)
-    current, evidence, _ = judge(run, replace(server.state, evidence=found.current), 1, candidate)
-    assert gate.seen == [1, 2, 3] and current is found.current and evidence.blocks == 3
+    judged = judge(run, replace(server.state, evidence=found.current), 1, candidate)
+    assert gate.seen == [1, 2, 3] and judged.current is found.current and judged.evidence.blocks == 3
     gate.seen.clear()
     assert search(run, server.state, rollouts_of(server), contexts).current.stats == found.current.stats
     assert gate.seen == []  # read back
@@ -201,11 +201,31 @@ def test_a_candidate_plays_as_its_teacher_and_is_judged_without_the_context(serv
     run = with_gate(server, gate)
     candidate = distil(run, rollouts_of(server), contexts)
     assert np.allclose(candidate.adapter["weights"], 0.5)  # for this player, distillation is exact
-    _, _, verdict = judge(run, server.state, 1, candidate)
-    assert not verdict.passed and gate.contenders[0].contexts is None
+    assert not judge(run, server.state, 1, candidate).verdict.passed
+    assert gate.contenders[0].contexts is None
     assert gate.contenders[0].policies[0].version == candidate.version
     judge(run, server.state, 1, candidate)
     assert len(gate.contenders) == 1  # the second time, evidence is read from disk
+
+
+@pytest.mark.parametrize(("merits", "holds", "tried"), [
+    ([-1.0, -1.0, -1.0], False, [1.0, 0.5, 0.25]),  # loses, and so do both halves
+    ([0.0], False, [1.0]),  # refused without a loss: a half would gain even less
+    ([-1.0], True, [1.0]),  # loses too little to be refused
+])  # fmt: skip
+def test_a_candidate_that_loses_is_tried_again_nearer_to_the_current_version(
+    server: CycleServer, merits: list[float], holds: bool, tried: list[float]
+) -> None:
+    gate = FakeGate(merits=merits, holds=holds)
+    config = server.run.config
+    run = replace(with_gate(server, gate), config=replace(config, distil=replace(config.distil, halvings=2)))
+    start = server.state.version.adapter["weights"]
+    adapter = {"weights": np.full_like(start, 1.0) + start}
+    judged = judge(run, server.state, 1, Trained(run.learner.policy(adapter).version, adapter))
+    assert [one.adapter["weights"][0] - start[0] for one in gate.contenders] == tried
+    assert judged.candidate.version == gate.contenders[-1].policies[0].version
+    assert judged.verdict.reason == ("1/4 of the way to the candidate: judged" if len(tried) > 1 else "judged")
+    assert np.array_equal(judged.candidate.adapter["weights"], gate.contenders[-1].adapter["weights"])
 
 
 def test_a_promoted_version_is_signed_and_measured(server: CycleServer) -> None:
