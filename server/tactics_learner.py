@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from ..protocol.play import Turn
 from ..protocol.versions import policy_version
 from .events import Advance
 from .learner import Adapter, DistillationTask, Distilled
+
+UNIFORM: Adapter = MappingProxyType({"weights": np.zeros(DIMENSION, dtype=np.float32)})
 
 
 class TacticsLearner:
@@ -36,15 +39,15 @@ class TacticsLearner:
         """Do nothing: there is no base model."""
 
     def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
-        """Return the log-linear policy with the adapter's weights."""
-        return TacticsPolicy.from_adapter(adapter, policy_version(self.base, adapter))
+        """Return the log-linear policy with the adapter's weights; without an adapter, the uniform policy."""
+        return TacticsPolicy.from_adapter(adapter or UNIFORM, policy_version(self.base, adapter))
 
     def forget(self) -> None:
         """Do nothing: nothing is cached."""
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
         """Start from uniform play."""
-        return {"weights": np.zeros(DIMENSION, dtype=np.float32)}
+        return UNIFORM
 
     def distil(self, adapter: Adapter, task: DistillationTask, advance: Advance) -> Distilled:
         """Add the context to the weights, which is exact, or fit the weights to the teacher's answers."""

@@ -155,5 +155,8 @@ def test_how_often_a_fleet_may_be_asked_follows_from_the_configuration() -> None
     assert parts_of_trial(prompts) == 4
     assert parts_of_trial(replace(prompts, clients=11)) == 2 and parts_of_trial(replace(prompts, clients=3)) == 1
     assert most_trials(prompts) == 4 + 3 + 3 * 4
-    assert most_trials(RunConfig.from_flat({"server.public": "prompts", "trial.contexts": False, "distil.halvings": 0})) == 1
+    assert (
+        most_trials(RunConfig.from_flat({"server.public": "prompts", "trial.contexts": False, "distil.halvings": 0}))
+        == 1
+    )
     assert most_trials(RunConfig()) == 0
