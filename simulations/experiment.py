@@ -22,7 +22,7 @@ from ..protocol.records.json_codec import from_stored, to_stored
 from ..protocol.records.summary import Summary
 from ..protocol.settings import read_toml
 from ..server.cycle.phases import lend_cycle
-from ..server.run_folder import prepare_folder
+from ..server.run_folder import own_folder
 from ..server.summary import read_summary
 from .baselines.baseline import Baseline, Federated, load_baseline
 from .experiment_figures import comparison, draw_experiment, draw_worlds
@@ -178,11 +178,11 @@ def run_experiment(
         if not quiet:
             print(f"--- {arm}, seed {seed}", flush=True)
         method = experiment.method(arm)
-        prepare_folder(config)
-        if isinstance(method, Federated):
-            _begin_like(config, done)
-            done.append(config)
-        results[arm].append(_run(config, method, quiet, verbose))
+        with own_folder(config):
+            if isinstance(method, Federated):
+                _begin_like(config, done)
+                done.append(config)
+            results[arm].append(_run(config, method, quiet, verbose))
     return results
 
 

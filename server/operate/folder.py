@@ -81,6 +81,16 @@ class ServerFolder:
     def log(self) -> Path:
         return self.path / "superlink.log"
 
+    @property
+    def lock(self) -> Path:
+        """Locked by `start` for as long as it runs."""
+        return self.path / "server.lock"
+
+    @property
+    def roll_lock(self) -> Path:
+        """Locked while devices are enrolled or revoked, or certificates are made."""
+        return self.path / "devices.lock"
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

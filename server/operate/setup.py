@@ -11,6 +11,7 @@ from ...protocol.errors import ConfigError, EnrolmentError
 from ...protocol.fleet.enrolment import Bundle, card_from_text, check_address, sign_bundle, to_text
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
 from ...protocol.host.files import check_secret, replace_file, write_whole
+from ...protocol.host.lock import in_turn
 from ..fleet import make_owner, publish_members
 from .certificates import (
     certificate_to_pem,
@@ -52,10 +53,11 @@ def init(folder: ServerFolder, settings: Settings) -> int:
         raise ConfigError(f"{folder.path} is not empty and not a server's folder: choose an empty folder")
     try:
         folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if new:
-            _make_fleet(folder)
-        _certify(folder, settings)
-        write_settings(folder, settings)
+        with in_turn(folder.roll_lock):
+            if new and not folder.ca_key.exists():  # another process may have made it meanwhile
+                _make_fleet(folder)
+            _certify(folder, settings)
+            write_settings(folder, settings)
     except OSError as error:
         raise ConfigError(f"{folder.path} cannot be written: {error.strerror}; choose another folder") from error
     print(f"{'made' if new else 'renewed the certificate in'} {folder.path}")
@@ -81,11 +83,13 @@ def enroll(folder: ServerFolder, card_file: Path, name: str = "", out: Path | No
         card = card_from_text(card_file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise EnrolmentError(f"{card_file} cannot be read: give the .pub file that the device made") from error
-    roll, device = read_roll(folder.roll).enrol(card, name)
-    if len(roll.devices) > len(read_roll(folder.roll).devices):
-        write_roll(folder.roll, roll)
-        publish_members(folder.fleet, roll.identities)
-        _update_superlink(folder, settings, roll)
+    with in_turn(folder.roll_lock):
+        before = read_roll(folder.roll)
+        roll, device = before.enrol(card, name)
+        if len(roll.devices) > len(before.devices):
+            write_roll(folder.roll, roll)
+            publish_members(folder.fleet, roll.identities)
+            _update_superlink(folder, settings, roll)
     text = to_text(_bundle(folder, settings, device))
     out = out or Path(f"{device.name}.fleet")
     write_whole(out, text.encode())
@@ -97,11 +101,12 @@ def enroll(folder: ServerFolder, card_file: Path, name: str = "", out: Path | No
 def revoke(folder: ServerFolder, name: str) -> int:
     """Revoke a device: it is not a member from the next round on, and the SuperLink rejects its connections."""
     settings = read_settings(folder)
-    current = read_roll(folder.roll)
-    device, roll = current.named(name), current.revoke(name)
-    write_roll(folder.roll, roll)
-    publish_members(folder.fleet, roll.identities)
-    running = _update_superlink(folder, settings, roll)
+    with in_turn(folder.roll_lock):
+        current = read_roll(folder.roll)
+        device, roll = current.named(name), current.revoke(name)
+        write_roll(folder.roll, roll)
+        publish_members(folder.fleet, roll.identities)
+        running = _update_superlink(folder, settings, roll)
     print(f"revoked {device.name}; {len(roll.active)} devices are left")
     print("the SuperLink now rejects it" if running else "the SuperLink is not running; it will reject the device")
     return 0

@@ -12,16 +12,17 @@ from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.host.cache import cache_folder
 from ...protocol.host.files import check_secret
+from ...protocol.host.lock import one_owner
 from ...protocol.host.processes import tail
 from ...protocol.prompt_pack import read_pack, write_pack
 from ...protocol.records.events import CycleFinished, Event
 from ..app import check
 from ..events import follow
-from ..run_folder import prepare_folder
+from ..run_folder import own_folder
 from ..summary import wins
 from .flower import CONNECTION, Fleet
-from .folder import ServerFolder, read_settings, run_of, with_own_prompts
-from .roll import read_roll
+from .folder import ServerFolder, Settings, read_settings, run_of, with_own_prompts
+from .roll import Roll, read_roll
 from .run_app import COMPLETED, run_started, run_status, write_app
 
 POLL_SECONDS = 0.5
@@ -32,6 +33,11 @@ UNFINISHED = ("pending", "starting", "running")
 def start(folder: ServerFolder) -> int:
     """Run the SuperLink and the fleet's run; an interrupted run is resumed."""
     settings = read_settings(folder)
+    with one_owner(folder.lock, f"runs the server in {folder.path}: stop it first"):
+        return _start(folder, settings)
+
+
+def _start(folder: ServerFolder, settings: Settings) -> int:
     roll, fleet = read_roll(folder.roll), Fleet(folder, settings)
     config = run_of(folder, roll)
     _check_keys(folder)
@@ -41,16 +47,12 @@ def start(folder: ServerFolder) -> int:
         remedy = f"kill process {pid} if it is a SuperLink left from an earlier start" if pid else "stop it"
         raise ConfigError(f"{fleet.url} is in use: {remedy}, or change listen in server.toml")
     config = _with_copied_prompts(folder, config)
-    prepare_folder(config)
-    folder.flower.mkdir(exist_ok=True, mode=0o700)
-    write_app(folder.flower / "app", config)
-    events = follow(folder.run / "events.jsonl")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that child processes are stopped
-    with fleet.superlink() as environment:
-        print(f"the SuperLink listens on {settings.listen}; devices reach it at {settings.address}", flush=True)
-        fleet.register(roll)
-        print(f"{len(roll.active)} devices may connect", flush=True)
-        status = _run(folder, environment, events)
+    with own_folder(config):
+        folder.flower.mkdir(exist_ok=True, mode=0o700)
+        write_app(folder.flower / "app", config)
+        events = follow(folder.run / "events.jsonl")
+        status = _serve(folder, fleet, roll, events)
     _print_progress(events)
     if status != COMPLETED:
         raise FedoelError(
@@ -60,6 +62,16 @@ def start(folder: ServerFolder) -> int:
     print(f"the run is complete: {folder.run / 'summary.json'}")
     print(f"where all of fedoel is installed, this draws it: fedoel report {folder.run}")
     return 0
+
+
+def _serve(folder: ServerFolder, fleet: Fleet, roll: Roll, events: Iterator[Event | None]) -> str:
+    """Run the SuperLink, and the run on it, and return the run's final status."""
+    settings = fleet.settings
+    with fleet.superlink() as environment:
+        print(f"the SuperLink listens on {settings.listen}; devices reach it at {settings.address}", flush=True)
+        fleet.register(roll)
+        print(f"{len(roll.active)} devices may connect", flush=True)
+        return _run(folder, environment, events)
 
 
 def _with_copied_prompts(folder: ServerFolder, config: RunConfig) -> RunConfig:

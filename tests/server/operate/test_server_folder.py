@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import ssl
 import threading
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from fedoel.policies.model_files import find_model, model_digest
 from fedoel.protocol.errors import ConfigError, EnrolmentError, ModelError
 from fedoel.protocol.fleet.enrolment import Card, bundle_from_text, card_from_text
 from fedoel.protocol.fleet.membership import load_members
+from fedoel.protocol.host.lock import in_turn, one_owner
 from fedoel.server.operate.certificates import make_authority, make_key, make_server_certificate
 from fedoel.server.operate.folder import ServerFolder, Settings, read_run, read_settings, run_of
 from fedoel.server.operate.roll import read_roll
@@ -215,6 +217,26 @@ def test_the_command_line_refuses_with_a_remedy(
         assert main(words) == REFUSED
         assert said in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["notes.txt"]
+
+
+def test_a_server_has_one_process_and_devices_are_enrolled_one_after_the_other(
+    server: Path, join: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, cards = ServerFolder(server), [join(name) for name in ("one", "two", "three")]
+    with one_owner(folder.lock, "runs it"):
+        assert main(["server", "start", str(server)]) == REFUSED
+        said = capsys.readouterr().err
+        assert said == f"fedoel: process {os.getpid()} runs the server in {server}: stop it first\n"
+    assert not (server / "run").exists()
+    with in_turn(folder.roll_lock):
+        enrolling = [threading.Thread(target=add, args=(server, card)) for card in cards]
+        for thread in enrolling:
+            thread.start()
+        assert not read_roll(folder.roll).devices
+    for thread in enrolling:
+        thread.join()
+    assert {device.name for device in read_roll(folder.roll).devices} == {"one", "two", "three"}
+    assert len(load_members(folder.fleet)[0].identities) == 3
 
 
 def test_status_says_how_the_fleet_is(
