@@ -85,6 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FedoelError as error:
         print(f"fedoel: {error}", file=sys.stderr)
         return REFUSED
+    except MemoryError as error:
+        print(
+            f"fedoel: there is not enough memory ({error or 'MemoryError'}): take fewer clients or games, or smaller "
+            "batches",
+            file=sys.stderr,
+        )
+        return REFUSED
     except ModuleNotFoundError as error:
         print(f"fedoel: {_missing(arguments.verb, error)}", file=sys.stderr)
         return REFUSED

@@ -33,9 +33,9 @@ class GamesConfig:
     )
     partition: str = setting("iid", "How families are spread over clients: `iid`, `by-family` or `dirichlet:ALPHA`.")
     per_client: int = setting(6, "Fresh private games of a client in each cycle, on average.", low=1)
-    rehearsal: int = setting(24, "Public games that every cycle distils on.", low=1)
-    gate: int = setting(24, "Public games that the gate decides on in every cycle.", low=1)
-    held_out: int = setting(100, "Held-out games that every version is reported on.", low=1)
+    rehearsal: int = setting(24, "Public games that every cycle distils on.", low=1, high=1_000_000)
+    gate: int = setting(24, "Public games that the gate decides on in every cycle.", low=1, high=1_000_000)
+    held_out: int = setting(100, "Held-out games that every version is reported on.", low=1, high=1_000_000)
     held_out_teacher: int = setting(
         0, "Held-out games that the teacher is measured on; 0 for all.", low=0, high=1_000_000_000
     )
@@ -54,7 +54,10 @@ class GamesConfig:
         4, "How many times `games.gate` games are played at most, while the gate cannot tell.", low=1, high=1000
     )
     prompts: int = setting(
-        0, "More public games, others in every cycle, played at random without the model, to distil on.", low=0
+        0,
+        "More public games, others in every cycle, played at random without the model, to distil on.",
+        low=0,
+        high=1_000_000,
     )
 
 
@@ -246,7 +249,10 @@ class ServerConfig:
     )
     pack: int = setting(2000, "Prompts of a pack that is made.", low=16, high=1_000_000)
     prompts_per_cycle: int = setting(
-        400, "Prompts that a cycle's context is bounded and distilled on, other ones in every cycle.", low=1
+        400,
+        "Prompts that a cycle's context is bounded and distilled on, other ones in every cycle.",
+        low=1,
+        high=1_000_000,
     )
     baseline: str = setting(
         "device",

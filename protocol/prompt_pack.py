@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -128,7 +129,7 @@ def pack_from_bytes(data: bytes, name: str) -> PromptPack:
     if not data.strip():
         raise ConfigError(f"{name}, line 1: there is no header; `fedoel prompts make` writes files that have one")
     prompts = list[Prompt]()
-    for number, line in enumerate(data.rstrip().split(b"\n"), 1):
+    for number, line in enumerate(data.removeprefix(BOM_UTF8).rstrip().split(b"\n"), 1):
         try:
             if number == 1:
                 header = _checked_header(_table_of(line))

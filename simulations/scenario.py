@@ -10,7 +10,7 @@ from typing import Any
 
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
-from ..protocol.settings import read_toml
+from ..protocol.settings import read_toml, shown
 from ..server.run_folder import STORED, stored_config
 
 BUILT_IN = ("quick", "words", "standard", "full", "private")
@@ -62,13 +62,15 @@ def parse_setting(text: str) -> tuple[str, Scalar]:
     """
     key, equals, written = (part.strip() for part in text.partition("="))
     if not key or not equals:
-        raise ConfigError(f"--set {text!r}: write key=value, e.g. games.per-client=4")
+        raise ConfigError(f"--set {shown(text)}: write key=value, e.g. games.per-client=4")
     try:
         value = tomllib.loads(f"value = {written}")["value"]
     except tomllib.TOMLDecodeError:
         return key, written
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+        raise ConfigError(f"--set {key}: {shown(written)} is too long for a number or a setting") from error
     if not isinstance(value, int | float | str | bool):
-        raise ConfigError(f"--set {text!r}: the value must be a number, text, true or false")
+        raise ConfigError(f"--set {shown(text)}: the value must be a number, text, true or false")
     return key, value
 
 

@@ -91,6 +91,18 @@ def test_a_run_has_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main([*call, "--resume"]) == 0
 
 
+@pytest.mark.parametrize("public", ["games", "prompts"])
+def test_more_games_than_a_client_has_are_refused_before_there_is_a_folder(
+    public: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = (f"server.public={public}", "games.per-client=100000000000", "policy.backend=tactics")
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert main(["simulate", "--out", str(tmp_path / "run"), *words]) == REFUSED
+    error = capsys.readouterr().err
+    assert error.startswith("fedoel: games.per-client 100000000000") and error.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("engines")
 def test_quiet_prints_the_last_line_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "--out", str(tmp_path / "run"), "--quiet"]) == 0

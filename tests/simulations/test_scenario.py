@@ -85,3 +85,9 @@ def test_settings_are_toml_or_text() -> None:
             parse_setting(wrong)
     with pytest.raises(ConfigError, match="seed is a setting"):
         load_scenario("quick", {"seed": 1, "seed.more": 2})
+
+
+def test_a_number_of_thousands_of_digits_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"^--set games.per-client: .* is too long") as refusal:
+        parse_setting(f"games.per-client={'9' * 5000}")
+    assert len(str(refusal.value)) < 250

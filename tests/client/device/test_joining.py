@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tomllib
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from fedoel.client.device.settings import Limits, read_settings
 from fedoel.client.device.start import command, write_node_config
 from fedoel.client.store import TrajectoryStore, key_from_file
 from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError
+from fedoel.protocol.fleet.enrolment import card_from_text
 from fedoel.protocol.host.lock import one_owner
 
 from .conftest import Joined
@@ -39,6 +41,15 @@ def test_private_keys_stay_on_the_device(fresh: Fresh) -> None:
         text = file.read_text()
         assert text.isascii() and len(text) < 4096
         assert not any(secret in text or "PRIVATE" in text for secret in secrets)
+
+
+def test_files_may_come_from_an_editor_that_writes_a_byte_order_mark(fresh: Fresh) -> None:
+    device, bundle = fresh("one")
+    for path in (bundle, device.settings):
+        path.write_bytes(BOM_UTF8 + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert take_bundle(device, bundle).name == "one"
+    assert read_settings(device.settings).store.keep
+    assert card_from_text("\ufeff" + (device.path / "one.pub").read_text()).name == "one"
 
 
 def test_joining_again_keeps_keys_and_settings(fresh: Fresh) -> None:
