@@ -6,11 +6,16 @@ import argparse
 from pathlib import Path
 
 from ..protocol.config import SET_HELP, Scalar
+from ..protocol.errors import ConfigError
+from ..protocol.host.cache import expanded
 
 
 def path(text: str) -> Path:
     """Read the path of a file or folder."""
-    return Path(text).expanduser()
+    try:
+        return expanded(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
-from ..protocol.settings import read_toml, shown
+from ..protocol.host.cache import expanded
+from ..protocol.settings import explain, read_toml, settings_of, shown
 from ..server.run_folder import STORED, stored_config
 
 BUILT_IN = ("quick", "words", "standard", "full", "private")
@@ -41,7 +42,18 @@ def load_scenario(scenario: str = "quick", overrides: Mapping[str, Scalar] | Non
     try:
         return _with_absolute_paths(RunConfig.from_nested(settings))
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        if _is_of_the_file(error, path):
+            raise ConfigError(f"{path}: {error}") from error
+        raise
+
+
+def _is_of_the_file(error: ConfigError, path: Path) -> bool:
+    """Whether a scenario's file is to blame for an error, and not what was set on top of it."""
+    try:
+        _with_absolute_paths(RunConfig.from_nested({"name": path.stem, **_beside(path, read_toml(path))}))
+    except ConfigError as own:
+        return str(own) == str(error)
+    return False
 
 
 def scenario_of(adapter: Path, scenario: str = "", overrides: Mapping[str, Scalar] | None = None) -> RunConfig:
@@ -58,7 +70,7 @@ def parse_setting(text: str) -> tuple[str, Scalar]:
     Raises
     ------
     ConfigError
-        If there is no key, or the value is neither a number, text nor true or false.
+        If there is no such setting, or the value is none that it may have.
     """
     key, equals, written = (part.strip() for part in text.partition("="))
     if not key or not equals:
@@ -66,12 +78,17 @@ def parse_setting(text: str) -> tuple[str, Scalar]:
     try:
         value = tomllib.loads(f"value = {written}")["value"]
     except tomllib.TOMLDecodeError:
-        return key, written
+        value = written
     except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
         raise ConfigError(f"--set {key}: {shown(written)} is too long for a number or a setting") from error
     if not isinstance(value, int | float | str | bool):
         raise ConfigError(f"--set {shown(text)}: the value must be a number, text, true or false")
-    return key, value
+    try:
+        if key not in (known := settings_of(RunConfig)):
+            explain(RunConfig, key)  # raises the error that names the closest one
+        return key, known[key].check(key, value)
+    except ConfigError as error:
+        raise ConfigError(f"--set {shown(text)}: {error}") from error
 
 
 def _find(scenario: str) -> Path:
@@ -97,7 +114,7 @@ def _beside(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     server = settings.get("server")
     if not isinstance(server, dict) or not isinstance(pack := server.get("prompts"), str) or not pack:
         return settings
-    return {**settings, "server": {**server, "prompts": str(path.absolute().parent / Path(pack).expanduser())}}
+    return {**settings, "server": {**server, "prompts": str(path.absolute().parent / expanded(pack))}}
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -113,4 +130,4 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute()) if path else ""
+    return str(expanded(path).absolute()) if path else ""

@@ -135,7 +135,7 @@ def _memory(model: bool) -> Finding:
 
 
 def _disk(path: Path, model: bool) -> Finding:
-    folder = path if path.exists() else Path.home()
+    folder = next(folder for folder in (path, *path.parents) if folder.exists())
     free, needed = shutil.disk_usage(folder).free / 1e6, DISK[model]
     remedy = f"{needed} MB are needed in {folder}: make room, or choose another folder"
     return Finding(f"{free:.0f} MB of free disk", free >= needed and os.access(folder, os.W_OK), remedy)
