@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
@@ -222,7 +223,7 @@ def write_results(
     """Write table, figures and summaries of an experiment, and return their paths."""
     heading = f"# {experiment.name}\n\n{experiment.question}\n\n"
     seeds = ", ".join(map(str, experiment.seeds))
-    command = f"fedoel experiment {experiment.name} --seeds {seeds.replace(' ', '')}"
+    command = f"fedoel experiment {quote(experiment.name)} --seeds {seeds.replace(' ', '')}"
     below = f"\nSeeds {seeds}: means, and from the lowest to the highest. Made by `{command}`.\n"
     write_whole(out / "table.md", f"{heading}{table}{below}".encode())
     stored = {arm: [to_stored(summary) for summary in summaries] for arm, summaries in results.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -55,7 +56,9 @@ def join(
     if name:
         check_name(name)
     elif not folder.identity.exists():
-        raise ConfigError(f"{folder.path} has no keys yet: run `fedoel device join {folder.path} --name NAME`")
+        raise ConfigError(
+            f"{folder.path} has no keys yet: run `fedoel device join {quote(str(folder.path))} --name NAME`"
+        )
     try:
         folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with in_turn(folder.keys_lock):
@@ -70,7 +73,7 @@ def _join(
 ) -> None:
     if name:
         card = make_card(folder, name, hours)
-        print(f"hand {card} to whoever runs the server: fedoel server enroll DIR {card.name}")
+        print(f"hand {card} to whoever runs the server: fedoel server enroll DIR {quote(card.name)}")
     if authority:
         replace_file(folder.authority, authority)
     if server:
@@ -78,7 +81,8 @@ def _join(
     if bundle:
         taken = take_bundle(folder, bundle)
         print(f"{taken.name} is device {taken.number} of the fleet at {taken.server}")
-        print(f"next: fedoel device doctor {folder.path}, then fedoel device start {folder.path}")
+        place = quote(str(folder.path))
+        print(f"next: fedoel device doctor {place}, then fedoel device start {place}")
 
 
 def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:

@@ -9,6 +9,7 @@ import subprocess
 from logging import Formatter, LogRecord
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from shlex import quote
 from threading import Thread
 from types import FrameType
 
@@ -96,7 +97,7 @@ def _run(folder: DeviceFolder, arguments: list[str], settings: DeviceSettings) -
         return 0
     raise FedoelError(
         f"the SuperNode ended, or gave up on the server, with exit code {process.returncode}: start it again, as the "
-        f"service does; `fedoel device doctor {folder.path}` may "
+        f"service does; `fedoel device doctor {quote(str(folder.path))}` may "
         f"say why, and {folder.log}"
     )
 

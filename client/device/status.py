@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from shlex import quote
 
 from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.host.lock import one_owner, owner
@@ -86,7 +87,8 @@ def _version(folder: DeviceFolder) -> str:
         left = fallen_back(folder)
         _, request = last_version(folder.versions, membership_of(folder).fleet_key, before=bool(left))
         why = f", since {left} is clearly worse here" if left else ""
-        return f"{request.spec.policy_version}, of cycle {request.cycle}{why}; fedoel play --device {folder.path}"
+        command = f"fedoel play --device {quote(str(folder.path))}"
+        return f"{request.spec.policy_version}, of cycle {request.cycle}{why}; {command}"
     except FedoelError as error:
         return str(error)
 

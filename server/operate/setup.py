@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from cryptography import x509
 
@@ -22,7 +23,7 @@ from .certificates import (
     make_server_certificate,
 )
 from .folder import ServerFolder, Settings, read_run, read_settings, write_settings
-from .roll import Enrolled, Roll, read_roll, write_roll
+from .roll import Enrolled, Roll, devices, read_roll, write_roll
 
 RUN = """\
 # The run of `fedoel server start`. All settings of docs/reference.md are allowed. `clients` is set to the number of
@@ -49,6 +50,7 @@ def init(folder: ServerFolder, settings: Settings) -> int:
     check_address(settings.address)
     check_address(settings.listen)
     new = not folder.ca_key.exists()
+    before = _address_before(folder)
     if new and folder.path.exists() and any(folder.path.iterdir()):
         raise ConfigError(f"{folder.path} is not empty and not a server's folder: choose an empty folder")
     try:
@@ -62,7 +64,13 @@ def init(folder: ServerFolder, settings: Settings) -> int:
         raise ConfigError(f"{folder.path} cannot be written: {error.strerror}; choose another folder") from error
     print(f"{'made' if new else 'renewed the certificate in'} {folder.path}")
     print(f"devices reach the server at {settings.address}; the SuperLink listens on {settings.listen}")
-    print(f"edit {folder.run_file}, then enrol devices: fedoel server enroll {folder.path} DEVICE.pub")
+    if before:  # not in a folder whose making was interrupted
+        print("if the server runs, stop it and start it again: it reads its certificate and settings when it starts")
+        if before != settings.address:
+            again = f"fedoel server enroll {quote(str(folder.path))} DEVICE.pub"
+            print(f"devices that have joined look for it at {before}: write their bundles again with {again}")
+        return 0
+    print(f"edit {folder.run_file}, then enrol devices: fedoel server enroll {quote(str(folder.path))} DEVICE.pub")
     return 0
 
 
@@ -94,7 +102,7 @@ def enroll(folder: ServerFolder, card_file: Path, name: str = "", out: Path | No
     out = out or Path(f"{device.name}.fleet")
     write_whole(out, text.encode())
     print(f"{device.name} is device {device.number} of {len(roll.active)}; copy {out} to it and run there:")
-    print(f"  fedoel device join DIR --bundle {out.name}")
+    print(f"  fedoel device join DIR --bundle {quote(out.name)}")
     return 0
 
 
@@ -107,7 +115,7 @@ def revoke(folder: ServerFolder, name: str) -> int:
         write_roll(folder.roll, roll)
         publish_members(folder.fleet, roll.identities)
         running = _update_superlink(folder, settings, roll)
-    print(f"revoked {device.name}; {len(roll.active)} devices are left")
+    print(f"revoked {device.name}; left: {devices(len(roll.active))}")
     print("the SuperLink now rejects it" if running else "the SuperLink is not running; it will reject the device")
     return 0
 
@@ -123,6 +131,14 @@ def _update_superlink(folder: ServerFolder, settings: Settings, roll: Roll) -> b
     if running := fleet.running():
         fleet.register(roll)
     return running
+
+
+def _address_before(folder: ServerFolder) -> str:
+    """Return the address that devices have been given; empty if the folder is new or its settings are damaged."""
+    try:
+        return read_settings(folder).address
+    except ConfigError:
+        return ""
 
 
 def _make_fleet(folder: ServerFolder) -> None:

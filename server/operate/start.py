@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError, FedoelError
@@ -18,11 +19,11 @@ from ...protocol.prompt_pack import read_pack, write_pack
 from ...protocol.records.events import CycleFinished, Event
 from ..app import check
 from ..events import follow
-from ..run_folder import own_folder
+from ..run_folder import STORED, own_folder
 from ..summary import wins
 from .flower import CONNECTION, Fleet
 from .folder import ServerFolder, Settings, read_settings, run_of, with_own_prompts
-from .roll import Roll, read_roll
+from .roll import Roll, devices, read_roll
 from .run_app import COMPLETED, run_started, run_status, write_app
 
 POLL_SECONDS = 0.5
@@ -39,6 +40,11 @@ def start(folder: ServerFolder) -> int:
 
 def _start(folder: ServerFolder, settings: Settings) -> int:
     roll, fleet = read_roll(folder.roll), Fleet(folder, settings)
+    if not roll.active and not (folder.run / STORED).exists():
+        raise ConfigError(
+            "no device is enrolled yet, and a run is planned for the number of its devices: enrol them first with "
+            f"`fedoel server enroll {quote(str(folder.path))} DEVICE.pub`"
+        )
     config = run_of(folder, roll)
     _check_keys(folder)
     check(config, cache_folder(config))
@@ -60,7 +66,7 @@ def _start(folder: ServerFolder, settings: Settings) -> int:
             f"{tail(folder.flower / 'run.log')}\n{tail(folder.log)}"
         )
     print(f"the run is complete: {folder.run / 'summary.json'}")
-    print(f"where all of fedoel is installed, this draws it: fedoel report {folder.run}")
+    print(f"where all of fedoel is installed, this draws it: fedoel report {quote(str(folder.run))}")
     return 0
 
 
@@ -70,7 +76,7 @@ def _serve(folder: ServerFolder, fleet: Fleet, roll: Roll, events: Iterator[Even
     with fleet.superlink() as environment:
         print(f"the SuperLink listens on {settings.listen}; devices reach it at {settings.address}", flush=True)
         fleet.register(roll)
-        print(f"{len(roll.active)} devices may connect", flush=True)
+        print(f"{devices(len(roll.active))} may connect", flush=True)
         return _run(folder, environment, events)
 
 
