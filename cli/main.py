@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -78,14 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = make_parser().parse_args(words)
+    arguments.words = words
     set_environment()
     use_streams()
     import_from_working_folder()
     with dropping_lost_output() if arguments.verb in GO_ON else nullcontext():
-        return run_verb(arguments, words)
+        return run_verb(arguments)
 
 
-def run_verb(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+def run_verb(arguments: argparse.Namespace) -> int:
     """Run a verb, and say in one sentence why it cannot go on; returns what `main` returns."""
     try:
         with quiet_libraries(arguments):
@@ -105,8 +105,8 @@ def run_verb(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         print(f"fedoel: {_missing(arguments.verb, error)}", file=sys.stderr)
         return REFUSED
-    except KeyboardInterrupt:
-        print(_interrupted(arguments.verb, words), file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(_interrupted(arguments.verb, interrupt), file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
         if error.filename is not None or error.errno not in OUTPUT_PROBLEMS:
@@ -159,9 +159,7 @@ def _missing(verb: str, error: ModuleNotFoundError) -> str:
     return f"`fedoel {verb}` needs the module {error.name!r}, which is not installed: pip install 'fedoel[simulation]'"
 
 
-def _interrupted(verb: str, words: Sequence[str]) -> str:
+def _interrupted(verb: str, interrupt: KeyboardInterrupt) -> str:
     if verb in ("experiment", "server"):
         return "interrupted; the same command goes on"
-    if verb != "simulate":
-        return "interrupted"
-    return f"interrupted; continue with: {shlex.join(['fedoel', *(w for w in words if w != '--resume'), '--resume'])}"
+    return "; ".join(["interrupted", *map(str, interrupt.args)])

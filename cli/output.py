@@ -59,10 +59,10 @@ class _LossyFile(FileIO):
 
     problem: OSError | None = None
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int:
         """Write, or pretend to."""
         try:
-            return super().write(data)
+            return super().write(data)  # all of it, or less: then it is called again with the rest
         except OSError as error:
             self.problem = error
             return memoryview(data).nbytes
@@ -76,8 +76,8 @@ def dropping_lost_output() -> Iterator[None]:
     """
     before, files = (sys.stdout, sys.stderr), list[_LossyFile]()
     for name in ("stdout", "stderr"):
-        if (stream := _lossy(getattr(sys, name), files)) is not None:
-            setattr(sys, name, stream)
+        if (replacement := _lossy(getattr(sys, name), files)) is not None:
+            setattr(sys, name, replacement)
     try:
         yield
     finally:

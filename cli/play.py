@@ -73,7 +73,9 @@ def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
     version, arrays = "", dict[str, NDArray[Any]]()
     if arguments.run:
         config = stored_config(arguments.run)
-        version, arrays = load_adapter(arguments.run / "versions" / read_summary(arguments.run).cycles[-1].version)
+        if not (cycles := read_summary(arguments.run).cycles):
+            raise ConfigError(f"the run in {arguments.run} has no version yet: finish its first cycle, or name a run")
+        version, arrays = load_adapter(arguments.run / "versions" / cycles[-1].version)
     elif arguments.adapter:
         version, arrays = load_adapter(arguments.adapter)
         config = scenario_of(arguments.adapter)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"there is no run to continue at {out}: name its folder with --out, or leave out --resume")
     check(config)
     engine = run_ray if arguments.engine == "ray" else run_inprocess
-    with own_folder(config):
+    with own_folder(config), _saying_how_to_go_on(arguments):
         with live_view(config, arguments.engine, quiet=arguments.quiet, verbose=arguments.verbose) as listener:
             engine(config, listener)
         add_tactics_floor(config)
@@ -63,6 +66,16 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"\n{headline(summary)}\n\n{table(summary)}\n", report, png, svg, sep="\n")
     print(out / "summary.json")
     return 0
+
+
+@contextmanager
+def _saying_how_to_go_on(arguments: argparse.Namespace) -> Iterator[None]:
+    """Say the command that continues a run that Ctrl-C has ended; before its folder is there, none does."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        words = [word for word in arguments.words if word != "--resume"]
+        raise KeyboardInterrupt(f"continue with: {shlex.join(['fedoel', *words, '--resume'])}") from interrupt
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Scalar]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -23,6 +22,7 @@ from .situation import Situation
 
 SCHEMA = 1
 KIND = "fedoel prompts"
+BYTE_ORDER_MARK = "\ufeff".encode()
 HEADER: Mapping[str, Any] = MappingProxyType({"schema": SCHEMA, "kind": KIND, "origin": "", "licence": ""})
 FIRST_LINE = 2  # number of the line that holds the first prompt
 MAX_TEXT = 8_000  # characters of all texts of a prompt together
@@ -129,7 +129,7 @@ def pack_from_bytes(data: bytes, name: str) -> PromptPack:
     if not data.strip():
         raise ConfigError(f"{name}, line 1: there is no header; `fedoel prompts make` writes files that have one")
     prompts = list[Prompt]()
-    for number, line in enumerate(data.removeprefix(BOM_UTF8).rstrip().split(b"\n"), 1):
+    for number, line in enumerate(data.removeprefix(BYTE_ORDER_MARK).rstrip().split(b"\n"), 1):
         try:
             if number == 1:
                 header = _checked_header(_table_of(line))
@@ -220,7 +220,9 @@ def _table_of(line: bytes) -> Mapping[str, Any]:
 def _checked_header(table: Mapping[str, Any]) -> Mapping[str, Any]:
     if table.get("kind") != KIND or type(table.get("schema")) is not int:
         raise ConfigError(f'it must be the header of a prompt pack, {{"schema": {SCHEMA}, "kind": "{KIND}", ...}}')
-    if not 1 <= table["schema"] <= SCHEMA:
+    if table["schema"] < 1:
+        raise ConfigError(f"schema must be a whole number from 1 on, not {_shown(table['schema'])}")
+    if table["schema"] > SCHEMA:
         schema = _shown(table["schema"])
         raise ConfigError(f"the pack is of schema {schema} and this fedoel reads up to {SCHEMA}: update fedoel")
     _check_names(table, tuple(HEADER))

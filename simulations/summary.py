@@ -121,6 +121,8 @@ def _missing(summary: Summary) -> str:
     """Name the first thing that views need and a summary has not, or nothing."""
     if not summary.cycles:
         return "cycles"
+    if type(summary.config.get("clients")) is not int:
+        return "config.clients"
     if summary.floors.tactics_only is None and summary.engine != "flower":  # a deployment has no such run
         return "floors.tactics_only"
     needed = [(f"cycles[{i}].families", record.families, summary.families) for i, record in enumerate(summary.cycles)]

@@ -74,12 +74,12 @@ def _join(
     if name:
         card = make_card(folder, name, hours)
         print(f"hand {card} to whoever runs the server: fedoel server enroll DIR {quote(card.name)}")
-    if authority:
+    taken = take_bundle(folder, bundle, server, authority) if bundle else None
+    if authority:  # what a bundle contradicts is not kept
         replace_file(folder.authority, authority)
     if server:
         replace_file(folder.path / SERVER, server)
-    if bundle:
-        taken = take_bundle(folder, bundle)
+    if taken:
         print(f"{taken.name} is device {taken.number} of the fleet at {taken.server}")
         place = quote(str(folder.path))
         print(f"next: fedoel device doctor {place}, then fedoel device start {place}")
@@ -111,8 +111,15 @@ def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
     return path
 
 
-def take_bundle(folder: DeviceFolder, path: Path) -> Bundle:
+def take_bundle(folder: DeviceFolder, path: Path, server: str | None = None, authority: bytes | None = None) -> Bundle:
     """Check a bundle and keep it in the device's folder.
+
+    Parameters
+    ----------
+    path
+        The bundle.
+    server, authority
+        Address and authority's certificate that it must name; by default those that the device was given before.
 
     Raises
     ------
@@ -126,10 +133,16 @@ def take_bundle(folder: DeviceFolder, path: Path) -> Bundle:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise EnrolmentError(f"{path} cannot be read: give the .fleet file that `server enroll` has written") from error
-    bundle = bundle_from_text(text, folder.authority.read_bytes() if folder.authority.exists() else None)
-    server = folder.path / SERVER
-    if server.exists() and (given := server.read_text(encoding="ascii")) != bundle.server:
-        raise EnrolmentError(f"the bundle names {bundle.server}, and --server was {given}")
+    if authority is None and folder.authority.exists():
+        authority = folder.authority.read_bytes()
+    if server is None and (given := folder.path / SERVER).exists():
+        server = given.read_text(encoding="ascii")
+    bundle = bundle_from_text(text, authority)
+    if server is not None and server != bundle.server:
+        raise EnrolmentError(
+            f"the bundle names {bundle.server}, and --server was {server}: get the bundle of that server, or join with "
+            f"--server {bundle.server}"
+        )
     identity = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(folder.identity.read_text(encoding="ascii")))
     members = read_members(bytes.fromhex(bundle.fleet_key), bundle.members)
     public = identity.public_key().public_bytes_raw()

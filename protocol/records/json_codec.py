@@ -100,7 +100,12 @@ def without_schema(table: Any, source: object) -> Any:
     if not isinstance(table, dict):
         return table
     schema = table.get(KEY, 1)
-    if type(schema) is not int or not 1 <= schema <= SCHEMA:
+    if type(schema) is not int or schema < 1:
+        raise ConfigError(
+            f"{source} names no schema: {KEY} must be a whole number from 1 on, not {_described(schema)}; restore the "
+            "file from a copy"
+        )
+    if schema > SCHEMA:
         raise ConfigError(
             f"{source} is of schema {schema!r} and this fedoel reads up to {SCHEMA}: update fedoel, or read it with "
             "the version that wrote it"

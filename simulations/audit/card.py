@@ -28,6 +28,7 @@ from .planted import Extraction, extractions, lora_extraction
 
 PROTECTED = VIEWS[2:]
 CONFIDENCE, CELLS, SPARE = 0.999, 2048, 40
+FEWEST_TRIALS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,12 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
     Raises
     ------
     ConfigError
-        If the scenario promises nothing that could be audited.
+        If there are too few trials, or the scenario promises nothing that could be audited.
     """
+    if trials < FEWEST_TRIALS:
+        raise ConfigError(
+            f"--trials must be at least {FEWEST_TRIALS}, not {trials}: fewer trials of an attack say nothing"
+        )
     if config.privacy.mechanism != "distributed":
         raise ConfigError("there is nothing to audit: the scenario has no privacy.mechanism; try 'private'")
     cache = cache_folder(config)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ...codecs.encoder import MEMBERS, load_encoder
-from ...games.families import Family, family_of
-from ...policies.backend import load_backend
+from ...codecs.encoder import ENCODERS, MEMBERS, load_encoder
+from ...games.families import FAMILIES, Family, family_of
+from ...policies.backend import BACKENDS, load_backend
 from ...protocol.errors import ConfigError
 from ...protocol.plugins import POINTS, import_object
 from ...strategies.experience import ExperienceStrategy
-from ...strategies.registry import load_strategy
+from ...strategies.registry import BUILT_IN, load_strategy
 from . import codec, game, policy, strategy
 from .checks import Outcome, run_checks
 
@@ -20,6 +20,9 @@ KINDS: Mapping[str, tuple[Any, Callable[[str], object]]] = MappingProxyType({
     "strategy": (strategy, load_strategy), "game": (game, family_of), "codec": (codec, load_encoder),
     "policy": (policy, load_backend),
 })  # fmt: skip
+BUILT_INS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"strategy": BUILT_IN, "game": FAMILIES, "codec": ENCODERS, "policy": BACKENDS}
+)
 EXAMPLE = "write module:Name, e.g. my_package.mine:Mine"
 
 
@@ -58,9 +61,10 @@ def kind_of(name: str) -> str:
         If the plug-in cannot be found, or its kind cannot be determined.
     """
     if ":" not in name:
-        kinds = [kind for kind, point in POINTS.items() if name in point.installed()]
+        kinds = [kind for kind, point in POINTS.items() if name in {**BUILT_INS[kind], **point.installed()}]
         if len(kinds) != 1:
-            raise ConfigError(f"{name!r} is installed as {' and '.join(kinds) or 'no plug-in'}: {EXAMPLE}")
+            known = f"the name of a {' and of a '.join(kinds)}" if kinds else "no plug-in that is built in or installed"
+            raise ConfigError(f"{name!r} is {known}: {EXAMPLE}")
         return kinds[0]
     plugin = import_object(name, "plug-in")
     if isinstance(plugin, type) and issubclass(plugin, ExperienceStrategy):

@@ -21,7 +21,8 @@ def write_skeleton(kind: str, name: str, where: Path) -> Path:
     Raises
     ------
     ConfigError
-        If the name is none for a package or is another module's, or its folder is there already.
+        If the name is none for a package or is another module's, or its folder is there already or cannot be
+        written.
     """
     folder, module = where / name, module_name(name)
     if not NAME.fullmatch(name) or iskeyword(module):
@@ -34,10 +35,13 @@ def write_skeleton(kind: str, name: str, where: Path) -> Path:
         "name": name, "module": module, "Name": class_name(kind, name), "kind": kind, "group": POINTS[kind].group,
     }  # fmt: skip
     files = {f"{module}.py": kind, f"test_{module}.py": "test", "pyproject.toml": "pyproject"}
-    folder.mkdir(parents=True)
-    for path, template in files.items():
-        text = (HERE / f"{template}.txt").read_text(encoding="utf-8")
-        (folder / path).write_text(Template(text).substitute(words), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True)
+        for path, template in files.items():
+            text = (HERE / f"{template}.txt").read_text(encoding="utf-8")
+            (folder / path).write_text(Template(text).substitute(words), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}; work in another folder") from error
     return folder
 
 

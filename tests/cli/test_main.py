@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -74,6 +75,56 @@ def test_a_plugin_that_fails_while_it_is_imported_is_refused(
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["check-plugin", "broken_lakes:LAKE"]) == REFUSED
     assert "cannot be imported: NameError: name 'size' is not defined" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("tactics", "is the name of a codec and of a policy"), ("tactix", "is no plug-in that is built in")],
+)
+def test_a_name_that_is_not_one_plugin_is_refused(name: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-plugin", name]) == REFUSED
+    error = capsys.readouterr().err
+    assert error.startswith(f"fedoel: {name!r} {says}") and "write module:Name" in error
+
+
+@pytest.mark.parametrize("trials", ["0", "-1", "99"])
+def test_too_few_trials_of_attacks_are_refused(trials: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--trials", trials, "--out", str(tmp_path / "card")]) == REFUSED
+    assert f"--trials must be at least 100, not {trials}" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_plugin_cannot_be_written_into_a_read_only_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Simulated, because root can write into such a folder."""
+
+    def read_only(folder: Path, *arguments: object, **more: object) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    assert main(["new", "strategy", "mine"]) == REFUSED
+    expected = f"fedoel: {tmp_path / 'mine'} cannot be written: Permission denied; work in another folder\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(("field", "lacks"), [("config", "config.clients"), ("cycles", "cycles")])
+def test_a_summary_that_lacks_what_views_need_is_refused(
+    field: str, lacks: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = json.loads((run / "summary.json").read_bytes())
+    (run / "summary.json").write_text(json.dumps({**table, field: type(table[field])()}))
+    assert main(["report", str(run)]) == REFUSED
+    assert f"summary.json lacks {lacks}; " in capsys.readouterr().err
+
+
+def test_a_run_without_a_version_plays_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = json.loads((run / "summary.json").read_bytes())
+    (run / "config.json").write_text(json.dumps(table["config"]))
+    (run / "summary.json").write_text(json.dumps({**table, "cycles": []}))
+    assert main(["play", "--run", str(run)]) == REFUSED
+    assert f"the run in {run} has no version yet" in capsys.readouterr().err
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,6 +74,10 @@ def test_a_run_that_is_not_there_is_not_resumed(tmp_path: Path, capsys: pytest.C
     assert main(["simulate", "--out", str(tmp_path / "run"), "--resume"]) == REFUSED
     assert capsys.readouterr().err.startswith(f"fedoel: there is no run to continue at {tmp_path / 'run'}")
     assert not any(tmp_path.iterdir())
+    (tmp_path / "run").mkdir()
+    assert main(["simulate", "--out", str(tmp_path / "run"), "--resume"]) == REFUSED
+    assert capsys.readouterr().err.startswith(f"fedoel: there is no run to continue at {tmp_path / 'run'}")
+    assert not any((tmp_path / "run").iterdir())
 
 
 @pytest.mark.usefixtures("engines")
@@ -129,3 +133,15 @@ def test_ctrl_c_says_how_to_go_on(
     out = str(tmp_path / "a run")
     assert main(["simulate", "--engine", "ray", "--out", out]) == INTERRUPTED
     assert f"continue with: fedoel simulate --engine ray --out '{out}' --resume" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_there_is_a_run_offers_nothing_to_continue(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(config: RunConfig) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inprocess, "check", interrupt)
+    assert main(["simulate", "--out", str(tmp_path / "run")]) == INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
+    assert not any(tmp_path.iterdir())

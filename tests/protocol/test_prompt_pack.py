@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from codecs import BOM_UTF8
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from fedoel.protocol import prompt_pack
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.prompt_pack import (
+    BYTE_ORDER_MARK,
     HEADER,
     MAX_COMMANDS,
     MAX_TEXT,
@@ -121,7 +121,7 @@ def test_a_line_is_short_and_needs_a_family_only() -> None:
         (file_of({**HEADER, "kind": "words"}, LINE), "pack, line 1: it must be the header"),
         (file_of({**HEADER, "schema": True}, LINE), "pack, line 1: it must be the header"),
         (file_of({**HEADER, "schema": 2, "more": 1}, LINE), "line 1: the pack is of schema 2 and this fedoel reads up"),
-        (file_of({**HEADER, "schema": 0}, LINE), "line 1: the pack is of schema 0"),
+        (file_of({**HEADER, "schema": 0}, LINE), "line 1: schema must be a whole number from 1 on, not 0"),
         (file_of({**HEADER, "author": "me"}, LINE), "line 1: unknown field 'author'; known are schema, kind, origin"),
         (file_of({**HEADER, "origin": 3}, LINE), "line 1: origin must be text, not 3"),
         (file_of({**HEADER, "licence": "x" * (MAX_TEXT + 1)}, LINE), "line 1: licence has 8001 characters"),
@@ -193,7 +193,7 @@ def test_packs_that_cannot_be_written_are_not_built() -> None:
 
 def test_a_file_may_begin_with_a_byte_order_mark() -> None:
     data = to_bytes(PromptPack("by hand", "", (prompt(),)))
-    assert pack_from_bytes(BOM_UTF8 + data, "pack") == pack_from_bytes(data, "pack")
+    assert pack_from_bytes(BYTE_ORDER_MARK + data, "pack") == pack_from_bytes(data, "pack")
 
 
 @pytest.mark.parametrize("digits", [400, 5000])

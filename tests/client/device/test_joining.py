@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import tomllib
-from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +27,9 @@ from fedoel.client.store import TrajectoryStore, key_from_file
 from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError
 from fedoel.protocol.fleet.enrolment import card_from_text
 from fedoel.protocol.host.lock import one_owner
+from fedoel.protocol.prompt_pack import BYTE_ORDER_MARK
+from fedoel.server.operate.folder import ServerFolder, Settings
+from fedoel.server.operate.setup import init
 
 from .conftest import Joined
 
@@ -47,7 +49,7 @@ def test_private_keys_stay_on_the_device(fresh: Fresh) -> None:
 def test_files_may_come_from_an_editor_that_writes_a_byte_order_mark(fresh: Fresh) -> None:
     device, bundle = fresh("one")
     for path in (bundle, device.settings):
-        path.write_bytes(BOM_UTF8 + path.read_bytes().replace(b"\n", b"\r\n"))
+        path.write_bytes(BYTE_ORDER_MARK + path.read_bytes().replace(b"\n", b"\r\n"))
     assert take_bundle(device, bundle).name == "one"
     assert read_settings(device.settings).store.keep
     assert card_from_text("\ufeff" + (device.path / "one.pub").read_text()).name == "one"
@@ -232,6 +234,17 @@ def test_a_bundle_is_taken_by_the_device_that_it_is_for_only(fresh: Fresh, capsy
     take_bundle(two, second)
     one.bundle.write_text(two.bundle.read_text())  # as an earlier release took it
     assert "is for another device" in next(f.remedy for f in examine(one) if f.what == "a member of the fleet")
+
+
+def test_what_a_refused_join_was_given_is_not_kept(fresh: Fresh, tmp_path: Path) -> None:
+    device, bundle = fresh("one")
+    init(ServerFolder(tmp_path / "other"), Settings(("127.0.0.1",), 9, "127.0.0.1:9"))
+    words = ["device", "join", str(device.path), "--bundle", str(bundle)]
+    assert main([*words, "--server", "other.example.org:443"]) == REFUSED
+    assert main([*words, "--ca", str(tmp_path / "other" / "ca.crt")]) == REFUSED
+    assert not (device.path / "server").exists() and not device.authority.exists()
+    assert main([*words, "--server", "127.0.0.1:9"]) == 0
+    assert (device.path / "server").read_text() == "127.0.0.1:9"
 
 
 def test_a_second_device_with_the_same_keys_is_named(joined: Joined) -> None:

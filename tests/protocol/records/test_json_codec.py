@@ -100,7 +100,10 @@ def test_committed_results_of_experiments_are_read_whole(name: str) -> None:
     ("keys", "value", "says"),
     [
         (("schema",), 3, "is of schema 3 and this fedoel reads up to 2: update fedoel"),
-        (("schema",), "new", "is of schema 'new'"),
+        (("schema",), "new", "names no schema: schema must be a whole number from 1 on, not 'new'"),
+        (("schema",), "2", "names no schema: schema must be a whole number from 1 on, not '2'"),
+        (("schema",), 0, "names no schema: schema must be a whole number from 1 on, not 0"),
+        (("schema",), True, "names no schema"),
         (("colour",), "red", "colour is not a field of a record of schema 2"),
         (("seed",), "0", "seed must be a whole number, not '0'"),
         (("seed",), True, "seed must be a whole number, not True"),
