@@ -170,7 +170,7 @@ def write(
         logits_BV = (torch.stack(states) @ model.base.head.T).float() / decoding.temperature
         for index, probs_V in zip(unfinished, logits_BV.softmax(-1).cpu().numpy(), strict=True):
             responses[index].append(sampled(probs_V, rngs[index]))
-        unfinished = [index for index in unfinished if responses[index][-1] != model.tokenizer.end_token]
+        unfinished = [index for index in unfinished if responses[index][-1] not in model.tokenizer.end_tokens]
         if not unfinished or not tokens_left:
             break
         states = [hidden[-1] for hidden in decoder.extend(unfinished, [responses[i][-1:] for i in unfinished])]
