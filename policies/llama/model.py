@@ -179,7 +179,7 @@ class LlamaModel:
             path = self._cache / "adapters" / f"{version}-{ADAPTER_FORMAT}.gguf"
             if not path.exists():
                 keep_newest(path.parent, ADAPTERS_KEPT - 1)
-                write_gguf_lora(path, adapter, self.file.heads)
+                write_gguf_lora(path, adapter, self.file.target)
             self._adapters[version] = self.file.adapter(path)
         return self._adapters.get(version)
 
