@@ -100,4 +100,4 @@ def test_the_command_line_finds_plugins_in_the_working_folder(tmp_path: Path) ->
         cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "is a strategy" in done.stdout and "8 passed, 0 failed, 0 skipped" in done.stdout
+    assert "is a strategy" in done.stdout and "9 passed, 0 failed, 0 skipped" in done.stdout
