@@ -194,7 +194,7 @@ def _learn(run: Run, state: State, states: States) -> tuple[State, Learned]:
     judged = judge(run, state, cycle, trained)
     evidence, verdict = judged.evidence, judged.verdict
     state = replace(state, evidence=judged.current)
-    gate = replace(gate, candidate=evidence.stats)
+    gate = replace(gate, current=judged.current_stats, candidate=evidence.stats)
     learned = replace(learned, gate=gate, views=trained.views)
     if not verdict.passed:
         return state, replace(learned, decision="rejected", reason=verdict.reason)

@@ -55,7 +55,12 @@ def test_a_run_promotes_what_its_fleet_has_tried_and_repeats_to_the_bit(config: 
     whole = cycles(config)
     assert "promoted" in {entry["decision"] for entry in whole}
     promoted = next(entry for entry in whole if entry["decision"] == "promoted")
-    assert promoted["gate"]["candidate"]["episodes"] == config.clients * config.trial.games
+    gate = promoted["gate"]
+    assert gate["candidate"]["episodes"] == gate["current"]["episodes"] == config.clients * config.trial.games
+    assert (
+        gate["candidate"]["win_rate"] > gate["current"]["win_rate"]
+        and "of the devices' games are won" in promoted["reason"]
+    )
     assert promoted["held_out"]["win_rate"] > whole[0]["held_out"]["win_rate"]
     again = replace(config, out=str(tmp_path / "again"))
     run_inprocess(again)
