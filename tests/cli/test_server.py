@@ -14,6 +14,7 @@ from fedoel.protocol.prompt_pack import read_pack
 from fedoel.server.app import check
 from fedoel.server.operate.folder import ServerFolder, read_run
 from fedoel.server.operate.setup import RUN
+from fedoel.server.operate.start import families_without_prompts
 
 
 def init(folder: Path, *given: str) -> int:
@@ -37,8 +38,12 @@ def test_a_fleet_comes_with_prompts_of_its_games_and_can_start(
 def test_the_prompts_are_of_the_families_that_are_given(tmp_path: Path) -> None:
     assert init(tmp_path / "fleet", "games.families=orchard turns=6", "cycles=1") == 0
     assert read_pack(tmp_path / "fleet" / "pack.jsonl").families == ("orchard",)
-    run = tomllib.loads((tmp_path / "fleet" / "run.toml").read_text())
+    file = tmp_path / "fleet" / "run.toml"
+    run = tomllib.loads(file.read_text())
     assert (run["cycles"], run["games"]["families"], run["server"]["prompts"]) == (1, "orchard turns=6", "pack.jsonl")
+    assert families_without_prompts(read_run(ServerFolder(file.parent))) == []
+    file.write_text(file.read_text().replace("orchard turns=6", "orchard turns=6; sokoban turns=5"))
+    assert families_without_prompts(read_run(ServerFolder(file.parent))) == ["sokoban"]
 
 
 def test_a_server_with_games_or_with_a_pack_of_its_own_gets_none(
