@@ -68,6 +68,8 @@ batch = 4
 name = "{strategy}"
 min-available-nodes = 4
 patience = 3600.0
+[server]
+public = "games"
 """
 Misfortune = Callable[[int], Sequence[str]]
 GAMES = 2  # of each device in a cycle

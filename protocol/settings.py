@@ -168,6 +168,26 @@ def to_table(settings: Any) -> dict[str, Any]:
     return {name: to_table(value) if is_dataclass(value) else value for name, value in values.items()}
 
 
+def parse_setting(text: str) -> tuple[str, Scalar]:
+    """Read ``key=value`` as in the option ``--set``: the value is TOML, or else text.
+
+    Raises
+    ------
+    ConfigError
+        If there is no key, or the value is neither a number, text nor true or false.
+    """
+    key, equals, written = (part.strip() for part in text.partition("="))
+    if not key or not equals:
+        raise ConfigError(f"--set {text!r}: write key=value, e.g. games.per-client=4")
+    try:
+        value = tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, written
+    if not isinstance(value, int | float | str | bool):
+        raise ConfigError(f"--set {text!r}: the value must be a number, text, true or false")
+    return key, value
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 

@@ -105,7 +105,7 @@ def prepare(
         raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
     codec = check_codec(config, load_backend(config.policy.backend).abilities)
     world = _world(config, cache)
-    if config.server.public == "prompts" and config.trial.contexts:
+    if config.server.public == "prompts":
         _check_contexts(config, codec.encoder)
     kind = load_strategy(config.strategy.name)
     _check_words(config, codec.encoder, kind)
@@ -143,7 +143,14 @@ def _world(config: RunConfig, cache: Path) -> World:
 
 
 def _check_contexts(config: RunConfig, encoder: Encoder) -> None:
-    """Refuse contexts that devices cannot try, and those that a privacy budget does not pay for."""
+    """Refuse several contexts at once, and contexts that devices cannot try or a privacy budget does not pay for."""
+    if isinstance(encoder, SendsWords) and config.context.lists > 1:
+        raise ConfigError(
+            f"codec.name {config.codec.name!r} with context.lists {config.context.lists} gives several contexts at "
+            'once, which need server.public = "games": set that, or context.lists = 1'
+        )
+    if not config.trial.contexts:
+        return
     remedy = "set trial.contexts = false, so that only what was distilled is tried"
     if isinstance(encoder, SendsWords):
         raise ConfigError(f"codec.name {config.codec.name!r} has contexts in words, which no trial sends: {remedy}")

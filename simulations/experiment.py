@@ -20,7 +20,7 @@ from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
 from ..protocol.records.json_codec import from_stored, to_stored
 from ..protocol.records.summary import Summary
-from ..protocol.settings import read_toml
+from ..protocol.settings import parse_setting, read_toml
 from ..server.cycle.phases import lend_cycle
 from ..server.run_folder import prepare_folder
 from ..server.summary import read_summary
@@ -28,7 +28,7 @@ from .baselines.baseline import Baseline, Federated, load_baseline
 from .experiment_figures import comparison, draw_experiment, draw_worlds
 from .experiment_table import arms_table, worlds_table
 from .live import live_view
-from .scenario import load_scenario, parse_setting
+from .scenario import load_scenario
 
 BUILT_IN = (
     "knowledge",

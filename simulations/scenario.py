@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -50,26 +49,6 @@ def scenario_of(adapter: Path, scenario: str = "", overrides: Mapping[str, Scala
     if not scenario and (run / STORED).is_file():
         return RunConfig.from_flat({**stored_config(run).to_flat(), **(overrides or {})})
     return load_scenario(scenario or "quick", overrides)
-
-
-def parse_setting(text: str) -> tuple[str, Scalar]:
-    """Read ``key=value`` as in the option ``--set``: the value is TOML, or else text.
-
-    Raises
-    ------
-    ConfigError
-        If there is no key, or the value is neither a number, text nor true or false.
-    """
-    key, equals, written = (part.strip() for part in text.partition("="))
-    if not key or not equals:
-        raise ConfigError(f"--set {text!r}: write key=value, e.g. games.per-client=4")
-    try:
-        value = tomllib.loads(f"value = {written}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, written
-    if not isinstance(value, int | float | str | bool):
-        raise ConfigError(f"--set {text!r}: the value must be a number, text, true or false")
-    return key, value
 
 
 def _find(scenario: str) -> Path:

@@ -63,6 +63,11 @@ class ServerFolder:
         return self.path / RUN_FILE
 
     @property
+    def first_pack(self) -> Path:
+        """The pack of prompts that `init` makes, which `run.toml` names."""
+        return self.path / "pack.jsonl"
+
+    @property
     def prompts(self) -> Path:
         """The run's own copy of its pack of prompts, if its server has no games."""
         return self.path / "prompts.jsonl"

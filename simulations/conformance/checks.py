@@ -40,6 +40,7 @@ SPEC, GAMES = GameSpec.parse("frozen-lake size=4 turns=6"), 12
 SETTINGS: dict[str, Scalar] = {
     "name": "check-plugin", "clients": 8, "cycles": 2, "policy.backend": "tactics", "games.per-client": 3,
     "games.families": "frozen-lake size=3 turns=6", "games.rehearsal": 8, "games.gate": 4, "games.held-out": 8,
+    "server.public": "games",
 }  # fmt: skip
 
 

@@ -28,6 +28,8 @@ backend = "tactics"
 name = "{STRATEGY}"
 min-available-nodes = 4
 patience = 3600.0
+[server]
+public = "games"
 """
 
 

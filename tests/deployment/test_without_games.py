@@ -41,6 +41,8 @@ public = "prompts"
 prompts = "../pack.jsonl"
 [trial]
 games = 2
+share = 1.0
+contexts = true
 """
 NO_GAMES = """\
 import sys

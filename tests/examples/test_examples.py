@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from fedoel.protocol.config import RunConfig, Scalar
+from fedoel.protocol.settings import parse_setting
 from fedoel.simulations.conformance.checks import PASSED
 from fedoel.simulations.conformance.plugin import check_plugin
 from fedoel.simulations.inprocess import run_inprocess
-from fedoel.simulations.scenario import parse_setting
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_LINES = {"agreement": 25, "errand": 40, "bag_of_words": 60, "verbs": None, "lift": 35, "babyai": 40}

@@ -21,7 +21,7 @@ from fedoel.server.safeguards import Ledger, RunSafeguards
 SPEC = VectorSpec("tactics", 512, "vocabulary", "v1", ("coin",), 10, 2.0, 10.0)
 PRIVATE: dict[str, Scalar] = {
     "clients": 1000, "strategy.fraction-train": 0.1, "cycles": 3, "strategy.name": "secure-mean",
-    "privacy.mechanism": "distributed", "privacy.epsilon": 2.0,
+    "privacy.mechanism": "distributed", "privacy.epsilon": 2.0, "server.public": "games",
 }  # fmt: skip
 
 

@@ -27,7 +27,8 @@ def config(tmp_path: Path, cache: Path) -> RunConfig:
     return RunConfig.from_flat({
         "clients": 12, "cycles": 2, "seed": 9000, "games.families": GAMES, "games.per-client": 4, "games.held-out": 6,
         "policy.backend": "tactics", "server.public": "prompts", "server.pack": 60, "server.prompts-per-cycle": 30,
-        "context.halvings": 1, "out": str(tmp_path / "run"), "cache": str(cache),
+        "context.halvings": 1, "trial.contexts": True, "trial.share": 1.0, "out": str(tmp_path / "run"),
+        "cache": str(cache),
     })  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import pytest
 from fedoel.cli.simulate import SCALES
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import specs_from_text
-from fedoel.simulations.scenario import BUILT_IN, load_scenario, parse_setting
+from fedoel.protocol.settings import parse_setting
+from fedoel.simulations.scenario import BUILT_IN, load_scenario
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -34,7 +34,7 @@ SETTINGS = Settings(("fleet.example.org", "192.0.2.7"), 443, "127.0.0.1:9")
 @pytest.fixture
 def server(tmp_path: Path) -> Path:
     folder = tmp_path / "server"
-    init(ServerFolder(folder), SETTINGS)
+    init(ServerFolder(folder), SETTINGS, {"server.public": "games"})
     return folder
 
 
