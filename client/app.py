@@ -99,7 +99,7 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     def play(request: PlayRequest) -> ExperienceVector:
         return _experience(config, request, context, runtime).vector
 
-    return answer_step(phase, records, context, member, play)
+    return answer_step(phase, records, context, member, play, runtime.colluding(config))
 
 
 def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDict:

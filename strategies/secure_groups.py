@@ -59,7 +59,7 @@ class SecureGroups(SecureMean):
                 f"{sample} devices in {what} do not make two groups of {self.group_size}: raise clients "
                 f"or strategy.fraction-train{share}, or lower group-size in strategy.options"
             )
-        self.check_graph(self.group_size)
+        self.check_graph(self.group_size, spec)
 
     def plan(self, spec: VectorSpec) -> PrivacyPlan:
         """Return the plan of one group's sum: the parts of the run's plan, for the possible sizes of a group."""
