@@ -17,9 +17,10 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from ..codecs.encoder import Encoder, SendsWords, encode, load_encoder, with_parameters
-from ..games.partition import client_games, games_of_client
+from ..games.partition import client_games
 from ..games.player import play_episodes
 from ..policies.policy import Policy
+from ..protocol.amounts import games_of_client
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import ExperienceVector, VectorSpec

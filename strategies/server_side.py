@@ -125,5 +125,9 @@ class ServerSide(Rounds, LifeCycle, Protocol):
     """All that a strategy is given of the server."""
 
     @property
+    def most_games(self) -> int:
+        """Most games that a device plays in an exchange."""
+
+    @property
     def safeguards(self) -> Safeguards:
         """What protects the cohort."""
