@@ -13,7 +13,7 @@ from dp_accounting.pld import PLDAccountant
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError, FedoelError, PrivacyError, VersionError
 from fedoel.protocol.experience import VectorSpec
-from fedoel.protocol.fleet.membership import MEMBERS, device_key, load_members, membership_at
+from fedoel.protocol.fleet.membership import MEMBERS, device_key, load_members, membership_at, sign_members
 from fedoel.server.accounting import Release, epsilon_of, multiplier_for
 from fedoel.server.fleet import make_fleet, owner_key, publish_members
 from fedoel.server.safeguards import Ledger, RunSafeguards
@@ -170,5 +170,8 @@ def test_a_device_takes_newer_lists_of_members_keeps_them_and_refuses_older_ones
     assert again.members == {first.identity.public}
     with pytest.raises(VersionError, match="older than 2"):
         again.renewed(before)
+    fork = sign_members(owner_key(tmp_path / "server"), 2, [first.identity.public, bytes(32)])
+    with pytest.raises(VersionError, match="two lists of members with the number 2"):
+        again.renewed(fork)
     with pytest.raises(VersionError, match="not signed"):
         again.renewed(after.replace('"number": 2', '"number": 3'))
