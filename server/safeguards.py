@@ -11,6 +11,7 @@ import json
 import math
 import secrets
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +21,12 @@ from ..protocol.config import RunConfig
 from ..protocol.errors import FedoelError, PrivacyError
 from ..protocol.experience import VectorSpec
 from ..protocol.fleet.membership import MEMBERS, RunMode, keys_folder, load_members
-from ..protocol.host.files import append_line
+from ..protocol.host.files import append_line, make_private_file
 from ..protocol.privacy.plan import Part, PrivacyPlan
 from ..protocol.records.summary import PrivacyPromise
 from ..protocol.trials import is_trial, most_trials, parts_of_trial
 
+LEDGER = "privacy.jsonl"  # in the run's folder; in a deployment it holds the secret seed of the draw of cohorts
 BEGUN, SPENT, OPENED = "round", "spend", "ledger"
 WIDE = 6.0  # standard deviations of a cohort's size that a plan allows for
 
@@ -38,7 +40,7 @@ class RunSafeguards:
     @cached_property
     def ledger(self) -> Ledger:
         """Where rounds and releases are written down."""
-        return Ledger(Path(self.config.out) / "privacy.jsonl")
+        return Ledger(Path(self.config.out) / LEDGER)
 
     @property
     def mode(self) -> RunMode:
@@ -228,6 +230,8 @@ class Ledger:
         if not self.path.exists():
             return []
         try:
+            with suppress(PermissionError):  # of a ledger that is another user's, which is only read
+                make_private_file(self.path)
             lines = self.path.read_bytes().splitlines()
         except OSError as error:
             raise FedoelError(f"the privacy ledger {self.path} cannot be read: {error.strerror}") from error
@@ -246,7 +250,7 @@ class Ledger:
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         try:
-            append_line(self.path, json.dumps(entry, sort_keys=True).encode())
+            append_line(self.path, json.dumps(entry, sort_keys=True).encode(), secret=True)
         except OSError as error:
             raise FedoelError(
                 f"the privacy ledger {self.path} cannot be written ({error.strerror}), so nothing may be released: "

@@ -19,7 +19,7 @@ from ...protocol.fleet.enrolment import (
     to_text,
 )
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS, Members, load_members, read_members
-from ...protocol.host.files import replace_file
+from ...protocol.host.files import make_private_folder, replace_file
 from .folder import DeviceFolder
 from .settings import DeviceSettings, Play, hours_of, settings_file
 
@@ -78,8 +78,8 @@ def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
     Path
         The card's file, for whoever runs the server.
     """
-    folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.identity.parent.mkdir(exist_ok=True, mode=0o700)
+    for private in (folder.path, folder.identity.parent):
+        make_private_folder(private)
     if not folder.identity.exists():
         node = ec.generate_private_key(ec.SECP384R1())
         pem = node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()

@@ -10,7 +10,7 @@ from ...policies.model_files import find_model, model_digest
 from ...protocol.errors import ConfigError, EnrolmentError
 from ...protocol.fleet.enrolment import Bundle, card_from_text, check_address, sign_bundle, to_text
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
-from ...protocol.host.files import check_secret, replace_file, write_whole
+from ...protocol.host.files import check_secret, make_private_folder, replace_file, write_whole
 from ..fleet import make_owner, publish_members
 from .certificates import (
     certificate_to_pem,
@@ -51,9 +51,10 @@ def init(folder: ServerFolder, settings: Settings) -> int:
     if new and folder.path.exists() and any(folder.path.iterdir()):
         raise ConfigError(f"{folder.path} is not empty and not a server's folder: choose an empty folder")
     try:
-        folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(folder.path)
         if new:
             _make_fleet(folder)
+        make_private_folder(folder.fleet)
         _certify(folder, settings)
         write_settings(folder, settings)
     except OSError as error:

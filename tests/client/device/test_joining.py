@@ -39,6 +39,31 @@ def test_private_keys_stay_on_the_device(fresh: Fresh) -> None:
         assert not any(secret in text or "PRIVATE" in text for secret in secrets)
 
 
+def test_a_folder_that_exists_with_wider_rights_is_tightened_and_the_doctor_looks(
+    joined: Joined, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device, what = joined.device, "folders and files that nobody else may read"
+
+    def finding() -> str:
+        [found] = [finding for finding in examine(device) if finding.what == what]
+        return "" if found.good else found.remedy
+
+    store = TrajectoryStore(device.store, "client-0", key_from_file(device.store_key))
+    assert finding() == "" and store.path.stat().st_mode & 0o777 == 0o600
+    for path in (device.path, device.identity.parent, device.store):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o55)
+        assert finding() == f"chmod go= {path}"
+        main(["device", "status", str(device.path)])
+        assert f"others may read {path}: chmod" in capsys.readouterr().out
+        path.chmod(mode)
+    device.path.chmod(0o755)
+    device.store.chmod(0o644)
+    assert main(["device", "join", str(device.path), "--name", "one"]) == 0
+    TrajectoryStore(device.store, "client-0", key_from_file(device.store_key))
+    assert finding() == ""
+
+
 def test_joining_again_keeps_keys_and_settings(fresh: Fresh) -> None:
     device, _ = fresh("one")
     device.settings.write_text("[play]\npower = 'mains'\n")
