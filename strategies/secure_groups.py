@@ -61,7 +61,7 @@ class SecureGroups(SecureMean):
             )
         self.check_graph(self.group_size, spec)
 
-    def plan(self, spec: VectorSpec) -> PrivacyPlan:
+    def plan(self, spec: VectorSpec, cohort: int | None = None) -> PrivacyPlan:
         """Return the plan of one group's sum: the parts of the run's plan, for the possible sizes of a group."""
         run_plan = self.server.safeguards.plan(spec)
         minimum = max(2, int(self.group_size * (1 - self.server.safeguards.max_dropout)))

@@ -104,9 +104,9 @@ class SecureMean(BudgetStrategy):
         """Raise `VectorError`: secure aggregation reveals no single contribution."""
         raise VectorError("a secure sum has no single contributions")
 
-    def plan(self, spec: VectorSpec) -> PrivacyPlan:
-        """Return the privacy plan of one secure sum."""
-        return self.server.safeguards.plan(spec)
+    def plan(self, spec: VectorSpec, cohort: int | None = None) -> PrivacyPlan:
+        """Return the privacy plan of one secure sum; with noise, of a cohort of this size."""
+        return self.server.safeguards.plan(spec, cohort if self.server.safeguards.noisy else None)
 
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Run one round of secure aggregation; an exchange whose round fails has no aggregate."""
@@ -156,10 +156,15 @@ class SecureMean(BudgetStrategy):
         retry = RetryWindow(self.patience)
         while True:
             nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-            groups = self.groups(draw(nodes))
-            if not any(groups):
-                return []
-            sums = self.secure_sums(grid, groups, request, timeout, tally)
+            sums: list[Aggregate] = []
+            if self.server.safeguards.enough(len(nodes)):
+                groups = self.groups(draw(nodes))
+                if not any(groups):
+                    return []
+                sums = self.secure_sums(grid, groups, request, timeout, tally)
+            else:
+                log(WARNING, "exchange: %d nodes are too few of the population to draw a cohort from", len(nodes))
+                tally.refused[FAILED] += 1
             if sums or tally.spent or not retry.wait():
                 return sums
             log(INFO, "exchange: nothing was released; retrying")
@@ -191,7 +196,7 @@ class SecureMean(BudgetStrategy):
     ) -> Generator[_Phase, None, Aggregate]:
         """Yield the phases of a secure sum over `cohort` devices; each continues from the replies to the one before."""
         safeguards, spec = self.server.safeguards, request.spec
-        plan = self.plan(spec)
+        plan = self.plan(spec, cohort) if safeguards.releasable(cohort) else self.plan(spec)
         if not safeguards.noisy:  # devices that joined after the plan was made can exceed its cohort
             cohort = min(cohort, plan.cohort)
         if not plan.minimum <= cohort <= plan.cohort:

@@ -60,9 +60,7 @@ def choose_graph(cohort: int, colluding: float, dropout: float) -> Graph:
         low, high = (low, middle) if _sparse_graph(cohort, 2 * middle, colluding, gone) else (middle + 1, high)
     halves = range(max(1, low - ROUNDING), low + 1) if 2 * low < cohort - 1 else ()
     graph = next((sparse for half in halves if (sparse := _sparse_graph(cohort, 2 * half, colluding, gone))), None)
-    if graph is None and cohort >= 3:  # on the complete graph, the counts of colluding and of remaining ones are known
-        graph = Graph(cohort - 1, least_threshold(cohort, cohort - 1, colluding))
-        graph = graph if graph.threshold <= cohort - 1 - gone else None
+    graph = graph or complete_graph(cohort, colluding, dropout)
     if graph is None:
         raise SecureSumError(
             f"in a cohort of {cohort}, {math.floor(colluding * cohort)} that collude and {gone} that drop out leave no "
@@ -70,6 +68,15 @@ def choose_graph(cohort: int, colluding: float, dropout: float) -> Graph:
             "devices, or lower privacy.max-dropout or privacy.colluding"
         )
     return graph
+
+
+def complete_graph(cohort: int, colluding: float, dropout: float) -> Graph | None:
+    """Return the graph in which all are neighbours; None if a cohort is too small for it, and hence for any graph."""
+    if cohort < 3:
+        return None
+    # The numbers of those that collude and of those that remain are known here.
+    graph = Graph(cohort - 1, least_threshold(cohort, cohort - 1, colluding))
+    return graph if graph.threshold <= cohort - 1 - math.floor(dropout * cohort) else None
 
 
 def check_graph(graph: Graph, cohort: int, minimum: int, colluding: float) -> None:
