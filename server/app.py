@@ -16,6 +16,7 @@ from ..protocol.errors import ConfigError
 from ..protocol.fleet.membership import RunMode, keys_folder
 from ..protocol.host.cache import cache_folder
 from ..protocol.records.events import Listener, RunFinished
+from ..protocol.secagg.graph import COLLUDING
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import build_strategy, load_strategy
 from ..strategies.secure_mean import SecureMean
@@ -115,6 +116,7 @@ def prepare(
             f"it works with {', '.join(sorted(kind.mechanisms))}; 'distributed' noise needs 'secure-mean', "
             "'central' noise 'central-mean' and 'local' noise 'local-mean'"
         )
+    _check_colluding(config, kind)
     parts = Run(
         config, world.plan, codec, make_learner(config, cache), world.public, make_gate(world.gate),
         make_report(config, cache) if make_report else world.report, RunSafeguards(config),
@@ -140,6 +142,17 @@ def _world(config: RunConfig, cache: Path) -> World:
     else:
         from .public.world_of_prompts import world
     return world(config, cache)
+
+
+def _check_colluding(config: RunConfig, strategy: type[ExperienceStrategy]) -> None:
+    """Refuse secure sums that the devices of a deployment refuse, which assume colluding devices on their own."""
+    if not issubclass(strategy, SecureMean) or RunMode.of(config) is RunMode.SIMULATION:
+        return
+    if config.privacy.colluding < COLLUDING:
+        raise ConfigError(
+            f"privacy.colluding is {config.privacy.colluding:g}, and devices refuse a secure sum that is not safe from "
+            "a third of its cohort: leave it out, or set it to 1/3 or more"
+        )
 
 
 def _check_contexts(config: RunConfig, encoder: Encoder) -> None:

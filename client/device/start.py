@@ -17,7 +17,7 @@ from types import FrameType
 
 from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.fleet.enrolment import Bundle
-from ...protocol.host.files import check_secret
+from ...protocol.host.files import check_secret, make_private_folder
 from ...protocol.host.processes import end_session, flower_environment, free_ports, start_process
 from .folder import DeviceFolder, joined, membership_of
 from .settings import DeviceSettings, read_settings
@@ -36,7 +36,8 @@ def start(folder: DeviceFolder) -> int:
     bundle, settings = joined(folder), read_settings(folder.settings)
     membership_of(folder)
     check_secret(folder.node_key, "give this device new keys")
-    folder.flower.mkdir(parents=True, exist_ok=True)
+    for private in (folder.path, folder.identity.parent, folder.flower):
+        make_private_folder(private)
     write_node_config(folder, bundle, settings)
     with _only_one(folder):
         return _run(folder, command(folder, bundle, free_ports(1)[0]), settings)

@@ -13,7 +13,9 @@ from ...protocol.errors import ConfigError
 from ...protocol.fleet.enrolment import check_address
 from ...protocol.host.files import write_whole
 from ...protocol.settings import read_toml
+from ..fleet import OWNER_KEY
 from ..run_folder import STORED, stored_config
+from ..safeguards import LEDGER
 from .roll import Roll
 
 SETTINGS, RUN_FILE = "server.toml", "run.toml"
@@ -85,6 +87,20 @@ class ServerFolder:
     @property
     def log(self) -> Path:
         return self.path / "superlink.log"
+
+    @property
+    def database(self) -> Path:
+        """Database of the SuperLink, with everything that it has still to deliver."""
+        return self.flower / "superlink.sqlite"
+
+    @property
+    def private(self) -> tuple[Path, ...]:
+        """Folders and files to which nobody but their owner may have access, as far as they exist."""
+        databases = self.flower.glob(f"{self.database.name}*")  # it has journals beside it
+        return (
+            self.path, self.fleet, self.flower, self.run, self.key, self.ca_key, self.fleet / OWNER_KEY,
+            self.run / LEDGER, *databases,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

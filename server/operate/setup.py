@@ -14,7 +14,7 @@ from ...protocol.config import RunConfig, Scalar, nested
 from ...protocol.errors import ConfigError, EnrolmentError
 from ...protocol.fleet.enrolment import Bundle, card_from_text, check_address, sign_bundle, to_text
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
-from ...protocol.host.files import check_secret, replace_file, write_whole
+from ...protocol.host.files import check_secret, make_private_folder, replace_file, write_whole
 from ...protocol.prompt_pack import PromptPack, write_pack
 from ..fleet import make_owner, publish_members
 from .certificates import (
@@ -81,9 +81,10 @@ def init(
     lacks_pack = new and config.server.public == "prompts" and not config.server.prompts
     pack = make_pack(config) if make_pack and lacks_pack else None
     try:
-        folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(folder.path)
         if new:
             _make_fleet(folder, run, pack)
+        make_private_folder(folder.fleet)
         _certify(folder, settings)
         write_settings(folder, settings)
     except OSError as error:

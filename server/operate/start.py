@@ -11,7 +11,7 @@ from pathlib import Path
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.host.cache import cache_folder
-from ...protocol.host.files import check_secret
+from ...protocol.host.files import check_secret, make_private_folder
 from ...protocol.host.processes import tail
 from ...protocol.play import specs_from_text
 from ...protocol.prompt_pack import read_pack, write_pack
@@ -44,8 +44,9 @@ def start(folder: ServerFolder) -> int:
     config = _with_copied_prompts(folder, config)
     if config.server.public == "prompts" and (missing := families_without_prompts(config)):
         print(f"no prompt is of {', '.join(missing)}: `fedoel prompts make` makes a pack of what games.families names")
+    for private in (folder.path, folder.fleet, folder.flower, folder.run):
+        make_private_folder(private)
     prepare_folder(config)
-    folder.flower.mkdir(exist_ok=True, mode=0o700)
     write_app(folder.flower / "app", config)
     events = follow(folder.run / "events.jsonl")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that child processes are stopped
