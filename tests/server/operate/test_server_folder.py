@@ -202,7 +202,9 @@ def test_what_cannot_start_is_refused_before_anything_starts(server: Path, join:
     add(server, join("one"))
     with pytest.raises(ConfigError, match="too few to hide in"):
         start(ServerFolder(server))
-    (server / "run.toml").write_text("[strategy]\nname = 'secure-mean'\n[privacy]\ncolluding = 0.1\n")
+    (server / "run.toml").write_text(
+        "[strategy]\nname = 'secure-mean'\n[privacy]\ncolluding = 0.1\n[server]\npublic = 'games'\n"
+    )
     with pytest.raises(ConfigError, match="devices refuse a secure sum that is not safe from a third"):
         start(ServerFolder(server))
     (server / "ca.key").chmod(0o644)
