@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from ..protocol.host.cache import expanded
 from .flags import add_settings, add_verbose, settings_of
 
 HELP = "attack a scenario's protections and write a privacy card; exits with 1 if a promise is broken"
@@ -29,6 +29,6 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_scenario(arguments.scenario or "private", settings_of(arguments))
     card = audit(config, arguments.trials, arguments.with_updates)
     print(card.markdown())
-    for path in card.write(Path(arguments.out or "runs/audit").expanduser().absolute()):
+    for path in card.write(expanded(arguments.out or "runs/audit").absolute()):
         print(path)
     return BROKEN if card.problems else 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from ..protocol.host.cache import expanded
 from .flags import add_output, add_settings
 
 HELP = "run the arms of an experiment that are missing, then write its table and figure"
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..simulations.experiment import load_experiment, results_table, run_experiment, write_results
 
     experiment = load_experiment(arguments.experiment, arguments.settings, arguments.seeds, arguments.arms)
-    out = Path(arguments.out or f"runs/experiment-{experiment.name}").expanduser().absolute()
+    out = expanded(arguments.out or f"runs/experiment-{experiment.name}").absolute()
     results = run_experiment(experiment, out, quiet=arguments.quiet, verbose=arguments.verbose)
     table = results_table(experiment, results, out)
     *paths, last = write_results(experiment, results, table, out)

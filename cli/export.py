@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from ..protocol.host.cache import expanded
 from .flags import add_verbose, path
 
 HELP = "write a version as other tools load it, with a model card; its manifest must verify"
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.version
     run_folder = folder.absolute().parent.parent
     of_run = stored_config(run_folder).policy.base if (run_folder / STORED).is_file() else ""
-    out = Path(arguments.out or f"{folder.name}-{arguments.to}").expanduser()
+    out = expanded(arguments.out or f"{folder.name}-{arguments.to}")
     for file in sorted(export(folder, arguments.to, arguments.quantise, arguments.base or of_run, out).iterdir()):
         print(f"{file}  {file.stat().st_size:,} bytes")
     return 0

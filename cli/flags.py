@@ -6,11 +6,16 @@ import argparse
 from pathlib import Path
 
 from ..protocol.config import SET_HELP, Scalar
+from ..protocol.errors import ConfigError
+from ..protocol.host.cache import expanded
 
 
 def path(text: str) -> Path:
     """Read the path of a file or folder."""
-    return Path(text).expanduser()
+    try:
+        return expanded(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +31,7 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Scalar]:
     ConfigError
         If one of them cannot be read.
     """
-    from ..protocol.settings import parse_setting
+    from ..protocol.config import parse_setting
 
     return dict(parse_setting(text) for text in arguments.settings)
 

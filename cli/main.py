@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from io import TextIOWrapper
 from types import MappingProxyType
 from typing import Protocol
@@ -29,9 +31,11 @@ from . import (
     settings,
     simulate,
 )
-from .output import quiet_libraries
+from .output import dropping_lost_output, quiet_libraries
 
 REFUSED, INTERRUPTED, UNREAD = 2, 130, 141
+OUTPUT_PROBLEMS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+GO_ON = ("simulate", "experiment", "audit", "server", "device")  # what they do is worth more than what they print
 ENVIRONMENT = (
     # Waiting threads of torch must sleep, or they take the cores of everybody else, but not between two operations:
     # some microseconds of spinning first make play a fifth faster.
@@ -77,6 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_environment()
     use_streams()
     import_from_working_folder()
+    with dropping_lost_output() if arguments.verb in GO_ON else nullcontext():
+        return run_verb(arguments, words)
+
+
+def run_verb(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    """Run a verb, and say in one sentence why it cannot go on; returns what `main` returns."""
     try:
         with quiet_libraries(arguments):
             code = VERBS[arguments.verb].run(arguments)
@@ -85,15 +95,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FedoelError as error:
         print(f"fedoel: {error}", file=sys.stderr)
         return REFUSED
+    except MemoryError as error:
+        print(
+            f"fedoel: there is not enough memory ({error or 'MemoryError'}): take fewer clients or games, or smaller "
+            "batches",
+            file=sys.stderr,
+        )
+        return REFUSED
     except ModuleNotFoundError as error:
         print(f"fedoel: {_missing(arguments.verb, error)}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print(_interrupted(arguments.verb, words), file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # as in `fedoel plugins | head`: nobody reads on, and Python would complain at its exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNREAD
+    except OSError as error:
+        if error.filename is not None or error.errno not in OUTPUT_PROBLEMS:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its exit
+        if error.errno == errno.EPIPE:  # as in `fedoel plugins | head`: nobody reads on
+            return UNREAD
+        print(f"fedoel: the output cannot be written: {error.strerror}; make room where it goes", file=sys.stderr)
+        return REFUSED
 
 
 def use_streams() -> None:

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run a scenario to its end and print its results."""
     from ..protocol.errors import ConfigError
-    from ..server.run_folder import prepare_folder
+    from ..server.run_folder import STORED, own_folder
     from ..simulations.figures import draw_learning_curve
     from ..simulations.floor import add_tactics_floor
     from ..simulations.inprocess import check, run_inprocess
@@ -48,17 +48,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_scenario(arguments.scenario or arguments.scale or "quick", _overrides(arguments))
     out = Path(config.out)
-    if config.resume and not out.is_dir():
+    if config.resume and not (out / STORED).is_file():
         raise ConfigError(f"there is no run to continue at {out}: name its folder with --out, or leave out --resume")
     check(config)
-    prepare_folder(config)
     engine = run_ray if arguments.engine == "ray" else run_inprocess
-    with live_view(config, arguments.engine, quiet=arguments.quiet, verbose=arguments.verbose) as listener:
-        engine(config, listener)
-    add_tactics_floor(config)
-    summary = load_summary(out)
-    png, svg = draw_learning_curve(summary, out)
-    report = write_report(out)
+    with own_folder(config):
+        with live_view(config, arguments.engine, quiet=arguments.quiet, verbose=arguments.verbose) as listener:
+            engine(config, listener)
+        add_tactics_floor(config)
+        summary = load_summary(out)
+        png, svg = draw_learning_curve(summary, out)
+        report = write_report(out)
     if not arguments.quiet:
         print(f"\n{headline(summary)}\n\n{table(summary)}\n", report, png, svg, sep="\n")
     print(out / "summary.json")

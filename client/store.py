@@ -192,6 +192,8 @@ class TrajectoryStore:
             finally:
                 database.close()
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                raise StoreError(f"another process writes to the store {self.path}: try again") from error
             raise StoreError(
                 f"the store {self.path} cannot be used ({error}): make room if the disk is full; if the file is "
                 "damaged, move it away and start a new one"

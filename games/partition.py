@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..protocol.amounts import games_of_client, positive_number
 from ..protocol.errors import ConfigError
-from ..protocol.play import GameSpec
+from ..protocol.play import GAMES_PER_CLIENT, GameSpec
 from .splits import Split, for_split, game_seed
 
 PARTITIONS = ("iid", "by-family", "dirichlet:ALPHA")
@@ -64,6 +64,17 @@ def client_games(
 def games_per_client(mean: int, num_clients: int, amounts: str, seed: int) -> list[int]:
     """Return the number of games per cycle of every client; see `games_of_client`."""
     return [games_of_client(mean, client, amounts, seed) for client in range(num_clients)]
+
+
+def check_private_games(mean: int, num_clients: int, cycles: int, amounts: str, seed: int) -> None:
+    """Raise `ConfigError` if there are no seeds for the games of every client and cycle, and the trials behind."""
+    game_seed(Split.PRIVATE, 0, num_clients - 1)  # first, so that a huge fleet is not counted client by client
+    most = max(games_per_client(mean, num_clients, amounts, seed))
+    if (cycles + 1) * most > GAMES_PER_CLIENT:
+        raise ConfigError(
+            f"games.per-client {mean} in cycles {cycles} are up to {(cycles + 1) * most:,} games of a client, and "
+            f"there are {GAMES_PER_CLIENT:,}: lower one of them"
+        )
 
 
 def mixtures(specs: Sequence[GameSpec], num_clients: int, partition: str, seed: int) -> NDArray[np.float64]:

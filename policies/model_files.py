@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..protocol.errors import ModelError
+from ..protocol.host.cache import expanded
 from ..protocol.host.files import move_into_place
 
 DESCRIBING = (".json", ".jinja", ".model", ".txt")  # of files that describe a model, its tokenizer and chat template
@@ -27,7 +28,7 @@ def find_model(base: str) -> Path:
         If there is no such model.
     """
     if base:
-        path = Path(base).expanduser()
+        path = expanded(base)
         if not path.exists():
             raise ModelError(f"there is no model at {path}: name a Hugging Face folder or a GGUF file")
         return path

@@ -6,13 +6,14 @@ under ``[games]`` in the file is ``games.per-client`` there. Unknown keys are er
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ConfigError
 from .settings import Scalar as Scalar
-from .settings import from_table, setting, to_table
+from .settings import explain, from_table, setting, settings_of, shown, to_table
 
 PRECISIONS = ("auto", "fp32", "bf16")
 DECODINGS = ("tree", "free")
@@ -33,9 +34,13 @@ class GamesConfig:
     )
     partition: str = setting("iid", "How families are spread over clients: `iid`, `by-family` or `dirichlet:ALPHA`.")
     per_client: int = setting(6, "Fresh private games of a client in each cycle, on average.", low=1)
-    rehearsal: int = setting(24, "Public games that every cycle distils on, where the server has games.", low=1)
-    gate: int = setting(24, "Public games that the gate decides on in every cycle, where the server has games.", low=1)
-    held_out: int = setting(100, "Held-out games that every version is reported on.", low=1)
+    rehearsal: int = setting(
+        24, "Public games that every cycle distils on, where the server has games.", low=1, high=1_000_000
+    )
+    gate: int = setting(
+        24, "Public games that the gate decides on in every cycle, where the server has games.", low=1, high=1_000_000
+    )
+    held_out: int = setting(100, "Held-out games that every version is reported on.", low=1, high=1_000_000)
     held_out_teacher: int = setting(
         0, "Held-out games that the teacher is measured on; 0 for all.", low=0, high=1_000_000_000
     )
@@ -54,7 +59,10 @@ class GamesConfig:
         4, "How many times `games.gate` games are played at most, while the gate cannot tell.", low=1, high=1000
     )
     prompts: int = setting(
-        0, "More public games, others in every cycle, played at random without the model, to distil on.", low=0
+        0,
+        "More public games, others in every cycle, played at random without the model, to distil on.",
+        low=0,
+        high=1_000_000,
     )
 
 
@@ -247,7 +255,10 @@ class ServerConfig:
     )
     pack: int = setting(2000, "Prompts of a pack that is made.", low=16, high=1_000_000)
     prompts_per_cycle: int = setting(
-        400, "Prompts that a cycle's context is bounded and distilled on, other ones in every cycle.", low=1
+        400,
+        "Prompts that a cycle's context is bounded and distilled on, other ones in every cycle.",
+        low=1,
+        high=1_000_000,
     )
     baseline: str = setting(
         "device",
@@ -360,3 +371,30 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def parse_setting(text: str) -> tuple[str, Scalar]:
+    """Read ``key=value`` as in the option ``--set``: the value is TOML, or else text.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such setting, or the value is none that it may have.
+    """
+    key, equals, written = (part.strip() for part in text.partition("="))
+    if not key or not equals:
+        raise ConfigError(f"--set {shown(text)}: write key=value, e.g. games.per-client=4")
+    try:
+        value = tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = written
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+        raise ConfigError(f"--set {key}: {shown(written)} is too long for a number or a setting") from error
+    if not isinstance(value, int | float | str | bool):
+        raise ConfigError(f"--set {shown(text)}: the value must be a number, text, true or false")
+    try:
+        if key not in (known := settings_of(RunConfig)):
+            explain(RunConfig, key)  # raises the error that names the closest one
+        return key, known[key].check(key, value)
+    except ConfigError as error:
+        raise ConfigError(f"--set {shown(text)}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError
+from .settings import shown
 from .situation import Situation
 
 Setting = int | str | bool
 INVALID = -1
+MAX_TURNS = 10_000
+GAMES_PER_CLIENT = 10_000  # private games of a client that have seeds of their own
+NUMBER = re.compile(r"-?[0-9]{1,18}")  # longer ones stay text, which no family takes for a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +52,13 @@ class GameSpec:
         for word in words:
             name, equals, value = word.partition("=")
             if not (name and equals and value):
-                raise ConfigError(f"game {text!r}: {word!r} is not name=value")
-            settings[name] = int(value) if value.lstrip("-").isdigit() else value
+                raise ConfigError(f"game {shown(text)}: {shown(word)} is not name=value")
+            settings[name] = int(value) if NUMBER.fullmatch(value) else value
         turns = settings.pop("turns", None)
-        if not isinstance(turns, int) or turns < 1:
-            raise ConfigError(f"game {text!r}: say how long an episode may be, e.g. 'turns=10'")
+        if not isinstance(turns, int) or not 1 <= turns <= MAX_TURNS:
+            raise ConfigError(
+                f"game {shown(text)}: say how long an episode may be, from 1 to {MAX_TURNS:,} turns, e.g. 'turns=10'"
+            )
         return cls(family, tuple(sorted(settings.items())), turns)
 
     def __str__(self) -> str:

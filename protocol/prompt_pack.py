@@ -23,6 +23,7 @@ from .situation import Situation
 SCHEMA = 1
 KIND = "fedoel prompts"
 HEADER: Mapping[str, Any] = MappingProxyType({"schema": SCHEMA, "kind": KIND, "origin": "", "licence": ""})
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # what some editors write first
 FIRST_LINE = 2  # number of the line that holds the first prompt
 MAX_TEXT = 8_000  # characters of all texts of a prompt together
 MAX_COMMANDS = 256
@@ -128,7 +129,7 @@ def pack_from_bytes(data: bytes, name: str) -> PromptPack:
     if not data.strip():
         raise ConfigError(f"{name}, line 1: there is no header; `fedoel prompts make` writes files that have one")
     prompts = list[Prompt]()
-    for number, line in enumerate(data.rstrip().split(b"\n"), 1):
+    for number, line in enumerate(data.removeprefix(BYTE_ORDER_MARK).rstrip().split(b"\n"), 1):
         try:
             if number == 1:
                 header = _checked_header(_table_of(line))

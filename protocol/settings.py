@@ -21,6 +21,8 @@ from .errors import ConfigError
 Scalar = int | float | str | bool
 Value = TypeVar("Value", int, float, str, bool)
 Table = TypeVar("Table")
+LARGEST = 10**12  # of all whole numbers: what they count has to fit into memory and into arithmetic with floats
+SHOWN = 60  # characters of a value in an error
 TYPES: Mapping[type[Scalar], str] = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -71,16 +73,25 @@ class Setting:
         ConfigError
             If the value is of another type, or not allowed.
         """
+        if type(value) is int and abs(value) > LARGEST:
+            limit = "" if self.high < math.inf else f" and at most {LARGEST}"
+            raise ConfigError(f"{name} must be {self.allowed}{limit}, not {shown(value)}")
         if type(self.default) is float and type(value) is int:
             value = float(value)
         if type(value) is not type(self.default) or not self._allows(value):
-            raise ConfigError(f"{name} must be {self.allowed}, not {value!r}")
+            raise ConfigError(f"{name} must be {self.allowed}, not {shown(value)}")
         return value
 
     def _allows(self, value: Scalar) -> bool:
         if self.choices or isinstance(value, str):
             return not self.choices or value in self.choices
         return self.low <= value <= self.high and self.above < value < math.inf
+
+
+def shown(value: object) -> str:
+    """Return a value for an error message, cut off if it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
 def setting(
@@ -147,7 +158,7 @@ def from_table(table: type[Table], values: Any, prefix: str = "") -> Table:
         If a setting is unknown, of another type or out of range.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{prefix or 'the configuration'} must be a table of settings, not {values!r}")
+        raise ConfigError(f"{prefix or 'the configuration'} must be a table of settings, not {shown(values)}")
     known, chosen = _fields(table), dict[str, Any]()
     for name, value in values.items():
         if name not in known:
@@ -168,28 +179,8 @@ def to_table(settings: Any) -> dict[str, Any]:
     return {name: to_table(value) if is_dataclass(value) else value for name, value in values.items()}
 
 
-def parse_setting(text: str) -> tuple[str, Scalar]:
-    """Read ``key=value`` as in the option ``--set``: the value is TOML, or else text.
-
-    Raises
-    ------
-    ConfigError
-        If there is no key, or the value is neither a number, text nor true or false.
-    """
-    key, equals, written = (part.strip() for part in text.partition("="))
-    if not key or not equals:
-        raise ConfigError(f"--set {text!r}: write key=value, e.g. games.per-client=4")
-    try:
-        value = tomllib.loads(f"value = {written}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, written
-    if not isinstance(value, int | float | str | bool):
-        raise ConfigError(f"--set {text!r}: the value must be a number, text, true or false")
-    return key, value
-
-
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
+    """Read a TOML file, which may begin with a byte order mark, as editors on Windows write it.
 
     Raises
     ------
@@ -197,11 +188,31 @@ def read_toml(path: Path) -> dict[str, Any]:
         If it cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}; it has to be a text file in UTF-8") from error
+    try:
+        return parse_toml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path} is {error}") from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Read the text of a TOML file, with or without a byte order mark.
+
+    Raises
+    ------
+    ConfigError
+        If it is not TOML; the message begins with ``not valid TOML``.
+    """
+    try:
+        return tomllib.loads(text.removeprefix("\ufeff"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}") from error
+    except ValueError as error:  # Python reads no whole numbers of more than 4,300 digits
+        raise ConfigError("not valid TOML: a number in it has thousands of digits; write a shorter one") from error
+    except RecursionError as error:
+        raise ConfigError("not valid TOML: brackets in it are nested too deeply; settings need none") from error
 
 
 def _fields(table: Any) -> dict[str, Any]:

@@ -73,9 +73,9 @@ def run(
         If the run cannot be what its configuration says.
     """
     strategy, server = prepare(config, cache, listener, engine or type(grid).__name__, make_gate, make_report)
-    if RunMode.of(config) is RunMode.SIMULATION:  # a deployment's keys exist before its runs
-        make_fleet(keys_folder(config), config.clients)
-    with server.run.log as log:
+    with server.run.log as log:  # from here on, no other process plays this run
+        if RunMode.of(config) is RunMode.SIMULATION:  # a deployment's keys exist before its runs
+            make_fleet(keys_folder(config), config.clients)
         strategy.start(grid, num_rounds=config.cycles)
         log.emit(RunFinished(summary="summary.json"))
 

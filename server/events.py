@@ -7,6 +7,7 @@ log. Imports the standard library only: views and reports read logs without load
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import time
@@ -38,6 +39,9 @@ CYCLE_PHASES = ("rehearsal", "collect", "context", "teacher", "lessons", "distil
 class EventLog:
     """Appends events to a file and tells a listener, inside a ``with`` block; an older log is continued.
 
+    The process that plays a run writes its log from beginning to end, so that the lock on it is the run's own: a server
+    that outlives the command that has started it is found by it.
+
     Parameters
     ----------
     path
@@ -56,9 +60,16 @@ class EventLog:
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            earlier = _mend(self.path)
             # One unbuffered write a line: a killed process loses at most the line that it was writing.
             self._file = self.path.open("ab", buffering=0)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the file is closed or the process ends
+                earlier = _mend(self.path)
+            except BaseException:
+                self._file.close()
+                raise
+        except BlockingIOError as error:
+            raise ConfigError(f"another process writes {self.path}: wait until it ends, or stop it") from error
         except OSError as error:
             raise FedoelError(f"cannot write to {self.path}: {error.strerror}; choose another folder") from error
         self._zero = self._clock() - (earlier[-1].t if earlier else 0.0)

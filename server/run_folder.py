@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.host.files import replace_file
+from ..protocol.host.lock import one_owner
 
-STORED = "config.json"
-PART = f"{STORED}.part"
+STORED, LOCK = "config.json", "run.lock"
+# What a run leaves that was killed before or while it wrote its configuration.
+NOTHING_YET = (LOCK, f"{STORED}.part")
 # Settings that may differ on resumption: they do not change the results.
 FREE = ("out", "cache", "resume")
+
+
+@contextmanager
+def own_folder(config: RunConfig) -> Iterator[None]:
+    """Prepare the folder of a run as `prepare_folder` does, and own it for the length of a ``with`` block.
+
+    Raises
+    ------
+    ConfigError
+        As `prepare_folder`, and if another process owns the folder.
+    """
+    out = Path(config.out)
+    if not (out / STORED).exists():
+        _is_new(config)  # a folder that is refused gets no lock
+    refusal = f"runs in {out}: wait until it ends, or stop it and use --resume, or choose another folder with --out"
+    with one_owner(out / LOCK, refusal):
+        prepare_folder(config)
+        yield
 
 
 def prepare_folder(config: RunConfig) -> None:
@@ -24,13 +46,22 @@ def prepare_folder(config: RunConfig) -> None:
         If the folder is not empty, and the configuration does not resume the run in it or differs from that run's.
     """
     out = Path(config.out)
+    if not _is_new(config):
+        return
     try:
-        # A run that was killed while it wrote its configuration left only this partial file.
-        if not (out.exists() and any(path.name != PART for path in out.iterdir())):
-            replace_file(out / STORED, json.dumps(config.to_flat(), indent=1))
-            return
+        replace_file(out / STORED, json.dumps(config.to_flat(), indent=1))
     except OSError as error:
-        raise ConfigError(f"cannot use {out}: {error.strerror}; choose another folder with --out") from error
+        raise _unusable(out, error) from error
+
+
+def _is_new(config: RunConfig) -> bool:
+    """Whether the run's folder holds no run yet; raises as `prepare_folder` does."""
+    out = Path(config.out)
+    try:
+        if not (out.exists() and any(path.name not in NOTHING_YET for path in out.iterdir())):
+            return True
+    except OSError as error:
+        raise _unusable(out, error) from error
     if not config.resume:
         raise ConfigError(f"{out} is not empty: continue it with --resume, or choose another folder with --out")
     before, now = stored_config(out).to_flat(), config.to_flat()
@@ -38,6 +69,11 @@ def prepare_folder(config: RunConfig) -> None:
     if changed:
         differences = ", ".join(f"{key} was {before[key]!r} and is now {now[key]!r}" for key in changed)
         raise ConfigError(f"{out} holds another run: {differences}; use the same settings, or another folder")
+    return False
+
+
+def _unusable(out: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot use {out}: {error.strerror}; choose another folder with --out")
 
 
 def stored_config(run: Path) -> RunConfig:

@@ -11,7 +11,7 @@ from ..codecs.encoder import Encoder
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.experience import VectorSpec
-from ..protocol.play import GameSpec, specs_from_text
+from ..protocol.play import GAMES_PER_CLIENT, GameSpec, specs_from_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,19 @@ class RunPlan:
         Raises
         ------
         ConfigError
-            If it names no games, or the same family twice.
+            If it names no games or the same family twice, or needs more private games than a client has.
         """
         specs = specs_from_text(config.games.families)
         families = [spec.family for spec in specs]
         if not specs or len(set(families)) < len(families):
             raise ConfigError(f"games.families must name at least one game, each family once, not {families}")
+        # A trial plays the first games of the next cycle.
+        games = (config.cycles + 1) * config.games.per_client
+        if games > GAMES_PER_CLIENT:
+            raise ConfigError(
+                f"games.per-client {config.games.per_client} in cycles {config.cycles} are {games:,} games of a "
+                f"client, and there are {GAMES_PER_CLIENT:,}: lower one of them"
+            )
         return cls(specs, config.seed)
 
     @property

@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..protocol.config import RunConfig
-from ..protocol.errors import FedoelError, PrivacyError
+from ..protocol.errors import ConfigError, FedoelError, PrivacyError
 from ..protocol.experience import VectorSpec
 from ..protocol.fleet.membership import MEMBERS, RunMode, keys_folder, load_members
 from ..protocol.host.files import append_line, make_private_file
+from ..protocol.host.lock import in_turn
 from ..protocol.privacy.plan import Part, PrivacyPlan
 from ..protocol.records.summary import PrivacyPromise
 from ..protocol.secagg.graph import complete_graph
@@ -173,9 +174,11 @@ class RunSafeguards:
         minimum = math.floor(sample * (1 - self.max_dropout))
         if minimum < 2 or largest < 3:
             remedy = "raise trial.share" if is_trial(spec) else "lower strategy.exchanges"
+            more = "enrol more devices" if self.mode is RunMode.DEPLOYMENT else "raise clients"
+            drawn = f"{sample} {'device' if sample == 1 else 'devices'} a release"
             raise PrivacyError(
-                f"{sample} devices a release, of which {self.max_dropout:.0%} may drop out, are too few to hide "
-                f"in: raise clients or strategy.fraction-train, or {remedy}"
+                f"{drawn}, of which {self.max_dropout:.0%} may drop out, are too few to hide in: {more}, or raise "
+                f"strategy.fraction-train, or {remedy}"
             )
         shared = self.config.privacy.mechanism in ("none", "distributed")
         return PrivacyPlan.make(parts, largest, minimum if shared else 1, self.noise_multiplier)
@@ -193,12 +196,13 @@ class RunSafeguards:
 
     def spend(self, cycle: int) -> None:
         """Write a release down before it happens."""
-        self.check_budget()
         privacy = self.config.privacy
-        self.ledger.spend(
-            cycle, noise_multiplier=self.noise_multiplier, sample=self.accounted, population=self.population,
-            delta=privacy.delta,
-        )  # fmt: skip
+        with self.ledger.held():
+            self.check_budget()
+            self.ledger.spend(
+                cycle, noise_multiplier=self.noise_multiplier, sample=self.accounted, population=self.population,
+                delta=privacy.delta,
+            )  # fmt: skip
 
     def spent(self, cycle: int | None = None) -> float:
         """Epsilon of what was released up to a cycle, against those who do not know who took part; 0 without noise."""
@@ -247,23 +251,49 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._size = path, -1
+        self.run, self.secret, self.rounds, self._cycles = "", 0, 0, list[int]()
+        with self.held():
+            if not self._size:
+                self._append({"kind": OPENED, "run": secrets.token_hex(16), "secret": secrets.randbits(64)})
+                self._size = -1
+                self._refresh()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing, and read what they have written; raises as the class does."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(in_turn(self.path))
+            except ConfigError as error:
+                raise FedoelError(f"nothing may be released without the privacy ledger: {error}") from error
+            self._refresh()
+            yield
+
+    def _refresh(self) -> None:
+        """Read the entries again if the file is not as this process has left it."""
+        try:
+            size = self.path.stat().st_size if self.path.exists() else 0
+        except OSError as error:
+            raise self._unreadable(error) from error
+        if size == self._size:
+            return
         entries = self._read()
-        if not entries:
-            entries = [{"kind": OPENED, "run": secrets.token_hex(16), "secret": secrets.randbits(64)}]
-            self._append(entries[0])
-        self.run, self.secret = str(entries[0].get("run", "")), int(entries[0].get("secret", 0))
-        self.rounds: int = sum(entry["kind"] == BEGUN for entry in entries)
+        if entries:
+            self.run, self.secret = str(entries[0].get("run", "")), int(entries[0].get("secret", 0))
+        self.rounds = sum(entry["kind"] == BEGUN for entry in entries)
         self._cycles = [int(entry.get("cycle", 0)) for entry in entries if entry["kind"] == SPENT]
+        self._size = size
 
     def begin(self) -> int:
         """Record a new round, and return its number."""
-        self.rounds += 1
-        self._append({"kind": BEGUN, "number": self.rounds})
-        return self.rounds
+        with self.held():
+            self.rounds += 1
+            self._append({"kind": BEGUN, "number": self.rounds})
+            return self.rounds
 
     def spend(self, cycle: int, **details: Any) -> None:
-        """Record one release of a cycle."""
+        """Record one release of a cycle, in a `held` block."""
         self._cycles.append(cycle)
         self._append({"kind": SPENT, "cycle": cycle, **details})
 
@@ -279,8 +309,11 @@ class Ledger:
                 make_private_file(self.path)
             lines = self.path.read_bytes().splitlines()
         except OSError as error:
-            raise FedoelError(f"the privacy ledger {self.path} cannot be read: {error.strerror}") from error
+            raise self._unreadable(error) from error
         return [self._entry(line, last=number == len(lines)) for number, line in enumerate(lines, 1)]
+
+    def _unreadable(self, error: OSError) -> FedoelError:
+        return FedoelError(f"the privacy ledger {self.path} cannot be read: {error.strerror}")
 
     def _entry(self, line: bytes, last: bool) -> Mapping[str, Any]:
         try:
@@ -296,6 +329,7 @@ class Ledger:
     def _append(self, entry: Mapping[str, Any]) -> None:
         try:
             append_line(self.path, json.dumps(entry, sort_keys=True).encode(), secret=True)
+            self._size = self.path.stat().st_size
         except OSError as error:
             raise FedoelError(
                 f"the privacy ledger {self.path} cannot be written ({error.strerror}), so nothing may be released: "

@@ -14,15 +14,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 
-from ..protocol.config import RunConfig, Scalar
+from ..protocol.config import RunConfig, Scalar, parse_setting
 from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
 from ..protocol.records.json_codec import from_stored, to_stored
 from ..protocol.records.summary import Summary
-from ..protocol.settings import parse_setting, read_toml
+from ..protocol.settings import read_toml
 from ..server.cycle.phases import lend_cycle
-from ..server.run_folder import prepare_folder
+from ..server.run_folder import own_folder
 from ..server.summary import read_summary
 from .baselines.baseline import Baseline, Federated, load_baseline
 from .experiment_figures import comparison, draw_experiment, draw_worlds
@@ -178,11 +179,11 @@ def run_experiment(
         if not quiet:
             print(f"--- {arm}, seed {seed}", flush=True)
         method = experiment.method(arm)
-        prepare_folder(config)
-        if isinstance(method, Federated):
-            _begin_like(config, done)
-            done.append(config)
-        results[arm].append(_run(config, method, quiet, verbose))
+        with own_folder(config):
+            if isinstance(method, Federated):
+                _begin_like(config, done)
+                done.append(config)
+            results[arm].append(_run(config, method, quiet, verbose))
     return results
 
 
@@ -222,7 +223,7 @@ def write_results(
     """Write table, figures and summaries of an experiment, and return their paths."""
     heading = f"# {experiment.name}\n\n{experiment.question}\n\n"
     seeds = ", ".join(map(str, experiment.seeds))
-    command = f"fedoel experiment {experiment.name} --seeds {seeds.replace(' ', '')}"
+    command = f"fedoel experiment {quote(experiment.name)} --seeds {seeds.replace(' ', '')}"
     below = f"\nSeeds {seeds}: means, and from the lowest to the highest. Made by `{command}`.\n"
     write_whole(out / "table.md", f"{heading}{table}{below}".encode())
     stored = {arm: [to_stored(summary) for summary in summaries] for arm, summaries in results.items()}

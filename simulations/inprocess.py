@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 
 from ..client.app import make_app, private_games
 from ..client.runtime import Runtime, SimulatedRuntime
+from ..games.partition import check_private_games
 from ..games.prepare import prepare
 from ..policies.policy import Policy
 from ..protocol.config import RunConfig
@@ -57,6 +58,8 @@ def check(config: RunConfig) -> None:
     """Raise `ConfigError` for a configuration that no engine can run."""
     if config.policy.backend == "llama" and importlib.util.find_spec("llama_cpp") is None:
         raise ConfigError("policy.backend 'llama' needs llama.cpp, which is not installed: make setup LLAMA=1")
+    games = config.games
+    check_private_games(games.per_client, config.clients, config.cycles, games.amounts, config.seed)
     check_server(with_any_pack(config), cache_folder(config))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError
-from ..protocol.host.cache import cache_folder
+from ..protocol.host.cache import cache_folder, expanded
 from ..protocol.host.processes import flower_environment, free_ports, start_process, stop, tail, wait_until_healthy
 from ..protocol.records.events import Event, Listener
 from ..server.events import follow
@@ -44,8 +44,8 @@ def run_ray(config: RunConfig, listener: Listener | None = None) -> None:
     """
     if not config.out:
         raise ConfigError("the ray engine needs 'out': the server is another process that writes its results there")
-    out = Path(config.out).expanduser().resolve()
-    cache = str(Path(config.cache).expanduser().resolve()) if config.cache else ""
+    out = expanded(config.out).resolve()
+    cache = str(expanded(config.cache).resolve()) if config.cache else ""
     config = replace(whole_fleet(config), out=str(out), cache=cache)
     config = with_pack(config, cache_folder(config))
     with tempfile.TemporaryDirectory(prefix="fedoel-ray-", ignore_cleanup_errors=True) as name:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
+from ..protocol.host.cache import expanded
 from ..protocol.settings import read_toml
 from ..server.run_folder import STORED, stored_config
 
@@ -40,7 +41,18 @@ def load_scenario(scenario: str = "quick", overrides: Mapping[str, Scalar] | Non
     try:
         return _with_absolute_paths(RunConfig.from_nested(settings))
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        if _is_of_the_file(error, path):
+            raise ConfigError(f"{path}: {error}") from error
+        raise
+
+
+def _is_of_the_file(error: ConfigError, path: Path) -> bool:
+    """Whether a scenario's file is to blame for an error, and not what was set on top of it."""
+    try:
+        _with_absolute_paths(RunConfig.from_nested({"name": path.stem, **_beside(path, read_toml(path))}))
+    except ConfigError as own:
+        return str(own) == str(error)
+    return False
 
 
 def scenario_of(adapter: Path, scenario: str = "", overrides: Mapping[str, Scalar] | None = None) -> RunConfig:
@@ -74,7 +86,7 @@ def _beside(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     server = settings.get("server")
     if not isinstance(server, dict) or not isinstance(pack := server.get("prompts"), str) or not pack:
         return settings
-    return {**settings, "server": {**server, "prompts": str(path.absolute().parent / Path(pack).expanduser())}}
+    return {**settings, "server": {**server, "prompts": str(path.absolute().parent / expanded(pack))}}
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -90,4 +102,4 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute()) if path else ""
+    return str(expanded(path).absolute()) if path else ""

@@ -15,6 +15,7 @@ from http.client import HTTPException, HTTPSConnection
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 
 from ...games.express import missing
 from ...policies.model_files import find_model, model_digest
@@ -101,7 +102,7 @@ def _keys(folder: DeviceFolder) -> Finding:
     def check() -> str:
         for path in (folder.node_key, folder.identity):
             if not path.exists():
-                return f"{path} is missing: run `fedoel device join {folder.path} --name NAME`"
+                return f"{path} is missing: run `fedoel device join {quote(str(folder.path))} --name NAME`"
         store_keys = [folder.store_key] if folder.store_key.exists() else []  # it is drawn before the first game
         for path in (folder.node_key, folder.identity, *store_keys):
             check_secret(path, "give this device new keys")
@@ -145,7 +146,7 @@ def _memory(model: bool) -> Finding:
 
 
 def _disk(path: Path, model: bool) -> Finding:
-    folder = path if path.exists() else Path.home()
+    folder = next(folder for folder in (path, *path.parents) if folder.exists())
     free, needed = shutil.disk_usage(folder).free / 1e6, DISK[model]
     remedy = f"{needed} MB are needed in {folder}: make room, or choose another folder"
     return Finding(f"{free:.0f} MB of free disk", free >= needed and os.access(folder, os.W_OK), remedy)

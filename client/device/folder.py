@@ -48,7 +48,8 @@ class DeviceFolder:
     flower = _Inside("flower")  # folder for everything that Flower writes
     node_config = _Inside("flower/node.toml")  # configuration of the Flower node
     log = _Inside("supernode.log")
-    process = _Inside("device.pid")  # process id of the device's service, while it runs
+    process = _Inside("device.pid")  # locked by the device's service while it runs; holds its process id
+    keys_lock = _Inside("join.lock")  # locked while `join` makes keys or takes in a bundle
 
 
 def private_paths(folder: DeviceFolder) -> tuple[Path, ...]:

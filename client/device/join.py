@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -20,6 +21,7 @@ from ...protocol.fleet.enrolment import (
 )
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS, Members, load_members, read_members
 from ...protocol.host.files import make_private_folder, replace_file
+from ...protocol.host.lock import in_turn
 from .folder import DeviceFolder
 from .settings import DeviceSettings, Play, hours_of, settings_file
 
@@ -51,23 +53,36 @@ def join(
     authority = _certificate(ca) if ca else None
     if server:
         check_address(server)
+    if name:
+        check_name(name)
+    elif not folder.identity.exists():
+        raise ConfigError(
+            f"{folder.path} has no keys yet: run `fedoel device join {quote(str(folder.path))} --name NAME`"
+        )
     try:
-        if name:
-            card = make_card(folder, check_name(name), hours)
-            print(f"hand {card} to whoever runs the server: fedoel server enroll DIR {card.name}")
-        elif not folder.identity.exists():
-            raise ConfigError(f"{folder.path} has no keys yet: run `fedoel device join {folder.path} --name NAME`")
-        if authority:
-            replace_file(folder.authority, authority)
-        if server:
-            replace_file(folder.path / SERVER, server)
-        if bundle:
-            taken = take_bundle(folder, bundle)
-            print(f"{taken.name} is device {taken.number} of the fleet at {taken.server}")
-            print(f"next: fedoel device doctor {folder.path}, then fedoel device start {folder.path}")
+        folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with in_turn(folder.keys_lock):
+            _join(folder, name, bundle, server, authority, hours)
     except OSError as error:
         raise ConfigError(f"{error.filename or folder.path}: {error.strerror}; choose another folder") from error
     return 0
+
+
+def _join(
+    folder: DeviceFolder, name: str | None, bundle: Path | None, server: str | None, authority: bytes | None, hours: str
+) -> None:
+    if name:
+        card = make_card(folder, name, hours)
+        print(f"hand {card} to whoever runs the server: fedoel server enroll DIR {quote(card.name)}")
+    if authority:
+        replace_file(folder.authority, authority)
+    if server:
+        replace_file(folder.path / SERVER, server)
+    if bundle:
+        taken = take_bundle(folder, bundle)
+        print(f"{taken.name} is device {taken.number} of the fleet at {taken.server}")
+        place = quote(str(folder.path))
+        print(f"next: fedoel device doctor {place}, then fedoel device start {place}")
 
 
 def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:

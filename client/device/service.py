@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 
 from ...protocol.errors import ConfigError
 from .folder import DeviceFolder, joined
@@ -64,9 +65,10 @@ def service(folder: DeviceFolder, user: str, path: Path | None = None) -> int:
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}; try it with sudo") from error
     print(f"wrote {path}; now, as root:")
-    print(f"  id {user} || useradd --system --home-dir {folder.path} {user}")
-    print(f"  chown -R {user} {folder.path}")
-    print(f"  systemctl daemon-reload && systemctl enable --now {path.stem}")
+    owner, home = quote(user), quote(str(folder.path))
+    print(f"  id {owner} || useradd --system --home-dir {home} {owner}")
+    print(f"  chown -R {owner} {home}")
+    print(f"  systemctl daemon-reload && systemctl enable --now {quote(path.stem)}")
     return 0
 
 
@@ -87,8 +89,8 @@ def unit(folder: DeviceFolder, name: str, user: str, limits: Limits, model: bool
     ConfigError
         If the folder's path has characters that systemd interprets.
     """
-    if any(character in str(folder.path) for character in ' %\\\n"'):
-        raise ConfigError(f"systemd needs a path without spaces, quotes and percent signs, not {folder.path}")
+    if any(character in str(folder.path) for character in " %$\\\n\"'"):
+        raise ConfigError(f"systemd needs a path without spaces, quotes, percent and dollar signs, not {folder.path}")
     in_home = any(folder.path.is_relative_to(parent) for parent in ("/home", "/root"))
     return UNIT.format(
         name=name, user=user, command=Path(sys.executable).parent / "fedoel", folder=folder.path,

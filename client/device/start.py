@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from logging import Formatter, LogRecord
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from shlex import quote
 from threading import Thread
 from types import FrameType
 
-from ...protocol.errors import ConfigError, FedoelError
+from ...protocol.errors import FedoelError
 from ...protocol.fleet.enrolment import Bundle
 from ...protocol.host.files import check_secret, make_private_folder
+from ...protocol.host.lock import one_owner
 from ...protocol.host.processes import end_session, flower_environment, free_ports, start_process
 from .folder import DeviceFolder, joined, membership_of
 from .settings import DeviceSettings, read_settings
@@ -38,8 +37,8 @@ def start(folder: DeviceFolder) -> int:
     check_secret(folder.node_key, "give this device new keys")
     for private in (folder.path, folder.identity.parent, folder.flower):
         make_private_folder(private)
-    write_node_config(folder, bundle, settings)
-    with _only_one(folder):
+    with one_owner(folder.process, "runs this device already: stop it first"):
+        write_node_config(folder, bundle, settings)
         return _run(folder, command(folder, bundle, free_ports(1)[0]), settings)
 
 
@@ -64,34 +63,6 @@ def write_node_config(folder: DeviceFolder, bundle: Bundle, settings: DeviceSett
         }  # fmt: skip
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
     folder.node_config.write_text("".join(lines), encoding="utf-8")
-
-
-@contextmanager
-def _only_one(folder: DeviceFolder) -> Iterator[None]:
-    """Hold the process file, so that no second SuperNode of this device starts: Flower would refuse both.
-
-    Raises
-    ------
-    ConfigError
-        If one runs already.
-    """
-    if running := running_process(folder):
-        raise ConfigError(f"process {running} runs this device already: stop it first")
-    folder.process.write_text(str(os.getpid()), encoding="ascii")
-    try:
-        yield
-    finally:
-        folder.process.unlink(missing_ok=True)
-
-
-def running_process(folder: DeviceFolder) -> int:
-    """Return the id of another process that runs this device; 0 if there is none."""
-    try:
-        pid = int(folder.process.read_text(encoding="ascii"))
-        os.kill(pid, 0)
-    except (OSError, ValueError):
-        return 0
-    return 0 if pid == os.getpid() else pid
 
 
 def _run(folder: DeviceFolder, arguments: list[str], settings: DeviceSettings) -> int:
@@ -127,7 +98,7 @@ def _run(folder: DeviceFolder, arguments: list[str], settings: DeviceSettings) -
         return 0
     raise FedoelError(
         f"the SuperNode ended, or gave up on the server, with exit code {process.returncode}: start it again, as the "
-        f"service does; `fedoel device doctor {folder.path}` may "
+        f"service does; `fedoel device doctor {quote(str(folder.path))}` may "
         f"say why, and {folder.log}"
     )
 

@@ -5,23 +5,24 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from shlex import quote
 
 from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.host.files import exposed_among
+from ...protocol.host.lock import one_owner, owner
 from .folder import DeviceFolder, joined, membership_of, open_store, private_paths
 from .idle import games_today, look, why_not
 from .last_version import last_version
 from .settings import read_settings
-from .start import running_process
 from .success import fallen_back
 
 
 def status(folder: DeviceFolder) -> int:
     """Print the device's name, service, conditions, version and store; return 0 if its service runs, else 1."""
-    bundle, running = joined(folder), running_process(folder)
+    bundle, running = joined(folder), owner(folder.process)
     exposed = exposed_among(private_paths(folder))  # before the store is opened, which takes others' rights away
     print(f"device:  {bundle.name}, number {bundle.number} of the fleet at {bundle.server}")
-    print(f"service: {f'runs as process {running}' if running else 'does not run'}")
+    print(f"service: {f'runs as {running}' if running else 'does not run'}")
     print(f"plays:   {_plays(folder)}")
     print(f"version: {_version(folder)}")
     print(f"store:   {_stored(folder)}")
@@ -43,8 +44,11 @@ def wipe(folder: DeviceFolder, store_only: bool = False, sure: bool = False) -> 
     """Delete the device's files, keys first: without its key, the store cannot be read. Asks first, unless `sure`."""
     if not folder.settings.exists() and not folder.identity.exists():
         raise ConfigError(f"{folder.path} is no device's folder: nothing was deleted")
-    if running := running_process(folder):
-        raise ConfigError(f"process {running} runs this device: stop it first")
+    with one_owner(folder.process, "runs this device: stop it first"):
+        return _wipe(folder, store_only, sure)
+
+
+def _wipe(folder: DeviceFolder, store_only: bool, sure: bool) -> int:
     paths = [path for path in _contents(folder, store_only) if path.exists()]
     if not sure:
         print("this deletes, for good:", *(f"  {path}" for path in paths), sep="\n")
@@ -70,6 +74,7 @@ def _contents(folder: DeviceFolder, store_only: bool) -> list[Path]:
     rest = (
         folder.identity.parent, folder.versions, folder.fleet, folder.authority, folder.cache, folder.flower,
         folder.played, folder.success, folder.path / "server", folder.settings,
+        folder.process, folder.keys_lock,
     )  # fmt: skip
     return [*store, *rest, *folder.path.glob("*.pub"), *folder.path.glob(f"{folder.log.name}*")]
 
@@ -86,7 +91,8 @@ def _version(folder: DeviceFolder) -> str:
         left = fallen_back(folder)
         _, request = last_version(folder.versions, membership_of(folder).fleet_key, before=bool(left))
         why = f", since {left} is clearly worse here" if left else ""
-        return f"{request.spec.policy_version}, of cycle {request.cycle}{why}; fedoel play --device {folder.path}"
+        command = f"fedoel play --device {quote(str(folder.path))}"
+        return f"{request.spec.policy_version}, of cycle {request.cycle}{why}; {command}"
     except FedoelError as error:
         return str(error)
 

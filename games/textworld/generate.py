@@ -6,6 +6,7 @@ import functools
 import importlib
 import os
 import random
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -145,16 +146,20 @@ def compile_game(game: Any, story: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="fedoel-inform-") as temporary:
         project = Path(temporary)
         (project / "Source").mkdir()
-        (project / "Source" / "story.ni").write_text(source)
+        (project / "Source" / "story.ni").write_text(source, encoding="utf-8")
         (project / "uuid.txt").touch()  # Inform 7 requires this file
-        ni, inform6 = home / "Compilers" / "ni", home / "Compilers" / "inform6"
-        options = ("-noindex", "-noprogress")
-        _run(ni, *options, "--internal", home / "Internal", f"--format={story.suffix}", "--project", project)
-        _run(inform6, _INFORM6_OPTIONS, project / "Build" / "auto.inf", story)
+        # Inform 7 cannot use paths that are not in ASCII, as TMPDIR may be: both compilers run in the project's folder
+        # and are given names that are relative to it.
+        (project / "inform").symlink_to(home.absolute())
+        compilers = project / "inform" / "Compilers"
+        options = ("-noindex", "-noprogress", "--internal", "inform/Internal", f"--format={story.suffix}")
+        _run(project, compilers / "ni", *options, "--project", ".")
+        _run(project, compilers / "inform6", _INFORM6_OPTIONS, "Build/auto.inf", story.name)
+        shutil.move(project / story.name, story)
 
 
-def _run(*command: str | Path) -> None:
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+def _run(folder: Path, *command: str | Path) -> None:
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd=folder)
     if result.returncode:
         output = result.stdout.decode(errors="replace").strip()[-400:]
         raise GameError(f"{Path(command[0]).name} ended with {result.returncode}: {output}")

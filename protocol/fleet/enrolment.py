@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar, get_type_hints
@@ -22,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
-from ..errors import EnrolmentError
+from ..errors import ConfigError, EnrolmentError
+from ..settings import parse_toml
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})")
@@ -196,8 +196,8 @@ def to_text(file: Card | Bundle) -> str:
 
 def _from_toml(file_type: type[File], text: str, description: str) -> File:
     try:
-        values: Mapping[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values: Mapping[str, Any] = parse_toml(text)
+    except ConfigError as error:
         raise EnrolmentError(f"this file is not {description}: {error}") from error
     arguments, expected = {name.replace("-", "_"): value for name, value in values.items()}, get_type_hints(file_type)
     if {name: type(value) for name, value in arguments.items()} != expected:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ..config import RunConfig
 from ..errors import ConfigError, VersionError
+from ..host.cache import expanded
 from ..host.files import check_secret, write_whole
 from ..messages import PlayRequest
 from ..secagg.keys import Identity
@@ -219,5 +220,5 @@ class RunMode(Enum):
 def keys_folder(config: RunConfig) -> Path:
     """Return the folder of the fleet's keys: a deployment's own, or ``keys`` in the folder of a simulated run."""
     if RunMode.of(config) is RunMode.DEPLOYMENT:
-        return Path(config.privacy.keys).expanduser()
+        return expanded(config.privacy.keys)
     return Path(config.out) / "keys"

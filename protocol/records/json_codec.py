@@ -10,6 +10,7 @@ Rules that all records follow:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
@@ -22,6 +23,7 @@ SCHEMA = 2
 KEY = "schema"
 Record = TypeVar("Record")
 Table = dict[str, Any]
+LARGEST_FLOAT = int(sys.float_info.max)
 SCALARS: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -137,7 +139,7 @@ def _read(hint: Any, value: object, path: str) -> Any:
         if not isinstance(value, dict):
             raise RecordError(f"{path} must be a table, not {_described(value)}")
         return {name: _read(arguments[1], part, f"{path}.{name}") for name, part in value.items()}
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) <= LARGEST_FLOAT:
         return float(value)
     if type(value) is not hint:
         raise RecordError(f"{path} must be {SCALARS[hint]}, not {_described(value)}")

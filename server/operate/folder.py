@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -94,6 +93,16 @@ class ServerFolder:
         return self.flower / "superlink.sqlite"
 
     @property
+    def lock(self) -> Path:
+        """Locked by `start` for as long as it runs."""
+        return self.path / "server.lock"
+
+    @property
+    def roll_lock(self) -> Path:
+        """Locked while devices are enrolled or revoked, or certificates are made."""
+        return self.path / "devices.lock"
+
+    @property
     def private(self) -> tuple[Path, ...]:
         """Folders and files to which nobody but their owner may have access, as far as they exist."""
         databases = self.flower.glob(f"{self.database.name}*")  # it has journals beside it
@@ -148,14 +157,14 @@ def read_settings(folder: ServerFolder) -> Settings:
         If it is not a server's folder, or its settings are malformed.
     """
     file = folder.path / SETTINGS
+    if not file.exists():
+        raise ConfigError(f"{folder.path} is not a server's folder: make one with `fedoel server init`")
+    values = read_toml(file)
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
         settings = Settings(tuple(values["hosts"]), int(values["port"]), str(values["listen"]))
         check_address(settings.listen)
         check_address(settings.address)
-    except OSError as error:
-        raise ConfigError(f"{folder.path} is not a server's folder: make one with `fedoel server init`") from error
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ConfigError(f"{file} cannot be used ({error}): it needs hosts, port and listen") from error
     return settings
 

@@ -84,6 +84,11 @@ class Roll:
         return Roll(tuple(replace(device, revoked=True) if device is target else device for device in self.devices))
 
 
+def devices(count: int) -> str:
+    """Return a number of devices in words, as ``1 device``."""
+    return f"{count} {'device' if count == 1 else 'devices'}"
+
+
 def read_roll(path: Path) -> Roll:
     """Read the roll from a file; an empty roll if there is none.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shlex import quote
 from types import MappingProxyType
 
 import tomli_w
@@ -15,6 +16,7 @@ from ...protocol.errors import ConfigError, EnrolmentError
 from ...protocol.fleet.enrolment import Bundle, card_from_text, check_address, sign_bundle, to_text
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
 from ...protocol.host.files import check_secret, make_private_folder, replace_file, write_whole
+from ...protocol.host.lock import in_turn
 from ...protocol.prompt_pack import PromptPack, write_pack
 from ..fleet import make_owner, publish_members
 from .certificates import (
@@ -26,7 +28,7 @@ from .certificates import (
     make_server_certificate,
 )
 from .folder import ServerFolder, Settings, read_run, read_settings, write_settings
-from .roll import Enrolled, Roll, read_roll, write_roll
+from .roll import Enrolled, Roll, devices, read_roll, write_roll
 
 HEAD = """\
 # The run of `fedoel server start`. All settings of docs/reference.md are allowed. `clients` is set to the number of
@@ -72,6 +74,7 @@ def init(
     check_address(settings.address)
     check_address(settings.listen)
     new = not folder.ca_key.exists()
+    before = _address_before(folder)
     if new and folder.path.exists() and any(folder.path.iterdir()):
         raise ConfigError(f"{folder.path} is not empty and not a server's folder: choose an empty folder")
     if given and not new:
@@ -82,11 +85,12 @@ def init(
     pack = make_pack(config) if make_pack and lacks_pack else None
     try:
         make_private_folder(folder.path)
-        if new:
-            _make_fleet(folder, run, pack)
-        make_private_folder(folder.fleet)
-        _certify(folder, settings)
-        write_settings(folder, settings)
+        with in_turn(folder.roll_lock):
+            if new and not folder.ca_key.exists():  # another process may have made it meanwhile
+                _make_fleet(folder, run, pack)
+            make_private_folder(folder.fleet)
+            _certify(folder, settings)
+            write_settings(folder, settings)
     except OSError as error:
         raise ConfigError(f"{folder.path} cannot be written: {error.strerror}; choose another folder") from error
     print(f"{'made' if new else 'renewed the certificate in'} {folder.path}")
@@ -94,7 +98,13 @@ def init(
         prompts, families = len(pack.prompts), ", ".join(pack.families)
         print(f"the server has no games, but {prompts} prompts of {families}: {folder.first_pack}")
     print(f"devices reach the server at {settings.address}; the SuperLink listens on {settings.listen}")
-    print(f"edit {folder.run_file}, then enrol devices: fedoel server enroll {folder.path} DEVICE.pub")
+    if before:  # not in a folder whose making was interrupted
+        print("if the server runs, stop it and start it again: it reads its certificate and settings when it starts")
+        if before != settings.address:
+            again = f"fedoel server enroll {quote(str(folder.path))} DEVICE.pub"
+            print(f"devices that have joined look for it at {before}: write their bundles again with {again}")
+        return 0
+    print(f"edit {folder.run_file}, then enrol devices: fedoel server enroll {quote(str(folder.path))} DEVICE.pub")
     return 0
 
 
@@ -115,28 +125,31 @@ def enroll(folder: ServerFolder, card_file: Path, name: str = "", out: Path | No
         card = card_from_text(card_file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise EnrolmentError(f"{card_file} cannot be read: give the .pub file that the device made") from error
-    roll, device = read_roll(folder.roll).enrol(card, name)
-    if len(roll.devices) > len(read_roll(folder.roll).devices):
-        write_roll(folder.roll, roll)
-        publish_members(folder.fleet, roll.identities)
-        _update_superlink(folder, settings, roll)
+    with in_turn(folder.roll_lock):
+        before = read_roll(folder.roll)
+        roll, device = before.enrol(card, name)
+        if len(roll.devices) > len(before.devices):
+            write_roll(folder.roll, roll)
+            publish_members(folder.fleet, roll.identities)
+            _update_superlink(folder, settings, roll)
     text = to_text(_bundle(folder, settings, device))
     out = out or Path(f"{device.name}.fleet")
     write_whole(out, text.encode())
     print(f"{device.name} is device {device.number} of {len(roll.active)}; copy {out} to it and run there:")
-    print(f"  fedoel device join DIR --bundle {out.name}")
+    print(f"  fedoel device join DIR --bundle {quote(out.name)}")
     return 0
 
 
 def revoke(folder: ServerFolder, name: str) -> int:
     """Revoke a device: it is not a member from the next round on, and the SuperLink rejects its connections."""
     settings = read_settings(folder)
-    current = read_roll(folder.roll)
-    device, roll = current.named(name), current.revoke(name)
-    write_roll(folder.roll, roll)
-    publish_members(folder.fleet, roll.identities)
-    running = _update_superlink(folder, settings, roll)
-    print(f"revoked {device.name}; {len(roll.active)} devices are left")
+    with in_turn(folder.roll_lock):
+        current = read_roll(folder.roll)
+        device, roll = current.named(name), current.revoke(name)
+        write_roll(folder.roll, roll)
+        publish_members(folder.fleet, roll.identities)
+        running = _update_superlink(folder, settings, roll)
+    print(f"revoked {device.name}; left: {devices(len(roll.active))}")
     print("the SuperLink now rejects it" if running else "the SuperLink is not running; it will reject the device")
     return 0
 
@@ -152,6 +165,14 @@ def _update_superlink(folder: ServerFolder, settings: Settings, roll: Roll) -> b
     if running := fleet.running():
         fleet.register(roll)
     return running
+
+
+def _address_before(folder: ServerFolder) -> str:
+    """Return the address that devices have been given; empty if the folder is new or its settings are damaged."""
+    try:
+        return read_settings(folder).address
+    except ConfigError:
+        return ""
 
 
 def _make_fleet(folder: ServerFolder, run: Mapping[str, Scalar], pack: PromptPack | None) -> None:

@@ -7,22 +7,24 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.host.cache import cache_folder
 from ...protocol.host.files import check_secret, make_private_folder
+from ...protocol.host.lock import one_owner
 from ...protocol.host.processes import tail
 from ...protocol.play import specs_from_text
 from ...protocol.prompt_pack import read_pack, write_pack
 from ...protocol.records.events import CycleFinished, Event
 from ..app import check
 from ..events import follow
-from ..run_folder import prepare_folder
+from ..run_folder import STORED, own_folder
 from ..summary import wins
 from .flower import CONNECTION, Fleet
-from .folder import ServerFolder, read_settings, run_of, with_own_prompts
-from .roll import read_roll
+from .folder import ServerFolder, Settings, read_settings, run_of, with_own_prompts
+from .roll import Roll, devices, read_roll
 from .run_app import COMPLETED, run_started, run_status, write_app
 
 POLL_SECONDS = 0.5
@@ -33,7 +35,17 @@ UNFINISHED = ("pending", "starting", "running")
 def start(folder: ServerFolder) -> int:
     """Run the SuperLink and the fleet's run; an interrupted run is resumed."""
     settings = read_settings(folder)
+    with one_owner(folder.lock, f"runs the server in {folder.path}: stop it first"):
+        return _start(folder, settings)
+
+
+def _start(folder: ServerFolder, settings: Settings) -> int:
     roll, fleet = read_roll(folder.roll), Fleet(folder, settings)
+    if not roll.active and not (folder.run / STORED).exists():
+        raise ConfigError(
+            "no device is enrolled yet, and a run is planned for the number of its devices: enrol them first with "
+            f"`fedoel server enroll {quote(str(folder.path))} DEVICE.pub`"
+        )
     config = run_of(folder, roll)
     _check_keys(folder)
     check(config, cache_folder(config))
@@ -46,15 +58,11 @@ def start(folder: ServerFolder) -> int:
         print(f"no prompt is of {', '.join(missing)}: `fedoel prompts make` makes a pack of what games.families names")
     for private in (folder.path, folder.fleet, folder.flower, folder.run):
         make_private_folder(private)
-    prepare_folder(config)
-    write_app(folder.flower / "app", config)
-    events = follow(folder.run / "events.jsonl")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that child processes are stopped
-    with fleet.superlink() as environment:
-        print(f"the SuperLink listens on {settings.listen}; devices reach it at {settings.address}", flush=True)
-        fleet.register(roll)
-        print(f"{len(roll.active)} devices may connect", flush=True)
-        status = _run(folder, environment, events)
+    with own_folder(config):
+        write_app(folder.flower / "app", config)
+        events = follow(folder.run / "events.jsonl")
+        status = _serve(folder, fleet, roll, events)
     _print_progress(events)
     if status != COMPLETED:
         raise FedoelError(
@@ -62,8 +70,18 @@ def start(folder: ServerFolder) -> int:
             f"{tail(folder.flower / 'run.log')}\n{tail(folder.log)}"
         )
     print(f"the run is complete: {folder.run / 'summary.json'}")
-    print(f"where all of fedoel is installed, this draws it: fedoel report {folder.run}")
+    print(f"where all of fedoel is installed, this draws it: fedoel report {quote(str(folder.run))}")
     return 0
+
+
+def _serve(folder: ServerFolder, fleet: Fleet, roll: Roll, events: Iterator[Event | None]) -> str:
+    """Run the SuperLink, and the run on it, and return the run's final status."""
+    settings = fleet.settings
+    with fleet.superlink() as environment:
+        print(f"the SuperLink listens on {settings.listen}; devices reach it at {settings.address}", flush=True)
+        fleet.register(roll)
+        print(f"{devices(len(roll.active))} may connect", flush=True)
+        return _run(folder, environment, events)
 
 
 def _with_copied_prompts(folder: ServerFolder, config: RunConfig) -> RunConfig:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from ...games.families import settings_of
-from ...games.partition import games_per_client, mixtures
+from ...games.partition import check_private_games, mixtures
 from ...games.splits import Split, assert_disjoint, for_split, game_seed
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
@@ -43,8 +43,8 @@ class GamePlan(RunPlan):
             games than there are seeds, or games to learn from among those for transfer.
         """
         run, games = RunPlan.of(config), config.games
-        most = max(games_per_client(games.per_client, config.clients, games.amounts, config.seed))
-        game_seed(Split.PRIVATE, (config.cycles + 1) * most - 1, config.clients - 1)
+        check_private_games(games.per_client, config.clients, config.cycles, games.amounts, config.seed)
+        game_seed(Split.GATE, games.gate_blocks * games.gate - 1)
         mixtures(run.specs, config.clients, games.partition, config.seed)
         plan = cls(
             run.specs,

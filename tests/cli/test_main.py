@@ -85,6 +85,15 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "needs the module 'matplotlib'" in capsys.readouterr().err
 
 
+def test_too_little_memory_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(arguments: object) -> int:
+        raise MemoryError("Unable to allocate 745. GiB")
+
+    monkeypatch.setattr(VERBS["plugins"], "run", run)
+    assert main(["plugins"]) == REFUSED
+    assert capsys.readouterr().err.startswith("fedoel: there is not enough memory (Unable to allocate 745. GiB): take")
+
+
 def test_a_reader_that_stops_is_no_error() -> None:
     code = "import sys; from fedoel.cli.main import main; sys.exit(main(['plugins']))"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from fedoel.cli.main import INTERRUPTED, REFUSED, main
 from fedoel.protocol.config import RunConfig
+from fedoel.protocol.host.lock import one_owner
 from fedoel.protocol.records.events import Listener, RunFinished
 from fedoel.protocol.records.summary import Summary
 from fedoel.server.run_folder import prepare_folder, stored_config
@@ -71,6 +73,33 @@ def test_a_run_killed_before_it_began_starts_over(tmp_path: Path) -> None:
 def test_a_run_that_is_not_there_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "--out", str(tmp_path / "run"), "--resume"]) == REFUSED
     assert capsys.readouterr().err.startswith(f"fedoel: there is no run to continue at {tmp_path / 'run'}")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_run_has_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["simulate", "--scale", "quick", "--out", str(tmp_path / "run")]
+    assert main(call) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.name != "run.lock"}
+    with one_owner(tmp_path / "run" / "run.lock", "runs it"):
+        for more in ([], ["--resume"]):
+            assert main([*call, *more]) == REFUSED
+            error = capsys.readouterr().err
+            assert error.startswith(f"fedoel: process {os.getpid()} runs in {tmp_path / 'run'}: wait until it ends")
+            assert error.count("\n") == 1
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
+    assert main([*call, "--resume"]) == 0
+
+
+@pytest.mark.parametrize("public", ["games", "prompts"])
+def test_more_games_than_a_client_has_are_refused_before_there_is_a_folder(
+    public: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = (f"server.public={public}", "games.per-client=100000000000", "policy.backend=tactics")
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert main(["simulate", "--out", str(tmp_path / "run"), *words]) == REFUSED
+    error = capsys.readouterr().err
+    assert error.startswith("fedoel: games.per-client 100000000000") and error.count("\n") == 1
     assert not any(tmp_path.iterdir())
 
 

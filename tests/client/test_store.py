@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -237,3 +238,16 @@ def test_without_a_keyring_a_file_is_proposed(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(__import__("sys").modules, "keyring", None)
     with pytest.raises(StoreError, match="keep the key in a file"):
         key_from_keyring("client-1")
+
+
+def test_a_store_that_another_process_writes_is_not_called_damaged(
+    store: TrajectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = sqlite3.connect(store.path)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr("fedoel.client.store.sqlite3.connect", partial(sqlite3.connect, timeout=0.0))
+    with pytest.raises(StoreError, match=r"another process writes to the store .*: try again"):
+        store.add([trajectory()])
+    other.close()
+    store.add([trajectory()])
+    assert len(store.read().rows) == 1

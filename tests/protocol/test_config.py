@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from codecs import BOM_UTF8
+from pathlib import Path
+
 import pytest
 
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import GameSpec
-from fedoel.protocol.settings import Setting, explain, settings_of
+from fedoel.protocol.settings import Setting, explain, read_toml, settings_of
 
 
 def test_the_flat_form_holds_everything() -> None:
@@ -91,3 +94,39 @@ def test_a_bound_that_has_to_be_exceeded(value: float, allowed: bool) -> None:
     else:
         with pytest.raises(ConfigError, match="x must be a number above 0"):
             setting.check("x", value)
+
+
+@pytest.mark.parametrize("name", ["games.per-client", "clients", "distil.learning-rate", "seed", "privacy.population"])
+@pytest.mark.parametrize("value", [10**13, -(10**13), int("9" * 400)])
+def test_a_number_that_is_far_too_large_is_refused_and_not_printed_whole(name: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} must be .*, not -?[0-9.]+") as refusal:
+        RunConfig.from_flat({name: value})
+    assert len(str(refusal.value)) < 250
+
+
+@pytest.mark.parametrize("words", ["turns=" + "9" * 400, "turns=" + "9" * 5000, "turns=10001", "turns=--5", "turns=²"])
+def test_a_turn_limit_that_is_no_number_of_turns_is_refused(words: str) -> None:
+    with pytest.raises(ConfigError, match="how long an episode may be, from 1 to 10,000 turns") as refusal:
+        GameSpec.parse(f"frozen-lake {words}")
+    assert len(str(refusal.value)) < 250
+
+
+def test_a_toml_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "of-an-editor.toml"
+    path.write_bytes(BOM_UTF8 + "clients = 3  # Geräte\r\n[games]\r\nper-client = 2\r\n".encode())
+    assert read_toml(path) == {"clients": 3, "games": {"per-client": 2}}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("clients = " + "9" * 5000, "is not valid TOML: a number in it has thousands of digits"),
+        ("clients = " + "[" * 5000, "is not valid TOML: brackets in it are nested too deeply"),
+        ("clients = ", "is not valid TOML: Invalid value"),
+    ],
+)
+def test_a_toml_file_that_python_cannot_read_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"mine.toml {says}"):
+        read_toml(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from codecs import BOM_UTF8
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,16 @@ def test_packs_that_cannot_be_written_are_not_built() -> None:
         Prompt("lake", replace(prompt().situation, admissible=numbered))
     with pytest.raises(ConfigError, match="carried must be"):
         Prompt("lake", replace(prompt().situation, carried=listed))
+
+
+def test_a_file_may_begin_with_a_byte_order_mark() -> None:
+    data = to_bytes(PromptPack("by hand", "", (prompt(),)))
+    assert pack_from_bytes(BOM_UTF8 + data, "pack") == pack_from_bytes(data, "pack")
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_a_number_of_hundreds_of_digits_is_refused_or_read(digits: int) -> None:
+    line = file_of(HEADER).rstrip() + b'\n{"family": "lake", "max_turns": 1.5, "turn": ' + b"9" * digits + b"}\n"
+    with pytest.raises(ConfigError, match=r"^pack, line 2: ") as refusal:
+        pack_from_bytes(line, "pack")
+    assert len(str(refusal.value)) < 250

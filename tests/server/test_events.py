@@ -152,6 +152,19 @@ def test_a_line_that_did_not_fit_on_the_disk_is_said_and_cut_off_later(tmp_path:
     assert summaries(path) == ["a", "c"]
 
 
+def test_a_log_has_one_writer(tmp_path: Path) -> None:
+    """A server that has outlived the command that started it holds its run's log."""
+    path = tmp_path / "events.jsonl"
+    with EventLog(path) as log:
+        log.emit(RunFinished(summary="a"))
+        with pytest.raises(ConfigError, match=r"another process writes .*: wait until it ends, or stop it"):
+            EventLog(path).__enter__()
+        log.emit(RunFinished(summary="b"))
+    with EventLog(path) as log:
+        log.emit(RunFinished(summary="c"))
+    assert summaries(path) == ["a", "b", "c"]
+
+
 def test_a_log_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FedoelError, match="choose another folder"):

@@ -112,6 +112,19 @@ def test_rounds_are_numbered_over_restarts(tmp_path: Path) -> None:
     assert number == 1 and safeguards(tmp_path).begin_round() == (run, 2)
 
 
+def test_two_processes_share_one_ledger_and_one_budget(tmp_path: Path) -> None:
+    """As if two servers of one run were there: each sees what the other has released and which rounds it has begun."""
+    first, second = safeguards(tmp_path), safeguards(tmp_path)
+    assert [kept.begin_round()[1] for kept in (first, second, first, second)] == [1, 2, 3, 4]
+    assert first.ledger.run == second.ledger.run and first.ledger.secret == second.ledger.secret
+    first.spend(1)
+    second.spend(1)
+    first.spend(2)
+    with pytest.raises(PrivacyError, match="all 3 releases"):
+        second.spend(2)
+    assert first.spent() == second.spent() == pytest.approx(2.0, abs=0.01)
+
+
 def test_a_line_that_a_crash_cut_off_counts(tmp_path: Path) -> None:
     path = tmp_path / "privacy.jsonl"
     ledger = Ledger(path)

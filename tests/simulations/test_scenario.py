@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from fedoel.cli.main import REFUSED, main
 from fedoel.cli.simulate import SCALES
+from fedoel.protocol.config import parse_setting
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import specs_from_text
-from fedoel.protocol.settings import parse_setting
 from fedoel.simulations.scenario import BUILT_IN, load_scenario
 
 
@@ -86,3 +87,36 @@ def test_settings_are_toml_or_text() -> None:
             parse_setting(wrong)
     with pytest.raises(ConfigError, match="seed is a setting"):
         load_scenario("quick", {"seed": 1, "seed.more": 2})
+
+
+def test_a_number_of_thousands_of_digits_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"^--set games.per-client: .* is too long") as refusal:
+        parse_setting(f"games.per-client={'9' * 5000}")
+    assert len(str(refusal.value)) < 250
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("games.per-client=0", "games.per-client must be an integer of at least 1, not 0"),
+        ("games.per-clint=4", "unknown setting games.per-clint; the closest is games.per-client"),
+        ("distil.divergence=js", "distil.divergence must be one of"),
+        ("strategy.exchanges=9", "strategy.exchanges must lie between 1 and 8"),
+    ],
+)
+def test_a_bad_setting_of_the_command_line_is_not_blamed_on_the_file(
+    setting: str, says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["simulate", "quick", "--out", str(tmp_path / "run"), "--set", setting]) == REFUSED
+    error = capsys.readouterr().err
+    assert says in error and "quick.toml" not in error and error.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+    assert main(["simulate", "quick", "--clients", "0"]) == REFUSED
+    assert capsys.readouterr().err == "fedoel: clients must be an integer of at least 1, not 0\n"
+
+
+def test_what_is_wrong_in_the_file_too_is_blamed_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("clients = 0\n")
+    with pytest.raises(ConfigError, match=r"mine.toml: clients must be"):
+        load_scenario(str(path), {"games.per-client": 3})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import shutil
 import subprocess
 import tomllib
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +22,11 @@ from fedoel.client.device.folder import joined as bundle_of
 from fedoel.client.device.join import take_bundle
 from fedoel.client.device.service import unit
 from fedoel.client.device.settings import Limits, read_settings
-from fedoel.client.device.start import command, running_process, write_node_config
+from fedoel.client.device.start import command, write_node_config
 from fedoel.client.store import TrajectoryStore, key_from_file
 from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError
+from fedoel.protocol.fleet.enrolment import card_from_text
+from fedoel.protocol.host.lock import one_owner
 
 from .conftest import Joined
 
@@ -62,6 +66,15 @@ def test_a_folder_that_exists_with_wider_rights_is_tightened_and_the_doctor_look
     assert main(["device", "join", str(device.path), "--name", "one"]) == 0
     TrajectoryStore(device.store, "client-0", key_from_file(device.store_key))
     assert finding() == ""
+
+
+def test_files_may_come_from_an_editor_that_writes_a_byte_order_mark(fresh: Fresh) -> None:
+    device, bundle = fresh("one")
+    for path in (bundle, device.settings):
+        path.write_bytes(BOM_UTF8 + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert take_bundle(device, bundle).name == "one"
+    assert read_settings(device.settings).store.keep
+    assert card_from_text("\ufeff" + (device.path / "one.pub").read_text()).name == "one"
 
 
 def test_joining_again_keeps_keys_and_settings(fresh: Fresh) -> None:
@@ -237,20 +250,28 @@ def test_wiping_deletes_all_files_of_the_device(joined: Joined, capsys: pytest.C
     assert device.store.exists()
     assert main([*words, "--store", "--yes"]) == 0
     assert not device.store.exists() and not device.store_key.exists() and device.identity.exists()
-    device.process.write_text("1")  # a process of another program, which runs
-    assert main([*words, "--yes"]) == REFUSED
-    device.process.unlink()
+    with one_owner(device.process, "runs it"):
+        assert main([*words, "--yes"]) == REFUSED
     assert main([*words, "--yes"]) == 0
     assert [path.name for path in device.path.rglob("*")] == ["notes.txt"]
     assert main([*words, "--yes"]) == REFUSED
     assert "nothing was deleted" in capsys.readouterr().err
 
 
-def test_a_process_file_of_a_process_that_has_ended_is_ignored(joined: Joined) -> None:
-    done = subprocess.Popen(["true"])
-    done.wait()
-    joined.device.process.write_text(str(done.pid))
-    assert running_process(joined.device) == 0
+def test_a_device_has_one_process_and_another_programs_id_is_not_taken_for_it(
+    joined: Joined, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "_run", lambda folder, arguments, settings: 0)
+    words, device = [str(joined.device.path)], joined.device
+    with one_owner(device.process, "runs it"):
+        assert main(["device", "start", *words]) == REFUSED
+        assert f"process {os.getpid()} runs this device already: stop it first" in capsys.readouterr().err
+        assert not device.node_config.exists()
+        assert main(["device", "status", *words]) == 0
+        assert f"runs as process {os.getpid()}" in capsys.readouterr().out
+    device.process.write_text("1")  # left by a device that was killed; the system has given the number to another one
+    assert main(["device", "status", *words]) == 1
+    assert main(["device", "start", *words]) == 0
 
 
 def test_a_supernode_that_has_given_up_is_killed_so_that_the_service_restarts_it(joined: Joined) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from fedoel.games.textworld import compiled, generate
 from fedoel.games.textworld.compiled import game_key, is_compiled, story_file
+from fedoel.games.textworld.engine import TextWorldEngine
 from fedoel.protocol.errors import GameError
 from fedoel.protocol.host.cache import default_cache
 
@@ -123,3 +124,20 @@ def test_a_seed_without_a_game_is_replaced_by_a_derived_seed(cache: Path) -> Non
     assert story_file("treasure-hunter", {"level": 10}, 1, cache).is_file()
     map_seeds = [generate._textworld_seeds(seed, attempt)["map"] for seed in range(50) for attempt in range(4)]
     assert len(set(map_seeds)) == len(map_seeds)
+
+
+def test_paths_may_be_in_any_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inform 7 itself can do nothing below a folder whose name is not in ASCII."""
+    stories = list[bytes]()
+    for name in ("plain", "данные и ключи"):
+        folder = tmp_path / name
+        folder.mkdir()
+        with monkeypatch.context() as patch:
+            patch.setattr("tempfile.tempdir", str(folder))
+            engine = TextWorldEngine("coin-collector", {"level": 2}, folder)
+            frame = engine.start(1)
+            engine.act(frame.admissible[0])
+            engine.close()
+        stories.append(story_file("coin-collector", {"level": 2}, 1, folder).read_bytes())
+        assert [path.name for path in folder.iterdir()] == ["games"]
+    assert stories[0] == stories[1]

@@ -132,3 +132,5 @@ def test_whole_numbers_stand_for_fractions_and_not_the_other_way_round() -> None
     assert type(read.win_rate) is float
     with pytest.raises(ValueError, match="episodes must be a whole number"):
         from_json(Stats, {**table, "episodes": 2.0})
+    with pytest.raises(ValueError, match="score must be a number, not 9999"):
+        from_json(Stats, {**table, "score": int("9" * 400)})

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import shlex
 import ssl
 import threading
 from collections.abc import Callable
@@ -21,6 +24,7 @@ from fedoel.policies.model_files import find_model, model_digest
 from fedoel.protocol.errors import ConfigError, EnrolmentError, ModelError
 from fedoel.protocol.fleet.enrolment import Card, bundle_from_text, card_from_text
 from fedoel.protocol.fleet.membership import load_members
+from fedoel.protocol.host.lock import in_turn, one_owner
 from fedoel.server.operate.certificates import make_authority, make_key, make_server_certificate
 from fedoel.server.operate.folder import ServerFolder, Settings, read_run, read_settings, run_of
 from fedoel.server.operate.roll import read_roll
@@ -160,7 +164,7 @@ def test_devices_are_enrolled_and_revoked_in_a_list_that_only_grows_in_number(
     revoke(ServerFolder(server), "one")
     after, _ = load_members(server / "fleet")
     assert after.identities == {identities["two"]} and after.number > members.number
-    assert "1 devices are left" in capsys.readouterr().out
+    assert "revoked one; left: 1 device" in capsys.readouterr().out
     with pytest.raises(EnrolmentError, match="was revoked"):
         add(server, cards["one"])
     with pytest.raises(EnrolmentError, match="enrolled are: two"):
@@ -258,6 +262,74 @@ def test_the_command_line_refuses_with_a_remedy(
         assert main(words) == REFUSED
         assert said in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["notes.txt"]
+
+
+def test_a_server_has_one_process_and_devices_are_enrolled_one_after_the_other(
+    server: Path, join: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, cards = ServerFolder(server), [join(name) for name in ("one", "two", "three")]
+    with one_owner(folder.lock, "runs it"):
+        assert main(["server", "start", str(server)]) == REFUSED
+        said = capsys.readouterr().err
+        assert said == f"fedoel: process {os.getpid()} runs the server in {server}: stop it first\n"
+    assert not (server / "run").exists()
+    with in_turn(folder.roll_lock):
+        enrolling = [threading.Thread(target=add, args=(server, card)) for card in cards]
+        for thread in enrolling:
+            thread.start()
+        assert not read_roll(folder.roll).devices
+    for thread in enrolling:
+        thread.join()
+    assert {device.name for device in read_roll(folder.roll).devices} == {"one", "two", "three"}
+    assert len(load_members(folder.fleet)[0].identities) == 3
+
+
+def test_a_server_without_devices_does_not_start(
+    tmp_path: Path, join: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my server"
+    init(ServerFolder(folder), SETTINGS)
+    assert main(["server", "start", str(folder)]) == REFUSED
+    said = capsys.readouterr().err
+    assert "no device is enrolled yet" in said and f"`fedoel server enroll '{folder}' DEVICE.pub`" in said
+    add(folder, join("one"))
+    assert main(["server", "start", str(folder)]) == REFUSED
+    assert "1 device a release" in (said := capsys.readouterr().err) and "enrol more devices" in said
+    assert not any((folder / name).exists() for name in ("run", "flower"))
+
+
+def test_what_is_printed_as_a_command_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folders' names have a space and a quote; each command is read by a shell's rules."""
+    monkeypatch.chdir(tmp_path)
+    server, device = tmp_path / "the fleet's server", tmp_path / "kitchen's device"
+    assert main(["server", "init", str(server), "--host", "fleet.example.org"]) == 0
+    assert main(["device", "join", str(device), "--name", "kitchen"]) == 0
+    card = device / "kitchen.pub"
+    assert main(["server", "enroll", str(server), str(card), "--out", "kitchen's bundle.fleet"]) == 0
+    assert main(["device", "join", str(device), "--bundle", "kitchen's bundle.fleet"]) == 0
+    printed = capsys.readouterr().out
+    assert main(["device", "join", str(tmp_path / "an other's"), "--bundle", "x"]) == REFUSED
+    printed += capsys.readouterr().err
+    commands = [shlex.split(command) for command in re.findall(r"fedoel (?:server|device) [^`,\n]+", printed)]
+    assert ["fedoel", "server", "enroll", str(server), "DEVICE.pub"] in commands
+    assert ["fedoel", "device", "join", "DIR", "--bundle", "kitchen's bundle.fleet"] in commands
+    assert ["fedoel", "device", "doctor", str(device)] in commands
+    assert ["fedoel", "device", "start", str(device)] in commands
+    assert ["fedoel", "device", "join", str(tmp_path / "an other's"), "--name", "NAME"] in commands
+
+
+def test_init_again_says_what_to_do(server: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["server", "init", str(server), "--port", "443", "--listen", SETTINGS.listen, "--host"]
+    assert main([*words, "fleet.example.org"]) == 0
+    said = capsys.readouterr().out
+    assert "renewed the certificate" in said and "stop it and start it again" in said and "bundles" not in said
+    assert main([*words, "other.example.org"]) == 0
+    assert "have joined look for it at fleet.example.org:443: write their bundles again" in capsys.readouterr().out
+    (server / "server.toml").write_text("port = 3\n")
+    assert main([*words, "fleet.example.org"]) == 0
+    assert read_settings(ServerFolder(server)).address == "fleet.example.org:443"
 
 
 def test_status_says_how_the_fleet_is(
