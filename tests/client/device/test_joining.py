@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import tomllib
-from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,7 +70,7 @@ def test_a_folder_that_exists_with_wider_rights_is_tightened_and_the_doctor_look
 def test_files_may_come_from_an_editor_that_writes_a_byte_order_mark(fresh: Fresh) -> None:
     device, bundle = fresh("one")
     for path in (bundle, device.settings):
-        path.write_bytes(BOM_UTF8 + path.read_bytes().replace(b"\n", b"\r\n"))
+        path.write_bytes("\ufeff".encode() + path.read_bytes().replace(b"\n", b"\r\n"))
     assert take_bundle(device, bundle).name == "one"
     assert read_settings(device.settings).store.keep
     assert card_from_text("\ufeff" + (device.path / "one.pub").read_text()).name == "one"

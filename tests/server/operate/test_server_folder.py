@@ -288,7 +288,7 @@ def test_a_server_without_devices_does_not_start(
     tmp_path: Path, join: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "my server"
-    init(ServerFolder(folder), SETTINGS)
+    init(ServerFolder(folder), SETTINGS, {"server.public": "games"})
     assert main(["server", "start", str(folder)]) == REFUSED
     said = capsys.readouterr().err
     assert "no device is enrolled yet" in said and f"`fedoel server enroll '{folder}' DEVICE.pub`" in said
