@@ -46,6 +46,7 @@ SETTINGS: dict[str, Scalar] = {
 
 WITHOUT_GAMES: dict[str, Scalar] = {
     "server.public": "prompts", "server.pack": 60, "server.prompts-per-cycle": 30, "trial.contexts": False,
+    "trial.share": 1.0,  # so that groups are whole in a part of a trial, too
 }  # fmt: skip
 
 
