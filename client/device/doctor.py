@@ -123,6 +123,8 @@ def _rights(folder: DeviceFolder) -> Finding:
 def _member(folder: DeviceFolder) -> Finding:
     def check() -> str:
         bundle, member = joined(folder), membership_of(folder)
+        if bundle.identity and bundle.identity != member.identity.public.hex():
+            return f"the bundle is for another device, {bundle.name!r}: join again with this device's own"
         if member.identity.public not in member.members:
             return "this device is no longer a member: ask whoever runs the server"
         return "" if bundle.server else "the bundle names no server"

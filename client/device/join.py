@@ -132,7 +132,13 @@ def take_bundle(folder: DeviceFolder, path: Path) -> Bundle:
         raise EnrolmentError(f"the bundle names {bundle.server}, and --server was {given}")
     identity = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(folder.identity.read_text(encoding="ascii")))
     members = read_members(bytes.fromhex(bundle.fleet_key), bundle.members)
-    if identity.public_key().public_bytes_raw() not in members.identities:
+    public = identity.public_key().public_bytes_raw()
+    if bundle.identity and bundle.identity != public.hex():
+        raise EnrolmentError(
+            f"the bundle is for another device, {bundle.name!r}: give this one the bundle that was made from its own "
+            ".pub file"
+        )
+    if public not in members.identities:
         raise EnrolmentError(f"the bundle of {bundle.name!r} is not this device's: its members do not include it")
     if known := _known_members(folder, bundle.fleet_key):
         try:

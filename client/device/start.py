@@ -27,6 +27,8 @@ POLL = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5"}
 # A SuperNode logs this when its connection breaks during the handshake. It then neither ends nor reconnects, so that a
 # service manager would take it for alive.
 GIVEN_UP = "SSL/TLS handshake error detected"
+# A SuperNode logs this when the SuperLink takes a node with its key for alive: FLEET_NODE_ACTIVATION_FAILED.
+IN_USE = "[code: 2004]"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -85,7 +87,8 @@ def _run(folder: DeviceFolder, arguments: list[str], settings: DeviceSettings) -
 
     handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     print(f"the SuperNode runs; its log is {folder.log}", flush=True)
-    reader = Thread(target=_keep_log, args=(process, folder.log), daemon=True)
+    refusals: list[str] = []
+    reader = Thread(target=_keep_log, args=(process, folder.log, refusals), daemon=True)
     reader.start()
     try:
         process.wait()
@@ -96,6 +99,11 @@ def _run(folder: DeviceFolder, arguments: list[str], settings: DeviceSettings) -
             signal.signal(number, handler)
     if received:
         return 0
+    if refusals:
+        raise FedoelError(
+            "another device uses these keys, such as a copy of this folder, or this one ended less than a minute ago: "
+            "give a copy keys of its own with `fedoel device wipe` and `fedoel device join`, or wait a minute"
+        )
     raise FedoelError(
         f"the SuperNode ended, or gave up on the server, with exit code {process.returncode}: start it again, as the "
         f"service does; `fedoel device doctor {quote(str(folder.path))}` may "
@@ -103,8 +111,11 @@ def _run(folder: DeviceFolder, arguments: list[str], settings: DeviceSettings) -
     )
 
 
-def _keep_log(process: subprocess.Popen[bytes], path: Path) -> None:
-    """Copy a process's output to a rotating log; kill the process if it has given up on its server."""
+def _keep_log(process: subprocess.Popen[bytes], path: Path, refusals: list[str]) -> None:
+    """Copy a process's output to a rotating log; kill the process if it has given up on its server.
+
+    Lines that say that the server refuses the node are appended to `refusals`.
+    """
     handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
     handler.setFormatter(Formatter("%(asctime)s %(message)s"))
     assert process.stdout is not None
@@ -113,6 +124,8 @@ def _keep_log(process: subprocess.Popen[bytes], path: Path) -> None:
             text = COLOURS.sub("", line.decode("utf-8", "replace")).strip()
             if text.removeprefix("INFO :").strip():  # Flower logs empty lines
                 handler.emit(LogRecord("supernode", 20, "", 0, "%s", (text,), None))
+            if IN_USE in text:
+                refusals.append(text)
             if GIVEN_UP in text:
                 process.kill()
     finally:

@@ -83,6 +83,8 @@ class Bundle:
         SHA-256 of the base model's file in hexadecimal; empty if devices play without a model.
     signature
         Signature of the other fields by the authority, ECDSA with SHA-256, in hexadecimal.
+    identity
+        Public Ed25519 key of the device that the bundle is for, in hexadecimal; empty in bundles of earlier releases.
 
     Raises
     ------
@@ -98,10 +100,13 @@ class Bundle:
     members: str
     model: str = ""
     signature: str = ""
+    identity: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name)
         check_address(self.server)
+        if self.identity:
+            _from_hex(self.identity, 32, "an identity")
         _from_hex(self.fleet_key, 32, "a fleet's key")
         if self.number < 0 or (self.model and not re.fullmatch("[0-9a-f]{64}", self.model)):
             raise EnrolmentError("a bundle needs the device's number and the model's SHA-256: ask for it again")
@@ -184,14 +189,20 @@ def bundle_from_text(text: str, authority: bytes | None = None) -> Bundle:
 
 def _signed(file: Card | Bundle) -> bytes:
     """Return the bytes that are signed: all fields but the signature, and the type of file."""
-    values = {name: value for name, value in asdict(file).items() if name != "signature"}
+    values = _written(file)
+    del values["signature"]
     return f"fedoel {type(file).__name__} 1\0{json.dumps(values, sort_keys=True)}".encode()
+
+
+def _written(file: Card | Bundle) -> dict[str, Any]:
+    """Return the fields of a file, as earlier releases knew them where they have no identity."""
+    return {name: value for name, value in asdict(file).items() if name != "identity" or value}
 
 
 def to_text(file: Card | Bundle) -> str:
     """Return the TOML text of a card or bundle: JSON strings with ASCII characters only are TOML basic strings."""
     head = CARD_HEAD if isinstance(file, Card) else BUNDLE_HEAD
-    return head + "".join(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in asdict(file).items())
+    return head + "".join(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in _written(file).items())
 
 
 def _from_toml(file_type: type[File], text: str, description: str) -> File:
@@ -200,6 +211,8 @@ def _from_toml(file_type: type[File], text: str, description: str) -> File:
     except ConfigError as error:
         raise EnrolmentError(f"this file is not {description}: {error}") from error
     arguments, expected = {name.replace("-", "_"): value for name, value in values.items()}, get_type_hints(file_type)
+    if file_type is Bundle:
+        arguments = {"identity": "", **arguments}
     if {name: type(value) for name, value in arguments.items()} != expected:
         raise EnrolmentError(f"this file is not {description}: it needs {', '.join(expected)}, and nothing else")
     return file_type(**arguments)

@@ -202,6 +202,7 @@ def _bundle(folder: ServerFolder, settings: Settings, device: Enrolled) -> Bundl
             device.name, device.number, settings.address, folder.ca_certificate.read_text(encoding="ascii"),
             (folder.fleet / FLEET_KEY).read_text(encoding="ascii"),
             (folder.fleet / MEMBERS).read_text(encoding="ascii"), _model(folder),
+            identity=device.identity,
         )  # fmt: skip
         return sign_bundle(key_from_pem(folder.ca_key.read_bytes()), plain)
     except OSError as error:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from flwr.supercore.error import ApiErrorCode
 
 from fedoel.cli.main import REFUSED, main
 from fedoel.client.device import start
@@ -86,7 +87,7 @@ def test_joining_again_keeps_keys_and_settings(fresh: Fresh) -> None:
 
 def test_a_bundle_of_another_device_or_server_is_refused(fresh: Fresh, capsys: pytest.CaptureFixture[str]) -> None:
     (one, bundle), (two, _) = fresh("one"), fresh("two")
-    with pytest.raises(EnrolmentError, match="not this device's"):
+    with pytest.raises(EnrolmentError, match="for another device, 'one'"):
         take_bundle(two, bundle)
     words = ["device", "join", str(one.path), "--bundle", str(bundle)]
     assert main([*words, "--server", "other.example.org:443"]) == REFUSED
@@ -281,6 +282,27 @@ def test_a_supernode_that_has_given_up_is_killed_so_that_the_service_restarts_it
     with pytest.raises(FedoelError, match="gave up on the server, with exit code -9"):  # killed, not waited for
         start._run(folder, words, read_settings(folder.settings))
     assert "handshake" in folder.log.read_text()
+
+
+def test_a_bundle_is_taken_by_the_device_that_it_is_for_only(fresh: Fresh, capsys: pytest.CaptureFixture[str]) -> None:
+    (one, first), (two, second) = fresh("one"), fresh("two")
+    assert main(["device", "join", str(one.path), "--bundle", str(second)]) == REFUSED
+    assert "the bundle is for another device, 'two'" in capsys.readouterr().err
+    assert not one.bundle.exists()
+    take_bundle(one, first)
+    take_bundle(two, second)
+    one.bundle.write_text(two.bundle.read_text())  # as an earlier release took it
+    assert "is for another device" in next(f.remedy for f in examine(one) if f.what == "a member of the fleet")
+
+
+def test_a_second_device_with_the_same_keys_is_named(joined: Joined) -> None:
+    """Flower's SuperLink refuses the second node with the same key while the first is alive."""
+    folder = joined.device
+    folder.flower.mkdir()
+    assert f"[code: {int(ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED)}]" == start.IN_USE
+    words = ["sh", "-c", f"echo 'Failed to initialize. {start.IN_USE} Failed to activate SuperNode.'; exit 305"]
+    with pytest.raises(FedoelError, match="another device uses these keys, such as a copy of this folder"):
+        start._run(folder, words, read_settings(folder.settings))
 
 
 def test_the_last_lines_of_the_log_are_printed(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:

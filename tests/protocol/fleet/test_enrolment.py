@@ -46,6 +46,16 @@ def bundle() -> Bundle:
     return sign_bundle(AUTHORITY, plain)
 
 
+def test_a_bundle_of_an_earlier_release_is_read_and_names_no_device() -> None:
+    plain = bundle()
+    named = sign_bundle(AUTHORITY, replace(plain, identity=bytes(32).hex()))
+    assert "identity" not in to_text(plain) and bundle_from_text(to_text(plain)) == plain
+    assert bundle_from_text(to_text(named)).identity == bytes(32).hex()
+    without = "".join(line for line in to_text(named).splitlines(True) if not line.startswith("identity"))
+    with pytest.raises(EnrolmentError, match="was changed on its way"):
+        bundle_from_text(without)
+
+
 @given(names)
 def test_a_card_survives_serialisation(name: str) -> None:
     card = sign_card(DEVICE, name, NODE)
