@@ -36,7 +36,7 @@ SETTINGS: Mapping[str, Scalar] = {
     "clients": CLIENTS, "policy.backend": "tactics", "games.per-client": 4, "games.partition": "dirichlet:0.5",
     "games.families": "examples.errand:ERRAND rooms=4 turns=8; benchmarks.vault:VAULT rooms=3 turns=8",
     "games.rehearsal": 48, "games.gate": 96, "games.held-out": 300, "games.held-out-teacher": 1,
-    "strategy.min-available-nodes": CLIENTS,
+    "strategy.min-available-nodes": CLIENTS, "server.public": "games",
 }  # fmt: skip
 ARMS: Mapping[str, Mapping[str, Scalar]] = {
     "mean": {"strategy.name": "mean", "cycles": 6},

@@ -38,7 +38,7 @@ SETTINGS: Mapping[str, Scalar] = {
     "clients": 30, "cycles": 6, "policy.backend": "tactics", "games.per-client": 6, "games.partition": "dirichlet:0.5",
     "games.families": "examples.errand:ERRAND rooms=4 turns=8; benchmarks.vault:VAULT rooms=3 turns=8",
     "games.rehearsal": 48, "games.gate": 64, "games.held-out": 250, "games.held-out-teacher": 1,
-    "strategy.min-available-nodes": 30,
+    "strategy.min-available-nodes": 30, "server.public": "games",
 }  # fmt: skip
 STRATEGIES: Mapping[str, str] = {
     "mean": "",

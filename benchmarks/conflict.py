@@ -42,6 +42,7 @@ COLUMNS = ("arm", "start", "teacher of cycle 1", "end", "orchard", "mirror-orcha
 SETTINGS: Mapping[str, Scalar] = {
     "clients": 12, "cycles": 3, "games.families": "orchard turns=6; mirror-orchard turns=6", "games.per-client": 8,
     "games.partition": "by-family", "games.rehearsal": 48, "games.gate": 64, "games.held-out": 200,
+    "server.public": "games",
 }  # fmt: skip
 ARMS: Mapping[str, Mapping[str, Scalar]] = {
     "mean": {"strategy.name": "mean"},

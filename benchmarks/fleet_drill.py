@@ -2,7 +2,7 @@
 
     python benchmarks/fleet_drill.py --out benchmarks/results/fleet
 
-A server and four devices run as processes on this machine, with TLS, node authentication and a secure sum, the real
+A server and five devices run as processes on this machine, with TLS, node authentication and a secure sum, the real
 base model in llama.cpp on the devices, and torch on the server. One misfortune a cycle: a device loses its power in
 each of the five phases, the network is cut for a moment and for longer than Flower takes a silent node for alive, and
 the server loses its power. Devices that died or gave up are started again, as their service does: a SuperNode whose
@@ -42,7 +42,7 @@ from fedoel.server.summary import NAME, read_summary
 from fedoel.simulations.loopback import FLOWERS_HEARTBEAT, LoopbackFleet
 from fedoel.simulations.loopback_sum import STRATEGY, expected, released, stored
 
-NAMES = ("one", "two", "three", "four")
+NAMES = ("one", "two", "three", "four", "five")
 RUN = """\
 cycles = {cycles}
 [games]
@@ -66,8 +66,10 @@ steps = 4
 batch = 4
 [strategy]
 name = "{strategy}"
-min-available-nodes = 4
+min-available-nodes = 5
 patience = 3600.0
+[server]
+public = "games"
 """
 Misfortune = Callable[[int], Sequence[str]]
 GAMES = 2  # of each device in a cycle
@@ -195,7 +197,7 @@ def drill(fleet: LoopbackFleet, backend: str, only: Sequence[str] = ()) -> dict[
     chosen = [plans[name] for name in only] or list(plans.values())
     fleet.make(RUN.format(games=GAMES, cycles=len(chosen), backend=backend, strategy=STRATEGY))
     fleet.start("server")
-    fleet.wait(lambda: "4 devices may connect" in fleet.said("server"), LATEST)
+    fleet.wait(lambda: f"{len(NAMES)} devices may connect" in fleet.said("server"), LATEST)
     for name in NAMES:
         fleet.start(name)
     memory.start()

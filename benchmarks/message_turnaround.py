@@ -35,6 +35,8 @@ backend = "tactics"
 [strategy]
 name = "mean"
 min-available-nodes = 1
+[server]
+public = "games"
 """
 LINE = re.compile(r"^(\S+ \S+) .*?(Receiving: train|Sent successfully)", re.MULTILINE)
 SECONDS = 600.0

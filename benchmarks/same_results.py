@@ -20,14 +20,17 @@ from pathlib import Path
 from typing import Any
 
 TACTICS = ("--set", "policy.backend=tactics")
+GAMES = ("--set", "server.public=games")
 # One run a name: a built-in scenario, what it is told, and the seeds that it is run with.
 SCENARIOS: dict[str, tuple[str, ...]] = {
     "quick": ("quick", *TACTICS),
+    "quick-games": ("quick", *TACTICS, *GAMES),
     "private": ("private", *TACTICS),
+    "private-games": ("private", *TACTICS, *GAMES),
     "codec-verbs": ("quick", *TACTICS, "--set", "codec.name=examples.verbs:Verbs"),
     "exchanges": ("quick", *TACTICS, "--set", "strategy.exchanges=2", "--set", "strategy.name=mean"),
-    "clustered": ("quick", *TACTICS, "--set", "strategy.name=clustered"),
-    "trusted-secure": ("quick", *TACTICS, "--set", "strategy.name=trusted-secure", "--clients", "12"),
+    "clustered": ("quick", *TACTICS, *GAMES, "--set", "strategy.name=clustered"),
+    "trusted-secure": ("quick", *TACTICS, *GAMES, "--set", "strategy.name=trusted-secure", "--clients", "12"),
     "adam": ("quick", *TACTICS, "--set", "strategy.name=adam", "--cycles", "3"),
     "central": (
         "quick", *TACTICS, "--clients", "24", "--set", "strategy.name=central-mean", "--set",

@@ -46,10 +46,12 @@ SETTINGS: Mapping[str, Scalar] = {
     "clients": 24, "cycles": 3, "policy.backend": "tactics", "games.per-client": 4,
     "games.families": "examples.errand:ERRAND rooms=4 turns=8; benchmarks.vault:VAULT rooms=3 turns=8",
     "games.rehearsal": 48, "games.gate": 64, "games.held-out": 100, "games.held-out-teacher": 1,
+    "server.public": "games",
 }  # fmt: skip
 PRIVATE: Mapping[str, Scalar] = {
     **SETTINGS, "clients": 1000, "strategy.name": "central-mean", "strategy.fraction-train": 0.1,
     "privacy.mechanism": "central", "privacy.epsilon": 2.0, "server.public": "prompts", "trial.contexts": False,
+    "trial.share": 1.0,
 }  # fmt: skip
 SHARES = (1.0, 0.5, 0.25, -1.0, -0.5, -0.25)  # of a context; below zero it leads the other way
 POINTS = 0.05  # a candidate that gains or loses less is neither good nor bad

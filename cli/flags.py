@@ -31,7 +31,7 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Scalar]:
     ConfigError
         If one of them cannot be read.
     """
-    from ..simulations.scenario import parse_setting
+    from ..protocol.config import parse_setting
 
     return dict(parse_setting(text) for text in arguments.settings)
 

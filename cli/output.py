@@ -59,10 +59,10 @@ class _LossyFile(FileIO):
 
     problem: OSError | None = None
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Any, /) -> int:
         """Write, or pretend to."""
         try:
-            return super().write(data)  # all of it, or less: then it is called again with the rest
+            return super().write(data) or 0
         except OSError as error:
             self.problem = error
             return memoryview(data).nbytes
@@ -76,13 +76,13 @@ def dropping_lost_output() -> Iterator[None]:
     """
     before, files = (sys.stdout, sys.stderr), list[_LossyFile]()
     for name in ("stdout", "stderr"):
-        if (replacement := _lossy(getattr(sys, name), files)) is not None:
-            setattr(sys, name, replacement)
+        if (stream := _lossy(getattr(sys, name), files)) is not None:
+            setattr(sys, name, stream)
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        for wrapped in (sys.stdout, sys.stderr):
+            wrapped.flush()
         sys.stdout, sys.stderr = before
         problems = [file.problem for file in files if file.problem and file.problem.errno != errno.EPIPE]
         if problems:

@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cycles", type=int, required=True, metavar="N", help="cycles of the run")
     parser.add_argument("--codec", default="tactics", help="what is sent (default: %(default)s)")
     parser.add_argument("--clipping-norm", type=float, default=2.0, metavar="C", help="default: %(default)s")
-    parser.add_argument("--trial-games", type=int, default=0, metavar="N", help="of a device, if the server has none")
+    parser.add_argument(
+        "--trial-games", type=int, default=2, metavar="N",
+        help="of a device in the trial of each cycle; 0 if the server has games (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--max-dropout", type=float, default=0.2, metavar="P", help="default: %(default)s")
 
 
@@ -37,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         "privacy.delta": arguments.delta, "privacy.max-dropout": arguments.max_dropout,
     }  # fmt: skip
     if arguments.trial_games:
-        settings |= {"server.public": "prompts", "trial.games": arguments.trial_games, "trial.contexts": False}
+        settings |= {"trial.games": arguments.trial_games, "trial.share": 1.0, "distil.halvings": 0}
+    else:
+        settings |= {"server.public": "games"}
     print(*forecast(RunConfig.from_flat(settings)).lines(), sep="\n")
     return 0

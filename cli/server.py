@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from .flags import add_folder_verb, path
+from .flags import add_folder_verb, add_settings, path, settings_of
+
+if TYPE_CHECKING:
+    from ..protocol.config import RunConfig
+    from ..protocol.prompt_pack import PromptPack
+    from ..server.operate.folder import ServerFolder
 
 HELP = "run a fleet's server: see docs/deploy.md"
 
@@ -20,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     init.add_argument(
         "--listen", default="127.0.0.1:9092", metavar="HOST:PORT", help="of the SuperLink itself (default: %(default)s)"
     )
+    add_settings(init)
     enroll = add_folder_verb(what, "enroll", "add a device, and write the bundle to hand back to it")
     enroll.add_argument("card", type=path, metavar="DEVICE.pub", help="what `fedoel device join` has written")
     enroll.add_argument("--name", metavar="NAME", help="what the fleet calls it (default: what it calls itself)")
@@ -33,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run one of the verbs below ``server`` on the server's folder."""
     from ..server.operate import setup, status
-    from ..server.operate.folder import ServerFolder, Settings
+    from ..server.operate.folder import ServerFolder
 
     folder = ServerFolder(arguments.dir.absolute())
     if arguments.what == "start":
@@ -41,9 +48,38 @@ def run(arguments: argparse.Namespace) -> int:
 
         return start(folder)
     verbs = {
-        "init": lambda: setup.init(folder, Settings(tuple(arguments.host), arguments.port, arguments.listen)),
+        "init": lambda: _init(folder, arguments),
         "enroll": lambda: setup.enroll(folder, arguments.card, arguments.name or "", arguments.out),
         "revoke": lambda: setup.revoke(folder, arguments.name),
         "status": lambda: status.status(folder),
     }
     return verbs[arguments.what]()
+
+
+def _init(folder: ServerFolder, arguments: argparse.Namespace) -> int:
+    from ..server.operate.folder import Settings
+    from ..server.operate.setup import init
+
+    given = settings_of(arguments)
+    for name in ("policy.base", "server.prompts"):  # of the working folder here, and of the server's in the file
+        if given.get(name):
+            given[name] = str(path(str(given[name])).absolute())
+    return init(folder, Settings(tuple(arguments.host), arguments.port, arguments.listen), given, _make_pack)
+
+
+def _make_pack(config: RunConfig) -> PromptPack:
+    """Make the pack of prompts of a run's families: here, because the server's own code knows no games."""
+    from ..protocol.errors import ConfigError, FedoelError
+    from ..protocol.host.cache import cache_folder
+    from ..protocol.play import specs_from_text
+
+    families = config.server.prompt_families or config.games.families
+    try:
+        from ..games.make_prompts import make_pack
+
+        return make_pack(specs_from_text(families), config.server.pack, 0, cache_folder(config))
+    except (FedoelError, ImportError) as error:
+        raise ConfigError(
+            f"prompts of {families!r} cannot be made here ({error}): make them where the games are, `fedoel prompts "
+            "make`, and give --set server.prompts=FILE; or --set server.public=games for a server that plays games"
+        ) from error

@@ -17,9 +17,10 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from ..codecs.encoder import Encoder, SendsWords, encode, load_encoder, with_parameters
-from ..games.partition import client_games, games_of_client
+from ..games.partition import client_games
 from ..games.player import play_episodes
 from ..policies.policy import Policy
+from ..protocol.amounts import games_of_client
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import ExperienceVector, VectorSpec
@@ -99,7 +100,7 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     def play(request: PlayRequest) -> ExperienceVector:
         return _experience(config, request, context, runtime).vector
 
-    return answer_step(phase, records, context, member, play)
+    return answer_step(phase, records, context, member, play, runtime.colluding(config))
 
 
 def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDict:

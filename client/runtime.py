@@ -37,6 +37,7 @@ class Runtime(Protocol):
                                                          kept as the last good version
     `cache`      the run's, or the user's                the device's own
     `membership` a key from the folder of all keys       the device's own key
+    `colluding`  as the run says                         from `device.toml`
     `success`    in the node's state                     in a file of the device's folder
     ============ ======================================= ==============================================
     """
@@ -72,6 +73,9 @@ class Runtime(Protocol):
     def membership(self, config: RunConfig, client: int) -> Membership:
         """Read the client's private key and the list of members; raises `ConfigError` if they cannot be used."""
 
+    def colluding(self, config: RunConfig) -> float:
+        """Return the fraction of a cohort that the device takes for colluding with the server."""
+
     def success(self, state: RecordDict) -> Success:
         """Read how well the device did with its last two versions; nothing if that is damaged or was not kept."""
 
@@ -106,6 +110,10 @@ class SimulatedRuntime:
         """Read the client's key from the folder that holds the keys of all simulated devices."""
         folder = keys_folder(config)
         return membership_at(folder, folder / device_key(client))
+
+    def colluding(self, config: RunConfig) -> float:
+        """Return the run's own setting."""
+        return config.privacy.colluding
 
     def success(self, state: RecordDict) -> Success:
         """Read the node's state, which ends with the simulation."""

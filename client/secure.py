@@ -17,6 +17,7 @@ from ..protocol.messages import PlayRequest, request_from_records
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg import device
 from ..protocol.secagg.device import Round
+from ..protocol.secagg.graph import COLLUDING
 from ..protocol.secagg.masks import Cells, cell_type
 from ..protocol.secagg.messages import (
     Step,
@@ -34,13 +35,22 @@ MIN_COHORT = "min-cohort"  # smallest cohort that a device joins, in the node's 
 Play = Callable[[PlayRequest], ExperienceVector]
 
 
-def answer_step(phase: str, records: RecordDict, context: Context, member: Membership, play: Play) -> RecordDict:
+def answer_step(
+    phase: str,
+    records: RecordDict,
+    context: Context,
+    member: Membership,
+    play: Play,
+    colluding: float = COLLUDING,
+) -> RecordDict:
     """Answer one phase of a round, and keep the state that the next phase needs.
 
     Parameters
     ----------
     play
         Plays the games of a request and encodes them; called in the phase ``masked``.
+    colluding
+        Fraction of a cohort that this device takes for colluding with the server.
 
     Raises
     ------
@@ -48,7 +58,7 @@ def answer_step(phase: str, records: RecordDict, context: Context, member: Membe
         If the step is malformed, out of order, or would weaken the device's secrecy.
     """
     step = step_from_records(records)
-    state = _begin(step, context, member) if phase == "keys" else _current(step, context)
+    state = _begin(step, context, member, colluding) if phase == "keys" else _current(step, context)
     if phase == "shares":
         state = device.share(state, step.body, member.renewed(step.extra.decode("ascii", "replace")).members)
     elif phase == "masked":
@@ -61,7 +71,7 @@ def answer_step(phase: str, records: RecordDict, context: Context, member: Membe
     return reply_records(state.replies[phase])
 
 
-def _begin(step: Step, context: Context, member: Membership) -> Round:
+def _begin(step: Step, context: Context, member: Membership, colluding: float) -> Round:
     """Begin a round, or return the current one if it is asked for again.
 
     Raises
@@ -77,7 +87,7 @@ def _begin(step: Step, context: Context, member: Membership) -> Round:
         if last.terms.run == terms.run and last.terms.number >= terms.number:
             raise SecureSumError(f"round {terms.number} is over for this device, which has been in one as late")
     min_cohort = int(context.node_config.get(MIN_COHORT, 2))
-    return device.advertise(member.identity, terms, position, min_cohort)
+    return device.advertise(member.identity, terms, position, min_cohort, colluding)
 
 
 def _current(step: Step, context: Context) -> Round:

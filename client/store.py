@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..protocol.errors import StoreError
-from ..protocol.host.files import create_secret, exposed
+from ..protocol.host.files import create_secret, exposed, make_folder, make_private_file
 from ..protocol.play import Trajectory
 from .trajectory_bytes import FORMAT, trajectory_from_bytes, trajectory_to_bytes
 
@@ -86,9 +86,8 @@ class TrajectoryStore:
         self.path, self._client, self._clock = path, client, clock
         self._cipher = _cipher(key)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+            make_folder(path.parent, private=True)
+            make_private_file(path)
         except OSError as error:
             raise StoreError(f"the store {path} cannot be made: {error.strerror}") from error
         _restore_length(path)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..protocol.amounts import games_of_client, positive_number
 from ..protocol.errors import ConfigError
 from ..protocol.play import GAMES_PER_CLIENT, GameSpec
 from .splits import Split, for_split, game_seed
 
 PARTITIONS = ("iid", "by-family", "dirichlet:ALPHA")
-AMOUNTS = ("equal", "lognormal:SIGMA")
-GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
-MIN_PROBABILITY = 1e-9  # keeps quantiles finite
 
 
 def client_games(
@@ -70,37 +66,6 @@ def games_per_client(mean: int, num_clients: int, amounts: str, seed: int) -> li
     return [games_of_client(mean, client, amounts, seed) for client in range(num_clients)]
 
 
-def games_of_client(mean: int, client: int, amounts: str, seed: int) -> int:
-    """Return the number of games that one client plays per cycle, at least one; the same in every cycle.
-
-    Parameters
-    ----------
-    mean
-        Mean number of games per client and cycle.
-    client
-        Index of the client.
-    amounts
-        ``"equal"``: the mean; ``"lognormal:SIGMA"``: the mean times a quantile of the log-normal distribution with
-        mean 1, so that with a large SIGMA few clients have many games and most have few. The probabilities of the
-        quantiles are spread evenly by a golden-ratio (low-discrepancy) sequence: independent draws would make the
-        total of a small fleet vary with the seed.
-    seed
-        Offset of the sequence.
-
-    Raises
-    ------
-    ConfigError
-        If `amounts` is unknown.
-    """
-    if amounts == "equal":
-        return mean
-    known = ", ".join(AMOUNTS)
-    sigma = _parameter(amounts, "lognormal", f"unknown amounts {amounts!r}; known are {known} with SIGMA > 0")
-    offset, normal = np.random.default_rng([seed, 2]).random(), NormalDist(-(sigma**2) / 2, sigma)
-    probability = min(max((offset + client * GOLDEN_RATIO) % 1, MIN_PROBABILITY), 1 - MIN_PROBABILITY)
-    return max(1, round(mean * math.exp(normal.inv_cdf(probability))))
-
-
 def check_private_games(mean: int, num_clients: int, cycles: int, amounts: str, seed: int) -> None:
     """Raise `ConfigError` if there are no seeds for the games of every client and cycle, and the trials behind."""
     game_seed(Split.PRIVATE, 0, num_clients - 1)  # first, so that a huge fleet is not counted client by client
@@ -135,17 +100,7 @@ def mixtures(specs: Sequence[GameSpec], num_clients: int, partition: str, seed: 
         member = np.array([[spec.family == family for spec in specs] for family in family_of_client], dtype=np.float64)
         return np.asarray(member / member.sum(axis=1, keepdims=True))
     known = ", ".join(PARTITIONS)
-    alpha = _parameter(partition, "dirichlet", f"unknown partition {partition!r}; known are {known} with ALPHA > 0")
+    alpha = positive_number(
+        partition, "dirichlet", f"unknown partition {partition!r}; known are {known} with ALPHA > 0"
+    )
     return np.random.default_rng([seed, 0]).dirichlet(np.full(len(specs), alpha), size=num_clients)
-
-
-def _parameter(text: str, name: str, refusal: str) -> float:
-    """Return the positive NUMBER of ``name:NUMBER``; raise `ConfigError` with the message `refusal` otherwise."""
-    prefix, _, number = text.partition(":")
-    try:
-        value = float(number) if prefix == name else 0.0
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise ConfigError(refusal)
-    return value

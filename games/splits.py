@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from enum import Enum
 
 from ..protocol.errors import ConfigError, GameError
-from ..protocol.play import GAMES_PER_CLIENT as GAMES_PER_CLIENT
-from ..protocol.play import GameSpec
+from ..protocol.play import GAMES_PER_CLIENT, GameSpec
 from .families import content_of, family_of, settings_of
 
 CLIENTS = 10_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,10 @@ from pathlib import Path
 from ..protocol.errors import ModelError
 from ..protocol.host.cache import expanded
 from ..protocol.host.files import move_into_place
+
+DESCRIBING = (".json", ".jinja", ".model", ".txt")  # of files that describe a model, its tokenizer and chat template
+NOT_USED = ("generation_config.json",)
+LARGEST_HEADER, PART = 100_000_000, 1 << 20  # bytes
 
 
 def find_model(base: str) -> Path:
@@ -35,7 +40,10 @@ def find_model(base: str) -> Path:
 
 
 def model_digest(path: Path) -> str:
-    """SHA-256 in hexadecimal of a GGUF file, or of the digests of a Hugging Face folder's weights and configuration.
+    """SHA-256 in hexadecimal of a GGUF file, or of what a Hugging Face folder computes with.
+
+    For a folder, that is its weights, in one file or in several, its configuration, tokenizer and chat template. How it
+    would generate by default is left out: fedoel does not use it.
 
     Raises
     ------
@@ -44,10 +52,40 @@ def model_digest(path: Path) -> str:
     """
     if path.is_file():
         return file_digest(path)
-    files = sorted(part for part in path.iterdir() if part.suffix in {".safetensors", ".bin", ".json"})
-    if not files:
+    weights = {name: digest for file in path.glob("*.safetensors") for name, digest in _tensors(file).items()}
+    texts = {file.name: file_digest(file) for file in path.iterdir() if file.suffix in DESCRIBING}
+    texts |= {file.name: file_digest(file) for file in path.glob("*.bin")}
+    for name in list(texts):
+        if name in NOT_USED or name.endswith(".index.json"):
+            del texts[name]
+    if not weights | texts:
         raise ModelError(f"{path} holds no model: expected a Hugging Face folder with config.json and weights")
-    return hashlib.sha256("".join(file_digest(part) for part in files).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([sorted(weights.items()), sorted(texts.items())]).encode()).hexdigest()
+
+
+def _tensors(file: Path) -> dict[str, str]:
+    """Return a digest of every tensor in a safetensors file, by name: of its type, shape and bytes."""
+    try:
+        with file.open("rb") as opened:
+            size = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(min(size, LARGEST_HEADER)))
+            found = {}
+            for name, tensor in header.items():
+                if name == "__metadata__":
+                    continue
+                start, end = tensor["data_offsets"]
+                digest = hashlib.sha256(f"{tensor['dtype']} {tensor['shape']}".encode())
+                opened.seek(8 + size + start)
+                while left := end - start:
+                    part = opened.read(min(left, PART))
+                    if not part:
+                        raise ValueError("it ends too early")
+                    digest.update(part)
+                    start += len(part)
+                found[name] = digest.hexdigest()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file} cannot be read as a file of weights: {error}") from error
+    return found
 
 
 def file_digest(path: Path) -> str:

@@ -16,16 +16,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..protocol.actions import ActionTree
+from ..protocol.errors import ModelError
 from ..protocol.prompts import TREE_STYLE, Style, render
 from ..protocol.situation import Situation
+from .chat_template import ChatTemplate, Tokenizer
 
-MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
 Ids = tuple[int, ...]
 TokensKey = tuple[Ids, Ids, bytes, bytes]
 Item = TypeVar("Item")
@@ -114,20 +115,6 @@ class WholeCommands:
     last: NDArray[np.int64]
 
 
-class Tokenizer(Protocol):
-    """The part of a transformers tokenizer that is used here."""
-
-    @property
-    def eos_token_id(self) -> Any:
-        """Id of the token that ends a command."""
-
-    def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> Any:
-        """Render messages as a prompt, up to where the model answers."""
-
-    def __call__(self, text: Any, *, add_special_tokens: bool) -> Any:
-        """Return ``{"input_ids": token ids of the text}``; special tokens in the text are recognised."""
-
-
 class PromptTokenizer:
     """Tokenises situations with a model's tokenizer and chat template, and decodes responses.
 
@@ -135,15 +122,20 @@ class PromptTokenizer:
     ----------
     style
         How prompts ask the policy.
+
+    Raises
+    ------
+    ModelError
+        If the tokenizer has no chat template that can be used, or no end token.
     """
 
     def __init__(self, tokenizer: Tokenizer, style: Style = TREE_STYLE) -> None:
         self._tokenizer, self._style = tokenizer, style
-        messages = [{"role": "system", "content": style.system}, {"role": "user", "content": MARK}]
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        head, _, self._tail = text.partition(MARK)
+        self._template = ChatTemplate(tokenizer, style.thinking)
+        head, self._tail = self._template.around(style.system)
         self.ids = lru_cache(maxsize=TEXTS_KEPT)(self._tokenise)
         self.head = self.ids(head)
+        self.end_token = self._end_token()
 
     def encode(self, situations: Sequence[Situation]) -> list[TokenizedSituation]:
         """Tokenise situations: scene, moment and command tree of each."""
@@ -160,13 +152,12 @@ class PromptTokenizer:
 
     def chat_prompt(self, text: str) -> Ids:
         """Token ids of a conversation whose only message is the user's text, up to where the model answers."""
-        messages = [{"role": "user", "content": text}]
-        return self._tokenise(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return self._tokenise(self._template.prompt(text))
 
     @property
-    def end_token(self) -> int:
-        """Id of the token that ends a response."""
-        return int(self._tokenizer.eos_token_id)
+    def end_tokens(self) -> frozenset[int]:
+        """Ids of the tokens that end a response: the one of the chat template, and the one that ends a text."""
+        return frozenset({self.end_token, int(self._tokenizer.eos_token_id)})
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of token ids, without special tokens. Needs a tokenizer of transformers."""
@@ -184,6 +175,13 @@ class PromptTokenizer:
 
     def _commands(self, situation: Situation) -> list[Ids]:
         return [(*self.ids(command), self.end_token) for command in situation.admissible]
+
+    def _end_token(self) -> int:
+        """Return the id of the token that ends a command: the chat template's, or else the one that ends a text."""
+        if self._tokenizer.eos_token_id is None:
+            raise ModelError("the model's tokenizer has no end token: choose a model that was tuned for chat")
+        end = self._tokenise(self._template.end)
+        return end[0] if len(end) == 1 else int(self._tokenizer.eos_token_id)
 
     def _tokenise(self, text: str) -> Ids:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])

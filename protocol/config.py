@@ -6,19 +6,20 @@ under ``[games]`` in the file is ``games.per-client`` there. Unknown keys are er
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ConfigError
 from .settings import Scalar as Scalar
-from .settings import from_table, setting, to_table
+from .settings import explain, from_table, setting, settings_of, shown, to_table
 
 PRECISIONS = ("auto", "fp32", "bf16")
 DECODINGS = ("tree", "free")
 DIVERGENCES = ("reverse-kl", "forward-kl", "jsd")
 WEIGHTS = ("file", "q8_0", "f16")
-PUBLIC = ("games", "prompts")
+PUBLIC = ("prompts", "games")
 BASELINES = ("device", "fleet")
 MECHANISMS = ("none", "distributed", "central", "local")
 SET_HELP = "one setting, e.g. games.per-client=4; `fedoel settings` lists and explains them"
@@ -33,8 +34,12 @@ class GamesConfig:
     )
     partition: str = setting("iid", "How families are spread over clients: `iid`, `by-family` or `dirichlet:ALPHA`.")
     per_client: int = setting(6, "Fresh private games of a client in each cycle, on average.", low=1)
-    rehearsal: int = setting(24, "Public games that every cycle distils on.", low=1, high=1_000_000)
-    gate: int = setting(24, "Public games that the gate decides on in every cycle.", low=1, high=1_000_000)
+    rehearsal: int = setting(
+        24, "Public games that every cycle distils on, where the server has games.", low=1, high=1_000_000
+    )
+    gate: int = setting(
+        24, "Public games that the gate decides on in every cycle, where the server has games.", low=1, high=1_000_000
+    )
     held_out: int = setting(100, "Held-out games that every version is reported on.", low=1, high=1_000_000)
     held_out_teacher: int = setting(
         0, "Held-out games that the teacher is measured on; 0 for all.", low=0, high=1_000_000_000
@@ -221,7 +226,8 @@ class PrivacyConfig:
     population: int = setting(0, "Devices that may be drawn; 0 for `clients`.", low=0, high=10**12)
     fisher_share: float = setting(
         0.0,
-        "Share of the squared joint norm that goes to the Fisher diagonal; 0 takes the diagonal from public games.",
+        "Share of the squared joint norm that goes to the Fisher diagonal; 0 takes the diagonal from public games or "
+        "prompts.",
         low=0,
         high=0.99,
     )
@@ -238,9 +244,9 @@ class ServerConfig:
     """What the server has of the world."""
 
     public: str = setting(
-        "games",
-        "`games`: the server plays public games of the same families; `prompts`: it has a pack of prompts and no "
-        "rewards, so that all rewards, those that decide included, come from the fleet.",
+        "prompts",
+        "`prompts`: the server has a pack of prompts and no rewards, so that all rewards, those that decide included, "
+        "come from the fleet; `games`: it plays public games of the same families.",
         choices=PUBLIC,
     )
     prompts: str = setting("", "Pack of prompts, a file; empty for one that a simulation makes.")
@@ -268,11 +274,11 @@ class TrialConfig:
 
     games: int = setting(2, "Games that a device plays with the current version and with what is tried.", low=1)
     share: float = setting(
-        1.0, "Share of a cycle's cohort that is asked at once, but at least four devices.", low=1e-9, high=1
+        0.5, "Share of a cycle's cohort that is asked at once, but at least four devices.", low=1e-9, high=1
     )
     clip: float = setting(2.0, "Differences in merit, which are at most 3, are clipped to this size.", above=0, high=10)
     contexts: bool = setting(
-        True, "Whether contexts are tried, too; otherwise only what was distilled is, which costs less play."
+        False, "Whether contexts are tried, too; otherwise only what was distilled is, which costs less play."
     )
     fallback_share: float = setting(
         0.25,
@@ -319,16 +325,7 @@ class RunConfig:
         ConfigError
             For an unknown key, a value of the wrong type, or a number out of range.
         """
-        nested: dict[str, Any] = {}
-        for key, value in values.items():
-            *path, name = key.split(".")
-            table = nested
-            for part in path:
-                table = table.setdefault(part, {})
-                if not isinstance(table, dict):
-                    raise ConfigError(f"{key} needs {part} to be a table of settings, not {table!r}")
-            table[name] = value
-        return cls.from_nested(nested)
+        return cls.from_nested(nested(values))
 
     @classmethod
     def from_nested(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -348,9 +345,56 @@ class RunConfig:
         return dict(_flatten(to_table(self)))
 
 
+def nested(values: Mapping[str, Scalar]) -> dict[str, Any]:
+    """Return flat settings as the tables of a scenario file: ``{"games": {"per-client": 6}}``.
+
+    Raises
+    ------
+    ConfigError
+        If a name is the one of a setting and the one of a table.
+    """
+    tables: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, name = key.split(".")
+        table = tables
+        for part in path:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{key} needs {part} to be a table of settings, not {table!r}")
+        table[name] = value
+    return tables
+
+
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Scalar]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def parse_setting(text: str) -> tuple[str, Scalar]:
+    """Read ``key=value`` as in the option ``--set``: the value is TOML, or else text.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such setting, or the value is none that it may have.
+    """
+    key, equals, written = (part.strip() for part in text.partition("="))
+    if not key or not equals:
+        raise ConfigError(f"--set {shown(text)}: write key=value, e.g. games.per-client=4")
+    try:
+        value = tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = written
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+        raise ConfigError(f"--set {key}: {shown(written)} is too long for a number or a setting") from error
+    if not isinstance(value, int | float | str | bool):
+        raise ConfigError(f"--set {shown(text)}: the value must be a number, text, true or false")
+    try:
+        if key not in (known := settings_of(RunConfig)):
+            explain(RunConfig, key)  # raises the error that names the closest one
+        return key, known[key].check(key, value)
+    except ConfigError as error:
+        raise ConfigError(f"--set {shown(text)}: {error}") from error

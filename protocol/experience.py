@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 Real = TypeVar("Real", np.float32, np.float64)
 BASE_COUNTERS = 5
 WIRE_TYPES = (np.dtype(np.float16), np.dtype(np.float32))  # of vectors and adapters in messages
+MOST_TOKENS = 2**20  # of the prompt of one turn: no language model reads longer ones
+MOST_REWARD = 2.0  # size of a turn's reward: a change of the score, which ends at 1 at most, and one for a game lost
 ROUNDING = 1e-3  # relative growth of a clipped norm that rounding to half precision may cause
 
 
@@ -145,6 +147,20 @@ class Counters:
     @property
     def horizon(self) -> int:
         return int(self.values.shape[1] - BASE_COUNTERS) // 2
+
+    def check(self, games: int) -> None:
+        """Refuse counters that nobody can have who has played so many games, with all families together.
+
+        Raises
+        ------
+        VectorError
+            If a counter is larger than that.
+        """
+        h, turns = self.horizon, games * self.horizon
+        reward = turns * MOST_REWARD
+        largest = np.array([games, games, turns, turns * MOST_TOKENS, reward, *[reward] * h, *[games] * h])
+        if (np.abs(self.values.astype(np.float64)).sum(axis=0) > largest * (1 + ROUNDING)).any():
+            raise VectorError(f"the counters of an experience vector are larger than {games} games can make them")
 
     def baseline(self) -> Vector:
         """Mean return-to-go by family and step, shape (families, horizon); zero at steps that no episode reached."""

@@ -196,7 +196,9 @@ def words_from_reply(records: RecordDict, spec: VectorSpec) -> tuple[str, ...]:
     return texts
 
 
-def vector_from_reply(records: RecordDict, spec: VectorSpec, noisy: bool = False) -> ExperienceVector:
+def vector_from_reply(
+    records: RecordDict, spec: VectorSpec, noisy: bool = False, games: int | None = None
+) -> ExperienceVector:
     """Read the vector of a reply whose texts, if any, were removed.
 
     Parameters
@@ -207,12 +209,14 @@ def vector_from_reply(records: RecordDict, spec: VectorSpec, noisy: bool = False
         The expected specification.
     noisy
         Whether the device has added noise, so that the clipping norms do not bound the vector.
+    games
+        Number of games that the device can have played, which bounds the counters; None to leave them unchecked.
 
     Raises
     ------
     VectorError
-        If the vector is missing, has the wrong size, is not finite, or is of another specification or policy version,
-        or if the reply contains anything else.
+        If the vector is missing, has the wrong size, is not finite, is of another specification or policy version, or
+        counts more than so many games can give, or if the reply contains anything else.
     """
     _check_types(records, {"experience": ArrayRecord})
     arrays = records.array_records["experience"]
@@ -220,7 +224,10 @@ def vector_from_reply(records: RecordDict, spec: VectorSpec, noisy: bool = False
         raise VectorError(f"a reply must hold one vector, not {len(arrays)}")
     if spec.digest not in arrays:
         raise VectorError(f"a vector was made for another specification or policy version than {spec.digest}")
-    return ExperienceVector.from_array(spec, _from_array(arrays[spec.digest]), bounded=not noisy)
+    vector = ExperienceVector.from_array(spec, _from_array(arrays[spec.digest]), bounded=not noisy)
+    if games is not None:
+        vector.counters.check(games)
+    return vector
 
 
 def records_bytes(records: RecordDict) -> int:

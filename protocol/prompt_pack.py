@@ -22,8 +22,8 @@ from .situation import Situation
 
 SCHEMA = 1
 KIND = "fedoel prompts"
-BYTE_ORDER_MARK = "\ufeff".encode()
 HEADER: Mapping[str, Any] = MappingProxyType({"schema": SCHEMA, "kind": KIND, "origin": "", "licence": ""})
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # what some editors write first
 FIRST_LINE = 2  # number of the line that holds the first prompt
 MAX_TEXT = 8_000  # characters of all texts of a prompt together
 MAX_COMMANDS = 256

@@ -16,6 +16,7 @@ from ..protocol.errors import ConfigError
 from ..protocol.fleet.membership import RunMode, keys_folder
 from ..protocol.host.cache import cache_folder
 from ..protocol.records.events import Listener, RunFinished
+from ..protocol.secagg.graph import COLLUDING
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import build_strategy, load_strategy
 from ..strategies.secure_mean import SecureMean
@@ -105,7 +106,7 @@ def prepare(
         raise ConfigError(f"out must be the absolute path of a folder for results, not {config.out!r}")
     codec = check_codec(config, load_backend(config.policy.backend).abilities)
     world = _world(config, cache)
-    if config.server.public == "prompts" and config.trial.contexts:
+    if config.server.public == "prompts":
         _check_contexts(config, codec.encoder)
     kind = load_strategy(config.strategy.name)
     _check_words(config, codec.encoder, kind)
@@ -115,6 +116,7 @@ def prepare(
             f"it works with {', '.join(sorted(kind.mechanisms))}; 'distributed' noise needs 'secure-mean', "
             "'central' noise 'central-mean' and 'local' noise 'local-mean'"
         )
+    _check_colluding(config, kind)
     parts = Run(
         config, world.plan, codec, make_learner(config, cache), world.public, make_gate(world.gate),
         make_report(config, cache) if make_report else world.report, RunSafeguards(config),
@@ -142,8 +144,26 @@ def _world(config: RunConfig, cache: Path) -> World:
     return world(config, cache)
 
 
+def _check_colluding(config: RunConfig, strategy: type[ExperienceStrategy]) -> None:
+    """Refuse secure sums that the devices of a deployment refuse, which assume colluding devices on their own."""
+    if not issubclass(strategy, SecureMean) or RunMode.of(config) is RunMode.SIMULATION:
+        return
+    if config.privacy.colluding < COLLUDING:
+        raise ConfigError(
+            f"privacy.colluding is {config.privacy.colluding:g}, and devices refuse a secure sum that is not safe from "
+            "a third of its cohort: leave it out, or set it to 1/3 or more"
+        )
+
+
 def _check_contexts(config: RunConfig, encoder: Encoder) -> None:
-    """Refuse contexts that devices cannot try, and those that a privacy budget does not pay for."""
+    """Refuse several contexts at once, and contexts that devices cannot try or a privacy budget does not pay for."""
+    if isinstance(encoder, SendsWords) and config.context.lists > 1:
+        raise ConfigError(
+            f"codec.name {config.codec.name!r} with context.lists {config.context.lists} gives several contexts at "
+            'once, which need server.public = "games": set that, or context.lists = 1'
+        )
+    if not config.trial.contexts:
+        return
     remedy = "set trial.contexts = false, so that only what was distilled is tried"
     if isinstance(encoder, SendsWords):
         raise ConfigError(f"codec.name {config.codec.name!r} has contexts in words, which no trial sends: {remedy}")

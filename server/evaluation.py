@@ -59,6 +59,19 @@ def by_family(trajectories: Sequence[Trajectory]) -> dict[str, Stats]:
     return {name: summarise([t for t in trajectories if t.spec.family == name]) for name in families}
 
 
+def stats_of_wins(wins: float, episodes: float) -> Stats:
+    """Return results of which only the wins are known; sums that were rounded count as whole episodes."""
+    number = round(episodes)
+    if not number:
+        return UNKNOWN
+    won = min(max(round(wins), 0), number)
+    low, high = wilson(won, number)
+    return Stats(
+        win_rate=won / number, low=low, high=high, episodes=number, score=won / number, turns_per_win=None,
+        tokens_per_win=None,
+    )  # fmt: skip
+
+
 def wilson(wins: float, episodes: int) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927): stays inside 0 and 1, and is not empty at either end."""
     p, z2 = wins / episodes, Z95**2

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..policies.lora import ARCHITECTURE, Heads, deltas, write_gguf_lora
+from ..policies.lora import Target, deltas, write_gguf_lora
 from ..policies.model_files import draft_of, find_model, model_digest
 from ..protocol.errors import ConfigError, ModelError, VersionError
 from ..protocol.fleet.membership import FLEET_KEY
@@ -139,18 +139,14 @@ def _write_peft(source: Source, model: Path, number_type: str, out: Path) -> Non
 
 
 def _write_lora(source: Source, model: Path, number_type: str, out: Path) -> None:
-    write_gguf_lora(out / "adapter.gguf", source.adapter, _heads(model), half=number_type == "f16")
+    write_gguf_lora(out / "adapter.gguf", source.adapter, _target(model), half=number_type == "f16")
 
 
-def _heads(model: Path) -> Heads:
-    """Return the numbers of attention heads of a GGUF file or a Hugging Face folder."""
+def _target(model: Path) -> Target:
+    """Return what adapters for a GGUF file or a Hugging Face folder must be like."""
     if not model.is_dir():
-        return _heads_in(_open(model), model)
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    if config.get("model_type") != "llama":
-        raise ModelError(f"{model} is a {config.get('model_type')}: only Llama adapters can be written as GGUF")
-    heads = int(config["num_attention_heads"])
-    return Heads(heads, int(config.get("num_key_value_heads", heads)))
+        return _target_of(_open(model))
+    return Target.of_folder(json.loads((model / "config.json").read_text(encoding="utf-8")))
 
 
 def _write_merged(source: Source, base: Path, number_type: str, out: Path) -> None:
@@ -160,12 +156,13 @@ def _write_merged(source: Source, base: Path, number_type: str, out: Path) -> No
     import gguf
 
     reader = _open(base)
-    added = {delta.name: delta.matrix for delta in deltas(source.adapter, _heads_in(reader, base))}
+    model = _target_of(reader)
+    added = {delta.name: delta.matrix for delta in deltas(source.adapter, model)}
     if unknown := set(added) - {tensor.name for tensor in reader.tensors}:
         raise ModelError(f"the adapter has layers that {base} lacks, such as {min(unknown)}: it has another base model")
     target = gguf.GGMLQuantizationType[number_type.upper()]
     with draft_of(out / "model.gguf") as draft:
-        writer = gguf.GGUFWriter(draft, ARCHITECTURE)
+        writer = gguf.GGUFWriter(draft, model.architecture)
         writer.add_file_type(gguf.LlamaFileType["ALL_F32" if number_type == "f32" else f"MOSTLY_{number_type.upper()}"])
         for field in reader.fields.values():
             if not field.name.startswith(READER_ONLY) and field.name not in REPLACED:
@@ -206,15 +203,14 @@ def _open(base: Path) -> Any:
         raise ModelError(f"{base} cannot be read as a GGUF model: {error}") from error
 
 
-def _heads_in(reader: Any, base: Path) -> Heads:
+def _target_of(reader: Any) -> Target:
     def value(key: str) -> Any:
         field = reader.get_field(key)
         return None if field is None else field.contents()
 
-    if value("general.architecture") != ARCHITECTURE:
-        raise ModelError(f"{base} is a {value('general.architecture')}: only Llama models can be written as GGUF")
-    heads = int(value(f"{ARCHITECTURE}.attention.head_count"))
-    return Heads(heads, int(value(f"{ARCHITECTURE}.attention.head_count_kv") or heads))
+    name = str(value("general.architecture") or "")
+    heads = int(value(f"{name}.attention.head_count") or 0)
+    return Target(name, heads, int(value(f"{name}.attention.head_count_kv") or heads))
 
 
 WRITERS: Mapping[str, Callable[[Source, Path, str, Path], None]] = MappingProxyType(

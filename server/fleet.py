@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ..protocol.errors import ConfigError
 from ..protocol.fleet.membership import FLEET_KEY, MEMBERS, device_key, load_members, sign_members
-from ..protocol.host.files import replace_file, write_whole
+from ..protocol.host.files import make_private_folder, replace_file, write_whole
 
 OWNER_KEY, SERIAL = "fleet.key", "fleet.serial"
 
@@ -38,7 +38,7 @@ def make_owner(folder: Path, devices: Sequence[Ed25519PrivateKey] = ()) -> None:
     """
     owner = Ed25519PrivateKey.generate()
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(folder)
         for client, device in enumerate(devices):
             replace_file(folder / device_key(client), device.private_bytes_raw().hex(), secret=True)
         replace_file(folder / OWNER_KEY, owner.private_bytes_raw().hex(), secret=True)

@@ -20,7 +20,7 @@ from ..protocol.records.summary import Stats
 from ..protocol.trials import WEIGHT, TrialTerms, fallbacks_of, parts_of_trial, sums_of
 from ..strategies.server_side import AskFleet
 from .cycle.contender import Contender, Version
-from .evaluation import UNKNOWN, wilson
+from .evaluation import UNKNOWN, stats_of_wins
 from .events import Advance
 from .gate import Decisions, Differences, Evidence, Gate, Verdict
 from .requests import signed
@@ -162,12 +162,4 @@ def _stats_of(aggregate: Aggregate | None) -> Stats:
     if aggregate is None or not TrialTerms.of(aggregate.vector.spec).detailed:
         return UNKNOWN
     sums = sums_of(aggregate.vector).sum(axis=0)
-    episodes = round(float(sums[2]))
-    if not episodes:
-        return UNKNOWN
-    wins = min(max(round(float(sums[-1])), 0), episodes)  # answers are rounded to half precision, or to cells
-    low, high = wilson(wins, episodes)
-    return Stats(
-        win_rate=wins / episodes, low=low, high=high, episodes=episodes, score=wins / episodes, turns_per_win=None,
-        tokens_per_win=None,
-    )  # fmt: skip
+    return stats_of_wins(float(sums[-1]), float(sums[2]))

@@ -255,4 +255,5 @@ def _wins(differences: Differences) -> str:
     if differences.wins is None or not differences.episodes.any():
         return ""
     before, after = differences.wins.sum(axis=1) / differences.episodes.sum()
-    return f"{before:.0%} -> {after:.0%} of the gate's games are won, "
+    games = "devices' games" if differences.devices else "gate's games"
+    return f"{before:.0%} -> {after:.0%} of the {games} are won, "

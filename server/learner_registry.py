@@ -23,7 +23,7 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
     ConfigError
         If the backend is unknown, has no learner, or does not fit the base model.
     ModelError
-        If the base model is not found.
+        If the base model is not found, or cannot be used.
     """
     if config.policy.backend == "tactics":
         return TacticsLearner(load_encoder(config.codec.name).vocabulary == VOCABULARY)
@@ -36,6 +36,10 @@ def make_learner(config: RunConfig, cache: Path) -> Learner:
             from .distillation.losses import token_loss
 
             token_loss(config.distil)
+        if config.policy.base:  # the packaged model is known to work
+            from ..policies.torch.model import load_model
+
+            load_model(config.policy, cache)
         return TorchLearner(config, cache)
     learner = getattr(load_backend(config.policy.backend), "learner", None)
     if learner is None:

@@ -86,8 +86,9 @@ def stored_config(run: Path) -> RunConfig:
     """
     path = run / STORED
     try:
-        return RunConfig.from_flat(json.loads(path.read_bytes()))
+        # The setting is missing in runs from before it existed, all of which had games.
+        return RunConfig.from_flat({"server.public": "games", **json.loads(path.read_bytes())})
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; give the folder of a run") from error
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"{path} is not a stored configuration ({error}); choose another folder") from error

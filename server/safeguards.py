@@ -11,7 +11,7 @@ import json
 import math
 import secrets
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,13 +21,16 @@ from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError, PrivacyError
 from ..protocol.experience import VectorSpec
 from ..protocol.fleet.membership import MEMBERS, RunMode, keys_folder, load_members
-from ..protocol.host.files import append_line
+from ..protocol.host.files import append_line, make_private_file
 from ..protocol.host.lock import in_turn
 from ..protocol.privacy.plan import Part, PrivacyPlan
 from ..protocol.records.summary import PrivacyPromise
+from ..protocol.secagg.graph import complete_graph
 from ..protocol.trials import is_trial, most_trials, parts_of_trial
 
+LEDGER = "privacy.jsonl"  # in the run's folder; in a deployment it holds the secret seed of the draw of cohorts
 BEGUN, SPENT, OPENED = "round", "spend", "ledger"
+DRAW_LOSS = 1e-3  # share of delta that may be lost to draws that are made again, because no cohort was large enough
 WIDE = 6.0  # standard deviations of a cohort's size that a plan allows for
 
 
@@ -40,7 +43,7 @@ class RunSafeguards:
     @cached_property
     def ledger(self) -> Ledger:
         """Where rounds and releases are written down."""
-        return Ledger(Path(self.config.out) / "privacy.jsonl")
+        return Ledger(Path(self.config.out) / LEDGER)
 
     @property
     def mode(self) -> RunMode:
@@ -86,6 +89,28 @@ class RunSafeguards:
         """Chance of each device to be drawn for such a release."""
         return self.sample(spec) / self.population
 
+    def enough(self, nodes: int) -> bool:
+        """Whether enough of the population is there to draw a cohort from, without a look at any draw."""
+        return not self.noisy or nodes >= math.floor(self.population * (1 - self.max_dropout))
+
+    def releasable(self, cohort: int) -> bool:
+        """Whether a sum over a drawn cohort of this size can be released."""
+        if self.config.privacy.mechanism in ("central", "local"):
+            return cohort >= 1
+        minimum, bad = math.floor(cohort * (1 - self.max_dropout)), math.floor(cohort * self.colluding)
+        return minimum >= 2 and minimum > bad and complete_graph(cohort, self.colluding, self.max_dropout) is not None
+
+    def chance_of_redraw(self, sample: int) -> float:
+        """Return the probability that a draw of `sample` devices on average is not releasable and is made again.
+
+        Sizes far above the average are left out: cohorts are releasable from some size on.
+        """
+        population, chance = self.population, sample / self.population
+        if chance >= 1:
+            return 0.0
+        sizes = range(min(population, sample + math.ceil(2 * WIDE * math.sqrt(sample))) + 1)
+        return math.fsum(_binomial(size, population, chance) for size in sizes if not self.releasable(size))
+
     @property
     def secret(self) -> int:
         """Secret seed of the draw of cohorts, from the ledger; 0 in a simulation, whose draws repeat."""
@@ -104,21 +129,36 @@ class RunSafeguards:
         from .accounting import multiplier_for
 
         privacy = self.config.privacy
-        return multiplier_for(privacy.epsilon, privacy.delta, self._accounted, self.population, self.releases)
+        return multiplier_for(privacy.epsilon, self.accounted_delta, self.accounted, self.population, self.releases)
 
-    @property
-    def _accounted(self) -> int:
+    @cached_property
+    def accounted(self) -> int:
         """Devices of a release that the accountant may take for drawn at random: who sends its noise is seen.
 
         Releases of experience and of trials draw different numbers of devices; all are accounted with the larger one.
+
+        A draw that is not releasable is made again, so that cohorts are drawn on the condition of a size. Compared with
+        Poisson sampling, that adds at most the probability of such a draw to epsilon and to delta of each release.
+        Where all of them together may be more than `DRAW_LOSS` of delta, sampling counts for nothing: without
+        amplification the accountant takes every cohort for known, and so its size may be anything.
         """
         if self.config.privacy.mechanism == "local":
             return self.population
-        trial = self._part(parts_of_trial(self.config)) if most_trials(self.config) else 0
-        return max(self.sample(), trial)
+        samples = {self.sample(), *([self._part(parts_of_trial(self.config))] if most_trials(self.config) else [])}
+        lost = self.releases * max(map(self.chance_of_redraw, samples))
+        return max(samples) if lost <= DRAW_LOSS * self.config.privacy.delta else self.population
 
-    def plan(self, spec: VectorSpec) -> PrivacyPlan:
-        """Return the plan that every release of this run follows.
+    @property
+    def accounted_delta(self) -> float:
+        """Delta for the accountant, which leaves out what draws that are made again may cost."""
+        delta = self.config.privacy.delta
+        return delta * (1 - DRAW_LOSS) if self.accounted < self.population else delta
+
+    def plan(self, spec: VectorSpec, cohort: int | None = None) -> PrivacyPlan:
+        """Return the plan of a release: of a cohort that was drawn, or by default of any that may be drawn.
+
+        The noise is the same. What a device adds follows from the size of its cohort, so that the fewest survivors of
+        whatever cohort was drawn make the whole noise, and no cohort is too small for it.
 
         Raises
         ------
@@ -126,7 +166,7 @@ class RunSafeguards:
             If the cohort is too small to be one.
         """
         share = 0.0 if is_trial(spec) else self.config.privacy.fisher_share
-        sample, chance = self.sample(spec), self.chance(spec)
+        sample, chance = (self.sample(spec), self.chance(spec)) if cohort is None else (cohort, 1.0)
         weights = {"gradient": math.sqrt(1 - share), "fisher": math.sqrt(share)}
         parts = tuple(Part(n, spec.sizes[n], spec.norms[n], weight) for n, weight in weights.items() if weight)
         spread = WIDE * math.sqrt(sample * (1 - chance)) if self.noisy else 1.0
@@ -160,7 +200,7 @@ class RunSafeguards:
         with self.ledger.held():
             self.check_budget()
             self.ledger.spend(
-                cycle, noise_multiplier=self.noise_multiplier, sample=self._accounted, population=self.population,
+                cycle, noise_multiplier=self.noise_multiplier, sample=self.accounted, population=self.population,
                 delta=privacy.delta,
             )  # fmt: skip
 
@@ -171,8 +211,8 @@ class RunSafeguards:
             return 0.0
         from .accounting import Release, epsilon_of
 
-        release = Release(self.noise_multiplier, self._accounted, self.population)
-        return epsilon_of(release, releases, self.config.privacy.delta)
+        release = Release(self.noise_multiplier, self.accounted, self.population)
+        return epsilon_of(release, releases, self.accounted_delta)
 
     def describe(self, secure: bool) -> PrivacyPromise:
         """Say what a run promises, for its summary.
@@ -187,9 +227,15 @@ class RunSafeguards:
             return PrivacyPromise(mechanism=privacy.mechanism, secure_sum=secure)
         return PrivacyPromise(
             mechanism=privacy.mechanism, secure_sum=secure, epsilon=privacy.epsilon, delta=privacy.delta,
-            noise_multiplier=self.noise_multiplier, sample=self._accounted, population=self.population,
+            noise_multiplier=self.noise_multiplier, sample=self.accounted, population=self.population,
             releases=self.releases,
         )  # fmt: skip
+
+
+def _binomial(hits: int, draws: int, chance: float) -> float:
+    """Return the probability of so many hits."""
+    ways = math.lgamma(draws + 1) - math.lgamma(hits + 1) - math.lgamma(draws - hits + 1)
+    return math.exp(ways + hits * math.log(chance) + (draws - hits) * math.log1p(-chance))
 
 
 class Ledger:
@@ -259,6 +305,8 @@ class Ledger:
         if not self.path.exists():
             return []
         try:
+            with suppress(PermissionError):  # of a ledger that is another user's, which is only read
+                make_private_file(self.path)
             lines = self.path.read_bytes().splitlines()
         except OSError as error:
             raise self._unreadable(error) from error
@@ -280,7 +328,7 @@ class Ledger:
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         try:
-            append_line(self.path, json.dumps(entry, sort_keys=True).encode())
+            append_line(self.path, json.dumps(entry, sort_keys=True).encode(), secret=True)
             self._size = self.path.stat().st_size
         except OSError as error:
             raise FedoelError(

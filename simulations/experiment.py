@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
-from ..protocol.config import RunConfig, Scalar
+from ..protocol.config import RunConfig, Scalar, parse_setting
 from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
 from ..protocol.records.json_codec import from_stored, to_stored
@@ -29,7 +29,7 @@ from .baselines.baseline import Baseline, Federated, load_baseline
 from .experiment_figures import comparison, draw_experiment, draw_worlds
 from .experiment_table import arms_table, worlds_table
 from .live import live_view
-from .scenario import load_scenario, parse_setting
+from .scenario import load_scenario
 
 BUILT_IN = (
     "knowledge",

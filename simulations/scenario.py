@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
 from ..protocol.host.cache import expanded
-from ..protocol.settings import explain, read_toml, settings_of, shown
+from ..protocol.settings import read_toml
 from ..server.run_folder import STORED, stored_config
 
 BUILT_IN = ("quick", "words", "standard", "full", "private")
@@ -62,33 +61,6 @@ def scenario_of(adapter: Path, scenario: str = "", overrides: Mapping[str, Scala
     if not scenario and (run / STORED).is_file():
         return RunConfig.from_flat({**stored_config(run).to_flat(), **(overrides or {})})
     return load_scenario(scenario or "quick", overrides)
-
-
-def parse_setting(text: str) -> tuple[str, Scalar]:
-    """Read ``key=value`` as in the option ``--set``: the value is TOML, or else text.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such setting, or the value is none that it may have.
-    """
-    key, equals, written = (part.strip() for part in text.partition("="))
-    if not key or not equals:
-        raise ConfigError(f"--set {shown(text)}: write key=value, e.g. games.per-client=4")
-    try:
-        value = tomllib.loads(f"value = {written}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = written
-    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
-        raise ConfigError(f"--set {key}: {shown(written)} is too long for a number or a setting") from error
-    if not isinstance(value, int | float | str | bool):
-        raise ConfigError(f"--set {shown(text)}: the value must be a number, text, true or false")
-    try:
-        if key not in (known := settings_of(RunConfig)):
-            explain(RunConfig, key)  # raises the error that names the closest one
-        return key, known[key].check(key, value)
-    except ConfigError as error:
-        raise ConfigError(f"--set {shown(text)}: {error}") from error
 
 
 def _find(scenario: str) -> Path:

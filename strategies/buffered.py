@@ -125,8 +125,8 @@ class Buffered(Mean):
             for reply in replies:
                 message_id = reply.metadata.reply_to_message_id
                 pending = self._pending.pop(message_id)
-                noisy = bool(pending.request.plan)
-                arrived = sort_replies([reply], {message_id: pending.node}, pending.request.spec, noisy)
+                sender, request = {message_id: pending.node}, pending.request
+                arrived = sort_replies([reply], sender, request.spec, self.server.most_games, request.plan)
                 received += len(arrived.contributions)
                 yield pending, arrived
             remaining = deadline - time.monotonic()

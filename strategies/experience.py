@@ -180,7 +180,8 @@ class ExperienceStrategy(Strategy):
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             raise FedoelError(f"round {server_round} was not asked for: call configure_train first")
-        arrived = sort_replies(replies, exchange.asked, exchange.request.spec, bool(exchange.request.plan))
+        spec, plan = exchange.request.spec, exchange.request.plan
+        arrived = sort_replies(replies, exchange.asked, spec, self.server.most_games, plan)
         return None, self.conclude(server_round, arrived, exchange.downlink_bytes)
 
     def conclude(self, server_round: int, arrived: SortedReplies, downlink_bytes: float) -> MetricRecord:
@@ -227,8 +228,8 @@ class ExperienceStrategy(Strategy):
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return None
-        noisy = bool(exchange.request.plan)
-        arrived = sort_replies(replies, exchange.asked, exchange.request.spec, noisy)
+        # The answer to a trial counts nothing.
+        arrived = sort_replies(replies, exchange.asked, exchange.request.spec, games=0, plan=exchange.request.plan)
         for reason, count in arrived.refused.items():
             log(WARNING, "aggregate_evaluate: %d refused: %s", count, reason)
         self._answer = self._usable_trial(arrived.contributions, server_round)

@@ -19,6 +19,7 @@ from ..protocol.secagg.masks import cell_type
 from .experience import TRIALS, ExperienceStrategy, log
 from .server_side import Traffic
 
+DRAWS = 100  # of a cohort that is too small each time
 EXHAUSTED = "privacy budget exhausted"
 
 
@@ -56,8 +57,22 @@ class BudgetStrategy(ExperienceStrategy):
         safeguards = self.server.safeguards
         rng = np.random.default_rng([self.seed, *draw, len(nodes), safeguards.secret])
         if safeguards.noisy:
-            chosen = [node for node, is_drawn in zip(chosen, rng.random(len(chosen)) < chance, strict=True) if is_drawn]
+            chosen = self._independent(nodes, draw, chance)
         return [chosen[index] for index in rng.permutation(len(chosen)).tolist()]
+
+    def _independent(self, nodes: list[int], draw: tuple[int, int], chance: float) -> list[int]:
+        """Draw each node with a chance, by random numbers of its own, and again while the cohort is not releasable.
+
+        Asked again for the same draw, it gives the same cohort, but for nodes that have left or come: a release that
+        failed because devices dropped out is tried again with those that were drawn, and waits for them.
+        """
+        safeguards, cohort = self.server.safeguards, list[int]()
+        for attempt in range(DRAWS):
+            seed = [self.seed, *draw, attempt, safeguards.secret]
+            cohort = [node for node in nodes if np.random.default_rng([*seed, node]).random() < chance]
+            if safeguards.releasable(len(cohort)):
+                break
+        return cohort
 
     def check(self, spec: VectorSpec) -> None:
         """Refuse a cohort below the minimum for privacy, and a budget that no noise multiplier meets."""

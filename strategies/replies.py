@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from flwr.app import Message
 
-from ..protocol.errors import VectorError
+from ..protocol.errors import PrivacyError, VectorError
 from ..protocol.experience import Contribution, VectorSpec
 from ..protocol.messages import records_bytes, vector_from_reply, words_from_reply
+from ..protocol.privacy.plan import PrivacyPlan
 
 FAILURE = re.compile(r"code: ([A-Za-z]{1,40})'")
 DUPLICATE, UNASKED, SILENT, BAD_VECTOR = "duplicate", "not asked for", "no reply", "bad vector"
@@ -30,7 +31,7 @@ class SortedReplies:
 
 
 def sort_replies(
-    replies: Iterable[Message], node_by_message: Mapping[str, int], spec: VectorSpec, noisy: bool = False
+    replies: Iterable[Message], node_by_message: Mapping[str, int], spec: VectorSpec, games: int, plan: str = ""
 ) -> SortedReplies:
     """Validate every reply, and separate contributions from refusals.
 
@@ -39,8 +40,11 @@ def sort_replies(
     node_by_message
         Destination node of every message that was sent, by message id. The sender is looked up here, because error
         replies that Flower makes in transit carry no node id.
-    noisy
-        Whether devices add noise before they send, which lets vectors exceed the clipping norms.
+    games
+        Most games that a device plays for the request, which bounds what it may count.
+    plan
+        Privacy plan of the request as JSON if devices add noise before they send, which lets vectors exceed the
+        clipping norms, else empty.
     """
     pending, refused, uplink = dict(node_by_message), Counter[str](), []
     accepted: list[Contribution] = []
@@ -54,8 +58,11 @@ def sort_replies(
             uplink.append(records_bytes(reply.content))
             try:
                 words = words_from_reply(reply.content, spec)
-                accepted.append(Contribution(node, vector_from_reply(reply.content, spec, noisy), words))
-            except VectorError:
+                vector = vector_from_reply(reply.content, spec, bool(plan), games)
+                if plan:
+                    PrivacyPlan.from_json(plan).check(vector)
+                accepted.append(Contribution(node, vector, words))
+            except (VectorError, PrivacyError):
                 refused[BAD_VECTOR] += 1
     if pending:
         refused[SILENT] = len(pending)

@@ -59,9 +59,9 @@ class SecureGroups(SecureMean):
                 f"{sample} devices in {what} do not make two groups of {self.group_size}: raise clients "
                 f"or strategy.fraction-train{share}, or lower group-size in strategy.options"
             )
-        self.check_graph(self.group_size)
+        self.check_graph(self.group_size, spec)
 
-    def plan(self, spec: VectorSpec) -> PrivacyPlan:
+    def plan(self, spec: VectorSpec, cohort: int | None = None) -> PrivacyPlan:
         """Return the plan of one group's sum: the parts of the run's plan, for the possible sizes of a group."""
         run_plan = self.server.safeguards.plan(spec)
         minimum = max(2, int(self.group_size * (1 - self.server.safeguards.max_dropout)))

@@ -21,7 +21,7 @@ from ..protocol.errors import ConfigError, SecureSumError, VectorError
 from ..protocol.experience import ROUNDING, Aggregate, Contribution, ExperienceVector, VectorSpec, total
 from ..protocol.messages import PlayRequest, copy_of, records_bytes, request_to_records
 from ..protocol.privacy.plan import PrivacyPlan
-from ..protocol.secagg.graph import choose_graph
+from ..protocol.secagg.graph import Graph, check_graph, choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
@@ -84,23 +84,29 @@ class SecureMean(BudgetStrategy):
     def check(self, spec: VectorSpec) -> None:
         """Check the privacy plan and the communication graph of the cohort."""
         super().check(spec)
-        self.check_graph(self.server.safeguards.sample(spec))
+        self.check_graph(self.server.safeguards.sample(spec), spec)
 
-    def check_graph(self, devices: int) -> None:
+    def check_graph(self, devices: int, spec: VectorSpec) -> None:
         """Refuse a number of devices for which no communication graph is safe from colluders and dropouts."""
-        safeguards = self.server.safeguards
         try:
-            choose_graph(devices, safeguards.colluding, safeguards.max_dropout)
+            self.graph(devices, self.plan(spec).minimum)
         except SecureSumError as error:
             raise ConfigError(str(error)) from error
+
+    def graph(self, cohort: int, minimum: int) -> Graph:
+        """Return the communication graph of a cohort; raises `SecureSumError` if there is none that devices accept."""
+        safeguards = self.server.safeguards
+        graph = choose_graph(cohort, safeguards.colluding, safeguards.max_dropout)
+        check_graph(graph, cohort, minimum, safeguards.colluding)
+        return graph
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Raise `VectorError`: secure aggregation reveals no single contribution."""
         raise VectorError("a secure sum has no single contributions")
 
-    def plan(self, spec: VectorSpec) -> PrivacyPlan:
-        """Return the privacy plan of one secure sum."""
-        return self.server.safeguards.plan(spec)
+    def plan(self, spec: VectorSpec, cohort: int | None = None) -> PrivacyPlan:
+        """Return the privacy plan of one secure sum; with noise, of a cohort of this size."""
+        return self.server.safeguards.plan(spec, cohort if self.server.safeguards.noisy else None)
 
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Run one round of secure aggregation; an exchange whose round fails has no aggregate."""
@@ -150,10 +156,15 @@ class SecureMean(BudgetStrategy):
         retry = RetryWindow(self.patience)
         while True:
             nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-            groups = self.groups(draw(nodes))
-            if not any(groups):
-                return []
-            sums = self.secure_sums(grid, groups, request, timeout, tally)
+            sums: list[Aggregate] = []
+            if self.server.safeguards.enough(len(nodes)):
+                groups = self.groups(draw(nodes))
+                if not any(groups):
+                    return []
+                sums = self.secure_sums(grid, groups, request, timeout, tally)
+            else:
+                log(WARNING, "exchange: %d nodes are too few of the population to draw a cohort from", len(nodes))
+                tally.refused[FAILED] += 1
             if sums or tally.spent or not retry.wait():
                 return sums
             log(INFO, "exchange: nothing was released; retrying")
@@ -185,12 +196,12 @@ class SecureMean(BudgetStrategy):
     ) -> Generator[_Phase, None, Aggregate]:
         """Yield the phases of a secure sum over `cohort` devices; each continues from the replies to the one before."""
         safeguards, spec = self.server.safeguards, request.spec
-        plan = self.plan(spec)
+        plan = self.plan(spec, cohort) if safeguards.releasable(cohort) else self.plan(spec)
         if not safeguards.noisy:  # devices that joined after the plan was made can exceed its cohort
             cohort = min(cohort, plan.cohort)
         if not plan.minimum <= cohort <= plan.cohort:
             raise SecureSumError(f"{cohort} devices were drawn, outside the plan's {plan.minimum} to {plan.cohort}")
-        graph, digest = choose_graph(cohort, safeguards.colluding, safeguards.max_dropout), subject(spec.digest, plan)
+        graph, digest = self.graph(cohort, plan.minimum), subject(spec.digest, plan)
         run, number = safeguards.begin_round()
         terms = Terms(
             run, number, cohort, graph.neighbours, graph.threshold, plan.minimum, plan.cells, plan.bits, digest

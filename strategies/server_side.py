@@ -102,8 +102,14 @@ class Safeguards(Protocol):
     def secret(self) -> int:
         """A number unknown to devices, to draw cohorts with: hiding from who knows the cohort takes more noise."""
 
-    def plan(self, spec: VectorSpec) -> PrivacyPlan:
-        """Return the plan that every release of this run follows."""
+    def enough(self, nodes: int) -> bool:
+        """Whether enough nodes are there to draw a cohort from."""
+
+    def releasable(self, cohort: int) -> bool:
+        """Whether a sum over a drawn cohort of this size can be released; if not, another one is drawn."""
+
+    def plan(self, spec: VectorSpec, cohort: int | None = None) -> PrivacyPlan:
+        """Return the plan of a release, of a cohort that was drawn or by default of any that may be drawn."""
 
     def begin_round(self) -> tuple[str, int]:
         """Return the run's random name and the number of a round that was never used, not even before a crash."""
@@ -123,6 +129,10 @@ class Safeguards(Protocol):
 
 class ServerSide(Rounds, LifeCycle, Protocol):
     """All that a strategy is given of the server."""
+
+    @property
+    def most_games(self) -> int:
+        """Most games that a device plays in an exchange."""
 
     @property
     def safeguards(self) -> Safeguards:

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import settings
 
 HIDDEN, INNER, LAYERS, HEADS, KEY_HEADS = 64, 96, 4, 4, 2
+# Sizes of a head: transformers takes no others from GGUF files.
+SIZES = {"llama": 16, "qwen2": 16, "qwen3": 128, "gemma3": 256}
 MERGES = ["Ġ t", "Ġt a", "k e", "Ġta ke", "g o", "Ġ e", "i n", "o o", "Ġ c", "c o", "Ġc o"]
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -55,7 +57,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Llama with a byte-level tokenizer in a GGUF file, which both backends read."""
     path = tmp_path_factory.mktemp("tiny-gguf") / "tiny.gguf"
-    _write_tiny_gguf(path)
+    write_tiny_gguf(path)
     return path
 
 
@@ -93,28 +95,41 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _write_tiny_gguf(path: Path) -> None:
-    """Write the file as llama.cpp's own converter would."""
+def write_tiny_gguf(path: Path, architecture: str = "llama") -> None:
+    """Write a tiny random model as llama.cpp's own converter would."""
     import gguf
     import numpy as np
 
     from fedoel.policies.lora import permuted
 
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, architecture)
     _describe(writer)
     _tokenizer(writer)
     rng = np.random.default_rng(0)
-    for name, (rows, columns) in _shapes(len(_vocabulary())).items():
+    for name, (rows, columns) in _shapes(len(_vocabulary()), SIZES[architecture]).items():
         weights = rng.normal(0, 0.1 if "embd" in name else 0.2, (rows, columns)).astype(np.float32)
-        if ".attn_q." in name or ".attn_k." in name:
+        if architecture == "llama" and (".attn_q." in name or ".attn_k." in name):
             weights = permuted(weights, HEADS if ".attn_q." in name else KEY_HEADS)
         writer.add_tensor(name, weights)
-    for name in ("output_norm", *(f"blk.{n}.{part}_norm" for n in range(LAYERS) for part in ("attn", "ffn"))):
-        writer.add_tensor(f"{name}.weight", rng.uniform(0.5, 1.5, HIDDEN).astype(np.float32))
+    for name, size in _vectors(architecture).items():
+        writer.add_tensor(name, rng.uniform(0.5, 1.5, size).astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _vectors(architecture: str) -> dict[str, int]:
+    size = SIZES[architecture]
+    head_norms = {"attn_q_norm.weight": size, "attn_k_norm.weight": size}
+    more = {
+        "qwen2": {"attn_q.bias": HEADS * size, "attn_k.bias": KEY_HEADS * size, "attn_v.bias": KEY_HEADS * size},
+        "qwen3": head_norms,
+        "gemma3": {**head_norms, "post_attention_norm.weight": HIDDEN, "post_ffw_norm.weight": HIDDEN},
+    }
+    layer = {"attn_norm.weight": HIDDEN, "ffn_norm.weight": HIDDEN, **more.get(architecture, {})}
+    layers = {f"blk.{n}.{name}": length for n in range(LAYERS) for name, length in layer.items()}
+    return {"output_norm.weight": HIDDEN, **layers}
 
 
 def _describe(writer: Any) -> None:
@@ -128,7 +143,12 @@ def _describe(writer: Any) -> None:
     writer.add_head_count_kv(KEY_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10_000.0)
-    writer.add_rope_dimension_count(HIDDEN // HEADS)
+    size = SIZES[writer.arch]
+    writer.add_rope_dimension_count(size)
+    writer.add_key_length(size)
+    writer.add_value_length(size)
+    if writer.arch == "gemma3":
+        writer.add_sliding_window(24)
     writer.add_vocab_size(len(_vocabulary()))
     writer.add_file_type(0)
 
@@ -155,11 +175,10 @@ def _vocabulary() -> list[str]:
     return ["<|im_end|>", "<|im_start|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *merged]
 
 
-def _shapes(tokens: int) -> dict[str, tuple[int, int]]:
-    size = HIDDEN // HEADS
+def _shapes(tokens: int, size: int) -> dict[str, tuple[int, int]]:
     layer = {
-        "attn_q": (HIDDEN, HIDDEN), "attn_k": (KEY_HEADS * size, HIDDEN), "attn_v": (KEY_HEADS * size, HIDDEN),
-        "attn_output": (HIDDEN, HIDDEN), "ffn_gate": (INNER, HIDDEN), "ffn_up": (INNER, HIDDEN),
+        "attn_q": (HEADS * size, HIDDEN), "attn_k": (KEY_HEADS * size, HIDDEN), "attn_v": (KEY_HEADS * size, HIDDEN),
+        "attn_output": (HIDDEN, HEADS * size), "ffn_gate": (INNER, HIDDEN), "ffn_up": (INNER, HIDDEN),
         "ffn_down": (HIDDEN, INNER),
     }  # fmt: skip
     layers = {f"blk.{n}.{name}.weight": shape for n in range(LAYERS) for name, shape in layer.items()}

@@ -21,8 +21,8 @@ from ...games.express import missing
 from ...policies.model_files import find_model, model_digest
 from ...protocol.errors import FedoelError
 from ...protocol.fleet.enrolment import check_address
-from ...protocol.host.files import check_secret
-from .folder import DeviceFolder, joined, membership_of
+from ...protocol.host.files import check_secret, exposed_among
+from .folder import DeviceFolder, joined, membership_of, private_paths
 from .idle import free_memory
 from .settings import read_settings
 
@@ -70,6 +70,7 @@ def examine(folder: DeviceFolder) -> Iterator[Finding]:
     yield _flower()
     yield _checked("settings", lambda: read_settings(folder.settings) and "")
     yield _keys(folder)
+    yield _rights(folder)
     yield _member(folder)
     model = _has_model(folder)
     yield _memory(model)
@@ -108,6 +109,15 @@ def _keys(folder: DeviceFolder) -> Finding:
         return ""
 
     return _checked("keys that nobody else may read", check)
+
+
+def _rights(folder: DeviceFolder) -> Finding:
+    def check() -> str:
+        keys = (folder.node_key, folder.identity, folder.store_key)  # they have a finding of their own
+        found = [str(path) for path in exposed_among(private_paths(folder)) if path not in keys]
+        return f"chmod go= {' '.join(found)}" if found else ""
+
+    return _checked("folders and files that nobody else may read", check)
 
 
 def _member(folder: DeviceFolder) -> Finding:

@@ -52,6 +52,14 @@ class DeviceFolder:
     keys_lock = _Inside("join.lock")  # locked while `join` makes keys or takes in a bundle
 
 
+def private_paths(folder: DeviceFolder) -> tuple[Path, ...]:
+    """Return the folders and files to which nobody but their owner may have access, as far as they exist."""
+    return (
+        folder.path, folder.identity.parent, folder.flower, folder.node_key, folder.identity, folder.store_key,
+        folder.store, folder.success,
+    )  # fmt: skip
+
+
 def joined(folder: DeviceFolder) -> Bundle:
     """Read the bundle of a device that has joined a fleet.
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from ...protocol.errors import ConfigError, EnrolmentError
+from ...protocol.errors import ConfigError, EnrolmentError, VersionError
 from ...protocol.fleet.enrolment import (
     Bundle,
     bundle_from_text,
@@ -19,8 +19,8 @@ from ...protocol.fleet.enrolment import (
     sign_card,
     to_text,
 )
-from ...protocol.fleet.membership import FLEET_KEY, MEMBERS, read_members
-from ...protocol.host.files import replace_file
+from ...protocol.fleet.membership import FLEET_KEY, MEMBERS, Members, load_members, read_members
+from ...protocol.host.files import make_private_folder, replace_file
 from ...protocol.host.lock import in_turn
 from .folder import DeviceFolder
 from .settings import DeviceSettings, Play, hours_of, settings_file
@@ -93,8 +93,8 @@ def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
     Path
         The card's file, for whoever runs the server.
     """
-    folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.identity.parent.mkdir(exist_ok=True, mode=0o700)
+    for private in (folder.path, folder.identity.parent):
+        make_private_folder(private)
     if not folder.identity.exists():
         node = ec.generate_private_key(ec.SECP384R1())
         pem = node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
@@ -125,9 +125,9 @@ def take_bundle(folder: DeviceFolder, path: Path, server: str | None = None, aut
     ------
     EnrolmentError
         If the bundle is damaged, is another device's, names another server than ``--server``, or comes from another
-        authority than the device was given.
+        authority than the device was given, or another fleet than the one that the device has joined.
     VersionError
-        If the bundle's list of members is not signed by the fleet's key.
+        If the bundle's list of members is not signed by the fleet's key, or is older than the device's own.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -153,11 +153,39 @@ def take_bundle(folder: DeviceFolder, path: Path, server: str | None = None, aut
         )
     if public not in members.identities:
         raise EnrolmentError(f"the bundle of {bundle.name!r} is not this device's: its members do not include it")
+    if known := _known_members(folder, bundle.fleet_key):
+        try:
+            known.check_replaceable_by(members)
+        except VersionError as error:
+            raise VersionError(
+                f"{path}: {error}: have the server make a new one with `fedoel server enroll`"
+            ) from error
     replace_file(folder.authority, bundle.ca)
     replace_file(folder.fleet / FLEET_KEY, bundle.fleet_key)
     replace_file(folder.fleet / MEMBERS, bundle.members)
     replace_file(folder.bundle, to_text(bundle))  # the last file, because with it the device has joined
     return bundle
+
+
+def _known_members(folder: DeviceFolder, fleet_key: str) -> Members | None:
+    """Return the list of members that the device has; None if it has none that can be read.
+
+    Raises
+    ------
+    EnrolmentError
+        If the device belongs to a fleet with another key.
+    """
+    if not (folder.fleet / FLEET_KEY).exists():
+        return None
+    if (folder.fleet / FLEET_KEY).read_text(encoding="ascii").strip() != fleet_key.strip():
+        raise EnrolmentError(
+            "the bundle is of a fleet with another key than the one that this device has joined: to change fleets, use "
+            "another folder, or `fedoel device wipe` first"
+        )
+    try:
+        return load_members(folder.fleet)[0]
+    except ConfigError:  # a damaged list is what joining again repairs
+        return None
 
 
 def _certificate(path: Path) -> bytes:

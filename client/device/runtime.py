@@ -83,6 +83,10 @@ class DeviceRuntime:
         """Read the device's own private key and its list of members."""
         return membership_of(self.folder)
 
+    def colluding(self, config: RunConfig) -> float:
+        """Return the owner's setting, whatever the run says."""
+        return read_settings(self.folder.settings).trust.colluding
+
     def success(self, state: RecordDict) -> Success:
         """Read the device's own file: the node's state ends with its process."""
         return read_success(self.folder.success)

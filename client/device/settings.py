@@ -10,6 +10,7 @@ from pathlib import Path
 import tomli_w
 
 from ...protocol.errors import ConfigError
+from ...protocol.secagg.graph import COLLUDING
 from ...protocol.settings import from_table, read_toml, setting, settings_of, to_table
 
 POWERS = ("any", "mains")
@@ -54,6 +55,15 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """What this device assumes about the fleet; the server has no say in it."""
+
+    colluding: float = setting(
+        COLLUDING, "Share of a cohort that may collude with the server in a secure sum.", low=0, high=0.9
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceSettings:
     """Everything in `device.toml`."""
 
@@ -61,6 +71,7 @@ class DeviceSettings:
     limits: Limits = field(default_factory=Limits)
     store: Keep = field(default_factory=Keep)
     model: Model = field(default_factory=Model)
+    trust: Trust = field(default_factory=Trust)
 
 
 def settings_file(settings: DeviceSettings) -> str:

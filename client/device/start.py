@@ -15,7 +15,7 @@ from types import FrameType
 
 from ...protocol.errors import FedoelError
 from ...protocol.fleet.enrolment import Bundle
-from ...protocol.host.files import check_secret
+from ...protocol.host.files import check_secret, make_private_folder
 from ...protocol.host.lock import one_owner
 from ...protocol.host.processes import end_session, flower_environment, free_ports, start_process
 from .folder import DeviceFolder, joined, membership_of
@@ -37,7 +37,8 @@ def start(folder: DeviceFolder) -> int:
     bundle, settings = joined(folder), read_settings(folder.settings)
     membership_of(folder)
     check_secret(folder.node_key, "give this device new keys")
-    folder.flower.mkdir(parents=True, exist_ok=True)
+    for private in (folder.path, folder.identity.parent, folder.flower):
+        make_private_folder(private)
     with one_owner(folder.process, "runs this device already: stop it first"):
         write_node_config(folder, bundle, settings)
         return _run(folder, command(folder, bundle, free_ports(1)[0]), settings)

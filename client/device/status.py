@@ -8,8 +8,9 @@ from pathlib import Path
 from shlex import quote
 
 from ...protocol.errors import ConfigError, FedoelError
+from ...protocol.host.files import exposed_among
 from ...protocol.host.lock import one_owner, owner
-from .folder import DeviceFolder, joined, membership_of, open_store
+from .folder import DeviceFolder, joined, membership_of, open_store, private_paths
 from .idle import games_today, look, why_not
 from .last_version import last_version
 from .settings import read_settings
@@ -19,11 +20,14 @@ from .success import fallen_back
 def status(folder: DeviceFolder) -> int:
     """Print the device's name, service, conditions, version and store; return 0 if its service runs, else 1."""
     bundle, running = joined(folder), owner(folder.process)
+    exposed = exposed_among(private_paths(folder))  # before the store is opened, which takes others' rights away
     print(f"device:  {bundle.name}, number {bundle.number} of the fleet at {bundle.server}")
     print(f"service: {f'runs as {running}' if running else 'does not run'}")
     print(f"plays:   {_plays(folder)}")
     print(f"version: {_version(folder)}")
     print(f"store:   {_stored(folder)}")
+    for path in exposed:
+        print(f"rights:  others may read {path}: chmod go= it; if it is a key, give this device new keys if they did")
     return 0 if running else 1
 
 

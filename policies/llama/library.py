@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...protocol.errors import ModelError
-from ..lora import Heads
+from ..lora import Target
 from .graph_hook import GraphHook
 
 Ints = NDArray[np.int32]
@@ -99,9 +100,12 @@ class LlamaFile:
         self.layers = int(llama_cpp.llama_model_n_layer(self.handle))
         self.begin = int(llama_cpp.llama_vocab_bos(self._vocabulary))
         self.end = int(llama_cpp.llama_vocab_eos(self._vocabulary))
-        self.heads = Heads(
-            int(llama_cpp.llama_model_n_head(self.handle)), int(llama_cpp.llama_model_n_head_kv(self.handle))
-        )
+
+    @cached_property
+    def target(self) -> Target:
+        """What adapters for this file must be like; raises `ModelError` if that is not known of its architecture."""
+        heads, keys = llama_cpp.llama_model_n_head(self.handle), llama_cpp.llama_model_n_head_kv(self.handle)
+        return Target(self.metadata("general.architecture"), int(heads), int(keys))
 
     def metadata(self, key: str) -> str:
         """Return a value of the file's metadata; empty if it has none."""

@@ -59,19 +59,33 @@ class GgufTokenizer:
     def eos_token_id(self) -> int:
         return self._file.end
 
+    def get_chat_template(self) -> str:
+        """Return the file's template."""
+        return self._template
+
     def apply_chat_template(
-        self, conversation: Sequence[Mapping[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self,
+        conversation: Sequence[Mapping[str, str]],
+        *,
+        chat_template: str,
+        tokenize: bool,
+        add_generation_prompt: bool,
+        **variables: Any,
     ) -> str:
         """Render messages with the Jinja settings of transformers; `tokenize` must be false."""
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+        def raise_exception(message: str) -> None:
+            raise TemplateError(message)
+
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         special = {"bos_token": self._file.text(self._file.begin), "eos_token": self._file.text(self._file.end)}
         try:
-            return environment.from_string(self._template).render(
-                messages=conversation, add_generation_prompt=add_generation_prompt, **special
-            )
+            return environment.from_string(chat_template).render(
+                messages=conversation, add_generation_prompt=add_generation_prompt, raise_exception=raise_exception,
+                **special, **variables,
+            )  # fmt: skip
         except TemplateError as error:
             raise ModelError(f"the chat template of {self._file.path} cannot be used: {error}") from error
 
@@ -165,7 +179,7 @@ class LlamaModel:
             path = self._cache / "adapters" / f"{version}-{ADAPTER_FORMAT}.gguf"
             if not path.exists():
                 keep_newest(path.parent, ADAPTERS_KEPT - 1)
-                write_gguf_lora(path, adapter, self.file.heads)
+                write_gguf_lora(path, adapter, self.file.target)
             self._adapters[version] = self.file.adapter(path)
         return self._adapters.get(version)
 

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from gguf import GGUFReader
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers.pre_tokenizers import Digits, Sequence
@@ -33,11 +36,13 @@ from ...protocol.host.files import move_into_place
 from ..lora import lora_alpha
 from ..model_files import file_digest, find_model, model_digest
 from . import packed_attention
+from .exactness import check_exact
 
 AUTO, FULL, HALF = PRECISIONS
 # CPU features with which bfloat16 products run natively, faster than in float32.
 FAST_ON_CPU = ("avx512_bf16", "amx_bf16")
 CACHE_FORMAT = 2
+CHECK = 1  # raise it when the forward pass or its check changes
 # GGUF names of pre-tokenizers that split numbers into single digits.
 SPLIT_DIGITS = ("smollm", "starcoder", "refact", "command-r")
 
@@ -92,14 +97,27 @@ def load_base(config: PolicyConfig, cache: Path) -> Base:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"the model in {folder} cannot be loaded: {error}") from error
-    if not all(hasattr(model.model, part) for part in ("embed_tokens", "layers", "norm", "rotary_emb")):
-        raise ModelError(f"{type(model).__name__} is not supported: choose a Llama-like decoder with rotary attention")
+    with checked_once(cache, digest) as known:
+        if not known:
+            check_exact(model, tokenizer)
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
     if precision == HALF:
         halve(model.model.layers)
     wrapped, first = _with_lora(model.to(device).eval(), config)
     return Base(wrapped, tokenizer, digest, precision, first)
+
+
+@contextmanager
+def checked_once(cache: Path, digest: str) -> Iterator[bool]:
+    """Say whether a model has passed a check with this version of transformers; remember it at the end."""
+    mark = cache / "models" / f"{digest[:16]}-exact-{CHECK}-{transformers.__version__}"
+    known = mark.exists()
+    yield known
+    if not known:
+        with suppress(OSError):  # then it is checked again the next time
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
 
 
 def _with_lora(model: PreTrainedModel, config: PolicyConfig) -> tuple[PeftModel, int]:

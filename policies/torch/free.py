@@ -140,7 +140,7 @@ def tell(
     rows = [TokenizedSituation((), tokenizer.chat_prompt(question), no_commands) for question, _ in asked]
     rngs = iter([rng for _, rng in asked])
     for chunk in model.chunks(rows):
-        no_prefix = PackedPrefixes({}, 0, {(): np.zeros(0, dtype=np.int64)})
+        no_prefix = PackedPrefixes({}, np.zeros(0, dtype=np.int64), {(): np.zeros(0, dtype=np.int64)})
         decoder = PackedDecoder(model.trunk, model.trunk.run_all, 0, chunk, no_prefix)
         last = [hidden[-1] for hidden in decoder.extend(range(len(chunk)), [row.moment for row in chunk])]
         responses = write(decoder, last, model, decoding, [next(rngs) for _ in chunk])
@@ -170,7 +170,7 @@ def write(
         logits_BV = (torch.stack(states) @ model.base.head.T).float() / decoding.temperature
         for index, probs_V in zip(unfinished, logits_BV.softmax(-1).cpu().numpy(), strict=True):
             responses[index].append(sampled(probs_V, rngs[index]))
-        unfinished = [index for index in unfinished if responses[index][-1] != model.tokenizer.end_token]
+        unfinished = [index for index in unfinished if responses[index][-1] not in model.tokenizer.end_tokens]
         if not unfinished or not tokens_left:
             break
         states = [hidden[-1] for hidden in decoder.extend(unfinished, [responses[i][-1:] for i in unfinished])]

@@ -139,7 +139,7 @@ class TorchModel:
         """
         prefixes = prefix_cache.pack((row.scene for row in rows), bottoms=False)
         sequences, starts = self.pack(rows, prefixes)
-        inputs = AttentionInputs(self.trunk.layout(sequences, prefixes.length), prefixes.key_values)
+        inputs = AttentionInputs(self.trunk.layout(sequences, prefixes.positions), prefixes.key_values)
         top = self.trunk.run(torch.cat(list(bottoms)), self.trunk.first_adapted, self.trunk.layer_count, inputs)
         return self.trunk.log_probs(top, rows, starts)
 
@@ -161,7 +161,7 @@ class TorchModel:
         """
         prefixes = prefix_cache.pack((row.scene for row in rows), tops=tops)
         sequences, starts = self.pack(rows, prefixes)
-        inputs = AttentionInputs(self.trunk.layout(sequences, prefixes.length), prefixes.key_values)
+        inputs = AttentionInputs(self.trunk.layout(sequences, prefixes.positions), prefixes.key_values)
         embeddings = self.trunk.embed([token for row in rows for token in row.tokens])
         return self.trunk.run(embeddings, 0, self.trunk.first_adapted, inputs), starts, inputs
 

@@ -24,17 +24,22 @@ from ..tokens import PackedSequence
 
 NAME = "fedoel_segments"  # of the attention function in transformers
 KeyValues = tuple[torch.Tensor, torch.Tensor]
+Positions = NDArray[np.int64]
 LARGEST_PADDING = 1.3  # query-key pairs of a padded batch, as a multiple of those without padding
 SMALL = 20_000  # query-key pairs that are not worth a batch of their own
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Sequences of similar size in one padded batch: indices of their tokens and keys, and the additive mask."""
+    """Sequences of similar size in one padded batch: indices of their tokens and keys, and the additive masks.
+
+    `window_B11QS` is the mask of layers that attend to a sliding window; None where all keys are within the window.
+    """
 
     queries_BQ: torch.Tensor
     keys_BS: torch.Tensor
     mask_B11QS: torch.Tensor
+    window_B11QS: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,22 @@ class AttentionInputs:
     computed: dict[int, KeyValues] | None = None
 
 
-def build_layout(sequences: Sequence[PackedSequence], cached_keys: int, device: torch.device) -> Layout:
-    """Lay out sequences; packed token i has the key ``cached_keys + i``."""
+def build_layout(
+    sequences: Sequence[PackedSequence], cached: Positions, device: torch.device, window: int | None = None
+) -> Layout:
+    """Lay out sequences; packed token i has the key ``len(cached) + i``.
+
+    Parameters
+    ----------
+    cached
+        Positions of the cached keys in their prompts, shape (number of cached keys,).
+    window
+        Length of the sliding window of those layers that have one.
+    """
+    positions = np.concatenate([sequence.positions for sequence in sequences])
+    keys = np.concatenate([cached, positions])
+    if window is not None and positions.max() < window:
+        window = None
     starts = np.cumsum([0, *(sequence.length for sequence in sequences)])
     back = np.empty(starts[-1], dtype=np.int64)
     groups: list[Group] = []
@@ -76,9 +95,10 @@ def build_layout(sequences: Sequence[PackedSequence], cached_keys: int, device: 
         for row, index in enumerate(members):
             tokens = np.arange(sequences[index].length)
             back[starts[index] + tokens] = padded + row * longest + tokens
-        groups.append(_group([sequences[index] for index in members], starts[members], cached_keys, device))
+        groups.append(
+            _group([sequences[index] for index in members], starts[members], len(cached), keys, window, device)
+        )
         padded += len(members) * longest
-    positions = np.concatenate([sequence.positions for sequence in sequences])
     return Layout(_tensor(positions, device), tuple(groups), _tensor(back, device))
 
 
@@ -99,23 +119,36 @@ def _similar(sequences: Sequence[PackedSequence]) -> list[list[int]]:
 
 
 def _group(
-    sequences: Sequence[PackedSequence], starts: NDArray[np.int64], cached_keys: int, device: torch.device
+    sequences: Sequence[PackedSequence],
+    starts: NDArray[np.int64],
+    cached_keys: int,
+    key_positions: Positions,
+    window: int | None,
+    device: torch.device,
 ) -> Group:
     longest_query = max(sequence.length for sequence in sequences)
     longest_key = max(sequence.length + len(sequence.prefix_keys) for sequence in sequences)
     queries = np.zeros((len(sequences), longest_query), dtype=np.int64)
     keys = np.zeros((len(sequences), longest_key), dtype=np.int64)
     mask = np.zeros((len(sequences), longest_query, longest_key), dtype=bool)
+    positions = np.zeros((len(sequences), longest_query), dtype=np.int64)
     for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
         length, prefix = sequence.length, len(sequence.prefix_keys)
         tokens = np.arange(start, start + length)
-        queries[row, :length] = tokens
+        queries[row, :length], positions[row, :length] = tokens, sequence.positions
         keys[row, : prefix + length] = np.concatenate([sequence.prefix_keys, cached_keys + tokens])
         mask[row, :length, :prefix] = True
         mask[row, :length, prefix : prefix + length] = sequence.mask
         mask[row, length:, 0] = True  # a padded query must attend to some key, or softmax gives NaN
-    bias = np.where(mask, np.float32(0), np.finfo(np.float32).min)[:, None, None]
-    return Group(_tensor(queries, device), _tensor(keys, device), _tensor(bias, device))
+    near = None
+    if window is not None:
+        distance = positions[:, :, None] - key_positions[keys][:, None, :]
+        near = _bias(mask & (distance < window), device)
+    return Group(_tensor(queries, device), _tensor(keys, device), _bias(mask, device), near)
+
+
+def _bias(mask: NDArray[np.bool_], device: torch.device) -> torch.Tensor:
+    return _tensor(np.where(mask, np.float32(0), np.finfo(np.float32).min)[:, None, None], device)
 
 
 def _tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
@@ -131,9 +164,14 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     attention_inputs: AttentionInputs | None = None,
+    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention function for transformers: packed ``(1, H, T, D)`` in, ``(1, T, H, D)`` out."""
+    """Attention function for transformers: packed ``(1, H, T, D)`` in, ``(1, T, H, D)`` out.
+
+    What else a model asks of attention, such as a cap on scores, is left out: `fedoel.policies.torch.exactness` refuses
+    models that need it.
+    """
     if attention_inputs is None:
         raise RuntimeError("this model attends over packed sequences: run it through fedoel.policies.torch.trunk")
     layer: int = module.layer_idx  # type: ignore[assignment]
@@ -146,12 +184,13 @@ def attend(
         values_GKD = torch.cat([cached_values, values_GKD], dim=1)
     scaled = query[0] * (scaling or query.shape[3] ** -0.5)
     layout = attention_inputs.layout
-    out_NHD = torch.cat([_attend_group(scaled, keys_GKD, values_GKD, group) for group in layout.groups])
+    windowed = sliding_window is not None
+    out_NHD = torch.cat([_attend_group(scaled, keys_GKD, values_GKD, group, windowed) for group in layout.groups])
     return out_NHD[layout.back_T][None], None
 
 
 def _attend_group(
-    query_HTD: torch.Tensor, keys_GKD: torch.Tensor, values_GKD: torch.Tensor, group: Group
+    query_HTD: torch.Tensor, keys_GKD: torch.Tensor, values_GKD: torch.Tensor, group: Group, windowed: bool
 ) -> torch.Tensor:
     """Attention of one padded batch, shape (B Q, H, D).
 
@@ -164,7 +203,8 @@ def _attend_group(
     queries_BGMD = queries_GRBQD.permute(2, 0, 1, 3, 4).reshape(rows, groups, -1, size)
     scores_BGMS = queries_BGMD @ _gather(keys_GKD, group.keys_BS).transpose(2, 3)
     scores_BGRQS = scores_BGMS.view(rows, groups, heads // groups, longest, -1)
-    weights = (scores_BGRQS + group.mask_B11QS).softmax(-1).view_as(scores_BGMS)
+    mask = group.window_B11QS if windowed and group.window_B11QS is not None else group.mask_B11QS
+    weights = (scores_BGRQS + mask).softmax(-1).view_as(scores_BGMS)
     out_BGRQD = (weights @ _gather(values_GKD, group.keys_BS)).view(rows, groups, heads // groups, longest, size)
     return out_BGRQD.permute(0, 3, 1, 2, 4).reshape(rows * longest, heads, size)
 

@@ -55,8 +55,8 @@ class PackedDecoder:
     ) -> None:
         self._trunk, self._forward, self._rows = trunk, forward, rows
         self._cached = joined(prefixes.key_values, segment) if segment else prefixes.key_values
-        self._keys = prefixes.length + length
-        shared = np.concatenate([np.arange(head), np.arange(prefixes.length, self._keys)])
+        self._key_positions = np.concatenate([prefixes.positions, head + np.arange(length)])
+        shared = np.concatenate([np.arange(head), np.arange(prefixes.length, len(self._key_positions))])
         self._visible: list[Indices] = [np.concatenate([shared, prefixes.indices[row.scene]]) for row in rows]
         self._positions = [head + len(row.scene) for row in rows]
 
@@ -76,7 +76,7 @@ class PackedDecoder:
         top = self._run([token for row in self._rows for token in row.tokens], sequences)
         for index, (row, start) in enumerate(zip(self._rows, starts, strict=True)):
             self._append(index, int(start), len(row.moment))
-        self._keys += sum(sequence.length for sequence in sequences)
+        self._keep_positions(sequences)
         ends = [start + len(row.moment) - 1 for row, start in zip(self._rows, starts, strict=True)]
         last = self._trunk.base.decoder.norm(top[torch.tensor(ends, device=top.device)])
         return self._trunk.log_probs(top, self._rows, starts.tolist()), list(last)
@@ -97,21 +97,25 @@ class PackedDecoder:
         top = self._run([token for text in texts for token in text], sequences)
         for index, start, length in zip(indices, np.cumsum([0, *lengths])[:-1], lengths, strict=True):
             self._append(index, int(start), length)
-        self._keys += sum(lengths)
+        self._keep_positions(sequences)
         return list(self._trunk.base.decoder.norm(top).split(lengths))
 
     def _run(self, tokens: Sequence[int], sequences: Sequence[PackedSequence]) -> torch.Tensor:
         computed: dict[int, KeyValues] = {}
-        inputs = AttentionInputs(self._trunk.layout(sequences, self._keys), self._cached, computed)
+        inputs = AttentionInputs(self._trunk.layout(sequences, self._key_positions), self._cached, computed)
         top = self._forward(self._trunk.embed(tokens), inputs)
         self._cached = joined(self._cached, computed)
         return top
 
     def _append(self, index: int, start: int, length: int) -> None:
         """Make the tokens that a row has just read visible to its next ones."""
-        new = np.arange(self._keys + start, self._keys + start + length)
+        new = len(self._key_positions) + start + np.arange(length)
         self._visible[index] = np.concatenate([self._visible[index], new])
         self._positions[index] += length
+
+    def _keep_positions(self, sequences: Sequence[PackedSequence]) -> None:
+        read = [sequence.positions for sequence in sequences]
+        self._key_positions = np.concatenate([self._key_positions, *read])
 
 
 def joined(old: dict[int, KeyValues], new: dict[int, KeyValues]) -> dict[int, KeyValues]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..tokens import Ids, PackedSequence, TokenizedSituation, TokensKey, causal, cut
-from .packed_attention import AttentionInputs, KeyValues
+from .packed_attention import AttentionInputs, KeyValues, Positions
 from .trunk import Trunk, stack, unstack
 
 TOKENS_KEPT = 8_000  # 23 KB a token in half precision, for a model of 30 layers with three key-value heads
@@ -40,15 +40,20 @@ class PackedPrefixes:
     ----------
     key_values
         By layer.
-    length
-        Number of keys.
+    positions
+        Position of each key in its prompt, shape (keys,).
     indices
         Indices of each segment's keys.
     """
 
     key_values: dict[int, KeyValues]
-    length: int
+    positions: Positions
     indices: dict[Ids, np.ndarray]
+
+    @property
+    def length(self) -> int:
+        """Number of keys."""
+        return len(self.positions)
 
 
 class PrefixCache:
@@ -112,7 +117,9 @@ class PrefixCache:
             key_values |= unstack(packed, self._trunk.first_adapted)
         ends = np.cumsum([len(segment) for segment in segments])
         indices = {segment: np.arange(end - len(segment), end) for segment, end in zip(segments, ends, strict=True)}
-        return PackedPrefixes(key_values, int(ends[-1]), indices)
+        head = np.arange(len(self._head))
+        positions = [head, *(len(head) + np.arange(len(segment)) for segment in segments[1:])]
+        return PackedPrefixes(key_values, np.concatenate(positions), indices)
 
     def _compute_bottoms(self, batch: Sequence[Ids]) -> None:
         computed: dict[int, KeyValues] = {}
@@ -151,7 +158,7 @@ class PrefixCache:
         if head is not None:
             cached = unstack(head.bottom, 0)
             cached |= unstack(head.top, self._trunk.first_adapted) if head.top is not None else {}
-        return AttentionInputs(self._trunk.layout(sequences, known), cached, computed)
+        return AttentionInputs(self._trunk.layout(sequences, np.arange(known)), cached, computed)
 
     def _evict(self, needed: int) -> None:
         """Drop the least recently used segments beyond `TOKENS_KEPT` tokens, but none of the `needed` last ones."""

@@ -63,7 +63,7 @@ class PromptedPolicy(ContextPolicy):
         """Keys and values of the context in all layers. They depend on the head only, and are computed once."""
         if not self._key_values:
             computed: dict[int, KeyValues] = {}
-            layout = self.model.trunk.layout([self._packed()], prefixes.length)
+            layout = self.model.trunk.layout([self._packed()], prefixes.positions)
             self.model.trunk.run_all(self._prompt_nd, AttentionInputs(layout, prefixes.key_values, computed))
             dtype = self.model.base.kept_dtype
             self._key_values = {layer: (keys.to(dtype), values.to(dtype)) for layer, (keys, values) in computed.items()}
@@ -119,7 +119,7 @@ class SoftPromptPolicy(PromptedPolicy):
         prompts = [self._packed() for _ in rows]
         prompt_keys = [prefixes.length + self.length * index + np.arange(self.length) for index in range(len(rows))]
         sequences, starts = self.model.pack(rows, prefixes, prompt_keys)
-        layout = trunk.layout([*prompts, *sequences], prefixes.length)
+        layout = trunk.layout([*prompts, *sequences], prefixes.positions)
         prompt_tokens = self.length * len(rows)
         with torch.enable_grad():
             row_embeddings = trunk.embed([token for row in rows for token in row.tokens]).detach()

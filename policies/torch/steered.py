@@ -77,7 +77,7 @@ class SteeredPolicy(ContextPolicy):
             for rows in model.chunks(model.tokenizer.encode(situations)):
                 prefixes = self._prefixes(rows)
                 sequences, starts = model.pack(rows, prefixes)
-                inputs = AttentionInputs(model.trunk.layout(sequences, prefixes.length), prefixes.key_values)
+                inputs = AttentionInputs(model.trunk.layout(sequences, prefixes.positions), prefixes.key_values)
                 top = self._forward(model.trunk.embed([token for row in rows for token in row.tokens]), inputs)
                 directions_Wd = self._directions_KWd.flatten(0, 1).to(top.device)
                 gradients = score_gradients(model.trunk, top, rows, starts)

@@ -7,18 +7,42 @@ one version.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..tokens import PackedSequence, TokenizedSituation, causal
-from .base import Base
-from .packed_attention import AttentionInputs, KeyValues, Layout, build_layout
+from .packed_attention import AttentionInputs, KeyValues, Layout, Positions, build_layout
 
 Ints = NDArray[np.int64]
+
+
+class Base(Protocol):
+    """The part of a base model that its trunk runs."""
+
+    @property
+    def decoder(self) -> Any:
+        """The module with `embed_tokens`, `layers`, `norm` and `rotary_emb`."""
+
+    @property
+    def head(self) -> torch.Tensor:
+        """Weights of the LM head, shape (vocabulary, hidden)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+
+    @property
+    def kept_dtype(self) -> torch.dtype:
+        """Data type of cached keys and values."""
+
+    @property
+    def first_layer(self) -> int:
+        """Index of the first layer with an adapter."""
 
 
 class Trunk:
@@ -28,6 +52,12 @@ class Trunk:
         self.base = base
         self.layer_count = len(base.decoder.layers)
         self.first_adapted = base.first_layer
+        # Layers say themselves whether they have a window; without one, its length does not matter.
+        self.window: int | None = getattr(base.decoder.config, "sliding_window", None)
+        # Some models rotate the layers with a sliding window otherwise than the others (Gemma 3).
+        by_type = "layer_type" in inspect.signature(base.decoder.rotary_emb.forward).parameters
+        types: list[str] | None = base.decoder.config.layer_types if by_type else None
+        self._layer_types = types or [""] * self.layer_count
 
     def embed(self, tokens: Sequence[int]) -> torch.Tensor:
         """Token embeddings, shape (T, hidden)."""
@@ -36,10 +66,11 @@ class Trunk:
 
     def run(self, hidden_Td: torch.Tensor, start: int, stop: int, inputs: AttentionInputs) -> torch.Tensor:
         """Apply the layers ``start`` to ``stop - 1``."""
-        rotary = self.base.decoder.rotary_emb(hidden_Td[None], inputs.layout.positions_T[None])
-        hidden = hidden_Td[None]
-        for layer in self.base.decoder.layers[start:stop]:
-            hidden = layer(hidden, position_embeddings=rotary, attention_inputs=inputs)
+        hidden, positions = hidden_Td[None], inputs.layout.positions_T[None]
+        types, rotary_emb = self._layer_types[start:stop], self.base.decoder.rotary_emb
+        rotary = {name: rotary_emb(hidden, positions, *([name] if name else [])) for name in set(types)}
+        for layer, name in zip(self.base.decoder.layers[start:stop], types, strict=True):
+            hidden = layer(hidden, position_embeddings=rotary[name], attention_inputs=inputs)
         return hidden[0]
 
     def run_all(self, hidden_Td: torch.Tensor, inputs: AttentionInputs) -> torch.Tensor:
@@ -87,11 +118,11 @@ class Trunk:
     def single_sequence(self, length: int) -> AttentionInputs:
         """Return the attention inputs of one sequence without a prefix, under a causal mask."""
         sequence = PackedSequence(length, np.arange(length), np.zeros(0, dtype=np.int64), causal(length))
-        return AttentionInputs(self.layout([sequence], 0))
+        return AttentionInputs(self.layout([sequence], np.zeros(0, dtype=np.int64)))
 
-    def layout(self, sequences: Sequence[PackedSequence], cached_keys: int) -> Layout:
-        """Lay out packed sequences on the model's device."""
-        return build_layout(sequences, cached_keys, self.base.device)
+    def layout(self, sequences: Sequence[PackedSequence], cached: Positions) -> Layout:
+        """Lay out packed sequences, behind keys at these positions, on the model's device."""
+        return build_layout(sequences, cached, self.base.device, self.window)
 
 
 def stack(key_values: dict[int, KeyValues], layers: range) -> torch.Tensor:

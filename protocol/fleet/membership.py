@@ -46,6 +46,22 @@ class Members:
     number: int
     identities: frozenset[bytes]
 
+    def check_replaceable_by(self, other: Members) -> None:
+        """Refuse a list that may not take this one's place: every taker of a list checks this, wherever it is from.
+
+        Raises
+        ------
+        VersionError
+            If the other list is older, so that it may name a member that was revoked since; or if it is another list
+            with the same number, of which a fleet has one only.
+        """
+        if other.number < self.number:
+            raise VersionError(f"list of members {other.number} is older than {self.number}, which this device has")
+        if other.number == self.number and other.identities != self.identities:
+            raise VersionError(
+                f"there are two lists of members with the number {self.number}: the fleet's key made both"
+            )
+
 
 def sign_members(key: Ed25519PrivateKey, number: int, identities: Sequence[bytes]) -> str:
     """Return the signed text of a list; `read_members` reads it."""
@@ -135,13 +151,12 @@ class Membership:
         Raises
         ------
         VersionError
-            If the list is not signed, or older than this device's.
+            If the list is not signed, older than this device's, or another one with the same number.
         """
         if not text:
             return self
         members = read_members(self.fleet_key, text)
-        if members.number < self.number:
-            raise VersionError(f"list of members {members.number} is older than {self.number}, which this device has")
+        Members(self.number, self.members).check_replaceable_by(members)
         if members.number > self.number and self.members_file is not None:
             write_whole(self.members_file, text.encode())
         return replace(self, members=members.identities, number=members.number)

@@ -3,7 +3,8 @@
 A rename is atomic, but it survives a power cut only after the content of the file and the entry in its folder are on
 the disk: both are forced there with `fsync` (see fsync(2) and rename(2)).
 
-Files with private keys are written readable by their owner only, and checked for that before they are read.
+Files with private keys are written readable by their owner only, and checked for that before they are read. Folders of
+devices, servers and keys can be entered by their owner only.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from ..errors import ConfigError, FedoelError
+
+PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -41,7 +45,7 @@ def replace_file(path: Path, content: bytes | str, *, secret: bool = False) -> N
     content
         Bytes, or text to be written as UTF-8.
     secret
-        Whether only the file's owner may read it.
+        Whether only the file's owner may read it, and enter its folder if that is made.
 
     Raises
     ------
@@ -49,10 +53,10 @@ def replace_file(path: Path, content: bytes | str, *, secret: bool = False) -> N
         If the disk refuses it; the old content stays.
     """
     part = path.with_name(f"{path.name}.part")
-    make_folder(path.parent)
+    make_folder(path.parent, private=secret)
     if secret:  # the mode is set before there is any content
         part.unlink(missing_ok=True)
-        part.touch(0o600, exist_ok=False)
+        part.touch(PRIVATE_FILE, exist_ok=False)
     with part.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
@@ -69,12 +73,14 @@ def move_into_place(draft: Path, path: Path) -> None:
     sync(path.parent)
 
 
-def append_line(path: Path, line: bytes) -> None:
+def append_line(path: Path, line: bytes, *, secret: bool = False) -> None:
     """Append a line to a file and force it to the disk; raises `OSError` if the disk refuses it.
 
-    A last line that a crash has cut off is ended first.
+    A last line that a crash has cut off is ended first. Only the owner of a secret file may read it.
     """
     make_folder(path.parent)
+    if secret:
+        make_private_file(path)
     with path.open("a+b") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
@@ -85,10 +91,13 @@ def append_line(path: Path, line: bytes) -> None:
     sync(path.parent)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and the folders above it, and force their entries to the disk; raises `OSError`."""
+def make_folder(folder: Path, *, private: bool = False) -> None:
+    """Make a folder and the folders above it, and force their entries to the disk; raises `OSError`.
+
+    Only its owner may enter a private folder. One that exists is left as it is.
+    """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(PRIVATE_FOLDER if private else 0o777, parents=True, exist_ok=True)
     for path in missing:
         sync(path.parent)
 
@@ -102,8 +111,43 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_private_folder(folder: Path) -> None:
+    """Make a folder that only its owner may enter, and take the rights of others from one that exists.
+
+    Raises
+    ------
+    ConfigError
+        If it is another user's.
+    OSError
+        If the folder cannot be made.
+    """
+    make_folder(folder, private=True)
+    try:
+        if exposed(folder):
+            folder.chmod(PRIVATE_FOLDER)
+    except PermissionError as error:
+        raise ConfigError(f"others may enter {folder}, which is another user's: choose another folder") from error
+
+
+def make_private_file(path: Path) -> None:
+    """Make a file that only its owner may read, and take the rights of others from one that exists.
+
+    This is for files that grow, which hold secrets but no keys: an exposed key is refused (`check_secret`). Raises
+    `OSError` if the file cannot be made, or is another user's.
+    """
+    if not path.exists():
+        path.touch(PRIVATE_FILE)
+    if exposed(path):
+        path.chmod(PRIVATE_FILE)
+
+
+def exposed_among(paths: Iterable[Path]) -> list[Path]:
+    """Return those of some files and folders, as far as they exist, to which others than their owner have access."""
+    return [path for path in paths if path.exists() and exposed(path)]
+
+
 def exposed(path: Path) -> bool:
-    """Whether anybody but its owner may read a file; raises `OSError` if there is no file."""
+    """Whether anybody but its owner may read a file or enter a folder; raises `OSError` if it does not exist."""
     return os.name == "posix" and bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
@@ -133,7 +177,7 @@ def create_secret(path: Path, text: str) -> None:
 
     Of two processes that do this at once, one succeeds, and the other leaves the file as it is.
     """
-    make_folder(path.parent)
+    make_folder(path.parent, private=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         draft = Path(folder) / path.name
         replace_file(draft, text, secret=True)

@@ -43,6 +43,8 @@ def start_process(
 ) -> subprocess.Popen[bytes]:
     """Start a process in a new session; on Linux it is killed when this process dies.
 
+    What it writes, such as Flower's database, only its owner may read.
+
     Parameters
     ----------
     command, environment
@@ -61,7 +63,7 @@ def start_process(
         with nullcontext(subprocess.PIPE) if log is None else log.open("ab") as output:
             return subprocess.Popen(
                 command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                start_new_session=True, cwd=folder, preexec_fn=_die_with_parent(),
+                start_new_session=True, cwd=folder, preexec_fn=_die_with_parent(), umask=0o077,
             )  # fmt: skip
     except FileNotFoundError as error:
         raise FedoelError(f"{command[0]} is not installed: pip install 'fedoel[flower]'") from error

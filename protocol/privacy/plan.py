@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PrivacyError
-from ..experience import Floats, clip
+from ..experience import ROUNDING, ExperienceVector, Floats, clip
 from ..secagg.masks import cell_type
 from ..secagg.terms import WIDTHS
 from .discrete import RandBelow, discrete_gaussian
@@ -125,6 +125,22 @@ class PrivacyPlan:
         """Variance of the noise in each entry of a part of the sum over so many devices, in the units of the vector."""
         part = next(part for part in self.parts if part.name == name)
         return float(self.share_variance) * devices * (part.norm / (part.weight * self.steps)) ** 2
+
+    def check(self, vector: ExperienceVector) -> None:
+        """Check a vector to which its device has added noise by this plan.
+
+        Raises
+        ------
+        PrivacyError
+            If an entry is larger than a cell can hold, or an entry that is no part of this plan is not zero.
+        """
+        values, planned = vector.parts(), {part.name for part in self.parts}
+        if vector.counters.values.any() or any(values[name].any() for name in values.keys() - planned):
+            raise PrivacyError("a vector with noise has parts that its privacy plan does not have")
+        for part in self.parts:
+            largest = 2 ** (self.bits - 1) * part.norm / (part.weight * self.steps)
+            if (np.abs(values[part.name]) > largest * (1 + ROUNDING)).any():
+                raise PrivacyError(f"the {part.name} of a vector with noise is larger than {largest:.3g}")
 
     @property
     def discreteness_loss(self) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..errors import SecureSumError
+from .graph import COLLUDING, Graph, check_graph
 from .keys import CONFIRMED, SIGNATURE, Advert, Identity, adverts_from_bytes, agree, check_signature, commit, public_of
 from .masks import Cells, add_pair_mask, cell_type, mask_key, own_mask, pair_key
 from .shares import SEALED, SEED, new_seed, seal, split, unseal
@@ -70,7 +71,7 @@ class Round:
         )
 
 
-def advertise(identity: Identity, terms: Terms, position: int, least: int = 2) -> Round:
+def advertise(identity: Identity, terms: Terms, position: int, least: int = 2, colluding: float = COLLUDING) -> Round:
     """Phase ``keys``: draw the seeds of both masks and a sealing key; the reply is an `Advert`.
 
     Parameters
@@ -81,17 +82,18 @@ def advertise(identity: Identity, terms: Terms, position: int, least: int = 2) -
         The round's terms, and the device's index in the cohort.
     least
         Smallest number of survivors that this device accepts.
+    colluding
+        Fraction of the cohort that this device takes for colluding with the server.
 
     Raises
     ------
     SecureSumError
-        If a third of the neighbours could recover secrets, or the sum could be over fewer than `least` devices.
+        If the graph is not safe from them (`check_graph`), or the sum could be over fewer than `least` devices.
     """
     terms.neighbours_of(position)
     if terms.minimum < least:
         raise SecureSumError(f"this round may end with {terms.minimum} survivors, and this device wants {least}")
-    if 3 * terms.threshold <= terms.neighbours or 3 * terms.minimum <= terms.cohort:
-        raise SecureSumError("this round would unmask for too few: its threshold or minimum is a third or less")
+    check_graph(Graph(terms.neighbours, terms.threshold), terms.cohort, terms.minimum, colluding)
     mask_seed, own_seed, seal_key = new_seed(), new_seed(), os.urandom(32)
     advert = Advert.signed(
         identity, terms, position, public_of(mask_key(mask_seed, terms)), public_of(seal_key), commit(own_seed, terms)

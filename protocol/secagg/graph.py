@@ -1,6 +1,12 @@
 """Choice of the number of neighbours and of the threshold of shares (Bell et al. 2020, section 4).
 
-With too few neighbours, colluding ones may hold a threshold of shares, or dropouts may leave less than a threshold.
+A device's masks are recovered from shares that its neighbours hold. Each neighbour holds a share of the own mask and
+one of the pair masks, and an honest one sends one of the two. Both masks together reveal the device's vector. A server
+that tells some of the k neighbours that the device has survived, and the others that it has dropped out, gets one share
+of each honest neighbour, and both of each that colludes: with c of these, it can recover both masks if
+``2 t <= k + c``. The threshold t is the smallest one that forbids this (`least_threshold`). The server chooses graphs
+by it, and every device checks the graph of a round by it, with the share of colluding devices that its owner assumes.
+
 The numbers of colluding and of dropped-out neighbours are hypergeometric, so these probabilities are exact.
 """
 
@@ -15,6 +21,8 @@ from ..errors import SecureSumError
 
 MAX_SECRECY_LOSS = 2.0**-40  # probability that colluding devices learn any device's secrets
 MAX_FAILURE = 2.0**-20  # probability that a round fails although no more devices drop out than allowed
+ROUNDING = 4  # pairs of neighbours by which the rounding of the threshold can move the smallest graph
+COLLUDING = 1 / 3  # fraction of a cohort that a device takes for colluding, unless its owner says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +35,7 @@ class Graph:
 
 @lru_cache(maxsize=64)
 def choose_graph(cohort: int, colluding: float, dropout: float) -> Graph:
-    """Return the smallest number of neighbours that keeps both probabilities within their limits, and its threshold.
+    """Return the graph with the smallest number of neighbours that is safe and withstands dropouts.
 
     Parameters
     ----------
@@ -43,34 +51,81 @@ def choose_graph(cohort: int, colluding: float, dropout: float) -> Graph:
     SecureSumError
         If even the complete graph does not suffice.
     """
-    bad, gone = math.floor(colluding * cohort), math.floor(dropout * cohort)
-    # Both probabilities fall with the number of neighbours: bisect.
+    gone = math.floor(dropout * cohort)
+    # Both probabilities fall with the number of neighbours, but for the rounding of the threshold: bisect, and look at
+    # the next smaller ones.
     low, high = 1, (cohort - 1) // 2
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if _graph_with(cohort, 2 * middle, bad, gone) else (middle + 1, high)
-    graph = _graph_with(cohort, 2 * low, bad, gone) if 2 * low < cohort - 1 else None
-    if graph is not None:
-        return graph
-    # On the complete graph the counts are known. A device that remains may collude.
-    threshold, left = max(2, bad + 1), cohort - gone - 1
-    if cohort < 3 or threshold > left:
+        low, high = (low, middle) if _sparse_graph(cohort, 2 * middle, colluding, gone) else (middle + 1, high)
+    halves = range(max(1, low - ROUNDING), low + 1) if 2 * low < cohort - 1 else ()
+    graph = next((sparse for half in halves if (sparse := _sparse_graph(cohort, 2 * half, colluding, gone))), None)
+    graph = graph or complete_graph(cohort, colluding, dropout)
+    if graph is None:
         raise SecureSumError(
-            f"in a cohort of {cohort}, {bad} that collude and {gone} that drop out leave no threshold for a secure "
-            "sum: ask more devices, or lower privacy.colluding or privacy.max-dropout"
+            f"in a cohort of {cohort}, {math.floor(colluding * cohort)} that collude and {gone} that drop out leave no "
+            "threshold for a secure sum, which must be above half of the others plus those that collude: ask more "
+            "devices, or lower privacy.max-dropout or privacy.colluding"
         )
-    return Graph(cohort - 1, threshold)
+    return graph
 
 
-def _graph_with(cohort: int, neighbours: int, bad: int, gone: int) -> Graph | None:
-    """Return the graph with the smallest threshold that colluding devices do not reach, or None if it is too high."""
+def complete_graph(cohort: int, colluding: float, dropout: float) -> Graph | None:
+    """Return the graph in which all are neighbours; None if a cohort is too small for it, and hence for any graph."""
+    if cohort < 3:
+        return None
+    # The numbers of those that collude and of those that remain are known here.
+    graph = Graph(cohort - 1, least_threshold(cohort, cohort - 1, colluding))
+    return graph if graph.threshold <= cohort - 1 - math.floor(dropout * cohort) else None
+
+
+def check_graph(graph: Graph, cohort: int, minimum: int, colluding: float) -> None:
+    """Check that no device's secrets can be recovered by the server and those that collude with it.
+
+    Parameters
+    ----------
+    graph
+        Neighbours and threshold of the round.
+    cohort, minimum
+        Number of devices in the cohort, and smallest number of survivors that is unmasked.
+    colluding
+        Fraction of the cohort that may collude with the server.
+
+    Raises
+    ------
+    SecureSumError
+        If the threshold is lower than `least_threshold`, or all survivors may collude.
+    """
+    bad, least = math.floor(colluding * cohort), least_threshold(cohort, graph.neighbours, colluding)
+    if graph.threshold < least:
+        raise SecureSumError(
+            f"a threshold of {graph.threshold} of {graph.neighbours} neighbours is too low: with {bad} colluding "
+            f"devices of {cohort}, two sets of survivors could be unmasked; it must be at least {least}"
+        )
+    if minimum <= bad:
+        raise SecureSumError(f"the sum may be over {minimum} devices, and as many as {bad} of {cohort} may collude")
+
+
+@lru_cache(maxsize=64)
+def least_threshold(cohort: int, neighbours: int, colluding: float) -> int:
+    """Return the smallest t with ``2 t > k + c``: k neighbours, of which at most c collude.
+
+    The server places devices at random: c is exceeded at any device with a probability of at most `MAX_SECRECY_LOSS`.
+    """
+    tail = [*_upper_tail(cohort - 1, math.floor(colluding * cohort), neighbours), 0.0]
+    colluding_neighbours = next(c for c in range(neighbours + 1) if cohort * tail[c + 1] <= MAX_SECRECY_LOSS)
+    return max(2, (neighbours + colluding_neighbours) // 2 + 1)
+
+
+def _sparse_graph(cohort: int, neighbours: int, colluding: float, gone: int) -> Graph | None:
+    """Return the graph with the least threshold, or None if it is not connected or dropouts leave less than that."""
+    bad = math.floor(colluding * cohort)
     if neighbours >= cohort or cohort**2 * ((bad + gone) / cohort) ** neighbours > MAX_SECRECY_LOSS:
         return None  # the remaining honest devices might not be connected
-    colluding_tail = _upper_tail(cohort - 1, bad, neighbours)
-    threshold = next((t for t in range(2, neighbours + 1) if cohort * colluding_tail[t] <= MAX_SECRECY_LOSS), None)
+    threshold = least_threshold(cohort, neighbours, colluding)
     # Fewer neighbours than the threshold remain if too many of them drop out.
     dropout_tail = _upper_tail(cohort - 1, gone, neighbours)
-    if threshold is None or cohort * dropout_tail[neighbours - threshold + 1] > MAX_FAILURE:
+    if threshold > neighbours or cohort * dropout_tail[neighbours - threshold + 1] > MAX_FAILURE:
         return None
     return Graph(neighbours, threshold)
 

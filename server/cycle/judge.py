@@ -11,8 +11,10 @@ from functools import partial
 
 import numpy as np
 
+from ...protocol.records.summary import Stats
+from ..evaluation import stats_of_wins
 from ..events import Advance
-from ..gate import Evidence, Verdict
+from ..gate import Differences, Evidence, Verdict
 from ..learner import Adapter
 from .contender import Version
 from .distil import TRAINED, Trained
@@ -30,10 +32,21 @@ class Judged:
     verdict: Verdict
 
     @property
+    def current_stats(self) -> Stats:
+        """Results of the current version, which a trial on devices knows from the candidate's evidence only."""
+        wins = self._differences.wins
+        if self.current.stats.episodes or wins is None:
+            return self.current.stats
+        return stats_of_wins(float(wins[0].sum()), float(self._differences.episodes.sum()))
+
+    @property
     def loses(self) -> bool:
         """Whether it did worse than the current version, in some family at least."""
-        differences = self.evidence.sample.against(self.current.sample)
-        return any(differences.mean(family) < 0 for family in range(len(differences.families)))
+        return any(self._differences.mean(family) < 0 for family in range(len(self._differences.families)))
+
+    @property
+    def _differences(self) -> Differences:
+        return self.evidence.sample.against(self.current.sample)
 
 
 def judge(run: Run, state: State, cycle: int, candidate: Trained) -> Judged:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 
+from ...protocol.amounts import most_games
 from ...protocol.errors import FedoelError
 from ...protocol.experience import Aggregate, ExperienceVector
 from ...protocol.messages import PlayRequest
@@ -54,6 +55,12 @@ class CycleServer:
     def safeguards(self) -> RunSafeguards:
         """What protects the cohort."""
         return self.run.safeguards
+
+    @property
+    def most_games(self) -> int:
+        """Most games that a device plays in an exchange."""
+        games = self.run.config.games
+        return most_games(games.per_client, games.amounts)
 
     @property
     def state(self) -> State:
@@ -194,7 +201,7 @@ def _learn(run: Run, state: State, states: States) -> tuple[State, Learned]:
     judged = judge(run, state, cycle, trained)
     evidence, verdict = judged.evidence, judged.verdict
     state = replace(state, evidence=judged.current)
-    gate = replace(gate, candidate=evidence.stats)
+    gate = replace(gate, current=judged.current_stats, candidate=evidence.stats)
     learned = replace(learned, gate=gate, views=trained.views)
     if not verdict.passed:
         return state, replace(learned, decision="rejected", reason=verdict.reason)

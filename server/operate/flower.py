@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...protocol.errors import FedoelError
-from ...protocol.host.files import write_whole
+from ...protocol.host.files import make_private_file, write_whole
 from ...protocol.host.processes import flower_environment, start_process, stop, wait_until_healthy
 from .folder import ServerFolder, Settings
 from .roll import Enrolled, Roll
@@ -80,8 +80,10 @@ class Fleet:
             "flower-superlink", "--host", listen[0].strip("[]"), "--port", listen[2],
             "--ssl-ca-certfile", str(self.folder.ca_certificate), "--ssl-certfile", str(self.folder.certificate),
             "--ssl-keyfile", str(self.folder.key), "--enable-supernode-auth",
-            "--database", str(self.folder.flower / "superlink.sqlite"), "--isolation", "subprocess",
+            "--database", str(self.folder.database), "--isolation", "subprocess",
         ]  # fmt: skip
+        for database in self.folder.flower.glob(f"{self.folder.database.name}*"):
+            make_private_file(database)  # earlier releases let others read it
         process = start_process(command, environment, self.folder.flower, self.folder.log)
         write_whole(self.process_file, str(process.pid).encode())
         try:

@@ -12,7 +12,9 @@ from ...protocol.errors import ConfigError
 from ...protocol.fleet.enrolment import check_address
 from ...protocol.host.files import write_whole
 from ...protocol.settings import read_toml
+from ..fleet import OWNER_KEY
 from ..run_folder import STORED, stored_config
+from ..safeguards import LEDGER
 from .roll import Roll
 
 SETTINGS, RUN_FILE = "server.toml", "run.toml"
@@ -62,6 +64,11 @@ class ServerFolder:
         return self.path / RUN_FILE
 
     @property
+    def first_pack(self) -> Path:
+        """The pack of prompts that `init` makes, which `run.toml` names."""
+        return self.path / "pack.jsonl"
+
+    @property
     def prompts(self) -> Path:
         """The run's own copy of its pack of prompts, if its server has no games."""
         return self.path / "prompts.jsonl"
@@ -81,6 +88,11 @@ class ServerFolder:
         return self.path / "superlink.log"
 
     @property
+    def database(self) -> Path:
+        """Database of the SuperLink, with everything that it has still to deliver."""
+        return self.flower / "superlink.sqlite"
+
+    @property
     def lock(self) -> Path:
         """Locked by `start` for as long as it runs."""
         return self.path / "server.lock"
@@ -89,6 +101,15 @@ class ServerFolder:
     def roll_lock(self) -> Path:
         """Locked while devices are enrolled or revoked, or certificates are made."""
         return self.path / "devices.lock"
+
+    @property
+    def private(self) -> tuple[Path, ...]:
+        """Folders and files to which nobody but their owner may have access, as far as they exist."""
+        databases = self.flower.glob(f"{self.database.name}*")  # it has journals beside it
+        return (
+            self.path, self.fleet, self.flower, self.run, self.key, self.ca_key, self.fleet / OWNER_KEY,
+            self.run / LEDGER, *databases,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

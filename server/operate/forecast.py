@@ -68,8 +68,9 @@ class Forecast:
             f"               {seen:.3g} for who also knows who took part in each, as the server does",
             f"               {helped:.3g} for a server that works together with {privacy.colluding:.0%} of each cohort",
             f"noise          multiplier {run.noise_multiplier:.3f} on the sum, from shares of at least "
-            f"{plan.minimum} survivors",
-            f"sampling       each device with chance {run.chance():.3g}: {run.sample()} of {run.population} on average",
+            f"{plan.minimum} survivors of {run.sample()}",
+            f"sampling       each device with chance {run.chance():.3g}: {run.sample()} of {run.population} on average"
+            f"{self._redraws}",
             f"clipping       {norms}",
             f"secure sum     {self.graph.neighbours} neighbours each, {self.graph.threshold} recover a secret; "
             f"{privacy.colluding:.0%} may collude, {privacy.max_dropout:.0%} may drop out",
@@ -81,6 +82,14 @@ class Forecast:
             f"               a cohort that agrees about everything is {self.signal:.2g} times the noise",
             *self._trials(),
         ]
+
+    @property
+    def _redraws(self) -> str:
+        """Say if sampling counts for nothing."""
+        run = self.safeguards
+        if run.accounted < run.population or run.sample() == run.population:
+            return ""
+        return ", too few for sampling to count: draws that are made again, for their size, would tell too much"
 
     def _trials(self) -> list[str]:
         """Say what trials on devices cost and see; nothing where the server plays games itself."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
+from types import MappingProxyType
 
+import tomli_w
 from cryptography import x509
 
 from ...policies.model_files import find_model, model_digest
+from ...protocol.config import RunConfig, Scalar, nested
 from ...protocol.errors import ConfigError, EnrolmentError
 from ...protocol.fleet.enrolment import Bundle, card_from_text, check_address, sign_bundle, to_text
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
-from ...protocol.host.files import check_secret, replace_file, write_whole
+from ...protocol.host.files import check_secret, make_private_folder, replace_file, write_whole
 from ...protocol.host.lock import in_turn
+from ...protocol.prompt_pack import PromptPack, write_pack
 from ..fleet import make_owner, publish_members
 from .certificates import (
     certificate_to_pem,
@@ -25,44 +30,73 @@ from .certificates import (
 from .folder import ServerFolder, Settings, read_run, read_settings, write_settings
 from .roll import Enrolled, Roll, devices, read_roll, write_roll
 
-RUN = """\
+HEAD = """\
 # The run of `fedoel server start`. All settings of docs/reference.md are allowed. `clients` is set to the number of
-# enrolled devices when the run begins.
-name = "fleet"
-cycles = 3
-
-[games]
-families = "frozen-lake size=3 turns=6; sokoban turns=5"
-per-client = 6
-
-[policy]
-backend = "tactics"  # no language model; `torch` distils into SmolLM2
-
-[strategy]
-name = "secure-mean"
-min-available-nodes = 3
-patience = 604800.0  # seconds (a week) for which devices that are not ready are asked again
+# enrolled devices when the run begins. `policy.backend` "tactics" has no language model; "torch" distils into SmolLM2.
+# For `strategy.patience` seconds (a week), devices that are not ready are asked again.
 """
+PACK = """\
+# `server.prompts` is a pack of prompts of `games.families`. Whoever changes the families makes another pack:
+#   fedoel prompts make FAMILIES --out FILE
+"""
+RUN: Mapping[str, Scalar] = MappingProxyType({
+    "name": "fleet", "cycles": 3,
+    "games.families": "frozen-lake size=3 turns=6; sokoban turns=5", "games.per-client": 6,
+    "policy.backend": "tactics",
+    "strategy.name": "secure-mean", "strategy.min-available-nodes": 3, "strategy.patience": 604800.0,
+    "server.public": "prompts", "server.pack": 480, "server.prompts-per-cycle": 240,
+})  # fmt: skip
+
+MakePack = Callable[[RunConfig], PromptPack]
 
 
-def init(folder: ServerFolder, settings: Settings) -> int:
-    """Make a server's folder; in an existing one, renew the server's certificate only."""
+def init(
+    folder: ServerFolder,
+    settings: Settings,
+    given: Mapping[str, Scalar] = MappingProxyType({}),
+    make_pack: MakePack | None = None,
+) -> int:
+    """Make a server's folder; in an existing one, renew the server's certificate only.
+
+    Parameters
+    ----------
+    given
+        Settings for `run.toml` beside those of `RUN`, or instead of them.
+    make_pack
+        Makes the pack of prompts of a run that needs one and names none. Without it, `run.toml` names none.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds something else, or cannot be written; if a setting is unknown or invalid; or if settings are
+        given for a folder that has its `run.toml` already.
+    """
     check_address(settings.address)
     check_address(settings.listen)
     new = not folder.ca_key.exists()
     before = _address_before(folder)
     if new and folder.path.exists() and any(folder.path.iterdir()):
         raise ConfigError(f"{folder.path} is not empty and not a server's folder: choose an empty folder")
+    if given and not new:
+        raise ConfigError(f"the fleet's run has its settings already: change them in {folder.run_file}")
+    run = {**RUN, **given}
+    config = RunConfig.from_flat(run)
+    lacks_pack = new and config.server.public == "prompts" and not config.server.prompts
+    pack = make_pack(config) if make_pack and lacks_pack else None
     try:
-        folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(folder.path)
         with in_turn(folder.roll_lock):
             if new and not folder.ca_key.exists():  # another process may have made it meanwhile
-                _make_fleet(folder)
+                _make_fleet(folder, run, pack)
+            make_private_folder(folder.fleet)
             _certify(folder, settings)
             write_settings(folder, settings)
     except OSError as error:
         raise ConfigError(f"{folder.path} cannot be written: {error.strerror}; choose another folder") from error
     print(f"{'made' if new else 'renewed the certificate in'} {folder.path}")
+    if pack:
+        prompts, families = len(pack.prompts), ", ".join(pack.families)
+        print(f"the server has no games, but {prompts} prompts of {families}: {folder.first_pack}")
     print(f"devices reach the server at {settings.address}; the SuperLink listens on {settings.listen}")
     if before:  # not in a folder whose making was interrupted
         print("if the server runs, stop it and start it again: it reads its certificate and settings when it starts")
@@ -141,13 +175,15 @@ def _address_before(folder: ServerFolder) -> str:
         return ""
 
 
-def _make_fleet(folder: ServerFolder) -> None:
-    """Make the certificate authority, the owner's key pair, and an empty list of members."""
+def _make_fleet(folder: ServerFolder, run: Mapping[str, Scalar], pack: PromptPack | None) -> None:
+    """Make the certificate authority, the owner's key pair, an empty list of members, and the run that is to start."""
     key = make_key()
     make_owner(folder.fleet)
     write_whole(folder.ca_certificate, certificate_to_pem(make_authority(key)))
-    if not folder.run_file.exists():
-        write_whole(folder.run_file, RUN.encode())
+    if pack:
+        write_pack(folder.first_pack, pack)
+        run = {**run, "server.prompts": folder.first_pack.name}
+    write_whole(folder.run_file, (HEAD + PACK * bool(pack) + tomli_w.dumps(nested(run))).encode())
     replace_file(folder.ca_key, key_to_pem(key), secret=True)  # last: its presence marks a complete folder
 
 

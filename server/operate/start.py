@@ -12,9 +12,10 @@ from shlex import quote
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.host.cache import cache_folder
-from ...protocol.host.files import check_secret
+from ...protocol.host.files import check_secret, make_private_folder
 from ...protocol.host.lock import one_owner
 from ...protocol.host.processes import tail
+from ...protocol.play import specs_from_text
 from ...protocol.prompt_pack import read_pack, write_pack
 from ...protocol.records.events import CycleFinished, Event
 from ..app import check
@@ -53,9 +54,12 @@ def _start(folder: ServerFolder, settings: Settings) -> int:
         remedy = f"kill process {pid} if it is a SuperLink left from an earlier start" if pid else "stop it"
         raise ConfigError(f"{fleet.url} is in use: {remedy}, or change listen in server.toml")
     config = _with_copied_prompts(folder, config)
+    if config.server.public == "prompts" and (missing := families_without_prompts(config)):
+        print(f"no prompt is of {', '.join(missing)}: `fedoel prompts make` makes a pack of what games.families names")
+    for private in (folder.path, folder.fleet, folder.flower, folder.run):
+        make_private_folder(private)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that child processes are stopped
     with own_folder(config):
-        folder.flower.mkdir(exist_ok=True, mode=0o700)
         write_app(folder.flower / "app", config)
         events = follow(folder.run / "events.jsonl")
         status = _serve(folder, fleet, roll, events)
@@ -89,6 +93,15 @@ def _with_copied_prompts(folder: ServerFolder, config: RunConfig) -> RunConfig:
     if own != config:
         write_pack(folder.prompts, read_pack(Path(config.server.prompts)))
     return own
+
+
+def families_without_prompts(config: RunConfig) -> list[str]:
+    """Return the families of the run's games of which its pack has no prompts, as after a change of the families.
+
+    Such a run is allowed, and learns less.
+    """
+    prompts = read_pack(Path(config.server.prompts)).families
+    return sorted({spec.family for spec in specs_from_text(config.games.families)} - {*prompts})
 
 
 def _check_keys(folder: ServerFolder) -> None:

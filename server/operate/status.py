@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 
+from ...protocol.host.files import exposed_among
 from ..run_folder import STORED, stored_config
 from ..summary import NAME, read_summary, wins
 from .flower import Fleet
@@ -19,6 +20,8 @@ def status(folder: ServerFolder) -> int:
     roll, fleet = read_roll(folder.roll), Fleet(folder, settings)
     running = fleet.running()
     print(_server(folder, settings, running))
+    for path in exposed_among(folder.private):
+        print(f"rights: others may read {path}: chmod go= it; if it is a key, make a new fleet if they did")
     for line in [*devices(roll, fleet.node_ids(), fleet.nodes() if running else {}), *run(folder)]:
         print(line)
     return 0 if running else 1

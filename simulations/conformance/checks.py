@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from ...games.splits import Split, for_split, game_seed
 from ...policies.abilities import EMBEDDING
 from ...policies.policy import LogProbs, Policy
 from ...protocol.config import RunConfig, Scalar
+from ...protocol.errors import FedoelError
 from ...protocol.play import GameSpec, Turn
 from ...protocol.situation import Situation
 from ...server.cycle.phases import Outcome as Phase
@@ -38,6 +40,13 @@ SPEC, GAMES = GameSpec.parse("frozen-lake size=4 turns=6"), 12
 SETTINGS: dict[str, Scalar] = {
     "name": "check-plugin", "clients": 8, "cycles": 2, "policy.backend": "tactics", "games.per-client": 3,
     "games.families": "frozen-lake size=3 turns=6", "games.rehearsal": 8, "games.gate": 4, "games.held-out": 8,
+    "server.public": "games",
+}  # fmt: skip
+
+
+WITHOUT_GAMES: dict[str, Scalar] = {
+    "server.public": "prompts", "server.pack": 60, "server.prompts-per-cycle": 30, "trial.contexts": False,
+    "trial.share": 1.0,  # so that groups are whole in a part of a trial, too
 }  # fmt: skip
 
 
@@ -148,9 +157,10 @@ def go_through_a_run(**settings: Scalar) -> None:
     AssertionError
         If a cycle accepted no vector, or the second run gives another aggregate.
     """
-    flat = {**SETTINGS, **{key.replace("__", ".").replace("_", "-"): value for key, value in settings.items()}}
+    flat = _flat(settings)
     noisy = flat.get("privacy.mechanism", "none") != "none"
-    first, *repeats = [_aggregates(flat) for _ in range(1 if noisy else 2)]
+    first, *repeats = [_phases(flat, "collect") for _ in range(1 if noisy else 2)]
+    demand(len(first) == 2, "a cycle collected nothing")
     for number, phase in enumerate(first, start=1):
         demand(phase.values["accepted"], f"no vector was used in cycle {number}: {phase.values['refused']}")
     for repeat in repeats:
@@ -159,8 +169,17 @@ def go_through_a_run(**settings: Scalar) -> None:
             demand(same, "the same run gives another aggregate the second time: draw from a generator with a seed")
 
 
-def _aggregates(settings: dict[str, Scalar]) -> list[Phase]:
-    """Run the federation without Flower's log, and read what each cycle has collected."""
+def trials_of_a_run(**settings: Scalar) -> list[Phase]:
+    """Run two cycles whose server has no games, and return what its gate saw of candidates, in one trial or more."""
+    return _phases({**_flat(settings), **WITHOUT_GAMES}, "gate")
+
+
+def _flat(settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    return {**SETTINGS, **{key.replace("__", ".").replace("_", "-"): value for key, value in settings.items()}}
+
+
+def _phases(settings: dict[str, Scalar], name: str) -> list[Phase]:
+    """Run the federation without Flower's log, and read a phase's outcome of every cycle that has it."""
     flower = logging.getLogger("flwr")
     before = flower.level
     flower.setLevel(logging.ERROR)
@@ -168,6 +187,10 @@ def _aggregates(settings: dict[str, Scalar]) -> list[Phase]:
         with TemporaryDirectory(prefix="fedoel-check-", ignore_cleanup_errors=True) as folder:
             out = Path(folder) / "run"
             run_inprocess(RunConfig.from_flat({**settings, "out": str(out), "cache": str(Path(folder) / "cache")}))
-            return [load_phase(out, cycle, "collect") for cycle in (1, 2)]
+            found = list[Phase]()
+            for cycle in (1, 2):
+                with suppress(FedoelError):  # it has no such phase
+                    found.append(load_phase(out, cycle, name))
+            return found
     finally:
         flower.setLevel(before)

@@ -11,7 +11,7 @@ from ...protocol.errors import VectorError
 from ...protocol.experience import Aggregate, Contribution, Counters, ExperienceVector, VectorSpec
 from ...strategies.experience import ExperienceStrategy
 from ...strategies.server_side import ServerSide
-from .checks import NotApplicable, demand, go_through_a_run
+from .checks import NotApplicable, demand, go_through_a_run, trials_of_a_run
 
 SPEC = VectorSpec("tactics", 32, "vocabulary", "v1", ("one", "two"), 4, 50.0, 200.0)
 DEVICES = 12
@@ -134,3 +134,14 @@ def check_goes_through_whole_runs(named: Named) -> None:
     mechanism = "none" if "none" in mechanisms else min(mechanisms)
     budget = 0.0 if mechanism == "none" else 8.0
     go_through_a_run(strategy__name=named.name, privacy__mechanism=mechanism, privacy__epsilon=budget)
+
+
+def check_sums_the_answers_to_trials(named: Named) -> None:
+    """It sums the answers to trials, so that a server without games can decide."""
+    if named.kind.needs_games:
+        raise NotApplicable("it needs a server that has games")
+    mechanism = "none" if "none" in named.kind.mechanisms else min(named.kind.mechanisms)
+    budget = 0.0 if mechanism == "none" else 8.0
+    trials = trials_of_a_run(strategy__name=named.name, privacy__mechanism=mechanism, privacy__epsilon=budget)
+    demand(trials, "no candidate was tried: did `aggregate` give a gradient?")
+    demand(any(trial.arrays["episodes"].any() for trial in trials), "no answer was used: see `aggregate_trial`")

@@ -13,7 +13,7 @@ from fedoel.simulations.loopback import SHORTEST_HEARTBEAT, LoopbackFleet
 from fedoel.simulations.loopback_sum import STRATEGY
 
 MASKED = "Receiving: train.masked message"
-DEVICES = ("one", "two", "three", "four")
+DEVICES = ("one", "two", "three", "four", "five")  # four, if one of them may collude, cannot do without one
 RUN = f"""\
 cycles = 2
 [games]
@@ -26,14 +26,16 @@ held-out = 20
 backend = "tactics"
 [strategy]
 name = "{STRATEGY}"
-min-available-nodes = 4
+min-available-nodes = 5
 patience = 3600.0
+[server]
+public = "games"
 """
 
 
 @pytest.fixture
 def fleet(tmp_path: Path, cache: Path) -> Iterator[LoopbackFleet]:
-    """A server's folder and four devices that have joined; nothing runs yet."""
+    """A server's folder and five devices that have joined; nothing runs yet."""
     made = LoopbackFleet(tmp_path, DEVICES, SHORTEST_HEARTBEAT)
     made.make(RUN)
     yield made

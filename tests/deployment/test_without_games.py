@@ -22,7 +22,7 @@ from fedoel.simulations.summary import headline, percent
 from .conftest import DEVICES, MASKED, tended
 
 FAMILIES = "tidy things=1 final=0 turns=8"
-# With this seed, four devices of which any three agree: the context helps, and what is distilled from it.
+# With this seed, five devices of which any four agree: the context helps, and what is distilled from it.
 RUN = f"""\
 seed = 4
 cycles = 1
@@ -34,13 +34,15 @@ held-out = 1
 backend = "tactics"
 [strategy]
 name = "secure-mean"
-min-available-nodes = 4
+min-available-nodes = 5
 patience = 3600.0
 [server]
 public = "prompts"
 prompts = "../pack.jsonl"
 [trial]
 games = 2
+share = 1.0
+contexts = true
 """
 NO_GAMES = """\
 import sys
@@ -58,7 +60,7 @@ with open({processes!r}, "a") as file:
 
 @pytest.fixture
 def fleet(tmp_path: Path, cache: Path) -> Iterator[LoopbackFleet]:
-    """Four devices, and a server on which games cannot be imported; nothing runs yet."""
+    """Five devices, and a server on which games cannot be imported; nothing runs yet."""
     only_server, pack = tmp_path / "only-server", make_pack(specs_from_text(FAMILIES), 64, 0, cache)
     only_server.mkdir()
     (only_server / "sitecustomize.py").write_text(NO_GAMES.format(processes=str(tmp_path / "processes")))
@@ -84,7 +86,7 @@ def test_a_fleet_teaches_a_server_without_games_and_both_survive_a_death_in_a_tr
     """The server is killed while devices try the context, and a device while they try what was distilled from it."""
     expected = simulated(fleet.folder)
     fleet.start("server")
-    fleet.wait(lambda: "4 devices may connect" in fleet.said("server"), 120)
+    fleet.wait(lambda: "5 devices may connect" in fleet.said("server"), 120)
     (fleet.folder / "pack.jsonl").unlink()  # the server has a copy
     for name in DEVICES:
         fleet.start(name)
@@ -98,13 +100,13 @@ def test_a_fleet_teaches_a_server_without_games_and_both_survive_a_death_in_a_tr
     assert "flwr-serverapp" in (fleet.folder / "processes").read_text()
     run = read_summary(fleet.server / "run")
     first, cycle = run.cycles
-    assert (cycle.decision, cycle.version, cycle.accepted) == ("promoted", expected.version, 4)
+    assert (cycle.decision, cycle.version, cycle.accepted) == ("promoted", expected.version, 5)
     # The server decides on the context as if it had not died, and on what was distilled without the dead device.
     assert cycle.reason.split("; without")[0] == expected.reason.split("; without")[0]
     assert cycle.gate and cycle.gate.candidate
-    assert (cycle.gate.teacher.episodes, cycle.gate.candidate.episodes) == (8, 6)
+    assert (cycle.gate.teacher.episodes, cycle.gate.candidate.episodes) == (10, 8)
     said = f"{cycle.held_out.win_rate:.0%} of the fleet's own games"
-    assert f"cycle 1: promoted, {said}, 4 devices accepted" in fleet.said("server")
+    assert f"cycle 1: promoted, {said}, 5 devices accepted" in fleet.said("server")
     assert run_status(ServerFolder(fleet.server))[1:] == [
         f"  cycle 0: warm-start, wins of the fleet's own games not measured, {first.version}",
         f"  cycle 1: promoted, {said}, {cycle.version}",

@@ -17,11 +17,10 @@ from typing import Any
 
 import pytest
 
-from fedoel.protocol.config import RunConfig, Scalar
+from fedoel.protocol.config import RunConfig, Scalar, parse_setting
 from fedoel.simulations.conformance.checks import PASSED
 from fedoel.simulations.conformance.plugin import check_plugin
 from fedoel.simulations.inprocess import run_inprocess
-from fedoel.simulations.scenario import parse_setting
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_LINES = {"agreement": 25, "errand": 40, "bag_of_words": 60, "verbs": None, "lift": 35, "babyai": 40}
@@ -100,4 +99,4 @@ def test_the_command_line_finds_plugins_in_the_working_folder(tmp_path: Path) ->
         cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "is a strategy" in done.stdout and "8 passed, 0 failed, 0 skipped" in done.stdout
+    assert "is a strategy" in done.stdout and "9 passed, 0 failed, 0 skipped" in done.stdout

@@ -27,9 +27,9 @@ from fedoel.games.assistant.templates import Template, Value, may_be_silent, par
 from fedoel.games.families import build_game, settings_of
 from fedoel.games.heuristics import HEURISTICS, Player, uniform
 from fedoel.games.scripted import play_scripted, play_walkthrough
-from fedoel.games.splits import GAMES_PER_CLIENT, Split, for_split, game_seed
+from fedoel.games.splits import Split, for_split, game_seed
 from fedoel.protocol.errors import ConfigError, GameError
-from fedoel.protocol.play import GameSpec
+from fedoel.protocol.play import GAMES_PER_CLIENT, GameSpec
 
 SPEC = GameSpec.parse("assistant turns=1")
 ENGLISH = load_language("en")

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from fedoel.games.splits import (
     CLIENTS,
-    GAMES_PER_CLIENT,
     PUBLIC_GAMES,
     Split,
     assert_disjoint,
@@ -20,7 +19,7 @@ from fedoel.games.splits import (
 )
 from fedoel.games.textworld import compiled
 from fedoel.protocol.errors import ConfigError, GameError
-from fedoel.protocol.play import GameSpec
+from fedoel.protocol.play import GAMES_PER_CLIENT, GameSpec
 
 COIN = GameSpec.parse("coin-collector level=102 turns=6")
 COOKING = GameSpec.parse("cooking recipe=1 take=1 turns=10")

@@ -77,7 +77,10 @@ def test_templates_are_rendered_alike(pair: tuple[GgufTokenizer, Any]) -> None:
     for roles in (("system", "user"), ("user",), ("system", "user", "assistant", "user")):
         messages = [{"role": role, "content": f"  I am {role}. "} for role in roles]
         ours, theirs = (
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) for tokenizer in pair
+            tokenizer.apply_chat_template(
+                messages, chat_template=tokenizer.get_chat_template(), tokenize=False, add_generation_prompt=True
+            )
+            for tokenizer in pair
         )
         assert ours == theirs
     assert pair[0].eos_token_id == pair[1].eos_token_id
@@ -103,4 +106,4 @@ def test_a_model_without_a_usable_template_is_refused() -> None:
         GgufTokenizer(Untuned(""))  # type: ignore[arg-type]
     broken = GgufTokenizer(Untuned("{% for %}"))  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="cannot be used"):
-        broken.apply_chat_template([], tokenize=False, add_generation_prompt=True)
+        PromptTokenizer(broken)

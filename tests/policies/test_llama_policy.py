@@ -27,6 +27,8 @@ from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy
 
+from ..conftest import write_tiny_gguf
+
 COMMANDS = ("go east", "take coin", "take coin from shelf", "look", "take")
 CLOSE = 0.005  # of a log-probability, which is a sum over tokens: keys and values are kept in half precision
 Adapter = dict[str, Any]
@@ -67,6 +69,18 @@ def model(tiny_gguf: Path, tmp_path: Path) -> LlamaModel:
 
 def same(ours: list[Any], theirs: list[Any], close: float = CLOSE) -> bool:
     return all(np.allclose(a, b, rtol=close, atol=close) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "gemma3"])
+def test_other_architectures_play_the_same_adapters(architecture: str, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.gguf"
+    write_tiny_gguf(file, architecture)
+    theirs = TorchModel(load_base(config(file), tmp_path / "torch"), 512)
+    rng = np.random.default_rng(0)
+    adapter = {name: rng.normal(0, 0.1, array.shape).astype(np.float32) for name, array in theirs.fresh.items()}
+    for weights in (adapter, {}):
+        ours = LlamaPolicy(LlamaModel(file, config(file), tmp_path / "llama"), weights).score(situations())
+        assert same(ours, TorchPolicy(theirs, weights).score(situations()))
 
 
 def test_scores_equal_those_of_torch(model: LlamaModel, torch_model: TorchModel, adapters: list[Adapter]) -> None:
@@ -217,7 +231,7 @@ def test_what_does_not_fit_is_refused(tiny_gguf: Path, tiny_base: Path, tmp_path
     with pytest.raises(ModelError, match="asked for policy"):
         load_policy(config(tiny_gguf), {}, "another", tmp_path)
     for adapter, says in (
-        ({"weights": np.zeros((2, 2), np.float32)}, "no LoRA layer"),
+        ({"weights": np.zeros((2, 2), np.float32)}, "no such LoRA layer"),
         ({"base_model.model.model.layers.0.mlp.up_proj.lora_A.weight": np.zeros((2, 64), np.float32)}, "do not fit"),
     ):
         with pytest.raises(ModelError, match=says):

@@ -17,7 +17,7 @@ sizes = st.lists(st.tuples(st.integers(1, 60), st.integers(0, CACHED)), min_size
 @given(sizes)
 def test_every_token_is_in_one_batch_and_padding_is_bounded(lengths: list[tuple[int, int]]) -> None:
     sequences = [PackedSequence(own, known + np.arange(own), np.arange(known), causal(own)) for own, known in lengths]
-    layout = build_layout(sequences, CACHED, torch.device("cpu"))
+    layout = build_layout(sequences, np.arange(CACHED), torch.device("cpu"))
     asked = torch.cat([group.queries_BQ.flatten() for group in layout.groups])
     assert torch.equal(asked[layout.back_T], torch.arange(sum(own for own, _ in lengths)))
     starts = accumulate((own for own, _ in lengths), initial=0)

@@ -7,7 +7,6 @@ import pytest
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import GameSpec
-from fedoel.protocol.prompt_pack import BYTE_ORDER_MARK
 from fedoel.protocol.settings import Setting, explain, read_toml, settings_of
 
 
@@ -113,7 +112,7 @@ def test_a_turn_limit_that_is_no_number_of_turns_is_refused(words: str) -> None:
 
 def test_a_toml_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "of-an-editor.toml"
-    path.write_bytes(BYTE_ORDER_MARK + "clients = 3  # Geräte\r\n[games]\r\nper-client = 2\r\n".encode())
+    path.write_bytes("\ufeff".encode() + "clients = 3  # Geräte\r\n[games]\r\nper-client = 2\r\n".encode())
     assert read_toml(path) == {"clients": 3, "games": {"per-client": 2}}
 
 

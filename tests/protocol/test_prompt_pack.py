@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from fedoel.protocol import prompt_pack
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.prompt_pack import (
-    BYTE_ORDER_MARK,
     HEADER,
     MAX_COMMANDS,
     MAX_TEXT,
@@ -193,7 +192,7 @@ def test_packs_that_cannot_be_written_are_not_built() -> None:
 
 def test_a_file_may_begin_with_a_byte_order_mark() -> None:
     data = to_bytes(PromptPack("by hand", "", (prompt(),)))
-    assert pack_from_bytes(BYTE_ORDER_MARK + data, "pack") == pack_from_bytes(data, "pack")
+    assert pack_from_bytes("\ufeff".encode() + data, "pack") == pack_from_bytes(data, "pack")
 
 
 @pytest.mark.parametrize("digits", [400, 5000])

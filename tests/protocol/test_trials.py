@@ -149,14 +149,12 @@ def test_a_reply_has_at_most_300_bytes_beside_the_frames_of_flower(families: int
 
 
 def test_how_often_a_fleet_may_be_asked_follows_from_the_configuration() -> None:
-    prompts = RunConfig.from_flat(
-        {"server.public": "prompts", "trial.share": 0.25, "context.halvings": 3, "distil.halvings": 2, "clients": 16}
-    )
+    prompts = RunConfig.from_flat({
+        "server.public": "prompts", "trial.share": 0.25, "trial.contexts": True, "context.halvings": 3,
+        "distil.halvings": 2, "clients": 16,
+    })  # fmt: skip
     assert parts_of_trial(prompts) == 4
     assert parts_of_trial(replace(prompts, clients=11)) == 2 and parts_of_trial(replace(prompts, clients=3)) == 1
     assert most_trials(prompts) == 4 + 3 + 3 * 4
-    assert (
-        most_trials(RunConfig.from_flat({"server.public": "prompts", "trial.contexts": False, "distil.halvings": 0}))
-        == 1
-    )
-    assert most_trials(RunConfig()) == 0
+    assert most_trials(RunConfig.from_flat({"trial.contexts": False, "trial.share": 1.0, "distil.halvings": 0})) == 1
+    assert most_trials(RunConfig.from_flat({"server.public": "games"})) == 0

@@ -62,7 +62,7 @@ def make(tmp_path: Path) -> Make:
     def gate(sums: Any = None, noise: float = 0.0, **changed: Scalar) -> tuple[FleetGate, Fleet]:
         config = RunConfig.from_flat({
             "games.families": "coin turns=4; tidy turns=8", "clients": 8, "server.public": "prompts",
-            "trial.games": 2, "out": str(tmp_path), **changed,
+            "trial.games": 2, "trial.contexts": True, "trial.share": 1.0, "out": str(tmp_path), **changed,
         })  # fmt: skip
         make_fleet(keys_folder(config), config.clients)
         fleet = Fleet(sums, noise)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from dp_accounting.pld import PLDAccountant
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError, FedoelError, PrivacyError, VersionError
 from fedoel.protocol.experience import VectorSpec
-from fedoel.protocol.fleet.membership import MEMBERS, device_key, load_members, membership_at
+from fedoel.protocol.fleet.membership import MEMBERS, device_key, load_members, membership_at, sign_members
 from fedoel.server.accounting import Release, epsilon_of, multiplier_for
 from fedoel.server.fleet import make_fleet, owner_key, publish_members
 from fedoel.server.safeguards import Ledger, RunSafeguards
@@ -21,7 +22,7 @@ from fedoel.server.safeguards import Ledger, RunSafeguards
 SPEC = VectorSpec("tactics", 512, "vocabulary", "v1", ("coin",), 10, 2.0, 10.0)
 PRIVATE: dict[str, Scalar] = {
     "clients": 1000, "strategy.fraction-train": 0.1, "cycles": 3, "strategy.name": "secure-mean",
-    "privacy.mechanism": "distributed", "privacy.epsilon": 2.0,
+    "privacy.mechanism": "distributed", "privacy.epsilon": 2.0, "server.public": "games",
 }  # fmt: skip
 
 
@@ -36,6 +37,30 @@ def test_a_plan_follows_from_the_configuration(tmp_path: Path) -> None:
     assert [(part.name, part.size, part.norm, part.weight) for part in plan.parts] == [("gradient", 512, 2.0, 1.0)]
     assert plan.minimum == 80 and 140 < plan.cohort < 180 and plan.bits == 16
     assert epsilon_of(Release(plan.noise_multiplier, 100, 1000), 3, 1e-6) == pytest.approx(2.0, abs=0.01)
+
+
+def test_noise_is_whole_for_every_size_of_a_cohort(tmp_path: Path) -> None:
+    """What a device adds follows from the cohort that was drawn, so that none is too small for its noise."""
+    run = safeguards(tmp_path)
+    for cohort in (3, 4, 20, 79, 100, 161):
+        assert run.releasable(cohort)
+        plan = run.plan(SPEC, cohort)
+        assert (plan.cohort, plan.minimum) == (cohort, int(0.8 * cohort + 1e-9))
+        whole = (plan.noise_multiplier * plan.bound) ** 2
+        assert float(plan.share_variance) * plan.minimum >= whole and plan.noise_multiplier == run.noise_multiplier
+    assert not run.releasable(2) and not run.enough(799) and run.enough(800)
+
+
+def test_redraws_are_accounted_for(tmp_path: Path) -> None:
+    """Draws are made again for their size: rarely enough for a thousandth of delta, or sampling counts for nothing."""
+    large = safeguards(tmp_path)
+    assert large.chance_of_redraw(100) < 1e-30
+    assert large.accounted == 100 and large.accounted_delta == pytest.approx(0.999e-6)
+    small = safeguards(tmp_path, clients=60)
+    chance = sum(math.comb(60, size) * 0.1**size * 0.9 ** (60 - size) for size in range(3))
+    assert small.chance_of_redraw(6) == pytest.approx(chance, rel=1e-9)
+    assert (small.accounted, small.accounted_delta) == (60, 1e-6)
+    assert small.noise_multiplier == multiplier_for(2.0, 1e-6, 60, 60, 3) > large.noise_multiplier
 
 
 def test_part_of_the_budget_may_go_to_the_fisher_diagonal(tmp_path: Path) -> None:
@@ -183,5 +208,8 @@ def test_a_device_takes_newer_lists_of_members_keeps_them_and_refuses_older_ones
     assert again.members == {first.identity.public}
     with pytest.raises(VersionError, match="older than 2"):
         again.renewed(before)
+    fork = sign_members(owner_key(tmp_path / "server"), 2, [first.identity.public, bytes(32)])
+    with pytest.raises(VersionError, match="two lists of members with the number 2"):
+        again.renewed(fork)
     with pytest.raises(VersionError, match="not signed"):
         again.renewed(after.replace('"number": 2', '"number": 3'))

@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 from fedoel.codecs.tactics.coordinates import DIMENSION
-from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig, StrategyConfig, WarmStartConfig
+from fedoel.protocol.config import (
+    GamesConfig,
+    PolicyConfig,
+    RunConfig,
+    ServerConfig,
+    StrategyConfig,
+    WarmStartConfig,
+)
 from fedoel.protocol.errors import ConfigError, FedoelError
 from fedoel.protocol.records.events import Event, RunFinished, TrafficCounted
 from fedoel.server.events import follow
@@ -26,6 +33,7 @@ CONFIG = RunConfig(
     games=GamesConfig(families="coin-collector level=2 turns=5", per_client=2, rehearsal=2, gate=2, held_out=2),
     policy=PolicyConfig(backend="tactics"),
     strategy=StrategyConfig(exchanges=2),
+    server=ServerConfig("games"),
 )
 
 

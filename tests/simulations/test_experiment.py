@@ -38,6 +38,7 @@ cycles = 1
 "games.gate" = 6
 "games.held-out" = 8
 "policy.backend" = "tactics"
+"server.public" = "games"
 
 [arms.tactics]
 
@@ -83,7 +84,7 @@ def test_an_experiment_writes_what_its_arms_came_to_and_is_not_run_twice(
 
 def test_arms_whose_servers_have_another_world_do_not_begin_alike(small: Path, tmp_path: Path) -> None:
     """What a gate of public games has seen is of no use to one that asks the fleet, and the other way round."""
-    small.write_text(SMALL.replace("[arms.none]", '[arms.games]\n"server.public" = "games"\n\n[arms.none]'))
+    small.write_text(SMALL.replace("[arms.none]", '[arms.prompts]\n"server.public" = "prompts"\n\n[arms.none]'))
     results = run_experiment(load_experiment(str(small), seeds="0"), tmp_path / "out")
     assert [len(runs[0].cycles) for runs in results.values()] == [2, 2, 2]
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 
 from fedoel.client.app import make_app
 from fedoel.client.runtime import SimulatedRuntime
-from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
+from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig, ServerConfig
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.host.cache import cache_folder
 from fedoel.protocol.messages import PlayRequest, request_from_records
@@ -44,7 +44,8 @@ SECRET = "a secret room with a secret coin"
 @pytest.fixture
 def config(cache: Path, tmp_path: Path) -> RunConfig:
     policy = PolicyConfig(backend="tactics")
-    return RunConfig(clients=3, cache=str(cache), out=str(tmp_path / "run"), games=GAMES, policy=policy)
+    out = str(tmp_path / "run")
+    return RunConfig(clients=3, cache=str(cache), out=out, games=GAMES, policy=policy, server=ServerConfig("games"))
 
 
 def cycles(config: RunConfig) -> list[dict[str, Any]]:
@@ -176,7 +177,10 @@ def full_above(size: int) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     out = tmp_path_factory.mktemp("whole")
-    config = RunConfig(clients=3, cache=str(cache), out=str(out), games=GAMES, policy=PolicyConfig(backend="tactics"))
+    config = RunConfig(
+        clients=3, cache=str(cache), out=str(out), games=GAMES, policy=PolicyConfig(backend="tactics"),
+        server=ServerConfig("games"),
+    )  # fmt: skip
     run_inprocess(config)
     return cycles(config)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig, StrategyConfig
+from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig, ServerConfig, StrategyConfig
 from fedoel.simulations import ray_engine
 
 MARKS = (b"xyzzyroom", b"xyzzygoal", b"xyzzycommand")
@@ -106,6 +106,7 @@ def test_nothing_that_games_said_leaves_a_device(tmp_path: Path, cache: Path, mo
         clients=5, cycles=1, cache=str(cache), out=str(tmp_path / "run"),
         games=GamesConfig(families="frozen-lake size=3 turns=4", per_client=2, rehearsal=2, gate=2, held_out=2),
         policy=PolicyConfig(backend="tactics"), strategy=StrategyConfig(name="secure-mean"),
+        server=ServerConfig("games"),
     )  # fmt: skip
     ray_engine.run_ray(config)
     assert marked.stat().st_size >= 10, "games were played on devices"

@@ -24,6 +24,7 @@ def config(tmp_path: Path, cache: Path) -> RunConfig:
     return RunConfig.from_flat({
         "clients": 3, "cycles": 1, "games.families": "frozen-lake turns=6", "games.per-client": 4,
         "games.rehearsal": 6, "games.gate": 6, "games.held-out": 8, "policy.backend": "tactics",
+        "server.public": "games",
         "out": str(tmp_path / "run"), "cache": str(cache),
     })  # fmt: skip
 

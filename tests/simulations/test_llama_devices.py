@@ -18,6 +18,7 @@ from fedoel.protocol.config import (
     GamesConfig,
     PolicyConfig,
     RunConfig,
+    ServerConfig,
     WarmStartConfig,
 )
 from fedoel.protocol.errors import ConfigError
@@ -38,6 +39,7 @@ def config(tiny_gguf: Path, cache: Path, tmp_path: Path) -> RunConfig:
         context=ContextConfig(max_kl=0.02),
         distil=DistilConfig(steps=2, batch=4),
         warm_start=WarmStartConfig(steps=20, batch=8, learning_rate=1e-2),
+        server=ServerConfig("games"),
     )
 
 

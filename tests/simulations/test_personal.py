@@ -21,7 +21,7 @@ from fedoel.simulations.inprocess import run_inprocess
 CONFLICT: dict[str, Scalar] = {
     "clients": 4, "cycles": 1, "policy.backend": "tactics", "games.families": "orchard turns=6; mirror-orchard turns=6",
     "games.partition": "by-family", "games.per-client": 24, "games.rehearsal": 24, "games.gate": 24,
-    "games.held-out": 80, "context.max-kl": 1.0,
+    "games.held-out": 80, "context.max-kl": 1.0, "server.public": "games",
 }  # fmt: skip
 
 

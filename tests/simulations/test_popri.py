@@ -103,7 +103,7 @@ def test_a_federation_that_votes_learns(tmp_path: Path, cache: Path) -> None:
     config = RunConfig.from_flat({
         "clients": 12, "cycles": 2, "seed": 9001, "games.families": "tidy things=1 final=0 turns=8",
         "games.per-client": 6, "games.held-out": 60, "policy.backend": "tactics", "server.public": "prompts",
-        "server.pack": 120, "server.prompts-per-cycle": 120, "trial.contexts": False,
+        "server.pack": 120, "server.prompts-per-cycle": 120, "trial.share": 1.0,
         "codec.name": "fedoel.simulations.baselines.popri:POPRI", "out": str(tmp_path / "run"), "cache": str(cache),
     })  # fmt: skip
     run_inprocess(config)

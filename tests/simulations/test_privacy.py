@@ -16,7 +16,7 @@ from fedoel.client.runtime import Runtime, SimulatedRuntime
 from fedoel.games import families, player
 from fedoel.games.game import Game
 from fedoel.policies.policy import LogProbs, Policy
-from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
+from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig, ServerConfig
 from fedoel.protocol.host.cache import cache_folder
 from fedoel.protocol.messages import PlayRequest, serialised
 from fedoel.protocol.play import GameSpec, Observation
@@ -118,7 +118,10 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
 def config(cache: Path, tmp_path: Path) -> RunConfig:
     games = GamesConfig("coin-collector level=102 turns=5; cooking recipe=1 take=1 turns=5", "iid", 2, 2, 4, 4)
     policy = PolicyConfig(backend="tactics")
-    return RunConfig(clients=3, cycles=1, cache=str(cache), out=str(tmp_path / "run"), games=games, policy=policy)
+    return RunConfig(
+        clients=3, cycles=1, cache=str(cache), out=str(tmp_path / "run"), games=games, policy=policy,
+        server=ServerConfig("games"),
+    )  # fmt: skip
 
 
 def public() -> set[str]:

@@ -27,7 +27,8 @@ def config(tmp_path: Path, cache: Path) -> RunConfig:
     return RunConfig.from_flat({
         "clients": 12, "cycles": 2, "seed": 9000, "games.families": GAMES, "games.per-client": 4, "games.held-out": 6,
         "policy.backend": "tactics", "server.public": "prompts", "server.pack": 60, "server.prompts-per-cycle": 30,
-        "context.halvings": 1, "out": str(tmp_path / "run"), "cache": str(cache),
+        "context.halvings": 1, "trial.contexts": True, "trial.share": 1.0, "out": str(tmp_path / "run"),
+        "cache": str(cache),
     })  # fmt: skip
 
 
@@ -54,7 +55,12 @@ def test_a_run_promotes_what_its_fleet_has_tried_and_repeats_to_the_bit(config: 
     whole = cycles(config)
     assert "promoted" in {entry["decision"] for entry in whole}
     promoted = next(entry for entry in whole if entry["decision"] == "promoted")
-    assert promoted["gate"]["candidate"]["episodes"] == config.clients * config.trial.games
+    gate = promoted["gate"]
+    assert gate["candidate"]["episodes"] == gate["current"]["episodes"] == config.clients * config.trial.games
+    assert (
+        gate["candidate"]["win_rate"] > gate["current"]["win_rate"]
+        and "of the devices' games are won" in promoted["reason"]
+    )
     assert promoted["held_out"]["win_rate"] > whole[0]["held_out"]["win_rate"]
     again = replace(config, out=str(tmp_path / "again"))
     run_inprocess(again)

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from fedoel.codecs.tactics.coordinates import DIMENSION
-from fedoel.protocol.config import DistilConfig, GamesConfig, PolicyConfig, RunConfig, StrategyConfig, WarmStartConfig
+from fedoel.protocol.config import (
+    DistilConfig,
+    GamesConfig,
+    PolicyConfig,
+    RunConfig,
+    ServerConfig,
+    StrategyConfig,
+    WarmStartConfig,
+)
 from fedoel.protocol.experience import BASE_COUNTERS
 from fedoel.protocol.records.events import Event, Listener, PhaseStarted
 from fedoel.protocol.records.json_codec import to_json
@@ -58,6 +66,7 @@ def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
         strategy=StrategyConfig(exchanges=2),
         distil=DistilConfig(steps=3, batch=4),
         warm_start=WarmStartConfig(steps=3, batch=4),
+        server=ServerConfig("games"),
     )
     run_inprocess(config, make_gate=OpenGate)
     whole = Path(config.out)

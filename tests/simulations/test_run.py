@@ -40,6 +40,7 @@ SETTINGS: dict[str, Scalar] = {
     "games.held-out": 8,
     "games.transfer": "frozen-lake turns=6",
     "policy.backend": "tactics",
+    "server.public": "games",
 }
 WAIT = 120
 REPEATED = re.compile(r"(-1)?-half-[12]|-block-\d|-current-\d")  # in the names of phases

@@ -8,9 +8,10 @@ import pytest
 
 from fedoel.cli.main import REFUSED, main
 from fedoel.cli.simulate import SCALES
+from fedoel.protocol.config import parse_setting
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import specs_from_text
-from fedoel.simulations.scenario import BUILT_IN, load_scenario, parse_setting
+from fedoel.simulations.scenario import BUILT_IN, load_scenario
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

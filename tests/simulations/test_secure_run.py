@@ -17,7 +17,7 @@ from fedoel.simulations.inprocess import run_inprocess
 SETTINGS: dict[str, Scalar] = {
     "name": "small", "clients": 8, "cycles": 2, "games.families": "frozen-lake size=3 turns=6", "games.per-client": 8,
     "games.rehearsal": 4, "games.gate": 4, "games.held-out": 8, "policy.backend": "tactics",
-    "strategy.name": "secure-mean",
+    "strategy.name": "secure-mean", "server.public": "games",
 }  # fmt: skip
 NOISY: dict[str, Scalar] = {"privacy.mechanism": "distributed", "privacy.epsilon": 8.0, "codec.clipping-norm": 2.0}
 

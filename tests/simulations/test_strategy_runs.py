@@ -17,7 +17,7 @@ from fedoel.strategies.registry import BUILT_IN
 SETTINGS: dict[str, Scalar] = {
     "clients": 8, "cycles": 2, "policy.backend": "tactics", "games.partition": "by-family", "games.per-client": 2,
     "games.families": "frozen-lake size=3 turns=6; sokoban turns=5", "games.rehearsal": 6, "games.gate": 6,
-    "games.held-out": 6,
+    "games.held-out": 6, "server.public": "games",
 }  # fmt: skip
 OWN: dict[str, dict[str, Scalar]] = {
     "central-mean": {"privacy.mechanism": "central", "privacy.epsilon": 8.0},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fedoel.games.splits import fingerprint
-from fedoel.protocol.config import CodecConfig, GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
+from fedoel.protocol.config import CodecConfig, GamesConfig, PolicyConfig, PrivacyConfig, RunConfig, ServerConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.host.cache import cache_folder
 from fedoel.protocol.records.summary import Floors, Summary
@@ -33,7 +33,7 @@ def config(cache: Path, tmp_path: Path) -> RunConfig:
     games = GamesConfig("coin-collector level=102 turns=6", "iid", 8, 8, 6, 10, transfer=f"{RENAMED}; {LAKE}")
     return RunConfig(
         clients=3, cycles=2, cache=str(cache), out=str(tmp_path / "run"), games=games,
-        policy=PolicyConfig(backend="tactics"),
+        policy=PolicyConfig(backend="tactics"), server=ServerConfig("games"),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ class Ledger:
 
     spec: VectorSpec
     safeguards: Any = None
+    most_games: int = 100
     done: set[tuple[int, int]] = field(default_factory=set)
     steps: list[str] = field(default_factory=list)
     aggregates: list[Aggregate | None] = field(default_factory=list)

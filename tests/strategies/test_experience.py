@@ -262,7 +262,7 @@ def test_duplicates_strangers_and_silence_are_counted() -> None:
     strangers = exchanged(Mean(Ledger(SPEC)))[1]
     for number, stranger in enumerate(strangers):
         stranger.metadata.__dict__["_reply_to_message_id"] = f"other-{number}"
-    arrived = sort_replies([replies[0], replies[0], replies[1], *strangers], asked, SPEC)
+    arrived = sort_replies([replies[0], replies[0], replies[1], *strangers], asked, SPEC, 100)
     assert len(arrived.contributions) == 2
     assert arrived.refused == {"duplicate": 1, "no reply": CLIENTS - 2, "not asked for": CLIENTS}
 
@@ -271,7 +271,7 @@ def test_contributions_are_ordered_by_content_and_keep_their_node() -> None:
     messages, replies = exchanged(Mean(Ledger(SPEC)))
     asked: Mapping[str, int] = {m.metadata.message_id: m.metadata.dst_node_id for m in messages}
     orders = [
-        [(c.node_id, c.vector.to_array().tobytes()) for c in sort_replies(order, asked, SPEC).contributions]
+        [(c.node_id, c.vector.to_array().tobytes()) for c in sort_replies(order, asked, SPEC, 100).contributions]
         for order in (replies, replies[::-1])
     ]
     assert orders[0] == orders[1]
@@ -283,7 +283,7 @@ def test_errors_made_on_the_way_are_matched_by_message() -> None:
     asked = {m.metadata.message_id: m.metadata.dst_node_id for m in messages}
     lost = Message(Error(5, "node unavailable"), reply_to=messages[0])
     lost.metadata.__dict__["_src_node_id"] = 1
-    assert sort_replies([lost, *replies[1:]], asked, SPEC).refused == {"error code 5": 1}
+    assert sort_replies([lost, *replies[1:]], asked, SPEC, 100).refused == {"error code 5": 1}
 
 
 @pytest.mark.parametrize(("name", "seen"), [("Stale", [1, 1, 2, 3]), ("Older", [1, 1, 1, 2])])

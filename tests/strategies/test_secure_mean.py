@@ -22,6 +22,7 @@ from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.protocol.secagg.device import PHASES
 from fedoel.protocol.secagg.keys import Identity
 from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_records, step_from_records
+from fedoel.protocol.secagg.terms import Terms
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid, server_identity
 from fedoel.strategies.mean import EXHAUSTED
 from fedoel.strategies.registry import load_strategy
@@ -49,8 +50,8 @@ class Paper:
     budget: int = 100
     noise: float = 0.0
     minimum: int = 4
-    colluding: float = 0.3
-    max_dropout: float = 0.5
+    colluding: float = 0.0
+    max_dropout: float = 0.4
     share: float = 0.5
     secret: int = 0
     rounds: int = 0
@@ -67,10 +68,17 @@ class Paper:
     def chance(self, spec: VectorSpec | None = None) -> float:
         return self.share
 
-    def plan(self, spec: VectorSpec) -> PrivacyPlan:
-        return PrivacyPlan.make(
-            (Part("gradient", 4, 5.0, 0.8), Part("fisher", 4, 20.0, 0.6)), CLIENTS, self.minimum, self.noise
-        )
+    present: int = 0
+
+    def enough(self, nodes: int) -> bool:
+        return nodes >= self.present
+
+    def releasable(self, cohort: int) -> bool:
+        return cohort >= self.minimum
+
+    def plan(self, spec: VectorSpec, cohort: int | None = None) -> PrivacyPlan:
+        parts = Part("gradient", 4, 5.0, 0.8), Part("fisher", 4, 20.0, 0.6)
+        return PrivacyPlan.make(parts, cohort or CLIENTS, cohort // 2 if cohort else self.minimum, self.noise)
 
     def begin_round(self) -> tuple[str, int]:
         self.rounds += 1
@@ -116,7 +124,8 @@ class Fleet:
             client = int(context.node_config["partition-id"])
             self.contexts[client] = context
             self.fault(phase, client, step_from_records(message.content))
-            records = answer_step(phase, message.content, context, self.members[client], lambda request: vector(client))
+            member, colluding = self.members[client], self.server.safeguards.colluding
+            records = answer_step(phase, message.content, context, member, lambda request: vector(client), colluding)
             self.sent.append((phase, client, records))
             if phase == "unmask":
                 self.server.safeguards.steps.append("unmask")
@@ -170,11 +179,11 @@ def test_a_reply_holds_bytes_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_half_may_drop_out_at_each_phase(phase: str) -> None:
-    server = Fleet(silent(phase, range(4))).run()
-    left = range(CLIENTS) if phase in ("confirm", "unmask") else range(4, CLIENTS)
+def test_three_of_eight_may_drop_out_at_each_phase(phase: str) -> None:
+    server = Fleet(silent(phase, range(3))).run()
+    left = range(CLIENTS) if phase in ("confirm", "unmask") else range(3, CLIENTS)
     assert close(server.aggregates[0], left)
-    assert server.traffic[0].refused == {f"{phase}: error code 2": 4}
+    assert server.traffic[0].refused == {f"{phase}: error code 2": 3}
 
 
 def test_too_few_fail_closed_and_the_next_round_runs() -> None:
@@ -226,9 +235,12 @@ def test_a_cohort_is_as_large_as_the_plan_says() -> None:
     request = Ledger(SPEC).request(1, 1)
     first = next(SecureMean(Fleet().server)._round(CLIENTS + 2, request, 1.0, Tally()))
     assert (first.name, sorted(first.steps)) == ("keys", list(range(CLIENTS)))
-    for cohort, noise in ((CLIENTS + 2, 1.0), (3, 1.0), (3, 0.0)):
+    for noise in (0.0, 1.0):
         with pytest.raises(SecureSumError, match="outside the plan's 4 to 8"):
-            next(SecureMean(Fleet(noise=noise).server)._round(cohort, request, 1.0, Tally()))
+            next(SecureMean(Fleet(noise=noise).server)._round(3, request, 1.0, Tally()))
+    grown = next(SecureMean(Fleet(noise=1.0).server)._round(CLIENTS + 2, request, 1.0, Tally()))
+    terms = Terms.from_json(grown.steps[0].body.decode())
+    assert (terms.cohort, terms.minimum) == (CLIENTS + 2, CLIENTS // 2 + 1), "its noise is that of its own cohort"
 
 
 def test_the_ledger_is_written_before_anything_is_unmasked() -> None:
@@ -258,14 +270,43 @@ def test_cohorts_of_noisy_rounds_are_drawn_one_by_one() -> None:
     assert np.mean(sizes) == pytest.approx(100, abs=4) and np.std(sizes) == pytest.approx(7, abs=3)
     assert all(cohort != sorted(cohort) for cohort in drawn), "positions must be random"
     assert strategy.draw(list(range(200)), 0, 2) != drawn[0], "every exchange draws anew"
+    assert strategy.draw(list(range(200)), 0, 1) == drawn[0], "who is asked again for a draw gives the same one"
+    left = strategy.draw(list(range(100, 200)), 0, 1)
+    assert set(left) == {node for node in drawn[0] if node >= 100}, "nodes that leave move nobody in or out"
     strategy.server.safeguards.secret = 7  # type: ignore[misc]
     assert strategy.draw(list(range(200)), 0, 1) != drawn[0], "who does not know the secret does not know the cohort"
+
+
+def test_a_cohort_that_is_too_small_is_drawn_anew_and_not_the_same_again() -> None:
+    """Of eight devices, each drawn with a chance of a quarter, a third of the cohorts has less than two."""
+    strategy = SecureMean(Fleet(noise=1.0, share=0.25, minimum=2).server)
+    cohorts = [strategy.draw(list(range(CLIENTS)), cycle, 1) for cycle in range(100)]
+    assert min(map(len, cohorts)) == 2 and max(map(len, cohorts)) > 3
+    alone = SecureMean(Fleet(noise=1.0, share=0.25, minimum=CLIENTS + 1).server)
+    assert len(alone.draw(list(range(CLIENTS)), 0, 1)) <= CLIENTS, "it gives up where no cohort is large enough"
+
+
+def test_a_noisy_sum_waits_until_enough_of_the_population_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for is who is there, and not who was drawn: draws are not chosen by their size."""
+    monkeypatch.setattr("fedoel.strategies.delivery.RETRY_SECONDS", 0.0)
+    fleet = Fleet(noise=1.0, share=1.0, present=CLIENTS + 1)
+    waited: list[int] = []
+
+    def enough(nodes: int) -> bool:
+        waited.append(nodes)
+        return len(waited) > 2
+
+    monkeypatch.setattr(fleet.server.safeguards, "enough", enough)
+    server = fleet.run(patience=1e6, min_available_nodes=CLIENTS)
+    assert waited == [CLIENTS] * 3 and server.aggregates[0] is not None
+    assert Fleet(noise=1.0, present=CLIENTS + 1).run().traffic[0].refused == {FAILED: 1}
 
 
 def asked(fleet: Fleet, phase: str, client: int, records: RecordDict) -> RecordDict:
     """Ask a device directly, as a server that does not keep to the rules would."""
     play: Callable[[PlayRequest], ExperienceVector] = lambda request: vector(client)  # noqa: E731
-    return answer_step(phase, records, fleet.contexts[client], fleet.members[client], play)
+    colluding = fleet.server.safeguards.colluding
+    return answer_step(phase, records, fleet.contexts[client], fleet.members[client], play, colluding)
 
 
 def recorded(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Mapping[tuple[str, int], RecordDict]:

@@ -242,7 +242,8 @@ def test_a_trial_that_nobody_answers_has_no_sum_and_the_one_before_is_not_taken_
 def private(folder: Path, **changed: Scalar) -> RunConfig:
     config = RunConfig.from_flat({
         "clients": CLIENTS, "cycles": 1, "server.public": "prompts", "strategy.name": "secure-mean",
-        "privacy.colluding": 0.25, "context.halvings": 0, "out": str(folder), **changed,
+        "privacy.colluding": 0.25, "context.halvings": 0, "distil.halvings": 0,
+        "trial.contexts": True, "trial.share": 1.0, "out": str(folder), **changed,
     })  # fmt: skip
     make_fleet(keys_folder(config), CLIENTS)
     return config

@@ -27,7 +27,6 @@ from fedoel.client.store import TrajectoryStore, key_from_file
 from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError
 from fedoel.protocol.fleet.enrolment import card_from_text
 from fedoel.protocol.host.lock import one_owner
-from fedoel.protocol.prompt_pack import BYTE_ORDER_MARK
 from fedoel.server.operate.folder import ServerFolder, Settings
 from fedoel.server.operate.setup import init
 
@@ -46,10 +45,35 @@ def test_private_keys_stay_on_the_device(fresh: Fresh) -> None:
         assert not any(secret in text or "PRIVATE" in text for secret in secrets)
 
 
+def test_a_folder_that_exists_with_wider_rights_is_tightened_and_the_doctor_looks(
+    joined: Joined, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device, what = joined.device, "folders and files that nobody else may read"
+
+    def finding() -> str:
+        [found] = [finding for finding in examine(device) if finding.what == what]
+        return "" if found.good else found.remedy
+
+    store = TrajectoryStore(device.store, "client-0", key_from_file(device.store_key))
+    assert finding() == "" and store.path.stat().st_mode & 0o777 == 0o600
+    for path in (device.path, device.identity.parent, device.store):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o55)
+        assert finding() == f"chmod go= {path}"
+        main(["device", "status", str(device.path)])
+        assert f"others may read {path}: chmod" in capsys.readouterr().out
+        path.chmod(mode)
+    device.path.chmod(0o755)
+    device.store.chmod(0o644)
+    assert main(["device", "join", str(device.path), "--name", "one"]) == 0
+    TrajectoryStore(device.store, "client-0", key_from_file(device.store_key))
+    assert finding() == ""
+
+
 def test_files_may_come_from_an_editor_that_writes_a_byte_order_mark(fresh: Fresh) -> None:
     device, bundle = fresh("one")
     for path in (bundle, device.settings):
-        path.write_bytes(BYTE_ORDER_MARK + path.read_bytes().replace(b"\n", b"\r\n"))
+        path.write_bytes("\ufeff".encode() + path.read_bytes().replace(b"\n", b"\r\n"))
     assert take_bundle(device, bundle).name == "one"
     assert read_settings(device.settings).store.keep
     assert card_from_text("\ufeff" + (device.path / "one.pub").read_text()).name == "one"
@@ -74,6 +98,43 @@ def test_a_bundle_of_another_device_or_server_is_refused(fresh: Fresh, capsys: p
     assert main([*words, "--server", "127.0.0.1:9"]) == 0
     assert bundle_of(one).number == 0
     assert membership_of(one).identity.public in membership_of(one).members
+
+
+def test_an_older_bundle_does_not_bring_a_revoked_member_back(
+    fresh: Fresh, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (one, bundle), server = fresh("one"), tmp_path / "server"
+    fresh("two")
+
+    def bundle_now(name: str) -> Path:
+        out = tmp_path / name
+        assert main(["server", "enroll", str(server), str(one.path / "one.pub"), "--out", str(out)]) == 0
+        return out
+
+    before = bundle_now("before.fleet")
+    assert main(["server", "revoke", str(server), "two"]) == 0
+    after = bundle_now("after.fleet")
+    take_bundle(one, after)
+    listed = membership_of(one)
+    assert len(listed.members) == 1
+    words = ["device", "join", str(one.path), "--bundle"]
+    for older in (before, bundle):
+        assert main([*words, str(older)]) == REFUSED
+        assert f"older than {listed.number}" in capsys.readouterr().err
+    assert (
+        membership_of(one).members == listed.members and bundle_of(one).members == (one.fleet / "members").read_text()
+    )
+    assert main([*words, str(after)]) == 0
+    (one.fleet / "members").write_text("damaged")
+    assert main([*words, str(after)]) == 0
+    assert membership_of(one).members == listed.members
+
+
+def test_a_device_changes_fleets_in_another_folder_only(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:
+    (joined.device.fleet / "fleet.pub").write_text("00" * 32)
+    bundle = joined.device.path.parent / "one.fleet"
+    assert main(["device", "join", str(joined.device.path), "--bundle", str(bundle)]) == REFUSED
+    assert "fleet with another key" in capsys.readouterr().err
 
 
 def test_a_device_that_was_given_a_certificate_takes_no_bundle_of_another_authority(fresh: Fresh) -> None:

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedoel.client.device.settings import DeviceSettings, Limits, Play, read_settings, settings_file
+from fedoel.client.device.settings import DeviceSettings, Limits, Play, Trust, read_settings, settings_file
 
 
 def test_the_file_of_a_device_holds_every_setting_with_its_help(tmp_path: Path) -> None:
-    settings = DeviceSettings(Play("22:00-07:00", power="mains"), Limits(memory=512))
+    settings = DeviceSettings(Play("22:00-07:00", power="mains"), Limits(memory=512), trust=Trust(0.4))
     path = tmp_path / "device.toml"
     path.write_text(settings_file(settings))
     assert read_settings(path) == settings

@@ -12,8 +12,17 @@ from typing import Any
 
 import pytest
 
-from fedoel.protocol.errors import FedoelError
-from fedoel.protocol.host.files import append_line, create_secret, move_into_place, replace_file, write_whole
+from fedoel.protocol.errors import ConfigError, FedoelError
+from fedoel.protocol.host.files import (
+    append_line,
+    create_secret,
+    exposed_among,
+    make_private_file,
+    make_private_folder,
+    move_into_place,
+    replace_file,
+    write_whole,
+)
 
 Write = Callable[[Path, str], None]
 write_secret = partial(replace_file, secret=True)
@@ -45,6 +54,33 @@ def test_a_file_is_replaced_whole_and_its_folder_made(tmp_path: Path) -> None:
     write_whole(path, "zwei Bäume")
     assert path.read_bytes() == "zwei Bäume".encode()
     assert [found.name for found in path.parent.iterdir()] == ["kept.npz"]
+
+
+def test_private_folders_and_files_lose_the_rights_of_others(tmp_path: Path) -> None:
+    folder = tmp_path / "above" / "keys"
+    make_private_folder(folder)
+    file = folder / "log"
+    make_private_file(file)
+    append_line(folder / "ledger", b"one", secret=True)
+    for path, mode in ((folder, 0o700), (file, 0o600), (folder / "ledger", 0o600)):
+        assert path.stat().st_mode & 0o777 == mode
+        path.chmod(0o755)
+    assert exposed_among([folder, file, folder / "nowhere"]) == [folder, file]
+    make_private_folder(folder)
+    make_private_file(file)
+    append_line(folder / "ledger", b"two", secret=True)
+    assert exposed_among([folder, file, folder / "ledger"]) == []
+
+
+def test_a_folder_of_another_user_is_refused_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o755)
+
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(ConfigError, match="another user's: choose another folder"):
+        make_private_folder(tmp_path)
 
 
 def test_the_old_content_stays_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fedoel.protocol.host.processes import start_process
+
 PARENT = """\
 import os, sys, time
 from pathlib import Path
@@ -18,6 +20,13 @@ process = start_process(["sleep", "600"], os.environ, Path(sys.argv[1]))
 print(process.pid, flush=True)
 time.sleep(600)
 """
+
+
+def test_what_a_child_writes_is_its_owners_alone(tmp_path: Path) -> None:
+    """As SuperLink and SuperNode, whose databases and installed apps would be readable otherwise."""
+    assert start_process(["sh", "-c", "mkdir made; echo one > made/file"], os.environ, tmp_path).wait() == 0
+    made = tmp_path / "made"
+    assert [path.stat().st_mode & 0o777 for path in (made, made / "file")] == [0o700, 0o600]
 
 
 def is_alive(pid: int) -> bool:

@@ -18,6 +18,7 @@ def config(tmp_path: Path) -> RunConfig:
     return RunConfig.from_flat({
         "games.families": "frozen-lake size=3 turns=3", "games.per-client": 1, "games.rehearsal": 4, "games.gate": 4,
         "games.held-out": 4, "policy.backend": "tactics", "out": str(tmp_path / "run"), "clients": 2,
+        "server.public": "games",
     })  # fmt: skip
 
 

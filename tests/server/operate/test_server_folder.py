@@ -31,6 +31,7 @@ from fedoel.server.operate.roll import read_roll
 from fedoel.server.operate.setup import enroll, init, revoke
 from fedoel.server.operate.start import start
 from fedoel.server.run_folder import prepare_folder
+from fedoel.server.safeguards import Ledger
 
 SETTINGS = Settings(("fleet.example.org", "192.0.2.7"), 443, "127.0.0.1:9")
 
@@ -38,7 +39,7 @@ SETTINGS = Settings(("fleet.example.org", "192.0.2.7"), 443, "127.0.0.1:9")
 @pytest.fixture
 def server(tmp_path: Path) -> Path:
     folder = tmp_path / "server"
-    init(ServerFolder(folder), SETTINGS)
+    init(ServerFolder(folder), SETTINGS, {"server.public": "games"})
     return folder
 
 
@@ -62,6 +63,43 @@ def test_secrets_are_the_owners_alone_and_the_certificate_has_every_name(server:
     assert names.get_values_for_type(x509.DNSName) == ["fleet.example.org", "localhost"]
     assert [str(each) for each in names.get_values_for_type(x509.IPAddress)] == ["192.0.2.7", "127.0.0.1", "::1"]
     assert certificate.not_valid_after_utc - datetime.now(UTC) > timedelta(days=390)
+
+
+def test_a_folder_that_exists_with_wider_rights_is_tightened(
+    tmp_path: Path, join: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ServerFolder(tmp_path / "server")
+    folder.path.mkdir(0o755)
+    folder.path.chmod(0o755)
+    init(folder, SETTINGS)
+    assert folder.path.stat().st_mode & 0o777 == folder.fleet.stat().st_mode & 0o777 == 0o700
+    folder.path.chmod(0o755)
+    folder.fleet.chmod(0o750)
+    capsys.readouterr()
+    assert main(["server", "status", str(folder.path)]) == 1
+    said = capsys.readouterr().out
+    assert f"others may read {folder.path}: chmod" in said and f"others may read {folder.fleet}: chmod" in said
+    init(folder, SETTINGS)
+    main(["server", "status", str(folder.path)])
+    assert "others may read" not in capsys.readouterr().out
+
+
+def test_the_ledger_and_the_database_of_the_superlink_are_the_owners_alone(
+    server: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The ledger holds the secret that cohorts are drawn with, the database what is still to be delivered."""
+    folder = ServerFolder(server)
+    for path in (folder.run / "privacy.jsonl", folder.database, folder.flower / "superlink.sqlite-wal"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch(0o644)
+        path.chmod(0o644)
+        capsys.readouterr()
+        main(["server", "status", str(server)])
+        assert f"others may read {path}: chmod" in capsys.readouterr().out
+    ledger = Ledger(folder.run / "privacy.jsonl")
+    ledger.begin()
+    assert ledger.path.stat().st_mode & 0o777 == 0o600
+    assert Ledger(server / "another" / "privacy.jsonl").path.stat().st_mode & 0o777 == 0o600
 
 
 class Quiet(BaseHTTPRequestHandler):
@@ -168,6 +206,11 @@ def test_what_cannot_start_is_refused_before_anything_starts(server: Path, join:
     add(server, join("one"))
     with pytest.raises(ConfigError, match="too few to hide in"):
         start(ServerFolder(server))
+    (server / "run.toml").write_text(
+        "[strategy]\nname = 'secure-mean'\n[privacy]\ncolluding = 0.1\n[server]\npublic = 'games'\n"
+    )
+    with pytest.raises(ConfigError, match="devices refuse a secure sum that is not safe from a third"):
+        start(ServerFolder(server))
     (server / "ca.key").chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         start(ServerFolder(server))
@@ -245,7 +288,7 @@ def test_a_server_without_devices_does_not_start(
     tmp_path: Path, join: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "my server"
-    init(ServerFolder(folder), SETTINGS)
+    init(ServerFolder(folder), SETTINGS, {"server.public": "games"})
     assert main(["server", "start", str(folder)]) == REFUSED
     said = capsys.readouterr().err
     assert "no device is enrolled yet" in said and f"`fedoel server enroll '{folder}' DEVICE.pub`" in said

@@ -22,5 +22,5 @@ def config(tmp_path: Path, pack: Path) -> RunConfig:
     return RunConfig.from_flat({
         "games.families": FAMILIES, "games.per-client": 2, "policy.backend": "tactics", "clients": 4, "cycles": 1,
         "server.public": "prompts", "server.prompts": str(pack), "server.prompts-per-cycle": 20,
-        "out": str(tmp_path / "run"),
+        "trial.contexts": True, "trial.share": 1.0, "out": str(tmp_path / "run"),
     })  # fmt: skip

@@ -141,6 +141,12 @@ def test_a_fisher_diagonal_is_scaled_to_what_the_fleet_has_played(server: CycleS
         ({"server.prompts": ""}, "fedoel prompts make FAMILIES --out FILE"),
         (
             {"codec.name": "text", "policy.backend": "torch", "privacy.allow-plaintext": True},
+            r"context\.lists 4 gives several contexts at once, .* server\.public = .games.: .* context\.lists = 1",
+        ),
+        (
+            {
+                "codec.name": "text", "policy.backend": "torch", "privacy.allow-plaintext": True, "context.lists": 1,
+            },
             r"'text' has contexts in words, which no trial sends: set trial\.contexts = false",
         ),
         (
@@ -151,7 +157,7 @@ def test_a_fisher_diagonal_is_scaled_to_what_the_fleet_has_played(server: CycleS
             r"'steering' tries several contexts .* set trial\.contexts = false",
         ),
     ],
-    ids=["no pack", "words", "several contexts"],
+    ids=["no pack", "lists", "words", "several contexts"],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_with_a_remedy(config: RunConfig, changed: dict[str, Scalar], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -23,7 +23,7 @@ SPEC = VectorSpec("tactics", DIMENSION, VOCABULARY, "v2", ("lake",), 2, 5.0, 20.
 SETTINGS: dict[str, Scalar] = {
     "clients": 10, "cycles": 2, "policy.backend": "tactics", "games.per-client": 3, "games.held-out": 4,
     "games.families": "frozen-lake size=3 turns=6", "games.rehearsal": 6, "games.gate": 4,
-    "strategy.min-available-nodes": 10,
+    "strategy.min-available-nodes": 10, "server.public": "games",
 }  # fmt: skip
 Settings = Mapping[str, Scalar]
 NOTHING: Settings = {}

@@ -15,7 +15,7 @@ import pytest
 from fedoel.cli.main import main
 from fedoel.client.runtime import SimulatedRuntime
 from fedoel.policies.policy import LogProbs, Policy
-from fedoel.protocol.config import PolicyConfig, RunConfig
+from fedoel.protocol.config import PolicyConfig, RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
@@ -35,7 +35,8 @@ PLAN = PrivacyPlan.make((Part("gradient", 324, 2.0, 1.0),), 60, 40, 1.25)
 
 @pytest.fixture
 def config(cache: Path, tmp_path: Path) -> RunConfig:
-    return load_scenario("private", {"cache": str(cache), "privacy.epsilon": 8.0, "out": str(tmp_path / "run")})
+    given: dict[str, Scalar] = {"server.public": "games", "privacy.epsilon": 8.0}
+    return load_scenario("private", {**given, "cache": str(cache), "out": str(tmp_path / "run")})
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,11 @@ def test_plans_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["privacy", "plan", "--epsilon", "2", "--clients", "1000", "--cycles", "3", "--cohort"]
     assert main([*arguments, "100"]) == 0
     said = capsys.readouterr().out
-    for words in ("multiplier 1.25", "100 of 1000 on average", "16 bits", "neighbours each", "stands out"):
+    assert "sum of 6 releases" in said and "2 games of each of 100 devices, twice" in said
+    for words in ("multiplier 1.34", "100 of 1000 on average", "16 bits", "neighbours each", "stands out"):
         assert words in said
+    assert main([*arguments, "100", "--trial-games", "0"]) == 0
+    said = capsys.readouterr().out
+    assert "sum of 3 releases" in said and "multiplier 1.25" in said and "trials" not in said
     assert main([*arguments, "2"]) == 2 and main([*arguments, "2000"]) == 2
     assert "too few to hide in" in capsys.readouterr().err

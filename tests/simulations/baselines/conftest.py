@@ -19,7 +19,7 @@ from fedoel.simulations.baselines.baseline import load_baseline
 SETTINGS: dict[str, Scalar] = {
     "clients": 4, "cycles": 2, "policy.backend": "tactics", "games.partition": "by-family", "games.per-client": 3,
     "games.families": "frozen-lake size=3 turns=6; sokoban turns=5", "games.rehearsal": 6, "games.gate": 6,
-    "games.held-out": 8, "strategy.name": "mean",
+    "games.held-out": 8, "strategy.name": "mean", "server.public": "games",
 }  # fmt: skip
 Runner = Callable[..., dict[str, Any]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,10 @@ from fedoel.codecs.tactics.policy import TacticsBackend, TacticsPolicy
 from fedoel.games.families import Family, Number, Rule, Word
 from fedoel.games.game import Frame
 from fedoel.games.grid.frozen_lake import FrozenLakeEngine
-from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.errors import ConfigError, VectorError
 from fedoel.protocol.experience import Aggregate, Contribution, total
 from fedoel.server.tactics_learner import TacticsLearner
-from fedoel.simulations.conformance.checks import FAILED, SKIPPED, Outcome
+from fedoel.simulations.conformance.checks import FAILED, PASSED, SKIPPED, Outcome
 from fedoel.simulations.conformance.plugin import check_plugin, kind_of
 from fedoel.strategies.mean import Mean
 from fedoel.strategies.registry import BUILT_IN
@@ -280,8 +281,18 @@ def test_planted_bugs_are_found(name: str, planted: str, monkeypatch: pytest.Mon
 
 
 def test_a_strategy_that_gambles_is_found_in_a_run_too(planted: str) -> None:
+    *_, run, trials = check_plugin(f"{planted}:Gambles")[1]
+    assert (run.result, "another aggregate the second time" in run.reason) == (FAILED, True)
+    assert trials.result == PASSED
+
+
+def test_a_strategy_that_has_no_use_for_trials_is_found(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(self: Any, contributions: Any, cycle: int) -> None:
+        raise VectorError("no")
+
+    monkeypatch.setattr(sys.modules[planted].Gambles, "aggregate_trial", refuses)
     last = check_plugin(f"{planted}:Gambles")[1][-1]
-    assert (last.result, "another aggregate the second time" in last.reason) == (FAILED, True)
+    assert (last.result, "no answer was used" in last.reason) == (FAILED, True)
 
 
 def test_the_command_says_what_failed_and_exits_with_one(
@@ -291,7 +302,7 @@ def test_the_command_says_what_failed_and_exits_with_one(
     assert main(["check-plugin", f"{planted}:Averages"]) == 1
     said = capsys.readouterr().out
     assert said.startswith("planted_bugs:Averages is a strategy\n") and "  FAIL  If all devices send" in said
-    assert said.endswith("7 passed, 1 failed, 0 skipped\n")
+    assert said.endswith("8 passed, 1 failed, 0 skipped\n")
     assert main(["check-plugin", f"{planted}:Nothing"]) == 2
 
 
