@@ -126,7 +126,7 @@ class Buffered(Mean):
                 message_id = reply.metadata.reply_to_message_id
                 pending = self._pending.pop(message_id)
                 sender, request = {message_id: pending.node}, pending.request
-                arrived = sort_replies([reply], sender, request.spec, self.server.most_games, request.plan)
+                arrived = sort_replies([reply], sender, request.spec, self.most_games, request.plan)
                 received += len(arrived.contributions)
                 yield pending, arrived
             remaining = deadline - time.monotonic()

@@ -181,8 +181,13 @@ class ExperienceStrategy(Strategy):
         if exchange is None:
             raise FedoelError(f"round {server_round} was not asked for: call configure_train first")
         spec, plan = exchange.request.spec, exchange.request.plan
-        arrived = sort_replies(replies, exchange.asked, spec, self.server.most_games, plan)
+        arrived = sort_replies(replies, exchange.asked, spec, self.most_games, plan)
         return None, self.conclude(server_round, arrived, exchange.downlink_bytes)
+
+    @property
+    def most_games(self) -> int:
+        """Most games that a contribution is of."""
+        return self.server.most_games
 
     def conclude(self, server_round: int, arrived: SortedReplies, downlink_bytes: float) -> MetricRecord:
         """Aggregate what arrived in an exchange, and hand it on."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -25,7 +25,9 @@ from ...protocol.host.files import write_whole
 from ...protocol.messages import reply_to_records, request_from_records
 from ...protocol.records.events import Listener
 from ...server.cycle.phases import cycle_folder
+from ...server.cycle.server import CycleServer
 from ...server.summary import read_summary, write_summary
+from ...strategies.mean import Mean
 from ..inprocess import check, run_inprocess
 from .baseline import in_the_open
 
@@ -45,7 +47,8 @@ class Pooled:
         if config.server.public != "games":
             raise ConfigError("the baseline 'pooled' has no devices to try anything on: set server.public = \"games\"")
         codec = replace(config.codec, clipping_norm=UNBOUNDED, fisher_norm=UNBOUNDED)
-        pooled = replace(in_the_open(config, self), codec=codec)
+        strategy = replace(config.strategy, name=f"{__name__}:{MeanOfAll.__name__}")
+        pooled = replace(in_the_open(config, self), codec=codec, strategy=strategy)
         check(pooled)
         return pooled
 
@@ -58,6 +61,15 @@ class Pooled:
         sizes = [json.loads(_sizes(out, record.cycle).read_text(encoding="ascii")) for record in later]
         sent = [replace(record, uplink_bytes=size) for record, size in zip(later, sizes, strict=True)]
         write_summary(out, replace(summary, cycles=(first, *sent)))
+
+
+class MeanOfAll(Mean):
+    """Takes a vector of the games of all clients, of which a device could not have played so many."""
+
+    @property
+    def most_games(self) -> int:
+        """Most games of the whole fleet."""
+        return super().most_games * cast(CycleServer, self.server).run.config.clients
 
 
 def make_pooled_app(runtime: Runtime) -> ClientApp:
