@@ -7,6 +7,7 @@ from typing import cast
 
 import numpy as np
 
+from ...protocol.config import Scalar
 from ...protocol.errors import VectorError
 from ...protocol.experience import Aggregate, Contribution, Counters, ExperienceVector, VectorSpec
 from ...strategies.experience import ExperienceStrategy
@@ -24,6 +25,14 @@ class Named:
 
     name: str
     kind: type[ExperienceStrategy]
+
+    @property
+    def settings(self) -> dict[str, Scalar]:
+        """Settings of a run with this strategy: without noise, if it can do without."""
+        mechanisms = self.kind.mechanisms
+        mechanism = "none" if "none" in mechanisms else min(mechanisms)
+        budget = 0.0 if mechanism == "none" else 8.0
+        return {"strategy__name": self.name, "privacy__mechanism": mechanism, "privacy__epsilon": budget}
 
     def build(self) -> ExperienceStrategy:
         return self.kind(cast(ServerSide, _BeforeFirstExchange()))
@@ -130,18 +139,13 @@ def check_stands_a_single_device(named: Named) -> None:
 
 def check_goes_through_whole_runs(named: Named) -> None:
     """A federation of eight devices completes two cycles with it, reproducibly to the bit."""
-    mechanisms = named.kind.mechanisms
-    mechanism = "none" if "none" in mechanisms else min(mechanisms)
-    budget = 0.0 if mechanism == "none" else 8.0
-    go_through_a_run(strategy__name=named.name, privacy__mechanism=mechanism, privacy__epsilon=budget)
+    go_through_a_run(**named.settings)
 
 
 def check_sums_the_answers_to_trials(named: Named) -> None:
     """It sums the answers to trials, so that a server without games can decide."""
     if named.kind.needs_games:
         raise NotApplicable("it needs a server that has games")
-    mechanism = "none" if "none" in named.kind.mechanisms else min(named.kind.mechanisms)
-    budget = 0.0 if mechanism == "none" else 8.0
-    trials = trials_of_a_run(strategy__name=named.name, privacy__mechanism=mechanism, privacy__epsilon=budget)
+    trials = trials_of_a_run(**named.settings)
     demand(trials, "no candidate was tried: did `aggregate` give a gradient?")
     demand(any(trial.arrays["episodes"].any() for trial in trials), "no answer was used: see `aggregate_trial`")
