@@ -73,7 +73,7 @@ def _make_pack(config: RunConfig) -> PromptPack:
     from ..protocol.host.cache import cache_folder
     from ..protocol.play import specs_from_text
 
-    families = config.server.prompt_families or config.games.families
+    families = config.families_of_prompts
     try:
         from ..games.make_prompts import make_pack
 

@@ -267,6 +267,11 @@ class ServerConfig:
         choices=BASELINES,
     )
 
+    @property
+    def lacks_pack(self) -> bool:
+        """Whether a pack of prompts has still to be made."""
+        return self.public == "prompts" and not self.prompts
+
 
 @dataclass(frozen=True, slots=True)
 class TrialConfig:
@@ -339,6 +344,11 @@ class RunConfig:
         if (config.privacy.mechanism == "none") != (config.privacy.epsilon == 0):
             raise ConfigError("privacy.epsilon above 0 needs a privacy.mechanism, and a mechanism needs an epsilon")
         return config
+
+    @property
+    def families_of_prompts(self) -> str:
+        """Families of the pack of prompts that is made for the run, written like `games.families`."""
+        return self.server.prompt_families or self.games.families
 
     def to_flat(self) -> dict[str, Scalar]:
         """Write what `from_flat` reads."""

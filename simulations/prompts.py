@@ -15,10 +15,10 @@ PACKS = Path(__file__).with_name("packs")
 
 def with_pack(config: RunConfig, cache: Path) -> RunConfig:
     """Return the configuration with a pack of prompts, if its server needs one and it names none."""
-    if not _lacks_pack(config):
+    if not config.server.lacks_pack:
         return config
-    packaged = PACKS / pack_name(_families(config), config.server.pack)
-    path = packaged if packaged.exists() else pack_for(_families(config), config.server.pack, cache)
+    packaged = PACKS / pack_name(config.families_of_prompts, config.server.pack)
+    path = packaged if packaged.exists() else pack_for(config.families_of_prompts, config.server.pack, cache)
     return _with(config, path)
 
 
@@ -30,19 +30,11 @@ def with_any_pack(config: RunConfig) -> RunConfig:
     ConfigError
         If the pack that the run would make is of families that there are not.
     """
-    if not _lacks_pack(config):
+    if not config.server.lacks_pack:
         return config
-    for spec in specs_from_text(_families(config)):
+    for spec in specs_from_text(config.families_of_prompts):
         settings_of(spec)
     return _with(config, next(PACKS.glob("*.jsonl")))
-
-
-def _lacks_pack(config: RunConfig) -> bool:
-    return config.server.public == "prompts" and not config.server.prompts
-
-
-def _families(config: RunConfig) -> str:
-    return config.server.prompt_families or config.games.families
 
 
 def _with(config: RunConfig, path: Path) -> RunConfig:

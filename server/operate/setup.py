@@ -81,8 +81,7 @@ def init(
         raise ConfigError(f"the fleet's run has its settings already: change them in {folder.run_file}")
     run = {**RUN, **given}
     config = RunConfig.from_flat(run)
-    lacks_pack = new and config.server.public == "prompts" and not config.server.prompts
-    pack = make_pack(config) if make_pack and lacks_pack else None
+    pack = make_pack(config) if make_pack and new and config.server.lacks_pack else None
     try:
         make_private_folder(folder.path)
         with in_turn(folder.roll_lock):
