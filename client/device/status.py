@@ -99,7 +99,7 @@ def _plays(folder: DeviceFolder) -> str:
 def _trusts(folder: DeviceFolder) -> Iterator[str]:
     """Say what the device answers, what it has spent, and what it has refused."""
     trust, record = read_settings(folder.settings).trust, DeviceRecord(folder.record)
-    yield from (f"trust:   {sentence}" for sentence in trust.words())
+    yield from (f"{'trust:' * (number == 0):9}{sentence}" for number, sentence in enumerate(trust.words()))
     spent = record.epsilon(trust.delta)
     told = f"{spent:.3g} at delta {trust.delta:g}" if spent < math.inf else "without a bound, since a sum had no noise"
     yield f"epsilon: {told}, in the last 365 days"

@@ -11,7 +11,7 @@ from ...protocol.fleet.trust import MASKED, PLAIN, Trust
 from ...protocol.privacy.concentrated import epsilon_of, rho_of
 from ...protocol.secagg.graph import COLLUDING
 from ...protocol.settings import Scalar, to_table
-from ...protocol.trials import most_trials, parts_of_trial
+from ...protocol.trials import SMALLEST, most_trials
 from ...strategies.registry import load_strategy
 from ...strategies.secure_groups import SecureGroups
 from ...strategies.secure_mean import SecureMean
@@ -53,9 +53,10 @@ def least_cohort(config: RunConfig) -> int:
     """Return how many devices the smallest secure sum of a run has, at the fewest nodes that the server waits for."""
     if issubclass(load_strategy(config.strategy.name), SecureGroups):
         return 2
-    parts = max(config.strategy.exchanges, parts_of_trial(config) if most_trials(config) else 1)
     nodes = config.privacy.population or config.strategy.min_available_nodes
-    sample = nodes * config.strategy.fraction_train / parts
+    sample = nodes * config.strategy.fraction_train / config.strategy.exchanges
+    if most_trials(config) and round(1 / config.trial.share) > 1:
+        sample = min(sample, SMALLEST)  # of a part of a trial, in a fleet that has grown
     spread = WIDE * math.sqrt(sample) if config.privacy.epsilon else 0.0
     return max(2, math.floor((math.floor(sample) - spread) * (1 - config.privacy.max_dropout)))
 

@@ -13,8 +13,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedoel.client.contributions import Unrecorded
+from fedoel.client.device.record import DeviceRecord
 from fedoel.client.secure import Guard, Play, answer_step
-from fedoel.protocol.errors import ConfigError, NotNow, PrivacyError, SecureSumError, VectorError
+from fedoel.protocol.errors import (
+    ConfigError,
+    FedoelError,
+    NotNow,
+    PrivacyError,
+    SecureSumError,
+    TrustError,
+    VectorError,
+)
 from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.fleet.membership import Membership
 from fedoel.protocol.fleet.trust import Trust
@@ -100,9 +110,15 @@ def vector(client: int) -> ExperienceVector:
 
 
 class Fleet:
-    """Devices whose vectors are known, and a server's strategy over a real grid of them."""
+    """Devices whose vectors are known, and a server's strategy over a real grid of them.
 
-    def __init__(self, fault: Fault = lambda phase, client, step: None, **settings: Any) -> None:
+    With a folder for `records`, they write down what they give, as deployed devices do.
+    """
+
+    def __init__(
+        self, fault: Fault = lambda phase, client, step: None, records: Path | None = None, **settings: Any
+    ) -> None:
+        self.records = records
         identities = [Identity(Ed25519PrivateKey.generate()) for _ in range(CLIENTS)]
         members = frozenset(each.public for each in identities)
         self.members = [Membership(each, members, b"", Path("nowhere")) for each in identities]
@@ -124,10 +140,13 @@ class Fleet:
             client = int(context.node_config["partition-id"])
             self.contexts[client] = context
             self.fault(phase, client, step_from_records(message.content))
-            records = answer_step(
-                phase, message.content, context, self.members[client], lambda request, run: vector(client),
-                self.guard(client),
-            )  # fmt: skip
+            try:
+                records = answer_step(
+                    phase, message.content, context, self.members[client], lambda request, run: vector(client),
+                    self.guard(client),
+                )  # fmt: skip
+            except TrustError as error:
+                raise FedoelError(f"code: {error.code}") from None
             self.sent.append((phase, client, records))
             if phase == "unmask":
                 self.server.safeguards.steps.append("unmask")
@@ -136,7 +155,8 @@ class Fleet:
         return answer
 
     def guard(self, client: int) -> Guard:
-        return Guard(Trust(colluding=self.server.safeguards.colluding))
+        record = DeviceRecord(self.records / f"{client}.sqlite") if self.records else Unrecorded()
+        return Guard(Trust(colluding=self.server.safeguards.colluding), record)
 
     def run(self, cycles: int = 1, **settings: Any) -> Ledger:
         SecureMean(self.server, **settings).start(self.grid, num_rounds=cycles)
@@ -445,3 +465,40 @@ def test_a_round_that_fails_closed_is_tried_again_unless_it_has_spent_budget(
     if not noise:
         expected = sum(vector(client).gradient for client in range(CLIENTS))
         assert np.allclose(aggregate.vector.gradient, expected, atol=0.01)
+
+
+def once(phase: str, clients: Iterable[int]) -> Fault:
+    """Devices fail in a phase, once each."""
+    waiting = set(clients)
+
+    def fault(here: str, client: int, step: Step) -> None:
+        if here == phase and client in waiting:
+            waiting.discard(client)
+            raise RuntimeError("the network is gone")
+
+    return fault
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+@pytest.mark.parametrize(("phase", "back"), [("shares", 8), ("masked", 8), ("confirm", 7)])
+def test_devices_that_write_down_what_they_give_take_part_in_the_next_try(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, phase: str, back: int, noise: float
+) -> None:
+    """What they have sent in a round that failed nobody can open any more; only who has confirmed it stays out."""
+    monkeypatch.setattr("fedoel.strategies.delivery.RETRY_SECONDS", 0.0)
+    fleet = Fleet(once(phase, range(1, CLIENTS)), records=tmp_path, noise=noise, share=1.0)
+    SecureMean(fleet.server, min_available_nodes=CLIENTS, patience=1e6).start(fleet.grid, num_rounds=2)
+    first, second = fleet.server.aggregates
+    assert first is not None and second is not None and (first.cohort, second.cohort) == (back, CLIENTS)
+    if not noise:
+        assert close(first, range(CLIENTS - back, CLIENTS)) and close(second, range(CLIENTS))
+
+
+def test_devices_that_are_out_of_an_exchange_end_its_tries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("fedoel.strategies.delivery.RETRY_SECONDS", 0.0)
+    fleet = Fleet(once("unmask", range(1, CLIENTS)), records=tmp_path)
+    SecureMean(fleet.server, min_available_nodes=CLIENTS, patience=1e6).start(fleet.grid, num_rounds=2)
+    first, second = fleet.server.aggregates
+    assert first is None and close(second, range(CLIENTS))
+    assert fleet.server.traffic[0].refused == {FAILED: 1, "keys: client AlreadyContributed": CLIENTS}
+    assert fleet.server.safeguards.rounds == 3
