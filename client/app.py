@@ -172,7 +172,7 @@ def _experience(
         encoder_of(config, request)
     runtime.membership(config, client).accept(request)
     runtime.begin(games)
-    store, cycle, secret = store_of(context, client), request.cycle + int(trial), runtime.game_secret(run)
+    store, cycle, secret = store_of(context, client), request.cycle + int(trial), runtime.game_secret(client, run)
     played = TrialGames(config, runtime, context.state, store, cycle)
     if trial:
         upcoming, streams_of_games = private_games(config, cycle, client, clients, secret)

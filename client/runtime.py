@@ -84,8 +84,8 @@ class Runtime(Protocol):
     def contributions(self) -> Contributions:
         """Where the device writes down what it gives and what it refuses."""
 
-    def game_secret(self, run: str) -> int | None:
-        """Return what the device's games of a run are drawn with; None for what the run itself says."""
+    def game_secret(self, client: int, run: str) -> int | None:
+        """Return what a client's games of a run are drawn with; None for what the run itself says."""
 
     def success(self, state: RecordDict) -> Success:
         """Read how well the device did with its last two versions; nothing if that is damaged or was not kept."""
@@ -131,7 +131,7 @@ class SimulatedRuntime:
         """Write nothing down: a simulation is repeated at will."""
         return Unrecorded()
 
-    def game_secret(self, run: str) -> int | None:
+    def game_secret(self, client: int, run: str) -> int | None:
         """Return None: a simulation's games follow from its seed."""
         return None
 

@@ -97,7 +97,7 @@ def played_in(device: Path, config: RunConfig, cycle: int, run: str) -> list[Tra
         Name of the run in its secure sums.
     """
     number = joined(DeviceFolder(device)).number
-    wanted, _ = private_games(config, cycle, number, number + 1, DeviceRuntime(device).game_secret(run))
+    wanted, _ = private_games(config, cycle, number, number + 1, DeviceRuntime(device).game_secret(number, run))
     contents = stored(device)
     logged = {(row.trajectory.spec, row.trajectory.seed): row.trajectory for row in contents.rows}
     return [logged[game] for game in wanted]

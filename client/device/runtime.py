@@ -96,10 +96,9 @@ class DeviceRuntime:
         """Return the device's own record."""
         return DeviceRecord(self.folder.record)
 
-    def game_secret(self, run: str) -> int | None:
+    def game_secret(self, client: int, run: str) -> int | None:
         """Return 128 bits that nobody but this device can compute; they differ between runs."""
-        key = key_from_file(self.folder.game_key)
-        return int.from_bytes(hmac.digest(key, run.encode(), "sha256")[:16], "big")
+        return secret_of(key_from_file(self.folder.game_key), run)
 
     def success(self, state: RecordDict) -> Success:
         """Read the device's own file: the node's state ends with its process."""
@@ -114,6 +113,11 @@ class DeviceRuntime:
         settings = read_settings(self.folder.settings)
         policy = replace(config.policy, base=settings.model.file, device="auto", threads=settings.limits.threads)
         return replace(config, policy=policy, cache=str(self.folder.cache), out="")
+
+
+def secret_of(key: bytes, run: str) -> int:
+    """Return 128 bits that follow from a device's key and a run's name."""
+    return int.from_bytes(hmac.digest(key, run.encode(), "sha256")[:16], "big")
 
 
 def _limit_memory(megabytes: int) -> None:

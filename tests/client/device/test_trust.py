@@ -124,7 +124,7 @@ def test_in_another_run_a_device_plays_other_games(devices: Devices) -> None:
 
 def vector_of(devices: Devices, number: int, run: str) -> Any:
     """Return what a device sends, from its own secret."""
-    secret = DeviceRuntime(devices.device(number).path).game_secret(run)
+    secret = DeviceRuntime(devices.device(number).path).game_secret(0, run)
     config, request = devices.config, devices.request()
     experience = experience_of(config, request, number, number + 1, SimulatedRuntime(), secret=secret)
     return experience.vector.clipped().gradient.astype(float)
@@ -281,9 +281,9 @@ def test_a_device_counts_again_in_every_phase(devices: Devices, gone: str, phase
 
 
 def test_nobody_but_the_device_can_tell_its_games_or_how_it_plays_them(devices: Devices) -> None:
-    secrets = [DeviceRuntime(devices.device(number).path).game_secret("ab") for number in (0, 1)]
-    assert len({*secrets, DeviceRuntime(devices.device(0).path).game_secret("cd")}) == 3
-    assert DeviceRuntime(devices.device(0).path).game_secret("ab") == secrets[0]
+    secrets = [DeviceRuntime(devices.device(number).path).game_secret(0, "ab") for number in (0, 1)]
+    assert len({*secrets, DeviceRuntime(devices.device(0).path).game_secret(0, "cd")}) == 3
+    assert DeviceRuntime(devices.device(0).path).game_secret(0, "ab") == secrets[0]
     config = devices.config
     public, streams = private_games(config, 1, 0, 5)
     own, own_streams = private_games(config, 1, 0, 5, secrets[0])
@@ -300,7 +300,7 @@ def test_a_device_plays_the_games_of_its_own_key(devices: Devices) -> None:
     devices.contexts[0].node_config.update({"store": str(folder.store), "store-key": str(folder.store_key)})
     SecureRound(devices, devices.request(), EVERYBODY, 1).run_to()
     played = [row.trajectory.seed for row in open_store(folder).read().rows]
-    games, _ = private_games(devices.config, 1, 0, 1, DeviceRuntime(folder.path).game_secret("ab"))
+    games, _ = private_games(devices.config, 1, 0, 1, DeviceRuntime(folder.path).game_secret(0, "ab"))
     assert played == [seed for _, seed in games]
     assert stat.S_IMODE(folder.game_key.stat().st_mode) == stat.S_IMODE(folder.record.stat().st_mode) == 0o600
 
@@ -308,8 +308,8 @@ def test_a_device_plays_the_games_of_its_own_key(devices: Devices) -> None:
 def test_a_device_of_an_earlier_release_draws_its_key_when_it_first_needs_it(devices: Devices) -> None:
     folder = devices.device(0)
     folder.game_key.unlink()
-    first = DeviceRuntime(folder.path).game_secret("ab")
-    assert DeviceRuntime(folder.path).game_secret("ab") == first and folder.game_key.exists()
+    first = DeviceRuntime(folder.path).game_secret(0, "ab")
+    assert DeviceRuntime(folder.path).game_secret(0, "ab") == first and folder.game_key.exists()
 
 
 # What the owner sees
