@@ -136,7 +136,8 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     noise = plan.noise_of(1) if plan else 0.0
     verb = "trial" if is_trial(request.spec) else "experience"
     trust.check(Asked(verb, config.codec.name, noise=noise))
-    contribution = Contribution.alone(request.serial, noise)
+    fleet = runtime.membership(config, partition(context)[0]).fleet
+    contribution = Contribution.alone(f"{fleet} {request.serial}", noise)
     counted = plan is not None or trust.epsilon_a_year > 0
     if counted:
         runtime.contributions.check(contribution, trust)

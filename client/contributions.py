@@ -12,7 +12,8 @@ round. Whoever has signed keys for the new round has therefore opened nothing in
 neighbours, c of which collude, k - t + c are left to give shares of the earlier mask. As 2t > k + c
 (`fedoel.protocol.secagg.graph`), that is less than t.
 
-Without noise, a device gives one vector of experience in a cycle: those of two exchanges are of the same games.
+Without noise, a device gives one vector of experience in a cycle: those of two exchanges are of the same games. A
+request counts in one run: whoever has a signed request and no key of the fleet cannot make another run of it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Contribution:
     ----------
     run, exchange
         What it is for.
+    request
+        Fleet and serial number of the request that asks for it.
     noise
         Noise multiplier that hides it; 0 for none.
     loss
@@ -47,6 +50,7 @@ class Contribution:
 
     run: str
     exchange: Exchange
+    request: str
     noise: float
     loss: float = 0.0
     round: bytes = b""
@@ -54,17 +58,17 @@ class Contribution:
     neighbours: frozenset[bytes] = frozenset()
 
     @classmethod
-    def masked(cls, state: Round, noise: float, loss: float) -> Contribution:
+    def masked(cls, state: Round, request: str, noise: float, loss: float) -> Contribution:
         """Return the contribution to a secure sum."""
         terms = state.terms
         return cls(
-            terms.run, Exchange.of(terms), noise, loss, terms.digest, terms.threshold, neighbours_keys(state)
+            terms.run, Exchange.of(terms), request, noise, loss, terms.digest, terms.threshold, neighbours_keys(state)
         )  # fmt: skip
 
     @classmethod
-    def alone(cls, serial: int, noise: float) -> Contribution:
+    def alone(cls, request: str, noise: float) -> Contribution:
         """Return the contribution of a vector by itself, in answer to a request."""
-        return cls("", Exchange(0, f"request-{serial}"), noise)
+        return cls("", Exchange(0, f"request {request}"), request, noise)
 
 
 class Contributions(Protocol):

@@ -30,6 +30,7 @@ from ..protocol.secagg.messages import (
     without_step,
 )
 from ..protocol.secagg.terms import Terms
+from ..protocol.trials import TrialTerms, is_trial
 from .contributions import Contribution, Contributions, Unrecorded
 
 STATE = "secure-sum"  # name of the record in the node's state
@@ -96,7 +97,7 @@ def answer_step(
     if phase == "shares":
         state = device.share(state, step.body, member.renewed(step.extra.decode("ascii", "replace")).members, least)
     elif phase == "masked":
-        state = _mask(state, step, records, play, guard)
+        state = _mask(state, step, records, play, guard, member)
     elif phase == "confirm":
         state = device.confirm(state, member.identity, step.body, least)
         guard.contributions.confirm(state.terms)
@@ -137,7 +138,7 @@ def _current(step: Step, context: Context) -> Round:
     return state
 
 
-def _mask(state: Round, step: Step, records: RecordDict, play: Play, guard: Guard) -> Round:
+def _mask(state: Round, step: Step, records: RecordDict, play: Play, guard: Guard, member: Membership) -> Round:
     """Play, encode, protect and mask; a repeated request gets the answer that it had before.
 
     The contribution is written down after it was played and before it leaves the device.
@@ -149,7 +150,8 @@ def _mask(state: Round, step: Step, records: RecordDict, play: Play, guard: Guar
         _check_terms(terms, request, plan)
         noise = plan.noise_of(guard.known(terms))
         guard.check(terms, noise)
-        contribution = Contribution.masked(state, noise, plan.loss_of_sum(terms.cohort))
+        asked_by = f"{member.fleet} {request.serial}"
+        contribution = Contribution.masked(state, asked_by, noise, plan.loss_of_sum(terms.cohort))
         guard.contributions.check(contribution, guard.trust)
         cells = protected(play(request, terms.run), plan)
         guard.contributions.add(contribution, guard.trust)
@@ -169,6 +171,8 @@ def _check_terms(terms: Terms, request: PlayRequest, plan: PrivacyPlan) -> None:
         raise SecureSumError("the vector that is asked for is not the one that this round was agreed for")
     if terms.minimum < plan.minimum or terms.cohort > plan.cohort:
         raise SecureSumError("the round may end with fewer survivors, or more devices, than its privacy plan allows")
+    if is_trial(request.spec) and not (plan.noise_multiplier or TrialTerms.of(request.spec).detailed):
+        raise SecureSumError("a trial that is to be answered once for each request needs noise")
     if any(request.spec.sizes.get(part.name) != part.size for part in plan.parts):
         raise SecureSumError("the privacy plan speaks of parts that the vector does not have")
     if any(request.spec.norms[part.name] != part.norm for part in plan.parts):

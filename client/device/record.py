@@ -23,8 +23,8 @@ KEPT = 20  # refusals whose sentences are kept
 TABLES = """
 CREATE TABLE IF NOT EXISTS rounds (run TEXT PRIMARY KEY, number INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS contributions (
-    run TEXT NOT NULL, cycle INTEGER NOT NULL, exchange TEXT NOT NULL, at REAL NOT NULL, noise REAL NOT NULL,
-    loss REAL NOT NULL, round BLOB NOT NULL, threshold INTEGER NOT NULL, neighbours BLOB NOT NULL,
+    run TEXT NOT NULL, cycle INTEGER NOT NULL, exchange TEXT NOT NULL, request TEXT NOT NULL, at REAL NOT NULL,
+    noise REAL NOT NULL, loss REAL NOT NULL, round BLOB NOT NULL, threshold INTEGER NOT NULL, neighbours BLOB NOT NULL,
     confirmed INTEGER NOT NULL, PRIMARY KEY (run, cycle, exchange)
 );
 CREATE TABLE IF NOT EXISTS refused (code TEXT PRIMARY KEY, count INTEGER NOT NULL);
@@ -84,13 +84,13 @@ class DeviceRecord:
 
     def add(self, contribution: Contribution, trust: Trust) -> None:
         """Write a contribution down, forced to the disk; see `Contributions`."""
-        exchange = contribution.exchange
+        exchange, now = contribution.exchange, self._clock()
         with self._transaction() as database:
             self._check(database, contribution, trust)
             database.execute(
-                "INSERT OR REPLACE INTO contributions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO contributions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    contribution.run, exchange.cycle, exchange.name, self._clock(), contribution.noise,
+                    contribution.run, exchange.cycle, exchange.name, contribution.request, now, contribution.noise,
                     contribution.loss, contribution.round, contribution.threshold,
                     b"".join(sorted(contribution.neighbours)), not contribution.round,
                 ),
@@ -135,6 +135,9 @@ class DeviceRecord:
 
     def _check(self, database: sqlite3.Connection, contribution: Contribution, trust: Trust) -> None:
         exchange = contribution.exchange
+        elsewhere = "SELECT run FROM contributions WHERE request = ? AND run != ?"
+        if database.execute(elsewhere, (contribution.request, contribution.run)).fetchone():
+            raise _done(exchange, "has answered this request in another run, for")
         row = self._row(database, contribution.run, exchange)
         if row:
             known = {row["neighbours"][start : start + KEY] for start in range(0, len(row["neighbours"]), KEY)}

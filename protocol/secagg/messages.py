@@ -124,11 +124,15 @@ class Exchange:
 
 
 def exchange_of(request: PlayRequest) -> Exchange:
-    """Return what a request is for; another request or another round for the same thing does not change it."""
+    """Return what a request is for; another request or another round for the same thing does not change it.
+
+    But for trials with noise, where each part of the fleet is drawn from all devices: every request is a trial then.
+    """
     if not is_trial(request.spec):
         return Exchange(request.cycle, str(request.exchange))
-    tried = TrialTerms.of(request.spec).candidate.encode()
-    tried += b"" if request.context is None else b"\0" + request.context.tobytes()
+    terms = TrialTerms.of(request.spec)
+    tried = terms.candidate.encode() + (b"" if request.context is None else b"\0" + request.context.tobytes())
+    tried += b"" if terms.detailed else f"\0{request.serial}".encode()
     return Exchange(request.cycle, f"{TRIAL}{hashlib.sha256(tried).hexdigest()[:16]}")
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from fedoel.client.device.folder import DeviceFolder
 from fedoel.protocol.host.files import replace_file
-from fedoel.server.operate.folder import ServerFolder
 from fedoel.server.safeguards import LEDGER
 from fedoel.simulations.loopback import SHORTEST_HEARTBEAT, LoopbackFleet
 from fedoel.simulations.loopback_sum import STRATEGY
@@ -54,14 +53,13 @@ def keys(first: int) -> list[bytes]:
 
 
 def give_keys(fleet: LoopbackFleet, keys: Sequence[bytes]) -> None:
-    """Make the games repeatable, which a deployed device draws with a key of its own."""
+    """Make the games repeatable, with `begin_ledger`: a deployed device draws them with a key of its own."""
     for name, key in zip(DEVICES, keys, strict=True):
         replace_file(DeviceFolder(fleet.folder / name).game_key, key.hex(), secret=True)
-    begin_ledger(ServerFolder(fleet.server).run)
 
 
 def begin_ledger(run: Path) -> None:
-    """Give a run the name from which the devices' games follow."""
+    """Give a run the name from which the devices' games follow, before its first round."""
     replace_file(run / LEDGER, json.dumps({"kind": "ledger", "run": NAME, "secret": 0}) + "\n", secret=True)
 
 

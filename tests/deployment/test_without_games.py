@@ -101,6 +101,7 @@ def test_a_fleet_teaches_a_server_without_games_and_both_survive_a_death_in_a_tr
     expected = simulated(fleet.folder)
     fleet.start("server")
     fleet.wait(lambda: "5 devices may connect" in fleet.said("server"), 120)
+    begin_ledger(fleet.server / "run")
     (fleet.folder / "pack.jsonl").unlink()  # the server has a copy
     for name in DEVICES:
         fleet.start(name)

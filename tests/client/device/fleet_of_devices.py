@@ -129,7 +129,8 @@ class SecureRound:
 
     def __post_init__(self) -> None:
         cohort = len(self.numbers)
-        part = Part("gradient", SPEC.dimension, SPEC.clipping_norm, 1.0)
+        spec = self.request.spec
+        part = Part("gradient", spec.dimension, spec.clipping_norm, 1.0)
         self.plan = PrivacyPlan.make((part,), cohort, self.minimum or cohort - 1, self.noise)
         graph = complete_graph(cohort, 1 / 3, 0.0) or Graph(cohort - 1, cohort - 1)
         self.terms = Terms(

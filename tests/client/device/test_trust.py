@@ -22,9 +22,9 @@ from fedoel.client.runtime import SimulatedRuntime
 from fedoel.games.splits import Split
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.fleet.trust import Trust
-from fedoel.protocol.messages import request_to_records
+from fedoel.protocol.messages import PlayRequest, request_to_records
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
-from fedoel.protocol.secagg.messages import ACTIONS
+from fedoel.protocol.secagg.messages import exchange_of
 from fedoel.protocol.trials import TrialTerms
 from fedoel.simulations.grid import server_identity
 
@@ -112,10 +112,15 @@ def test_two_exchanges_of_a_cycle_without_noise_do_not_differ_by_a_device(device
 
 
 def test_in_another_run_a_device_plays_other_games(devices: Devices) -> None:
-    """A server names its runs as it likes, and may ask for the same cycle again under another name."""
+    """A server names its runs as it likes, and may ask for the same cycle again under another name.
+
+    Who has no key of the fleet cannot: the signed request that it has seen is of one run.
+    """
     request = devices.request()
     everybody = SecureRound(devices, request, EVERYBODY, 1).run_to().sum()
-    others = SecureRound(devices, request, WITHOUT_ZERO, 1, run="cd").run_to()
+    replayed = SecureRound(devices, request, WITHOUT_ZERO, 1, run="bc").run_to()
+    assert replayed.refused == dict.fromkeys(WITHOUT_ZERO, "masked: AlreadyContributed")
+    others = SecureRound(devices, devices.request(), WITHOUT_ZERO, 1, run="cd").run_to()
     assert not others.refused
     [first] = [vector_of(devices, 0, "ab")]
     assert np.allclose(everybody, sum(vector_of(devices, number, "ab") for number in EVERYBODY), atol=0.05)
@@ -188,6 +193,28 @@ def test_a_device_answers_again_only_if_a_threshold_of_its_neighbours_has_left_t
     strangers = SecureRound(devices, devices.request(), [0, 1, 2, 3, 6], 2).run_to()
     assert strangers.refused[0] == "masked: AlreadyContributed"
     assert not SecureRound(devices, devices.request(), range(6), 3).run_to().refused
+
+
+def test_a_trial_is_answered_once_for_each_thing_that_is_tried(devices: Devices) -> None:
+    """With noise, each part of a fleet is drawn from all devices, and every request is a trial of its own."""
+    weights = np.ones(SPEC.dimension, np.float32)
+
+    def trial(noise: float = 0.0, **changed: Any) -> PlayRequest:
+        spec = TrialTerms(2, 2.0, not noise, changed.pop("name", "")).spec("v1", ("frozen-lake",))
+        return devices.request(spec=spec, baseline=None, exchange=2, **changed)
+
+    of_context, of_candidate = trial(context=weights), trial(name="v2", candidate={"weights": weights})
+    again, half = trial(context=weights), trial(context=weights / 2)
+    assert exchange_of(of_context) == exchange_of(again) != exchange_of(half) != exchange_of(of_candidate)
+    assert exchange_of(trial(1.0, context=weights)) != exchange_of(trial(1.0, context=weights))
+    for number, request in enumerate((of_context, of_candidate, half), start=1):
+        assert not SecureRound(devices, request, EVERYBODY, number).run_to().refused
+    assert set(SecureRound(devices, again, EVERYBODY, 4).run_to().refused.values()) == {"keys: AlreadyContributed"}
+    bare = SecureRound(devices, trial(1.0, context=weights), EVERYBODY, 5).run_to()
+    assert set(bare.refused.values()) == {"masked: SecureSumError"}
+    for number in (6, 7):
+        noisy = SecureRound(devices, trial(1.0, context=weights), EVERYBODY, number, noise=1.0).run_to()
+        assert not noisy.refused
 
 
 # Noise and epsilon
@@ -347,4 +374,3 @@ def test_settings_of_earlier_releases_refuse_nothing(devices: Devices) -> None:
     assert read_settings(devices.device(0).settings).trust == Trust()
     devices.gradient(0, devices.request())
     assert not SecureRound(devices, devices.request(), EVERYBODY, 1).run_to().refused
-    assert ACTIONS["masked"] == "train.masked"
