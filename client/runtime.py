@@ -29,21 +29,21 @@ SUCCESS = "success"  # name of a record in the node's state
 class Runtime(Protocol):
     """What a ClientApp asks of the place where it runs.
 
-    ============ ======================================= ==============================================
-    member       `SimulatedRuntime`                      `fedoel.client.device.runtime.DeviceRuntime`
-    ============ ======================================= ==============================================
-    `send_words` true                                    false
-    `admit`      always                                  if the owner's conditions hold
-    `begin`      nothing                                 counts the games, bounds the memory
-    `policy`     as the run says                         base, threads and paths from `device.toml`;
-                                                         kept as the last good version
-    `cache`      the run's, or the user's                the device's own
-    `membership` a key from the folder of all keys       the device's own key
-    `trust`      open, but for the run's `colluding`     from `device.toml`
-    `success`    in the node's state                     in a file of the device's folder
-    `game_secret` none: games follow from the run's seed a key of the device
-    `contributions` not written down                     in a file that outlives runs and fleets
-    ============ ======================================= ==============================================
+    =============== ===================================== ==============================================
+    member          `SimulatedRuntime`                    `fedoel.client.device.runtime.DeviceRuntime`
+    =============== ===================================== ==============================================
+    `send_words`    true                                  false
+    `admit`         always                                if the owner's conditions hold
+    `begin`         nothing                               counts the games, bounds the memory
+    `policy`        as the run says                       base, threads and paths from `device.toml`;
+                                                          kept as the last good version
+    `cache`         the run's, or the user's              the device's own
+    `membership`    a key from the folder of all keys     the device's own key
+    `trust`         open, but for the run's `colluding`   from `device.toml`
+    `contributions` not written down                      in a file that outlives runs and fleets
+    `game_secret`   none: the run's seed decides          from a key of the device
+    `success`       in the node's state                   in a file of the device's folder
+    =============== ===================================== ==============================================
     """
 
     @property
