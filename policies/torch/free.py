@@ -115,7 +115,7 @@ class FreePolicy:
         for chunk in self.model.chunks(rows):
             with self.inner.open_decoder(chunk) as decoder:
                 _, last = _unscored(decoder, chunk)
-                decoder.fork(copies)
+                decoder.fork([copies] * len(chunk))
                 repeated = [hidden for hidden in last for _ in range(copies)]
                 drawing = [rng for rng in [next(rngs) for _ in chunk] for _ in range(copies)]
                 responses = write(decoder, repeated, self.model, self.decoding, drawing)

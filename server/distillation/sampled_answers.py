@@ -125,8 +125,8 @@ class SampledAnswers:
         targets = cast(Sequence[LogProbs], self.targets)
         for index in batch:
             texts = self.turns[index].situation.choices
-            responses = [[(*tokenizer.ids(text), tokenizer.end_token)] for text in texts]
-            log_probs_A = self._log_probs(student, [index] * len(texts), responses)[:, 0]
+            responses = [[(*tokenizer.ids(text), tokenizer.end_token) for text in texts]]
+            log_probs_A = self._log_probs(student, [index], responses)[0]
             losses.append(-(torch.from_numpy(np.exp(targets[index])).to(log_probs_A) * log_probs_A).sum())
         return torch.stack(losses).mean()
 
@@ -134,12 +134,18 @@ class SampledAnswers:
         self, policy: TorchBackendPolicy, batch: Sequence[int], responses: Sequence[Sequence[Response]]
     ) -> torch.Tensor:
         """Log-probabilities of K responses to each prompt, shape (B, K)."""
-        hidden = forked_hidden(policy, [self.rows[index] for index in batch], responses)
-        flat = [response for some in responses for response in some]
+        # The head is most of the work, and what a policy is sure of it says again and again.
+        distinct = [list(dict.fromkeys(some)) for some in responses]
+        hidden = forked_hidden(policy, [self.rows[index] for index in batch], distinct)
+        flat = [response for some in distinct for response in some]
         tokens_N = torch.tensor([token for response in flat for token in response], device=hidden[0].device)
         losses_N = token_nll(torch.cat(hidden) / self.decoding.temperature, tokens_N, self.model.base.head)
-        sums = [-losses.sum() for losses in losses_N.split([len(response) for response in flat])]
-        return torch.stack(sums).reshape(len(batch), -1)
+        sums = iter([-losses.sum() for losses in losses_N.split([len(response) for response in flat])])
+        rows = list[torch.Tensor]()
+        for some, different in zip(responses, distinct, strict=True):
+            log_prob_of = {response: next(sums) for response in different}
+            rows.append(torch.stack([log_prob_of[response] for response in some]))
+        return torch.stack(rows)
 
 
 def forked_hidden(
@@ -147,16 +153,16 @@ def forked_hidden(
 ) -> list[torch.Tensor]:
     """Hidden states before the head that predict each token of each response, shapes ``(t, hidden)``, row by row.
 
-    Every row has the same number of responses, and is read once for all of them.
+    A row is read once for all of its responses.
     """
-    copies, flat = len(responses[0]), [response for some in responses for response in some]
+    copies, flat = [len(some) for some in responses], [response for some in responses for response in some]
     with policy.open_decoder(rows) as decoder:
         ends = [hidden[-1:] for hidden in decoder.extend(range(len(rows)), [row.moment for row in rows])]
         decoder.fork(copies)
         longer = [index for index, response in enumerate(flat) if len(response) > 1]
         rest = decoder.extend(longer, [flat[index][:-1] for index in longer]) if longer else []
     behind = dict(zip(longer, rest, strict=True))
-    firsts = [end for end in ends for _ in range(copies)]
+    firsts = [end for end, number in zip(ends, copies, strict=True) for _ in range(number)]
     return [torch.cat([first, behind[index]]) if index in behind else first for index, first in enumerate(firsts)]
 
 

@@ -80,8 +80,9 @@ def test_the_prefix_cache_of_training_keeps_embeddings_and_the_states_to_train_o
     cache = policy.model.new_prefix_cache(keep_bottoms=True)
     kept = TorchPolicy(policy.model, {}, cache)
     _, embeddings = kept.score_and_embed(situations(1))[0]
-    (key,) = cache.kept_embeddings
-    assert cache.kept_bottoms is not None and key in cache.kept_bottoms
+    (row,) = policy.model.tokenizer.encode(situations(1))
+    assert len(cache.kept_embeddings) == 1
+    assert cache.kept_bottoms is not None and row.key in cache.kept_bottoms
     assert np.array_equal(kept.embed(situations(1))[0], embeddings)
 
 

@@ -81,6 +81,6 @@ def test_played_answers_are_encoded_and_what_the_game_refuses_too(policy: FreePo
     assert all(turn.refused and not turn.valid for turn in turns)  # a random model names no place
     assert [len(trajectory.turns) for trajectory in played] == [2, 2, 2]  # two refusals in a row end an episode
     encoder = EmbeddingEncoder(dimension=DIMENSION, whitening=context.whitening)
-    spec = VectorSpec("embedding", encoder.vocabulary, DIMENSION, ("tidy",), 4, policy.version, 1.0, 1.0)
+    spec = VectorSpec("embedding", DIMENSION, encoder.vocabulary, policy.version, ("tidy",), 4, 1.0, 1.0)
     vector = encode(encoder, context, played, spec, np.full((1, 4), -1, np.float32), 1.0)
     assert np.isfinite(vector.gradient).all() and (vector.fisher > 0).any() and vector.gradient.any()

@@ -81,7 +81,7 @@ def mean_reward(model: TorchModel, text: SampledAnswers) -> float:
 
 def test_a_row_with_several_responses_is_read_as_if_they_were_alone(model: TorchModel) -> None:
     text, policy = task(model), TorchPolicy(model, model.adapter())
-    responses = [[(5,), (6, 7, 0)], [(8, 9), (5, 6, 7)]]
+    responses = [[(5,), (6, 7, 0)], [(8, 9), (5, 6, 7), (5, 6)]]
     with torch.no_grad():
         together = forked_hidden(policy, text.rows[:2], responses)
         alone = [
@@ -120,7 +120,7 @@ def test_the_student_comes_to_give_what_the_teacher_prefers(model: TorchModel) -
     before = mean_reward(model, text)
     optimise(model, text.rows, text.step, Schedule(60, PROMPTS, 2e-2), 0)
     assert mean_reward(model, text) > before + 0.3
-    assert min(text.divergences) >= 0
+    assert min(text.divergences) > -1e-6
     assert np.mean(text.divergences[-10:]) < np.mean(text.divergences[:10])
 
 
