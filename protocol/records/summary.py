@@ -6,7 +6,7 @@ All win rates, scores and interval bounds are fractions between 0 and 1; diverge
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..config import Scalar
@@ -293,10 +293,6 @@ class Summary:
     def clients(self) -> int:
         """Number of clients of the run."""
         return int(self.config["clients"])
-
-    def with_cycle(self, record: CycleRecord) -> Summary:
-        """Return the summary with one more cycle."""
-        return replace(self, cycles=(*self.cycles, record))
 
 
 def _overall(stats: Stats) -> dict[str, Any]:

@@ -159,7 +159,7 @@ class AveragingRounds:
         if server_round:
             self.server.collect(cycle, 1, None, self._traffic(arrays))
             self.server.adopt(cycle, adapter_of(arrays))
-            metrics = MetricRecord({"win-rate": self.server.state.summary.cycles[-1].held_out.win_rate})
+            metrics = MetricRecord({"win-rate": self.server.state.record.held_out.win_rate})
         if cycle < self.server.run.config.cycles:
             self._prepare(cycle + 1)
         return metrics
