@@ -6,7 +6,7 @@ files on ``save``, and split a line at full stops into several commands.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 from ..protocol.errors import GameError
@@ -117,4 +117,5 @@ class RuledGame:
     def _observe(self, frame: Frame, turn: int) -> Observation:
         over = frame.won or frame.lost or not frame.admissible
         truncated = not over and turn >= self._max_turns
-        return Observation(**asdict(frame), done=over or truncated, truncated=truncated, valid=True, turn=turn)
+        seen = {field.name: getattr(frame, field.name) for field in fields(frame)}  # not a copy, as `asdict` makes
+        return Observation(**seen, done=over or truncated, truncated=truncated, valid=True, turn=turn)
