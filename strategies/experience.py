@@ -358,4 +358,5 @@ class ExperienceStrategy(Strategy):
         if self._cohort[0] != cycle:
             cohort = sample(nodes, self.fraction_train, self.seed, cycle)
             self._cohort = cycle, split(cohort, self.exchanges, self.seed, cycle)
-        return [node for node in self._cohort[1][exchange - 1] if node in nodes]
+        present = set(nodes)
+        return [node for node in self._cohort[1][exchange - 1] if node in present]
