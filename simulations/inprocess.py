@@ -28,9 +28,11 @@ from ..protocol.play import GameId, specs_from_text
 from ..protocol.records.events import Listener
 from ..server.app import MakeGate, run, the_same
 from ..server.app import check as check_server
+from ..server.app import prepare as prepare_server
 from ..server.public.world_of_games import report
 from .batching import Batcher
 from .grid import WAVE, InProcessGrid, server_identity
+from .needs import check_needs
 from .prompts import with_any_pack, with_pack
 
 MADE_AT_ONCE = 500  # games that are prepared ahead before more of them are looked up
@@ -65,7 +67,8 @@ def check(config: RunConfig) -> None:
         raise ConfigError("policy.backend 'llama' needs llama.cpp, which is not installed: make setup LLAMA=1")
     games = config.games
     check_private_games(games.per_client, config.clients, config.cycles, games.amounts, config.seed)
-    check_server(with_any_pack(config), cache_folder(config))
+    _, server = prepare_server(with_any_pack(config), cache_folder(config))
+    check_needs(config, server.run.spec("").size)
 
 
 def run_inprocess(
