@@ -90,7 +90,8 @@ class FedAvgLora:
         """Run the unfinished rounds in this process."""
         config, inner, batcher = whole_fleet(config), runtime or SimulatedRuntime(), Batcher()
         app = make_averaging_app(WrappingRuntime(inner, batcher.wrap))
-        grid = OrderedGrid(app, config.clients, config.to_flat(), batcher)
+        # One wave: all clients train the same model in place, when all have played.
+        grid = OrderedGrid(app, config.clients, config.to_flat(), batcher, wave=config.clients)
         with server_identity(), made_ahead(games_ahead(config), inner.cache(config)):
             self._serve(grid, config, inner, listener)
 
