@@ -17,7 +17,7 @@ from ..protocol.host.cache import cache_folder, expanded
 from ..protocol.host.processes import flower_environment, free_ports, start_process, stop, tail, wait_until_healthy
 from ..protocol.records.events import Event, Listener
 from ..server.events import follow
-from ..server.operate.run_app import COMPLETED, run_started, run_status, write_app
+from ..server.operate.run_app import COMPLETED, Beginning, run_started, run_status, write_app
 from .inprocess import whole_fleet
 from .prompts import with_pack
 
@@ -108,10 +108,14 @@ def superlink(home: Path, threads: int) -> Iterator[tuple[Mapping[str, str], Pat
         stop(process)
 
 
-def _deliver(events: Iterator[Event | None], listener: Listener | None) -> None:
+def _deliver(events: Iterator[Event | None], listener: Listener | None) -> bool:
+    """Tell the listener what has come; return whether there was any event."""
+    some = False
     while (event := next(events)) is not None:
+        some = True
         if listener is not None:
             listener(event)
+    return some
 
 
 def _flwr_run(
@@ -132,9 +136,11 @@ def _flwr_run(
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder
         )
+    beginning = Beginning(log, "local", environment)
     try:
         while process.poll() is None:
-            _deliver(events, listener)
+            beginning.begun |= _deliver(events, listener)
+            beginning.check()
             time.sleep(POLL_SECONDS)
     finally:
         process.kill()
