@@ -23,6 +23,7 @@ from ...protocol.records.summary import (
 )
 from ...strategies.server_side import AskFleet, Traffic
 from ..learner import Adapter
+from ..machine import machines_of
 from ..safeguards import RunSafeguards
 from ..summary import update_summary
 from . import collect
@@ -98,7 +99,7 @@ class CycleServer:
         self._summary = Summary(
             scenario=config.name, seed=config.seed, engine=run.engine, private=run.safeguards.noisy,
             privacy=run.safeguards.describe(run.secure), plaintext=config.privacy.allow_plaintext,
-            config=config.to_flat(), floors=floors(run), cycles=(),
+            config=config.to_flat(), machines=machines_of(run.folder, config.policy), floors=floors(run), cycles=(),
         )  # fmt: skip
         measures, evidence = measure_first(run, version)
         reason, teacher = "uniform play over the admissible commands", Results.of(measures.held_out)

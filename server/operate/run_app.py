@@ -102,6 +102,6 @@ class Beginning:
         if status in NOT_BEGUN:
             raise FedoelError(
                 f"Flower has left the run '{status}' for {self.seconds:.0f} s: its SuperLink has started no process "
-                "for the server's app. Finished work is kept: start it again, when there are free memory and processes. "
+                "for the server's app. Finished work is kept: start it again, with free memory and processes. "
                 f"The end of Flower's log:\n{tail(self.log)}"
             )
