@@ -109,7 +109,7 @@ def mixture(specs: Sequence[GameSpec], client: int, num_clients: int, partition:
     alpha = positive_number(
         partition, "dirichlet", f"unknown partition {partition!r}; known are {known} with ALPHA > 0"
     )
-    return _dirichlet(len(specs), alpha, num_clients, seed)[client]
+    return np.asarray(_dirichlet(len(specs), alpha, num_clients, seed)[client])
 
 
 @lru_cache(maxsize=4)
