@@ -87,11 +87,11 @@ def test_answers_are_written_once(model: TorchModel, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("damage", ['["cut', "[]", "[1, 2]", "{}"])
 def test_damaged_answers_are_written_again(model: TorchModel, tmp_path: Path, damage: str) -> None:
     requests = ["Say hello.", "What is a river?"]
-    Anchor.prepare(model, SENTENCES, requests, tmp_path)
-    (kept,) = tmp_path.iterdir()
+    Anchor.prepare(model, SENTENCES, requests, tmp_path / "kept")
+    (kept,) = (tmp_path / "kept").iterdir()
     whole = kept.read_text()
     kept.write_text(damage)
-    Anchor.prepare(model, SENTENCES, requests, tmp_path)
+    Anchor.prepare(model, SENTENCES, requests, tmp_path / "kept")
     assert kept.read_text() == whole
 
 
