@@ -21,6 +21,7 @@ from fedoel.protocol.fleet.membership import (
     device_key,
     load_members,
     membership_at,
+    read_members,
     sign_members,
     simulated_key,
     simulated_membership,
@@ -209,8 +210,12 @@ def test_the_list_of_members_is_parsed_once_for_all_simulated_devices(
     """Otherwise what a client costs would grow with the fleet."""
     make_fleet(tmp_path, 5)
     parsed = []
-    read = membership.read_members
-    monkeypatch.setattr(membership, "read_members", lambda *given: parsed.append(given) or read(*given))
+
+    def read(fleet_key: bytes, text: str) -> membership.Members:
+        parsed.append(text)
+        return read_members(fleet_key, text)
+
+    monkeypatch.setattr(membership, "read_members", read)
     first = simulated_membership(tmp_path, 0)
     assert all(simulated_membership(tmp_path, client).members is first.members for client in range(5))
     assert len(parsed) <= 1

@@ -33,7 +33,7 @@ def test_clients_that_do_not_fit_the_memory_are_refused(tmp_path: Path, monkeypa
 
 
 def test_cycles_that_do_not_fit_the_disk_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(needs.shutil, "disk_usage", lambda folder: SimpleNamespace(free=100e6))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=100e6))
     with pytest.raises(ConfigError, match=r"4,000 cycles take at least \d+\.\d MB of disk, and 100\.0 MB are free in"):
         check(fleet(tmp_path, clients=10, cycles=4_000))
 

@@ -14,6 +14,7 @@ from flwr.app import ArrayRecord, MetricRecord
 
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.codecs.tactics.policy import TacticsPolicy
+from fedoel.games.player import play_episodes
 from fedoel.protocol.config import Scalar
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import GAMES_PER_CLIENT, Turn
@@ -142,11 +143,10 @@ def test_what_cannot_be_averaged_is_refused(method: str, settings: dict[str, Sca
 
 def without_turns(monkeypatch: pytest.MonkeyPatch, clients: set[int]) -> None:
     """Let the games of some clients be over before the first command."""
-    play = averaging_app.play_episodes
 
     def played(policy: Any, games: Any, seeds: Any, cache: Path) -> Any:
         over = games[0][1] // GAMES_PER_CLIENT in clients
-        return [replace(each, turns=()) if over else each for each in play(policy, games, seeds, cache)]
+        return [replace(each, turns=()) if over else each for each in play_episodes(policy, games, seeds, cache)]
 
     monkeypatch.setattr(averaging_app, "play_episodes", played)
 
