@@ -101,7 +101,8 @@ def run_inprocess(
     cache = inner.cache(config)
     config = with_pack(whole_fleet(config, present), cache)
     check_server(config, cache)
-    app, wave = make(WrappingRuntime(inner, batcher.wrap)), 1 if config.policy.backend in ALONE else WAVE
+    alone = config.policy.backend in ALONE
+    app, wave = make(inner if alone else WrappingRuntime(inner, batcher.wrap)), 1 if alone else WAVE
     grid = InProcessGrid(app, config.clients, config.to_flat(), batcher, present, wave)
     with server_identity(), made_ahead(games_ahead(config), cache):
         run(grid, config, cache, listener, engine="inprocess", make_gate=make_gate, make_report=report)
