@@ -15,15 +15,16 @@ from fedoel.protocol.records.summary import CycleRecord, Floor, Floors, Stats, S
 from fedoel.server.events import EventLog, read_events
 from fedoel.server.summary import read_summary, update_summary
 
-STATS = {"win_rate": 0.5, "low": 0.2, "high": 0.8, "episodes": 3, "score": 0.5, "turns_per_win": 2.0}
-FLOOR = Floor(**STATS, tokens_per_win=9.0, families={})
+STATS = Stats(win_rate=0.5, low=0.2, high=0.8, episodes=3, score=0.5, turns_per_win=2.0, tokens_per_win=9.0)
+FLOOR = Floor(
+    win_rate=0.5, low=0.2, high=0.8, episodes=3, score=0.5, turns_per_win=2.0, tokens_per_win=9.0, families={}
+)  # fmt: skip
 CYCLES = 150
 
 
 def record(cycle: int) -> CycleRecord:
-    held_out = Stats(**STATS, tokens_per_win=9.0)
     return CycleRecord(
-        cycle=cycle, version=f"v{cycle}", decision="promoted", reason="it won; " * 200, held_out=held_out, families={},
+        cycle=cycle, version=f"v{cycle}", decision="promoted", reason="it won; " * 200, held_out=STATS, families={},
         teacher=None, gate=None, lessons=(), kl=0.1, uplink_bytes=1.0, downlink_bytes=1.0, accepted=2, refused={},
         adapter_bytes=9, seconds={"collect": 0.1},
     )  # fmt: skip
