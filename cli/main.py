@@ -7,12 +7,14 @@ import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from io import TextIOWrapper
 from types import MappingProxyType
 from typing import Protocol
 
 from ..protocol.errors import FedoelError
+from ..protocol.host.processes import as_interrupts
+from ..protocol.plugins import search_folder
 from . import (
     audit,
     check_plugin,
@@ -88,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_verb(arguments: argparse.Namespace) -> int:
     """Run a verb, and say in one sentence why it cannot go on; returns what `main` returns."""
     try:
-        with quiet_libraries(arguments):
+        with quiet_libraries(arguments), as_interrupts() if arguments.verb in GO_ON else nullcontext():
             code = VERBS[arguments.verb].run(arguments)
             sys.stdout.flush()
             return code
@@ -144,11 +146,9 @@ def set_environment() -> None:
 
 
 def import_from_working_folder() -> None:
-    """Make plug-ins in the working folder importable, after all other modules; also in processes started from here."""
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.append(folder)
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), folder]))
+    """Let plug-ins be found in the working folder, also by processes started from here."""
+    with suppress(OSError):  # it was removed
+        search_folder(os.getcwd())
 
 
 def _missing(verb: str, error: ModuleNotFoundError) -> str:

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..simulations.floor import add_tactics_floor
     from ..simulations.inprocess import check, run_inprocess
     from ..simulations.live import live_view
-    from ..simulations.ray_engine import run_ray
+    from ..simulations.ray_engine import check_ray, run_ray
     from ..simulations.report import write_report
     from ..simulations.scenario import load_scenario
     from ..simulations.summary import headline, load_summary, table
@@ -54,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     if config.resume and not (out / STORED).is_file():
         raise ConfigError(f"there is no run to continue at {out}: name its folder with --out, or leave out --resume")
     check(config)
+    if arguments.engine == "ray":
+        check_ray()
     engine = run_ray if arguments.engine == "ray" else run_inprocess
     with own_folder(config), _saying_how_to_go_on(arguments):
         with live_view(config, arguments.engine, quiet=arguments.quiet, verbose=arguments.verbose) as listener:

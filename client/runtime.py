@@ -15,7 +15,7 @@ from flwr.app import ConfigRecord, RecordDict
 from ..policies.backend import load_version
 from ..policies.policy import Policy
 from ..protocol.config import PolicyConfig, RunConfig
-from ..protocol.fleet.membership import Membership, device_key, keys_folder, membership_at
+from ..protocol.fleet.membership import Membership, keys_folder, simulated_membership
 from ..protocol.fleet.trust import Trust
 from ..protocol.host.cache import cache_folder
 from ..protocol.messages import PlayRequest
@@ -119,8 +119,7 @@ class SimulatedRuntime:
 
     def membership(self, config: RunConfig, client: int) -> Membership:
         """Read the client's key from the folder that holds the keys of all simulated devices."""
-        folder = keys_folder(config)
-        return membership_at(folder, folder / device_key(client))
+        return simulated_membership(keys_folder(config), client)
 
     def trust(self, config: RunConfig) -> Trust:
         """Return open settings: everything is answered, and the run says who may collude."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ FORMAT = 1
 
 def trajectory_to_bytes(trajectory: Trajectory) -> bytes:
     """Serialise a trajectory."""
-    values = {"format": FORMAT, **asdict(trajectory), "spec": str(trajectory.spec)}
+    values = {"format": FORMAT, **_fields(trajectory), "spec": str(trajectory.spec)}
     return zlib.compress(json.dumps(values, default=_plain).encode())
 
 
@@ -50,6 +50,13 @@ def _turn(fields: dict[str, Any]) -> Turn:
     return Turn(Situation(**situation), log_probs, fields["action"], fields["reward"], response, refused)
 
 
-def _plain(value: Any) -> list[Any]:
-    """Return what JSON does not know as a list: log-probabilities, and the set of commands given."""
+def _fields(record: Any) -> dict[str, Any]:
+    """Return the fields of a record as they are: `dataclasses.asdict` copies all that is in them."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON does not know: records as tables, log-probabilities and the set of commands given as lists."""
+    if is_dataclass(value):
+        return _fields(value)
     return value.tolist() if isinstance(value, np.ndarray) else sorted(value)

@@ -78,6 +78,10 @@ COMMON_SETTINGS: Mapping[str, Rule] = MappingProxyType({RENAMED: Flag()})
 """Settings that every family has in addition to its own."""
 
 
+def _nothing_to_prepare(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One game family. A family whose instances need no preparation gives `rules` and `engine` only.
@@ -103,7 +107,12 @@ class Family:
     engine: Callable[[str, Mapping[str, Setting], Path], Engine]
     check: Callable[[Mapping[str, Setting]], str] = lambda settings: ""
     ready: Callable[[str, Mapping[str, Setting], int, Path], bool] = lambda family, settings, seed, cache: True
-    prepare: Callable[[str, Mapping[str, Setting], int, Path], bool] = lambda family, settings, seed, cache: False
+    prepare: Callable[[str, Mapping[str, Setting], int, Path], bool] = _nothing_to_prepare
+
+    @property
+    def prepares(self) -> bool:
+        """Whether instances have to be prepared."""
+        return self.prepare is not _nothing_to_prepare
 
 
 @functools.cache

@@ -7,7 +7,7 @@ commands.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 from ..protocol.errors import GameError
@@ -127,4 +127,5 @@ class RuledGame:
     def _observe(self, frame: Frame, turn: int) -> Observation:
         over = frame.won or frame.lost or not (frame.admissible or frame.open)
         truncated = not over and turn >= self._max_turns
-        return Observation(**asdict(frame), done=over or truncated, truncated=truncated, turn=turn)
+        seen = {field.name: getattr(frame, field.name) for field in fields(frame)}  # not a copy, as `asdict` makes
+        return Observation(**seen, done=over or truncated, truncated=truncated, turn=turn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +48,11 @@ def client_games(
     ConfigError
         If the partition is unknown, a number is out of range, or the client has no seeds left.
     """
-    weights = mixtures(specs, num_clients, partition, seed)
-    if not 0 <= client < num_clients:
-        raise ConfigError(f"client {client} of {num_clients}: it must be between 0 and {num_clients - 1}")
+    weights = mixture(specs, client, num_clients, partition, seed)
     if count < 0 or cycle < 0:
         raise ConfigError(f"count and cycle must not be negative, but are {count} and {cycle}")
     rng = np.random.default_rng([seed, 1, client, cycle])
-    spec_indices = rng.choice(len(specs), size=count, p=weights[client])
+    spec_indices = rng.choice(len(specs), size=count, p=weights)
     first = cycle * count
     return tuple(
         (for_split(specs[spec_index], Split.PRIVATE), game_seed(Split.PRIVATE, first + i, client))
@@ -90,17 +89,32 @@ def mixtures(specs: Sequence[GameSpec], num_clients: int, partition: str, seed: 
     ConfigError
         If there are no specifications or clients, or the partition is unknown.
     """
+    return np.stack([mixture(specs, client, num_clients, partition, seed) for client in range(max(1, num_clients))])
+
+
+def mixture(specs: Sequence[GameSpec], client: int, num_clients: int, partition: str, seed: int) -> NDArray[np.float64]:
+    """Return one row of `mixtures`, shape ``(len(specs),)``, at a cost that does not grow with the clients."""
     if not specs or num_clients < 1:
         raise ConfigError(f"assigning games needs games and clients, not {len(specs)} and {num_clients}")
+    if not 0 <= client < num_clients:
+        raise ConfigError(f"client {client} of {num_clients}: it must be between 0 and {num_clients - 1}")
     if partition == "iid":
-        return np.full((num_clients, len(specs)), 1 / len(specs))
+        return np.full(len(specs), 1 / len(specs))
     if partition == "by-family":
         families = list(dict.fromkeys(spec.family for spec in specs))
-        family_of_client = [families[client % len(families)] for client in range(num_clients)]
-        member = np.array([[spec.family == family for spec in specs] for family in family_of_client], dtype=np.float64)
-        return np.asarray(member / member.sum(axis=1, keepdims=True))
+        family = families[client % len(families)]
+        member = np.array([spec.family == family for spec in specs], dtype=np.float64)
+        return np.asarray(member / member.sum())
     known = ", ".join(PARTITIONS)
     alpha = positive_number(
         partition, "dirichlet", f"unknown partition {partition!r}; known are {known} with ALPHA > 0"
     )
-    return np.random.default_rng([seed, 0]).dirichlet(np.full(len(specs), alpha), size=num_clients)
+    return np.asarray(_dirichlet(len(specs), alpha, num_clients, seed)[client])
+
+
+@lru_cache(maxsize=4)
+def _dirichlet(specs: int, alpha: float, num_clients: int, seed: int) -> NDArray[np.float64]:
+    """Draw the mixtures of all clients."""
+    drawn = np.random.default_rng([seed, 0]).dirichlet(np.full(specs, alpha), size=num_clients)
+    drawn.setflags(write=False)
+    return drawn

@@ -111,7 +111,7 @@ class _Worker:
 
     def __init__(self, cache: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.prepare", str(cache)],
+            [sys.executable, "-P", "-m", f"{__package__}.prepare", str(cache)],  # not from the working folder first
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

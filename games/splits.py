@@ -11,7 +11,7 @@ from ..protocol.errors import ConfigError, GameError
 from ..protocol.play import GAMES_PER_CLIENT, GameSpec
 from .families import content_of, family_of, settings_of
 
-CLIENTS = 10_000
+CLIENTS = 100_000  # whose seeds end where those of rehearsal games begin
 PUBLIC_GAMES = 100_000_000
 SECRET_GAMES = CLIENTS * GAMES_PER_CLIENT  # first seed of the private games whose seeds are secret, behind all others
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from .errors import ConfigError
@@ -343,7 +344,11 @@ class RunConfig:
         ConfigError
             For an unknown key, a value of the wrong type, or a number out of range.
         """
-        return cls.from_nested(nested(values))
+        # All clients of a simulation have the same settings. Their types count: 1 equals True.
+        try:
+            return _from_flat(tuple((key, type(value), value) for key, value in values.items()))
+        except TypeError:  # a list or a table, which no setting is
+            return cls.from_nested(nested(values))
 
     @classmethod
     def from_nested(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -366,6 +371,11 @@ class RunConfig:
     def to_flat(self) -> dict[str, Scalar]:
         """Write what `from_flat` reads."""
         return dict(_flatten(to_table(self)))
+
+
+@lru_cache(maxsize=4)
+def _from_flat(settings: tuple[tuple[str, type, Scalar], ...]) -> RunConfig:
+    return RunConfig.from_nested(nested({key: value for key, _, value in settings}))
 
 
 def nested(values: Mapping[str, Scalar]) -> dict[str, Any]:

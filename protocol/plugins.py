@@ -1,10 +1,17 @@
 """Plug-in lookup by name: built in, installed under an entry point, or imported as ``module:Name``.
 
+A module may lie in the folder in which the command line was called. That folder is searched after all others, in this
+process and in those that it starts: a file named ``random.py`` there replaces no module of anybody else. PYTHONPATH
+would search it first.
+
 Devices and servers use the same lookup. Depends on the standard library only.
 """
 
 from __future__ import annotations
 
+import os
+import stat
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,6 +20,26 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import ConfigError
+
+PLUGINS = "FEDOEL_PLUGINS"  # environment variable with the folder
+
+
+def search_folder(folder: str) -> None:
+    """Let plug-ins be found in a folder, unless everybody may write to it."""
+    if os.path.isdir(folder) and not _is_open(folder):
+        os.environ[PLUGINS] = folder
+
+
+def _is_open(folder: str) -> bool:
+    """Whether everybody may write to a folder."""
+    return bool(os.stat(folder).st_mode & stat.S_IWOTH)
+
+
+def _search() -> None:
+    """Search the folder of plug-ins after all others."""
+    folder = os.environ.get(PLUGINS, "")
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +123,7 @@ def import_object(name: str, what: str) -> object:
         If it cannot be imported.
     """
     module, _, attribute = name.partition(":")
+    _search()
     return _load(lambda: getattr(import_module(module), attribute), f"{what} {name!r}")
 
 
@@ -104,6 +132,8 @@ def _load(load: Callable[[], object], subject: str) -> object:
         return load()
     except (Exception, SystemExit) as error:  # a plug-in is code of others: its import may raise anything
         reason = f"{error}" if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError) and not os.environ.get(PLUGINS) and _is_open(os.curdir):
+            reason += "; the working folder is not searched, because everybody may write to it"
         raise ConfigError(f"{subject} cannot be imported: {reason}") from error
 
 

@@ -19,6 +19,7 @@ from typing import Self
 
 from ..protocol.errors import ConfigError, FedoelError, RecordError
 from ..protocol.records.events import (
+    CycleFinished,
     Event,
     Listener,
     PhaseFinished,
@@ -32,6 +33,7 @@ from ..protocol.records.json_codec import KEY, SCHEMA
 Advance = Callable[..., None]
 
 PROGRESS_EVERY = 0.3  # seconds
+BLOCK = 65_536  # bytes that are read at a time from the end of a log
 FIRST_PHASES = ("model", "games", "codec", "warm-start", "floors", "evaluate")
 CYCLE_PHASES = ("rehearsal", "collect", "context", "teacher", "lessons", "distil", "gate", "evaluate")
 
@@ -50,12 +52,16 @@ class EventLog:
         Called with every event, after it was written.
     clock
         Seconds that never go backwards.
+
+    `known_cycle` is the last cycle whose end an earlier process has logged, -1 if there is none.
     """
 
     def __init__(
         self, path: Path, listener: Listener | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.path, self._listener, self._clock = path, listener, clock
+        self._seconds: dict[int, dict[str, float]] = {}  # by cycle and phase, of cycles whose end was not logged yet
+        self.known_cycle = -1
 
     def __enter__(self) -> Self:
         try:
@@ -64,7 +70,8 @@ class EventLog:
             self._file = self.path.open("ab", buffering=0)
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the file is closed or the process ends
-                earlier = _mend(self.path)
+                _mend(self.path)
+                began = self._continued()
             except BaseException:
                 self._file.close()
                 raise
@@ -72,9 +79,24 @@ class EventLog:
             raise ConfigError(f"another process writes {self.path}: wait until it ends, or stop it") from error
         except OSError as error:
             raise FedoelError(f"cannot write to {self.path}: {error.strerror}; choose another folder") from error
-        self._zero = self._clock() - (earlier[-1].t if earlier else 0.0)
-        self._schema = {} if earlier else {KEY: SCHEMA}  # stands in the first line of a log
+        self._zero = self._clock() - (began or 0.0)
+        self._schema = {KEY: SCHEMA} if began is None else {}  # stands in the first line of a log
         return self
+
+    def _continued(self) -> float | None:
+        """Read what earlier processes have logged; return the seconds that the run has taken, None if it is new."""
+        began = None
+        for event in events_of(self.path):
+            began = event.t
+            if isinstance(event, PhaseFinished):
+                self._seconds.setdefault(event.cycle, {})[event.phase] = event.seconds
+            elif isinstance(event, CycleFinished):
+                self.known_cycle = max(self.known_cycle, event.cycle)
+        return began
+
+    def seconds(self, cycle: int) -> dict[str, float]:
+        """Return how long each phase of a cycle took, as `seconds_by_phase` does, and forget it: a cycle ends once."""
+        return self._seconds.pop(cycle, {})
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
@@ -127,7 +149,9 @@ class EventLog:
                 self.emit(PhaseProgress(cycle=cycle, phase=name, done=done, total=total))
 
         yield advance
-        self.emit(PhaseFinished(cycle=cycle, phase=name, seconds=round(self._clock() - began, 3)))
+        seconds = round(self._clock() - began, 3)
+        self._seconds.setdefault(cycle, {})[name] = seconds
+        self.emit(PhaseFinished(cycle=cycle, phase=name, seconds=seconds))
 
 
 def follow(file: Path) -> Iterator[Event | None]:
@@ -152,18 +176,23 @@ def read_events(path: Path) -> list[Event]:
     ConfigError
         If there is no such file, it is of a newer schema, or a line other than the last is not an event.
     """
+    return list(events_of(path))
+
+
+def events_of(path: Path) -> Iterator[Event]:
+    """Read a log event by event, so that the memory that it takes does not grow with the log; see `read_events`."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                event = _parse(line, f"{path}, line {number}")
+                if event is not None:
+                    yield event
+                elif line != b"\n" and line.endswith(b"\n"):
+                    raise ConfigError(
+                        f"{path}, line {number} is not an event; restore the file or run the scenario again"
+                    )
     except OSError as error:
         raise ConfigError(f"cannot read the event log {path}: {error.strerror}; give the folder of a run") from error
-    events = []
-    for number, line in enumerate(lines, 1):
-        event = _parse(line, f"{path}, line {number}")
-        if event is not None:
-            events.append(event)
-        elif line and number < len(lines):
-            raise ConfigError(f"{path}, line {number} is not an event; restore the file or run the scenario again")
-    return events
 
 
 def seconds_by_phase(events: Iterable[Event], cycle: int) -> dict[str, float]:
@@ -185,17 +214,26 @@ def _parse(line: bytes, source: object) -> Event | None:
         raise ConfigError(f"{source}: {error}; restore the file or run the scenario again") from error
 
 
-def _mend(path: Path) -> list[Event]:
-    """Cut a torn last line off, so that the next event starts a line of its own; return what is there."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole, newline, tail = content.rpartition(b"\n")
-    if tail:
-        # In place, without a copy: this has to work on a full disk too.
-        if _parse(tail, path):
-            with path.open("ab") as file:
-                file.write(b"\n")
-        else:
-            os.truncate(path, len(whole) + len(newline))
-    return read_events(path)
+def _mend(path: Path) -> None:
+    """Cut a torn last line off, so that the next event starts a line of its own."""
+    tail = _unended(path)
+    if not tail:
+        return
+    # In place, without a copy: this has to work on a full disk too.
+    if _parse(tail, path):
+        with path.open("ab") as file:
+            file.write(b"\n")
+    else:
+        os.truncate(path, path.stat().st_size - len(tail))
+
+
+def _unended(path: Path) -> bytes:
+    """Return what stands behind the last end of a line."""
+    tail = b""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end and b"\n" not in tail:
+            begin = max(0, end - BLOCK)
+            file.seek(begin)
+            tail, end = file.read(end - begin) + tail, begin
+    return tail.rpartition(b"\n")[2]

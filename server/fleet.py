@@ -1,17 +1,18 @@
 """Keys of a fleet, made once: the owner's key pair and the signed list of members.
 
-In a simulation, the folder also holds the devices' private keys; in a deployment, only their public keys.
+In a simulation, the folder also holds the seed of the devices' private keys; in a deployment, only their public keys.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ..protocol.errors import ConfigError
-from ..protocol.fleet.membership import FLEET_KEY, MEMBERS, device_key, load_members, sign_members
+from ..protocol.fleet.membership import DEVICES_SEED, FLEET_KEY, MEMBERS, load_members, sign_members, simulated_key
 from ..protocol.host.files import make_private_folder, replace_file, write_whole
 
 OWNER_KEY, SERIAL = "fleet.key", "fleet.serial"
@@ -20,16 +21,20 @@ OWNER_KEY, SERIAL = "fleet.key", "fleet.serial"
 def make_fleet(folder: Path, clients: int) -> None:
     """Make the keys of a simulated fleet, unless the folder has them already; raises as `make_owner` does."""
     if not (folder / MEMBERS).exists():  # the file that is written last
-        make_owner(folder, [Ed25519PrivateKey.generate() for _ in range(clients)])
+        seed = secrets.token_bytes(32)
+        keys = (simulated_key(seed, client) for client in range(clients))
+        make_owner(folder, [key.public_key().public_bytes_raw() for key in keys], seed)
 
 
-def make_owner(folder: Path, devices: Sequence[Ed25519PrivateKey] = ()) -> None:
+def make_owner(folder: Path, members: Sequence[bytes] = (), seed: bytes = b"") -> None:
     """Make the key pair of the fleet's owner, and the first list of members.
 
     Parameters
     ----------
-    devices
-        Private keys of simulated devices, which are written into the folder too.
+    members
+        Public keys of the devices.
+    seed
+        What the private keys of simulated devices are derived from.
 
     Raises
     ------
@@ -39,13 +44,13 @@ def make_owner(folder: Path, devices: Sequence[Ed25519PrivateKey] = ()) -> None:
     owner = Ed25519PrivateKey.generate()
     try:
         make_private_folder(folder)
-        for client, device in enumerate(devices):
-            replace_file(folder / device_key(client), device.private_bytes_raw().hex(), secret=True)
+        if seed:
+            replace_file(folder / DEVICES_SEED, seed.hex(), secret=True)
         replace_file(folder / OWNER_KEY, owner.private_bytes_raw().hex(), secret=True)
         replace_file(folder / FLEET_KEY, owner.public_key().public_bytes_raw().hex())
     except OSError as error:
         raise ConfigError(f"cannot write keys to {folder}: {error.strerror}; choose another folder") from error
-    publish_members(folder, [device.public_key().public_bytes_raw() for device in devices])
+    publish_members(folder, members)
 
 
 def publish_members(folder: Path, members: Sequence[bytes]) -> None:

@@ -1,19 +1,27 @@
-"""``summary.json`` of a run: built from finished phases, written whole, and read back."""
+"""``summary.json`` of a run: built from finished phases, written whole, and read back.
+
+The log of a run tells every cycle as soon as it ends. The summary is written anew after each of the first cycles, and
+then whenever their number has doubled, and after the last: what a cycle costs must not grow with the cycles before it.
+Whoever reads the summary of a run that has not ended reads the cycles that it lacks from the log.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
 from ..protocol.play import Trajectory
-from ..protocol.records.json_codec import from_stored, to_stored
+from ..protocol.records.json_codec import from_json, from_stored, to_json, to_stored
 from ..protocol.records.summary import CycleRecord, Results, Summary
 from .evaluation import by_family, summarise
 
-NAME = "summary.json"
+NAME, LOG = "summary.json", "events.jsonl"
+FIRST_CYCLES = 16  # after each of which the summary is written
 REMEDY = "give the folder of a run, or finish the run with: fedoel simulate ... --resume"
 
 
@@ -43,12 +51,66 @@ def write_summary(run: Path, summary: Summary) -> Path:
         If the disk refuses it.
     """
     path = run / NAME
-    write_whole(path, json.dumps(to_stored(summary), indent=1).encode())
+    write_whole(path, _text(summary, map(to_json, summary.cycles)))
     return path
 
 
+def update_summary(run: Path, summary: Summary, cycle: int, last: bool) -> None:
+    """Write ``summary.json`` of a run after a cycle, if it is time.
+
+    Parameters
+    ----------
+    summary
+        The run without its cycles, which are read from the log, one after the other.
+    last
+        Whether no cycle comes behind this one.
+
+    Raises
+    ------
+    FedoelError
+        If the disk refuses it.
+    """
+    doubled = cycle & (cycle - 1) == 0
+    if last or cycle < FIRST_CYCLES or doubled:
+        write_whole(run / NAME, _text(summary, _logged(run / LOG, range(cycle + 1))))
+
+
+def _text(summary: Summary, cycles: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    """Return a summary as it is written, in parts, with these cycles."""
+    head = json.dumps(to_stored(replace(summary, cycles=())), indent=1)
+    yield head.removesuffix("]\n}").encode()
+    separator = "\n"
+    for cycle in cycles:
+        lines = json.dumps(cycle, indent=1).splitlines()
+        yield (separator + "\n".join(f"  {line}" for line in lines)).encode()
+        separator = ",\n"
+    yield b"]\n}" if separator == "\n" else b"\n ]\n}"
+
+
+def _logged(log: Path, cycles: range) -> Iterator[dict[str, Any]]:
+    """Return some cycles as a log tells them; one that a resumed run has told again, as it told it last."""
+    positions, position = dict[int, int](), 0
+    with log.open("rb") as file:
+        for line in file:
+            if b"cycle_finished" in line and (cycle := _cycle(line)) in cycles:
+                positions[cycle] = position
+            position += len(line)
+        for cycle in sorted(positions):
+            file.seek(positions[cycle])
+            yield json.loads(file.readline())["entry"]
+
+
+def _cycle(line: bytes) -> int:
+    """Return the number of the cycle whose end a line of a log tells, -1 if it does not, or was torn."""
+    try:
+        event = json.loads(line)
+        return int(event["cycle"]) if event["event"] == "cycle_finished" else -1
+    except (ValueError, KeyError, TypeError):
+        return -1
+
+
 def read_summary(run: Path) -> Summary:
-    """Read ``summary.json`` of a run.
+    """Read ``summary.json`` of a run, and the cycles that it lacks from the log of a run that has not ended.
 
     Raises
     ------
@@ -62,4 +124,9 @@ def read_summary(run: Path) -> Summary:
         raise ConfigError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON ({error}); {REMEDY}") from error
-    return from_stored(Summary, table, path, REMEDY)
+    summary = from_stored(Summary, table, path, REMEDY)
+    cycles = int(summary.config.get("cycles", 0))
+    if len(summary.cycles) > cycles or not (run / LOG).is_file():
+        return summary
+    later = _logged(run / LOG, range(len(summary.cycles), cycles + 1))
+    return replace(summary, cycles=(*summary.cycles, *(from_json(CycleRecord, entry) for entry in later)))

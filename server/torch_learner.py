@@ -6,10 +6,12 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -62,9 +64,9 @@ class TorchLearner:
         from .distillation.optimise import Schedule
 
         path = self._cache / "warm-starts" / f"{self._warm_key(turns)}.npz"
-        if path.exists():
-            with np.load(path, allow_pickle=False) as stored:
-                return rounded({name: stored[name] for name in stored.files})
+        # A file that is not there, or is damaged, is made again.
+        with suppress(OSError, ValueError, EOFError, BadZipFile), np.load(path, allow_pickle=False) as stored:
+            return rounded({name: stored[name] for name in stored.files})
         settings = self._config.warm_start
         schedule = Schedule(settings.steps, settings.batch, settings.learning_rate, anchor=settings.anchor)
         if settings.kind == "prior":

@@ -89,7 +89,7 @@ class Batcher:
 
     def _answer_if_complete(self) -> None:
         """Answer everybody, in whichever thread made the batch complete. The lock is held: nobody else can run."""
-        if not self._waiting or self._live - self._waiting.keys():
+        if not self._waiting or len(self._waiting) < len(self._live):  # who waits is live
             return
         batches: dict[tuple[int, Call], list[_Request]] = {}
         for client in sorted(self._waiting, reverse=True):

@@ -1,4 +1,7 @@
-"""A Flower grid in one process: each client's ClientApp runs in its own thread, without network or other processes."""
+"""A Flower grid in one process: each client's ClientApp runs in its own thread, without network or other processes.
+
+Clients run in waves of bounded size, so that a large fleet takes no more threads and memory at a time than a small one.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from .batching import Batcher
 
 RUN_ID, SERVER_NODE_ID, FIRST_NODE_ID = 1, 1, 1000
 CLIENT_APP_RAISED, NODE_UNAVAILABLE = 2, 5  # Flower's error codes
+WAVE = 128  # clients that run at a time
 
 
 @contextmanager
@@ -47,6 +51,8 @@ class InProcessGrid(Grid):
         Is informed which clients run; by default one that no policy uses.
     present
         The clients that have a node, by default all.
+    wave
+        Number of clients that run at a time. One that runs alone runs in the caller's thread.
     """
 
     def __init__(
@@ -56,14 +62,16 @@ class InProcessGrid(Grid):
         run_config: Mapping[str, Scalar],
         batcher: Batcher | None = None,
         present: Sequence[int] | None = None,
+        wave: int = WAVE,
     ) -> None:
-        self._app = app
+        self._app, self._wave = app, wave
         self._batcher = batcher or Batcher()
         self._replies: dict[str, Message] = {}
         self._sent = 0
+        run_config = dict(run_config)  # one for all: no client changes it
         self._contexts = {
             FIRST_NODE_ID + client: Context(
-                run_id=RUN_ID, node_id=FIRST_NODE_ID + client, state=RecordDict(), run_config=dict(run_config),
+                run_id=RUN_ID, node_id=FIRST_NODE_ID + client, state=RecordDict(), run_config=run_config,
                 node_config={"partition-id": client, "num-partitions": clients},
             )
             for client in (range(clients) if present is None else present)
@@ -88,7 +96,7 @@ class InProcessGrid(Grid):
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Run the ClientApp on every message, one thread per node, and wait for all."""
+        """Run the ClientApp on every message, a wave of nodes at a time, and wait for all."""
         sent = list(messages)
         for message in sent:
             self._sent += 1
@@ -113,10 +121,18 @@ class InProcessGrid(Grid):
         by_node: dict[int, list[Message]] = {}
         for message in messages:
             by_node.setdefault(message.metadata.dst_node_id, []).append(message)
-        self._batcher.admit([node - FIRST_NODE_ID for node in by_node])
+        nodes = list(by_node.items())
+        for first in range(0, len(nodes), self._wave):
+            self._run_wave(nodes[first : first + self._wave])
+
+    def _run_wave(self, nodes: Sequence[tuple[int, Sequence[Message]]]) -> None:
+        self._batcher.admit([node - FIRST_NODE_ID for node, _ in nodes])
+        if len(nodes) == 1:
+            self._node(*nodes[0])
+            return
         threads = [
             Thread(target=self._node, args=(node, own_messages), name=f"node-{node}", daemon=True)
-            for node, own_messages in by_node.items()
+            for node, own_messages in nodes
         ]
         for thread in threads:
             thread.start()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from threading import Event, Lock
 
@@ -14,6 +15,7 @@ from flwr.clientapp import ClientApp
 
 from ..client.app import make_app, private_games
 from ..client.runtime import Runtime, SimulatedRuntime
+from ..games.families import family_of
 from ..games.partition import check_private_games
 from ..games.prepare import prepare
 from ..policies.policy import Policy
@@ -22,14 +24,19 @@ from ..protocol.errors import ConfigError
 from ..protocol.fleet.membership import Membership
 from ..protocol.host.cache import cache_folder
 from ..protocol.messages import PlayRequest
-from ..protocol.play import GameId
+from ..protocol.play import GameId, specs_from_text
 from ..protocol.records.events import Listener
 from ..server.app import MakeGate, run, the_same
 from ..server.app import check as check_server
+from ..server.app import prepare as prepare_server
 from ..server.public.world_of_games import report
 from .batching import Batcher
-from .grid import InProcessGrid, server_identity
+from .grid import WAVE, InProcessGrid, server_identity
+from .needs import check_needs
 from .prompts import with_any_pack, with_pack
+
+MADE_AT_ONCE = 500  # games that are prepared ahead before more of them are looked up
+ALONE = ("tactics",)  # backends that answer a client as fast alone as together with others
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,8 @@ def check(config: RunConfig) -> None:
         raise ConfigError("policy.backend 'llama' needs llama.cpp, which is not installed: make setup LLAMA=1")
     games = config.games
     check_private_games(games.per_client, config.clients, config.cycles, games.amounts, config.seed)
-    check_server(with_any_pack(config), cache_folder(config))
+    _, server = prepare_server(with_any_pack(config), cache_folder(config))
+    check_needs(config, server.run.spec("").size)
 
 
 def run_inprocess(
@@ -97,7 +105,9 @@ def run_inprocess(
     cache = inner.cache(config)
     config = with_pack(whole_fleet(config, present), cache)
     check_server(config, cache)
-    grid = InProcessGrid(make(WrappingRuntime(inner, batcher.wrap)), config.clients, config.to_flat(), batcher, present)
+    alone = config.policy.backend in ALONE
+    app, wave = make(inner if alone else WrappingRuntime(inner, batcher.wrap)), 1 if alone else WAVE
+    grid = InProcessGrid(app, config.clients, config.to_flat(), batcher, present, wave)
     with server_identity(), made_ahead(games_ahead(config), cache):
         run(grid, config, cache, listener, engine="inprocess", make_gate=make_gate, make_report=report)
 
@@ -108,19 +118,23 @@ def whole_fleet(config: RunConfig, present: Sequence[int] | None = None) -> RunC
     return replace(config, strategy=replace(config.strategy, min_available_nodes=nodes))
 
 
-def games_ahead(config: RunConfig) -> list[GameId]:
-    """Return the games of all clients and cycles in order of cycles; none if only a fraction of the clients plays."""
+def games_ahead(config: RunConfig) -> Iterator[GameId]:
+    """Return the games of all clients and cycles in order of cycles.
+
+    There are none if only a fraction of the clients plays, or if the games need no preparation.
+    """
     if config.strategy.fraction_train < 1:
-        return []
-    cycles, clients = range(1, config.cycles + 1), range(config.clients)
-    return [
-        game for cycle in cycles for client in clients for game in private_games(config, cycle, client, len(clients))[0]
-    ]
+        return
+    if not any(family_of(spec.family).prepares for spec in specs_from_text(config.games.families)):
+        return
+    for cycle in range(1, config.cycles + 1):
+        for client in range(config.clients):
+            yield from private_games(config, cycle, client, config.clients)[0]
 
 
 @contextmanager
-def made_ahead(games: list[GameId], cache: Path) -> Iterator[None]:
-    """Prepare the clients' games in a background thread while the server works.
+def made_ahead(games: Iterator[GameId], cache: Path) -> Iterator[None]:
+    """Prepare the clients' games in a background thread while the server works, some at a time.
 
     An error is not reported here: the client that needs the game prepares it again, and fails with the same error.
     """
@@ -130,7 +144,11 @@ def made_ahead(games: list[GameId], cache: Path) -> Iterator[None]:
         if ended.is_set():
             raise InterruptedError("the run has ended")
 
-    pool.submit(prepare, games, cache, 1, check_running)
+    def make_all() -> None:
+        while some := list(islice(games, MADE_AT_ONCE)):
+            prepare(some, cache, 1, check_running)
+
+    pool.submit(make_all)
     try:
         yield
     finally:

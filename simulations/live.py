@@ -38,12 +38,20 @@ from ..server.summary import games_of
 from .summary import lesson_words, percent, refused_words, size
 
 BAR_WIDTH, REFRESH_PER_SECOND = 32, 4
-BLOCKS, SHOWN_LESSONS = "▁▂▃▄▅▆▇█", 6
+BLOCKS, SHOWN_LESSONS, SHOWN_CYCLES = "▁▂▃▄▅▆▇█", 6, 60
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a view shows of a run; `zero` is the time `t` at which the phase began."""
+    """What a view shows of a run.
+
+    Parameters
+    ----------
+    zero
+        The time `t` at which the phase began.
+    rates
+        Cycle and win rate of the last cycles.
+    """
 
     title: str = ""
     cycles: int = 0
@@ -53,7 +61,7 @@ class Progress:
     total: int | None = None
     zero: float = 0.0
     now: float = 0.0
-    rates: tuple[float | None, ...] = ()
+    rates: tuple[tuple[int, float | None], ...] = ()
     latest: str = ""
     traffic: str = ""
     lessons: tuple[str, ...] = ()
@@ -86,7 +94,9 @@ def after(progress: Progress, event: Event) -> Progress:
         case CycleFinished():
             held_out = event.entry.held_out
             # A resumed run may say a cycle again: it replaces what was known of it and of later ones.
-            rates = (*progress.rates[: event.cycle], held_out.win_rate if held_out.episodes else None)
+            before = [(cycle, rate) for cycle, rate in progress.rates if cycle < event.cycle]
+            rate = held_out.win_rate if held_out.episodes else None
+            rates = (*before, (event.cycle, rate))[-SHOWN_CYCLES:]
             return replace(progress, rates=rates, latest=_result(event.entry))
         case RunFinished():
             return replace(progress, phase="", finished=event.summary)
@@ -245,7 +255,11 @@ def _result(record: CycleRecord) -> str:
 
 
 def _wins(progress: Progress) -> str:
-    return f"{sparkline(progress.rates)}  {progress.latest}" if progress.rates else "not measured yet"
+    return (
+        f"{sparkline([rate for _, rate in progress.rates])}  {progress.latest}"
+        if progress.rates
+        else "not measured yet"
+    )
 
 
 def _clock(seconds: float) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -17,12 +19,42 @@ from ..protocol.host.cache import cache_folder, expanded
 from ..protocol.host.processes import flower_environment, free_ports, start_process, stop, tail, wait_until_healthy
 from ..protocol.records.events import Event, Listener
 from ..server.events import follow
-from ..server.operate.run_app import COMPLETED, run_started, run_status, write_app
+from ..server.operate.run_app import COMPLETED, Beginning, run_started, run_status, write_app
 from .inprocess import whole_fleet
 from .prompts import with_pack
 
 POLL_SECONDS = 0.5
 EVENTS = "events.jsonl"
+SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest that Ray makes
+LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
+CONNECT_SECONDS = 3.0
+
+
+def check_ray() -> None:
+    """Refuse an environment in which Ray does not start, whose own messages would be in a log that nobody sees.
+
+    Raises
+    ------
+    ConfigError
+        If the folder for temporary files has too long a name for Ray's sockets (unix(7)), or RAY_ADDRESS names a
+        cluster that does not answer.
+    """
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
+    folder = os.environ.get(variable, "/tmp")
+    excess = len(os.fsencode(folder)) + len(SOCKET) - LONGEST_SOCKET
+    if excess > 0:
+        raise ConfigError(
+            f"{variable} {folder!r} has a name that is {excess} bytes too long for Ray's sockets: set RAY_TMPDIR to a "
+            f"folder with a name of at most {LONGEST_SOCKET - len(SOCKET)} bytes, such as /tmp"
+        )
+    host, _, port = os.environ.get("RAY_ADDRESS", "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"RAY_ADDRESS is {host}:{port}, where no Ray cluster answers ({error}): start it, or unset RAY_ADDRESS"
+            ) from error
 
 
 def run_ray(config: RunConfig, listener: Listener | None = None) -> None:
@@ -108,10 +140,14 @@ def superlink(home: Path, threads: int) -> Iterator[tuple[Mapping[str, str], Pat
         stop(process)
 
 
-def _deliver(events: Iterator[Event | None], listener: Listener | None) -> None:
+def _deliver(events: Iterator[Event | None], listener: Listener | None) -> bool:
+    """Tell the listener what has come; return whether there was any event."""
+    some = False
     while (event := next(events)) is not None:
+        some = True
         if listener is not None:
             listener(event)
+    return some
 
 
 def _flwr_run(
@@ -132,9 +168,11 @@ def _flwr_run(
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder
         )
+    beginning = Beginning(log, "local", environment)
     try:
         while process.poll() is None:
-            _deliver(events, listener)
+            beginning.begun |= _deliver(events, listener)
+            beginning.check()
             time.sleep(POLL_SECONDS)
     finally:
         process.kill()

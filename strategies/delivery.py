@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 60.0
+NAMED = 10  # nodes in a warning about those that are missing
 
 
 def send_and_receive(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Message]:
@@ -36,6 +37,13 @@ def send_and_receive(grid: Grid, messages: Sequence[Message], timeout: float) ->
         if not arrived:
             time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
     return replies
+
+
+def named(nodes: Iterable[int]) -> str:
+    """Name nodes by their ids, the first of them where they are many: ``nodes 17, 23 and 4 more``."""
+    ids = sorted(nodes)
+    shown, more = ", ".join(map(str, ids[:NAMED])), len(ids) - NAMED
+    return f"node{'s' * (len(ids) > 1)} {shown}{f' and {more} more' if more > 0 else ''}"
 
 
 class RetryWindow:

@@ -26,7 +26,7 @@ from ..protocol.messages import ACTION, PlayRequest, records_bytes, request_to_r
 from ..protocol.options import Option, options_of
 from ..protocol.trials import ACTION as TRIAL
 from .cohort import sample, split, wait_for_nodes
-from .delivery import RetryWindow, send_and_receive
+from .delivery import RetryWindow, named, send_and_receive
 from .replies import OUT, SortedReplies, failure, sort_replies
 from .server_side import ServerSide, Traffic
 
@@ -180,9 +180,18 @@ class ExperienceStrategy(Strategy):
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             raise FedoelError(f"round {server_round} was not asked for: call configure_train first")
-        spec, plan = exchange.request.spec, exchange.request.plan
+        spec, plan, replies = exchange.request.spec, exchange.request.plan, list(replies)
+        self._name_silent("exchange", exchange, replies)
         arrived = sort_replies(replies, exchange.asked, spec, self.most_games, plan)
         return None, self.conclude(server_round, arrived, exchange.downlink_bytes)
+
+    def _name_silent(self, where: str, exchange: Exchange, replies: Iterable[Message]) -> None:
+        """Log which nodes have not replied in time."""
+        silent = dict(exchange.asked)
+        for reply in replies:
+            silent.pop(reply.metadata.reply_to_message_id, None)
+        if silent:
+            log(WARNING, "%s: no reply within %.0f s: %s", where, self.timeout, named(silent.values()))
 
     @property
     def most_games(self) -> int:
@@ -233,6 +242,8 @@ class ExperienceStrategy(Strategy):
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return None
+        replies = list(replies)
+        self._name_silent("trial", exchange, replies)
         # The answer to a trial counts nothing.
         arrived = sort_replies(replies, exchange.asked, exchange.request.spec, games=0, plan=exchange.request.plan)
         for reason, count in arrived.refused.items():
@@ -358,7 +369,8 @@ class ExperienceStrategy(Strategy):
         if self._cohort[0] != cycle:
             cohort = sample(nodes, self.fraction_train, self.seed, cycle)
             self._cohort = cycle, split(cohort, self.exchanges, self.seed, cycle)
-        return [node for node in self._cohort[1][exchange - 1] if node in nodes]
+        present = set(nodes)
+        return [node for node in self._cohort[1][exchange - 1] if node in present]
 
 
 def _not_ready(replies: Sequence[Message]) -> bool:

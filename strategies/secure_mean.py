@@ -26,7 +26,7 @@ from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
 from .cohort import wait_for_nodes
-from .delivery import RetryWindow, send_and_receive
+from .delivery import RetryWindow, named, send_and_receive
 from .experience import log
 from .mean import BudgetStrategy
 from .replies import OUT, SILENT, failure
@@ -271,8 +271,13 @@ class _PhaseSender:
             if not pending:
                 return
             pending = self._attempt(phases, sorted(pending))
-        for group, _ in pending:
-            self.tally.refused[f"{phases[group].name}: {SILENT}"] += 1
+        for group, phase in phases.items():
+            if silent := [self.groups[group][position] for one, position in pending if one == group]:
+                log(
+                    WARNING, "exchange: no reply in phase %r within %.0f s, asked %d times: %s", phase.name,
+                    phase.timeout, ATTEMPTS, named(silent),
+                )  # fmt: skip
+                self.tally.refused[f"{phase.name}: {SILENT}"] += len(silent)
 
     def _attempt(self, phases: Mapping[int, _Phase], pending: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
         """Send once, and return the devices that did not reply."""

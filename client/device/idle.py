@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from ...protocol.errors import NotNow
@@ -18,6 +19,7 @@ from .settings import Play, hours_of
 
 SUPPLIES = Path("/sys/class/power_supply")
 MEMORY = Path("/proc/meminfo")
+SET_BACK = 2  # days by which a clock may be behind the day of the last count: set back, or carried to another time zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Now:
     Parameters
     ----------
     clock
-        Local time.
+        Local time, without a zone: that of the system.
     load
         Load average of the last minute; None if the system does not report it.
     on_battery
@@ -47,6 +49,8 @@ def look(supplies: Path = SUPPLIES, memory: Path = MEMORY) -> Now:
     load = None
     with suppress(OSError, AttributeError):  # Windows has no load average
         load = os.getloadavg()[0]
+    with suppress(AttributeError):  # Windows
+        time.tzset()  # the process may have begun in another time zone
     return Now(datetime.now(), load, on_battery(supplies), free_memory(memory))
 
 
@@ -97,10 +101,8 @@ def why_not(play: Play, memory: int, now: Now, played: int, games: int) -> str:
     games
         Games of the request.
     """
-    if window := hours_of(play.hours):
-        (start, end), moment = window, now.clock.time()
-        if not (start <= moment < end if start < end else moment >= start or moment < end):  # it may span midnight
-            return f"it is {now.clock:%H:%M}, and it plays {play.hours}"
+    if play.hours and not is_in(play.hours, now.clock):
+        return f"it is {now.clock:%H:%M}, and it plays {play.hours}"
     if play.max_load and now.load is not None and now.load > play.max_load:
         return f"the load is {now.load:.2f}, and it plays below {play.max_load:g}"
     if play.power == "mains" and now.on_battery:
@@ -112,12 +114,48 @@ def why_not(play: Play, memory: int, now: Now, played: int, games: int) -> str:
     return ""
 
 
+def is_in(hours: str, moment: datetime) -> bool:
+    """Whether a moment is in a daily window of local time, such as ``22:00-07:00``.
+
+    Both ends are instants, so that a change of the clocks neither opens a window twice nor swallows it: of an hour that
+    comes twice the first one counts, and a window that lies in the hour that is left out opens when that has passed.
+
+    Raises
+    ------
+    ConfigError
+        If the text is no window.
+    """
+    window = hours_of(hours)
+    if window is None:
+        return True
+    start, end = window
+    for day in (moment.date() - timedelta(days=1), moment.date()):  # the window of yesterday may span midnight
+        opens = datetime.combine(day, start)
+        closes = datetime.combine(day if start < end else day + timedelta(days=1), end)
+        begin, until = opens.timestamp(), closes.timestamp()
+        if until <= begin:
+            until = begin + (closes - opens).total_seconds()
+        if begin <= moment.timestamp() < until:
+            return True
+    return False
+
+
 def games_today(path: Path, today: str) -> int:
-    """Return how many games were played on a day; a missing or damaged file counts as none."""
-    with suppress(OSError, ValueError, TypeError, AttributeError):
+    """Return how many games count on a day; a missing or damaged file counts as none.
+
+    Where the clock was set back, those of the day on which the last games were counted still count: a quota must not
+    begin anew.
+    """
+    return _counted(path, today)[1]
+
+
+def _counted(path: Path, today: str) -> tuple[str, int]:
+    """Return the day of the count, which may be later than a day, and the count."""
+    with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
         count = json.loads(path.read_bytes())
-        return int(count["games"]) if count.get("day") == today else 0
-    return 0
+        if timedelta() <= date.fromisoformat(count["day"]) - date.fromisoformat(today) <= timedelta(days=SET_BACK):
+            return str(count["day"]), int(count["games"])
+    return today, 0
 
 
 def count_games(path: Path, today: str, games: int) -> None:
@@ -129,7 +167,8 @@ def count_games(path: Path, today: str, games: int) -> None:
         If the count cannot be written.
     """
     try:
-        replace_file(path, json.dumps({"day": today, "games": games_today(path, today) + games}))
+        day, counted = _counted(path, today)
+        replace_file(path, json.dumps({"day": day, "games": counted + games}))
     except OSError as error:
         raise NotNow(f"games cannot be counted in {path}: {error.strerror}") from error
 

@@ -1,6 +1,7 @@
 """Compiled TextWorld games in the cache: one folder per game, named by a hash of what determines the game.
 
-Processes share the cache. A folder appears in one atomic rename, so a game is either complete or absent.
+Processes share the cache. A folder appears in one atomic rename, so a game is either complete or absent, unless the
+power fails or a file is damaged later: a file that is not whole is compiled again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
+
 from ...protocol.errors import GameError
 from ...protocol.play import Setting
 
@@ -23,6 +26,7 @@ GENERATOR_VERSION = 1
 """Part of the cache key: increase it when the same family, settings and seed generate a different game."""
 
 STORY = "game.z8"
+HEADER, Z_VERSION = 64, 8  # bytes of a story file's header; its first byte
 
 
 def game_key(family: str, settings: Mapping[str, Setting], seed: int) -> str:
@@ -45,12 +49,28 @@ def story_file(family: str, settings: Mapping[str, Setting], seed: int, cache: P
         If the game cannot be generated, or the cache cannot be written.
     """
     folder = _folder(family, settings, seed, cache)
-    if not (folder / STORY).is_file():
+    if not _is_whole(folder / STORY):
         from .generate import generate
 
         with _atomic_folder(folder) as draft:
             generate(family, settings, seed, draft / STORY)
     return folder / STORY
+
+
+def _is_whole(story: Path) -> bool:
+    """Whether a file for version 8 of the Z-machine is there, has the length and the checksum that its header says.
+
+    See sections 1 and 11 of the Z-Machine Standards Document 1.1. What TextWorld says of the game is beside it.
+    """
+    try:
+        data = np.frombuffer(story.read_bytes(), np.uint8)
+        json.loads(story.with_suffix(".json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    header = data[:HEADER].tobytes()
+    length = 8 * int.from_bytes(header[26:28], "big")
+    whole = len(header) == HEADER and header[0] == Z_VERSION and HEADER <= length <= len(data)
+    return whole and int(data[HEADER:length].sum(dtype=np.uint64)) % 2**16 == int.from_bytes(header[28:30], "big")
 
 
 def _folder(family: str, settings: Mapping[str, Setting], seed: int, cache: Path) -> Path:
@@ -75,9 +95,9 @@ def _publish(draft: Path, folder: Path) -> None:
     try:
         draft.rename(folder)
     except OSError:
-        # Another process may have published the same game first: keep that one. A folder without a story file is
-        # the remains of an interrupted clean-up: replace it.
-        if not (folder / STORY).is_file():
+        # Another process may have published the same game first: keep that one. A folder without a whole story file
+        # is damaged, or the remains of an interrupted clean-up: replace it.
+        if not _is_whole(folder / STORY):
             shutil.rmtree(folder, ignore_errors=True)
             draft.rename(folder)
 

@@ -108,7 +108,7 @@ class LlamaModel:
     def __init__(self, file: Path, config: PolicyConfig, cache: Path) -> None:
         self.digest, self._cache = file_digest(file), cache
         self.cells, self.threads, self.lora_layers = config.batch_tokens, config.threads, config.lora_layers
-        self.file = LlamaFile(weights_file(file, self.digest, config.weights, cache), gpu=config.device != "cpu")
+        self.file = _opened(file, self.digest, config, cache)
         self.tokenizer = PromptTokenizer(GgufTokenizer(self.file))
         self.context = LlamaContext(self.file, self.threads, self.cells)
         self.prefix_cache = PrefixCache(self.context, self.tokenizer.head)
@@ -180,8 +180,25 @@ class LlamaModel:
             if not path.exists():
                 keep_newest(path.parent, ADAPTERS_KEPT - 1)
                 write_gguf_lora(path, adapter, self.file.target)
-            self._adapters[version] = self.file.adapter(path)
+            try:
+                self._adapters[version] = self.file.adapter(path)
+            except ModelError:  # the copy is damaged
+                path.unlink(missing_ok=True)
+                write_gguf_lora(path, adapter, self.file.target)
+                self._adapters[version] = self.file.adapter(path)
         return self._adapters.get(version)
+
+
+def _opened(base: Path, digest: str, config: PolicyConfig, cache: Path) -> LlamaFile:
+    """Open the file to compute with; a copy in the cache that is damaged is written again."""
+    file, gpu = weights_file(base, digest, config.weights, cache), config.device != "cpu"
+    try:
+        return LlamaFile(file, gpu=gpu)
+    except ModelError:
+        if file == base:
+            raise
+        file.unlink(missing_ok=True)
+        return LlamaFile(weights_file(base, digest, config.weights, cache), gpu=gpu)
 
 
 @lru_cache(maxsize=1)

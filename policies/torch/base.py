@@ -21,6 +21,7 @@ import torch
 import transformers
 from gguf import GGUFReader
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from tokenizers.pre_tokenizers import Digits, Sequence
 from transformers import (
     AutoModelForCausalLM,
@@ -32,6 +33,7 @@ from transformers import (
 
 from ...protocol.config import PRECISIONS, PolicyConfig
 from ...protocol.errors import ModelError
+from ...protocol.host.cache import REMEDY
 from ...protocol.host.files import move_into_place
 from ..lora import lora_alpha
 from ..model_files import file_digest, find_model, model_digest
@@ -88,15 +90,17 @@ def load_base(config: PolicyConfig, cache: Path) -> Base:
     if config.threads:
         torch.set_num_threads(config.threads)
     source = find_model(config.base)
-    folder, digest = (source, model_digest(source)) if source.is_dir() else dequantised(source, cache)
     packed_attention.register()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, attn_implementation=packed_attention.NAME
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"the model in {folder} cannot be loaded: {error}") from error
+    if source.is_dir():
+        digest = model_digest(source)
+        tokenizer, model = _read(source)
+    else:
+        folder, digest = dequantised(source, cache)
+        try:
+            tokenizer, model = _read(folder)
+        except ModelError:  # the copy is damaged
+            shutil.rmtree(folder, ignore_errors=True)
+            tokenizer, model = _read(dequantised(source, cache)[0])
     with checked_once(cache, digest) as known:
         if not known:
             check_exact(model, tokenizer)
@@ -106,6 +110,18 @@ def load_base(config: PolicyConfig, cache: Path) -> Base:
         halve(model.model.layers)
     wrapped, first = _with_lora(model.to(device).eval(), config)
     return Base(wrapped, tokenizer, digest, precision, first)
+
+
+def _read(folder: Path) -> tuple[Any, PreTrainedModel]:
+    """Load tokenizer and model; raises `ModelError` if that fails."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, attn_implementation=packed_attention.NAME
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"the model in {folder} cannot be loaded: {error}") from error
+    return tokenizer, model
 
 
 @contextmanager
@@ -148,14 +164,17 @@ def dequantised(file: Path, cache: Path) -> tuple[Path, str]:
     folder = cache / "models" / f"{digest[:16]}-{CACHE_FORMAT}"
     if folder.exists():
         return folder, digest
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix="making-"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix="making-"))
+    except OSError as error:
+        raise ModelError(f"the dequantised model cannot be kept in {folder.parent}: {error}; {REMEDY}") from error
     try:
         _convert(file, work)
         move_into_place(work, folder)
     except OSError as error:
         if not folder.exists():  # another process may have finished it first
-            raise ModelError(f"the dequantised model cannot be kept in {folder.parent}: {error}") from error
+            raise ModelError(f"the dequantised model cannot be kept in {folder.parent}: {error}; {REMEDY}") from error
     except (ValueError, KeyError, IndexError, RuntimeError, TypeError, EOFError) as error:
         raise ModelError(f"{file} cannot be read as a GGUF model: {error}") from error
     finally:

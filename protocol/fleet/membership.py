@@ -3,16 +3,19 @@
 The list is numbered, and signed by the fleet's owner; devices keep the newest. Its text holds the signature in
 hexadecimal on the first line, and the list as JSON on the second.
 
-A folder contains ``fleet.pub`` (the fleet's public key), ``members`` (the signed list) and one private key per device.
-Keys are raw Ed25519 keys in hexadecimal; private ones are readable by their owner only.
+A folder contains ``fleet.pub`` (the fleet's public key), ``members`` (the signed list) and the device's private key.
+Keys are raw Ed25519 keys in hexadecimal; private ones are readable by their owner only. In a simulation, all devices
+have one folder, and their keys are derived from its ``devices.seed``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -26,7 +29,7 @@ from ..messages import PlayRequest
 from ..secagg.keys import Identity
 from ..signing import check_request
 
-FLEET_KEY, MEMBERS = "fleet.pub", "members"
+FLEET_KEY, MEMBERS, DEVICES_SEED = "fleet.pub", "members", "devices.seed"
 PURPOSE = b"fedoel members 1\0"
 IDENTITY = 32
 
@@ -111,7 +114,7 @@ class Membership:
     fleet_key
         The fleet's public key, which verifies requests and lists of members.
     serial_file
-        File with the serial number of the last accepted request.
+        File with the serial number of the last accepted request; None to keep none.
     members_file
         File with the list of members; None to keep no copy.
     number
@@ -121,7 +124,7 @@ class Membership:
     identity: Identity
     members: frozenset[bytes]
     fleet_key: bytes
-    serial_file: Path
+    serial_file: Path | None
     members_file: Path | None = None
     number: int = 0
 
@@ -139,6 +142,8 @@ class Membership:
             If the request is not signed, was changed, or is older than one that was accepted before.
         """
         check_request(self.fleet_key, request)
+        if self.serial_file is None:
+            return
         last = int(self.serial_file.read_text(encoding="ascii")) if self.serial_file.exists() else 0
         if request.serial < last:
             raise VersionError(f"request {request.serial} is older than {last}, which this device has accepted")
@@ -199,15 +204,57 @@ def membership_at(folder: Path, path: Path) -> Membership:
     return Membership(identity, members.identities, fleet_key, serial_file, folder / MEMBERS, members.number)
 
 
+def simulated_membership(folder: Path, client: int) -> Membership:
+    """Load the membership of a simulated device, which keeps no serial numbers; raises as `membership_at` does.
+
+    Its key is the one that the folder holds for it, where an earlier release has made the folder.
+    """
+    if (folder / device_key(client)).exists():
+        return membership_at(folder, folder / device_key(client))
+    members, fleet_key = load_members(folder)
+    path = folder / DEVICES_SEED
+    try:
+        check_secret(path, "make the run again in another folder")
+        identity = Identity(simulated_key(bytes.fromhex(path.read_text(encoding="ascii")), client))
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} holds no seed of keys ({error}): make the run again in another folder") from error
+    return Membership(identity, members.identities, fleet_key, None, None, members.number)
+
+
+def simulated_key(seed: bytes, client: int) -> Ed25519PrivateKey:
+    """Derive the private key of a simulated device."""
+    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(seed + client.to_bytes(8, "big")).digest())
+
+
 def load_members(folder: Path) -> tuple[Members, bytes]:
     """Load the list of a fleet's members and the fleet's public key; raises as `membership_at` does."""
+    try:
+        stamps = [(stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in map(Path.stat, _files_of(folder))]
+    except OSError as error:
+        raise _no_folder(folder, error) from error
+    return _load_members(folder, tuple(stamps))
+
+
+def _files_of(folder: Path) -> tuple[Path, Path]:
+    return folder / FLEET_KEY, folder / MEMBERS
+
+
+def _no_folder(folder: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"{folder} is no folder of a fleet's keys ({error}): let this device join again")
+
+
+@lru_cache(maxsize=2)  # all devices of a simulation have the same list, which is as long as they are many
+def _load_members(folder: Path, stamps: tuple[tuple[int, int, int], ...]) -> tuple[Members, bytes]:
+    """Load what `load_members` returns, anew when one of the files has changed."""
     try:
         fleet_key = bytes.fromhex((folder / FLEET_KEY).read_text(encoding="ascii"))
         return read_members(fleet_key, (folder / MEMBERS).read_text(encoding="ascii")), fleet_key
     except VersionError as error:
         raise ConfigError(f"{folder / MEMBERS}: {error}") from error
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder} is no folder of a fleet's keys ({error}): let this device join again") from error
+        raise _no_folder(folder, error) from error
 
 
 class RunMode(Enum):

@@ -21,7 +21,7 @@ from ..errors import ConfigError, FedoelError
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_whole(path: Path, content: bytes | str | Iterable[bytes]) -> None:
     """Replace a file of a run as `replace_file` does.
 
     Raises
@@ -35,7 +35,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
         raise FedoelError(f"{path} cannot be written: {error.strerror}; make room and go on with --resume") from error
 
 
-def replace_file(path: Path, content: bytes | str, *, secret: bool = False) -> None:
+def replace_file(path: Path, content: bytes | str | Iterable[bytes], *, secret: bool = False) -> None:
     """Write ``PATH.part`` in the same folder, force it to the disk, and rename it to `path`.
 
     Parameters
@@ -43,7 +43,7 @@ def replace_file(path: Path, content: bytes | str, *, secret: bool = False) -> N
     path
         Its folder is made if it does not exist.
     content
-        Bytes, or text to be written as UTF-8.
+        Bytes, whole or in parts, or text to be written as UTF-8.
     secret
         Whether only the file's owner may read it, and enter its folder if that is made.
 
@@ -58,7 +58,8 @@ def replace_file(path: Path, content: bytes | str, *, secret: bool = False) -> N
         part.unlink(missing_ok=True)
         part.touch(PRIVATE_FILE, exist_ok=False)
     with part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        content = content.encode() if isinstance(content, str) else content
+        file.writelines([content] if isinstance(content, bytes) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)

@@ -9,11 +9,12 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ..errors import FedoelError
@@ -134,11 +135,29 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+@contextmanager
+def as_interrupts() -> Iterator[None]:
+    """Take SIGTERM, and SIGHUP unless it is ignored (`nohup`), for Ctrl-C: `KeyboardInterrupt` cleans up."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, handler)
+
+
 def descendants(root: int) -> list[int]:
     """Return the process ids of all descendants; call it while their parents are alive."""
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
     children: dict[int, list[int]] = {}
-    for pid, parent in (map(int, line.split()) for line in listing.splitlines()):
+    for pid, parent in _parents().items():
         children.setdefault(parent, []).append(pid)
     pids, queue = [], [root]
     while queue:
@@ -146,6 +165,20 @@ def descendants(root: int) -> list[int]:
         pids += found
         queue += found
     return pids
+
+
+def _parents(proc: Path = Path("/proc")) -> dict[int, int]:
+    """Return the parent of every process, as Linux says it in /proc, or else ``ps``."""
+    parents = dict[int, int]()
+    for status in proc.glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):  # it has ended
+            # The name, in brackets, may hold anything; behind it are the state and the parent.
+            parents[int(status.parent.name)] = int(status.read_text(errors="replace").rpartition(")")[2].split()[1])
+    if not parents:
+        with suppress(OSError):  # there is no ps either
+            listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False)
+            parents = {int(pid): int(parent) for pid, parent in map(str.split, listing.stdout.splitlines())}
+    return parents
 
 
 def _alive(pid: int) -> bool:

@@ -6,7 +6,7 @@ All win rates, scores and interval bounds are fractions between 0 and 1; diverge
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..config import Scalar
@@ -251,6 +251,33 @@ class PrivacyPromise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the numbers of a run depend on beside its configuration and seed: rounding differs from one to another.
+
+    Parameters
+    ----------
+    processor, instructions
+        Name of the processor, and the widest vector instructions that computed the model: ``AVX2``, ``AVX512``.
+    threads
+        Threads that computed the model.
+    precision
+        Precision of the matrix products of frozen layers, resolved where the configuration says ``auto``; empty
+        without torch.
+    versions
+        Of Python, of fedoel, and of the libraries that compute.
+    commit
+        Commit of fedoel's source, with ``-dirty`` if it was changed; empty where it is not known.
+    """
+
+    processor: str
+    instructions: str
+    threads: int
+    precision: str
+    versions: Mapping[str, str]
+    commit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """A run: its setting, floors and cycles.
 
@@ -262,6 +289,9 @@ class Summary:
         Whether devices sent words about what happened on them.
     config
         The flat configuration, as written by the fedoel that made the run.
+    machines
+        What computed the server's part, one after the other where a run was resumed on another machine or with other
+        versions; None in runs from before it was kept.
     """
 
     scenario: str
@@ -271,6 +301,7 @@ class Summary:
     privacy: PrivacyPromise = PrivacyPromise()
     plaintext: bool = False
     config: Mapping[str, Scalar]
+    machines: tuple[Machine, ...] | None = None
     floors: Floors
     cycles: tuple[CycleRecord, ...]
 
@@ -293,10 +324,6 @@ class Summary:
     def clients(self) -> int:
         """Number of clients of the run."""
         return int(self.config["clients"])
-
-    def with_cycle(self, record: CycleRecord) -> Summary:
-        """Return the summary with one more cycle."""
-        return replace(self, cycles=(*self.cycles, record))
 
 
 def _overall(stats: Stats) -> dict[str, Any]:

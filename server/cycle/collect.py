@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 
 from ...codecs.context import TeacherContext
+from ...codecs.encoder import SendsWords
 from ...protocol.experience import Aggregate, ExperienceVector, Vector, total
 from ...protocol.messages import PlayRequest
 from ...strategies.server_side import Traffic
@@ -20,6 +21,8 @@ from ..requests import signed
 from .contender import Version
 from .phases import Outcome
 from .run import Run
+from .streak import NAME as STREAK
+from .streak import Streak, streak_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +54,21 @@ def request(
 def keep(run: Run, cycle: int, exchange: int, collected: Collected) -> None:
     """Write down what an exchange brought."""
     aggregate, traffic = collected.aggregate, collected.traffic
+    last = (cycle, exchange) if aggregate else _last(run, *_before(run, cycle, exchange))
     parts = aggregate.parts if aggregate else ()
     values = {
         **asdict(traffic), "refused": dict(traffic.refused), "cohort": aggregate.cohort if aggregate else 0,
         "noise": aggregate.noise if aggregate else 0.0, "version": collected.version,
         "parts": [part.cohort for part in parts], "words": list(aggregate.words) if aggregate else [],
+        "last": list(last or ()),
     }  # fmt: skip
     arrays = {f"part-{number}": part.vector.to_array() for number, part in enumerate(parts)}
     arrays |= {"vector": aggregate.vector.to_array()} if aggregate else {}
-    run.phases.keep(cycle, numbered("collect", exchange), Outcome(values, arrays))
+    outcome = Outcome(values, arrays)
+    if exchange == 1 and not isinstance(run.codec.encoder, SendsWords):  # words cannot be added up
+        before = _streak(run, collected.version, cycle - 1)
+        outcome = (before.plus(aggregate) if aggregate else before).beside(outcome)
+    run.phases.keep(cycle, numbered("collect", exchange), outcome)
 
 
 def load(run: Run, cycle: int, exchange: int) -> Collected:
@@ -67,10 +76,10 @@ def load(run: Run, cycle: int, exchange: int) -> Collected:
     outcome = run.phases.load(cycle, numbered("collect", exchange))
     values, version = outcome.values, outcome.values.get("version", "")
     traffic = Traffic(values["uplink_bytes"], values["downlink_bytes"], values["accepted"], values["refused"])
-    if not outcome.arrays:
+    if "vector" not in outcome.arrays:
         return Collected(version, traffic, None)
-    spec = run.spec(version)
-    vectors = {name: ExperienceVector.unchecked(spec, array) for name, array in outcome.arrays.items()}
+    spec, arrays = run.spec(version), {name: array for name, array in outcome.arrays.items() if name != STREAK}
+    vectors = {name: ExperienceVector.unchecked(spec, array) for name, array in arrays.items()}
     parts = tuple(Aggregate(vectors[f"part-{n}"], cohort) for n, cohort in enumerate(values.get("parts", ())))
     words = tuple(values.get("words", ()))
     return Collected(version, traffic, Aggregate(vectors["vector"], values["cohort"], values["noise"], parts, words))
@@ -78,12 +87,55 @@ def load(run: Run, cycle: int, exchange: int) -> Collected:
 
 def collected_before(run: Run, cycle: int, exchange: int) -> Aggregate | None:
     """Return the last aggregate before an exchange, whichever version it was about; None if there is none."""
-    earlier = [(before, number) for before in range(1, cycle) for number in run.exchanges]
-    earlier += [(cycle, number) for number in range(1, exchange)]
-    for before, number in reversed(earlier):
-        if (aggregate := load(run, before, number).aggregate) is not None:
-            return aggregate
+    last = _last(run, *_before(run, cycle, exchange))
+    return load(run, *last).aggregate if last else None
+
+
+def _last(run: Run, cycle: int, exchange: int) -> tuple[int, int] | None:
+    """Return cycle and number of the last exchange up to this one that has an aggregate."""
+    while cycle:
+        values = run.phases.load(cycle, numbered("collect", exchange)).values
+        if (last := values.get("last")) is not None:
+            return (last[0], last[1]) if last else None
+        if values["cohort"]:  # a release before kept no number
+            return cycle, exchange
+        cycle, exchange = _before(run, cycle, exchange)
     return None
+
+
+def _before(run: Run, cycle: int, exchange: int) -> tuple[int, int]:
+    """Return cycle and number of the exchange before; cycle 0 before the first."""
+    return (cycle, exchange - 1) if exchange > 1 else (cycle - 1, len(run.exchanges))
+
+
+def experience_about(run: Run, version: Version, cycle: int, exchange: int) -> Aggregate | None:
+    """Return the experience that a cycle's context is made of: the sum of `aggregates_about`; None if there is none."""
+    if exchange == 1 and not isinstance(run.codec.encoder, SendsWords):
+        return _streak(run, version.name, cycle).aggregate(run.spec(version.name))
+    aggregates = aggregates_about(run, version, cycle, exchange)
+    return summed(aggregates) if aggregates else None
+
+
+def _streak(run: Run, version: str, cycle: int) -> Streak:
+    """Return the sum of what the cycles up to this one brought about a version, since another one was current."""
+    streak, newer = Streak(), list[Aggregate]()
+    for before in range(cycle, 0, -1):
+        outcome = run.phases.load(before, "collect")
+        if outcome.values.get("version", "") != version:
+            break
+        if (kept := streak_in(outcome)) is not None:
+            streak = kept
+            break
+        if (aggregate := load(run, before, 1).aggregate) is not None:  # a release before kept no sum
+            newer.append(aggregate)
+    for aggregate in reversed(newer):
+        streak = streak.plus(aggregate)
+    return streak
+
+
+def has_parts(run: Run, cycle: int) -> bool:
+    """Whether the first exchange of a cycle brought an aggregate in parts."""
+    return bool(run.phases.load(cycle, "collect").values.get("parts"))
 
 
 def aggregates_about(run: Run, version: Version, cycle: int, exchange: int) -> list[Aggregate]:

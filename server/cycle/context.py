@@ -13,7 +13,7 @@ from ...policies.policy import Policy
 from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
 from ...strategies.robust import cosine
-from .collect import aggregates_about, numbered, summed
+from .collect import aggregates_about, experience_about, has_parts, numbered, summed
 from .contender import Version
 from .mixture import Mixture
 from .phases import Form, Outcome
@@ -43,9 +43,9 @@ def contexts_of(run: Run, states: States, exchanges: int) -> list[TeacherContext
     """
     contexts = [no_context(run.codec.encoder.dimension)]
     for exchange in range(1, exchanges + 1):
-        aggregates = aggregates_about(run, states.version, states.cycle, exchange)
+        aggregate = experience_about(run, states.version, states.cycle, exchange)
         name = numbered("context", exchange)
-        contexts.append(_step(run, states, contexts, summed(aggregates), name) if aggregates else contexts[-1])
+        contexts.append(_step(run, states, contexts, aggregate, name) if aggregate else contexts[-1])
     return contexts
 
 
@@ -97,7 +97,7 @@ def _measured(run: Run, states: States, policy: Policy, context: TeacherContext)
 
 def _parts(run: Run, version: Version, cycle: int) -> list[Aggregate]:
     """Return the parts of a cycle's aggregate, each with those of earlier aggregates that are most like it."""
-    if len(run.exchanges) > 1:
+    if len(run.exchanges) > 1 or not has_parts(run, cycle):
         return []
     newest, *earlier = [aggregate.parts for aggregate in aggregates_about(run, version, cycle, 1)] or [()]
     groups = [[part] for part in newest]

@@ -16,9 +16,10 @@ from ...codecs.codec import Codec
 from ...codecs.context import TeacherContext
 from ...codecs.encoder import Parameters
 from ...protocol.config import RunConfig
+from ...protocol.errors import FedoelError
 from ...protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
 from ...protocol.play import Turn
-from ...protocol.records.summary import Floors, Measures, Results, Summary
+from ...protocol.records.summary import CycleRecord, Floors, Measures, Results
 from ..events import Advance, EventLog
 from ..gate import Evidence, Gate
 from ..learner import Adapter, Learner
@@ -193,10 +194,17 @@ class State:
     ----------
     evidence
         What the gate has seen of the version.
-    summary
-        The run so far, as `summary.json` says it.
+    latest
+        Record of the cycle; None before the first.
     """
 
     version: Version
     evidence: Evidence
-    summary: Summary
+    latest: CycleRecord | None = None
+
+    @property
+    def record(self) -> CycleRecord:
+        """Record of the cycle; raises `FedoelError` before the first has ended."""
+        if self.latest is None:
+            raise FedoelError("no cycle has ended yet")
+        return self.latest

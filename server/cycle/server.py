@@ -22,10 +22,10 @@ from ...protocol.records.summary import (
     Summary,
 )
 from ...strategies.server_side import AskFleet, Traffic
-from ..events import read_events, seconds_by_phase
 from ..learner import Adapter
+from ..machine import machines_of
 from ..safeguards import RunSafeguards
-from ..summary import write_summary
+from ..summary import update_summary
 from . import collect
 from .context import contexts_of, mixture_of
 from .distil import TRAINED, Trained, distil
@@ -47,6 +47,7 @@ class CycleServer:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self._summary: Summary  # without cycles, which are in the log; since `start`
         self._state: State | None = None
         self._states: States | None = None
         self._collecting = ExitStack()
@@ -95,15 +96,15 @@ class CycleServer:
                 made.result()
         run = self.run = with_parameters(run)
         version = promote(run, warm_start(run), parent="", cycle=0)
-        summary = Summary(
+        self._summary = Summary(
             scenario=config.name, seed=config.seed, engine=run.engine, private=run.safeguards.noisy,
             privacy=run.safeguards.describe(run.secure), plaintext=config.privacy.allow_plaintext,
-            config=config.to_flat(), floors=floors(run), cycles=(),
+            config=config.to_flat(), machines=machines_of(run.folder, config.policy), floors=floors(run), cycles=(),
         )  # fmt: skip
         measures, evidence = measure_first(run, version)
         reason, teacher = "uniform play over the admissible commands", Results.of(measures.held_out)
         learned = Learned("warm-start", reason, measures, teacher=teacher)
-        self._state = _finished(run, State(version, evidence, summary), 0, Traffic(0.0, 0.0, 0, {}), learned)
+        self._state = self._finished(State(version, evidence), 0, Traffic(0.0, 0.0, 0, {}), learned)
 
     def consolidate(self, cycle: int, ask: AskFleet) -> None:
         """Turn what a cycle collected into the next version, or say why not."""
@@ -114,7 +115,7 @@ class CycleServer:
         else:
             reason = "no client sent a vector that could be used"
             state, learned = self.state, Learned("no-experience", reason, _unchanged(self.state))
-        self._state = _finished(self.run, state, cycle, traffic, learned)
+        self._state = self._finished(state, cycle, traffic, learned)
 
     def adopt(self, cycle: int, adapter: Adapter) -> None:
         """Make what devices have trained themselves the next version, without distillation or gate: a baseline."""
@@ -126,7 +127,7 @@ class CycleServer:
         version = promote(run, trained, self.state.version.name, cycle, cohort=traffic.accepted)
         reason = f"weights of {traffic.accepted} devices, whatever they play"
         learned = Learned("averaged", reason, measure(run, version, cycle))
-        self._state = _finished(run, replace(self.state, version=version), cycle, traffic, learned)
+        self._state = self._finished(replace(self.state, version=version), cycle, traffic, learned)
 
     def adopted(self, cycle: int) -> Adapter | None:
         """Return what a finished cycle adopted; None if it is not finished."""
@@ -166,6 +167,16 @@ class CycleServer:
         if self._states is None or self._states.cycle != cycle:
             self._states = self.run.public.states(self.run, self.state.version, cycle)
         return self._states
+
+    def _finished(self, state: State, cycle: int, traffic: Traffic, learned: Learned) -> State:
+        """Log a cycle's record, and bring the summary up to date."""
+        record = _recorded(self.run, state, cycle, traffic, learned)
+        log = self.run.log
+        log.emit(Decided(cycle=cycle, decision=record.decision, reason=record.reason, version=record.version))
+        log.emit(CycleFinished(cycle=cycle, entry=record))
+        if cycle >= log.known_cycle:  # a resumed run goes through cycles that are in the summary already
+            update_summary(self.run.folder, self._summary, cycle, last=cycle == self.run.config.cycles)
+        return replace(state, latest=record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +222,7 @@ def _learn(run: Run, state: State, states: States) -> tuple[State, Learned]:
     )  # fmt: skip
     reason, measures = f"{found.verdict.reason}; {verdict.reason}", measure(run, version, cycle, evidence)
     learned = replace(learned, decision="promoted", reason=reason, measures=measures)
-    return State(version, evidence, state.summary), learned
+    return State(version, evidence, state.latest), learned
 
 
 def _received(run: Run, cycle: int) -> Traffic:
@@ -223,22 +234,17 @@ def _received(run: Run, cycle: int) -> Traffic:
 
 def _unchanged(state: State) -> Measures:
     """Return the measures of the version that stays."""
-    return state.summary.cycles[-1].measures
+    return state.record.measures
 
 
-def _finished(run: Run, state: State, cycle: int, traffic: Traffic, learned: Learned) -> State:
-    """Complete a cycle's record, log it and rewrite the summary."""
+def _recorded(run: Run, state: State, cycle: int, traffic: Traffic, learned: Learned) -> CycleRecord:
+    """Return a cycle's record."""
     version, held_out = state.version, learned.measures.held_out
-    record = CycleRecord(
+    return CycleRecord(
         cycle=cycle, version=version.name, decision=learned.decision, reason=learned.reason,
         held_out=held_out.overall(), families=held_out.families or {}, transfer=learned.measures.transfer,
         probes=learned.measures.probes, teacher=learned.teacher, gate=learned.gate, lessons=learned.lessons,
         kl=learned.kl, choices=learned.choices, views=learned.views, **asdict(traffic),
         epsilon=run.safeguards.spent(cycle), adapter_bytes=sum(array.nbytes for array in version.adapter.values()),
-        seconds=seconds_by_phase(read_events(run.folder / "events.jsonl"), cycle),
+        seconds=run.log.seconds(cycle),
     )  # fmt: skip
-    run.log.emit(Decided(cycle=cycle, decision=record.decision, reason=record.reason, version=version.name))
-    run.log.emit(CycleFinished(cycle=cycle, entry=record))
-    summary = state.summary.with_cycle(record)
-    write_summary(run.folder, summary)
-    return replace(state, summary=summary)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,9 +102,8 @@ def _answers(model: TorchModel, requests: Sequence[str], kept: Path | None) -> l
     """Requests with the base model's answers; only the answers are compared."""
     tokenizer = model.tokenizer
     path = kept and kept.with_stem(f"{model.name.split()[0][:16]}-{kept.stem}")
-    if path and path.exists():
-        answers: list[str] = json.loads(path.read_text(encoding="utf-8"))
-    else:
+    answers = _kept(path, len(requests)) if path else None
+    if answers is None:
         asked = list(zip(requests, np.random.default_rng(0).spawn(len(requests)), strict=True))
         answers = [text for n in range(0, len(asked), BATCH) for text in tell(model, asked[n : n + BATCH], ANSWER)]
         if path:
@@ -113,6 +113,15 @@ def _answers(model: TorchModel, requests: Sequence[str], kept: Path | None) -> l
         _passage(model, (*prompt, *tokenizer.ids(answer)), len(prompt) - 1)
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
+
+
+def _kept(path: Path, count: int) -> list[str] | None:
+    """Read answers that were kept; None if there are none, or the file is damaged."""
+    with suppress(OSError, ValueError):
+        answers = json.loads(path.read_bytes())
+        if isinstance(answers, list) and len(answers) == count and all(isinstance(text, str) for text in answers):
+            return answers
+    return None
 
 
 def _passage(model: TorchModel, tokens: Sequence[int], start: int) -> Passage:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tomli_w
 
 from ...protocol.config import RunConfig
+from ...protocol.errors import FedoelError
+from ...protocol.host.processes import tail
 from ...protocol.settings import to_table
 
 COMPLETED = "finished:completed"
+NOT_BEGUN = ("not started", "pending", "starting")
+BEGIN_SECONDS = 300.0  # in which Flower starts the process of a ServerApp, which takes seconds
 STARTED = re.compile(r"started run (\d+)")
 APP = """\
 [project]
@@ -60,3 +66,42 @@ def run_status(run: str, connection: str, environment: Mapping[str, str]) -> str
         return str(json.loads(answer.stdout)["runs"][0]["status"])
     except (ValueError, KeyError, IndexError):
         return f"unknown: {answer.stdout[-500:]}{answer.stderr[-500:]}"
+
+
+@dataclass
+class Beginning:
+    """Watches that a run begins: Flower leaves one that no process takes up pending for ever.
+
+    Parameters
+    ----------
+    log, connection, environment
+        As for `run_started` and `run_status`.
+    seconds
+        How long to wait.
+    clock
+        Seconds that never go backwards.
+    """
+
+    log: Path
+    connection: str
+    environment: Mapping[str, str]
+    seconds: float = BEGIN_SECONDS
+    clock: Callable[[], float] = time.monotonic
+    begun: bool = False
+    _due: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._due = self.clock() + self.seconds
+
+    def check(self) -> None:
+        """Ask for the status of a run that has not begun in time; raises `FedoelError` if nobody has taken it up."""
+        if self.begun or self.clock() < self._due:
+            return
+        self._due = self.clock() + self.seconds
+        status = run_status(run_started(self.log), self.connection, self.environment)
+        if status in NOT_BEGUN:
+            raise FedoelError(
+                f"Flower has left the run '{status}' for {self.seconds:.0f} s: its SuperLink has started no process "
+                "for the server's app. Finished work is kept: start it again, with free memory and processes. "
+                f"The end of Flower's log:\n{tail(self.log)}"
+            )

@@ -25,7 +25,7 @@ from ..summary import wins
 from .flower import CONNECTION, Fleet
 from .folder import ServerFolder, Settings, read_settings, run_of, with_own_prompts
 from .roll import Roll, devices, read_roll
-from .run_app import COMPLETED, run_started, run_status, write_app
+from .run_app import COMPLETED, Beginning, run_started, run_status, write_app
 
 POLL_SECONDS = 0.5
 STATUS_SECONDS = 20.0
@@ -126,14 +126,17 @@ def _run(folder: ServerFolder, environment: Mapping[str, str], events: Iterator[
         process = subprocess.Popen(
             command, env=dict(environment), stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder.flower
         )
+    beginning = Beginning(log, CONNECTION, environment)
     try:
         while process.poll() is None:
-            _print_progress(events)
+            beginning.begun |= _print_progress(events)
+            beginning.check()
             time.sleep(POLL_SECONDS)
         run = run_started(log)
         # The run can outlast the stream of its log.
         while (status := run_status(run, CONNECTION, environment)) in UNFINISHED:
-            _print_progress(events)
+            beginning.begun |= _print_progress(events)
+            beginning.check()
             time.sleep(STATUS_SECONDS)
         return status
     finally:
@@ -141,9 +144,11 @@ def _run(folder: ServerFolder, environment: Mapping[str, str], events: Iterator[
         process.wait()
 
 
-def _print_progress(events: Iterator[Event | None]) -> None:
-    """Print one line per finished cycle."""
+def _print_progress(events: Iterator[Event | None]) -> bool:
+    """Print one line per finished cycle; return whether there was any event."""
+    some = False
     while (event := next(events)) is not None:
+        some = True
         if isinstance(event, CycleFinished):
             record = event.entry
             refused = ", ".join(f"{count} x {reason}" for reason, count in record.refused.items()) or "none"
@@ -152,3 +157,4 @@ def _print_progress(events: Iterator[Event | None]) -> None:
                 f"{record.accepted} devices accepted; refused: {refused}",
                 flush=True,
             )
+    return some

@@ -31,6 +31,7 @@ from ...codecs.tactics.policy import TacticsPolicy
 from ...games.player import play_episodes
 from ...policies.policy import Policy
 from ...protocol.config import RunConfig
+from ...protocol.errors import FedoelError
 from ...protocol.experience import WIRE_TYPES, VectorSpec
 from ...protocol.messages import PlayRequest
 from ...protocol.play import Turn, turns_of
@@ -46,6 +47,10 @@ Adapter = Mapping[str, NDArray[np.float32]]
 LARGEST_WEIGHT, DAMPING = 20.0, 1.0
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 EXAMPLES = "num-examples"
+
+
+class NoTurns(FedoelError, RuntimeError):
+    """A device whose games were over before its first turn has nothing to train on, and is not in the mean."""
 
 
 def make_averaging_app(runtime: Runtime) -> ClientApp:
@@ -84,7 +89,8 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     games, seeds = private_games(config, cycle, client, clients)
     played = play_episodes(policy, games, seeds, runtime.cache(config))
     advantages = advantages_of(played, spec, baseline, config.codec.discount)
-    turns = turns_of(played)
+    if not (turns := turns_of(played)):
+        raise NoTurns("no game had a turn")
     order = int(np.random.SeedSequence([config.seed, 5, client, cycle]).generate_state(1)[0])
     task = LocalTask(
         adapter, turns, weights_of(advantages, settings["temperature"]), settings["epochs"], config.distil.batch,

@@ -90,7 +90,8 @@ class FedAvgLora:
         """Run the unfinished rounds in this process."""
         config, inner, batcher = whole_fleet(config), runtime or SimulatedRuntime(), Batcher()
         app = make_averaging_app(WrappingRuntime(inner, batcher.wrap))
-        grid = OrderedGrid(app, config.clients, config.to_flat(), batcher)
+        # One wave: all clients train the same model in place, when all have played.
+        grid = OrderedGrid(app, config.clients, config.to_flat(), batcher, wave=config.clients)
         with server_identity(), made_ahead(games_ahead(config), inner.cache(config)):
             self._serve(grid, config, inner, listener)
 
@@ -159,7 +160,7 @@ class AveragingRounds:
         if server_round:
             self.server.collect(cycle, 1, None, self._traffic(arrays))
             self.server.adopt(cycle, adapter_of(arrays))
-            metrics = MetricRecord({"win-rate": self.server.state.summary.cycles[-1].held_out.win_rate})
+            metrics = MetricRecord({"win-rate": self.server.state.record.held_out.win_rate})
         if cycle < self.server.run.config.cycles:
             self._prepare(cycle + 1)
         return metrics

@@ -229,6 +229,11 @@ def test_a_device_plays_the_very_weights_that_the_server_judges(tiny_base: Path,
         assert np.array_equal(ours, theirs)
     again = TorchLearner(chosen, tmp_path).warm_start(turns, lambda steps: None)  # from the cache
     assert all(np.array_equal(again[name], array) for name, array in adapter.items())
+    (kept,) = (tmp_path / "warm-starts").iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[: len(whole) // 2])
+    again = TorchLearner(chosen, tmp_path).warm_start(turns, lambda steps: None)  # made again
+    assert all(np.array_equal(again[name], array) for name, array in adapter.items()) and kept.read_bytes() == whole
 
 
 def test_a_warm_start_of_another_number_of_threads_is_another_one(tiny_base: Path, tmp_path: Path) -> None:

@@ -84,6 +84,17 @@ def test_answers_are_written_once(model: TorchModel, tmp_path: Path, monkeypatch
     assert all(torch.equal(a.top, b.top) for a, b in zip(first.groups[1], again.groups[1], strict=True))
 
 
+@pytest.mark.parametrize("damage", ['["cut', "[]", "[1, 2]", "{}"])
+def test_damaged_answers_are_written_again(model: TorchModel, tmp_path: Path, damage: str) -> None:
+    requests = ["Say hello.", "What is a river?"]
+    Anchor.prepare(model, SENTENCES, requests, tmp_path / "kept")
+    (kept,) = (tmp_path / "kept").iterdir()
+    whole = kept.read_text()
+    kept.write_text(damage)
+    Anchor.prepare(model, SENTENCES, requests, tmp_path / "kept")
+    assert kept.read_text() == whole
+
+
 def test_how_a_model_answers_is_kept_and_not_only_how_it_reads(model: TorchModel) -> None:
     anchor, rng = Anchor.prepare(model, SENTENCES), np.random.default_rng(0)
     model.load({name: rng.normal(0, 0.1, array.shape).astype(np.float32) for name, array in model.fresh.items()})

@@ -14,7 +14,19 @@ from dp_accounting.pld import PLDAccountant
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError, FedoelError, PrivacyError, VersionError
 from fedoel.protocol.experience import VectorSpec
-from fedoel.protocol.fleet.membership import MEMBERS, device_key, load_members, membership_at, sign_members
+from fedoel.protocol.fleet import membership
+from fedoel.protocol.fleet.membership import (
+    DEVICES_SEED,
+    MEMBERS,
+    device_key,
+    load_members,
+    membership_at,
+    read_members,
+    sign_members,
+    simulated_key,
+    simulated_membership,
+)
+from fedoel.protocol.host.files import replace_file
 from fedoel.server.accounting import Release, epsilon_of, multiplier_for
 from fedoel.server.fleet import make_fleet, owner_key, publish_members
 from fedoel.server.safeguards import Ledger, RunSafeguards
@@ -167,26 +179,72 @@ def test_a_fleet_has_keys(tmp_path: Path) -> None:
     make_fleet(tmp_path, 3)
     assert (tmp_path / MEMBERS).read_bytes() == before
     members, fleet_key = load_members(tmp_path)
-    found = [membership_at(tmp_path, tmp_path / device_key(client)) for client in range(3)]
+    found = [simulated_membership(tmp_path, client) for client in range(3)]
     assert {each.identity.public for each in found} == members.identities and {each.fleet_key for each in found} == {
         fleet_key
     }
     assert owner_key(tmp_path).public_key().public_bytes_raw() == fleet_key
-    assert all(path.stat().st_mode & 0o77 == 0 for path in tmp_path.glob("*.key"))
+    assert all((tmp_path / name).stat().st_mode & 0o77 == 0 for name in ("fleet.key", DEVICES_SEED))
+
+
+def own_key(folder: Path, client: int = 0) -> Path:
+    """Make a device's key, as devices have it and simulated ones had it before their keys were derived."""
+    key = simulated_key(bytes.fromhex((folder / DEVICES_SEED).read_text()), client)
+    replace_file(folder / device_key(client), key.private_bytes_raw().hex(), secret=True)
+    return folder / device_key(client)
+
+
+def test_a_simulated_device_takes_its_own_key_where_an_earlier_release_made_one(tmp_path: Path) -> None:
+    make_fleet(tmp_path, 2)
+    derived = simulated_membership(tmp_path, 1)
+    own_key(tmp_path, 1)
+    (tmp_path / DEVICES_SEED).unlink()
+    kept = simulated_membership(tmp_path, 1)
+    assert kept.identity.public == derived.identity.public
+    assert kept.serial_file is not None and derived.serial_file is None
+
+
+def test_the_list_of_members_is_parsed_once_for_all_simulated_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise what a client costs would grow with the fleet."""
+    make_fleet(tmp_path, 5)
+    parsed = []
+
+    def read(fleet_key: bytes, text: str) -> membership.Members:
+        parsed.append(text)
+        return read_members(fleet_key, text)
+
+    monkeypatch.setattr(membership, "read_members", read)
+    first = simulated_membership(tmp_path, 0)
+    assert all(simulated_membership(tmp_path, client).members is first.members for client in range(5))
+    assert len(parsed) <= 1
+    publish_members(tmp_path, [first.identity.public])
+    assert simulated_membership(tmp_path, 0).members == {first.identity.public}
+
+
+def test_a_seed_of_keys_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    make_fleet(tmp_path, 2)
+    (tmp_path / DEVICES_SEED).chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        simulated_membership(tmp_path, 0)
+    (tmp_path / DEVICES_SEED).unlink()
+    with pytest.raises(ConfigError, match="no seed of keys"):
+        simulated_membership(tmp_path, 0)
 
 
 def test_keys_that_are_refused(tmp_path: Path) -> None:
     make_fleet(tmp_path, 2)
     with pytest.raises(ConfigError, match="no key of this device"):
         membership_at(tmp_path, tmp_path / device_key(2))
-    (tmp_path / device_key(0)).chmod(0o644)
+    own_key(tmp_path).chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         membership_at(tmp_path, tmp_path / device_key(0))
     signature, listed = (tmp_path / MEMBERS).read_text().splitlines()
     members = json.loads(listed)
     (tmp_path / MEMBERS).write_text(f"{signature}\n{json.dumps({**members, 'number': 2})}")
     with pytest.raises(ConfigError, match="not signed"):
-        membership_at(tmp_path, tmp_path / device_key(1))
+        simulated_membership(tmp_path, 1)
     with pytest.raises(ConfigError, match="no folder of a fleet's keys"):
         load_members(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="holds no key"):
@@ -196,6 +254,7 @@ def test_keys_that_are_refused(tmp_path: Path) -> None:
 def test_a_device_takes_newer_lists_of_members_keeps_them_and_refuses_older_ones(tmp_path: Path) -> None:
     """As they travel with a secure sum: who is enrolled later is believed, and who was revoked does not come back."""
     make_fleet(tmp_path / "server", 2)
+    own_key(tmp_path / "server")
     shutil.copytree(tmp_path / "server", tmp_path / "device")
     before = (tmp_path / "server" / MEMBERS).read_text()
     first = membership_at(tmp_path / "device", tmp_path / "device" / device_key(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,29 @@ def test_who_is_not_reached_is_asked_once_more(monkeypatch: pytest.MonkeyPatch) 
     server = fleet.run()
     assert lost and close(server.aggregates[0], range(CLIENTS))
     assert not server.traffic[0].refused and len(fleet.sent) == len(PHASES) * CLIENTS
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_device_that_never_answers_is_waited_for_so_long_and_named(
+    phase: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one does whose process was stopped."""
+    fleet = Fleet()
+    push, stopped = fleet.grid.push_messages, FIRST_NODE_ID + 2
+
+    def losing(messages: Iterable[Message]) -> Iterable[str]:
+        asked = list(messages)
+        here = asked[0].metadata.message_type == ACTIONS[phase]
+        lost = [m for m in asked if here and m.metadata.dst_node_id == stopped]
+        return [*push([m for m in asked if m not in lost]), *(f"lost-{n}" for n, _ in enumerate(lost))]
+
+    monkeypatch.setattr(fleet.grid, "push_messages", losing)
+    monkeypatch.setattr(getLogger("flwr"), "propagate", True)
+    server = fleet.run(phase_timeout=0.02, timeout=0.02)
+    left = range(CLIENTS) if phase in ("confirm", "unmask") else [*range(2), *range(3, CLIENTS)]
+    assert close(server.aggregates[0], left)
+    assert server.traffic[0].refused == {f"{phase}: no reply": 1}
+    assert f"no reply in phase '{phase}' within 0 s, asked 2 times: node {stopped}" in caplog.text
 
 
 def test_a_cohort_whose_secrets_would_not_be_safe_is_refused() -> None:

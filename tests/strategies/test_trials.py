@@ -18,7 +18,7 @@ from fedoel.client.secure import answer_step, protected
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError, VectorError
 from fedoel.protocol.experience import Aggregate, Contribution, ExperienceVector, VectorSpec
-from fedoel.protocol.fleet.membership import device_key, keys_folder, membership_at
+from fedoel.protocol.fleet.membership import keys_folder, simulated_membership
 from fedoel.protocol.messages import PlayRequest, reply_to_records, request_from_records
 from fedoel.protocol.privacy.plan import PrivacyPlan
 from fedoel.protocol.secagg.masks import cell_type
@@ -87,7 +87,7 @@ class Fleet:
     def in_secret(self, phase: str) -> Callable[[Message, Context], Message]:
         def of_phase(message: Message, context: Context) -> Message:
             client, keys = self.note(message, context), keys_folder(self.config)
-            member = membership_at(keys, keys / device_key(client))
+            member = simulated_membership(keys, client)
             records = answer_step(
                 phase, message.content, context, member, lambda request, run: self.behaviour(client, request.spec)
             )

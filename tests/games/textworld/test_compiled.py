@@ -27,8 +27,12 @@ def fresh_version() -> Iterator[None]:
 
 
 def write(family: str, settings: object, seed: int, story: Path) -> None:
+    """Write a story file that holds family and seed, and is whole."""
+    body = f"{family} {seed}".encode().ljust(64)
+    header = bytearray(64)
+    header[0], header[26:28], header[28:30] = 8, (16).to_bytes(2, "big"), sum(body).to_bytes(2, "big")
     story.with_suffix(".json").write_text("{}")
-    story.write_text(f"{family} {seed}")
+    story.write_bytes(header + body)
 
 
 def test_a_game_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -94,13 +98,28 @@ def test_a_game_that_another_process_published_first_is_kept(monkeypatch: pytest
         write("late", settings, seed, story)
 
     monkeypatch.setattr(generate, "generate", race)
-    assert story_file("coin-collector", COIN, 1, tmp_path).read_text() == "coin-collector 1"
+    assert story_file("coin-collector", COIN, 1, tmp_path).read_bytes()[64:].rstrip() == b"coin-collector 1"
 
 
 def test_a_folder_without_a_story_file_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(generate, "generate", write)
     story_file("coin-collector", COIN, 1, tmp_path).unlink()
     assert story_file("coin-collector", COIN, 1, tmp_path).is_file()
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "zeros", "changed", "about"])
+def test_a_damaged_game_is_compiled_again(damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(generate, "generate", write)
+    story = story_file("coin-collector", COIN, 1, tmp_path)
+    whole = story.read_bytes()
+    if damage == "about":
+        story.with_suffix(".json").write_text('{"cut')
+    else:
+        story.write_bytes({
+            "cut": whole[:90], "empty": b"", "zeros": bytes(len(whole)), "changed": whole.replace(b"coin", b"Coin"),
+        }[damage])  # fmt: skip
+    assert story_file("coin-collector", COIN, 1, tmp_path).read_bytes() == whole
+    assert story.with_suffix(".json").read_text() == "{}"
 
 
 def test_the_default_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

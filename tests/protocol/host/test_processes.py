@@ -1,8 +1,9 @@
-"""Child processes end with their parent."""
+"""Child processes end with their parent, and signals end what a command has started."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fedoel.protocol.host.processes import start_process
+from fedoel.protocol.host import processes
+from fedoel.protocol.host.processes import as_interrupts, descendants, start_process, stop
 
 PARENT = """\
 import os, sys, time
@@ -49,3 +51,47 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     while is_alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_alive(child)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signals_that_end_a_process_are_taken_for_an_interrupt(name: str) -> None:
+    """Otherwise nothing is cleaned up, and what was started lives on."""
+    number = signal.Signals[name]
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), as_interrupts():
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with as_interrupts():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_everything_below_a_process_is_ended_without_ps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # there is no ps
+    environment = {**os.environ, "PATH": "/usr/bin:/bin"}
+    parent = start_process(["sh", "-c", "setsid sleep 600 & echo $! > child; wait"], environment, tmp_path)
+    deadline = time.monotonic() + 10
+    while not ((tmp_path / "child").exists() and (tmp_path / "child").read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert descendants(parent.pid)
+    child = int((tmp_path / "child").read_text())
+    stop(parent)
+    assert not is_alive(child) and not is_alive(parent.pid)
+
+
+def test_without_proc_and_ps_nobody_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = processes._parents()
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert ours[os.getpid()] == os.getppid() == processes._parents(tmp_path).get(os.getpid(), os.getppid())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert processes._parents(tmp_path) == {}

@@ -239,10 +239,10 @@ def test_a_promoted_version_is_signed_and_measured(server: CycleServer) -> None:
 
 def test_a_cycle_that_is_rejected_keeps_the_version_and_says_why(server: CycleServer) -> None:
     server.run = with_gate(server, FakeGate(holds=False))
-    before = server.state.version
+    before, first = server.state.version, server.state.record
     collect(server)
     server.consolidate(1, nobody)
-    first, last = server.state.summary.cycles
+    last = server.state.record
     assert (last.decision, last.reason, last.version) == ("rejected", "judged", before.name)
     assert server.state.version is before and last.held_out == first.held_out
 
@@ -251,7 +251,7 @@ def test_a_cycle_without_experience_says_so(server: CycleServer) -> None:
     server.request(1, 1)
     server.collect(1, 1, None, Traffic(0.0, 0.0, 0, {"late": 2}))
     server.consolidate(1, nobody)
-    last = server.state.summary.cycles[-1]
+    last = server.state.record
     assert last.decision == "no-experience" and last.refused == {"late": 2}
 
 

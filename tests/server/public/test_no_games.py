@@ -57,7 +57,7 @@ CYCLE = PREPARE + dedent('''
         experience = Aggregate(ExperienceVector.from_parts(request.spec, parts), config.clients)
         server.collect(1, 1, experience, Traffic(1.0, 1.0, config.clients, {}))
         server.consolidate(1, gain)
-    last = server.state.summary.cycles[-1]
+    last = server.state.record
     print(json.dumps({"decision": last.decision, "asked": asked, "baseline": request.baseline is None}))
 ''')
 

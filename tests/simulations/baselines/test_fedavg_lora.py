@@ -14,11 +14,13 @@ from flwr.app import ArrayRecord, MetricRecord
 
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.codecs.tactics.policy import TacticsPolicy
+from fedoel.games.player import play_episodes
 from fedoel.protocol.config import Scalar
 from fedoel.protocol.errors import ConfigError
-from fedoel.protocol.play import Turn
+from fedoel.protocol.play import GAMES_PER_CLIENT, Turn
 from fedoel.protocol.situation import Memory
 from fedoel.server.registry import load_adapter
+from fedoel.simulations.baselines import averaging_app
 from fedoel.simulations.baselines.averaging_app import (
     LARGEST_WEIGHT,
     LocalTask,
@@ -137,3 +139,27 @@ def test_the_same_seed_trains_the_same(tiny_base: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_averaged_is_refused(method: str, settings: dict[str, Scalar], says: str, run: Runner) -> None:
     with pytest.raises(ConfigError, match=says):
         run(method, **settings)
+
+
+def without_turns(monkeypatch: pytest.MonkeyPatch, clients: set[int]) -> None:
+    """Let the games of some clients be over before the first command."""
+
+    def played(policy: Any, games: Any, seeds: Any, cache: Path) -> Any:
+        over = games[0][1] // GAMES_PER_CLIENT in clients
+        return [replace(each, turns=()) if over else each for each in play_episodes(policy, games, seeds, cache)]
+
+    monkeypatch.setattr(averaging_app, "play_episodes", played)
+
+
+@pytest.mark.parametrize("strategy", ["FedAvg", "FedMedian", "FedAdam", "Krum"])
+def test_a_client_without_turns_is_not_in_the_mean(strategy: str, run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_turns(monkeypatch, {1})
+    _, *rounds = run(f"fedavg-lora strategy={strategy}")["cycles"]
+    assert [(entry["accepted"], entry["refused"]) for entry in rounds] == [(3, {"client NoTurns": 1})] * 2
+    assert rounds[0]["version"] != rounds[1]["version"]
+
+
+def test_where_no_client_has_turns_the_version_stays(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_turns(monkeypatch, {0, 1, 2, 3})
+    first, *rounds = run("fedavg-lora")["cycles"]
+    assert [(entry["accepted"], entry["version"]) for entry in rounds] == [(0, first["version"])] * 2
