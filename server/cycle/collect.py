@@ -78,7 +78,7 @@ def load(run: Run, cycle: int, exchange: int) -> Collected:
 
 def collected_before(run: Run, cycle: int, exchange: int) -> Aggregate | None:
     """Return the last aggregate before an exchange, whichever version it was about; None if there is none."""
-    earlier = [(before, number) for before in range(1, cycle) for number in run.exchanges]
+    earlier = [(before, number) for before in range(1, cycle) for number in finished(run, before)]
     earlier += [(cycle, number) for number in range(1, exchange)]
     for before, number in reversed(earlier):
         if (aggregate := load(run, before, number).aggregate) is not None:
@@ -95,7 +95,7 @@ def aggregates_about(run: Run, version: Version, cycle: int, exchange: int) -> l
     usable = [load(run, cycle, exchange)]
     if exchange == 1:
         for before in range(cycle - 1, 0, -1):
-            if (collected := load(run, before, 1)).version != version.name:
+            if not finished(run, before) or (collected := load(run, before, 1)).version != version.name:
                 break
             usable.append(collected)
     return [collected.aggregate for collected in usable if collected.aggregate is not None]
@@ -110,7 +110,7 @@ def summed(aggregates: Sequence[Aggregate]) -> Aggregate:
 
 def traffic_of(run: Run, cycle: int) -> Traffic:
     """Return what a cycle's exchanges cost together: bytes as means per device, counts as sums."""
-    parts = [load(run, cycle, exchange).traffic for exchange in run.exchanges]
+    parts = [load(run, cycle, exchange).traffic for exchange in finished(run, cycle)]
     refused = sum((Counter(part.refused) for part in parts), Counter[str]())
     # Parts of a cohort differ by one device at most. One from which nothing came says nothing about bytes.
     up = [part.uplink_bytes for part in parts if part.uplink_bytes]
@@ -123,6 +123,11 @@ def cohort_of(run: Run, cycle: int) -> int:
     """Return how many devices' vectors count in a cycle; 0 if there is nothing to learn from."""
     aggregates = [load(run, cycle, exchange).aggregate for exchange in run.exchanges]
     return sum(aggregate.cohort for aggregate in aggregates if aggregate is not None)
+
+
+def finished(run: Run, cycle: int) -> list[int]:
+    """Return the exchanges of a cycle that are on disk: all of them, unless an operator has ended the cycle early."""
+    return [exchange for exchange in run.exchanges if run.phases.finished(cycle, numbered("collect", exchange))]
 
 
 def numbered(name: str, exchange: int) -> str:
