@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..protocol.errors import VersionError
 from ..protocol.host.files import move_into_place
-from ..protocol.records.journal import CURRENT, REMOVED, Entry
+from ..protocol.records.journal import CURRENT, REMOVED, TAKEN, Entry
 from ..protocol.versions import Manifest
 from .fleet import owner_key
 from .journal import OPERATOR
@@ -145,13 +145,14 @@ def _restore(versions: VersionList, target: KnownVersion) -> None:
 def removable(versions: VersionList, keep: int = KEPT) -> list[str]:
     """Return the versions whose weights nothing needs.
 
-    Weights stay of the current version and of `keep` versions before it, of what an operator has chosen and the run has
-    not taken, and of candidates that wait. Manifests and signatures always stay: the chain of parents is made of them.
+    Weights stay of the current version and of `keep` versions before it, of what an operator has chosen, and of
+    candidates that wait. Manifests and signatures always stay: the chain of parents is made of them.
     Devices hold the version that they would fall back to themselves.
     """
     current = versions.current
     needed = {*versions.lineage(current)[: keep + 1], *(str(e.values["version"]) for e in versions.journal.pending)}
     needed |= {version.name for version in versions.versions if version.decision == "waiting"}
+    needed |= {str(entry.values["version"]) for entry in versions.journal.of_kind(TAKEN)}  # a resumed run reads them
     if versions.records:  # what plays until the run takes the choice
         needed |= {*versions.lineage(versions.records[-1].version)[: keep + 1]}
     return [

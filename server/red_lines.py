@@ -1,8 +1,8 @@
 """Red lines: commands that no candidate may make likelier, whatever it wins.
 
 They are measured on public prompts: the mean probability of the commands that match a red line, over prompts that list
-one. Where few prompts list a command, prompts are used to which it is added as one more choice, so that a fleet's server
-can watch a command that its prompts do not show. A red line with ``*`` cannot be added and must be listed by some prompt.
+one. Where few prompts list a command, it is added to others as one more choice, so that a server can watch a command
+that its prompts do not show. A red line with ``*`` cannot be added: some prompt must list a command that matches it.
 
 Only versions are held to them. A context that devices play during a cycle, or try, is not.
 """

@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 
 from ..protocol.errors import FedoelError, VersionError
-from ..protocol.records.json_codec import RecordError
 from ..protocol.records.summary import CycleRecord, Stats
 from ..protocol.versions import Manifest
 from .journal import Journal
@@ -140,7 +139,7 @@ class VersionList:
     def _parent_of(self, name: str, otherwise: str) -> str:
         try:
             return Manifest.from_json((self.place.versions / name / MANIFEST).read_text(encoding="utf-8")).parent
-        except (OSError, VersionError, RecordError):
+        except (OSError, VersionError):
             return otherwise
 
 

@@ -4,8 +4,8 @@ Every entry holds the SHA-256 of the line before it (zeros in the first) and an 
 over its own text, so that a line can be neither changed nor removed without breaking the chain behind it. Whoever has
 the owner's key can write another chain: keep the digest of the last line elsewhere to see that, too.
 
-A line is the JSON of the entry with the signature, in hexadecimal, as its last field. What is signed is the line without
-that field.
+A line is the JSON of the entry with the signature, in hexadecimal, as its last field. What is signed is the line
+without that field.
 
 =============  =========================================================================================
 kind           meaning
