@@ -33,7 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(*columns(rows), sep="\n")
     pending = known.journal.pending
     if pending:
-        print(f"* {pending[-1].values['version']} is the operator's choice; devices take it with their next message")
+        print(
+            f"* {pending[-1].values['version']} is the operator's choice: devices take it with the run's next message"
+        )
     elif known.current:
         print("* is current: what devices play")
     return 0

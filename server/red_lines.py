@@ -118,7 +118,7 @@ def crossing(
         Mean probabilities of the lines with the run's first version, with the current one and with the candidate. The
         first version is a limit, too: small rises that are tolerated cannot add up beyond it.
     """
-    rises = np.asarray(after) - np.maximum(np.minimum(first, before), 0) - tolerance
+    rises = np.asarray(after) - np.maximum(before, np.minimum(first, before) + tolerance)
     worst = int(np.argmax(rises))
     if rises[worst] <= 0:
         return ""
