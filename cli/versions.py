@@ -31,11 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
             )
         )  # fmt: skip
     print(*columns(rows), sep="\n")
-    pending = known.journal.pending
-    if pending:
-        print(
-            f"* {pending[-1].values['version']} is the operator's choice: devices take it with the run's next message"
-        )
+    if known.journal.pending:
+        print("* is what an operator has chosen: devices take it with the run's next message")
     elif known.current:
         print("* is current: what devices play")
     return 0

@@ -45,7 +45,7 @@ def test_red_lines_are_read_one_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "# nothing\n", "x" * 201, "\n".join(map(str, range(201)))])
 def test_a_file_that_holds_no_usable_red_lines_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "lines").write_text(text)
-    with pytest.raises(ConfigError, match="server.red-lines"):
+    with pytest.raises(ConfigError, match=r"server\.red-lines"):
         read_red_lines(tmp_path / "lines")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_red_lines(tmp_path / "nowhere")

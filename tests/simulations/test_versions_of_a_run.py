@@ -15,7 +15,7 @@ import pytest
 from fedoel.cli.main import REFUSED, main
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import FedoelError, VersionError
-from fedoel.protocol.records.events import Listener, PhaseFinished, PhaseStarted
+from fedoel.protocol.records.events import Event, Listener, PhaseFinished, PhaseStarted
 from fedoel.server.current_version import approve, promote, removable, remove, roll_back
 from fedoel.server.cycle.phases import load_phase
 from fedoel.server.gate import Differences, Verdict
@@ -25,7 +25,7 @@ from fedoel.server.run_location import RunLocation, locate
 from fedoel.server.verify import UNCHAINED, verify
 from fedoel.server.version_list import VersionList
 from fedoel.simulations.inprocess import run_inprocess
-from fedoel.strategies import experience
+from fedoel.strategies import cohort, experience
 
 from .gates import OpenGate
 
@@ -129,8 +129,13 @@ def test_a_choice_in_a_cycle_ends_it_without_a_version_and_a_resumed_run_repeats
 
     killed = replace(config, out=str(tmp_path / "killed"))
     by_operator, by_power = chosen(killed), at(PhaseStarted, 3, "context", stop)
+
+    def both(event: Event) -> None:
+        by_operator(event)
+        by_power(event)
+
     with pytest.raises(Stopped):
-        play(killed, lambda event: [listen(event) for listen in (by_operator, by_power)] and None)
+        play(killed, both)
     play(replace(killed, resume=True))
     assert cycles(killed) == whole
     assert not verify(locate(Path(killed.out))).problems
@@ -237,7 +242,7 @@ def test_a_run_without_a_journal_is_read_and_goes_on(config: RunConfig) -> None:
     (place.run / "journal.jsonl").unlink()
     result = verify(place)
     assert result.notes == [UNCHAINED] and not result.problems
-    first, second, third = versions_of(place)
+    _, second, third = versions_of(place)
     assert VersionList(place).current == third
     assert roll_back(place).values["version"] == second
     play(replace(config, resume=True))
@@ -323,7 +328,7 @@ def test_a_cycle_of_several_exchanges_sends_the_chosen_version_or_nothing_more(
     def choose() -> None:
         chosen.append(str(roll_back(place).values["version"]))
 
-    def nodes_after_a_while(*arguments: Any, wait: Any = experience.wait_for_nodes) -> Any:
+    def nodes_after_a_while(*arguments: Any, wait: Any = cohort.wait_for_nodes) -> Any:
         if (place.run / "checkpoints" / "cycle-002" / "collect.npz").exists() and not chosen:
             choose()
         return wait(*arguments)
