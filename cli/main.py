@@ -159,9 +159,10 @@ class PrintVersion(argparse.Action):
         from importlib.metadata import PackageNotFoundError, version
 
         try:
-            parser.exit(message=f"fedoel {version('fedoel')}\n")
+            print(f"fedoel {version('fedoel')}")
         except PackageNotFoundError:
-            parser.exit(message="fedoel, not installed as a package\n")
+            print("fedoel, not installed as a package")
+        parser.exit()
 
 
 def set_environment() -> None:
