@@ -15,7 +15,7 @@ from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.fleet.membership import RunMode, keys_folder
 from ..protocol.host.cache import cache_folder, expanded
-from ..protocol.records.events import Listener, RunFinished
+from ..protocol.records.events import Listener
 from ..protocol.secagg.graph import COLLUDING
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import build_strategy, load_strategy
@@ -74,11 +74,11 @@ def run(
         If the run cannot be what its configuration says.
     """
     strategy, server = prepare(config, cache, listener, engine or type(grid).__name__, make_gate, make_report)
-    with server.run.log as log:  # from here on, no other process plays this run
+    with server.run.log:  # from here on, no other process plays this run
         if RunMode.of(config) is RunMode.SIMULATION:  # a deployment's keys exist before its runs
             make_fleet(keys_folder(config), config.clients)
         strategy.start(grid, num_rounds=config.cycles)
-        log.emit(RunFinished(summary="summary.json"))
+        server.end()
 
 
 def check(config: RunConfig, cache: Path) -> None:

@@ -7,6 +7,7 @@ and the privacy budget. Reports and figures are made from these files, and are n
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from ..protocol.errors import FedoelError, RecordError, VersionError
 from ..protocol.records.journal import (
     CURRENT,
     DECIDED,
+    ENDED,
     OPENED,
     REMOVED,
     Entry,
@@ -24,11 +26,12 @@ from ..protocol.records.journal import (
     read_line,
 )
 from ..protocol.records.summary import CycleRecord
-from .cycle.record import LOGS, digest_of_record
+from .cycle.record import LOGS, digest_of_table, head_of
 from .journal import NAME, OPERATOR, config_digest, digest_of, read_lines
 from .registry import MANIFEST, WEIGHTS, load_adapter, load_manifest
 from .run_location import RunLocation
 from .safeguards import LEDGER, RunSafeguards
+from .summary import NAME as SUMMARY
 from .summary import read_summary
 from .version_list import MADE
 
@@ -122,10 +125,12 @@ class _Verifier:
     def _logs(self) -> str:
         for name in LOGS:
             end, path = 0, self.place.run / name
-            for entry in self.decided:
+            for entry in [entry for entry in self.entries if entry.kind in (DECIDED, ENDED)]:
                 part = entry.values["logs"][name]
                 if part["start"] != end or digest_of(path, part["start"], part["end"]) != part["sha256"]:
-                    self._wrong(f"{name}, bytes {part['start']} to {part['end']}: changed after {_cycle(entry)}")
+                    self._wrong(
+                        f"{name}, bytes {part['start']} to {part['end']}: changed after line {entry.number} of {NAME}"
+                    )
                 end = part["end"]
         return f"logs: {' and '.join(name for name in LOGS if (self.place.run / name).exists())}"
 
@@ -143,10 +148,14 @@ class _Verifier:
 
     def _records(self) -> str:
         newest = {int(entry.values["cycle"]): entry for entry in self.decided}
-        for record in self.records:
-            entry = newest.pop(record.cycle, None)
-            if entry is not None and entry.values["record"] != digest_of_record(record):
-                self._wrong(f"summary.json: the record of cycle {record.cycle} was changed")
+        _ = self.records  # which refuses a file that cannot be read
+        written = json.loads((self.place.run / SUMMARY).read_bytes())
+        for record in written["cycles"]:
+            entry = newest.pop(record["cycle"], None)
+            if entry is not None and entry.values["record"] != digest_of_table(record):
+                self._wrong(f"summary.json: the record of cycle {record['cycle']} was changed")
+        if self.decided and self.decided[-1].values["summary"] != digest_of_table(head_of(written)):
+            self._wrong("summary.json: what it says of the whole run was changed")
         for cycle in sorted(newest):
             self._wrong(f"summary.json lacks cycle {cycle}: go on with the run, or put back a copy")
         return f"records: {len(self.records)} cycles"
@@ -236,7 +245,8 @@ def _readable(lines: Sequence[bytes]) -> Iterator[Entry]:
 
 FIELDS = {
     OPENED: ("config", "cycle"), CURRENT: ("version", "by", "cycle", "reason"), REMOVED: ("files",),
-    DECIDED: ("cycle", "decision", "version", "exchanges", "members", "secure", "record", "files", "logs"),
+    DECIDED: ("cycle", "decision", "version", "exchanges", "members", "secure", "record", "summary", "files", "logs"),
+    ENDED: ("logs",),
 }  # fmt: skip
 
 

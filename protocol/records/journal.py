@@ -15,6 +15,7 @@ kind           meaning
 ``current``    a version became current, by a cycle's gate or by an operator
 ``taken``      the run took an operator's choice, in this cycle
 ``removed``    files of versions were removed
+``ended``      the run came to its end
 =============  =========================================================================================
 """
 
@@ -34,7 +35,7 @@ from ..errors import RecordError
 PURPOSE = b"fedoel journal 1\0"
 FIRST = "0" * 64  # what the first entry names as the digest of the line before
 FIELD = ', "signature": "'
-OPENED, DECIDED, CURRENT, TAKEN, REMOVED = "opened", "decided", "current", "taken", "removed"
+OPENED, DECIDED, CURRENT, TAKEN, REMOVED, ENDED = "opened", "decided", "current", "taken", "removed", "ended"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...protocol.records.journal import CURRENT, DECIDED
-from ...protocol.records.json_codec import to_json
-from ...protocol.records.summary import CycleRecord
+from ...protocol.fleet.membership import RunMode
+from ...protocol.records.journal import CURRENT, DECIDED, ENDED
+from ...protocol.records.json_codec import KEY, to_json
+from ...protocol.records.summary import Summary
 from ..journal import CYCLE, EVENTS, Journal, digest_of
 from ..registry import VERSIONS
 from ..safeguards import LEDGER
@@ -20,16 +22,20 @@ from .run import Run
 LOGS = (EVENTS, LEDGER)  # files that only grow; an entry covers what they have gained since the entry before
 
 
-def note(run: Run, journal: Journal, record: CycleRecord, candidate: str) -> None:
-    """Write a cycle's end into the journal, unless it is there already.
+def note(run: Run, journal: Journal, summary: Summary, candidate: str) -> None:
+    """Write the end of a summary's last cycle into the journal, unless it is there already.
 
     Parameters
     ----------
     candidate
         The version that was tried; empty if none was.
     """
-    earlier, record_digest = journal.decision(record.cycle), digest_of_record(record)
-    if earlier is not None and earlier.values["record"] == record_digest:
+    record = summary.cycles[-1]
+    table = to_json(summary)
+    # Of what is written, and not of records: a later fedoel may know more fields, and must come to the same digests.
+    digests = {"record": digest_of_table(table["cycles"][-1]), "summary": digest_of_table(head_of(table))}
+    earlier = journal.decision(record.cycle)
+    if earlier is not None and digests.items() <= earlier.values.items():
         return
     new = record.cycle > journal.finished
     if new and record.version != journal.current and not journal.pending:
@@ -39,16 +45,33 @@ def note(run: Run, journal: Journal, record: CycleRecord, candidate: str) -> Non
     paths = sorted(path for place in {folder, version, tried} for path in place.glob("*") if path.suffix != ".part")
     journal.add(
         DECIDED, cycle=record.cycle, decision=record.decision, reason=record.reason, version=record.version,
-        candidate=candidate, exchanges=_exchanges(run, record.cycle), members=len(run.safeguards.members),
-        secure=run.secure, epsilon=record.epsilon, record=record_digest,
+        candidate=candidate, exchanges=_exchanges(run, record.cycle), members=_members(run),
+        secure=run.secure, epsilon=record.epsilon, **digests,
         files={path.relative_to(run.folder).as_posix(): digest_of(path) for path in paths},
-        logs={name: _grown(run.folder / name, journal, name) for name in LOGS},
+        logs=_grown(run.folder, journal),
     )  # fmt: skip
 
 
-def digest_of_record(record: CycleRecord) -> str:
-    """Return the SHA-256 of a cycle's record in the summary, in hexadecimal."""
-    return hashlib.sha256(json.dumps(to_json(record), sort_keys=True).encode()).hexdigest()
+def note_end(run: Run, journal: Journal) -> None:
+    """Write into the journal that the run has come to its end, with what its logs have gained since the last cycle."""
+    journal.add(ENDED, logs=_grown(run.folder, journal))
+
+
+def digest_of_table(table: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a table as JSON with sorted keys, in hexadecimal."""
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def head_of(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``summary.json`` holds beside its cycles and the floor that is a run of its own."""
+    head = {name: value for name, value in summary.items() if name not in ("cycles", KEY)}
+    return {**head, "floors": {name: floor for name, floor in summary["floors"].items() if name != "tactics_only"}}
+
+
+def _members(run: Run) -> int:
+    """Return the size of the fleet; a long list is only read where devices check it, too."""
+    listed = run.secure or run.safeguards.mode is RunMode.DEPLOYMENT
+    return len(run.safeguards.members) if listed else run.config.clients
 
 
 def _exchanges(run: Run, cycle: int) -> list[dict[str, Any]]:
@@ -57,8 +80,11 @@ def _exchanges(run: Run, cycle: int) -> list[dict[str, Any]]:
     return [{"version": each.get("version", ""), "cohort": each["cohort"], "noise": each["noise"]} for each in values]
 
 
-def _grown(path: Path, journal: Journal, name: str) -> dict[str, Any]:
-    """Return which bytes of a log are new since the last entry, and their SHA-256."""
-    start = max((entry.values["logs"][name]["end"] for entry in journal.of_kind(DECIDED)), default=0)
-    end = path.stat().st_size if path.exists() else 0
-    return {"start": start, "end": end, "sha256": digest_of(path, start, end)}
+def _grown(folder: Path, journal: Journal) -> dict[str, Any]:
+    """Return which bytes of each log are new since the last entry that covers it, and their SHA-256."""
+    grown, covered = dict[str, Any](), journal.of_kind(DECIDED, ENDED)
+    for name in LOGS:
+        start = max((entry.values["logs"][name]["end"] for entry in covered), default=0)
+        end = (folder / name).stat().st_size if (folder / name).exists() else 0
+        grown[name] = {"start": start, "end": end, "sha256": digest_of(folder / name, start, end)}
+    return grown

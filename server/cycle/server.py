@@ -14,7 +14,14 @@ from ...protocol.errors import FedoelError
 from ...protocol.experience import Aggregate, ExperienceVector
 from ...protocol.fleet.membership import keys_folder
 from ...protocol.messages import PlayRequest
-from ...protocol.records.events import CycleFinished, Decided, LessonsLearned, RunStarted, TrafficCounted
+from ...protocol.records.events import (
+    CycleFinished,
+    Decided,
+    LessonsLearned,
+    RunFinished,
+    RunStarted,
+    TrafficCounted,
+)
 from ...protocol.records.summary import (
     ChoiceRecord,
     CycleRecord,
@@ -29,6 +36,7 @@ from ..events import read_events, seconds_by_phase
 from ..journal import Journal, open_journal
 from ..learner import Adapter
 from ..safeguards import RunSafeguards
+from ..summary import NAME as SUMMARY
 from ..summary import write_summary
 from . import collect
 from .choices import Choices, Overruled
@@ -38,7 +46,7 @@ from .first_version import floors, warm_start, with_parameters
 from .judge import judge
 from .measure import measure, measure_first
 from .promote import promote
-from .record import note
+from .record import note, note_end
 from .run import Run, State, States
 from .search import lessons_of, search
 
@@ -162,7 +170,7 @@ class CycleServer:
     def _finish(self, state: State, cycle: int, traffic: Traffic, learned: Learned) -> None:
         """Complete a cycle, and write its end into the journal."""
         self._state = _finished(self.run, state, cycle, traffic, learned)
-        note(self.run, self.journal, self._state.summary.cycles[-1], learned.candidate)
+        note(self.run, self.journal, self._state.summary, learned.candidate)
 
     def adopt(self, cycle: int, adapter: Adapter) -> None:
         """Make what devices have trained themselves the next version, without distillation or gate: a baseline."""
@@ -180,6 +188,11 @@ class CycleServer:
         """Return what a finished cycle adopted; None if it is not finished."""
         phases = self.run.phases
         return TRAINED.read(phases.load(cycle, AVERAGE)).adapter if phases.finished(cycle, AVERAGE) else None
+
+    def end(self) -> None:
+        """Log that the run has come to its end, in its journal too."""
+        self.run.log.emit(RunFinished(summary=SUMMARY))
+        note_end(self.run, self.journal)
 
     # The exchanges with the cohort
 

@@ -344,3 +344,24 @@ def test_a_cycle_of_several_exchanges_sends_the_chosen_version_or_nothing_more(
         assert load_phase(place.run, 2, "collect-2").values["version"] == chosen[0]
     play(replace(two, resume=True))
     assert cycles(two) == whole and not verify(place).problems
+
+
+def test_the_budget_of_a_private_run_is_verified_from_its_ledger(config: RunConfig, cache: Path) -> None:
+    private = RunConfig.from_flat({
+        **config.to_flat(), "clients": 20, "cycles": 1, "strategy.name": "central-mean", "privacy.mechanism": "central",
+        "privacy.epsilon": 20.0,
+    })  # fmt: skip
+    play(private)
+    place = locate(Path(config.out))
+    result = verify(place)
+    assert not result.problems and "privacy budget: epsilon 20 of 20 spent" in result.checked
+    ledger = place.run / "privacy.jsonl"
+    spent = next(line for line in ledger.read_bytes().splitlines(keepends=True) if b'"spend"' in line)
+    with ledger.open("ab") as file:
+        file.write(spent)
+    assert any("privacy.jsonl makes" in problem for problem in verify(place).problems)
+    ledger.write_bytes(ledger.read_bytes().replace(spent, b""))
+    problems = verify(place).problems
+    assert any("privacy.jsonl, bytes" in problem for problem in problems)
+    ledger.unlink()
+    assert any("privacy.jsonl is missing" in problem for problem in verify(place).problems)
