@@ -139,14 +139,14 @@ class CycleServer:
             state, learned = self._learned(cycle, ask)
         except Overruled:
             reason = f"an operator chose version {self.state.version.name} while the cycle was under way"
-            state, learned = self.state, Learned("overruled", reason, _unchanged(self.state))
+            state, learned = self.state, Learned("overruled", reason, _unchanged(self.run, self.state, cycle))
         self._finish(state, cycle, traffic, learned)
 
     def _learned(self, cycle: int, ask: AskFleet) -> tuple[State, Learned]:
         """Learn from what a cycle collected; raises `Overruled` if an operator chooses another version meanwhile."""
         if not collect.cohort_of(self.run, cycle):
             reason = "no client sent a vector that could be used"
-            return self.state, Learned("no-experience", reason, _unchanged(self.state))
+            return self.state, Learned("no-experience", reason, _unchanged(self.run, self.state, cycle))
 
         def ask_unless_overruled(request: PlayRequest, part: int) -> Aggregate | None:
             self._check_not_overruled(cycle)
@@ -270,8 +270,8 @@ def _learn(run: Run, state: State, states: States, go_on: Callable[[], None]) ->
     state = replace(state, evidence=found.current)
     gate = GateRecord(current=found.current.stats, teacher=found.tried.evidence.stats, candidate=None)
     learned = Learned(
-        "no-gain", found.verdict.reason, _unchanged(state), found.tried.held_out, gate, lessons, found.contexts.kl,
-        found.choices,
+        "no-gain", found.verdict.reason, _unchanged(run, state, cycle), found.tried.held_out, gate, lessons,
+        found.contexts.kl, found.choices,
     )  # fmt: skip
     if not found.verdict.passed:
         return state, learned
@@ -302,10 +302,13 @@ def _received(run: Run, cycle: int) -> Traffic:
     return traffic
 
 
-def _unchanged(state: State) -> Measures:
-    """Return the measures of the version that stays: those of the cycle that made it."""
-    records = state.summary.cycles
-    return next((r for r in records if r.version == state.version.name), records[-1]).measures
+def _unchanged(run: Run, state: State, cycle: int) -> Measures:
+    """Return the measures of the version that stays: those of the cycle that made it.
+
+    A candidate that an operator has promoted is measured when it is first reported.
+    """
+    known = [record.measures for record in state.summary.cycles if record.version == state.version.name]
+    return known[0] if known else measure(run, state.version, cycle, state.evidence, "evaluate-chosen")
 
 
 def _finished(run: Run, state: State, cycle: int, traffic: Traffic, learned: Learned) -> State:

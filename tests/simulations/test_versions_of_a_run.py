@@ -176,14 +176,19 @@ def test_a_refused_candidate_can_be_promoted_and_carries_the_fleets_signature(co
         def candidate_holds(self, differences: Differences) -> Verdict:
             return Verdict(False, "as the test wants it")
 
-    play(replace(config, cycles=1), gate=Closed)
+    with pytest.raises(Stopped):
+        play(config, at(PhaseStarted, 2, "rehearsal", stop), gate=Closed)
     place = locate(Path(config.out))
     first, refused = VersionList(place).versions
     assert refused.decision == "rejected" and not VersionList(place).has_weights(refused.name)
     promote(place, refused.name[:6])
     manifest = VersionList(place).manifest(refused.name)
     assert manifest is not None and manifest.parent == first.name and not verify(place).problems
-    assert roll_back(place).values["version"] == first.name
+    play(replace(config, resume=True), gate=Closed)
+    assert asked(config, 2) == refused.name == cycles(config)[2]["version"]
+    measured = Path(config.out) / "checkpoints" / "cycle-002" / "evaluate-chosen.npz"
+    assert measured.exists() and cycles(config)[3]["held_out"] == cycles(config)[2]["held_out"]
+    assert not verify(place).problems and roll_back(place).values["version"] == first.name
 
 
 def test_only_weights_that_nothing_needs_are_removed(run: Path, finished: Path) -> None:
