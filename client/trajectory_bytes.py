@@ -46,7 +46,8 @@ def _turn(fields: dict[str, Any]) -> Turn:
     }
     situation["done"] = frozenset(situation["done"])
     log_probs = np.array(fields["log_probs"], dtype=np.float32)
-    return Turn(Situation(**situation), log_probs, fields["action"], fields["reward"], fields.get("response", ""))
+    response, refused = fields.get("response", ""), fields.get("refused", False)
+    return Turn(Situation(**situation), log_probs, fields["action"], fields["reward"], response, refused)
 
 
 def _plain(value: Any) -> list[Any]:

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from ..codecs.encoder import load_encoder, with_parameters
 from ..games.player import play_episodes
+from ..policies.abilities import speaker
 from ..policies.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.errors import StoreError, VectorError
@@ -107,13 +109,21 @@ def trial_of(
         raise VectorError("a trial is of a context or of a candidate that has a name")
     games.forget_older()
     tried, seeds = next_games[: terms.games], streams[: terms.games]
-    current = games.runtime.policy(config, replace(request, context=None, candidate={}))
+
+    def policy_of(version: PlayRequest) -> Policy:
+        # What is played counts as experience, and a policy that writes samples the alternatives of its answers, which
+        # encoding needs, under a context only: here under one that changes nothing.
+        policy, nothing = games.runtime.policy(config, version), np.zeros(encoder.dimension, np.float32)
+        return policy if speaker(policy) is None else encoder.apply_context(policy, nothing)
+
+    current = policy_of(replace(request, context=None, candidate={}))
     before = games.play(current, tried, seeds).trajectories
     if request.context is not None:
-        after = games.play(encoder.apply_context(current, request.context), tried, seeds, keep=False).trajectories
+        under = encoder.apply_context(games.runtime.policy(config, replace(request, candidate={})), request.context)
+        after = games.play(under, tried, seeds, keep=False).trajectories
     else:
         spec = replace(request.spec, policy_version=terms.candidate)
         candidate = replace(request, spec=spec, adapter=request.candidate, candidate={})
-        after = games.play(games.runtime.policy(config, candidate), tried, seeds).trajectories
+        after = games.play(policy_of(candidate), tried, seeds).trajectories
     fallen_back = games.runtime.success(games.state).fell_back_from(request.spec.policy_version)
     return answer_of(request.spec, before, after, fallen_back)

@@ -9,7 +9,7 @@ from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from ..policies.abilities import WRITING
+from ..policies.abilities import EMBEDDING, WRITING
 from ..policies.policy import LogProbs, Policy
 from ..protocol.config import ContextConfig, RunConfig
 from ..protocol.errors import ConfigError
@@ -226,13 +226,17 @@ def check_codec(config: RunConfig, abilities: frozenset[str]) -> Codec:
             f"codec.name {name!r} needs a policy with {' and '.join(sorted(lacking))}, and policy.backend "
             f"{config.policy.backend!r} does not offer that: use 'torch', or another codec"
         )
-    # An additive codec, or one without required abilities, reweights listed commands: in free decoding there are none.
+    # An additive codec, or one without required abilities, reweights listed commands, and in free decoding there are
+    # none; but one that reads embeddings knows the answers that the policy samples.
+    samples = EMBEDDING in codec.encoder.required_abilities
     reweights = codec.encoder.is_additive or not codec.encoder.required_abilities
-    if config.policy.decoding == "free" and (WRITING not in abilities or reweights):
+    if config.policy.decoding == "free" and (WRITING not in abilities or (reweights and not samples)):
         raise ConfigError(
-            "policy.decoding 'free' needs policy.backend 'torch' and a codec whose teacher writes, such as "
+            "policy.decoding 'free' needs policy.backend 'torch' and a codec whose teacher writes, such as embedding, "
             "tactics-text, prefix, steering or text"
         )
+    if config.policy.decoding == "free" and samples and config.distil.retention:
+        raise ConfigError(f"codec.name {name!r} needs distil.retention 0 where policy.decoding is 'free'")
     # Retention differentiates through the student under the context, or adds score offsets to the student's scores.
     if config.distil.retention and not codec.encoder.is_additive and not codec.encoder.required_abilities:
         raise ConfigError(

@@ -68,7 +68,7 @@ class Encoder(Protocol):
         policy
             The policy that played the turns, with its context.
         turns
-            On-policy turns, each with an admissible command.
+            On-policy turns, each with an answer among its choices.
         advantages
             Advantage of each turn, shape ``(len(turns),)``.
 
@@ -160,9 +160,9 @@ def encode(
     turns = turns_of(trajectories)
     advantages = advantages_of(trajectories, spec, baseline, discount)
     # A response without an admissible command has no log pi(a | x): its reward counts in the returns of earlier turns.
-    valid = [index for index, turn in enumerate(turns) if turn.valid]
-    valid_advantages = np.array([advantages[index] for index in valid], dtype=np.float64)
-    gradient, fisher = encoder.gradient_and_fisher(policy, [turns[index] for index in valid], valid_advantages)
+    scored = [index for index, turn in enumerate(turns) if turn.scored]
+    scored_advantages = np.array([advantages[index] for index in scored], dtype=np.float64)
+    gradient, fisher = encoder.gradient_and_fisher(policy, [turns[index] for index in scored], scored_advantages)
     counters = count(trajectories, spec, discount)
     return ExperienceVector(spec, gradient.astype(np.float32), fisher.astype(np.float32), counters)
 

@@ -6,7 +6,7 @@ Gymnasium itself is not needed. `environment_family` returns a `Family`, which i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -66,6 +66,7 @@ def environment_family(
     *,
     goal: Callable[[Any, Info], str] = lambda observation, info: GOAL,
     solve: Callable[[Any], Iterator[Action]] | None = None,
+    answer: Callable[[str, Any, Info], Action] | None = None,
     rules: Mapping[str, Rule] | None = None,
 ) -> Family:
     """Return the family of an environment. Functions get the observation and the info of `reset` or `step`.
@@ -86,10 +87,13 @@ def environment_family(
         Yields actions that win. It gets an environment that was just reset, and each action is taken before it is
         asked for the next. Without it, an instance's walkthrough is the shortest of `TRIES` random episodes that
         wins, or the last of them if none does.
+    answer
+        Makes the game open: the action that a text means, which may be any text but an empty one, or None if it means
+        none. The commands are then examples of answers, which prompts do not list.
     rules
         The settings of the family, by name.
     """
-    functions = _Functions(text, commands, outcome, goal, solve)
+    functions = _Functions(text, commands, outcome, goal, solve, answer)
     return Family(rules or {}, lambda family, settings, cache: EnvironmentEngine(partial(make, **settings), functions))
 
 
@@ -100,6 +104,7 @@ class _Functions:
     outcome: Callable[[Step], Outcome]
     goal: Callable[[Any, Info], str]
     solve: Callable[[Any], Iterator[Action]] | None
+    answer: Callable[[str, Any, Info], Action] | None
 
 
 class EnvironmentEngine:
@@ -120,8 +125,13 @@ class EnvironmentEngine:
         return self._frame()
 
     def act(self, command: str) -> Frame:
-        """Take the action of a command."""
-        self._step = _take(self._started(), self._step, self._actions[command])
+        """Take the action of a command, or of an answer that means one."""
+        environment, action = self._started(), self._actions.get(command)
+        if action is None and self._functions.answer is not None:
+            action = self._functions.answer(command, self._step.observation, self._step.info)
+            if action is None:
+                return replace(self._frame(), valid=False)
+        self._step = _take(environment, self._step, action)
         return self._frame()
 
     def walkthrough(self) -> tuple[str, ...]:
@@ -148,8 +158,9 @@ class EnvironmentEngine:
         step, outcome = self._step, self._functions.outcome(self._step)
         self._actions = self._listed(step)
         text = self._functions.text(step.observation, step.info)
-        commands = tuple(self._actions)
-        return Frame(text, self._goal, commands, outcome.score, 1.0, outcome.won, outcome.lost)
+        commands, over = tuple(self._actions), step.terminated or step.truncated
+        is_open = self._functions.answer is not None and not over
+        return Frame(text, self._goal, commands, outcome.score, 1.0, outcome.won, outcome.lost, is_open)
 
     def _listed(self, step: Step) -> Mapping[str, Action]:
         """Return the actions by their commands; none once the episode is over."""

@@ -18,6 +18,7 @@ from .grid.frozen_lake import FrozenLakeEngine, check_lake
 from .grid.sokoban import SokobanEngine
 from .orchard import LANDS, OrchardEngine
 from .renamed import RenamedEngine
+from .tidy.asking import AskingEngine
 from .tidy.engine import TidyEngine
 
 
@@ -254,6 +255,7 @@ _TIDY: Mapping[str, Rule] = {
     "rooms": Number(1, 3, default=1),
     "places": Number(3, 6, default=4),
     "final": Flag(),
+    "open": Flag(),
     "split": _SPLIT,
 }
 _EXPRESS: Mapping[str, Rule] = {
@@ -265,6 +267,7 @@ _EXPRESS: Mapping[str, Rule] = {
 _ASSISTANT: Mapping[str, Rule] = {
     "language": Word((*LANGUAGES, SEVERAL), default="en"),
     "commands": Number(8, MOST_COMMANDS, default=8),
+    "open": Flag(),
     "split": _SPLIT,
 }
 _ORCHARD = Family(
@@ -280,7 +283,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "cooking": Family(_COOKING, _textworld_engine, _check_cooking, *_TEXTWORLD),
         "frozen-lake": Family(_FROZEN_LAKE, lambda family, settings, cache: FrozenLakeEngine(settings), check_lake),
         "sokoban": Family(_SOKOBAN, lambda family, settings, cache: SokobanEngine(settings)),
-        "tidy": Family(_TIDY, lambda family, settings, cache: TidyEngine(settings)),
+        "tidy": Family(
+            _TIDY, lambda family, settings, cache: (AskingEngine if settings["open"] else TidyEngine)(settings)
+        ),
         "express": Family(
             _EXPRESS, lambda family, settings, cache: ExpressEngine(settings), lambda settings: missing()
         ),

@@ -1,7 +1,8 @@
 """The game protocols: `Game` for players, `Engine` for what differs between families, `RuledGame` between the two.
 
-Only commands that equal an admissible command reach an engine. Interpreters of text games crash on a NUL byte, write
-files on ``save``, and split a line at full stops into several commands.
+Only commands that equal an admissible command reach an engine, unless the engine says that it takes any text.
+Interpreters of text games crash on a NUL byte, write files on ``save``, and split a line at full stops into several
+commands.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ class Game(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The state of an engine after a command: the part of an `Observation` that does not depend on the turn limit."""
+    """The state of an engine after a command: the part of an `Observation` that does not depend on the turn limit.
+
+    An engine that says `open` judges any text, other than an empty one: its next frame is not `valid` if it did not
+    understand it. Its admissible commands are examples of what it understands.
+    """
 
     text: str
     goal: str
@@ -45,10 +50,15 @@ class Frame:
     max_score: float
     won: bool
     lost: bool
+    open: bool = False
+    valid: bool = True
 
 
 class Engine(Protocol):
-    """The dynamics of a game family. `act` is called with admissible commands only, and not after the game is over."""
+    """The dynamics of a game family. `act` is not called after the game is over.
+
+    It gets admissible commands only, or any text after a frame that is open.
+    """
 
     def start(self, seed: int) -> Frame: ...
 
@@ -96,7 +106,7 @@ class RuledGame:
         if before.done:
             raise GameError("the episode is over: reset the game before the next command")
         turn = before.turn + 1
-        if command in before.admissible:
+        if command in before.admissible or (before.open and command):
             self._observation = self._observe(self._engine.act(command), turn)
         else:
             ended = turn >= self._max_turns
@@ -115,6 +125,6 @@ class RuledGame:
         self._engine.close()
 
     def _observe(self, frame: Frame, turn: int) -> Observation:
-        over = frame.won or frame.lost or not frame.admissible
+        over = frame.won or frame.lost or not (frame.admissible or frame.open)
         truncated = not over and turn >= self._max_turns
-        return Observation(**asdict(frame), done=over or truncated, truncated=truncated, valid=True, turn=turn)
+        return Observation(**asdict(frame), done=over or truncated, truncated=truncated, turn=turn)

@@ -12,6 +12,7 @@ from ..protocol.situation import INFORMING, Situation
 from . import orchard
 from .grid import frozen_lake, sokoban
 from .tidy import engine as tidy
+from .tidy.asking import next_answer
 
 Player = Callable[[Situation, Generator], str]
 
@@ -66,6 +67,8 @@ def cook(situation: Situation, rng: Generator) -> str:
 
 def tidy_up(situation: Situation, rng: Generator) -> str:
     """Take what does not lie where it belongs, and carry it there; until that is in sight, explore."""
+    if situation.open:
+        return next_answer(situation.place_text, situation.admissible)
     return tidy.next_command(situation.admissible) or explore(situation, rng)
 
 

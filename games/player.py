@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..policies.abilities import speaker
-from ..policies.policy import LogProbs, Policy, sampled
+from ..policies.policy import Answer, LogProbs, Policy, sampled
 from ..protocol.play import INVALID, GameSpec, Observation, Trajectory, Turn
-from ..protocol.prompts import command_of
 from ..protocol.situation import Memory, Situation
 from .families import build_game
 from .game import Game
@@ -27,17 +26,20 @@ class Move:
     Parameters
     ----------
     log_probs
-        Log-probabilities of the admissible commands, shape ``(len(situation.admissible),)``.
+        Log-probabilities of the admissible commands, or of the alternatives.
     action
-        Index of the chosen command among the admissible ones, or `INVALID` if the response contains none of them.
+        Index of the chosen one among them, or `INVALID` if the response contains none of them.
     response, response_tokens
         What a policy that decodes freely generated, and its number of tokens.
+    alternatives
+        The answers that the policy sampled, if it did not choose among the admissible commands.
     """
 
     log_probs: LogProbs
     action: int
     response: str = ""
     response_tokens: int = 0
+    alternatives: tuple[str, ...] = ()
 
 
 @dataclass
@@ -65,7 +67,7 @@ class Episode:
             game.close()
             raise
         memory = Memory(first.goal, spec.max_turns)
-        situation = memory.see(first.text, first.admissible, 0)
+        situation = memory.see(first.text, first.admissible, 0, open_answer=first.open)
         return cls(spec, seed, game, np.random.default_rng(stream), memory, first, situation)
 
     @property
@@ -73,16 +75,17 @@ class Episode:
         return self.observation.done or self.consecutive_invalid == MAX_CONSECUTIVE_INVALID
 
     def act(self, move: Move, prompt_tokens: int) -> None:
-        """Play one turn. Inadmissible commands are not forwarded to the game but use up a turn."""
-        before, turn = self.observation, Turn(self.situation, move.log_probs, move.action, 0.0, move.response)
+        """Play one turn. What the game does not take changes nothing but uses up a turn."""
+        situation = replace(self.situation, alternatives=move.alternatives)
+        before, turn = self.observation, Turn(situation, move.log_probs, move.action, 0.0, move.response)
         after = self.game.step(turn.command)
-        self.turns.append(replace(turn, reward=_reward(before, after)))
+        self.turns.append(replace(turn, reward=_reward(before, after), refused=not after.valid))
         self.prompt_tokens += prompt_tokens
         self.response_tokens += move.response_tokens
-        self.consecutive_invalid = 0 if turn.valid else self.consecutive_invalid + 1
-        if turn.valid:
+        self.consecutive_invalid = 0 if after.valid else self.consecutive_invalid + 1
+        if after.valid:
             self.memory.do(turn.command)
-        self.situation = self.memory.see(after.text, after.admissible, after.turn)
+        self.situation = self.memory.see(after.text, after.admissible, after.turn, open_answer=after.open)
         self.observation = after
 
     def trajectory(self, policy_version: str) -> Trajectory:
@@ -141,17 +144,15 @@ def _moves(policy: Policy, episodes: Sequence[Episode]) -> list[Move]:
     """Decide one turn of every episode: draw from the policy's distribution, or let it write."""
     if (writer := speaker(policy)) is not None:
         answers = writer.respond([(episode.situation, episode.rng) for episode in episodes])
-        return [
-            Move(answer.log_probs, _index_of_command(answer.text, episode.situation), answer.text, len(answer.tokens))
-            for answer, episode in zip(answers, episodes, strict=True)
-        ]
+        return [_move(answer, episode.situation) for answer, episode in zip(answers, episodes, strict=True)]
     scores = policy.score([episode.situation for episode in episodes])
     return [Move(log_probs, draw(log_probs, episode.rng)) for log_probs, episode in zip(scores, episodes, strict=True)]
 
 
-def _index_of_command(response: str, situation: Situation) -> int:
-    command = command_of(response)
-    return situation.admissible.index(command) if command in situation.admissible else INVALID
+def _move(answer: Answer, situation: Situation) -> Move:
+    choices, command = answer.alternatives or situation.admissible, answer.command
+    action = choices.index(command) if command in choices else INVALID
+    return Move(answer.log_probs, action, answer.text, len(answer.tokens), answer.alternatives)
 
 
 def draw(log_probs: LogProbs, rng: np.random.Generator) -> int:

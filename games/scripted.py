@@ -55,7 +55,7 @@ def _episode(game: Game, spec: GameSpec, seed: int, choose: Callable[[Situation]
     memory = Memory(observation.goal, spec.max_turns)
     turns: list[Turn] = []
     while not observation.done:
-        situation = memory.see(observation.text, observation.admissible, observation.turn)
+        situation = memory.see(observation.text, observation.admissible, observation.turn, open_answer=observation.open)
         command = choose(situation)
         memory.do(command)
         before, observation = observation, game.step(command)

@@ -11,7 +11,7 @@ An encoder names its `required_abilities`. A backend names in `abilities` what t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,10 +69,18 @@ class Embedding(Policy, Protocol):
     """
 
     def embed(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
-        """Embeddings of each situation's admissible commands, shapes ``(A, hidden)``."""
+        """Embeddings of each situation's choices, shapes ``(A, hidden)``."""
 
     def score_and_embed(self, situations: Sequence[Situation]) -> list[tuple[LogProbs, NDArray[np.float32]]]:
         """Log-probabilities, as from `score`, and embeddings, which share the pass through the frozen layers."""
+
+
+@runtime_checkable
+class Rewarding(Policy, Protocol):
+    """A policy under a context that is a reward: pi(a | x) exp(reward(x, a)) / Z(x), with pi the policy without it."""
+
+    def rewards(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
+        """Reward of each situation's choices, shapes ``(A,)``."""
 
 
 class Author(Policy, Protocol):

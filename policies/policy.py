@@ -10,18 +10,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocol.errors import ModelError
+from ..protocol.prompts import command_of
 from ..protocol.situation import Situation
 
 LogProbs = NDArray[np.float32]
 
 
+NOTHING = "..."  # stands for the command of a response without one
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """A response written in one situation: text, token ids and, if scored, log-probabilities of the commands."""
+    """A response written in one situation.
+
+    Parameters
+    ----------
+    text, tokens
+        The response and its token ids.
+    log_probs
+        Log-probabilities of the alternatives, or else of the admissible commands if those are scored.
+    alternatives
+        Commands of the answers that were sampled, this one among them, without repetitions. Empty if the answer has to
+        be one of the admissible commands.
+    """
 
     text: str
     tokens: tuple[int, ...]
     log_probs: LogProbs
+    alternatives: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The command of the response."""
+        return command_of(self.text) or NOTHING
 
 
 class Policy(Protocol):
@@ -39,12 +60,12 @@ class Policy(Protocol):
         """Number of prompt tokens of each situation; 0 without a language model."""
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
-        """Log-probabilities of each situation's admissible commands, normalised over them.
+        """Log-probabilities of each situation's choices, normalised over them.
 
         Returns
         -------
         list of arrays
-            One of shape ``(len(situation.admissible),)`` for each situation.
+            One of shape ``(len(situation.choices),)`` for each situation.
         """
 
 
@@ -53,6 +74,13 @@ class Speaker(Protocol):
 
     def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
         """Write an answer to each situation, sampled with its own random generator."""
+
+
+class Sampler(Speaker, Protocol):
+    """A speaker that can write several answers to one situation."""
+
+    def sample(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[list[Answer]]:
+        """Write several answers to each situation, all sampled with its random generator, and score no commands."""
 
 
 def check_version(policy: Policy, version: str) -> None:

@@ -29,6 +29,7 @@ from .chat_template import ChatTemplate, Tokenizer
 
 Ids = tuple[int, ...]
 TokensKey = tuple[Ids, Ids, bytes, bytes]
+CommandsKey = tuple[Ids, Ids, bytes, bytes, bytes]
 Item = TypeVar("Item")
 TEXTS_KEPT = 16_384
 
@@ -114,6 +115,11 @@ class WholeCommands:
     whole: TokenizedSituation
     last: NDArray[np.int64]
 
+    @property
+    def key(self) -> CommandsKey:
+        """Everything that the commands' embeddings depend on, their order included. The row lacks their last tokens."""
+        return *self.whole.key, self.last.tobytes()
+
 
 class PromptTokenizer:
     """Tokenises situations with a model's tokenizer and chat template, and decodes responses.
@@ -174,7 +180,8 @@ class PromptTokenizer:
         return WholeCommands(row, replace(row, tree=tree), len(row.moment) + nodes)
 
     def _commands(self, situation: Situation) -> list[Ids]:
-        return [(*self.ids(command), self.end_token) for command in situation.admissible]
+        # A situation without any can be answered in free text: its tree holds the end only.
+        return [(*self.ids(command), self.end_token) for command in situation.choices or ("",)]
 
     def _end_token(self) -> int:
         """Return the id of the token that ends a command: the chat template's, or else the one that ends a text."""

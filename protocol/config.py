@@ -17,6 +17,7 @@ from .settings import explain, from_table, setting, settings_of, shown, to_table
 
 PRECISIONS = ("auto", "fp32", "bf16")
 DECODINGS = ("tree", "free")
+WARM_STARTS = ("uniform", "prior")
 DIVERGENCES = ("reverse-kl", "forward-kl", "jsd")
 WEIGHTS = ("file", "q8_0", "f16")
 PUBLIC = ("prompts", "games")
@@ -102,6 +103,12 @@ class PolicyConfig:
     thinking: bool = setting(False, "Free decoding: whether the policy is told to think before it answers.")
     listed: bool = setting(True, "Free decoding: whether the prompt lists the admissible commands.")
     response_tokens: int = setting(16, "Free decoding: most tokens of an answer.", low=1)
+    alternatives: int = setting(
+        4,
+        "Free decoding with the codec `embedding`: answers sampled to a prompt, of which the game gets one.",
+        low=2,
+        high=64,
+    )
     temperature: float = setting(1.0, "Free decoding: divides the logits.", above=0)
 
 
@@ -178,8 +185,14 @@ class DistilConfig:
 
 @dataclass(frozen=True, slots=True)
 class WarmStartConfig:
-    """The first adapter, which plays uniformly over the admissible commands."""
+    """The first adapter, which gives admissible commands."""
 
+    kind: str = setting(
+        "uniform",
+        "What it is trained towards: `uniform` play over the admissible commands, or `prior`, the base model's own "
+        "preferences among them.",
+        choices=WARM_STARTS,
+    )
     steps: int = setting(30, "Optimiser steps; 0 starts from what the base model itself prefers.", low=0)
     batch: int = setting(16, "Prompts of a step.", low=1)
     learning_rate: float = setting(5e-4, "First learning rate; it decays linearly to zero.", above=0)

@@ -84,9 +84,11 @@ class Observation:
     done, won, lost, truncated
         Whether the episode is over, and why; `truncated` by the turn limit, neither if no command is left.
     valid
-        False if the last command was inadmissible and therefore not executed.
+        False if the last command was inadmissible, or not understood, and therefore not executed.
     turn
         Number of commands given so far, inadmissible ones included.
+    open
+        Whether any text may be answered; the admissible commands are then examples.
     """
 
     text: str
@@ -100,6 +102,7 @@ class Observation:
     truncated: bool
     valid: bool
     turn: int
+    open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +114,16 @@ class Turn:
     situation
         What the player knew.
     log_probs
-        Natural log-probabilities of the admissible commands under the policy that played, shape
-        ``(len(situation.admissible),)``.
+        Natural log-probabilities of the situation's choices under the policy that played, shape
+        ``(len(situation.choices),)``: of the admissible commands, or of the answers that it sampled.
     action
-        Index of the command among the admissible ones, or `INVALID` if the response contains none of them.
+        Index of the answer among the choices, or `INVALID` if the response contains none of them.
     reward
         Change of the score over the maximal score, minus one if this command lost the game.
     response
         What a policy that decodes freely generated.
+    refused
+        Whether the game did not take the answer.
     """
 
     situation: Situation
@@ -126,14 +131,22 @@ class Turn:
     action: int
     reward: float
     response: str = ""
+    refused: bool = False
 
     @property
-    def valid(self) -> bool:
+    def scored(self) -> bool:
+        """Whether the answer has a log-probability."""
         return self.action != INVALID
 
     @property
+    def valid(self) -> bool:
+        """Whether the game took the answer."""
+        return self.scored and not self.refused
+
+    @property
     def command(self) -> str:
-        return self.situation.admissible[self.action] if self.valid else ""
+        """The answer; empty if the response has none of the admissible commands."""
+        return self.situation.choices[self.action] if self.scored else ""
 
 
 @dataclass(frozen=True, slots=True)

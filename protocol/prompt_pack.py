@@ -2,7 +2,8 @@
 
 A pack is a JSONL file in UTF-8. Its first line is a header with ``schema``, ``kind``, ``origin`` and ``licence``; every
 other line is one prompt: ``family``, and the fields of a `Situation`. Tuples and sets are lists; fields that are empty
-may be left out. A prompt without ``admissible`` commands asks for an open answer. A pack is named by its `digest`.
+may be left out. A prompt that is ``open``, or without ``admissible`` commands, asks for an open answer. A pack is named
+by its `digest`.
 """
 
 from __future__ import annotations
@@ -175,8 +176,8 @@ def write_pack(path: Path, pack: PromptPack) -> None:
 
 @cache
 def field_types() -> Mapping[str, Any]:
-    """Return the type hint of each field of a `Situation`: a text, a number, or a tuple or frozen set of texts."""
-    return get_type_hints(Situation)
+    """Return the type hint of each field of a public `Situation`: a text, a number, a truth value, or several texts."""
+    return {name: hint for name, hint in get_type_hints(Situation).items() if name != "alternatives"}
 
 
 def _to_table(prompt: Prompt) -> dict[str, Any]:
@@ -242,6 +243,10 @@ def _check_size(name: str, size: int) -> None:
 
 def _texts(name: str, hint: Any, value: Any) -> list[str]:
     """Return the texts of a field's value, after a check of its type; none for a number."""
+    if hint is bool:
+        if type(value) is not bool:
+            raise ConfigError(f"{name} must be true or false, not {_shown(value)}")
+        return []
     if hint is int:
         if type(value) is not int or value < 0:
             raise ConfigError(f"{name} must be a whole number of at least 0, not {_shown(value)}")

@@ -76,7 +76,7 @@ def render(situation: Situation, style: Style = TREE_STYLE) -> Prompt:
         ("New", ", ".join(situation.fresh)),
         ("Way back", situation.back),
         ("Last", reply if is_news else ""),
-        ("Commands", "; ".join(situation.admissible) if style.free and style.listed else ""),
+        ("Commands", "; ".join(situation.admissible) if style.free and style.listed and not situation.open else ""),
     ]
     moment = [f"{name}: {text}" for name, text in lines if text] or ["Tried here: nothing"]
     return Prompt("\n".join(scene) + "\n", "\n".join(moment))

@@ -48,6 +48,11 @@ class Situation:
         The commands that the game accepts in this turn.
     turn, max_turns
         Number of commands given so far, and the turn limit.
+    open
+        Whether any text may be answered. The admissible commands are then examples of answers that the game
+        understands: they are scored where a policy chooses among commands, and prompts do not show them.
+    alternatives
+        Distinct answers that a policy has sampled in this situation; empty if it chose among the admissible commands.
     """
 
     goal: str
@@ -64,6 +69,13 @@ class Situation:
     admissible: tuple[str, ...]
     turn: int
     max_turns: int
+    open: bool = False
+    alternatives: tuple[str, ...] = ()
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The answers that log-probabilities and features are about: alternatives, or else admissible commands."""
+        return self.alternatives or self.admissible
 
 
 @dataclass
@@ -81,7 +93,7 @@ class Memory:
     done: set[str] = field(default_factory=set)
     last_admissible: tuple[str, ...] = ()
 
-    def see(self, text: str, admissible: tuple[str, ...], turn: int) -> Situation:
+    def see(self, text: str, admissible: tuple[str, ...], turn: int, *, open_answer: bool = False) -> Situation:
         """Update the history with an observation and return the new situation."""
         reply, moved = self._update(text.strip())
         before, self.last_admissible = self.last_admissible, admissible
@@ -101,6 +113,7 @@ class Memory:
             admissible=admissible,
             turn=turn,
             max_turns=self.max_turns,
+            open=open_answer,
         )
 
     def do(self, command: str) -> None:

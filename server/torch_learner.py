@@ -6,13 +6,14 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from ..policies.abilities import Rewarding
 from ..policies.policy import Policy, Speaker
 from ..policies.routed import call_grouped
 from ..protocol.config import RunConfig
@@ -66,6 +67,10 @@ class TorchLearner:
                 return rounded({name: stored[name] for name in stored.files})
         settings = self._config.warm_start
         schedule = Schedule(settings.steps, settings.batch, settings.learning_rate, anchor=settings.anchor)
+        if settings.kind == "prior":
+            model, situations = self._model(), [turn.situation for turn in turns]
+            model.load(model.fresh)
+            turns = [replace(turn, log_probs=s) for turn, s in zip(turns, model.score(situations), strict=True)]
         adapter = self._imitate(turns, schedule, advance)
         buffer = io.BytesIO()
         np.savez(buffer, **adapter)  # type: ignore[arg-type]
@@ -110,15 +115,23 @@ class TorchLearner:
         from .distillation.free_text import TextDistillation
         from .distillation.losses import token_loss
         from .distillation.opcd import Views
+        from .distillation.sampled_answers import SampledAnswers
 
         model, states = self._model(), [turn.situation for turn in task.turns]
+        views, last = Views(), self._last_steps
+        if all(isinstance(teacher, Rewarding) for teacher in task.teachers):
+            sampled = SampledAnswers(
+                model, adapter, task.turns, cast(Sequence[Rewarding], task.teachers), decoding_of(self._config.policy),
+                task.seed, None if self._config.distil.on_policy else task.targets, views.without,
+            )  # fmt: skip
+            student = self._optimise(adapter, sampled, schedule, task.seed, advance)
+            return Distilled(student, views.means(last))
         streams = [np.random.default_rng([task.seed, 4, index]) for index in range(len(states))]
         responses = None
         if not self._config.distil.on_policy:
             prompts = list(zip(states, streams, strict=True))
             answers = call_grouped(task.teachers, prompts, lambda teacher, part: cast(Speaker, teacher).respond(part))
             responses = [answer.tokens for answer in answers]
-        views, last = Views(), self._last_steps
         text = TextDistillation(
             model, states, task.teachers, decoding_of(self._config.policy), token_loss(self._config.distil), task.seed,
             responses, self._retention(task, views.context), divergences=views.without,
@@ -235,7 +248,11 @@ class TorchLearner:
 
         style = self._model().style
         policy, precision, threads = self._config.policy, self._model().base.precision, torch.get_num_threads()
-        settings = [asdict(self._config.warm_start), policy.lora_rank, policy.lora_layers, precision, threads]
+        shape = asdict(self._config.warm_start)
+        kind = shape.pop("kind")
+        settings = [shape, policy.lora_rank, policy.lora_layers, precision, threads]
+        if kind != "uniform":
+            settings.append(kind)
         if self._config.warm_start.anchor:
             settings.append(self._anchor.name)
         digest = hashlib.sha256(policy_version(self.base, {}).encode())

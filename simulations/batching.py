@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..policies.abilities import SoftPrompted, Steered, abilities_of, behind, embedding, length, steered, tell
-from ..policies.policy import Answer, LogProbs, Policy, Speaker
+from ..policies.policy import Answer, LogProbs, Policy, Sampler, Speaker
 from ..policies.spaces import ControlVector, SoftPrompt
 from ..protocol.errors import FedoelError
 from ..protocol.play import Turn
@@ -160,6 +160,10 @@ class BatchingPolicy:
         """Write an answer to each situation, those of all clients side by side."""
         return self.batcher.ask(self.inner, _respond, asked)
 
+    def sample(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[list[Answer]]:
+        """Write several answers to each situation, those of all clients side by side."""
+        return self.batcher.ask(self.inner, _sample, asked)
+
 
 def _score(policy: Policy, situations: Sequence[Situation]) -> list[LogProbs]:
     return policy.score(situations)
@@ -175,6 +179,10 @@ def _score_and_embed(policy: Policy, situations: Sequence[Situation]) -> list[tu
 
 def _respond(policy: Policy, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
     return cast(Speaker, policy).respond(asked)
+
+
+def _sample(policy: Policy, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[list[Answer]]:
+    return cast(Sampler, policy).sample(asked)
 
 
 def _answer(requests: Sequence[_Request]) -> None:

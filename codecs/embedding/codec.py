@@ -34,7 +34,7 @@ class EmbeddingCodec(ModelCodec):
 
     def parameters(self, policy: Policy, turns: Sequence[Turn]) -> Mapping[str, NDArray[Any]]:
         """Compute the whitening matrix from public turns; raises as `Whitening.fit` does."""
-        situations = list(dict.fromkeys(turn.situation for turn in turns if len(turn.situation.admissible) > 1))
+        situations = list(dict.fromkeys(turn.situation for turn in turns if len(turn.situation.choices) > 1))
         return {MATRIX: Whitening.fit(embedding(policy).embed(situations), self.encoder.dimension).matrix}
 
     def with_parameters(self, parameters: Mapping[str, NDArray[Any]]) -> EmbeddingCodec:
@@ -68,7 +68,7 @@ class EmbeddingCodec(ModelCodec):
         """
         before, after = dict[str, list[float]](), dict[str, list[float]]()
         for turn, log_probs in zip(turns, self.teacher_log_probs(policy, turns, context), strict=True):
-            for command, p, q in zip(turn.situation.admissible, turn.log_probs, log_probs, strict=True):
+            for command, p, q in zip(turn.situation.choices, turn.log_probs, log_probs, strict=True):
                 before.setdefault(command, []).append(float(np.exp(p)))
                 after.setdefault(command, []).append(float(np.exp(q)))
         means = {command: (np.mean(before[command]), np.mean(after[command])) for command in before}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...policies.abilities import embedding
-from ...policies.policy import LogProbs, Policy
+from ...policies.abilities import ANSWERS, abilities_of, embedding
+from ...policies.policy import Answer, LogProbs, Policy, Sampler, sampled
 from ...protocol.experience import Vector
 from ...protocol.situation import Situation
 from ..log_linear import tilted
@@ -25,13 +25,20 @@ class RewardTiltedPolicy:
 
     It keeps the features of the situations that it has scored, so that encoding them needs no further forward pass:
     each of its situations is one of a device's turns in one exchange.
+
+    Where the policy writes, its alternatives are answers that it samples from pi, and one of them is drawn in
+    proportion to exp(w . phi): sampling importance resampling, which nears the tilted policy as their number grows.
     """
 
     policy: Policy
     whitening: Whitening
     weights: Vector
     seen: dict[Situation, Features] = field(default_factory=dict)
-    abilities: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """To write answers, if the policy does."""
+        return abilities_of(self.policy) & {ANSWERS}
 
     @property
     def version(self) -> str:
@@ -46,14 +53,44 @@ class RewardTiltedPolicy:
             log_probs.append(tilted(scores, features @ self.weights))
         return log_probs
 
+    def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
+        """Sample answers to each situation, and give one of them."""
+        samples = cast(Sampler, self.policy).sample(asked)
+        situations = [_with_alternatives(situation, some) for (situation, _), some in zip(asked, samples, strict=True)]
+        rewards = self.rewards(situations)
+        return [
+            _drawn(some, situation.alternatives, reward, rng)
+            for (_, rng), some, situation, reward in zip(asked, samples, situations, rewards, strict=True)
+        ]
+
+    def rewards(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        """Return w . phi of each situation's choices, shapes ``(A,)``."""
+        return [features @ self.weights for features in self.features(situations)]
+
     def tokens(self, situations: Sequence[Situation]) -> list[int]:
         """Prompt tokens of each situation; this context adds none."""
         return self.policy.tokens(situations)
 
     def features(self, situations: Sequence[Situation]) -> list[Features]:
-        """Return phi of each situation's commands, shapes ``(A, dimension)``."""
+        """Return phi of each situation's choices, shapes ``(A, dimension)``."""
         missing = [situation for situation in dict.fromkeys(situations) if situation not in self.seen]
         if missing:
             embeddings = embedding(self.policy).embed(missing)
             self.seen.update(zip(missing, map(self.whitening.features, embeddings), strict=True))
         return [self.seen[situation] for situation in situations]
+
+
+def _with_alternatives(situation: Situation, answers: Sequence[Answer]) -> Situation:
+    """Return a situation whose choices are the commands of answers, in the order of their first appearance."""
+    return replace(situation, alternatives=tuple(dict.fromkeys(answer.command for answer in answers)))
+
+
+def _drawn(
+    answers: Sequence[Answer], alternatives: tuple[str, ...], rewards: LogProbs, rng: np.random.Generator
+) -> Answer:
+    """Draw one of the answers in proportion to the exponential of its reward."""
+    commands = [answer.command for answer in answers]
+    shares = np.array([commands.count(command) for command in alternatives]) / len(commands)
+    log_probs = tilted(np.log(shares).astype(np.float32), rewards)
+    command = alternatives[sampled(np.exp(log_probs.astype(np.float64)), rng)]
+    return replace(answers[commands.index(command)], log_probs=log_probs, alternatives=alternatives)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 
@@ -35,12 +36,13 @@ class AssistantEngine:
     Parameters
     ----------
     settings
-        The ``language`` or `SEVERAL`, the number of ``commands``, and the ``split`` of the sentence templates.
+        The ``language`` or `SEVERAL`, the number of ``commands``, and the ``split`` of the sentence templates. With
+        ``open``, the commands are not listed: the player writes one, and the first that the home does not know is lost.
     """
 
     def __init__(self, settings: Mapping[str, Setting]) -> None:
         self._language, self._split = str(settings["language"]), str(settings["split"])
-        self._commands = int(settings["commands"])
+        self._commands, self._open = int(settings["commands"]), bool(settings["open"])
         self._request: Request | None = None
 
     def start(self, seed: int) -> Frame:
@@ -48,13 +50,15 @@ class AssistantEngine:
         language = SPOKEN[number_of_home(seed) % len(SPOKEN)] if self._language == SEVERAL else self._language
         self._request = request = draw_request(load_language(language), self._commands, self._split, seed)
         text = f'-= {request.room.capitalize()} =-\nSomeone says: "{request.sentence}"'
-        return Frame(text, GOAL, request.commands, 0.0, 1.0, won=False, lost=False)
+        return Frame(text, GOAL, request.commands, 0.0, 1.0, won=False, lost=False, open=self._open)
 
     def act(self, command: str) -> Frame:
         """Execute a command, and see whether it was meant."""
-        right = command == self._started().meant
+        request, words = self._started(), _words(command)
+        right = words == _words(request.meant)
+        known = any(words == _words(other) for other in request.commands)
         text = "They are content." if right else "That is not what they meant."
-        return Frame(text, GOAL, (), float(right), 1.0, won=right, lost=not right)
+        return Frame(text, GOAL, (), float(right), 1.0, won=right, lost=not right, valid=known)
 
     def walkthrough(self) -> tuple[str, ...]:
         """Return the command that was meant."""
@@ -67,3 +71,8 @@ class AssistantEngine:
         if self._request is None:
             raise GameError("reset the game before the first command")
         return self._request
+
+
+def _words(command: str) -> list[str]:
+    """Return the words of a command: an open answer may differ from it in case and punctuation."""
+    return re.findall(r"\w+", command.lower())

@@ -7,7 +7,7 @@ from, answers also hold the log-probabilities of the admissible commands, from w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...protocol.actions import ActionTree
 from ...protocol.play import Turn
 from ...protocol.situation import Situation
-from ..abilities import ANSWERS, SoftPrompted, Steered, behind, steered
+from ..abilities import ANSWERS, SoftPrompted, Steered, behind, embedding, steered
 from ..abilities import length as tokens_of
 from ..abilities import tell as told_by
 from ..policy import Answer, LogProbs, sampled
@@ -41,6 +41,8 @@ class Decoding:
         Divides the logits.
     longest
         Most tokens of an answer.
+    alternatives
+        How many answers to one situation are sampled where a codec compares the one that is given with its siblings.
     scored
         Whether answers hold the log-probabilities of the admissible commands. Games that only measure a policy do not
         need them, and a turn then costs half.
@@ -48,6 +50,7 @@ class Decoding:
 
     temperature: float = 1.0
     longest: int = 16
+    alternatives: int = 4
     scored: bool = True
 
 
@@ -79,6 +82,14 @@ class FreePolicy:
         """Prompt tokens of each situation."""
         return self.inner.tokens(situations)
 
+    def embed(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
+        """Embeddings of each situation's choices, as of the inner policy."""
+        return embedding(self.inner).embed(situations)
+
+    def score_and_embed(self, situations: Sequence[Situation]) -> list[tuple[LogProbs, NDArray[np.float32]]]:
+        """Log-probabilities and embeddings of each situation's choices, as of the inner policy."""
+        return embedding(self.inner).score_and_embed(situations)
+
     @torch.inference_mode()
     def respond(self, asked: Sequence[Asked]) -> list[Answer]:
         """Write an answer to each situation, sampled with its own random generator."""
@@ -92,6 +103,24 @@ class FreePolicy:
                 Answer(tokenizer.decode(tokens), tokens, scores.cpu().numpy())
                 for tokens, scores in zip(responses, log_probs, strict=True)
             ]
+        return [
+            _open(answer) if situation.open else answer for answer, (situation, _) in zip(answers, asked, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def sample(self, asked: Sequence[Asked]) -> list[list[Answer]]:
+        """Write `Decoding.alternatives` answers to each situation; the prompt is read once for all of them."""
+        tokenizer, copies, answers = self.model.tokenizer, self.decoding.alternatives, list[list[Answer]]()
+        rows, rngs = tokenizer.encode([situation for situation, _ in asked]), iter([rng for _, rng in asked])
+        for chunk in self.model.chunks(rows):
+            with self.inner.open_decoder(chunk) as decoder:
+                _, last = _unscored(decoder, chunk)
+                decoder.fork(copies)
+                repeated = [hidden for hidden in last for _ in range(copies)]
+                drawing = [rng for rng in [next(rngs) for _ in chunk] for _ in range(copies)]
+                responses = write(decoder, repeated, self.model, self.decoding, drawing)
+            written = [Answer(tokenizer.decode(tokens), tokens, np.zeros(0, np.float32)) for tokens in responses]
+            answers += [written[start : start + copies] for start in range(0, len(written), copies)]
         return answers
 
     def behind(self, context: SoftPrompt | str) -> FreePolicy:
@@ -117,6 +146,11 @@ class FreePolicy:
     def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
         """Gradients of the log-probabilities of the commands given, if the inner policy has a soft prompt."""
         return cast(SoftPrompted, self.inner).gradients(turns)
+
+
+def _open(answer: Answer) -> Answer:
+    """Return an answer that need not be one of the admissible commands: it has no alternatives but itself."""
+    return replace(answer, alternatives=(answer.command,), log_probs=np.zeros(1, np.float32))
 
 
 def _unscored(

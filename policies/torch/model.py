@@ -122,7 +122,8 @@ class TorchModel:
                 part[torch.from_numpy(command.last).to(part.device)] for part, command in zip(whole, batch, strict=True)
             ]
             bottoms = [part[: len(row.tokens)] for part, row in zip(whole, rows, strict=True)]
-            prefix_cache.keep(rows, bottoms, embeddings)
+            prefix_cache.keep(rows, bottoms)
+            prefix_cache.keep_embeddings(batch, embeddings)
             log_probs = self.run_adapted_layers(rows, bottoms, prefix_cache) if scored else [hidden[:0, 0]] * len(rows)
             results += [
                 (scores.cpu().numpy(), embedding.cpu().numpy())

@@ -81,6 +81,12 @@ class PackedDecoder:
         last = self._trunk.base.decoder.norm(top[torch.tensor(ends, device=top.device)])
         return self._trunk.log_probs(top, self._rows, starts.tolist()), list(last)
 
+    def fork(self, copies: int) -> None:
+        """Make so many rows of each one, which share what it has read: the copies of row i begin at i times copies."""
+        self._rows = [row for row in self._rows for _ in range(copies)]
+        self._visible = [visible for visible in self._visible for _ in range(copies)]
+        self._positions = [position for position in self._positions for _ in range(copies)]
+
     def extend(self, indices: Sequence[int], texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Append tokens to some rows.
 

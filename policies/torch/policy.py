@@ -82,7 +82,7 @@ class TorchPolicy:
     def embed(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
         """Embeddings of each situation's commands: see `fedoel.policies.abilities.Embedding`."""
         kept = self._prefix_cache.kept_embeddings
-        keys = [row.key for row in self.model.tokenizer.encode(situations)]
+        keys = [commands.key for commands in self.model.tokenizer.encode_whole(situations)]
         missing = {key: situation for key, situation in zip(keys, situations, strict=True) if key not in kept}
         computed = self.model.score_and_embed(list(missing.values()), self._prefix_cache, scored=False)
         fresh = {key: embeddings for key, (_, embeddings) in zip(missing, computed, strict=True)}
@@ -133,4 +133,4 @@ def speaking(policy: TorchPolicy, config: PolicyConfig, scored: bool = True) -> 
 
 def decoding_of(config: PolicyConfig) -> Decoding:
     """Sampling parameters of free decoding."""
-    return Decoding(config.temperature, config.response_tokens)
+    return Decoding(config.temperature, config.response_tokens, config.alternatives)

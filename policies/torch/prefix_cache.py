@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..tokens import Ids, PackedSequence, TokenizedSituation, TokensKey, causal, cut
+from ..tokens import CommandsKey, Ids, PackedSequence, TokenizedSituation, TokensKey, WholeCommands, causal, cut
 from .packed_attention import AttentionInputs, KeyValues, Positions
 from .trunk import Trunk, stack, unstack
 
@@ -76,7 +76,7 @@ class PrefixCache:
     def __init__(self, trunk: Trunk, head: Ids, keep_bottoms: bool = False) -> None:
         self._trunk, self._head = trunk, head
         self.kept_bottoms: dict[TokensKey, torch.Tensor] | None = {} if keep_bottoms else None
-        self.kept_embeddings: dict[TokensKey, torch.Tensor] = {}
+        self.kept_embeddings: dict[CommandsKey, torch.Tensor] = {}
         self._segments: OrderedDict[Ids, CachedSegment] = OrderedDict()
 
     @torch.inference_mode()
@@ -93,17 +93,15 @@ class PrefixCache:
             self._segments.move_to_end(segment)
         self._evict(len(wanted) + 1)
 
-    def keep(
-        self,
-        rows: Sequence[TokenizedSituation],
-        bottoms: Sequence[torch.Tensor],
-        embeddings: Sequence[torch.Tensor] = (),
-    ) -> None:
+    def keep(self, rows: Sequence[TokenizedSituation], bottoms: Sequence[torch.Tensor]) -> None:
         """Keep what the frozen layers computed of rows, if this cache keeps it: copies, so that batches are freed."""
-        if self.kept_bottoms is None:
-            return
-        self.kept_bottoms |= {row.key: part.clone() for row, part in zip(rows, bottoms, strict=True)}
-        self.kept_embeddings |= {row.key: part for row, part in zip(rows, embeddings, strict=bool(embeddings))}
+        if self.kept_bottoms is not None:
+            self.kept_bottoms |= {row.key: part.clone() for row, part in zip(rows, bottoms, strict=True)}
+
+    def keep_embeddings(self, commands: Sequence[WholeCommands], embeddings: Sequence[torch.Tensor]) -> None:
+        """Keep the embeddings of commands, if this cache keeps what the frozen layers computed."""
+        if self.kept_bottoms is not None:
+            self.kept_embeddings |= {command.key: part for command, part in zip(commands, embeddings, strict=True)}
 
     def pack(self, scenes: Iterable[Ids], bottoms: bool = True, tops: bool = True) -> PackedPrefixes:
         """Pack the head and these scenes, all prepared before, for the frozen layers, the adapted layers, or both."""

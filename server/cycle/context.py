@@ -111,7 +111,7 @@ def _with_fisher(run: Run, states: States, aggregate: Aggregate, policy: Policy,
     """Fill in a Fisher diagonal that the cohort was not asked for, scaled to as much play as the cohort's."""
     if aggregate.vector.fisher.any() or not aggregate.vector.spec.dimension:
         return aggregate
-    valid = [turn for turn in turns if turn.valid]
-    _, fisher = run.codec.encoder.gradient_and_fisher(policy, valid, np.zeros(len(valid)))
+    scored = [turn for turn in turns if turn.scored]
+    _, fisher = run.codec.encoder.gradient_and_fisher(policy, scored, np.zeros(len(scored)))
     scaled = (states.scale(aggregate, turns) * fisher).astype(np.float32)
     return replace(aggregate, vector=replace(aggregate.vector, fisher=scaled))

@@ -95,4 +95,4 @@ def consolidation(
 
 
 def _choices(turns: Sequence[Turn]) -> list[Turn]:
-    return [turn for turn in turns if len(turn.situation.admissible) > 1]
+    return [turn for turn in turns if len(turn.situation.choices) > 1]

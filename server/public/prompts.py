@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from ...codecs.context import TeacherContext, no_context
 from ...codecs.tactics.policy import uniform_policy
+from ...policies.abilities import speaker
 from ...policies.policy import Policy
 from ...protocol.errors import FedoelError
 from ...protocol.experience import Aggregate, ExperienceVector, Vector
@@ -101,10 +102,11 @@ class PromptStates:
         if not self._answered:
             self.run.learner.forget()
         while len(self._answered) < exchange:
-            policy = self.run.learner.policy(self.version.adapter)
-            self._answered.append(
-                turns_under(self.run.codec.teacher(policy, contexts[len(self._answered)]), self._situations)
+            policy = self.run.codec.teacher(
+                self.run.learner.policy(self.version.adapter), contexts[len(self._answered)]
             )
+            seed = [self.run.plan.training_seed(self.cycle), len(self._answered)]
+            self._answered.append(turns_under(policy, self._situations, seed))
         return self._answered[exchange - 1]
 
     def without_context(self) -> list[Turn]:
@@ -139,8 +141,21 @@ class PromptStates:
         return [TrainingTurns(turns[index::number], ()) for index in range(number)]
 
 
-def turns_under(policy: Policy, situations: Sequence[Situation]) -> list[Turn]:
-    """Return situations as turns with a policy's log-probabilities; what was chosen is not known and has no reward."""
+def turns_under(policy: Policy, situations: Sequence[Situation], seed: Sequence[int] = ()) -> list[Turn]:
+    """Return situations as turns with a policy's log-probabilities; what was chosen is not known and has no reward.
+
+    Parameters
+    ----------
+    seed
+        Seed of the answers of a policy that writes: its log-probabilities are about alternatives that it samples.
+    """
+    if (writer := speaker(policy)) is not None:
+        streams = [np.random.default_rng([*seed, index]) for index in range(len(situations))]
+        answers = writer.respond(list(zip(situations, streams, strict=True)))
+        return [
+            Turn(replace(situation, alternatives=answer.alternatives), answer.log_probs, 0, 0.0)
+            for situation, answer in zip(situations, answers, strict=True)
+        ]
     return [
         Turn(situation, log_probs, 0, 0.0)
         for situation, log_probs in zip(situations, policy.score(situations), strict=True)

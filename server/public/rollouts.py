@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import ClassVar
 
@@ -22,6 +22,7 @@ from ..cycle.context import contexts_of
 from ..cycle.mixture import Mixture
 from ..cycle.run import Run, States, TrainingTurns
 from .games import PublicGames
+from .prompts import turns_under
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,8 @@ class PublicRollouts:
         drawn = contexts.draw(games, self._games.plan.streams("prompts", len(games), self.cycle))
         for index, teacher in enumerate(teachers):
             states = [turn for turn in _drawn(played, drawn, index) if len(turn.situation.admissible) > 1]
-            answers = teacher.score([turn.situation for turn in states]) if states else []
-            turns.append([replace(turn, log_probs=a) for turn, a in zip(states, answers, strict=True)])
+            situations, seed = [turn.situation for turn in states], [self.run.plan.training_seed(self.cycle), 1, index]
+            turns.append(turns_under(teacher, situations, seed) if states else [])
         return turns
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ...codecs.encoder import load_encoder
+from ...policies.abilities import EMBEDDING
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
 from ...protocol.prompt_pack import read_pack
@@ -35,8 +37,8 @@ def world(config: RunConfig, cache: Path) -> World:
             'server.public = "prompts" needs a pack of prompts: fedoel prompts make FAMILIES --out FILE, and '
             "server.prompts = FILE"
         )
-    if config.policy.decoding == "free":
-        raise ConfigError('policy.decoding "free" needs server.public = "games"')
+    if config.policy.decoding == "free" and EMBEDDING not in load_encoder(config.codec.name).required_abilities:
+        raise ConfigError('policy.decoding "free" needs codec.name "embedding", or server.public = "games"')
     if config.trial.games > config.games.per_client:
         raise ConfigError(
             f"trial.games {config.trial.games} is more than games.per-client {config.games.per_client}: the games of a "

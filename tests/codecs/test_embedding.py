@@ -183,3 +183,14 @@ def test_a_device_refuses_what_is_not_the_servers_matrix(policy: TorchPolicy, co
 def test_a_policy_without_hidden_states_is_refused(codec: EmbeddingCodec) -> None:
     with pytest.raises(ConfigError, match="hidden states"):
         codec.encoder.apply_context(UNIFORM, weights()).score(situations(1))
+
+
+def test_commands_that_differ_in_their_last_token_only_have_embeddings_of_their_own(policy: TorchPolicy) -> None:
+    cached = TorchPolicy(policy.model, {}, policy.model.new_prefix_cache(keep_bottoms=True))
+    some = situations(1)[0]
+    first, second = (
+        replace(some, admissible=commands) for commands in (("take a", "take b"), ("take d", "take c", "take a"))
+    )
+    cached.score_and_embed([first])
+    assert np.allclose(cached.embed([second])[0], policy.embed([second])[0], atol=1e-5)
+    assert np.allclose(cached.embed([second])[0][2], cached.embed([first])[0][0], atol=1e-5)

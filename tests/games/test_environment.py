@@ -11,7 +11,7 @@ import pytest
 
 from fedoel.games.environment import Outcome, Step, environment_family, outcome_by_reward
 from fedoel.games.families import Number
-from fedoel.games.game import Engine
+from fedoel.games.game import Engine, RuledGame
 from fedoel.protocol.errors import GameError
 
 Seen = Mapping[str, Any]
@@ -144,3 +144,19 @@ def test_a_solution_that_takes_what_no_command_takes_is_refused() -> None:
     engine.start(1)
     with pytest.raises(GameError, match=r"array\(\[7\]\), and the commands are \['go back', 'go on'\]"):
         engine.walkthrough()
+
+
+def test_an_open_environment_takes_any_text_that_means_an_action() -> None:
+    def answer(said: str, observation: int, info: Seen) -> Any:
+        return np.array([1]) if "forward" in said else None
+
+    family = environment_family(Walk, text, commands, answer=answer)
+    game = RuledGame(family.engine("walk", {}, Path()), 5)
+    first = game.reset(0)
+    assert first.open and first.admissible == ("go on",)
+    refused = game.step("sing")
+    assert (refused.valid, refused.text, refused.turn) == (False, first.text, 1)
+    assert game.step("Step forward, please.").valid
+    assert game.step("go on").valid
+    last = game.step("forward")
+    assert last.won and not last.open

@@ -1,0 +1,166 @@
+"""Distillation of a reward context into a policy that writes: the teacher is known on answers, up to a constant.
+
+With pi the version at the start of the cycle and r(x, y) the context's reward, the teacher is
+
+    pi_t(y | x) = pi(y | x) exp(r(x, y)) / Z(x)
+
+On-policy, the student samples k answers to each public prompt and follows the gradient of the reverse KL on them:
+
+    grad KL(student || teacher) = E [(c(y) - b) grad log student(y | x)]
+                           c(y) = log student(y | x) - log pi(y | x) - r(x, y)
+
+with the mean of c over the other k - 1 answers as the baseline b (Kool, van Hoof, Welling 2019; arXiv 2402.14740). Z(x)
+is not needed. What the reward says nothing about stays as it was: there, c is the log-ratio to pi alone.
+
+Off-policy, the answers are those that pi gave at the start of the cycle, weighted in proportion to exp(r).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import numpy as np
+import torch
+
+from ...policies.abilities import Rewarding
+from ...policies.policy import Answer, LogProbs, Policy
+from ...policies.routed import call_grouped
+from ...policies.tokens import TokenizedSituation
+from ...policies.torch.free import Decoding, FreePolicy
+from ...policies.torch.model import TorchModel
+from ...policies.torch.packed_decoder import TorchBackendPolicy
+from ...policies.torch.policy import TorchPolicy
+from ...protocol.play import Turn
+from ...protocol.situation import Situation
+from ...protocol.versions import Adapter
+from .free_text import Response, weights_preserved
+from .losses import token_nll
+
+
+@dataclass
+class SampledAnswers:
+    """The loss of a distillation.
+
+    Parameters
+    ----------
+    start
+        Adapter of the version at the start of the cycle.
+    turns
+        Public prompts to train on, with alternatives that this version has sampled.
+    teachers
+        For each prompt, that version with the context.
+    targets
+        The teacher's log-probabilities of each turn's alternatives, for off-policy distillation; None for on-policy.
+    divergences
+        Estimates of the reverse KL, recorded in every step: the mean of c plus log Z, with Z estimated from the same
+        answers. None is below zero.
+    """
+
+    model: TorchModel
+    start: Adapter
+    turns: Sequence[Turn]
+    teachers: Sequence[Rewarding]
+    decoding: Decoding
+    seed: int
+    targets: Sequence[LogProbs] | None = None
+    divergences: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._prompts = [replace(turn.situation, alternatives=()) for turn in self.turns]
+        self.rows: list[TokenizedSituation] = self.model.tokenizer.encode(self._prompts)
+        self._scenes, self._start_scenes = self.model.new_prefix_cache(), self.model.new_prefix_cache()
+
+    def step(self, number: int, batch: Sequence[int]) -> torch.Tensor:
+        """Loss of one step: the mean over prompts and answers."""
+        student = TorchPolicy(self.model, {}, self._scenes, live=f"step {number}")
+        if self.targets is not None:
+            return self._likelihood(student, batch)
+        answers = self._sample(number, batch, student)
+        responses = [[answer.tokens for answer in some] for some in answers]
+        teacher_BK = self._start(batch, responses) + self._rewards(
+            batch, answers
+        )  # before the student's weights are used
+        student_BK = self._log_probs(student, batch, responses)
+        excess_BK = student_BK.detach() - teacher_BK
+        self.divergences.append(float(_divergence(excess_BK)))
+        others_BK = (excess_BK.sum(1, keepdim=True) - excess_BK) / (excess_BK.shape[1] - 1)
+        return ((excess_BK - others_BK) * student_BK).mean()
+
+    def _sample(self, number: int, batch: Sequence[int], student: TorchPolicy) -> list[list[Answer]]:
+        streams = [np.random.default_rng([self.seed, 2, number, index]) for index in range(len(batch))]
+        asked = list(zip([self._prompts[index] for index in batch], streams, strict=True))
+        return FreePolicy(student, self.decoding).sample(asked)
+
+    @torch.inference_mode()
+    def _start(self, batch: Sequence[int], responses: Sequence[Sequence[Response]]) -> torch.Tensor:
+        """Log-probabilities at the start of the cycle, shape (B, K); the student's weights are put back."""
+        with weights_preserved(self.model):
+            return self._log_probs(TorchPolicy(self.model, self.start, self._start_scenes), batch, responses)
+
+    def _rewards(self, batch: Sequence[int], answers: Sequence[Sequence[Answer]]) -> torch.Tensor:
+        """Return what the context says of each answer, shape (B, K)."""
+        commands = [[answer.command for answer in some] for some in answers]
+        situations = [
+            replace(self._prompts[index], alternatives=tuple(dict.fromkeys(some)))
+            for index, some in zip(batch, commands, strict=True)
+        ]
+
+        def read(teacher: Policy, asked: list[Situation]) -> list[LogProbs]:
+            return cast(Rewarding, teacher).rewards(asked)
+
+        rewards = call_grouped([self.teachers[index] for index in batch], situations, read)
+        return torch.tensor(
+            [
+                [values[situation.alternatives.index(command)] for command in some]
+                for situation, some, values in zip(situations, commands, rewards, strict=True)
+            ]
+        )
+
+    def _likelihood(self, student: TorchPolicy, batch: Sequence[int]) -> torch.Tensor:
+        """Return the mean negative log-likelihood of the start's answers, weighted as the teacher would give them."""
+        tokenizer, losses = self.model.tokenizer, list[torch.Tensor]()
+        targets = cast(Sequence[LogProbs], self.targets)
+        for index in batch:
+            texts = self.turns[index].situation.choices
+            responses = [[(*tokenizer.ids(text), tokenizer.end_token)] for text in texts]
+            log_probs_A = self._log_probs(student, [index] * len(texts), responses)[:, 0]
+            losses.append(-(torch.from_numpy(np.exp(targets[index])).to(log_probs_A) * log_probs_A).sum())
+        return torch.stack(losses).mean()
+
+    def _log_probs(
+        self, policy: TorchBackendPolicy, batch: Sequence[int], responses: Sequence[Sequence[Response]]
+    ) -> torch.Tensor:
+        """Log-probabilities of K responses to each prompt, shape (B, K)."""
+        hidden = forked_hidden(policy, [self.rows[index] for index in batch], responses)
+        flat = [response for some in responses for response in some]
+        tokens_N = torch.tensor([token for response in flat for token in response], device=hidden[0].device)
+        losses_N = token_nll(torch.cat(hidden) / self.decoding.temperature, tokens_N, self.model.base.head)
+        sums = [-losses.sum() for losses in losses_N.split([len(response) for response in flat])]
+        return torch.stack(sums).reshape(len(batch), -1)
+
+
+def forked_hidden(
+    policy: TorchBackendPolicy, rows: Sequence[TokenizedSituation], responses: Sequence[Sequence[Response]]
+) -> list[torch.Tensor]:
+    """Hidden states before the head that predict each token of each response, shapes ``(t, hidden)``, row by row.
+
+    Every row has the same number of responses, and is read once for all of them.
+    """
+    copies, flat = len(responses[0]), [response for some in responses for response in some]
+    with policy.open_decoder(rows) as decoder:
+        ends = [hidden[-1:] for hidden in decoder.extend(range(len(rows)), [row.moment for row in rows])]
+        decoder.fork(copies)
+        longer = [index for index, response in enumerate(flat) if len(response) > 1]
+        rest = decoder.extend(longer, [flat[index][:-1] for index in longer]) if longer else []
+    behind = dict(zip(longer, rest, strict=True))
+    firsts = [end for end in ends for _ in range(copies)]
+    return [torch.cat([first, behind[index]]) if index in behind else first for index, first in enumerate(firsts)]
+
+
+def _divergence(excess_BK: torch.Tensor) -> torch.Tensor:
+    """Mean over prompts of E[c] + log Z, where Z = E[exp(-c)] over the same answers."""
+    log_normaliser_B = torch.logsumexp(-excess_BK, 1) - math.log(excess_BK.shape[1])
+    return (excess_BK.mean(1) + log_normaliser_B).mean()

@@ -1,0 +1,154 @@
+"""Distillation of a reward into a policy that writes: its gradient, its estimate of the KL, and what it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedoel.policies.policy import LogProbs
+from fedoel.policies.torch.base import load_base
+from fedoel.policies.torch.free import Decoding, FreePolicy
+from fedoel.policies.torch.model import TorchModel
+from fedoel.policies.torch.policy import TorchPolicy
+from fedoel.protocol.config import PolicyConfig
+from fedoel.protocol.play import Turn
+from fedoel.protocol.prompts import Style
+from fedoel.protocol.situation import Memory, Situation
+from fedoel.server.distillation.free_text import response_hidden
+from fedoel.server.distillation.losses import token_nll
+from fedoel.server.distillation.optimise import Schedule, optimise
+from fedoel.server.distillation.sampled_answers import SampledAnswers, forked_hidden
+
+DECODING = Decoding(1.0, 1, alternatives=4)  # answers of one token: there are few
+PROMPTS = 4
+
+
+@dataclass(frozen=True)
+class ByLetter:
+    """A teacher whose reward is of the first character of an answer."""
+
+    version: str = "by letter"
+
+    def rewards(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        return [np.array([reward(c) for c in s.choices], np.float32) for s in situations]
+
+    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
+        raise NotImplementedError
+
+    def tokens(self, situations: Sequence[Situation]) -> list[int]:
+        return [0] * len(situations)
+
+    abilities: frozenset[str] = frozenset()
+
+
+def reward(command: str) -> float:
+    return 2.0 if command[:1].islower() else -1.0
+
+
+@pytest.fixture
+def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
+    config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
+    model = TorchModel(load_base(config, tmp_path), 512, Style(free=True))
+    rng = np.random.default_rng(1)
+    model.load({name: rng.normal(0, 0.1, array.shape).astype(np.float32) for name, array in model.fresh.items()})
+    return model
+
+
+def prompts() -> list[Situation]:
+    return [Memory(f"Task {n}.", 5).see(f"-= Room {n} =-\nA room.", ("go e", "take"), 0) for n in range(PROMPTS)]
+
+
+def task(model: TorchModel, decoding: Decoding = DECODING, targets: Sequence[LogProbs] | None = None) -> SampledAnswers:
+    turns = [Turn(replace(s, alternatives=("a", "B")), np.log(np.full(2, 0.5, np.float32)), 0, 0.0) for s in prompts()]
+    return SampledAnswers(model, model.adapter(), turns, [ByLetter()] * PROMPTS, decoding, 0, targets)
+
+
+def mean_reward(model: TorchModel, text: SampledAnswers) -> float:
+    """The mean reward of the student's answers."""
+    rewards = []
+    for seed in range(20):
+        streams = [np.random.default_rng([seed, n]) for n in range(PROMPTS)]
+        student = FreePolicy(TorchPolicy(model, {}, live=f"mean {seed}"), text.decoding)
+        asked = list(zip(prompts(), streams, strict=True))
+        rewards += [reward(answer.command) for some in student.sample(asked) for answer in some]
+    return float(np.mean(rewards))
+
+
+def test_a_row_with_several_responses_is_read_as_if_they_were_alone(model: TorchModel) -> None:
+    text, policy = task(model), TorchPolicy(model, model.adapter())
+    responses = [[(5,), (6, 7, 0)], [(8, 9), (5, 6, 7)]]
+    with torch.no_grad():
+        together = forked_hidden(policy, text.rows[:2], responses)
+        alone = [
+            response_hidden(policy, [row], [response])[0]
+            for row, some in zip(text.rows[:2], responses, strict=True)
+            for response in some
+        ]
+    for one, other in zip(together, alone, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def exact_gradient(model: TorchModel, text: SampledAnswers, index: int) -> torch.Tensor:
+    """The gradient of the reverse KL to the teacher over all answers of one token, at the start of the cycle."""
+    student = TorchPolicy(model, {}, live="exact")
+    hidden = response_hidden(student, [text.rows[index]], [(0,)])[0]
+    log_probs = (hidden @ model.base.head.T).float().log_softmax(-1)[0]
+    commands = [model.tokenizer.decode([token]) for token in range(len(log_probs))]
+    rewards = torch.tensor([reward(" ".join(command.split()) or "...") for command in commands])
+    loss = (log_probs.exp() * (log_probs - log_probs.detach() - rewards)).sum()
+    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, model.trained)])
+
+
+def test_the_gradient_is_that_of_the_reverse_kl(model: TorchModel) -> None:
+    text, total, steps = task(model), torch.zeros(()), 60
+    exact = exact_gradient(model, text, 0)
+    for number in range(steps):
+        loss = text.step(number, [0] * 8)
+        total = total + torch.cat([part.flatten() for part in torch.autograd.grad(loss, model.trained)])
+    estimate = total / steps
+    assert torch.nn.functional.cosine_similarity(estimate, exact, dim=0) > 0.9
+    assert float(estimate @ exact / exact.norm() ** 2) == pytest.approx(1, abs=0.15)
+
+
+def test_the_student_comes_to_give_what_the_teacher_prefers(model: TorchModel) -> None:
+    text = task(model)
+    before = mean_reward(model, text)
+    optimise(model, text.rows, text.step, Schedule(60, PROMPTS, 2e-2), 0)
+    assert mean_reward(model, text) > before + 0.3
+    assert min(text.divergences) >= 0
+    assert np.mean(text.divergences[-10:]) < np.mean(text.divergences[:10])
+
+
+def test_where_the_reward_says_nothing_nothing_is_learned(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ByLetter, "rewards", lambda self, some: [np.zeros(len(s.choices), np.float32) for s in some])
+    text = task(model, Decoding(1.0, 4, alternatives=3))
+    loss = text.step(0, range(PROMPTS))
+    assert abs(loss.item()) < 1e-4
+    assert text.divergences == [pytest.approx(0, abs=1e-5)]
+
+
+def test_the_start_does_not_move_and_the_student_is_left_alone(model: TorchModel) -> None:
+    text, responses = task(model), [[(5, 6), (7,)]] * PROMPTS
+    first = text._start(range(PROMPTS), responses)
+    with torch.no_grad():
+        model.trained[0].add_(1.0)
+    moved = [weight.detach().clone() for weight in model.trained]
+    assert torch.allclose(first, text._start(range(PROMPTS), responses), atol=1e-6)
+    assert all(torch.equal(weight, kept) for weight, kept in zip(model.trained, moved, strict=True))
+
+
+def test_off_policy_the_starts_answers_are_weighted(model: TorchModel) -> None:
+    sure = [np.log(np.array([1.0, 1e-9], np.float32))] * PROMPTS
+    text, end = task(model, targets=sure), model.tokenizer.end_token
+    student = TorchPolicy(model, {}, live="likelihood")
+    response = (*model.tokenizer.ids("a"), end)
+    with torch.no_grad():
+        loss = text._likelihood(student, [0]).item()
+        hidden = response_hidden(student, text.rows[:1], [response])[0]
+        wanted = token_nll(hidden, torch.tensor(response), model.base.head).sum().item()
+    assert loss == pytest.approx(wanted, rel=1e-4)
