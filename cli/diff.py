@@ -40,10 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
     print(*columns([("", first.name, second.name), *_rows(known, first, second)]), sep="\n")
     print("lessons, summed from the first version on:")
     print(*difference_lines(learned(known, first.name), learned(known, second.name)), sep="\n")
-    missing = [version.name for version in (first, second) if not known.has_weights(version.name)]
+    weights = {version.name: known.adapter(version) for version in (first, second)}
+    there = {name: adapter for name, adapter in weights.items() if adapter is not None}
+    missing = sorted({*weights} - {*there})
     situations = () if missing else _situations(known, arguments.prompts)
     if situations:
-        print(*_behaviour_lines(behaviour(known, first.name, second.name, situations), arguments.number), sep="\n")
+        print(*_behaviour_lines(behaviour(known.place.config, there, situations), arguments.number), sep="\n")
     else:
         why = f"no weights of {' and '.join(missing)} here" if missing else "no pack of prompts here; give --prompts"
         print(f"behaviour: not compared ({why})")

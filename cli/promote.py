@@ -13,12 +13,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     add_folder(parser)
     add_version(parser)
+    parser.add_argument("--anyway", action="store_true", help="even if it was refused because of a red line")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Sign the new current version into the journal."""
     from ..server.current_version import promote
 
-    entry = promote(located(arguments), arguments.version)
+    entry = promote(located(arguments), arguments.version, arguments.anyway)
     print(f"{entry.values['version']} is current: {entry.values['reason']}")
     return 0

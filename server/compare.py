@@ -11,9 +11,10 @@ import numpy as np
 
 from ..policies.backend import load_version
 from ..policies.policy import LogProbs, Policy
+from ..protocol.config import RunConfig
 from ..protocol.host.cache import cache_folder
 from ..protocol.situation import Situation
-from .registry import load_adapter
+from .learner import Adapter
 from .version_list import VersionList
 
 PROMPTS = 64  # on which behaviour is compared
@@ -52,16 +53,26 @@ class Behaviour:
     shifts: tuple[Shift, ...]
 
 
-def behaviour(versions: VersionList, first: str, second: str, situations: Sequence[Situation]) -> Behaviour:
-    """Let two versions answer public prompts; raises as `load_adapter` and as loading the base model do."""
-    config, key = versions.place.config, versions.place.fleet_key
+def behaviour(config: RunConfig, weights: Mapping[str, Adapter], situations: Sequence[Situation]) -> Behaviour:
+    """Let two versions answer public prompts.
+
+    Parameters
+    ----------
+    weights
+        Those of the first and of the second version, by their names; the same name twice is one version.
+
+    Raises
+    ------
+    ModelError
+        If the base model is not there, or makes another version with these weights.
+    """
 
     def policy_of(name: str) -> Policy:
-        version, adapter = load_adapter(versions.place.versions / name, key)
-        return load_version(config.policy, adapter, version, cache_folder(config))
+        return load_version(config.policy, weights[name], name, cache_folder(config))
 
     # One after the other: a backend may hold a single adapter.
-    before, after = (policy_of(name).score(situations) for name in (first, second))
+    names = list(weights)
+    before, after = (policy_of(name).score(situations) for name in (names[0], names[-1]))
     shifts = [_shift(*one) for one in zip(situations, before, after, strict=True)]
     shifts.sort(key=lambda shift: -shift.kl)
     changed = sum(shift.before[0] != shift.after[0] for shift in shifts)

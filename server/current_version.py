@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..protocol.errors import VersionError
@@ -18,6 +18,7 @@ from ..protocol.records.journal import CURRENT, REMOVED, TAKEN, Entry
 from ..protocol.versions import Manifest
 from .fleet import owner_key
 from .journal import OPERATOR
+from .red_lines import CROSSED
 from .registry import MANIFEST, SIGNATURE, WEIGHTS, load_adapter, save_version
 from .run_location import RunLocation
 from .version_list import KnownVersion, VersionList
@@ -46,16 +47,23 @@ def roll_back(place: RunLocation, name: str = "") -> Entry:
     return _choose(versions, target, f"rolled back from {versions.current}")
 
 
-def promote(place: RunLocation, name: str) -> Entry:
+def promote(place: RunLocation, name: str, anyway: bool = False) -> Entry:
     """Make any version of the run current, also a candidate that was refused.
+
+    Parameters
+    ----------
+    anyway
+        Whether it may be one that was refused because of a red line.
 
     Raises
     ------
     VersionError
-        If there is no such version, its weights are gone, or its folder does not verify.
+        If there is no such version, its weights are gone, its folder does not verify, or it crosses a red line.
     """
     versions = VersionList(place)
     target = versions.find(name)
+    if target.decision == "rejected" and CROSSED in target.reason and not anyway:
+        raise VersionError(f"version {target.name} was refused: {target.reason}; add --anyway if that is meant")
     return _choose(versions, target, f"promoted by an operator; the run said {target.decision}")
 
 
@@ -109,25 +117,22 @@ def _restore(versions: VersionList, target: KnownVersion) -> None:
     VersionError
         If the cycle's checkpoint is gone, too.
     """
-    from .cycle.distil import TRAINED
-    from .cycle.phases import load_phase
-
+    place = versions.place
     if versions.has_weights(target.name):
         return
-    place = versions.place
-    path = versions.checkpoint_of(target.cycle, target.name)
-    if path is None:
+    adapter = versions.adapter(target)
+    if adapter is None:
         raise VersionError(f"the weights of version {target.name} are neither in {place.versions} nor in a checkpoint")
-    adapter = TRAINED.read(load_phase(place.run, target.cycle, path.stem)).adapter
     manifest = versions.manifest(target.name)
     if manifest is None:
         parent = versions.manifest(target.parent)
         if parent is None or target.record is None:
             raise VersionError(f"version {target.name} has no parent in {place.versions} to describe it by")
         record = target.record
+        gate = replace(record.gate, reason=f"{record.decision}: {record.reason}") if record.gate else None
         manifest = Manifest(
-            target.name, target.parent, parent.base, target.cycle, parent.codec, record.lessons, record.accepted,
-            record.gate, parent.prompts,
+            target.name, target.parent, parent.base, target.cycle, parent.codec, record.lessons, record.accepted, gate,
+            parent.prompts,
         )  # fmt: skip
         manifest.check(adapter)
         save_version(

@@ -25,6 +25,7 @@ from ..protocol.situation import Situation
 
 MOST_LINES, LONGEST = 200, 200
 MOST_PROMPTS = 64  # on which one red line is measured
+CROSSED = "red line "  # how the reason of a refused candidate begins
 FEWEST_PROMPTS = 32  # below which a command is added to prompts that do not list it
 
 
@@ -123,7 +124,7 @@ def crossing(
     if rises[worst] <= 0:
         return ""
     return (
-        f"red line {lines[worst]!r}: probability {before[worst]:.1%} -> {after[worst]:.1%} on public prompts, first "
+        f"{CROSSED}{lines[worst]!r}: probability {before[worst]:.1%} -> {after[worst]:.1%} on public prompts, first "
         f"version {first[worst]:.1%}, tolerated rise {tolerance:.1%}"
     )
 

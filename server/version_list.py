@@ -14,7 +14,8 @@ from ..protocol.errors import FedoelError, VersionError
 from ..protocol.records.summary import CycleRecord, Stats
 from ..protocol.versions import Manifest
 from .journal import Journal
-from .registry import MANIFEST, WEIGHTS, load_manifest
+from .learner import Adapter
+from .registry import MANIFEST, WEIGHTS, load_adapter, load_manifest
 from .run_location import RunLocation
 from .summary import NAME, read_summary
 
@@ -121,6 +122,23 @@ class VersionList:
     def has_weights(self, name: str) -> bool:
         """Whether a version's weights are in the registry."""
         return (self.place.versions / name / WEIGHTS).exists()
+
+    def adapter(self, version: KnownVersion) -> Adapter | None:
+        """Return a version's weights, from the registry or from the cycle that trained it; None if they are in neither.
+
+        Raises
+        ------
+        VersionError
+            If they do not verify.
+        """
+        if self.has_weights(version.name):
+            return load_adapter(self.place.versions / version.name, self.place.fleet_key)[1]
+        if (path := self.checkpoint_of(version.cycle, version.name)) is None:
+            return None
+        from .cycle.distil import TRAINED
+        from .cycle.phases import load_phase
+
+        return TRAINED.read(load_phase(self.place.run, version.cycle, path.stem)).adapter
 
     def candidate_of(self, record: CycleRecord) -> str:
         """Return the name of the candidate that a cycle tried last; empty if it is not known."""

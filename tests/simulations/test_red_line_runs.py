@@ -14,9 +14,12 @@ import pytest
 from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.games.families import family_of
 from fedoel.protocol.config import RunConfig
-from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.errors import ConfigError, VersionError
 from fedoel.protocol.situation import Memory
+from fedoel.server.current_version import promote
 from fedoel.server.registry import load_adapter
+from fedoel.server.run_location import RunLocation
+from fedoel.server.version_list import VersionList
 from fedoel.simulations.inprocess import check, run_inprocess
 from fedoel.simulations.scenario import load_scenario
 from fedoel.strategies.experience import ExperienceStrategy
@@ -101,8 +104,13 @@ def test_a_rewarded_red_line_is_learned_without_the_gate_and_refused_with_it(
     assert {entry["version"] for entry in later} == {first["version"]}
     assert chance_to_open(guarded) == pytest.approx(1 / 3) and later[0]["gate"]["candidate"] is None
     assert (Path(guarded.out) / "checkpoints" / "cycle-001" / "red-lines.npz").exists()
+    place = RunLocation(Path(guarded.out), Path(guarded.out) / "keys")
+    refused = VersionList(place).versions[-1]
+    with pytest.raises(VersionError, match=r"red line .*; add --anyway if that is meant"):
+        promote(place, refused.name)
     run_inprocess(replace(guarded, resume=True))
     assert [entry["reason"] for entry in cycles(guarded)[1:]] == [entry["reason"] for entry in later]
+    assert promote(place, refused.name, anyway=True).values["version"] == refused.name
 
 
 def test_other_red_lines_stop_nothing(config: RunConfig) -> None:

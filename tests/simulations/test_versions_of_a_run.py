@@ -171,7 +171,9 @@ def test_a_candidate_that_waits_is_played_after_it_was_approved(config: RunConfi
     assert asked(config, 2) == candidate.name and not verify(place).problems
 
 
-def test_a_refused_candidate_can_be_promoted_and_carries_the_fleets_signature(config: RunConfig) -> None:
+def test_a_refused_candidate_can_be_seen_and_promoted_and_then_carries_the_fleets_signature(
+    config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Closed(OpenGate):
         def candidate_holds(self, differences: Differences) -> Verdict:
             return Verdict(False, "as the test wants it")
@@ -180,8 +182,13 @@ def test_a_refused_candidate_can_be_promoted_and_carries_the_fleets_signature(co
         play(config, at(PhaseStarted, 2, "rehearsal", stop), gate=Closed)
     place = locate(Path(config.out))
     first, refused = VersionList(place).versions
+    assert main(["prompts", "make", "frozen-lake turns=6", "--count", "20", "--out", str(place.run / "pack")]) == 0
+    assert main(["diff", str(place.run), first.name, refused.name, "--prompts", str(place.run / "pack")]) == 0
+    assert "behaviour on 20 public prompts" in capsys.readouterr().out
     assert refused.decision == "rejected" and not VersionList(place).has_weights(refused.name)
+    (place.versions / first.name / "adapter_config.json").write_text("{}")  # as language models have it, for peft
     promote(place, refused.name[:6])
+    assert (place.versions / refused.name / "adapter_config.json").exists()
     manifest = VersionList(place).manifest(refused.name)
     assert manifest is not None and manifest.parent == first.name and not verify(place).problems
     play(replace(config, resume=True), gate=Closed)
