@@ -1,7 +1,7 @@
 """The device's Flower app: it answers a request by playing games and replying with one experience vector.
 
 Flower sends the text of an exception to the server and writes a stack trace to the log. Both could quote a game, so
-every failure leaves this module as the name of its class alone.
+every failure leaves this module as the name of its class alone, or as the code of a refusal.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from flwr.clientapp import ClientApp
 from ..codecs.encoder import Encoder, SendsWords, encode, load_encoder, with_parameters
 from ..games.partition import client_games
 from ..games.player import play_episodes
+from ..games.splits import secret_seed
 from ..policies.policy import Policy
 from ..protocol.amounts import games_of_client
 from ..protocol.config import RunConfig
-from ..protocol.errors import ConfigError, FedoelError, VectorError
+from ..protocol.errors import ConfigError, FedoelError, TrustError, VectorError
 from ..protocol.experience import ExperienceVector, VectorSpec
+from ..protocol.fleet.trust import MASKED, Asked
 from ..protocol.messages import PlayRequest, reply_to_records, request_from_records
 from ..protocol.play import GameId, merit, specs_from_text
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.messages import ACTIONS
 from ..protocol.trials import is_trial
+from .contributions import Contribution
 from .device.runtime import runtime_of
 from .runtime import Runtime, SimulatedRuntime
-from .secure import answer_step, protected
+from .secure import Guard, answer_step, protected
 from .store import TrajectoryStore, key_from_file, key_from_keyring
 from .trial import Played, TrialGames, trial_of
 
@@ -47,14 +50,16 @@ def make_app(runtime: Runtime) -> ClientApp:
     app = ClientApp()
 
     def experience(message: Message, context: Context) -> Message:
-        return guarded(message, lambda: answer(message.content, context, runtime_of(context.node_config, runtime)))
+        here = runtime_of(context.node_config, runtime)
+        return guarded(message, lambda: answer(message.content, context, here), here.contributions.refuse)
 
     app.train("experience")(experience)
     app.evaluate("trial")(experience)
 
     def secure_verb(phase: str, message: Message, context: Context) -> Message:
         here = runtime_of(context.node_config, runtime)
-        return guarded(message, lambda: answer_secure(phase, message.content, context, here))
+        work = partial(answer_secure, phase, message.content, context, here)
+        return guarded(message, work, here.contributions.refuse)
 
     for phase, action in ACTIONS.items():
         category, _, name = action.partition(".")
@@ -63,18 +68,27 @@ def make_app(runtime: Runtime) -> ClientApp:
     return app
 
 
-def guarded(message: Message, work: Callable[[], RecordDict]) -> Message:
+def guarded(
+    message: Message, work: Callable[[], RecordDict], refuse: Callable[[FedoelError], None] | None = None
+) -> Message:
     """Reply with the records that `work` returns.
+
+    Parameters
+    ----------
+    refuse
+        Is told why a request was refused, for the device's owner.
 
     Raises
     ------
     FedoelError
-        If `work` fails; the text is the name of the exception's class and nothing else.
+        If `work` fails; the text is the code of a refusal, or the name of the exception's class, and nothing else.
     """
     try:
         records = work()
     except Exception as error:  # every exception, because no exception's text may leave the device
-        failure = type(error).__name__
+        failure = error.code if isinstance(error, TrustError) else type(error).__name__
+        if refuse and isinstance(error, FedoelError):
+            refuse(error)
     else:
         return Message(records, reply_to=message)
     # Raised outside of the except block, so that the original exception is not chained to this one.
@@ -93,14 +107,17 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     """
     config = RunConfig.from_flat(context.run_config)
     client, _ = partition(context)
+    trust = runtime.trust(config)
+    trust.check(Asked(MASKED, config.codec.name))
     if phase == "keys":  # a device that may not play must not join: it would drop out of the round later
         _admit(runtime, config, games_of(config, client))
     member = runtime.membership(config, client)
 
-    def play(request: PlayRequest) -> ExperienceVector:
-        return _experience(config, request, context, runtime).vector
+    def play(request: PlayRequest, run: str) -> ExperienceVector:
+        return _experience(config, request, context, runtime, run).vector
 
-    return answer_step(phase, records, context, member, play, runtime.colluding(config))
+    guard = Guard(trust, runtime.contributions, config.codec.name)
+    return answer_step(phase, records, context, member, play, guard)
 
 
 def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDict:
@@ -110,19 +127,38 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     ------
     FedoelError
         If the request is malformed or not signed, names a codec that this device does not have, or playing fails.
+    TrustError
+        If the device's owner does not allow it.
     """
     config = RunConfig.from_flat(context.run_config)
-    request = request_from_records(records)
+    trust, request = runtime.trust(config), request_from_records(records)
+    plan = PrivacyPlan.from_json(request.plan) if request.plan else None
+    noise = plan.noise_of(1) if plan else 0.0
+    verb = "trial" if is_trial(request.spec) else "experience"
+    trust.check(Asked(verb, config.codec.name, noise=noise))
+    fleet = runtime.membership(config, partition(context)[0]).fleet
+    contribution = Contribution.alone(f"{fleet} {request.serial}", noise)
+    counted = plan is not None or trust.epsilon_a_year > 0
+    if counted:
+        runtime.contributions.check(contribution, trust)
     experience = _experience(config, request, context, runtime)
-    if request.plan:  # the noise is added to the plan's parts; all other parts become zero
-        plan = PrivacyPlan.from_json(request.plan)
+    if counted:  # before it leaves
+        runtime.contributions.add(contribution, trust)
+    if plan:  # the noise is added to the plan's parts; all other parts become zero
         parts = plan.decode(protected(experience.vector, plan))
         return reply_to_records(ExperienceVector.from_parts(request.spec, parts))
     return reply_to_records(experience.vector.clipped(), experience.words)
 
 
-def _experience(config: RunConfig, request: PlayRequest, context: Context, runtime: Runtime) -> Experience:
+def _experience(
+    config: RunConfig, request: PlayRequest, context: Context, runtime: Runtime, run: str = ""
+) -> Experience:
     """Play what a request asks for, an exchange's games or a trial's, after all checks of the device.
+
+    Parameters
+    ----------
+    run
+        Name of the run of a secure sum.
 
     Raises
     ------
@@ -137,15 +173,15 @@ def _experience(config: RunConfig, request: PlayRequest, context: Context, runti
         encoder_of(config, request)
     runtime.membership(config, client).accept(request)
     runtime.begin(games)
-    store, cycle = store_of(context, client), request.cycle + int(trial)
+    store, cycle, secret = store_of(context, client), request.cycle + int(trial), runtime.game_secret(client, run)
     played = TrialGames(config, runtime, context.state, store, cycle)
     if trial:
-        upcoming, streams_of_games = private_games(config, cycle, client, clients)
+        upcoming, streams_of_games = private_games(config, cycle, client, clients, secret)
         return Experience(trial_of(played, request, upcoming, streams_of_games))
     if request.context is not None:
-        return experience_of(config, request, client, clients, runtime, store)
+        return experience_of(config, request, client, clients, runtime, store, secret=secret)
     version = request.spec.policy_version
-    experience = experience_of(config, request, client, clients, runtime, store, played.kept(version))
+    experience = experience_of(config, request, client, clients, runtime, store, played.kept(version), secret)
     success = runtime.success(context.state).plus(version, request.cycle, experience.merits)
     runtime.keep_success(context.state, success)
     return experience
@@ -186,6 +222,7 @@ def experience_of(
     runtime: Runtime,
     store: TrajectoryStore | None = None,
     kept: Played | None = None,
+    secret: int | None = None,
 ) -> Experience:
     """Play one client's games of one cycle, log them in the device's store, and encode them.
 
@@ -193,6 +230,8 @@ def experience_of(
     ----------
     kept
         The first of these games, if they were played in a trial.
+    secret
+        As in `private_games`.
 
     Raises
     ------
@@ -203,7 +242,7 @@ def experience_of(
     if isinstance(encoder, SendsWords) and not config.privacy.allow_plaintext:
         raise ConfigError("this codec sends words: the run must say privacy.allow-plaintext")
     policy = player_of(config, request, encoder, runtime)
-    games, seeds = private_games(config, request.cycle, client, clients)
+    games, seeds = private_games(config, request.cycle, client, clients, secret)
     first = kept or Played((), ())
     done = len(first.trajectories)
     played = play_episodes(policy, games[done:], seeds[done:], runtime.cache(config))
@@ -222,11 +261,24 @@ def player_of(config: RunConfig, request: PlayRequest, encoder: Encoder, runtime
     return encoder.apply_context(runtime.policy(config, request), context)
 
 
-def private_games(config: RunConfig, cycle: int, client: int, clients: int) -> tuple[Sequence[GameId], list[int]]:
-    """Return one client's own games of one cycle, and the seed of each episode's random stream."""
+def private_games(
+    config: RunConfig, cycle: int, client: int, clients: int, secret: int | None = None
+) -> tuple[Sequence[GameId], list[int]]:
+    """Return one client's own games of one cycle, and the seed of each episode's random stream.
+
+    Parameters
+    ----------
+    secret
+        What a deployed device alone knows, in place of the run's seed and the client's number: nobody else can tell
+        which games it plays, and how it plays them. None in a simulation, which can be repeated.
+    """
     specs, count = specs_from_text(config.games.families), games_of(config, client)
-    games = client_games(specs, client, clients, count, cycle, config.games.partition, config.seed)
-    return games, streams(config.seed, cycle, client, len(games))
+    seed = config.seed if secret is None else secret
+    games = client_games(specs, client, clients, count, cycle, config.games.partition, seed)
+    seeds = streams(seed, cycle, client, len(games))
+    if secret is not None:
+        games = tuple((spec, secret_seed(secret, cycle, index)) for index, (spec, _) in enumerate(games))
+    return games, seeds
 
 
 def games_of(config: RunConfig, client: int) -> int:

@@ -16,9 +16,11 @@ from ..policies.backend import load_version
 from ..policies.policy import Policy
 from ..protocol.config import PolicyConfig, RunConfig
 from ..protocol.fleet.membership import Membership, device_key, keys_folder, membership_at
+from ..protocol.fleet.trust import Trust
 from ..protocol.host.cache import cache_folder
 from ..protocol.messages import PlayRequest
 from ..protocol.versions import Adapter
+from .contributions import Contributions, Unrecorded
 from .fallback import Success
 
 SUCCESS = "success"  # name of a record in the node's state
@@ -27,19 +29,21 @@ SUCCESS = "success"  # name of a record in the node's state
 class Runtime(Protocol):
     """What a ClientApp asks of the place where it runs.
 
-    ============ ======================================= ==============================================
-    member       `SimulatedRuntime`                      `fedoel.client.device.runtime.DeviceRuntime`
-    ============ ======================================= ==============================================
-    `send_words` true                                    false
-    `admit`      always                                  if the owner's conditions hold
-    `begin`      nothing                                 counts the games, bounds the memory
-    `policy`     as the run says                         base, threads and paths from `device.toml`;
-                                                         kept as the last good version
-    `cache`      the run's, or the user's                the device's own
-    `membership` a key from the folder of all keys       the device's own key
-    `colluding`  as the run says                         from `device.toml`
-    `success`    in the node's state                     in a file of the device's folder
-    ============ ======================================= ==============================================
+    =============== ===================================== ==============================================
+    member          `SimulatedRuntime`                    `fedoel.client.device.runtime.DeviceRuntime`
+    =============== ===================================== ==============================================
+    `send_words`    true                                  false
+    `admit`         always                                if the owner's conditions hold
+    `begin`         nothing                               counts the games, bounds the memory
+    `policy`        as the run says                       base, threads and paths from `device.toml`;
+                                                          kept as the last good version
+    `cache`         the run's, or the user's              the device's own
+    `membership`    a key from the folder of all keys     the device's own key
+    `trust`         open, but for the run's `colluding`   from `device.toml`
+    `contributions` not written down                      in a file that outlives runs and fleets
+    `game_secret`   none: the run's seed decides          from a key of the device
+    `success`       in the node's state                   in a file of the device's folder
+    =============== ===================================== ==============================================
     """
 
     @property
@@ -73,8 +77,15 @@ class Runtime(Protocol):
     def membership(self, config: RunConfig, client: int) -> Membership:
         """Read the client's private key and the list of members; raises `ConfigError` if they cannot be used."""
 
-    def colluding(self, config: RunConfig) -> float:
-        """Return the fraction of a cohort that the device takes for colluding with the server."""
+    def trust(self, config: RunConfig) -> Trust:
+        """Return what the device answers, whatever a request says."""
+
+    @property
+    def contributions(self) -> Contributions:
+        """Where the device writes down what it gives and what it refuses."""
+
+    def game_secret(self, client: int, run: str) -> int | None:
+        """Return what a client's games of a run are drawn with; None for what the run itself says."""
 
     def success(self, state: RecordDict) -> Success:
         """Read how well the device did with its last two versions; nothing if that is damaged or was not kept."""
@@ -111,9 +122,18 @@ class SimulatedRuntime:
         folder = keys_folder(config)
         return membership_at(folder, folder / device_key(client))
 
-    def colluding(self, config: RunConfig) -> float:
-        """Return the run's own setting."""
-        return config.privacy.colluding
+    def trust(self, config: RunConfig) -> Trust:
+        """Return open settings: everything is answered, and the run says who may collude."""
+        return Trust(colluding=config.privacy.colluding)
+
+    @property
+    def contributions(self) -> Contributions:
+        """Write nothing down: a simulation is repeated at will."""
+        return Unrecorded()
+
+    def game_secret(self, client: int, run: str) -> int | None:
+        """Return None: a simulation's games follow from its seed."""
+        return None
 
     def success(self, state: RecordDict) -> Success:
         """Read the node's state, which ends with the simulation."""

@@ -7,17 +7,18 @@ the round: nobody can make it continue, and what it had masked stays masked.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from flwr.app import Context, RecordDict
 
 from ..protocol.errors import SecureSumError
 from ..protocol.experience import ExperienceVector
 from ..protocol.fleet.membership import Membership
+from ..protocol.fleet.trust import MASKED, Asked, Trust
 from ..protocol.messages import PlayRequest, request_from_records
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg import device
 from ..protocol.secagg.device import Round
-from ..protocol.secagg.graph import COLLUDING
 from ..protocol.secagg.masks import Cells, cell_type
 from ..protocol.secagg.messages import (
     Step,
@@ -29,10 +30,39 @@ from ..protocol.secagg.messages import (
     without_step,
 )
 from ..protocol.secagg.terms import Terms
+from ..protocol.trials import TrialTerms, is_trial
+from .contributions import Contribution, Contributions, Unrecorded
 
 STATE = "secure-sum"  # name of the record in the node's state
-MIN_COHORT = "min-cohort"  # smallest cohort that a device joins, in the node's configuration
-Play = Callable[[PlayRequest], ExperienceVector]
+Play = Callable[[PlayRequest, str], ExperienceVector]
+"""Plays the games of a request for a run of this name, and encodes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What a device holds a round to.
+
+    Parameters
+    ----------
+    trust
+        What the device's owner allows.
+    contributions
+        Where it writes down what it gives.
+    codec
+        Name of the run's codec.
+    """
+
+    trust: Trust = field(default_factory=Trust)
+    contributions: Contributions = field(default_factory=Unrecorded)
+    codec: str = ""
+
+    def check(self, terms: Terms, noise: float | None = None) -> None:
+        """Check a round before anything is loaded for it; raises `TrustError`."""
+        self.trust.check(Asked(MASKED, self.codec, terms.minimum, noise))
+
+    def known(self, terms: Terms) -> int:
+        """Return how many devices of a sum this device has surely checked to be members, whatever the terms claim."""
+        return max(self.trust.least_cohort, terms.threshold + 1)
 
 
 def answer_step(
@@ -41,53 +71,63 @@ def answer_step(
     context: Context,
     member: Membership,
     play: Play,
-    colluding: float = COLLUDING,
+    guard: Guard | None = None,
 ) -> RecordDict:
     """Answer one phase of a round, and keep the state that the next phase needs.
 
     Parameters
     ----------
     play
-        Plays the games of a request and encodes them; called in the phase ``masked``.
-    colluding
-        Fraction of a cohort that this device takes for colluding with the server.
+        Called in the phase ``masked``.
+    guard
+        What the device holds the round to; by default nothing but what its secrecy depends on.
 
     Raises
     ------
     SecureSumError
         If the step is malformed, out of order, or would weaken the device's secrecy.
+    TrustError
+        If the owner does not allow it, or the device has contributed to this exchange already.
     """
-    step = step_from_records(records)
-    state = _begin(step, context, member, colluding) if phase == "keys" else _current(step, context)
+    step, guard = step_from_records(records), guard or Guard()
+    state = _begin(step, context, member, guard) if phase == "keys" else _current(step, context)
+    least = guard.trust.least_cohort
+    if phase != "keys":
+        guard.contributions.check_current(state.terms)
     if phase == "shares":
-        state = device.share(state, step.body, member.renewed(step.extra.decode("ascii", "replace")).members)
+        state = device.share(state, step.body, member.renewed(step.extra.decode("ascii", "replace")).members, least)
     elif phase == "masked":
-        state = _mask(state, step, records, play)
+        state = _mask(state, step, records, play, guard, member)
     elif phase == "confirm":
-        state = device.confirm(state, member.identity, step.body)
+        state = device.confirm(state, member.identity, step.body, least)
+        guard.contributions.confirm(state.terms)
     elif phase == "unmask":
         state = device.unmask(state, step.body, step.extra)
     context.state[STATE] = round_to_record(state)
     return reply_records(state.replies[phase])
 
 
-def _begin(step: Step, context: Context, member: Membership, colluding: float) -> Round:
+def _begin(step: Step, context: Context, member: Membership, guard: Guard) -> Round:
     """Begin a round, or return the current one if it is asked for again.
 
     Raises
     ------
     SecureSumError
         If the device has already been in a round of this run with the same or a larger number.
+    TrustError
+        If the owner does not allow the round, or the device has helped to open one for the same exchange.
     """
     terms, position = Terms.from_json(step.body.decode("utf-8", "replace")), int.from_bytes(step.extra, "big")
+    guard.check(terms)
     last = _last_round(context)
     if last is not None:
         if last.terms == terms and last.position == position:
             return last
         if last.terms.run == terms.run and last.terms.number >= terms.number:
             raise SecureSumError(f"round {terms.number} is over for this device, which has been in one as late")
-    min_cohort = int(context.node_config.get(MIN_COHORT, 2))
-    return device.advertise(member.identity, terms, position, min_cohort, colluding)
+    state = device.advertise(member.identity, terms, position, guard.trust.least_cohort, guard.trust.colluding)
+    guard.contributions.begin(terms)
+    return state
 
 
 def _current(step: Step, context: Context) -> Round:
@@ -98,15 +138,26 @@ def _current(step: Step, context: Context) -> Round:
     return state
 
 
-def _mask(state: Round, step: Step, records: RecordDict, play: Play) -> Round:
-    """Play, encode, protect and mask; a repeated request gets the answer that it had before."""
+def _mask(state: Round, step: Step, records: RecordDict, play: Play, guard: Guard, member: Membership) -> Round:
+    """Play, encode, protect and mask; a repeated request gets the answer that it had before.
+
+    The contribution is written down after it was played and before it leaves the device.
+    """
+    terms = state.terms
 
     def vector() -> Cells:
         request, plan = request_from_records(without_step(records)), PrivacyPlan.from_json(step.extra.decode())
-        _check_terms(state.terms, request, plan)
-        return protected(play(request), plan)
+        _check_terms(terms, request, plan)
+        noise = plan.noise_of(guard.known(terms))
+        guard.check(terms, noise)
+        asked_by = f"{member.fleet} {request.serial}"
+        contribution = Contribution.masked(state, asked_by, noise, plan.loss_of_sum(terms.cohort))
+        guard.contributions.check(contribution, guard.trust)
+        cells = protected(play(request, terms.run), plan)
+        guard.contributions.add(contribution, guard.trust)
+        return cells
 
-    return device.mask(state, step.body, vector)
+    return device.mask(state, step.body, vector, guard.trust.least_cohort)
 
 
 def protected(vector: ExperienceVector, plan: PrivacyPlan) -> Cells:
@@ -116,10 +167,12 @@ def protected(vector: ExperienceVector, plan: PrivacyPlan) -> Cells:
 
 def _check_terms(terms: Terms, request: PlayRequest, plan: PrivacyPlan) -> None:
     """Check that request and privacy plan are those of the round's terms; raises `SecureSumError` if not."""
-    if terms.subject != subject(request.spec.digest, plan) or (terms.cells, terms.bits) != (plan.cells, plan.bits):
+    if terms.subject != subject(request, plan) or (terms.cells, terms.bits) != (plan.cells, plan.bits):
         raise SecureSumError("the vector that is asked for is not the one that this round was agreed for")
     if terms.minimum < plan.minimum or terms.cohort > plan.cohort:
         raise SecureSumError("the round may end with fewer survivors, or more devices, than its privacy plan allows")
+    if is_trial(request.spec) and not (plan.noise_multiplier or TrialTerms.of(request.spec).detailed):
+        raise SecureSumError("a trial that is to be answered once for each request needs noise")
     if any(request.spec.sizes.get(part.name) != part.size for part in plan.parts):
         raise SecureSumError("the privacy plan speaks of parts that the vector does not have")
     if any(request.spec.norms[part.name] != part.norm for part in plan.parts):

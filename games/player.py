@@ -150,9 +150,12 @@ def _moves(policy: Policy, episodes: Sequence[Episode]) -> list[Move]:
 
 
 def _move(answer: Answer, situation: Situation) -> Move:
-    choices, command = answer.alternatives or situation.admissible, answer.command
-    action = choices.index(command) if command in choices else INVALID
+    action = _index_of(answer.command, answer.alternatives or situation.admissible)
     return Move(answer.log_probs, action, answer.text, len(answer.tokens), answer.alternatives)
+
+
+def _index_of(command: str, choices: Sequence[str]) -> int:
+    return choices.index(command) if command in choices else INVALID
 
 
 def draw(log_probs: LogProbs, rng: np.random.Generator) -> int:

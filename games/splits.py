@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
+import numpy as np
+
 from ..protocol.errors import ConfigError, GameError
 from ..protocol.play import GAMES_PER_CLIENT, GameSpec
 from .families import content_of, family_of, settings_of
 
 CLIENTS = 10_000
 PUBLIC_GAMES = 100_000_000
+SECRET_GAMES = CLIENTS * GAMES_PER_CLIENT  # first seed of the private games whose seeds are secret, behind all others
 
 
 class Split(Enum):
@@ -41,6 +44,12 @@ def game_seed(split: Split, index: int, client: int = 0) -> int:
     if client >= CLIENTS:
         raise ConfigError(f"more clients than seeds: client {client}, but there are seeds for {CLIENTS}")
     return _within(client, CLIENTS, "client") * GAMES_PER_CLIENT + _within(index, GAMES_PER_CLIENT, "private game")
+
+
+def secret_seed(secret: int, cycle: int, index: int) -> int:
+    """Return the seed of a private game that only who knows the secret can tell; no public game has it."""
+    drawn = np.random.SeedSequence([secret, cycle, index]).generate_state(1, np.uint64)[0]
+    return SECRET_GAMES + int(drawn) % (Split.REHEARSAL.value - SECRET_GAMES)
 
 
 def for_split(spec: GameSpec, split: Split) -> GameSpec:

@@ -47,3 +47,19 @@ class EnrolmentError(FedoelError, ValueError):
 
 class NotNow(FedoelError, RuntimeError):
     """A request that a device postpones, because a condition set by its owner does not hold now."""
+
+
+class TrustError(FedoelError, RuntimeError):
+    """A request that a device refuses by what its owner allows (`fedoel.protocol.fleet.trust`).
+
+    Parameters
+    ----------
+    code
+        Letters only: this, and not the sentence, is what the server is told.
+    sentence
+        For the device's owner.
+    """
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code

@@ -156,7 +156,7 @@ class Gang:
         """Reply to one phase of a secure sum; the masked vector holds the attack vector."""
         client = partition(context)[0]
 
-        def play(request: PlayRequest) -> ExperienceVector:
+        def play(request: PlayRequest, run: str) -> ExperienceVector:
             plan = PrivacyPlan.from_json(step_from_records(records).extra.decode())
             self._cells[client] = cells_of(self.attack_vector(client, request), plan, len(self.members))
             return ExperienceVector.from_parts(request.spec, {})

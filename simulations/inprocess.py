@@ -53,6 +53,10 @@ class WrappingRuntime(SimulatedRuntime):
         """Return a device's keys and the list of members."""
         return self.inner.membership(config, client)
 
+    def game_secret(self, client: int, run: str) -> int | None:
+        """Return what a client's games are drawn with."""
+        return self.inner.game_secret(client, run)
+
 
 def check(config: RunConfig) -> None:
     """Raise `ConfigError` for a configuration that no engine can run."""

@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 
 from ..client.app import private_games
 from ..client.device.folder import DeviceFolder, joined
+from ..client.device.runtime import DeviceRuntime
 from ..client.store import Contents, TrajectoryStore, key_from_file
 from ..codecs.encoder import encode, load_encoder
 from ..codecs.tactics.coordinates import DIMENSION
@@ -31,6 +32,7 @@ from ..protocol.secagg.masks import cell_type
 from ..protocol.trials import is_trial
 from ..server.cycle.phases import load_phase
 from ..server.run_folder import stored_config
+from ..server.safeguards import RunSafeguards
 from ..strategies.secure_mean import SecureMean, Tally
 from .loopback import NOTES
 
@@ -80,16 +82,22 @@ def expected(server: Path, devices: Sequence[Path], cycle: int, notes: Path) -> 
     encoder, policy = load_encoder(config.codec.name), TacticsPolicy("", np.zeros(DIMENSION, np.float32))
     total = np.zeros(plan.cells, np.int64)
     for device in devices:
-        played = played_in(device, config, cycle)
+        played = played_in(device, config, cycle, RunSafeguards(config).ledger.run)
         total += plan.quantised(encode(encoder, policy, played, spec, baseline, config.codec.discount).parts())
     decoded = plan.decode(total.astype(cell_type(plan.bits)))
     return ExperienceVector.from_parts(spec, decoded).to_array()
 
 
-def played_in(device: Path, config: RunConfig, cycle: int) -> list[Trajectory]:
-    """Return what a device has logged of one cycle's games; what was played twice is there once."""
+def played_in(device: Path, config: RunConfig, cycle: int, run: str) -> list[Trajectory]:
+    """Return what a device has logged of one cycle's games; what was played twice is there once.
+
+    Parameters
+    ----------
+    run
+        Name of the run in its secure sums.
+    """
     number = joined(DeviceFolder(device)).number
-    wanted, _ = private_games(config, cycle, number, number + 1)
+    wanted, _ = private_games(config, cycle, number, number + 1, DeviceRuntime(device).game_secret(number, run))
     contents = stored(device)
     logged = {(row.trajectory.spec, row.trajectory.seed): row.trajectory for row in contents.rows}
     return [logged[game] for game in wanted]

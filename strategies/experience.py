@@ -27,7 +27,7 @@ from ..protocol.options import Option, options_of
 from ..protocol.trials import ACTION as TRIAL
 from .cohort import sample, split, wait_for_nodes
 from .delivery import RetryWindow, send_and_receive
-from .replies import SortedReplies, sort_replies
+from .replies import OUT, SortedReplies, failure, sort_replies
 from .server_side import ServerSide, Traffic
 
 log = getLogger("flwr").log
@@ -317,7 +317,7 @@ class ExperienceStrategy(Strategy):
         # All nodes of this part may have left; Flower rejects an empty list of messages.
         replies = send_and_receive(grid, messages, timeout) if messages else []
         patience = RetryWindow(self.patience)
-        while messages and all(reply.has_error() for reply in replies) and patience.wait():
+        while messages and _not_ready(replies) and patience.wait():
             messages = self._ask_again()
             replies = send_and_receive(grid, messages, timeout)
         return self.aggregate_train(server_round, replies)[1]
@@ -359,3 +359,9 @@ class ExperienceStrategy(Strategy):
             cohort = sample(nodes, self.fraction_train, self.seed, cycle)
             self._cohort = cycle, split(cohort, self.exchanges, self.seed, cycle)
         return [node for node in self._cohort[1][exchange - 1] if node in nodes]
+
+
+def _not_ready(replies: Sequence[Message]) -> bool:
+    """Whether nobody has answered, and somebody may do so when asked again."""
+    reasons = [failure(reply) for reply in replies if reply.has_error()]
+    return len(reasons) == len(replies) and (not reasons or any(reason != OUT for reason in reasons))

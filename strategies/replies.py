@@ -14,10 +14,12 @@ from flwr.app import Message
 
 from ..protocol.errors import PrivacyError, VectorError
 from ..protocol.experience import Contribution, VectorSpec
+from ..protocol.fleet.trust import Refusal
 from ..protocol.messages import records_bytes, vector_from_reply, words_from_reply
 from ..protocol.privacy.plan import PrivacyPlan
 
 FAILURE = re.compile(r"code: ([A-Za-z]{1,40})'")
+OUT = f"client {Refusal.DONE}"  # the device has contributed to this exchange before, and is out of it
 DUPLICATE, UNASKED, SILENT, BAD_VECTOR = "duplicate", "not asked for", "no reply", "bad vector"
 
 

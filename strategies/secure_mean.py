@@ -29,7 +29,7 @@ from .cohort import wait_for_nodes
 from .delivery import RetryWindow, send_and_receive
 from .experience import log
 from .mean import BudgetStrategy
-from .replies import SILENT, failure
+from .replies import OUT, SILENT, failure
 from .server_side import Traffic
 
 FAILED = "round failed"
@@ -38,12 +38,16 @@ ATTEMPTS = 2  # phases are idempotent: a device that did not reply in time gets 
 
 @dataclass
 class Tally:
-    """Bytes to and from each node, refusals by reason, and whether budget was spent, summed over a round's phases."""
+    """Bytes to and from each node, refusals by reason, and whether budget was spent, summed over a round's phases.
+
+    `done` are the nodes that have contributed to this exchange before, in a round that failed: they are out of it.
+    """
 
     down: Counter[int] = field(default_factory=Counter)
     up: Counter[int] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     spent: bool = False
+    done: set[int] = field(default_factory=set)
 
     def traffic(self, accepted: int) -> Traffic:
         """Return mean bytes per device that received a message."""
@@ -148,6 +152,8 @@ class SecureMean(BudgetStrategy):
     ) -> list[Aggregate]:
         """Sample a cohort and sum its groups; retry while all sums fail and no privacy budget has been spent.
 
+        Devices that are out of the exchange are left out, since no retry brings them back.
+
         Parameters
         ----------
         draw
@@ -156,19 +162,35 @@ class SecureMean(BudgetStrategy):
         retry = RetryWindow(self.patience)
         while True:
             nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-            sums: list[Aggregate] = []
+            cohort, sums = list[int](), list[Aggregate]()
             if self.server.safeguards.enough(len(nodes)):
-                groups = self.groups(draw(nodes))
-                if not any(groups):
+                cohort = [node for node in draw(nodes) if node not in tally.done]
+                if not cohort:
                     return []
-                sums = self.secure_sums(grid, groups, request, timeout, tally)
+                sums = self.secure_sums(grid, self.groups(cohort), request, timeout, tally)
             else:
                 log(WARNING, "exchange: %d nodes are too few of the population to draw a cohort from", len(nodes))
                 tally.refused[FAILED] += 1
-            if sums or tally.spent or not retry.wait():
+            if sums or tally.spent or self._is_lost(cohort, request, tally) or not retry.wait():
                 return sums
             log(INFO, "exchange: nothing was released; retrying")
             tally.refused.clear()
+
+    def _is_lost(self, cohort: Sequence[int], request: PlayRequest, tally: Tally) -> bool:
+        """Whether too few of a cohort can still contribute to the exchange, however often they are asked."""
+        left, safeguards = sum(node not in tally.done for node in cohort), self.server.safeguards
+        if left == len(cohort):
+            return False
+        fewest = 0 if safeguards.noisy else self.plan(request.spec).minimum
+        lost = left < fewest or not safeguards.releasable(left)
+        if lost:
+            log(
+                WARNING,
+                "exchange: %d devices have contributed to it before, and %d are too few",
+                len(cohort) - left,
+                left,
+            )
+        return lost
 
     def secure_sums(
         self, grid: Grid, groups: Sequence[Sequence[int]], request: PlayRequest, timeout: float, tally: Tally
@@ -201,7 +223,7 @@ class SecureMean(BudgetStrategy):
             cohort = min(cohort, plan.cohort)
         if not plan.minimum <= cohort <= plan.cohort:
             raise SecureSumError(f"{cohort} devices were drawn, outside the plan's {plan.minimum} to {plan.cohort}")
-        graph, digest = self.graph(cohort, plan.minimum), subject(spec.digest, plan)
+        graph, digest = self.graph(cohort, plan.minimum), subject(request, plan)
         run, number = safeguards.begin_round()
         terms = Terms(
             run, number, cohort, graph.neighbours, graph.threshold, plan.minimum, plan.cells, plan.bits, digest
@@ -272,7 +294,10 @@ class _PhaseSender:
 
     def _take(self, phase: _Phase, group: int, position: int, reply: Message) -> None:
         if reply.has_error():
-            self.tally.refused[f"{phase.name}: {failure(reply)}"] += 1
+            reason = failure(reply)
+            self.tally.refused[f"{phase.name}: {reason}"] += 1
+            if reason == OUT:
+                self.tally.done.add(self.groups[group][position])
             return
         self.tally.up[self.groups[group][position]] += records_bytes(reply.content)
         try:

@@ -41,6 +41,8 @@ class DeviceFolder:
     bundle = _Inside("fleet/bundle.toml")
     store = _Inside("store.sqlite")  # the encrypted log of trajectories
     store_key = _Inside("keys/store.key")
+    game_key = _Inside("keys/games.key")  # secret from which the seeds of games and of play follow
+    record = _Inside("contributions.sqlite")  # what it gave and refused; outlives runs and fleets
     versions = _Inside("versions")  # folder with the last two good versions
     played = _Inside("played.json")  # count of the games that were played today
     success = _Inside("success.json")  # how well the last two versions did on this device
@@ -56,7 +58,7 @@ def private_paths(folder: DeviceFolder) -> tuple[Path, ...]:
     """Return the folders and files to which nobody but their owner may have access, as far as they exist."""
     return (
         folder.path, folder.identity.parent, folder.flower, folder.node_key, folder.identity, folder.store_key,
-        folder.store, folder.success,
+        folder.store, folder.success, folder.game_key, folder.record,
     )  # fmt: skip
 
 

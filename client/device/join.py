@@ -20,10 +20,13 @@ from ...protocol.fleet.enrolment import (
     to_text,
 )
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS, Members, load_members, read_members
+from ...protocol.fleet.trust import Trust
 from ...protocol.host.files import make_private_folder, replace_file
 from ...protocol.host.lock import in_turn
+from ...protocol.settings import from_table, to_table
+from ..store import key_from_file
 from .folder import DeviceFolder
-from .settings import DeviceSettings, Play, hours_of, settings_file
+from .settings import DeviceSettings, Play, hours_of, read_settings, settings_file, with_proposal
 
 SERVER = "server"  # file with the address given as --server
 
@@ -81,8 +84,20 @@ def _join(
         replace_file(folder.path / SERVER, server)
     if taken:
         print(f"{taken.name} is device {taken.number} of the fleet at {taken.server}")
+        _show_trust(folder, taken)
         place = quote(str(folder.path))
         print(f"next: fedoel device doctor {place}, then fedoel device start {place}")
+
+
+def _show_trust(folder: DeviceFolder, bundle: Bundle) -> None:
+    """Tell the owner what this device answers, and where the fleet proposes something else."""
+    trust, proposal = read_settings(folder.settings).trust, from_table(Trust, bundle.trust)
+    print(f"from now on, whoever asks ([trust] in {folder.settings}, which only you change):")
+    print(*(f"  {sentence}" for sentence in trust.words()), sep="\n")
+    values, proposed = to_table(trust), to_table(proposal)
+    others = [f"{name} = {proposed[name]!r}" for name in bundle.trust if proposed[name] != values[name]]
+    if others:
+        print(f"the fleet proposes other values, which were not taken: {', '.join(others)}")
 
 
 def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
@@ -102,6 +117,7 @@ def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
         public = node.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
         replace_file(folder.node_key.with_suffix(".pub"), public)
         replace_file(folder.identity, Ed25519PrivateKey.generate().private_bytes_raw().hex(), secret=True)
+    key_from_file(folder.game_key)
     if not folder.settings.exists():
         replace_file(folder.settings, settings_file(DeviceSettings(Play(hours))))
     identity = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(folder.identity.read_text(encoding="ascii")))
@@ -128,6 +144,8 @@ def take_bundle(folder: DeviceFolder, path: Path, server: str | None = None, aut
         authority than the device was given, or another fleet than the one that the device has joined.
     VersionError
         If the bundle's list of members is not signed by the fleet's key, or is older than the device's own.
+    ConfigError
+        If the device's own settings cannot be read: what the fleet proposes could not be added to them.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -160,11 +178,22 @@ def take_bundle(folder: DeviceFolder, path: Path, server: str | None = None, aut
             raise VersionError(
                 f"{path}: {error}: have the server make a new one with `fedoel server enroll`"
             ) from error
+    _propose(folder, bundle)
     replace_file(folder.authority, bundle.ca)
     replace_file(folder.fleet / FLEET_KEY, bundle.fleet_key)
     replace_file(folder.fleet / MEMBERS, bundle.members)
     replace_file(folder.bundle, to_text(bundle))  # the last file, because with it the device has joined
     return bundle
+
+
+def _propose(folder: DeviceFolder, bundle: Bundle) -> None:
+    """Add what the fleet proposes to the owner's settings; what the owner, or an earlier bundle, has set stays."""
+    if not folder.settings.exists():
+        replace_file(folder.settings, settings_file(DeviceSettings()))
+    read_settings(folder.settings)
+    text = folder.settings.read_text(encoding="utf-8-sig")
+    if (proposed := with_proposal(text, bundle.trust)) != text:
+        replace_file(folder.settings, proposed)
 
 
 def _known_members(folder: DeviceFolder, fleet_key: str) -> Members | None:

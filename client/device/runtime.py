@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,13 +16,16 @@ from ...policies.policy import Policy
 from ...protocol.config import RunConfig
 from ...protocol.errors import NotNow
 from ...protocol.fleet.membership import Membership
+from ...protocol.fleet.trust import Trust
 from ...protocol.messages import PlayRequest
 from ...protocol.trials import is_trial
 from ..fallback import Success
 from ..runtime import Runtime
+from ..store import key_from_file
 from .folder import DeviceFolder, membership_of
 from .idle import count_games, games_today, look, why_not
 from .last_version import keep
+from .record import DeviceRecord
 from .settings import read_settings
 from .success import fallen_back, read_success, write_success
 
@@ -83,9 +87,18 @@ class DeviceRuntime:
         """Read the device's own private key and its list of members."""
         return membership_of(self.folder)
 
-    def colluding(self, config: RunConfig) -> float:
-        """Return the owner's setting, whatever the run says."""
-        return read_settings(self.folder.settings).trust.colluding
+    def trust(self, config: RunConfig) -> Trust:
+        """Return the owner's settings, whatever the run says."""
+        return read_settings(self.folder.settings).trust
+
+    @property
+    def contributions(self) -> DeviceRecord:
+        """Return the device's own record."""
+        return DeviceRecord(self.folder.record)
+
+    def game_secret(self, client: int, run: str) -> int | None:
+        """Return 128 bits that nobody but this device can compute; they differ between runs."""
+        return secret_of(key_from_file(self.folder.game_key), run)
 
     def success(self, state: RecordDict) -> Success:
         """Read the device's own file: the node's state ends with its process."""
@@ -100,6 +113,11 @@ class DeviceRuntime:
         settings = read_settings(self.folder.settings)
         policy = replace(config.policy, base=settings.model.file, device="auto", threads=settings.limits.threads)
         return replace(config, policy=policy, cache=str(self.folder.cache), out="")
+
+
+def secret_of(key: bytes, run: str) -> int:
+    """Return 128 bits that follow from a device's key and a run's name."""
+    return int.from_bytes(hmac.digest(key, run.encode(), "sha256")[:16], "big")
 
 
 def _limit_memory(megabytes: int) -> None:

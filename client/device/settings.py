@@ -1,8 +1,9 @@
-"""The settings of a device's owner: when it plays, how many games, and how much of the machine it may use."""
+"""The settings of a device's owner: when it plays, how much of the machine it may use, and what it answers."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import time
 from pathlib import Path
@@ -10,11 +11,12 @@ from pathlib import Path
 import tomli_w
 
 from ...protocol.errors import ConfigError
-from ...protocol.secagg.graph import COLLUDING
-from ...protocol.settings import from_table, read_toml, setting, settings_of, to_table
+from ...protocol.fleet.trust import Trust
+from ...protocol.settings import Scalar, from_table, parse_toml, read_toml, setting, settings_of, to_table
 
 POWERS = ("any", "mains")
 HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+TRUST = "trust"  # the table that a fleet makes a proposal for
 HEAD = "# Settings of this device. It reads them for every request: only changes of [limits] need a restart.\n"
 
 
@@ -55,15 +57,6 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
-    """What this device assumes about the fleet; the server has no say in it."""
-
-    colluding: float = setting(
-        COLLUDING, "Share of a cohort that may collude with the server in a secure sum.", low=0, high=0.9
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class DeviceSettings:
     """Everything in `device.toml`."""
 
@@ -75,13 +68,48 @@ class DeviceSettings:
 
 
 def settings_file(settings: DeviceSettings) -> str:
-    """Write `device.toml`, with a comment behind every setting for the owner who edits it."""
-    declared, text = settings_of(DeviceSettings), HEAD
+    """Write `device.toml`, with a comment behind every setting for the owner who edits it.
+
+    `[trust]` is left out as long as it says nothing: what the fleet proposes is written there (`with_proposal`).
+    """
+    text = HEAD
     for table, values in to_table(settings).items():
-        text += f"\n[{table}]\n"
-        for name, value in values.items():
-            text += f"{tomli_w.dumps({name: value}).strip()}  # {declared[f'{table}.{name}'].help}\n"
+        if table != TRUST or settings.trust != Trust():
+            text += f"\n[{table}]\n{_lines(table, values)}"
     return text
+
+
+def with_proposal(text: str, proposal: Mapping[str, Scalar]) -> str:
+    """Return the text of `device.toml` with what a fleet proposes for `[trust]` added to it.
+
+    What stands there already is the owner's, and stays as it is.
+
+    Raises
+    ------
+    ConfigError
+        If the text is not TOML, or its settings of `[trust]` do not stand below that header.
+    """
+    owners = parse_toml(text).get(TRUST, {})
+    proposed = to_table(from_table(Trust, proposal))
+    lines = _lines(TRUST, {name: proposed[name] for name in proposal if name not in owners})
+    if not lines:
+        return text
+    header = re.search(rf"^[ \t]*\[[ \t]*{TRUST}[ \t]*\][^\n]*\n", text, re.MULTILINE)
+    if header:
+        return text[: header.end()] + lines + text[header.end() :]
+    if owners:
+        raise ConfigError(
+            f"device.toml: write [{TRUST}] as a table of its own, so that the fleet's proposal can be added"
+        )
+    return f"{text.rstrip()}\n\n[{TRUST}]\n{lines}"
+
+
+def _lines(table: str, values: Mapping[str, Scalar]) -> str:
+    declared = settings_of(DeviceSettings)
+    return "".join(
+        f"{tomli_w.dumps({name: value}).strip()}  # {declared[f'{table}.{name}'].help}\n"
+        for name, value in values.items()
+    )
 
 
 def read_settings(path: Path) -> DeviceSettings:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from shlex import quote
 
@@ -13,8 +16,11 @@ from ...protocol.host.lock import one_owner, owner
 from .folder import DeviceFolder, joined, membership_of, open_store, private_paths
 from .idle import games_today, look, why_not
 from .last_version import last_version
+from .record import DeviceRecord
 from .settings import read_settings
 from .success import fallen_back
+
+SHOWN = 5  # refusals
 
 
 def status(folder: DeviceFolder) -> int:
@@ -26,6 +32,8 @@ def status(folder: DeviceFolder) -> int:
     print(f"plays:   {_plays(folder)}")
     print(f"version: {_version(folder)}")
     print(f"store:   {_stored(folder)}")
+    for line in _trusts(folder):
+        print(line)
     for path in exposed:
         print(f"rights:  others may read {path}: chmod go= it; if it is a key, give this device new keys if they did")
     return 0 if running else 1
@@ -62,6 +70,8 @@ def _wipe(folder: DeviceFolder, store_only: bool, sure: bool) -> int:
     print(f"deleted {len(paths)} files and folders of {folder.path}")
     if not store_only:
         print("whoever runs the server should revoke this device, too")
+        if folder.record.exists():
+            print(f"kept: {folder.record}, since what this device has spent counts in its next fleet, too")
     return 0
 
 
@@ -84,6 +94,20 @@ def _plays(folder: DeviceFolder) -> str:
     played = games_today(folder.played, f"{now.clock:%Y-%m-%d}")
     reason = why_not(settings.play, settings.limits.memory, now, played, 1)
     return f"{f'not now, since {reason}' if reason else 'now, if it is asked'}; {played} games today"
+
+
+def _trusts(folder: DeviceFolder) -> Iterator[str]:
+    """Say what the device answers, what it has spent, and what it has refused."""
+    trust, record = read_settings(folder.settings).trust, DeviceRecord(folder.record)
+    yield from (f"{'trust:' * (number == 0):9}{sentence}" for number, sentence in enumerate(trust.words()))
+    spent = record.epsilon(trust.delta)
+    told = f"{spent:.3g} at delta {trust.delta:g}" if spent < math.inf else "without a bound, since a sum had no noise"
+    yield f"epsilon: {told}, in the last 365 days"
+    counts, last = record.refusals()
+    if counts:
+        yield f"refused: {', '.join(f'{code} {count}' for code, count in counts.items())}"
+    for refusal in last[:SHOWN]:
+        yield f"         {datetime.fromtimestamp(refusal.at):%Y-%m-%d %H:%M} {refusal.code}: {refusal.sentence}"
 
 
 def _version(folder: DeviceFolder) -> str:

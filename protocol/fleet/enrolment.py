@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
 from cryptography import x509
@@ -22,12 +23,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from ..errors import ConfigError, EnrolmentError
-from ..settings import parse_toml
+from ..settings import Scalar, from_table, parse_toml
+from .trust import Trust
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})")
 CARD_HEAD = "# The public keys of a device, for `fedoel server enroll`. Nothing in this file is secret.\n"
 BUNDLE_HEAD = "# What a device needs of its fleet, for `fedoel device join`. Nothing in this file is secret.\n"
+LATER: Mapping[str, Any] = MappingProxyType({"identity": "", "trust": {}})  # fields that earlier releases do not write
 File = TypeVar("File", "Card", "Bundle")
 
 
@@ -85,6 +88,8 @@ class Bundle:
         Signature of the other fields by the authority, ECDSA with SHA-256, in hexadecimal.
     identity
         Public Ed25519 key of the device that the bundle is for, in hexadecimal; empty in bundles of earlier releases.
+    trust
+        What the fleet proposes for `[trust]` in the device's settings; empty in bundles of earlier releases.
 
     Raises
     ------
@@ -101,10 +106,15 @@ class Bundle:
     model: str = ""
     signature: str = ""
     identity: str = ""
+    trust: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.name)
         check_address(self.server)
+        try:
+            from_table(Trust, self.trust, "trust.")
+        except ConfigError as error:
+            raise EnrolmentError(f"the bundle's proposal cannot be used: {error}") from error
         if self.identity:
             _from_hex(self.identity, 32, "an identity")
         _from_hex(self.fleet_key, 32, "a fleet's key")
@@ -195,14 +205,20 @@ def _signed(file: Card | Bundle) -> bytes:
 
 
 def _written(file: Card | Bundle) -> dict[str, Any]:
-    """Return the fields of a file, as earlier releases knew them where they have no identity."""
-    return {name: value for name, value in asdict(file).items() if name != "identity" or value}
+    """Return the fields of a file, as earlier releases knew them where they have no identity or no proposal."""
+    return {name: value for name, value in asdict(file).items() if name not in LATER or value}
 
 
 def to_text(file: Card | Bundle) -> str:
     """Return the TOML text of a card or bundle: JSON strings with ASCII characters only are TOML basic strings."""
-    head = CARD_HEAD if isinstance(file, Card) else BUNDLE_HEAD
-    return head + "".join(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in _written(file).items())
+    values = _written(file)
+    table = values.pop("trust", {})
+    text = (CARD_HEAD if isinstance(file, Card) else BUNDLE_HEAD) + _lines(values)
+    return f"{text}\n[trust]\n{_lines(table)}" if table else text
+
+
+def _lines(values: Mapping[str, Scalar]) -> str:
+    return "".join(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in values.items())
 
 
 def _from_toml(file_type: type[File], text: str, description: str) -> File:
@@ -212,7 +228,7 @@ def _from_toml(file_type: type[File], text: str, description: str) -> File:
         raise EnrolmentError(f"this file is not {description}: {error}") from error
     arguments, expected = {name.replace("-", "_"): value for name, value in values.items()}, get_type_hints(file_type)
     if file_type is Bundle:
-        arguments = {"identity": "", **arguments}
+        arguments, expected = {**LATER, **arguments}, {**expected, "trust": dict}
     if {name: type(value) for name, value in arguments.items()} != expected:
         raise EnrolmentError(f"this file is not {description}: it needs {', '.join(expected)}, and nothing else")
     return file_type(**arguments)

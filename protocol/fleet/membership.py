@@ -125,6 +125,11 @@ class Membership:
     members_file: Path | None = None
     number: int = 0
 
+    @property
+    def fleet(self) -> str:
+        """Name of the fleet: the beginning of its public key in hexadecimal."""
+        return self.fleet_key.hex()[:16]
+
     def accept(self, request: PlayRequest) -> None:
         """Check the signature and serial number of a request, and store the serial number.
 

@@ -142,16 +142,24 @@ class PrivacyPlan:
             if (np.abs(values[part.name]) > largest * (1 + ROUNDING)).any():
                 raise PrivacyError(f"the {part.name} of a vector with noise is larger than {largest:.3g}")
 
+    def noise_of(self, devices: int) -> float:
+        """Return the noise multiplier that the shares of so many devices make together: that of `minimum` at most."""
+        return self.noise_multiplier * math.sqrt(min(devices, self.minimum) / self.minimum)
+
     @property
     def discreteness_loss(self) -> float:
-        """Bound of the additional privacy loss because a sum of discrete Gaussians is not a discrete Gaussian.
+        """Bound of the additional privacy loss because a sum of discrete Gaussians is not a discrete Gaussian."""
+        return self.loss_of_sum(self.cohort)
+
+    def loss_of_sum(self, devices: int) -> float:
+        """Return this bound for the sum of the noise of so many devices; zero for that of one.
 
         Per cell ten times the sum in lemma 15 of arXiv 2102.06387; negligible if the noise spans a few steps.
         """
         if not self.noise_multiplier:
             return 0.0
         variance = float(self.share_variance)
-        per_cell = sum(math.exp(-2 * math.pi**2 * variance * k / (k + 1)) for k in range(1, self.cohort))
+        per_cell = sum(math.exp(-2 * math.pi**2 * variance * k / (k + 1)) for k in range(1, devices))
         return 10 * self.cells * per_cell
 
     @property

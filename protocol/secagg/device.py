@@ -102,7 +102,7 @@ def advertise(identity: Identity, terms: Terms, position: int, least: int = 2, c
     return Round(terms, position, secrets).answer("keys", terms.digest, advert.to_bytes())
 
 
-def share(state: Round, adverts: bytes, members: Collection[bytes]) -> Round:
+def share(state: Round, adverts: bytes, members: Collection[bytes], least: int = 2) -> Round:
     """Phase ``shares``: share both seeds among the neighbours; the reply is a sealed pair of shares for each.
 
     Parameters
@@ -113,11 +113,13 @@ def share(state: Round, adverts: bytes, members: Collection[bytes]) -> Round:
         Concatenated adverts of the neighbours that sent keys.
     members
         Public keys of the fleet's members, 32 bytes each.
+    least
+        Smallest number of devices, this one included, whose keys this device has checked.
 
     Raises
     ------
     SecureSumError
-        If an advert is not of a member or neighbour, or not signed; or there are fewer than the threshold.
+        If an advert is not of a member or neighbour, or not signed; or there are fewer than the threshold or `least`.
     """
     if state.answered("shares", adverts):
         return state
@@ -131,7 +133,7 @@ def share(state: Round, adverts: bytes, members: Collection[bytes]) -> Round:
         raise SecureSumError("keys of a device that is no neighbour")
     for advert in others.values():
         advert.check(terms, members)
-    _check_threshold(len(others), terms)
+    _check_threshold(len(others), terms, least)
     mask_shares, own_shares = (
         split(state.secrets[name], len(neighbours), terms.threshold) for name in ("mask_seed", "own_seed")
     )
@@ -143,7 +145,7 @@ def share(state: Round, adverts: bytes, members: Collection[bytes]) -> Round:
     return state.answer("shares", adverts, pack(sealed.items()), adverts=adverts)
 
 
-def mask(state: Round, incoming: bytes, vector: Callable[[], Cells]) -> Round:
+def mask(state: Round, incoming: bytes, vector: Callable[[], Cells], least: int = 2) -> Round:
     """Phase ``masked``: mask the vector, with a pair mask for every neighbour that sent shares.
 
     Parameters
@@ -154,18 +156,20 @@ def mask(state: Round, incoming: bytes, vector: Callable[[], Cells]) -> Round:
         Sealed shares from neighbours, by position.
     vector
         Returns the vector, shape ``(cells,)``; called only if the phase was not answered yet.
+    least
+        As in `share`.
 
     Raises
     ------
     SecureSumError
-        If shares are not of a neighbour or cannot be opened, there are fewer than the threshold, or the vector has the
-        wrong shape.
+        If shares are not of a neighbour or cannot be opened, there are fewer than the threshold or `least`, or the
+        vector has the wrong shape.
     """
     if state.answered("masked", incoming):
         return state
     terms, adverts = state.terms, _adverts(state)
     sealed = unpack(incoming, SEALED)
-    _check_threshold(len(sealed), terms)
+    _check_threshold(len(sealed), terms, least)
     opened = {other: _open(state, adverts, other, part) for other, part in sealed.items()}
     key = mask_key(state.secrets["mask_seed"], terms)
     total = vector().astype(cell_type(terms.bits), copy=True)
@@ -179,7 +183,7 @@ def mask(state: Round, incoming: bytes, vector: Callable[[], Cells]) -> Round:
     return state.answer("masked", incoming, total.tobytes(), held=held)
 
 
-def confirm(state: Round, identity: Identity, survivors: bytes) -> Round:
+def confirm(state: Round, identity: Identity, survivors: bytes, least: int = 2) -> Round:
     """Phase ``confirm``: sign the set of survivors that this device will help to unmask.
 
     Parameters
@@ -190,12 +194,14 @@ def confirm(state: Round, identity: Identity, survivors: bytes) -> Round:
         Signs the set.
     survivors
         Bitmap of positions (`terms.to_bitmap`).
+    least
+        Smallest number of survivors whose keys this device has checked, itself included.
 
     Raises
     ------
     SecureSumError
-        If the set is smaller than the minimum or lacks this device, contains a neighbour without shares, or another set
-        was signed before.
+        If the set is smaller than the minimum or lacks this device, contains a neighbour without shares or fewer known
+        devices than `least`, or another set was signed before.
     """
     if state.answered("confirm", survivors):
         return state
@@ -207,6 +213,7 @@ def confirm(state: Round, identity: Identity, survivors: bytes) -> Round:
     held = unpack(state.secrets["held"], 2 * SEED)
     if positions & set(terms.neighbours_of(state.position)) - held.keys():
         raise SecureSumError("the survivors include a neighbour that was not paired with this device")
+    _check_least(len(positions & held.keys()), least)
     return state.answer("confirm", survivors, identity.sign(CONFIRMED, terms, survivors))
 
 
@@ -245,9 +252,21 @@ def unmask(state: Round, survivors: bytes, signatures: bytes) -> Round:
     return replace(state.answer("unmask", survivors, pack(opened.items())), secrets={})
 
 
-def _check_threshold(count: int, terms: Terms) -> None:
+def neighbours_keys(state: Round) -> frozenset[bytes]:
+    """Return the public keys of the neighbours that this device has checked, 32 bytes each."""
+    return frozenset(advert.identity for advert in _adverts(state).values())
+
+
+def _check_threshold(count: int, terms: Terms, least: int = 2) -> None:
     if count < terms.threshold:
         raise SecureSumError(f"{count} neighbours of at least {terms.threshold} take part")
+    _check_least(count, least)
+
+
+def _check_least(others: int, least: int) -> None:
+    """Check how many devices a sum has that this device knows to be members; the terms only claim a number."""
+    if 1 + others < least:
+        raise SecureSumError(f"{1 + others} known devices take part, this one included, and it wants {least}")
 
 
 def _adverts(state: Round) -> dict[int, Advert]:

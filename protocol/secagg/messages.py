@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, RecordDict
 
 from ..errors import SecureSumError
+from ..messages import PlayRequest
 from ..privacy.plan import PrivacyPlan
+from ..trials import TrialTerms, is_trial
 from .device import PHASES, Round
 from .terms import Terms
 
 # Flower message types by phase: a category, then the handler's name.
 ACTIONS = {phase: f"{'train' if phase == 'masked' else 'query'}.{phase}" for phase in PHASES}
 RECORD = "secure"
+TRIAL = "trial-"  # beginning of the names of trials among exchanges
 FIELDS = {"secrets": "secrets", "asked": "request_digests", "replies": "replies"}  # of a `Round`: key prefix to field
 
 
@@ -83,9 +87,53 @@ def reply_from_records(records: RecordDict) -> bytes:
     raise SecureSumError("a reply to a step of a secure sum must hold its bytes and nothing else")
 
 
-def subject(spec_digest: str, plan: PrivacyPlan) -> str:
-    """Return the `Terms.subject` of a vector of this specification under this privacy plan."""
-    return f"{spec_digest} {plan.digest}"
+def subject(request: PlayRequest, plan: PrivacyPlan) -> str:
+    """Return the `Terms.subject` of a round: the vector's specification, the privacy plan, and what it is asked for."""
+    return f"{request.spec.digest} {plan.digest} {exchange_of(request)}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Exchange:
+    """What a device contributes to, once in a run.
+
+    Parameters
+    ----------
+    cycle
+        Number of the cycle.
+    name
+        The number of the exchange in it; for a trial ``trial-`` and a digest of what is tried.
+    """
+
+    cycle: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.cycle}.{self.name}"
+
+    @property
+    def of_trial(self) -> bool:
+        return self.name.startswith(TRIAL)
+
+    @classmethod
+    def of(cls, terms: Terms) -> Exchange:
+        """Return what a round is for; raises `SecureSumError` if its subject does not say."""
+        cycle, dot, name = terms.subject.rpartition(" ")[2].partition(".")
+        if not (dot and name and cycle.isascii() and cycle.isdecimal()):
+            raise SecureSumError(f"the terms of a secure sum do not say which exchange it is for: {terms.subject!r}")
+        return cls(int(cycle), name)
+
+
+def exchange_of(request: PlayRequest) -> Exchange:
+    """Return what a request is for; another request or another round for the same thing does not change it.
+
+    But for trials with noise, where each part of the fleet is drawn from all devices: every request is a trial then.
+    """
+    if not is_trial(request.spec):
+        return Exchange(request.cycle, str(request.exchange))
+    terms = TrialTerms.of(request.spec)
+    tried = terms.candidate.encode() + (b"" if request.context is None else b"\0" + request.context.tobytes())
+    tried += b"" if terms.detailed else f"\0{request.serial}".encode()
+    return Exchange(request.cycle, f"{TRIAL}{hashlib.sha256(tried).hexdigest()[:16]}")
 
 
 def first_step(terms: Terms, position: int) -> Step:

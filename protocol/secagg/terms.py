@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import SecureSumError
 
 WIDTHS = (16, 32)
+LARGEST = 2**16  # cohort
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Terms:
     cells, bits
         Number of integers in a vector, and their width: sums are taken modulo ``2**bits``.
     subject
-        Digests of the vector's specification and of its privacy plan.
+        Digests of the vector's specification and of its privacy plan, and the exchange.
 
     Raises
     ------
@@ -60,6 +61,8 @@ class Terms:
             raise SecureSumError("the terms of a secure sum contain a number that is no integer, or negative")
         if not (isinstance(self.run, str) and isinstance(self.subject, str) and self.run and self.subject):
             raise SecureSumError("the terms of a secure sum name no run or no subject")
+        if self.cohort > LARGEST:
+            raise SecureSumError(f"positions are numbers of two bytes: there cannot be {self.cohort} of them")
         if self.cohort < 3 or not 2 <= self.neighbours < self.cohort:
             raise SecureSumError(f"a secure sum needs 3 devices and 2 neighbours each, not {self.cohort}")
         if self.neighbours < self.cohort - 1 and self.neighbours % 2:

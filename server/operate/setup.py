@@ -28,6 +28,7 @@ from .certificates import (
     make_server_certificate,
 )
 from .folder import ServerFolder, Settings, read_run, read_settings, write_settings
+from .proposal import proposal
 from .roll import Enrolled, Roll, devices, read_roll, write_roll
 
 HEAD = """\
@@ -201,7 +202,7 @@ def _bundle(folder: ServerFolder, settings: Settings, device: Enrolled) -> Bundl
             device.name, device.number, settings.address, folder.ca_certificate.read_text(encoding="ascii"),
             (folder.fleet / FLEET_KEY).read_text(encoding="ascii"),
             (folder.fleet / MEMBERS).read_text(encoding="ascii"), _model(folder),
-            identity=device.identity,
+            identity=device.identity, trust=proposal(read_run(folder)),
         )  # fmt: skip
         return sign_bundle(key_from_pem(folder.ca_key.read_bytes()), plain)
     except OSError as error:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fedoel.client.device.folder import DeviceFolder
+from fedoel.protocol.host.files import replace_file
+from fedoel.server.safeguards import LEDGER
 from fedoel.simulations.loopback import SHORTEST_HEARTBEAT, LoopbackFleet
 from fedoel.simulations.loopback_sum import STRATEGY
 
 MASKED = "Receiving: train.masked message"
+NAME = "ab"  # of the run in its secure sums
 DEVICES = ("one", "two", "three", "four", "five")  # four, if one of them may collude, cannot do without one
 RUN = f"""\
 cycles = 2
@@ -38,8 +42,25 @@ def fleet(tmp_path: Path, cache: Path) -> Iterator[LoopbackFleet]:
     """A server's folder and five devices that have joined; nothing runs yet."""
     made = LoopbackFleet(tmp_path, DEVICES, SHORTEST_HEARTBEAT)
     made.make(RUN)
+    give_keys(made, keys(1))  # with which every device has something to send
     yield made
     made.end()
+
+
+def keys(first: int) -> list[bytes]:
+    """Return a key for every device; with the run's name, all of its games follow from it."""
+    return [bytes([first, number] * 16) for number in range(len(DEVICES))]
+
+
+def give_keys(fleet: LoopbackFleet, keys: Sequence[bytes]) -> None:
+    """Make the games repeatable, with `begin_ledger`: a deployed device draws them with a key of its own."""
+    for name, key in zip(DEVICES, keys, strict=True):
+        replace_file(DeviceFolder(fleet.folder / name).game_key, key.hex(), secret=True)
+
+
+def begin_ledger(run: Path) -> None:
+    """Give a run the name from which the devices' games follow, before its first round."""
+    replace_file(run / LEDGER, json.dumps({"kind": "ledger", "run": NAME, "secret": 0}) + "\n", secret=True)
 
 
 def summary(folder: Path) -> dict[str, Any]:

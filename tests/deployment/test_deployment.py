@@ -8,7 +8,7 @@ import pytest
 from fedoel.simulations.loopback import LoopbackFleet
 from fedoel.simulations.loopback_sum import expected, released
 
-from .conftest import DEVICES, MASKED, summary, tended
+from .conftest import DEVICES, MASKED, begin_ledger, summary, tended
 
 KEYS = "Receiving: query.keys message"
 
@@ -30,6 +30,7 @@ def test_a_fleet_survives_the_death_of_a_device_a_cut_network_and_the_death_of_i
     """
     fleet.start("server")
     fleet.wait(lambda: "5 devices may connect" in fleet.said("server"), 120)
+    begin_ledger(fleet.server / "run")
     for name in DEVICES:
         fleet.start(name)
     fleet.wait(lambda: fleet.log("one").count(MASKED) == 1, 300, every=0.02)

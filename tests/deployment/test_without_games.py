@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from fedoel.client.device.runtime import secret_of
+from fedoel.client.runtime import SimulatedRuntime
 from fedoel.games.make_prompts import make_pack
 from fedoel.protocol.play import specs_from_text
 from fedoel.protocol.prompt_pack import write_pack
@@ -19,10 +22,11 @@ from fedoel.simulations.loopback import SHORTEST_HEARTBEAT, LoopbackFleet
 from fedoel.simulations.scenario import load_scenario
 from fedoel.simulations.summary import headline, percent
 
-from .conftest import DEVICES, MASKED, tended
+from .conftest import DEVICES, MASKED, begin_ledger, give_keys, keys, tended
 
 FAMILIES = "tidy things=1 final=0 turns=8"
-# With this seed, five devices of which any four agree: the context helps, and what is distilled from it.
+# With these keys, five devices of which any four agree: the context helps, and what is distilled from it.
+KEYS = keys(0)
 RUN = f"""\
 seed = 4
 cycles = 1
@@ -67,8 +71,17 @@ def fleet(tmp_path: Path, cache: Path) -> Iterator[LoopbackFleet]:
     made = LoopbackFleet(tmp_path, DEVICES, SHORTEST_HEARTBEAT, str(only_server))
     made.make(RUN)
     write_pack(tmp_path / "pack.jsonl", pack)
+    give_keys(made, KEYS)
     yield made
     made.end()
+
+
+@dataclass(frozen=True, slots=True)
+class WithKeys(SimulatedRuntime):
+    """Simulated devices with the keys of the deployed ones, so that they play the same games."""
+
+    def game_secret(self, client: int, run: str) -> int | None:
+        return secret_of(KEYS[client], run)
 
 
 def simulated(folder: Path) -> CycleRecord:
@@ -77,7 +90,8 @@ def simulated(folder: Path) -> CycleRecord:
     scenario.parent.mkdir()
     scenario.write_text(RUN)
     out = folder / "simulated" / "run"
-    run_inprocess(load_scenario(str(scenario), {"clients": len(DEVICES), "out": str(out)}))
+    begin_ledger(out)
+    run_inprocess(load_scenario(str(scenario), {"clients": len(DEVICES), "out": str(out)}), runtime=WithKeys())
     return read_summary(out).cycles[1]
 
 
@@ -87,6 +101,7 @@ def test_a_fleet_teaches_a_server_without_games_and_both_survive_a_death_in_a_tr
     expected = simulated(fleet.folder)
     fleet.start("server")
     fleet.wait(lambda: "5 devices may connect" in fleet.said("server"), 120)
+    begin_ledger(fleet.server / "run")
     (fleet.folder / "pack.jsonl").unlink()  # the server has a copy
     for name in DEVICES:
         fleet.start(name)

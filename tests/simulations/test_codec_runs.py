@@ -214,9 +214,7 @@ def test_a_cycle_of_free_text_repeats(
 @pytest.mark.parametrize("on_policy", [True, False])
 def test_free_text_and_several_contexts(config: RunConfig, monkeypatch: pytest.MonkeyPatch, on_policy: bool) -> None:
     # A random model writes no admissible command, and other answers cannot be clustered: any answer counts as one here.
-    monkeypatch.setattr(
-        player, "_index_of_command", lambda command, situation: len(command) % len(situation.admissible)
-    )
+    monkeypatch.setattr(player, "_index_of", lambda command, choices: len(command) % len(choices))
     config = replace(
         config, strategy=StrategyConfig("clustered", "min-cluster-size=1"),
         policy=replace(config.policy, decoding="free", response_tokens=4),

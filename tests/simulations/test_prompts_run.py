@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fedoel.games.tidy import asking
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.prompt_pack import read_pack
@@ -128,6 +129,28 @@ def test_a_context_that_moves_nothing_ends_the_cycle_without_a_trial(
     run = replace(config, cycles=1, strategy=empty, trial=replace(config.trial, share=0.25))
     run_inprocess(run)
     assert cycles(run)[-1]["decision"] == "no-gain"
+
+
+def test_answers_in_free_text_are_learned_from_in_secure_sums(
+    config: RunConfig, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A random model names no place: here every other answer does.
+    monkeypatch.setattr(
+        asking, "place_named", lambda answer, thing, places: places[ord(answer[0]) % 4] if ord(answer[-1]) % 2 else ""
+    )
+    run = RunConfig.from_flat({
+        **config.to_flat(), "cycles": 1, "games.families": "tidy things=1 open=1 turns=2", "codec.name": "embedding",
+        "policy.backend": "torch", "policy.base": str(tiny_base), "policy.decoding": "free", "policy.listed": False,
+        "policy.response-tokens": 3, "policy.threads": 1, "policy.lora-layers": 2, "strategy.name": "secure-mean",
+        "warm-start.steps": 2, "distil.steps": 2, "distil.batch": 4, "trial.contexts": False,
+    })  # fmt: skip
+    run_inprocess(run)
+    last = cycles(run)[-1]
+    assert 0 < last["held_out"]["invalid"] <= 1
+    assert last["views"]["without_context"] >= 0
+    assert last["kl"] > 0
+    run_inprocess(replace(run, out=str(tmp_path / "again")))
+    assert cycles(replace(run, out=str(tmp_path / "again")))[-1] == last
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedoel.client.secure import answer_step
-from fedoel.protocol.errors import ConfigError, NotNow, PrivacyError, SecureSumError, VectorError
+from fedoel.client.contributions import Unrecorded
+from fedoel.client.device.record import DeviceRecord
+from fedoel.client.secure import Guard, Play, answer_step
+from fedoel.protocol.errors import (
+    ConfigError,
+    FedoelError,
+    NotNow,
+    PrivacyError,
+    SecureSumError,
+    TrustError,
+    VectorError,
+)
 from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.fleet.membership import Membership
-from fedoel.protocol.messages import PlayRequest
+from fedoel.protocol.fleet.trust import Trust
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.protocol.secagg.device import PHASES
 from fedoel.protocol.secagg.keys import Identity
@@ -100,9 +110,15 @@ def vector(client: int) -> ExperienceVector:
 
 
 class Fleet:
-    """Devices whose vectors are known, and a server's strategy over a real grid of them."""
+    """Devices whose vectors are known, and a server's strategy over a real grid of them.
 
-    def __init__(self, fault: Fault = lambda phase, client, step: None, **settings: Any) -> None:
+    With a folder for `records`, they write down what they give, as deployed devices do.
+    """
+
+    def __init__(
+        self, fault: Fault = lambda phase, client, step: None, records: Path | None = None, **settings: Any
+    ) -> None:
+        self.records = records
         identities = [Identity(Ed25519PrivateKey.generate()) for _ in range(CLIENTS)]
         members = frozenset(each.public for each in identities)
         self.members = [Membership(each, members, b"", Path("nowhere")) for each in identities]
@@ -124,14 +140,23 @@ class Fleet:
             client = int(context.node_config["partition-id"])
             self.contexts[client] = context
             self.fault(phase, client, step_from_records(message.content))
-            member, colluding = self.members[client], self.server.safeguards.colluding
-            records = answer_step(phase, message.content, context, member, lambda request: vector(client), colluding)
+            try:
+                records = answer_step(
+                    phase, message.content, context, self.members[client], lambda request, run: vector(client),
+                    self.guard(client),
+                )  # fmt: skip
+            except TrustError as error:
+                raise FedoelError(f"code: {error.code}") from None
             self.sent.append((phase, client, records))
             if phase == "unmask":
                 self.server.safeguards.steps.append("unmask")
             return Message(records, reply_to=message)
 
         return answer
+
+    def guard(self, client: int) -> Guard:
+        record = DeviceRecord(self.records / f"{client}.sqlite") if self.records else Unrecorded()
+        return Guard(Trust(colluding=self.server.safeguards.colluding), record)
 
     def run(self, cycles: int = 1, **settings: Any) -> Ledger:
         SecureMean(self.server, **settings).start(self.grid, num_rounds=cycles)
@@ -304,9 +329,8 @@ def test_a_noisy_sum_waits_until_enough_of_the_population_is_there(monkeypatch: 
 
 def asked(fleet: Fleet, phase: str, client: int, records: RecordDict) -> RecordDict:
     """Ask a device directly, as a server that does not keep to the rules would."""
-    play: Callable[[PlayRequest], ExperienceVector] = lambda request: vector(client)  # noqa: E731
-    colluding = fleet.server.safeguards.colluding
-    return answer_step(phase, records, fleet.contexts[client], fleet.members[client], play, colluding)
+    play: Play = lambda request, run: vector(client)  # noqa: E731
+    return answer_step(phase, records, fleet.contexts[client], fleet.members[client], play, fleet.guard(client))
 
 
 def recorded(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Mapping[tuple[str, int], RecordDict]:

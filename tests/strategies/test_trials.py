@@ -89,7 +89,7 @@ class Fleet:
             client, keys = self.note(message, context), keys_folder(self.config)
             member = membership_at(keys, keys / device_key(client))
             records = answer_step(
-                phase, message.content, context, member, lambda request: self.behaviour(client, request.spec)
+                phase, message.content, context, member, lambda request, run: self.behaviour(client, request.spec)
             )
             return Message(records, reply_to=message)
 

@@ -51,6 +51,13 @@ def identity() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def joined(joined: Joined) -> Joined:
+    """A device that answers everything, so that what it sends can be read."""
+    joined.device.settings.write_text("")
+    return joined
+
+
 def ask(
     joined: Joined,
     request: PlayRequest,

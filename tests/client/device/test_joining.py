@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,10 @@ from fedoel.client.device.settings import Limits, read_settings
 from fedoel.client.device.start import command, write_node_config
 from fedoel.client.store import TrajectoryStore, key_from_file
 from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError
-from fedoel.protocol.fleet.enrolment import card_from_text
+from fedoel.protocol.fleet.enrolment import bundle_from_text, card_from_text, sign_bundle, to_text
+from fedoel.protocol.fleet.trust import Trust
 from fedoel.protocol.host.lock import one_owner
+from fedoel.server.operate.certificates import key_from_pem
 from fedoel.server.operate.folder import ServerFolder, Settings
 from fedoel.server.operate.setup import init
 
@@ -345,3 +348,66 @@ def test_a_card_is_small_and_readable(fresh: Fresh) -> None:
     values = tomllib.loads((device.path / "one.pub").read_text())
     assert set(values) == {"name", "node-key", "identity", "signature"}
     assert json.dumps(values["name"]) == '"one"'
+
+
+def proposing(joined: Joined, name: str, run: str) -> Path:
+    """Write the device's bundle anew, after a change of the fleet's run."""
+    (joined.server / "run.toml").write_text(run)
+    out = joined.server.parent / name
+    card = joined.device.path / "one.pub"
+    assert main(["server", "enroll", str(joined.server), str(card), "--out", str(out)]) == 0
+    return out
+
+
+def test_what_the_fleet_proposes_is_written_and_said_and_a_later_bundle_changes_nothing(
+    fresh: Fresh, joined: Joined, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trust, text = read_settings(joined.device.settings).trust, joined.device.settings.read_text()
+    assert (trust.verbs, trust.codecs, trust.least_noise) == ("masked", "tactics", 0.0)
+    looser = proposing(joined, "plain.fleet", "[strategy]\nname = 'mean'\n[codec]\nname = 'embedding'\n")
+    capsys.readouterr()
+    assert main(["device", "join", str(joined.device.path), "--bundle", str(looser)]) == 0
+    said = capsys.readouterr().out
+    assert joined.device.settings.read_text() == text
+    assert "it never sends its vector by itself" in said and "only you change" in said
+    assert "were not taken: verbs = 'experience trial', codecs = 'embedding'" in said
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "[play]\nhours = ''",
+        "[trust]\ncolluding = 0.4  # the owner's\n\n[play]\nhours = ''\n",
+        "[ trust ]  # mine\nleast-cohort = 9\n",
+        "[trust]\n",
+        "",
+    ],
+)
+def test_settings_of_an_earlier_release_get_what_they_lack_and_keep_what_they_have(joined: Joined, before: str) -> None:
+    joined.device.settings.write_text(before)
+    own = read_settings(joined.device.settings)
+    take_bundle(joined.device, joined.server.parent / "one.fleet")
+    now = read_settings(joined.device.settings)
+    assert now.trust.verbs == "masked" and now.play == own.play
+    assert (now.trust.colluding, now.trust.least_cohort) == (own.trust.colluding, own.trust.least_cohort)
+    text = joined.device.settings.read_text()
+    assert set(before.splitlines()) <= set(text.splitlines())
+    take_bundle(joined.device, joined.server.parent / "one.fleet")
+    assert joined.device.settings.read_text() == text
+
+
+def test_settings_to_which_nothing_can_be_added_are_refused_and_stay(joined: Joined) -> None:
+    joined.device.settings.write_text("trust.colluding = 0.4\n")
+    with pytest.raises(ConfigError, match=r"write \[trust\] as a table of its own"):
+        take_bundle(joined.device, joined.server.parent / "one.fleet")
+    assert joined.device.settings.read_text() == "trust.colluding = 0.4\n"
+
+
+def test_a_bundle_without_a_proposal_leaves_the_settings_open(joined: Joined) -> None:
+    joined.device.settings.unlink()
+    bundle = joined.server.parent / "one.fleet"
+    plain = replace(bundle_from_text(bundle.read_text()), trust={}, signature="")
+    bundle.write_text(to_text(sign_bundle(key_from_pem((joined.server / "ca.key").read_bytes()), plain)))
+    take_bundle(joined.device, bundle)
+    assert read_settings(joined.device.settings).trust == Trust()
+    assert "[trust]" not in joined.device.settings.read_text(), "so that a later bundle can propose something"

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedoel.client.device.settings import DeviceSettings, Limits, Play, Trust, read_settings, settings_file
+from fedoel.client.device.settings import DeviceSettings, Limits, Play, read_settings, settings_file
+from fedoel.protocol.fleet.trust import Trust
 
 
 def test_the_file_of_a_device_holds_every_setting_with_its_help(tmp_path: Path) -> None:

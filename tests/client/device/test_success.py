@@ -37,6 +37,13 @@ def identity() -> Iterator[None]:
 
 
 @pytest.fixture
+def joined(joined: Joined) -> Joined:
+    """A device that answers everything, so that what it sends can be read."""
+    joined.device.settings.write_text("")
+    return joined
+
+
+@pytest.fixture
 def device(joined: Joined) -> DeviceFolder:
     """A device with two versions."""
     for serial, version in enumerate(("v1", "v2"), start=1):

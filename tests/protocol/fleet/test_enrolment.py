@@ -24,6 +24,7 @@ from fedoel.protocol.fleet.enrolment import (
     to_text,
 )
 from fedoel.protocol.fleet.membership import read_members, sign_members
+from fedoel.protocol.settings import Scalar
 from fedoel.server.operate.certificates import certificate_to_pem, make_authority, make_key
 
 OWNER, DEVICE = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
@@ -144,3 +145,25 @@ def test_unsigned_lists_of_members_are_refused() -> None:
     for wrong in (re.sub('"number": 3', '"number": 9', text), stranger, "", text.splitlines()[1], text[:-20]):
         with pytest.raises(VersionError, match="fetch it again"):
             read_members(FLEET, wrong)
+
+
+def test_a_bundle_carries_a_proposal_which_is_signed_and_checked() -> None:
+    proposal: dict[str, Scalar] = {
+        "verbs": "masked",
+        "least-cohort": 4,
+        "least-noise": 0.5,
+        "delta": 1e-6,
+        "epsilon-a-year": 8.0,
+    }
+    proposing = sign_bundle(AUTHORITY, replace(bundle(), trust=proposal))
+    text = to_text(proposing)
+    assert bundle_from_text(text) == proposing and bundle_from_text(text).trust == proposal
+    for looser in (text.replace("least-cohort = 4", "least-cohort = 2"), text[: text.index("[trust]")]):
+        with pytest.raises(EnrolmentError, match="was changed on its way"):
+            bundle_from_text(looser)
+    wrongs: list[dict[str, Scalar]] = [{"verbs": "all"}, {"least-cohort": 1}, {"least-nois": 1.0}, {"delta": "small"}]
+    for wrong in wrongs:
+        with pytest.raises(EnrolmentError, match="proposal cannot be used: "):
+            replace(bundle(), trust=wrong)
+    with pytest.raises(EnrolmentError):
+        bundle_from_text(to_text(bundle()) + 'trust = "masked"\n')
