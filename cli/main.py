@@ -16,9 +16,11 @@ from ..protocol.errors import FedoelError
 from ..protocol.host.processes import as_interrupts
 from ..protocol.plugins import search_folder
 from . import (
+    approve,
     audit,
     check_plugin,
     device,
+    diff,
     evaluate,
     experiment,
     export,
@@ -26,11 +28,17 @@ from . import (
     play,
     plugins,
     privacy,
+    promote,
     prompts,
+    prune,
     report,
+    rollback,
     server,
     settings,
+    show,
     simulate,
+    verify,
+    versions,
 )
 from .output import dropping_lost_output, quiet_libraries
 
@@ -63,8 +71,10 @@ class Verb(Protocol):
 VERBS: Mapping[str, Verb] = MappingProxyType(
     {
         "simulate": simulate, "evaluate": evaluate, "export": export, "report": report, "experiment": experiment,
-        "play": play, "audit": audit, "privacy": privacy, "prompts": prompts, "server": server,
-        "device": device, "check-plugin": check_plugin, "plugins": plugins, "new": new, "settings": settings,
+        "play": play, "audit": audit, "privacy": privacy, "prompts": prompts, "server": server, "device": device,
+        "versions": versions, "show": show, "diff": diff, "rollback": rollback, "promote": promote, "approve": approve,
+        "prune": prune, "verify": verify, "check-plugin": check_plugin, "plugins": plugins, "new": new,
+        "settings": settings,
     }
 )  # fmt: skip
 
@@ -132,11 +142,29 @@ def use_streams() -> None:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
     root = argparse.ArgumentParser(prog="fedoel", description="Federated online experiential learning.")
+    root.add_argument("--version", action=PrintVersion, help="print the installed version, and exit")
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in VERBS.items():
         description = f"{verb.HELP[0].upper()}{verb.HELP[1:]}."
         verb.add_arguments(verbs.add_parser(name, help=verb.HELP, description=description))
     return root
+
+
+class PrintVersion(argparse.Action):
+    """Prints the installed version; reads it only then."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: object) -> None:
+        """Print it, and exit."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"fedoel {version('fedoel')}")
+        except PackageNotFoundError:
+            print("fedoel, not installed as a package")
+        parser.exit()
 
 
 def set_environment() -> None:

@@ -67,15 +67,17 @@ def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
     from ..protocol.host.cache import cache_folder
     from ..server.registry import load_adapter
     from ..server.run_folder import stored_config
-    from ..server.summary import read_summary
+    from ..server.run_location import locate
+    from ..server.version_list import VersionList
     from ..simulations.scenario import load_scenario, scenario_of
 
     version, arrays = "", dict[str, NDArray[Any]]()
     if arguments.run:
         config = stored_config(arguments.run)
-        if not (cycles := read_summary(arguments.run).cycles):
+        known = VersionList(locate(arguments.run))
+        if not known.current:
             raise ConfigError(f"the run in {arguments.run} has no version yet: finish its first cycle, or name a run")
-        version, arrays = load_adapter(arguments.run / "versions" / cycles[-1].version)
+        version, arrays = load_adapter(known.place.versions / known.current)
     elif arguments.adapter:
         version, arrays = load_adapter(arguments.adapter)
         config = scenario_of(arguments.adapter)

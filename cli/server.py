@@ -61,7 +61,8 @@ def _init(folder: ServerFolder, arguments: argparse.Namespace) -> int:
     from ..server.operate.setup import init
 
     given = settings_of(arguments)
-    for name in ("policy.base", "server.prompts"):  # of the working folder here, and of the server's in the file
+    # Relative to the working folder here, and to the server's folder in the file.
+    for name in ("policy.base", "server.prompts", "server.red-lines"):
         if given.get(name):
             given[name] = str(path(str(given[name])).absolute())
     return init(folder, Settings(tuple(arguments.host), arguments.port, arguments.listen), given, _make_pack)

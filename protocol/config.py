@@ -280,6 +280,17 @@ class ServerConfig:
         "mean in the exchange before, where counters are not hidden by noise.",
         choices=BASELINES,
     )
+    red_lines: str = setting(
+        "",
+        "File of red lines, one a line: commands, with `*` for any text, that no candidate may make likelier on public "
+        "prompts, whatever it wins; empty for none.",
+    )
+    red_line_tolerance: float = setting(
+        0.01, "By how much the mean probability of a red line may rise in a candidate.", low=0, high=1
+    )
+    approve: bool = setting(
+        False, "Whether a candidate that has passed every gate waits for an operator's `fedoel approve`."
+    )
 
     @property
     def lacks_pack(self) -> bool:

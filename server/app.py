@@ -14,19 +14,20 @@ from ..policies.backend import load_backend
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.fleet.membership import RunMode, keys_folder
-from ..protocol.host.cache import cache_folder
-from ..protocol.records.events import Listener, RunFinished
+from ..protocol.host.cache import cache_folder, expanded
+from ..protocol.records.events import Listener
 from ..protocol.secagg.graph import COLLUDING
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import build_strategy, load_strategy
 from ..strategies.secure_mean import SecureMean
-from .cycle.run import Report, Run, World
+from .cycle.run import Public, Report, Run, World
 from .cycle.server import CycleServer
 from .events import EventLog
 from .fleet import make_fleet
 from .fleet_gate import FleetGate
 from .gate import Gate
 from .learner_registry import make_learner
+from .red_lines import RedLines, read_red_lines
 from .safeguards import RunSafeguards
 
 MakeGate = Callable[[Gate], Gate]
@@ -73,11 +74,11 @@ def run(
         If the run cannot be what its configuration says.
     """
     strategy, server = prepare(config, cache, listener, engine or type(grid).__name__, make_gate, make_report)
-    with server.run.log as log:  # from here on, no other process plays this run
+    with server.run.log:  # from here on, no other process plays this run
         if RunMode.of(config) is RunMode.SIMULATION:  # a deployment's keys exist before its runs
             make_fleet(keys_folder(config), config.clients)
         strategy.start(grid, num_rounds=config.cycles)
-        log.emit(RunFinished(summary="summary.json"))
+        server.end()
 
 
 def check(config: RunConfig, cache: Path) -> None:
@@ -121,6 +122,7 @@ def prepare(
         config, world.plan, codec, make_learner(config, cache), world.public, make_gate(world.gate),
         make_report(config, cache) if make_report else world.report, RunSafeguards(config),
         EventLog(Path(config.out) / "events.jsonl", listener), cache, engine, secure=issubclass(kind, SecureMean),
+        red_lines=_red_lines(config, world.public),
     )  # fmt: skip
     server = CycleServer(parts)
     strategy = build_strategy(config.strategy, server, config.seed, world.gate.blocks)
@@ -142,6 +144,16 @@ def _world(config: RunConfig, cache: Path) -> World:
     else:
         from .public.world_of_prompts import world
     return world(config, cache)
+
+
+def _red_lines(config: RunConfig, public: Public) -> RedLines | None:
+    """Return the red lines of a run, if it has any, and check that its prompts can watch them."""
+    if not config.server.red_lines:
+        return None
+    red_lines = RedLines(read_red_lines(expanded(config.server.red_lines)), public.situations)
+    if config.server.public == "prompts":  # games would have to be played for that
+        red_lines.check()
+    return red_lines
 
 
 def _check_colluding(config: RunConfig, strategy: type[ExperienceStrategy]) -> None:

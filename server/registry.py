@@ -1,11 +1,11 @@
-"""The registry of a run's versions: a folder for each, with its weights, manifest and signature."""
+"""Versions on disk: a folder for each, named by its content, with its weights, manifest and signature."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
@@ -14,19 +14,29 @@ from ..protocol.errors import FedoelError, VersionError
 from ..protocol.host.files import make_folder, move_into_place
 from ..protocol.signing import check_manifest, sign_manifest
 from ..protocol.versions import Manifest
-from .learner import Adapter, Learner
+from .learner import Adapter
 
 WEIGHTS = "adapter_model.safetensors"
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+VERSIONS = "versions"  # folder of versions in the folder of a run
+
+
+class Describes(Protocol):
+    """What `save_version` needs of a `fedoel.server.learner.Learner`."""
+
+    def describe(self, folder: Path) -> None:
+        """Write the files that a reader of the adapter's folder needs in addition to the weights."""
 
 
 def save_version(
-    versions: Path, manifest: Manifest, adapter: Adapter, learner: Learner, key: Ed25519PrivateKey | None = None
+    versions: Path, manifest: Manifest, adapter: Adapter, learner: Describes, key: Ed25519PrivateKey | None = None
 ) -> Path:
     """Write a version's folder atomically, unless it exists already.
 
     Parameters
     ----------
+    learner
+        Writes what else belongs into the folder.
     key
         Private key that signs the manifest, which holds the hash of the weights; None leaves it unsigned.
 
@@ -84,10 +94,21 @@ def load_adapter(folder: Path, fleet_key: bytes | None = None) -> tuple[str, dic
         raise VersionError(f"{folder / WEIGHTS} cannot be read ({error}); give the folder of an adapter") from error
     if not (folder / MANIFEST).exists() and fleet_key is None:
         return "", adapter
+    manifest = load_manifest(folder, fleet_key)
+    manifest.check(adapter)
+    return manifest.version, adapter
+
+
+def load_manifest(folder: Path, fleet_key: bytes | None = None) -> Manifest:
+    """Read a version's manifest and, if a key is given, verify its signature.
+
+    Raises
+    ------
+    VersionError
+        If it is missing or damaged, or the signature does not verify.
+    """
     text = (folder / MANIFEST).read_text(encoding="utf-8") if (folder / MANIFEST).exists() else ""
     if fleet_key is not None:
         signature = folder / SIGNATURE
         check_manifest(fleet_key, signature.read_bytes() if signature.exists() else b"", text)
-    manifest = Manifest.from_json(text)
-    manifest.check(adapter)
-    return manifest.version, adapter
+    return Manifest.from_json(text)

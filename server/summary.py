@@ -125,8 +125,16 @@ def read_summary(run: Path) -> Summary:
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON ({error}); {REMEDY}") from error
     summary = from_stored(Summary, table, path, REMEDY)
-    cycles = int(summary.config.get("cycles", 0))
-    if len(summary.cycles) > cycles or not (run / LOG).is_file():
-        return summary
-    later = _logged(run / LOG, range(len(summary.cycles), cycles + 1))
+    later = later_cycles(run, len(summary.cycles), int(summary.config.get("cycles", 0)))
     return replace(summary, cycles=(*summary.cycles, *(from_json(CycleRecord, entry) for entry in later)))
+
+
+def later_cycles(run: Path, known: int, cycles: int) -> list[dict[str, Any]]:
+    """Return what a log tells of cycles that ``summary.json`` does not have yet; nothing if there is no log.
+
+    Parameters
+    ----------
+    known, cycles
+        Number of cycles that it has, cycle 0 included, and of those that the run will have, without cycle 0.
+    """
+    return list(_logged(run / LOG, range(known, cycles + 1))) if (run / LOG).is_file() else []

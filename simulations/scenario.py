@@ -20,7 +20,8 @@ FOLDER = Path(__file__).parent / "scenarios"
 def load_scenario(scenario: str = "quick", overrides: Mapping[str, Scalar] | None = None) -> RunConfig:
     """Read a scenario and make its paths absolute.
 
-    A pack of prompts is relative to the file that names it, every other path to the working folder.
+    A pack of prompts and a file of red lines are relative to the file that names them, every other path to the working
+    folder.
 
     Parameters
     ----------
@@ -82,11 +83,17 @@ def _override(settings: dict[str, Any], key: str, value: Scalar) -> None:
 
 
 def _beside(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return a file's settings; a pack of prompts that they name is found from the file's folder."""
+    """Return a file's settings; prompts and red lines that they name are found from the file's folder."""
     server = settings.get("server")
-    if not isinstance(server, dict) or not isinstance(pack := server.get("prompts"), str) or not pack:
+    if not isinstance(server, dict):
         return settings
-    return {**settings, "server": {**server, "prompts": str(path.absolute().parent / expanded(pack))}}
+    named = {name: server.get(name) for name in ("prompts", "red-lines")}
+    beside = {
+        name: str(path.absolute().parent / expanded(file))
+        for name, file in named.items()
+        if isinstance(file, str) and file
+    }
+    return {**settings, "server": {**server, **beside}}
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -97,7 +104,9 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
         out=_absolute(out),
         cache=_absolute(config.cache),
         policy=replace(config.policy, base=_absolute(config.policy.base)),
-        server=replace(config.server, prompts=_absolute(config.server.prompts)),
+        server=replace(
+            config.server, prompts=_absolute(config.server.prompts), red_lines=_absolute(config.server.red_lines)
+        ),
     )
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -123,22 +124,74 @@ def test_flower_bundle_carries_the_system_only(copy: Path) -> None:
     assert {name.partition("/")[0] for name in names} == {*PACKAGES, "pyproject.toml", "LICENSE", "README.md", ".info"}
 
 
-def test_wheel_holds_every_module_scenario_and_text(copy: Path) -> None:
-    out = copy.parent / "wheel"
-    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
-    done = subprocess.run([*pip, "--wheel-dir", out, copy], capture_output=True, text=True)
+BUILD = """\
+import sys
+from setuptools import build_meta
+out = sys.argv[1]  # which the builds change
+build_meta.build_sdist(out), build_meta.build_wheel(out)
+"""
+
+
+@pytest.fixture(scope="module")
+def built(copy: Path) -> Path:
+    """A folder with the wheel and the source distribution, built without network."""
+    out = copy.parent / "dist"
+    done = subprocess.run([sys.executable, "-c", BUILD, out], cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    [wheel] = out.glob("*.whl")
+    return out
+
+
+def names_in(wheel: Path) -> set[str]:
     with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
+        return {name for name in archive.namelist() if name.startswith("fedoel/")}
+
+
+def test_wheel_holds_every_module_scenario_and_text(copy: Path, built: Path) -> None:
+    """Every file of the packages that is tracked, and no other: what commands make is neither."""
+    [wheel] = built.glob("*.whl")
     sources = [
         path
         for name in PACKAGES
         for path in (copy / name).rglob("*")
-        if path.suffix in {".py", ".toml", ".md", ".txt", ".j2", ".jsonl"}
+        if path.is_file() and path.suffix not in {".pyc", ".so"}
     ]
-    wanted = {f"fedoel/{path.relative_to(copy).as_posix()}" for path in sources}
-    assert wanted == {name for name in names if name.startswith("fedoel/")}
+    assert names_in(wheel) == {f"fedoel/{path.relative_to(copy).as_posix()}" for path in sources}
+    assert {f"fedoel/{name}/py.typed" for name in PACKAGES} <= names_in(wheel)
+
+
+def test_a_wheel_of_the_source_distribution_holds_the_same(built: Path, tmp_path: Path) -> None:
+    [archive], [wheel] = built.glob("*.tar.gz"), built.glob("*.whl")
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    [source] = tmp_path.iterdir()
+    done = subprocess.run([sys.executable, "-c", BUILD, tmp_path / "out"], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [again] = (tmp_path / "out").glob("*.whl")
+    assert names_in(again) == names_in(wheel)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_runs_a_simulation_without_the_repository(built: Path, tmp_path: Path) -> None:
+    """What a run reads is in the wheel: scenario, prompt pack, template of the report."""
+    [wheel] = built.glob("*.whl")
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet"]
+    subprocess.run([*pip, "--target", tmp_path / "installed", wheel], check=True, capture_output=True)
+    # Without the site's .pth files, so that an editable installation cannot lend what is missing.
+    path = os.pathsep.join([str(tmp_path / "installed"), sysconfig.get_path("purelib")])
+    environment = {**os.environ, "PYTHONPATH": path, "FEDOEL_CACHE": str(tmp_path / "cache")}
+
+    def fedoel(*words: str) -> str:
+        call = [sys.executable, "-S", str(tmp_path / "installed" / "bin" / "fedoel"), *words]
+        done = subprocess.run(call, env=environment, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert fedoel("--version") == f"fedoel {PYPROJECT['project']['version']}\n"
+    small = ("policy.backend=tactics", "games.held-out=4", "games.per-client=2", "games.families=frozen-lake turns=6")
+    settings = [word for setting in small for word in ("--set", setting)]
+    fedoel("simulate", "--clients", "4", "--cycles", "1", "--out", "run", *settings)
+    assert (tmp_path / "run" / "report.html").exists()
+    assert "everything that was checked holds" in fedoel("verify", "run")
 
 
 @pytest.mark.slow

@@ -166,7 +166,7 @@ class CycleRecord:
         Hash of the version that plays after the cycle.
     decision, reason
         What became of the cycle's candidate: ``promoted``, ``rejected``, ``no-gain``, ``no-experience``,
-        ``warm-start`` or ``averaged``; and why.
+        ``warm-start``, ``averaged``, ``waiting`` (for an operator) or ``overruled`` (by an operator); and why.
     held_out, families, transfer, probes
         Measures of that version, see `Measures`. In a deployment whose server has no games, `held_out` is what the
         version won in its trial, on the fleet's own games, with no episodes where that is unknown.

@@ -94,6 +94,9 @@ def collected_before(run: Run, cycle: int, exchange: int) -> Aggregate | None:
 def _last(run: Run, cycle: int, exchange: int) -> tuple[int, int] | None:
     """Return cycle and number of the last exchange up to this one that has an aggregate."""
     while cycle:
+        if not run.phases.finished(cycle, numbered("collect", exchange)):  # an operator has ended the cycle before it
+            cycle, exchange = _before(run, cycle, exchange)
+            continue
         values = run.phases.load(cycle, numbered("collect", exchange)).values
         if (last := values.get("last")) is not None:
             return (last[0], last[1]) if last else None
@@ -120,6 +123,8 @@ def _streak(run: Run, version: str, cycle: int) -> Streak:
     """Return the sum of what the cycles up to this one brought about a version, since another one was current."""
     streak, newer = Streak(), list[Aggregate]()
     for before in range(cycle, 0, -1):
+        if not finished(run, before):  # an operator has chosen another version
+            break
         outcome = run.phases.load(before, "collect")
         if outcome.values.get("version", "") != version:
             break
@@ -147,7 +152,7 @@ def aggregates_about(run: Run, version: Version, cycle: int, exchange: int) -> l
     usable = [load(run, cycle, exchange)]
     if exchange == 1:
         for before in range(cycle - 1, 0, -1):
-            if (collected := load(run, before, 1)).version != version.name:
+            if not finished(run, before) or (collected := load(run, before, 1)).version != version.name:
                 break
             usable.append(collected)
     return [collected.aggregate for collected in usable if collected.aggregate is not None]
@@ -162,7 +167,7 @@ def summed(aggregates: Sequence[Aggregate]) -> Aggregate:
 
 def traffic_of(run: Run, cycle: int) -> Traffic:
     """Return what a cycle's exchanges cost together: bytes as means per device, counts as sums."""
-    parts = [load(run, cycle, exchange).traffic for exchange in run.exchanges]
+    parts = [load(run, cycle, exchange).traffic for exchange in finished(run, cycle)]
     refused = sum((Counter(part.refused) for part in parts), Counter[str]())
     # Parts of a cohort differ by one device at most. One from which nothing came says nothing about bytes.
     up = [part.uplink_bytes for part in parts if part.uplink_bytes]
@@ -175,6 +180,11 @@ def cohort_of(run: Run, cycle: int) -> int:
     """Return how many devices' vectors count in a cycle; 0 if there is nothing to learn from."""
     aggregates = [load(run, cycle, exchange).aggregate for exchange in run.exchanges]
     return sum(aggregate.cohort for aggregate in aggregates if aggregate is not None)
+
+
+def finished(run: Run, cycle: int) -> list[int]:
+    """Return the exchanges of a cycle that are on disk: all of them, unless an operator has ended the cycle early."""
+    return [exchange for exchange in run.exchanges if run.phases.finished(cycle, numbered("collect", exchange))]
 
 
 def numbered(name: str, exchange: int) -> str:

@@ -12,24 +12,29 @@ from functools import partial
 import numpy as np
 
 from ...protocol.records.summary import Stats
-from ..evaluation import stats_of_wins
+from ..evaluation import UNKNOWN, stats_of_wins
 from ..events import Advance
 from ..gate import Differences, Evidence, Verdict
 from ..learner import Adapter
 from .contender import Version
 from .distil import TRAINED, Trained
+from .red_lines import crossed
 from .run import Run, State
 from .trial import compare, play_block
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a candidate came to: itself, what the gate has seen of it and of the current version, and the decision."""
+    """What a candidate came to: itself, what the gate has seen of it and of the current version, and the decision.
+
+    `tried` is false where a red line has refused it before any game.
+    """
 
     candidate: Trained
     current: Evidence
     evidence: Evidence
     verdict: Verdict
+    tried: bool = True
 
     @property
     def current_stats(self) -> Stats:
@@ -65,6 +70,9 @@ def judge(run: Run, state: State, cycle: int, candidate: Trained) -> Judged:
 
 
 def _compared(run: Run, state: State, cycle: int, name: str, candidate: Trained) -> Judged:
+    if reason := crossed(run, state, cycle, name.replace("gate", "red-lines"), candidate):
+        untried = Evidence(state.evidence.sample, UNKNOWN)
+        return Judged(candidate, state.evidence, untried, Verdict(False, reason), tried=False)
     contender = run.contender(candidate.adapter)
     first = play_block(run, state.version, cycle, name, contender, 1)
     return Judged(

@@ -29,10 +29,12 @@ def _read(outcome: Outcome) -> tuple[Measures, Evidence]:
 FIRST_MEASURES = Form(_write, _read)
 
 
-def measure(run: Run, version: Version, cycle: int, evidence: Evidence | None = None) -> Measures:
-    """Measure a version after a cycle."""
+def measure(
+    run: Run, version: Version, cycle: int, evidence: Evidence | None = None, name: str = "evaluate"
+) -> Measures:
+    """Measure a version after a cycle, in a phase of this name."""
     return run.phases.run(
-        cycle, "evaluate", MEASURES, lambda advance: _measure(run, run.contender(version.adapter), evidence, advance),
+        cycle, name, MEASURES, lambda advance: _measure(run, run.contender(version.adapter), evidence, advance),
         run.report.episodes,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from ...protocol.fleet.membership import keys_folder
 from ...protocol.records.summary import GateRecord, Lesson
 from ...protocol.versions import Manifest
 from ..fleet import owner_key
-from ..registry import save_version
+from ..registry import VERSIONS, save_version
 from .contender import Version
 from .distil import Trained
 from .run import Run
@@ -43,5 +43,5 @@ def promote(
         run.public.digest,
     )
     key = owner_key(keys_folder(run.config))
-    save_version(run.folder / "versions", manifest, candidate.adapter, run.learner, key)
+    save_version(run.folder / VERSIONS, manifest, candidate.adapter, run.learner, key)
     return Version(candidate.version, candidate.adapter)

@@ -20,9 +20,11 @@ from ...protocol.errors import FedoelError
 from ...protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
 from ...protocol.play import Turn
 from ...protocol.records.summary import CycleRecord, Floors, Measures, Results
+from ...protocol.situation import Situation
 from ..events import Advance, EventLog
 from ..gate import Evidence, Gate
 from ..learner import Adapter, Learner
+from ..red_lines import RedLines
 from ..run_plan import RunPlan
 from ..safeguards import RunSafeguards
 from .contender import Contender, Version
@@ -98,6 +100,9 @@ class Public(Protocol):
     def for_parameters(self) -> list[Turn]:
         """Return turns of uniform play, for a codec's parameters."""
 
+    def situations(self) -> Sequence[Situation]:
+        """Return public situations with a choice, the same ones in every cycle."""
+
     def states(self, run: Run, version: Version, cycle: int) -> States:
         """Return the turns of a version in a cycle."""
 
@@ -143,6 +148,8 @@ class Run:
         Whether the server sees sums over the cohort only.
     parameters
         Public parameters of the codec, by name: see `fedoel.codecs.codec.HasParameters`.
+    red_lines
+        What no candidate may make likelier; None if the configuration names nothing.
     """
 
     config: RunConfig
@@ -158,6 +165,7 @@ class Run:
     engine: str = ""
     secure: bool = False
     parameters: Parameters = field(default_factory=dict)
+    red_lines: RedLines | None = None
 
     @property
     def folder(self) -> Path:

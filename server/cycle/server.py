@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
+from ...codecs.context import no_context
 from ...protocol.amounts import most_games
 from ...protocol.errors import FedoelError
 from ...protocol.experience import Aggregate, ExperienceVector
+from ...protocol.fleet.membership import keys_folder
 from ...protocol.messages import PlayRequest
-from ...protocol.records.events import CycleFinished, Decided, LessonsLearned, RunStarted, TrafficCounted
+from ...protocol.records.events import (
+    CycleFinished,
+    Decided,
+    LessonsLearned,
+    RunFinished,
+    RunStarted,
+    TrafficCounted,
+)
 from ...protocol.records.summary import (
     ChoiceRecord,
     CycleRecord,
@@ -22,17 +32,21 @@ from ...protocol.records.summary import (
     Summary,
 )
 from ...strategies.server_side import AskFleet, Traffic
+from ..journal import Journal, open_journal
 from ..learner import Adapter
 from ..machine import machines_of
 from ..safeguards import RunSafeguards
-from ..summary import update_summary
+from ..summary import NAME as SUMMARY
+from ..summary import read_summary, update_summary
 from . import collect
+from .choices import Choices, Overruled
 from .context import contexts_of, mixture_of
 from .distil import TRAINED, Trained, distil
 from .first_version import floors, warm_start, with_parameters
 from .judge import judge
 from .measure import measure, measure_first
 from .promote import promote
+from .record import note, note_end
 from .run import Run, State, States
 from .search import lessons_of, search
 
@@ -51,6 +65,16 @@ class CycleServer:
         self._state: State | None = None
         self._states: States | None = None
         self._collecting = ExitStack()
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The run's journal, which is begun on first use."""
+        return open_journal(self.run.folder, keys_folder(self.run.config))
+
+    @cached_property
+    def choices(self) -> Choices:
+        """What an operator has chosen during the run."""
+        return Choices(self.run, self.journal)
 
     @property
     def safeguards(self) -> RunSafeguards:
@@ -87,6 +111,7 @@ class CycleServer:
                 cycles=config.cycles, config=config.to_flat(),
             )
         )  # fmt: skip
+        _ = self.journal  # begun before the first cycle ends
         # Other processes make the games, if there are any, while this one loads the model.
         with ThreadPoolExecutor(1) as pool:
             made = pool.submit(run.public.prepare)
@@ -104,18 +129,49 @@ class CycleServer:
         measures, evidence = measure_first(run, version)
         reason, teacher = "uniform play over the admissible commands", Results.of(measures.held_out)
         learned = Learned("warm-start", reason, measures, teacher=teacher)
-        self._state = self._finished(State(version, evidence), 0, Traffic(0.0, 0.0, 0, {}), learned)
+        self._finish(State(version, evidence), 0, Traffic(0.0, 0.0, 0, {}), learned)
 
     def consolidate(self, cycle: int, ask: AskFleet) -> None:
         """Turn what a cycle collected into the next version, or say why not."""
+        self._take(cycle)
         traffic = _received(self.run, cycle)
-        if collect.cohort_of(self.run, cycle):
-            run = replace(self.run, gate=self.run.gate.with_fleet(ask, self.run.parameters))
-            state, learned = _learn(run, self.state, self._states_of(cycle))
-        else:
+        try:
+            self._check_not_overruled(cycle)
+            state, learned = self._learned(cycle, ask)
+        except Overruled:
+            reason = f"an operator chose version {self.state.version.name} while the cycle was under way"
+            state, learned = self.state, Learned("overruled", reason, _unchanged(self.run, self.state, cycle))
+        self._finish(state, cycle, traffic, learned)
+
+    def _learned(self, cycle: int, ask: AskFleet) -> tuple[State, Learned]:
+        """Learn from what a cycle collected; raises `Overruled` if an operator chooses another version meanwhile."""
+        if not collect.cohort_of(self.run, cycle):
             reason = "no client sent a vector that could be used"
-            state, learned = self.state, Learned("no-experience", reason, _unchanged(self.state))
+            return self.state, Learned("no-experience", reason, _unchanged(self.run, self.state, cycle))
+
+        def ask_unless_overruled(request: PlayRequest, part: int) -> Aggregate | None:
+            self._check_not_overruled(cycle)
+            return ask(request, part)
+
+        run = replace(self.run, gate=self.run.gate.with_fleet(ask_unless_overruled, self.run.parameters))
+        return _learn(run, self.state, self._states_of(cycle), lambda: self._check_not_overruled(cycle))
+
+    def _take(self, cycle: int) -> None:
+        """Take what an operator has chosen since the last look."""
+        before = self.state
+        self._state = self.choices.take(before, cycle)
+        if self._state.version is not before.version:
+            self._states = None
+
+    def _check_not_overruled(self, cycle: int) -> None:
+        self._take(cycle)
+        if cycle in self.choices.overruled:
+            raise Overruled
+
+    def _finish(self, state: State, cycle: int, traffic: Traffic, learned: Learned) -> None:
+        """Complete a cycle, and write its end into the journal."""
         self._state = self._finished(state, cycle, traffic, learned)
+        note(self.run, self.journal, replace(self._summary, cycles=(self._state.record,)), learned.candidate)
 
     def adopt(self, cycle: int, adapter: Adapter) -> None:
         """Make what devices have trained themselves the next version, without distillation or gate: a baseline."""
@@ -126,19 +182,33 @@ class CycleServer:
         traffic = _received(run, cycle)
         version = promote(run, trained, self.state.version.name, cycle, cohort=traffic.accepted)
         reason = f"weights of {traffic.accepted} devices, whatever they play"
-        learned = Learned("averaged", reason, measure(run, version, cycle))
-        self._state = self._finished(replace(self.state, version=version), cycle, traffic, learned)
+        learned = Learned("averaged", reason, measure(run, version, cycle), candidate=version.name)
+        self._finish(replace(self.state, version=version), cycle, traffic, learned)
 
     def adopted(self, cycle: int) -> Adapter | None:
         """Return what a finished cycle adopted; None if it is not finished."""
         phases = self.run.phases
         return TRAINED.read(phases.load(cycle, AVERAGE)).adapter if phases.finished(cycle, AVERAGE) else None
 
+    def end(self) -> None:
+        """Log that the run has come to its end, in its journal too."""
+        self.run.log.emit(RunFinished(summary=SUMMARY))
+        note_end(self.run, self.journal)
+
     # The exchanges with the cohort
 
     def request(self, cycle: int, exchange: int) -> PlayRequest:
-        """Ask for the experience of the current version, under the context that earlier exchanges gave."""
+        """Ask for the experience of the current version, under the context that earlier exchanges gave.
+
+        Where an operator has ended the cycle a moment ago, devices are asked about the chosen version without a
+        context: the request brings it to them.
+        """
+        self._take(cycle)
         run, states = self.run, self._states_of(cycle)
+        if cycle in self.choices.overruled:
+            self._collecting.enter_context(run.log.phase(cycle, collect.numbered("collect", exchange)))
+            bare = no_context(run.codec.encoder.dimension)
+            return collect.request(run, self.state.version, cycle, exchange, bare, None)
         contexts = contexts_of(run, states, exchange - 1)
         with run.log.phase(cycle, collect.numbered("rehearsal", exchange)):
             baseline = states.baseline(exchange, contexts)
@@ -146,8 +216,9 @@ class CycleServer:
         return collect.request(run, self.state.version, cycle, exchange, contexts[-1], baseline)
 
     def collected(self, cycle: int, exchange: int) -> bool:
-        """Whether an exchange's outcome is on disk."""
-        return self.run.phases.finished(cycle, collect.numbered("collect", exchange))
+        """Whether an exchange's outcome is on disk, or an operator has ended the cycle."""
+        self._take(cycle)
+        return cycle in self.choices.overruled or self.run.phases.finished(cycle, collect.numbered("collect", exchange))
 
     def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
         """Keep an exchange's aggregate, or that there is none."""
@@ -192,10 +263,17 @@ class Learned:
     kl: float = 0.0
     choices: tuple[ChoiceRecord, ...] = ()
     views: Mapping[str, float] | None = None
+    candidate: str = ""
 
 
-def _learn(run: Run, state: State, states: States) -> tuple[State, Learned]:
-    """Go through a cycle's stages: context -> search -> distil -> judge -> promote -> measure."""
+def _learn(run: Run, state: State, states: States, go_on: Callable[[], None]) -> tuple[State, Learned]:
+    """Go through a cycle's stages: context -> search -> distil -> judge -> promote -> measure.
+
+    Parameters
+    ----------
+    go_on
+        Called before a version is made; raises `Overruled` if there must not be one.
+    """
     cycle = states.cycle
     found = search(run, state, states, mixture_of(run, states))
     lessons = lessons_of(run, state, states, found.contexts)
@@ -203,8 +281,8 @@ def _learn(run: Run, state: State, states: States) -> tuple[State, Learned]:
     state = replace(state, evidence=found.current)
     gate = GateRecord(current=found.current.stats, teacher=found.tried.evidence.stats, candidate=None)
     learned = Learned(
-        "no-gain", found.verdict.reason, _unchanged(state), found.tried.held_out, gate, lessons, found.contexts.kl,
-        found.choices,
+        "no-gain", found.verdict.reason, _unchanged(run, state, cycle), found.tried.held_out, gate, lessons,
+        found.contexts.kl, found.choices,
     )  # fmt: skip
     if not found.verdict.passed:
         return state, learned
@@ -212,16 +290,19 @@ def _learn(run: Run, state: State, states: States) -> tuple[State, Learned]:
     judged = judge(run, state, cycle, trained)
     evidence, verdict = judged.evidence, judged.verdict
     state = replace(state, evidence=judged.current)
-    gate = replace(gate, current=judged.current_stats, candidate=evidence.stats)
-    learned = replace(learned, gate=gate, views=trained.views)
+    gate = replace(gate, current=judged.current_stats, candidate=evidence.stats if judged.tried else None)
+    learned = replace(learned, gate=gate, views=trained.views, candidate=judged.candidate.version)
     if not verdict.passed:
         return state, replace(learned, decision="rejected", reason=verdict.reason)
+    go_on()
     version = promote(
         run, judged.candidate, state.version.name, cycle, lessons=lessons, cohort=collect.cohort_of(run, cycle),
         gate=replace(gate, reason=verdict.reason),
     )  # fmt: skip
-    reason, measures = f"{found.verdict.reason}; {verdict.reason}", measure(run, version, cycle, evidence)
-    learned = replace(learned, decision="promoted", reason=reason, measures=measures)
+    reason = f"{found.verdict.reason}; {verdict.reason}"
+    if run.config.server.approve:
+        return state, replace(learned, decision="waiting", reason=f"{reason}; it waits for `fedoel approve`")
+    learned = replace(learned, decision="promoted", reason=reason, measures=measure(run, version, cycle, evidence))
     return State(version, evidence, state.latest), learned
 
 
@@ -232,9 +313,16 @@ def _received(run: Run, cycle: int) -> Traffic:
     return traffic
 
 
-def _unchanged(state: State) -> Measures:
-    """Return the measures of the version that stays."""
-    return state.record.measures
+def _unchanged(run: Run, state: State, cycle: int) -> Measures:
+    """Return the measures of the version that stays: those of the cycle that made it.
+
+    A candidate that an operator has promoted is measured when it is first reported.
+    """
+    if state.record.version == state.version.name:
+        return state.record.measures
+    cycles = read_summary(run.folder).cycles
+    known = [record.measures for record in cycles if record.version == state.version.name]
+    return known[0] if known else measure(run, state.version, cycle, state.evidence, "evaluate-chosen")
 
 
 def _recorded(run: Run, state: State, cycle: int, traffic: Traffic, learned: Learned) -> CycleRecord:

@@ -189,7 +189,9 @@ def read_run(folder: ServerFolder) -> RunConfig:
     return replace(
         config, out=str(folder.run), policy=replace(config.policy, base=absolute(config.policy.base)),
         privacy=replace(config.privacy, keys=str(folder.fleet)), resume=True,
-        server=replace(config.server, prompts=absolute(config.server.prompts)),
+        server=replace(
+            config.server, prompts=absolute(config.server.prompts), red_lines=absolute(config.server.red_lines)
+        ),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from ...protocol.host.files import exposed_among
+from ..journal import Journal
 from ..run_folder import STORED, stored_config
 from ..summary import NAME, read_summary, wins
 from .flower import Fleet
@@ -43,8 +44,12 @@ def run(folder: ServerFolder) -> list[str]:
         return ["run: not started"]
     cycles = stored_config(folder.run).cycles
     records = read_summary(folder.run).cycles if (folder.run / NAME).exists() else ()
-    return [f"run: {max(0, len(records) - 1)} of {cycles} cycles"] + [
-        f"  cycle {record.cycle}: {record.decision}, {wins(record)}, {record.version}" for record in records
+    journal = Journal(folder.run, folder.fleet)
+    pending = f"current version: {journal.current}, chosen by an operator; devices take it with the next message"
+    return [
+        f"run: {max(0, len(records) - 1)} of {cycles} cycles",
+        *(f"  cycle {record.cycle}: {record.decision}, {wins(record)}, {record.version}" for record in records),
+        *([pending] if journal.pending else []),
     ]
 
 

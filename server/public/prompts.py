@@ -57,6 +57,10 @@ class PromptsPublic:
         """Return prompts as turns of uniform play."""
         return turns_under(uniform_policy(), [self._situations[index] for index in self._order[:FOR_PARAMETERS]])
 
+    def situations(self) -> Sequence[Situation]:
+        """Return all prompts with several commands, in the order in which cycles use them."""
+        return [self._situations[index] for index in self._order]
+
     def states(self, run: Run, version: Version, cycle: int) -> States:
         """Return the prompts of a cycle as turns of a version."""
         return PromptStates(run, self.of_cycle(cycle), version, cycle)

@@ -15,6 +15,7 @@ from ...games.prepare import prepare
 from ...policies.policy import Policy
 from ...protocol.experience import Aggregate, ExperienceVector, Vector
 from ...protocol.play import Trajectory, Turn, turns_of
+from ...protocol.situation import Situation
 from ..cycle.collect import numbered
 from ..cycle.contender import Version
 from ..cycle.context import contexts_of
@@ -45,6 +46,10 @@ class GamesPublic:
         prompts = self.games.plan.prompts(0)
         prepare(prompts, self.games.cache)
         return [*self.uniform(), *turns_of(self.games.play(uniform_policy(), prompts, "prompts"))]
+
+    def situations(self) -> list[Situation]:
+        """Return the situations of uniform play that have a choice."""
+        return [turn.situation for turn in self.for_parameters() if len(turn.situation.admissible) > 1]
 
     def states(self, run: Run, version: Version, cycle: int) -> States:
         """Return the rollouts of a version in a cycle."""

@@ -1,0 +1,25 @@
+"""The verb ``promote``: any version of a run becomes current."""
+
+from __future__ import annotations
+
+import argparse
+
+from .version_text import add_folder, add_version, located
+
+HELP = "make a version current whatever the gate said, also a candidate that it refused"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    add_folder(parser)
+    add_version(parser)
+    parser.add_argument("--anyway", action="store_true", help="even if it was refused because of a red line")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Sign the new current version into the journal."""
+    from ..server.current_version import promote
+
+    entry = promote(located(arguments), arguments.version, arguments.anyway)
+    print(f"{entry.values['version']} is current: {entry.values['reason']}")
+    return 0

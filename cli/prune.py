@@ -1,0 +1,39 @@
+"""The verb ``prune``: weights of versions that nothing needs are removed."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..protocol.errors import ConfigError
+from .version_text import add_folder, located
+
+HELP = "remove weights of old versions; manifests stay, and everything that the chain, the run or an operator needs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    add_folder(parser)
+    parser.add_argument(
+        "--keep",
+        type=int,
+        default=5,
+        metavar="N",
+        help="versions before the current one (default: %(default)s)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Remove weights, or say which ones nothing needs."""
+    from ..server.current_version import removable, remove
+    from ..server.version_list import VersionList
+
+    if arguments.keep < 0:
+        raise ConfigError(f"--keep must be at least 0, not {arguments.keep}")
+    place = located(arguments)
+    names = removable(VersionList(place), arguments.keep)
+    for name in names:
+        print(f"{'would remove' if arguments.dry_run else 'removes'} the weights of {name}")
+    if not arguments.dry_run:
+        print(f"{remove(place, names, arguments.keep):,} bytes freed")
+    return 0

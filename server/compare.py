@@ -1,0 +1,115 @@
+"""Two versions side by side: what was learned between them, what they answer on public prompts, and their sizes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..policies.backend import load_version
+from ..policies.policy import LogProbs, Policy
+from ..protocol.config import RunConfig
+from ..protocol.host.cache import cache_folder
+from ..protocol.situation import Situation
+from .learner import Adapter
+from .version_list import VersionList
+
+PROMPTS = 64  # on which behaviour is compared
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """How the most likely command of one public prompt differs; probabilities are of both commands in both versions.
+
+    `before` and `after` are the most likely commands, each with its probability in the first and second version.
+    """
+
+    situation: Situation
+    before: tuple[str, float, float]
+    after: tuple[str, float, float]
+    kl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """Two versions on public prompts.
+
+    Parameters
+    ----------
+    prompts, changed
+        How many prompts, and on how many of them the most likely command differs.
+    kl
+        Mean KL divergence of the second from the first, in nats.
+    shifts
+        The prompts, most different ones first.
+    """
+
+    prompts: int
+    changed: int
+    kl: float
+    shifts: tuple[Shift, ...]
+
+
+def behaviour(config: RunConfig, weights: Mapping[str, Adapter], situations: Sequence[Situation]) -> Behaviour:
+    """Let two versions answer public prompts.
+
+    Parameters
+    ----------
+    weights
+        Those of the first and of the second version, by their names; the same name twice is one version.
+
+    Raises
+    ------
+    ModelError
+        If the base model is not there, or makes another version with these weights.
+    """
+
+    def policy_of(name: str) -> Policy:
+        return load_version(config.policy, weights[name], name, cache_folder(config))
+
+    # One after the other: a backend may hold a single adapter.
+    names = list(weights)
+    before, after = (policy_of(name).score(situations) for name in (names[0], names[-1]))
+    shifts = [_shift(*one) for one in zip(situations, before, after, strict=True)]
+    shifts.sort(key=lambda shift: -shift.kl)
+    changed = sum(shift.before[0] != shift.after[0] for shift in shifts)
+    return Behaviour(len(shifts), changed, float(np.mean([shift.kl for shift in shifts])), tuple(shifts))
+
+
+def _shift(situation: Situation, before: LogProbs, after: LogProbs) -> Shift:
+    p, q = np.exp(before.astype(np.float64)), np.exp(after.astype(np.float64))
+    top, other = int(p.argmax()), int(q.argmax())
+    kl = float(np.sum(q * (after.astype(np.float64) - before)))
+    commands = situation.admissible
+    return Shift(
+        situation,
+        (commands[top], float(p[top]), float(q[top])),
+        (commands[other], float(p[other]), float(q[other])),
+        kl,
+    )
+
+
+def learned(versions: VersionList, name: str) -> Mapping[str, float]:
+    """Return the lessons of a version and of all before it: the sum of weights by tactic."""
+    weights: dict[str, float] = defaultdict(float)
+    for ancestor in versions.lineage(name):
+        manifest = versions.manifest(ancestor)
+        for lesson in manifest.lessons if manifest else ():
+            weights[lesson.tactic] += lesson.weight
+    return weights
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of a version's files."""
+    return sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+
+
+def bounds_of(cohort: int) -> str:
+    """Say a number of devices in bounds, which name no single one: ``8 to 15 devices``."""
+    if cohort < 2:
+        return "no device" if not cohort else "1 device"
+    low = 1 << (cohort.bit_length() - 1)
+    return f"{low} to {2 * low - 1} devices"

@@ -1,0 +1,181 @@
+"""What an operator does to a run's versions: roll back, promote, approve, and remove what nothing needs.
+
+Each makes a signed entry in the run's journal, under the journal's lock. A run that is under way takes the entry before
+its next message to devices; one that is not, when it is started again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..protocol.errors import VersionError
+from ..protocol.host.files import move_into_place
+from ..protocol.records.journal import CURRENT, REMOVED, TAKEN, Entry
+from ..protocol.versions import Manifest
+from .fleet import owner_key
+from .journal import OPERATOR
+from .red_lines import CROSSED
+from .registry import MANIFEST, SIGNATURE, WEIGHTS, load_adapter, save_version
+from .run_location import RunLocation
+from .version_list import KnownVersion, VersionList
+
+KEPT = 5  # versions before the current one whose weights stay
+
+
+def roll_back(place: RunLocation, name: str = "") -> Entry:
+    """Make an earlier version current: the parent of the current one, or the ancestor that is named.
+
+    Raises
+    ------
+    VersionError
+        If it is no ancestor of the current version, or its folder does not verify.
+    """
+    versions = VersionList(place)
+    ancestors = versions.lineage(versions.current)[1:]
+    if not ancestors:
+        raise VersionError(f"version {versions.current or 'none'} is the first one: there is nothing to go back to")
+    target = versions.find(name) if name else versions.find(ancestors[0])
+    if target.name not in ancestors:
+        raise VersionError(
+            f"version {target.name} is no ancestor of the current one, {versions.current}: fedoel promote takes any "
+            "version"
+        )
+    return _choose(versions, target, f"rolled back from {versions.current}")
+
+
+def promote(place: RunLocation, name: str, anyway: bool = False) -> Entry:
+    """Make any version of the run current, also a candidate that was refused.
+
+    Parameters
+    ----------
+    anyway
+        Whether it may be one that was refused because of a red line.
+
+    Raises
+    ------
+    VersionError
+        If there is no such version, its weights are gone, its folder does not verify, or it crosses a red line.
+    """
+    versions = VersionList(place)
+    target = versions.find(name)
+    if target.decision == "rejected" and CROSSED in target.reason and not anyway:
+        raise VersionError(f"version {target.name} was refused: {target.reason}; add --anyway if that is meant")
+    return _choose(versions, target, f"promoted by an operator; the run said {target.decision}")
+
+
+def approve(place: RunLocation, name: str = "") -> Entry:
+    """Make a candidate current that has passed every gate and waits: the last one, or the one that is named.
+
+    Raises
+    ------
+    VersionError
+        If none waits, or it was made from another version than the current one.
+    """
+    versions = VersionList(place)
+    current = versions.current
+    waiting = [version for version in versions.versions if version.decision == "waiting" and version.parent == current]
+    named = [version for version in waiting if version.name.startswith(name)]
+    if not named:
+        which = f"version {name} does not wait" if name else "nothing waits"
+        raise VersionError(f"{which} for approval behind the current version, {current}: see `fedoel versions`")
+    return _choose(versions, named[-1], "approved by an operator")
+
+
+def _choose(versions: VersionList, target: KnownVersion, reason: str) -> Entry:
+    """Verify a version, and write it into the journal as the current one."""
+    place = versions.place
+    _restore(versions, target)
+    load_adapter(place.versions / target.name, place.fleet_key)
+    journal = place.opened_journal()
+    with journal.held():
+        if target.name == journal.current:
+            raise VersionError(f"version {target.name} is the current one already")
+        return journal.add_held(CURRENT, version=target.name, by=OPERATOR, cycle=journal.finished, reason=reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _AsBeside:
+    """Describes an adapter as another version of the same run does."""
+
+    other: Path
+
+    def describe(self, folder: Path) -> None:
+        for path in self.other.iterdir():
+            if path.name not in (WEIGHTS, MANIFEST, SIGNATURE):
+                shutil.copyfile(path, folder / path.name)
+
+
+def _restore(versions: VersionList, target: KnownVersion) -> None:
+    """Put a version's weights back from the cycle that trained it, where the registry does not have them.
+
+    Raises
+    ------
+    VersionError
+        If the cycle's checkpoint is gone, too.
+    """
+    place = versions.place
+    if versions.has_weights(target.name):
+        return
+    adapter = versions.adapter(target)
+    if adapter is None:
+        raise VersionError(f"the weights of version {target.name} are neither in {place.versions} nor in a checkpoint")
+    manifest = versions.manifest(target.name)
+    if manifest is None:
+        parent = versions.manifest(target.parent)
+        if parent is None or target.record is None:
+            raise VersionError(f"version {target.name} has no parent in {place.versions} to describe it by")
+        record = target.record
+        gate = replace(record.gate, reason=f"{record.decision}: {record.reason}") if record.gate else None
+        manifest = Manifest(
+            target.name, target.parent, parent.base, target.cycle, parent.codec, record.lessons, record.accepted, gate,
+            parent.prompts,
+        )  # fmt: skip
+        manifest.check(adapter)
+        save_version(
+            place.versions, manifest, adapter, _AsBeside(place.versions / target.parent), owner_key(place.keys)
+        )
+        return
+    from safetensors.numpy import save_file
+
+    manifest.check(adapter)
+    with tempfile.TemporaryDirectory(dir=place.versions, prefix="making-") as folder:
+        save_file(dict(adapter), str(Path(folder) / WEIGHTS))
+        move_into_place(Path(folder) / WEIGHTS, place.versions / target.name / WEIGHTS)
+
+
+def removable(versions: VersionList, keep: int = KEPT) -> list[str]:
+    """Return the versions whose weights nothing needs.
+
+    Weights stay of the current version and of `keep` versions before it, of what an operator has chosen, and of
+    candidates that wait. Manifests and signatures always stay: the chain of parents is made of them.
+    Devices hold the version that they would fall back to themselves.
+    """
+    current = versions.current
+    needed = {*versions.lineage(current)[: keep + 1], *(str(e.values["version"]) for e in versions.journal.pending)}
+    needed |= {version.name for version in versions.versions if version.decision == "waiting"}
+    needed |= {str(entry.values["version"]) for entry in versions.journal.of_kind(TAKEN)}  # a resumed run reads them
+    if versions.records:  # what plays until the run takes the choice
+        needed |= {*versions.lineage(versions.records[-1].version)[: keep + 1]}
+    return [
+        name
+        for name in dict.fromkeys(version.name for version in versions.versions)
+        if name not in needed and versions.has_weights(name)
+    ]
+
+
+def remove(place: RunLocation, names: Sequence[str], keep: int = KEPT) -> int:
+    """Remove the weights of versions, as far as `removable` still names them; return how many bytes that freed."""
+    journal, freed = place.opened_journal(), 0
+    with journal.held():
+        versions = VersionList(place)
+        files = [place.versions / name / WEIGHTS for name in removable(versions, keep) if name in names]
+        if files:  # written before it happens, so that no file is ever missing without an entry
+            journal.add_held(REMOVED, files=[path.relative_to(place.run).as_posix() for path in files])
+        for path in files:
+            freed += path.stat().st_size
+            path.unlink()
+    return freed

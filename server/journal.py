@@ -1,0 +1,219 @@
+"""The journal of a run on disk, ``journal.jsonl``: see `fedoel.protocol.records.journal`.
+
+The process that plays a run and the commands of an operator append to the same file, one after the other, under a lock.
+A live run sees what an operator has appended as soon as it looks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..protocol.errors import ConfigError, FedoelError, RecordError
+from ..protocol.fleet.membership import FLEET_KEY
+from ..protocol.host.files import append_line
+from ..protocol.host.lock import in_turn
+from ..protocol.records.events import CycleFinished
+from ..protocol.records.journal import CURRENT, DECIDED, FIRST, OPENED, TAKEN, Entry, is_signed, new_line, read_line
+from .events import read_events
+from .fleet import owner_key
+from .run_folder import FREE, STORED
+
+NAME, EVENTS = "journal.jsonl", "events.jsonl"
+OPERATOR, CYCLE = "operator", "cycle"
+
+
+class Journal:
+    """The journal of the run in a folder; it may not exist yet.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    keys
+        Folder of the fleet's keys, whose owner signs. An operator's entry that is not signed is refused.
+    """
+
+    def __init__(self, run: Path, keys: Path) -> None:
+        self.path, self._keys = run / NAME, keys
+        self._entries: list[Entry] = []
+        self._size = 0
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """All entries, with those that other processes have appended since the last look.
+
+        Raises
+        ------
+        FedoelError
+            If the file cannot be read, or a line of it is no entry or not signed.
+        """
+        try:
+            size = self.path.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        if size != self._size:
+            self._refresh()
+        return self._entries
+
+    def of_kind(self, *kinds: str) -> list[Entry]:
+        """Return the entries of some kinds, oldest first."""
+        return [entry for entry in self.entries if entry.kind in kinds]
+
+    @property
+    def finished(self) -> int:
+        """The last cycle that has ended; -1 before cycle 0."""
+        opened = [int(entry.values["cycle"]) for entry in self.of_kind(OPENED)]
+        return max([-1, *opened, *(int(entry.values["cycle"]) for entry in self.of_kind(DECIDED))])
+
+    @property
+    def pending(self) -> list[Entry]:
+        """What an operator has made current and the run has not taken yet, oldest first."""
+        taken = max((int(entry.values["choice"]) for entry in self.of_kind(TAKEN)), default=0)
+        chosen = [entry for entry in self.of_kind(CURRENT) if entry.values["by"] == OPERATOR]
+        return [entry for entry in chosen if entry.number > taken]
+
+    @property
+    def current(self) -> str:
+        """The current version: what an operator has chosen and is not taken yet, or else what plays; empty if none."""
+        if self.pending:
+            return str(self.pending[-1].values["version"])
+        played = self.of_kind(OPENED, CURRENT, TAKEN)
+        return str(played[-1].values["version"]) if played else ""
+
+    def decision(self, cycle: int) -> Entry | None:
+        """Return the newest entry on a cycle's decision; None if there is none."""
+        return next((e for e in reversed(self.of_kind(DECIDED)) if e.values["cycle"] == cycle), None)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from appending, and read what they have appended."""
+        with in_turn(self.path):
+            _cut_torn_line(self.path)
+            yield
+
+    def add(self, kind: str, **values: Any) -> Entry:
+        """Append an entry and force it to the disk; it is signed with the key of the fleet's owner.
+
+        Raises
+        ------
+        ConfigError
+            If the owner's key is missing.
+        FedoelError
+            If the disk refuses it.
+        """
+        with self.held():
+            return self.add_held(kind, **values)
+
+    def add_held(self, kind: str, **values: Any) -> Entry:
+        """Append an entry in a `held` block; as `add`."""
+        entries = self.entries
+        previous = entries[-1].digest if entries else FIRST
+        line = new_line(owner_key(self._keys), len(entries) + 1, previous, kind, values)
+        try:
+            append_line(self.path, line)
+            self._size = self.path.stat().st_size
+        except OSError as error:
+            raise FedoelError(
+                f"{self.path} cannot be written: {error.strerror}; make room and go on with --resume"
+            ) from error
+        self._entries.append(read_line(line))
+        return self._entries[-1]
+
+    def _refresh(self) -> None:
+        """Read what was appended behind what is known, and check that it is signed."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._size)
+                new = file.read()
+            public = bytes.fromhex((self._keys / FLEET_KEY).read_text(encoding="ascii"))
+        except (OSError, ValueError) as error:
+            raise FedoelError(f"{self.path} cannot be read with the keys in {self._keys}: {error}") from error
+        whole = new[: new.rfind(b"\n") + 1]  # a line that is being written, or was torn, is not there yet
+        for line in whole.splitlines():
+            number = len(self._entries) + 1
+            try:
+                entry = read_line(line)
+            except RecordError as error:
+                raise FedoelError(f"{self.path}, line {number}: {error}; put back a copy of the file") from error
+            if not is_signed(line, public):
+                raise FedoelError(
+                    f"{self.path}, line {number} is not signed by this fleet's key, or was changed: put back a copy of "
+                    "the file, or start another run"
+                )
+            self._entries.append(entry)
+        self._size += len(whole)
+
+
+def open_journal(run: Path, keys: Path) -> Journal:
+    """Return the journal of a run, and begin it if there is none: after the cycles that have ended already."""
+    journal = Journal(run, keys)
+    with journal.held():
+        if not journal.entries:
+            cycle, version = _finished(run)
+            journal.add_held(OPENED, config=config_digest(run), cycle=cycle, version=version)
+    return journal
+
+
+def read_lines(run: Path) -> list[bytes]:
+    """Return the whole lines of a run's journal, unchecked; none if there is no journal.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read.
+    """
+    try:
+        content = (run / NAME).read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"{run / NAME} cannot be read: {error.strerror}") from error
+    return content[: content.rfind(b"\n") + 1].splitlines()
+
+
+def digest_of(path: Path, start: int = 0, end: int | None = None) -> str:
+    """Return the SHA-256 of a part of a file, in hexadecimal; of a missing file, that of nothing."""
+    digest = hashlib.sha256()
+    if path.exists():
+        with path.open("rb") as file:
+            file.seek(start)
+            left = path.stat().st_size - start if end is None else end - start
+            while left > 0 and (block := file.read(min(left, 1 << 20))):
+                digest.update(block)
+                left -= len(block)
+    return digest.hexdigest()
+
+
+def config_digest(run: Path) -> str:
+    """Return the SHA-256 of the settings that a run may not change; empty if they are not stored."""
+    if not (run / STORED).exists():
+        return ""
+    try:
+        settings = json.loads((run / STORED).read_bytes())
+        kept = {name: value for name, value in settings.items() if name not in FREE}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{run / STORED} is not a stored configuration ({error})") from error
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Cut off a last line that a crash has torn, in a `held` block: it was never acted on."""
+    content = path.read_bytes() if path.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+
+
+def _finished(run: Path) -> tuple[int, str]:
+    """Return the last cycle that a run without a journal has finished, and the version after it."""
+    if not (run / EVENTS).exists():
+        return -1, ""
+    ended = [event.entry for event in read_events(run / EVENTS) if isinstance(event, CycleFinished)]
+    last = max(ended, key=lambda record: record.cycle, default=None)
+    return (last.cycle, last.version) if last else (-1, "")
