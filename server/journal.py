@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,13 @@ class Journal:
     def __init__(self, run: Path, keys: Path) -> None:
         self.path, self._keys = run / NAME, keys
         self._entries: list[Entry] = []
+        self._by_kind: dict[str, list[Entry]] = {}
+        self._decisions: dict[int, Entry] = {}
         self._size = 0
 
     @property
     def entries(self) -> Sequence[Entry]:
-        """All entries, with those that other processes have appended since the last look.
+        """All entries, with those that other processes have appended since the last look; without digests of files.
 
         Raises
         ------
@@ -63,32 +66,45 @@ class Journal:
 
     def of_kind(self, *kinds: str) -> list[Entry]:
         """Return the entries of some kinds, oldest first."""
-        return [entry for entry in self.entries if entry.kind in kinds]
+        _ = self.entries
+        return sorted((e for kind in kinds for e in self._by_kind.get(kind, ())), key=lambda entry: entry.number)
+
+    def last(self, *kinds: str) -> Entry | None:
+        """Return the newest entry of some kinds; None if there is none."""
+        _ = self.entries
+        newest = [entries[-1] for kind in kinds if (entries := self._by_kind.get(kind))]
+        return max(newest, key=lambda entry: entry.number, default=None)
 
     @property
     def finished(self) -> int:
         """The last cycle that has ended; -1 before cycle 0."""
         opened = [int(entry.values["cycle"]) for entry in self.of_kind(OPENED)]
-        return max([-1, *opened, *(int(entry.values["cycle"]) for entry in self.of_kind(DECIDED))])
+        return max([-1, *opened, next(reversed(self._decisions), -1)])  # cycles end in their order
 
     @property
     def pending(self) -> list[Entry]:
         """What an operator has made current and the run has not taken yet, oldest first."""
-        taken = max((int(entry.values["choice"]) for entry in self.of_kind(TAKEN)), default=0)
-        chosen = [entry for entry in self.of_kind(CURRENT) if entry.values["by"] == OPERATOR]
-        return [entry for entry in chosen if entry.number > taken]
+        newest = self.last(TAKEN)
+        taken, pending = int(newest.values["choice"]) if newest else 0, list[Entry]()
+        for entry in reversed(self._by_kind.get(CURRENT, ())):
+            if entry.number <= taken:
+                break
+            if entry.values["by"] == OPERATOR:
+                pending.append(entry)
+        return pending[::-1]
 
     @property
     def current(self) -> str:
         """The current version: what an operator has chosen and is not taken yet, or else what plays; empty if none."""
         if self.pending:
             return str(self.pending[-1].values["version"])
-        played = self.of_kind(OPENED, CURRENT, TAKEN)
-        return str(played[-1].values["version"]) if played else ""
+        played = self.last(OPENED, CURRENT, TAKEN)
+        return str(played.values["version"]) if played else ""
 
     def decision(self, cycle: int) -> Entry | None:
         """Return the newest entry on a cycle's decision; None if there is none."""
-        return next((e for e in reversed(self.of_kind(DECIDED)) if e.values["cycle"] == cycle), None)
+        _ = self.entries
+        return self._decisions.get(cycle)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -122,8 +138,16 @@ class Journal:
             raise FedoelError(
                 f"{self.path} cannot be written: {error.strerror}; make room and go on with --resume"
             ) from error
-        self._entries.append(read_line(line))
-        return self._entries[-1]
+        return self._keep(read_line(line))
+
+    def _keep(self, entry: Entry) -> Entry:
+        """Keep an entry in memory, without what only `fedoel verify` reads."""
+        kept = replace(entry, values={name: value for name, value in entry.values.items() if name != "files"})
+        self._entries.append(kept)
+        self._by_kind.setdefault(entry.kind, []).append(kept)
+        if entry.kind == DECIDED:
+            self._decisions[int(entry.values["cycle"])] = kept
+        return entry
 
     def _refresh(self) -> None:
         """Read what was appended behind what is known, and check that it is signed."""
@@ -146,7 +170,7 @@ class Journal:
                     f"{self.path}, line {number} is not signed by this fleet's key, or was changed: put back a copy of "
                     "the file, or start another run"
                 )
-            self._entries.append(entry)
+            self._keep(entry)
         self._size += len(whole)
 
 
@@ -204,10 +228,14 @@ def config_digest(run: Path) -> str:
 
 def _cut_torn_line(path: Path) -> None:
     """Cut off a last line that a crash has torn, in a `held` block: it was never acted on."""
-    content = path.read_bytes() if path.exists() else b""
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
+    size = path.stat().st_size if path.exists() else 0
+    if not size:
+        return
+    with path.open("rb") as file:
+        file.seek(size - 1)
+        if file.read(1) == b"\n":
+            return
+    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
 def _finished(run: Path) -> tuple[int, str]:

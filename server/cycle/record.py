@@ -82,9 +82,9 @@ def _exchanges(run: Run, cycle: int) -> list[dict[str, Any]]:
 
 def _grown(folder: Path, journal: Journal) -> dict[str, Any]:
     """Return which bytes of each log are new since the last entry that covers it, and their SHA-256."""
-    grown, covered = dict[str, Any](), journal.of_kind(DECIDED, ENDED)
+    grown, covered = dict[str, Any](), journal.last(DECIDED, ENDED)
     for name in LOGS:
-        start = max((entry.values["logs"][name]["end"] for entry in covered), default=0)
+        start = covered.values["logs"][name]["end"] if covered else 0
         end = (folder / name).stat().st_size if (folder / name).exists() else 0
         grown[name] = {"start": start, "end": end, "sha256": digest_of(folder / name, start, end)}
     return grown
