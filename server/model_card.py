@@ -9,30 +9,36 @@ from typing import Any
 from ..protocol.prompts import PROMPT_VERSION
 from ..protocol.records.summary import GateRecord, Lesson
 from ..protocol.versions import Manifest
+from .compare import bounds_of
 
 PAGE = Path(__file__).parent / "model_card.md"
 PRIVACY_CARDS = ("privacy-card.md", "privacy-card.json")
 PUBLIC = "Public games that are not trained on, played by the previous version, by the teacher and by this version."
 FLEETS = "The fleet's own games: devices played them with the previous version and with the teacher or this version."
 LIBRARY = {"peft": "peft", "gguf-lora": "llama.cpp", "gguf-merged": "llama.cpp"}
-LOADING = {
-    "peft": """```python
+FROM_FILE = """from pathlib import Path
+
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), THIS_FOLDER)
-```""",
-    "gguf-lora": """```python
-from llama_cpp import Llama
+base = Path({base!r})  # path of the base model's file
+model = AutoModelForCausalLM.from_pretrained(base.parent, gguf_file=base.name)
+model = PeftModel.from_pretrained(model, ".")  # the folder of this page
+"""
+FROM_FOLDER = """from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
-model = Llama(BASE, lora_path="adapter.gguf")
-```""",
-    "gguf-merged": """```python
-from llama_cpp import Llama
+model = AutoModelForCausalLM.from_pretrained({base!r})  # path of the base model's folder
+model = PeftModel.from_pretrained(model, ".")  # the folder of this page
+"""
+WITH_ADAPTER = """from llama_cpp import Llama
+
+model = Llama({base!r}, lora_path="adapter.gguf")  # path of the base model as a GGUF file
+"""
+MERGED = """from llama_cpp import Llama
 
 model = Llama("model.gguf")
-```""",
-}
+"""
 
 
 def model_card(
@@ -57,12 +63,18 @@ def model_card(
         library=LIBRARY[to],
         base=base,
         version=manifest.version,
-        loading=LOADING[to].replace("BASE", f'"{base}"').replace("THIS_FOLDER", '"."'),
+        loading=f"```python\n{loading(to, base)}```",
         facts=_facts(manifest, to, number_type, signed),
         lessons=_lessons(manifest.lessons),
         gate=_gate(manifest.gate, bool(manifest.prompts)),
         privacy=_privacy(promise, folder),
     )
+
+
+def loading(to: str, base: str) -> str:
+    """Return Python code that loads an export, run in its folder. It names the base model as if it lay there, too."""
+    from_base = FROM_FILE if base.endswith(".gguf") else FROM_FOLDER
+    return {"peft": from_base, "gguf-lora": WITH_ADAPTER, "gguf-merged": MERGED}[to].format(base=base)
 
 
 def _facts(manifest: Manifest, to: str, number_type: str, signed: bool) -> str:
@@ -73,7 +85,7 @@ def _facts(manifest: Manifest, to: str, number_type: str, signed: bool) -> str:
         "prompt": PROMPT_VERSION,
         "cycle": manifest.cycle,
         "codec": manifest.codec,
-        "clients in the last aggregate": manifest.cohort,
+        "clients in the last aggregate": bounds_of(manifest.cohort),
         "format": f"{to}, {number_type}",
         "manifest": f"weights verified; signature {'verified' if signed else 'not verified: no key was found'}",
     }

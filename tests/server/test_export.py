@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,50 @@ def test_the_verb_exports(made: Made, tmp_path: Path, capsys: pytest.CaptureFixt
 def test_the_command_line_offers_what_there_is() -> None:
     assert set(EXPORTS) == set(FORMATS)
     assert set(KINDS) == {kind for kinds in FORMATS.values() for kind in kinds}
+
+
+def snippet(out: Path) -> str:
+    return (out / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_the_code_on_the_card_loads_the_export(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    if to != "peft":
+        llama_cpp = pytest.importorskip("llama_cpp", reason="llama.cpp is not installed: make setup LLAMA=1")
+        with_logits = partial(llama_cpp.Llama, n_ctx=512, n_threads=1, logits_all=True, verbose=False)
+        monkeypatch.setattr(llama_cpp, "Llama", with_logits)
+    out = export(made.folder, to, "f32", str(made.base), tmp_path / "out")
+    (out / made.base.name).symlink_to(made.base)
+    monkeypatch.chdir(out)
+    loaded: dict[str, Any] = {}
+    exec(snippet(out), loaded)
+    if to == "peft":
+        weights = dict(loaded["model"].named_parameters())
+        for name, array in made.adapter.items():
+            assert np.array_equal(weights[name.replace(".weight", ".default.weight")].detach().numpy(), array)
+    else:
+        found, expected = commands_by_hand(loaded["model"], made), made.policy.score([situation()])[0]
+        assert np.allclose(found, expected, rtol=0.005, atol=0.005)
+
+
+def test_the_code_on_the_card_loads_an_export_of_a_folder(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Made(tiny_base, tmp_path / "run")
+    out = export(made.folder, "peft", "", str(tiny_base), tmp_path / "out")
+    (out / tiny_base.name).symlink_to(tiny_base)
+    monkeypatch.chdir(out)
+    loaded: dict[str, Any] = {}
+    exec(snippet(out), loaded)
+    weights = dict(loaded["model"].named_parameters())
+    name = next(name for name in made.adapter if "lora_B" in name)
+    assert np.allclose(
+        weights[name.replace(".weight", ".default.weight")].detach().numpy(), made.adapter[name], atol=1e-3
+    )
+
+
+def test_a_card_names_no_exact_number_of_devices(made: Made, tmp_path: Path) -> None:
+    page = (export(made.folder, "peft", "", str(made.base), tmp_path / "out") / "README.md").read_text(encoding="utf-8")
+    assert "| clients in the last aggregate | 8 to 15 devices |" in page
