@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,9 @@ def _turn(fields: dict[str, Any]) -> Turn:
 
 
 def _fields(record: Any) -> dict[str, Any]:
-    """Return the fields of a record as they are: `dataclasses.asdict` copies all that is in them."""
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+    """Return the fields of a record that differ from their defaults, as they are: `dataclasses.asdict` copies them."""
+    values = ((field, getattr(record, field.name)) for field in fields(record))
+    return {field.name: value for field, value in values if field.default is MISSING or value != field.default}
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 import numpy as np
@@ -13,7 +13,7 @@ from .families import content_of, family_of, settings_of
 
 CLIENTS = 100_000  # whose seeds end where those of rehearsal games begin
 PUBLIC_GAMES = 100_000_000
-SECRET_GAMES = CLIENTS * GAMES_PER_CLIENT  # first seed of the private games whose seeds are secret, behind all others
+SECRET_GAMES = range(1_300_000_000, 2**31 - 1)  # seeds of private games that only a device knows, behind all others
 
 
 class Split(Enum):
@@ -47,9 +47,17 @@ def game_seed(split: Split, index: int, client: int = 0) -> int:
 
 
 def secret_seed(secret: int, cycle: int, index: int) -> int:
-    """Return the seed of a private game that only who knows the secret can tell; no public game has it."""
-    drawn = np.random.SeedSequence([secret, cycle, index]).generate_state(1, np.uint64)[0]
-    return SECRET_GAMES + int(drawn) % (Split.REHEARSAL.value - SECRET_GAMES)
+    """Return the seed of a private game that only who knows the secret can tell; no public game has it.
+
+    All games of one secret are in one block of `GAMES_PER_CLIENT` seeds, as those of a simulated client are: families
+    may draw a client's home or habits from the block.
+    """
+    block = _drawn([secret], len(SECRET_GAMES) // GAMES_PER_CLIENT)
+    return SECRET_GAMES[block * GAMES_PER_CLIENT + _drawn([secret, cycle, index], GAMES_PER_CLIENT)]
+
+
+def _drawn(entropy: Sequence[int], limit: int) -> int:
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) % limit
 
 
 def for_split(spec: GameSpec, split: Split) -> GameSpec:

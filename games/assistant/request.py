@@ -20,6 +20,7 @@ from .templates import Value, say
 
 SEEDS_OF_A_CLIENT = 10_000  # consecutive private seeds are one client's (fedoel.games.splits), who has one home
 FIRST_PUBLIC_SEED = 1_000_000_000
+FIRST_SECRET_SEED = 1_300_000_000  # of the private games of deployed devices
 NUMBER_IN_A_HOME = {"area": 5, "name": 5, "item": 8, "device_class": 3}
 PERCENTAGES = ("percentage", "position", "volume_level")  # have the values of "brightness"
 SPREAD_OF_HABITS = 1.0  # standard deviation of the logarithm of a command's frequency, between homes
@@ -65,7 +66,7 @@ class Request:
 
 def number_of_home(seed: int) -> int:
     """Return the home of an instance: all private games of a client have one, and each public game has its own."""
-    return seed if seed >= FIRST_PUBLIC_SEED else seed // SEEDS_OF_A_CLIENT
+    return seed if FIRST_PUBLIC_SEED <= seed < FIRST_SECRET_SEED else seed // SEEDS_OF_A_CLIENT
 
 
 def draw_home(language: Language, seed: int) -> Home:

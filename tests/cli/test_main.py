@@ -114,6 +114,7 @@ def test_a_summary_that_lacks_what_views_need_is_refused(
     field: str, lacks: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = json.loads((run / "summary.json").read_bytes())
+    (run / "events.jsonl").unlink()  # which has the cycles that the summary lacks
     (run / "summary.json").write_text(json.dumps({**table, field: type(table[field])()}))
     assert main(["report", str(run)]) == REFUSED
     assert f"summary.json lacks {lacks}; " in capsys.readouterr().err
@@ -121,6 +122,7 @@ def test_a_summary_that_lacks_what_views_need_is_refused(
 
 def test_a_run_without_a_version_plays_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = json.loads((run / "summary.json").read_bytes())
+    (run / "events.jsonl").unlink()  # which has the cycles that the summary lacks
     (run / "config.json").write_text(json.dumps(table["config"]))
     (run / "summary.json").write_text(json.dumps({**table, "cycles": []}))
     assert main(["play", "--run", str(run)]) == REFUSED

@@ -18,6 +18,7 @@ from fedoel.games.assistant.commands import Command, Language, load_language
 from fedoel.games.assistant.engine import LANGUAGES, MOST_COMMANDS, SPOKEN
 from fedoel.games.assistant.request import (
     FIRST_PUBLIC_SEED,
+    FIRST_SECRET_SEED,
     PERCENTAGES,
     SEEDS_OF_A_CLIENT,
     draw_home,
@@ -27,7 +28,7 @@ from fedoel.games.assistant.templates import Template, Value, may_be_silent, par
 from fedoel.games.families import build_game, settings_of
 from fedoel.games.heuristics import HEURISTICS, Player, uniform
 from fedoel.games.scripted import play_scripted, play_walkthrough
-from fedoel.games.splits import Split, for_split, game_seed
+from fedoel.games.splits import SECRET_GAMES, Split, for_split, game_seed, secret_seed
 from fedoel.protocol.errors import ConfigError, GameError
 from fedoel.protocol.play import GAMES_PER_CLIENT, GameSpec
 
@@ -210,6 +211,10 @@ def test_a_client_has_one_home_and_clients_differ() -> None:
     assert all(home.habits.max() > 2.5 / len(home.habits) for home, _ in homes)
     public = [draw_home(ENGLISH, game_seed(Split.GATE, index)) for index in range(2)]
     assert public[0].values != public[1].values
+    assert SECRET_GAMES[0] == FIRST_SECRET_SEED
+    deployed = [[draw_home(ENGLISH, secret_seed(secret, cycle, 3)) for cycle in (1, 2)] for secret in range(20)]
+    assert all(first.values == second.values for first, second in deployed)
+    assert len({tuple(first.values["area"]) for first, _ in deployed}) > 15
 
 
 def test_homes_may_speak_several_languages() -> None:

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from fedoel.games.splits import (
     CLIENTS,
     PUBLIC_GAMES,
+    SECRET_GAMES,
     Split,
     assert_disjoint,
     fingerprint,
     for_split,
     game_seed,
+    secret_seed,
 )
 from fedoel.games.textworld import compiled
 from fedoel.protocol.errors import ConfigError, GameError
@@ -90,3 +92,13 @@ def test_fingerprints_of_other_games_do_not_need_textworld(monkeypatch: pytest.M
     monkeypatch.setattr(compiled, "_textworld_version", missing)
     lake = GameSpec.parse("frozen-lake size=3 turns=6")
     assert_disjoint([(lake, game_seed(Split.GATE, 1))], [(lake, game_seed(Split.HELD_OUT, 1))])
+
+
+@given(draws, st.integers(0, 2**64 - 1), st.integers(1, 1000), st.integers(0, 1000))
+def test_a_secret_seed_is_no_other_games_and_fits_too(
+    other: tuple[Split, int, int], secret: int, cycle: int, index: int
+) -> None:
+    seed = secret_seed(secret, cycle, index)
+    assert seed in SECRET_GAMES and seed < 2**31 - 1
+    assert game_seed(*other) not in SECRET_GAMES
+    assert len({secret_seed(secret, c, index) // GAMES_PER_CLIENT for c in range(5)}) == 1

@@ -19,7 +19,7 @@ from fedoel.client.device.folder import open_store
 from fedoel.client.device.runtime import DeviceRuntime
 from fedoel.client.device.settings import DeviceSettings, read_settings, settings_file
 from fedoel.client.runtime import SimulatedRuntime
-from fedoel.games.splits import Split
+from fedoel.games.splits import SECRET_GAMES
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.fleet.trust import Trust
 from fedoel.protocol.messages import PlayRequest, request_to_records
@@ -318,7 +318,7 @@ def test_nobody_but_the_device_can_tell_its_games_or_how_it_plays_them(devices: 
     assert not {*streams} & {*own_streams} and not {seed for _, seed in public} & {seed for _, seed in own}
     for cycle in range(1, 50):
         games, _ = private_games(config, cycle, 0, 5, secrets[0])
-        assert all(100_000_000 <= seed < Split.REHEARSAL.value for _, seed in games)
+        assert all(seed in SECRET_GAMES for _, seed in games)
     assert private_games(config, 1, 0, 5, secrets[0]) == (own, own_streams)
 
 
