@@ -41,6 +41,7 @@ BUILT_IN = (
     "prefix",
     "heterogeneity",
     "language",
+    "free",
     "blind",
 )
 FOLDER = Path(__file__).parent / "experiments"
