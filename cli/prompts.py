@@ -77,7 +77,7 @@ def summary(pack: PromptPack) -> Iterator[str]:
     yield f"licence: {printable(pack.licence) or 'not stated'}"
     for family in pack.families:
         situations = [prompt.situation for prompt in pack.prompts if prompt.family == family]
-        open_answers = sum(not situation.admissible for situation in situations)
+        open_answers = sum(situation.open or not situation.admissible for situation in situations)
         turns = sorted(Counter(situation.turn for situation in situations).items())
         by_turn = ", ".join(f"{turn}: {number}" for turn, number in turns)
         note = f", {open_answers} with an open answer" if open_answers else ""
@@ -95,7 +95,7 @@ def example_lines(index: int, prompt: Prompt) -> Iterator[str]:
     yield f"--- line {index + FIRST_LINE}: {printable(prompt.family)}, {turn}"
     yield printable(shown.scene + shown.moment)
     yield from (printable(f"> {command}") for command in situation.admissible)
-    if not situation.admissible:
+    if situation.open or not situation.admissible:
         yield "(open answer)"
 
 

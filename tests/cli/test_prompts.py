@@ -151,3 +151,11 @@ def test_the_examples_of_the_docs_are_read(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text(text)
     (letter,) = prompts_from_text(tmp_path / "letters.txt", "letters")
     assert letter.situation.admissible == ("order a new card", "throw the letter away")
+
+
+def test_a_pack_of_an_open_game_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack = str(tmp_path / "pack.jsonl")
+    assert main(["prompts", "make", "tidy open=1 turns=2", "--count", "20", "--out", pack]) == 0
+    assert main(["prompts", "show", pack]) == 0
+    assert "tidy: 20, 20 with an open answer" in capsys.readouterr().out
+    assert '"open": true' in Path(pack).read_text(encoding="utf-8")
