@@ -190,7 +190,7 @@ def test_a_killed_process_resumes(
         ({"games.families": "coin-collector level=999999 turns=4"}, ConfigError, "level"),
         ({"games.families": ""}, ConfigError, "at least one game"),
         ({"games.partition": "by-mood"}, ConfigError, "partition"),
-        ({"clients": 20_000}, ConfigError, "more clients than seeds"),
+        ({"clients": 200_000}, ConfigError, "more clients than seeds"),
         ({"games.per-client": 9_000}, ConfigError, "games of a client, and there are 10,000"),
         ({"games.per-client": 10**11}, ConfigError, "games of a client, and there are 10,000"),
         ({"clients": 10**11}, ConfigError, "more clients than seeds"),
