@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,20 @@ public = "games"
 @pytest.fixture
 def fleet(tmp_path: Path, cache: Path) -> Iterator[LoopbackFleet]:
     """A server's folder and five devices that have joined; nothing runs yet."""
-    made = LoopbackFleet(tmp_path, DEVICES, SHORTEST_HEARTBEAT)
-    made.make(RUN)
-    give_keys(made, keys(1))  # with which every device has something to send
-    yield made
-    made.end()
+    with loopback_fleet(tmp_path, DEVICES, RUN) as made:
+        give_keys(made, keys(1))  # with which every device has something to send
+        yield made
+
+
+@contextmanager
+def loopback_fleet(folder: Path, devices: Sequence[str], run: str, only_server: str = "") -> Iterator[LoopbackFleet]:
+    """Make a fleet whose devices have joined, and end its processes behind the block; parameters as of the fleet."""
+    made = LoopbackFleet(folder, devices, SHORTEST_HEARTBEAT, only_server)
+    made.make(run)
+    try:
+        yield made
+    finally:
+        made.end()
 
 
 def keys(first: int) -> list[bytes]:

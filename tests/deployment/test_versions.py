@@ -12,9 +12,9 @@ from fedoel.client.device.last_version import LAST, version_at
 from fedoel.protocol.records.summary import CycleRecord
 from fedoel.server.cycle.phases import load_phase
 from fedoel.server.summary import NAME, read_summary
-from fedoel.simulations.loopback import SHORTEST_HEARTBEAT, LoopbackFleet
+from fedoel.simulations.loopback import LoopbackFleet
 
-from .conftest import tended
+from .conftest import loopback_fleet, tended
 
 DEVICES = ("one", "two", "three")
 RUN = """\
@@ -38,10 +38,8 @@ public = "games"
 
 @pytest.fixture
 def fleet(tmp_path: Path, cache: Path) -> Iterator[LoopbackFleet]:
-    made = LoopbackFleet(tmp_path, DEVICES, SHORTEST_HEARTBEAT)
-    made.make(RUN)
-    yield made
-    made.end()
+    with loopback_fleet(tmp_path, DEVICES, RUN) as made:
+        yield made
 
 
 def records(fleet: LoopbackFleet) -> Sequence[CycleRecord]:

@@ -18,11 +18,11 @@ from fedoel.server.operate.folder import ServerFolder
 from fedoel.server.operate.status import run as run_status
 from fedoel.server.summary import read_summary
 from fedoel.simulations.inprocess import run_inprocess
-from fedoel.simulations.loopback import SHORTEST_HEARTBEAT, LoopbackFleet
+from fedoel.simulations.loopback import LoopbackFleet
 from fedoel.simulations.scenario import load_scenario
 from fedoel.simulations.summary import headline, percent
 
-from .conftest import DEVICES, MASKED, begin_ledger, give_keys, keys, tended
+from .conftest import DEVICES, MASKED, begin_ledger, give_keys, keys, loopback_fleet, tended
 
 FAMILIES = "tidy things=1 final=0 turns=8"
 # With these keys, five devices of which any four agree: the context helps, and what is distilled from it.
@@ -68,12 +68,10 @@ def fleet(tmp_path: Path, cache: Path) -> Iterator[LoopbackFleet]:
     only_server, pack = tmp_path / "only-server", make_pack(specs_from_text(FAMILIES), 64, 0, cache)
     only_server.mkdir()
     (only_server / "sitecustomize.py").write_text(NO_GAMES.format(processes=str(tmp_path / "processes")))
-    made = LoopbackFleet(tmp_path, DEVICES, SHORTEST_HEARTBEAT, str(only_server))
-    made.make(RUN)
-    write_pack(tmp_path / "pack.jsonl", pack)
-    give_keys(made, KEYS)
-    yield made
-    made.end()
+    with loopback_fleet(tmp_path, DEVICES, RUN, str(only_server)) as made:
+        write_pack(tmp_path / "pack.jsonl", pack)
+        give_keys(made, KEYS)
+        yield made
 
 
 @dataclass(frozen=True, slots=True)

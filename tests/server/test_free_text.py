@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +10,10 @@ import torch
 
 from fedoel.policies.policy import Policy
 from fedoel.policies.routed import routed
-from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.free import Decoding, FreePolicy
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy
-from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.play import Turn
-from fedoel.protocol.prompts import Style
 from fedoel.protocol.situation import Memory, Situation
 from fedoel.server.distillation.free_text import Imitation, TextDistillation, response_hidden, weights_preserved
 from fedoel.server.distillation.losses import TokenLoss, token_nll
@@ -30,15 +26,6 @@ ADVICE = "Advice: zzzz zzzz zzzz zzzz zzzz zzzz.\n"
 
 def states(count: int = 6) -> list[Situation]:
     return [Memory(f"Task {n}.", 5).see(f"-= Room {n} =-\nA room.", ("go e", "take"), 0) for n in range(count)]
-
-
-@pytest.fixture
-def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
-    config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
-    model = TorchModel(load_base(config, tmp_path), 512, Style(free=True))
-    rng = np.random.default_rng(1)
-    model.load({name: rng.normal(0, 0.1, array.shape).astype(np.float32) for name, array in model.fresh.items()})
-    return model
 
 
 def task(model: TorchModel, context: str, loss: TokenLoss = LOSS) -> TextDistillation:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from fedoel.policies.policy import LogProbs
-from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.free import Decoding, FreePolicy
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy
-from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.play import Turn
-from fedoel.protocol.prompts import Style
 from fedoel.protocol.situation import Memory, Situation
 from fedoel.server.distillation.free_text import response_hidden
 from fedoel.server.distillation.losses import token_nll
@@ -48,15 +44,6 @@ class ByLetter:
 
 def reward(command: str) -> float:
     return 2.0 if command[:1].islower() else -1.0
-
-
-@pytest.fixture
-def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
-    config = PolicyConfig(base=str(tiny_base), device="cpu", precision="fp32", threads=1, lora_layers=2, lora_rank=4)
-    model = TorchModel(load_base(config, tmp_path), 512, Style(free=True))
-    rng = np.random.default_rng(1)
-    model.load({name: rng.normal(0, 0.1, array.shape).astype(np.float32) for name, array in model.fresh.items()})
-    return model
 
 
 def prompts() -> list[Situation]:
