@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +43,11 @@ class Answer:
     def command(self) -> str:
         """The command of the response."""
         return command_of(self.text) or NOTHING
+
+
+def with_answers(situation: Situation, answers: Sequence[Answer]) -> Situation:
+    """Return a situation whose choices are the commands of answers, in the order of their first appearance."""
+    return replace(situation, alternatives=tuple(dict.fromkeys(answer.command for answer in answers)))
 
 
 class Policy(Protocol):

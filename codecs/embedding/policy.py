@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...policies.abilities import ANSWERS, abilities_of, embedding
-from ...policies.policy import Answer, LogProbs, Policy, Sampler, sampled
+from ...policies.policy import Answer, LogProbs, Policy, Sampler, sampled, with_answers
 from ...protocol.experience import Vector
 from ...protocol.situation import Situation
 from ..log_linear import tilted
@@ -56,7 +56,7 @@ class RewardTiltedPolicy:
     def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
         """Sample answers to each situation, and give one of them."""
         samples = cast(Sampler, self.policy).sample(asked)
-        situations = [_with_alternatives(situation, some) for (situation, _), some in zip(asked, samples, strict=True)]
+        situations = [with_answers(situation, some) for (situation, _), some in zip(asked, samples, strict=True)]
         rewards = self.rewards(situations)
         return [
             _drawn(some, situation.alternatives, reward, rng)
@@ -78,11 +78,6 @@ class RewardTiltedPolicy:
             embeddings = embedding(self.policy).embed(missing)
             self.seen.update(zip(missing, map(self.whitening.features, embeddings), strict=True))
         return [self.seen[situation] for situation in situations]
-
-
-def _with_alternatives(situation: Situation, answers: Sequence[Answer]) -> Situation:
-    """Return a situation whose choices are the commands of answers, in the order of their first appearance."""
-    return replace(situation, alternatives=tuple(dict.fromkeys(answer.command for answer in answers)))
 
 
 def _drawn(

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from ...policies.abilities import Rewarding
-from ...policies.policy import Answer, LogProbs, Policy
+from ...policies.policy import Answer, LogProbs, Policy, with_answers
 from ...policies.routed import call_grouped
 from ...policies.tokens import TokenizedSituation
 from ...policies.torch.free import Decoding, FreePolicy
@@ -102,11 +102,7 @@ class SampledAnswers:
 
     def _rewards(self, batch: Sequence[int], answers: Sequence[Sequence[Answer]]) -> torch.Tensor:
         """Return what the context says of each answer, shape (B, K)."""
-        commands = [[answer.command for answer in some] for some in answers]
-        situations = [
-            replace(self._prompts[index], alternatives=tuple(dict.fromkeys(some)))
-            for index, some in zip(batch, commands, strict=True)
-        ]
+        situations = [with_answers(self._prompts[index], some) for index, some in zip(batch, answers, strict=True)]
 
         def read(teacher: Policy, asked: list[Situation]) -> list[LogProbs]:
             return cast(Rewarding, teacher).rewards(asked)
@@ -114,8 +110,8 @@ class SampledAnswers:
         rewards = call_grouped([self.teachers[index] for index in batch], situations, read)
         return torch.tensor(
             [
-                [values[situation.alternatives.index(command)] for command in some]
-                for situation, some, values in zip(situations, commands, rewards, strict=True)
+                [values[situation.alternatives.index(answer.command)] for answer in some]
+                for situation, some, values in zip(situations, answers, rewards, strict=True)
             ]
         )
 
