@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .version_text import add_folder, add_version, located
+from .version_text import add_folder, add_version, located, print_current
 
 HELP = "make a candidate current that has passed every gate and waits (server.approve); see it with diff first"
 
@@ -19,6 +19,4 @@ def run(arguments: argparse.Namespace) -> int:
     """Sign the new current version into the journal."""
     from ..server.current_version import approve
 
-    entry = approve(located(arguments), arguments.version)
-    print(f"{entry.values['version']} is current: {entry.values['reason']}")
-    return 0
+    return print_current(approve(located(arguments), arguments.version))

@@ -53,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _rows(known: VersionList, first: KnownVersion, second: KnownVersion) -> Iterator[tuple[str, str, str]]:
-    from ..server.compare import bounds_of, size_of
+    from ..server.compare import size_of
+    from ..server.summary import bounds_of
 
     def row(name: str, *values: object) -> tuple[str, str, str]:
         return name, str(values[0]), str(values[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .version_text import add_folder, add_version, located
+from .version_text import add_folder, add_version, located, print_current
 
 HELP = "make a version current whatever the gate said, also a candidate that it refused"
 
@@ -20,6 +20,4 @@ def run(arguments: argparse.Namespace) -> int:
     """Sign the new current version into the journal."""
     from ..server.current_version import promote
 
-    entry = promote(located(arguments), arguments.version, arguments.anyway)
-    print(f"{entry.values['version']} is current: {entry.values['reason']}")
-    return 0
+    return print_current(promote(located(arguments), arguments.version, arguments.anyway))

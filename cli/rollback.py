@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .version_text import add_folder, add_version, located
+from .version_text import add_folder, add_version, located, print_current
 
 HELP = "make an earlier version current: signed at once, and with devices at their next message"
 
@@ -19,6 +19,4 @@ def run(arguments: argparse.Namespace) -> int:
     """Sign the new current version into the journal."""
     from ..server.current_version import roll_back
 
-    entry = roll_back(located(arguments), arguments.version)
-    print(f"{entry.values['version']} is current: {entry.values['reason']}")
-    return 0
+    return print_current(roll_back(located(arguments), arguments.version))

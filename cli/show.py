@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print what is known."""
     from ..protocol.records.journal import CURRENT, TAKEN
-    from ..server.compare import bounds_of, size_of
+    from ..server.compare import size_of
+    from ..server.summary import bounds_of
     from ..server.version_list import VersionList
 
     known = VersionList(located(arguments))

@@ -10,6 +10,7 @@ from .flags import path
 from .prompts import printable
 
 if TYPE_CHECKING:
+    from ..protocol.records.journal import Entry
     from ..protocol.records.summary import Lesson, Stats
     from ..server.run_location import RunLocation
 
@@ -35,6 +36,12 @@ def located(arguments: argparse.Namespace) -> RunLocation:
     from ..server.run_location import locate
 
     return locate(arguments.folder)
+
+
+def print_current(entry: Entry) -> int:
+    """Print which version an operator's choice has made current, and return the exit status."""
+    print(f"{entry.values['version']} is current: {entry.values['reason']}")
+    return 0
 
 
 def won(stats: Stats | None) -> str:

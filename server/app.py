@@ -22,7 +22,7 @@ from ..strategies.registry import build_strategy, load_strategy
 from ..strategies.secure_mean import SecureMean
 from .cycle.run import Public, Report, Run, World
 from .cycle.server import CycleServer
-from .events import EventLog
+from .events import LOG, EventLog
 from .fleet import make_fleet
 from .fleet_gate import FleetGate
 from .gate import Gate
@@ -121,7 +121,7 @@ def prepare(
     parts = Run(
         config, world.plan, codec, make_learner(config, cache), world.public, make_gate(world.gate),
         make_report(config, cache) if make_report else world.report, RunSafeguards(config),
-        EventLog(Path(config.out) / "events.jsonl", listener), cache, engine, secure=issubclass(kind, SecureMean),
+        EventLog(Path(config.out) / LOG, listener), cache, engine, secure=issubclass(kind, SecureMean),
         red_lines=_red_lines(config, world.public),
     )  # fmt: skip
     server = CycleServer(parts)

@@ -105,11 +105,3 @@ def learned(versions: VersionList, name: str) -> Mapping[str, float]:
 def size_of(folder: Path) -> int:
     """Return the bytes of a version's files."""
     return sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
-
-
-def bounds_of(cohort: int) -> str:
-    """Say a number of devices in bounds, which name no single one: ``8 to 15 devices``."""
-    if cohort < 2:
-        return "no device" if not cohort else "1 device"
-    low = 1 << (cohort.bit_length() - 1)
-    return f"{low} to {2 * low - 1} devices"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from ..protocol.errors import ConfigError, FedoelError, RecordError
+from ..protocol.host.files import cut_torn_line, torn_line
 from ..protocol.records.events import (
     CycleFinished,
     Event,
@@ -32,8 +33,8 @@ from ..protocol.records.json_codec import KEY, SCHEMA
 
 Advance = Callable[..., None]
 
+LOG = "events.jsonl"  # in the folder of a run
 PROGRESS_EVERY = 0.3  # seconds
-BLOCK = 65_536  # bytes that are read at a time from the end of a log
 FIRST_PHASES = ("model", "games", "codec", "warm-start", "floors", "evaluate")
 CYCLE_PHASES = ("rehearsal", "collect", "context", "teacher", "lessons", "distil", "gate", "evaluate")
 
@@ -216,24 +217,11 @@ def _parse(line: bytes, source: object) -> Event | None:
 
 def _mend(path: Path) -> None:
     """Cut a torn last line off, so that the next event starts a line of its own."""
-    tail = _unended(path)
+    tail = torn_line(path)
     if not tail:
         return
-    # In place, without a copy: this has to work on a full disk too.
     if _parse(tail, path):
         with path.open("ab") as file:
             file.write(b"\n")
     else:
-        os.truncate(path, path.stat().st_size - len(tail))
-
-
-def _unended(path: Path) -> bytes:
-    """Return what stands behind the last end of a line."""
-    tail = b""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end and b"\n" not in tail:
-            begin = max(0, end - BLOCK)
-            file.seek(begin)
-            tail, end = file.read(end - begin) + tail, begin
-    return tail.rpartition(b"\n")[2]
+        cut_torn_line(path, tail)

@@ -19,7 +19,7 @@ import numpy as np
 from ..policies.lora import Target, deltas, write_gguf_lora
 from ..policies.model_files import draft_of, find_model, model_digest
 from ..protocol.errors import ConfigError, ModelError, VersionError
-from ..protocol.fleet.membership import FLEET_KEY
+from ..protocol.fleet.membership import FLEET_KEY, read_fleet_key
 from ..protocol.host.files import write_whole
 from ..protocol.records.json_codec import to_json
 from ..protocol.versions import Manifest
@@ -121,9 +121,9 @@ def verified(folder: Path, fleet_key: bytes | None = None) -> Source:
     """
     if not (folder / MANIFEST).exists():
         raise VersionError(f"{folder} has no {MANIFEST}: give the folder of a version, RUN/versions/VERSION")
-    beside = folder.absolute().parent.parent / "keys" / FLEET_KEY
-    if fleet_key is None and beside.exists():
-        fleet_key = bytes.fromhex(beside.read_text(encoding="ascii"))
+    keys = folder.absolute().parent.parent / "keys"
+    if fleet_key is None and (keys / FLEET_KEY).exists():
+        fleet_key = read_fleet_key(keys)
     _, adapter = load_adapter(folder, fleet_key)
     manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
     if "weights" in adapter:

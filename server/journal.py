@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from ..protocol.errors import ConfigError, FedoelError, RecordError
-from ..protocol.fleet.membership import FLEET_KEY
-from ..protocol.host.files import append_line
+from ..protocol.fleet.membership import read_fleet_key
+from ..protocol.host.files import append_line, cut_torn_line, torn_line
 from ..protocol.host.lock import in_turn
 from ..protocol.records.events import CycleFinished
 from ..protocol.records.journal import CURRENT, DECIDED, FIRST, OPENED, TAKEN, Entry, is_signed, new_line, read_line
-from .events import read_events
+from .events import LOG, read_events
 from .fleet import owner_key
 from .run_folder import FREE, STORED
 
-NAME, EVENTS = "journal.jsonl", "events.jsonl"
+NAME = "journal.jsonl"
 OPERATOR, CYCLE = "operator", "cycle"
 
 
@@ -110,7 +109,9 @@ class Journal:
     def held(self) -> Iterator[None]:
         """Keep other processes from appending, and read what they have appended."""
         with in_turn(self.path):
-            _cut_torn_line(self.path)
+            # A line that a crash has torn was never acted on.
+            if self.path.exists() and (tail := torn_line(self.path)):
+                cut_torn_line(self.path, tail)
             yield
 
     def add(self, kind: str, **values: Any) -> Entry:
@@ -155,7 +156,7 @@ class Journal:
             with self.path.open("rb") as file:
                 file.seek(self._size)
                 new = file.read()
-            public = bytes.fromhex((self._keys / FLEET_KEY).read_text(encoding="ascii"))
+            public = read_fleet_key(self._keys)
         except (OSError, ValueError) as error:
             raise FedoelError(f"{self.path} cannot be read with the keys in {self._keys}: {error}") from error
         whole = new[: new.rfind(b"\n") + 1]  # a line that is being written, or was torn, is not there yet
@@ -226,22 +227,10 @@ def config_digest(run: Path) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Cut off a last line that a crash has torn, in a `held` block: it was never acted on."""
-    size = path.stat().st_size if path.exists() else 0
-    if not size:
-        return
-    with path.open("rb") as file:
-        file.seek(size - 1)
-        if file.read(1) == b"\n":
-            return
-    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-
-
 def _finished(run: Path) -> tuple[int, str]:
     """Return the last cycle that a run without a journal has finished, and the version after it."""
-    if not (run / EVENTS).exists():
+    if not (run / LOG).exists():
         return -1, ""
-    ended = [event.entry for event in read_events(run / EVENTS) if isinstance(event, CycleFinished)]
+    ended = [event.entry for event in read_events(run / LOG) if isinstance(event, CycleFinished)]
     last = max(ended, key=lambda record: record.cycle, default=None)
     return (last.cycle, last.version) if last else (-1, "")

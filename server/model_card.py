@@ -9,7 +9,7 @@ from typing import Any
 from ..protocol.prompts import PROMPT_VERSION
 from ..protocol.records.summary import GateRecord, Lesson
 from ..protocol.versions import Manifest
-from .compare import bounds_of
+from .summary import bounds_of
 
 PAGE = Path(__file__).parent / "model_card.md"
 PRIVACY_CARDS = ("privacy-card.md", "privacy-card.json")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
-from ..protocol.fleet.membership import FLEET_KEY, keys_folder
+from ..protocol.fleet.membership import FLEET_KEY, keys_folder, read_fleet_key
 from .journal import Journal, open_journal
 from .operate.folder import SETTINGS, ServerFolder
 from .registry import VERSIONS
@@ -49,7 +49,7 @@ class RunLocation:
             If it is missing or malformed.
         """
         try:
-            return bytes.fromhex((self.keys / FLEET_KEY).read_text(encoding="ascii"))
+            return read_fleet_key(self.keys)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{self.keys / FLEET_KEY} holds no key ({error}): put the fleet's key there") from error
 

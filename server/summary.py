@@ -19,8 +19,9 @@ from ..protocol.play import Trajectory
 from ..protocol.records.json_codec import from_json, from_stored, to_json, to_stored
 from ..protocol.records.summary import CycleRecord, Results, Summary
 from .evaluation import by_family, summarise
+from .events import LOG
 
-NAME, LOG = "summary.json", "events.jsonl"
+NAME = "summary.json"
 FIRST_CYCLES = 16  # after each of which the summary is written
 REMEDY = "give the folder of a run, or finish the run with: fedoel simulate ... --resume"
 
@@ -28,6 +29,14 @@ REMEDY = "give the folder of a run, or finish the run with: fedoel simulate ... 
 def results_of(trajectories: Sequence[Trajectory]) -> Results:
     """Sum up episodes, overall and by family."""
     return Results.of(summarise(trajectories), by_family(trajectories))
+
+
+def bounds_of(cohort: int) -> str:
+    """Say a number of devices in bounds, which name no single one: ``8 to 15 devices``."""
+    if cohort < 2:
+        return "no device" if not cohort else "1 device"
+    low = 1 << (cohort.bit_length() - 1)
+    return f"{low} to {2 * low - 1} devices"
 
 
 def games_of(record: CycleRecord) -> str:

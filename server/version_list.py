@@ -150,7 +150,9 @@ class VersionList:
 
     def checkpoint_of(self, cycle: int, name: str = "") -> Path | None:
         """Return the file of a cycle that holds an adapter, of this version if one is named; None if there is none."""
-        folder = self.place.run / "checkpoints" / f"cycle-{cycle:03d}"
+        from .cycle.phases import cycle_folder
+
+        folder = cycle_folder(self.place.run, cycle)
         paths = [path for pattern in TRAINED_IN for path in sorted(folder.glob(pattern), reverse=True)]
         return next((path for path in paths if not name or _version_in(path) == name), None)
 

@@ -18,13 +18,12 @@ from ..protocol.errors import ConfigError, FedoelError
 from ..protocol.host.cache import cache_folder, expanded
 from ..protocol.host.processes import flower_environment, free_ports, start_process, stop, tail, wait_until_healthy
 from ..protocol.records.events import Event, Listener
-from ..server.events import follow
+from ..server.events import LOG, follow
 from ..server.operate.run_app import COMPLETED, Beginning, run_started, run_status, write_app
 from .inprocess import whole_fleet
 from .prompts import with_pack
 
 POLL_SECONDS = 0.5
-EVENTS = "events.jsonl"
 SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest that Ray makes
 LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
 CONNECT_SECONDS = 3.0
@@ -83,7 +82,7 @@ def run_ray(config: RunConfig, listener: Listener | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="fedoel-ray-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         write_app(folder / "app", config)
-        events = follow(out / EVENTS)
+        events = follow(out / LOG)
         with superlink(folder, config.policy.threads) as (environment, superlink_log):
             log = _flwr_run(folder, config.clients, environment, events, listener)
             # `flwr run` exits with 0 even if the run failed.

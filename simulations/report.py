@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ..protocol.host.files import write_whole
 from ..protocol.records.events import Event
 from ..protocol.records.summary import Stats, Summary
-from ..server.events import read_events, seconds_by_phase
+from ..server.events import LOG, read_events, seconds_by_phase
 from ..server.summary import games_of
 from .figures import inline_svg
 from .summary import (
@@ -57,7 +57,7 @@ def write_report(run: Path) -> Path:
         If the report cannot be written.
     """
     path = run / "report.html"
-    write_whole(path, _page(load_summary(run), read_events(run / "events.jsonl")))
+    write_whole(path, _page(load_summary(run), read_events(run / LOG)))
     return path
 
 

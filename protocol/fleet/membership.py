@@ -228,6 +228,11 @@ def simulated_key(seed: bytes, client: int) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(seed + client.to_bytes(8, "big")).digest())
 
 
+def read_fleet_key(folder: Path) -> bytes:
+    """Read the fleet's public key from a folder of keys; raises `OSError` or `ValueError`."""
+    return bytes.fromhex((folder / FLEET_KEY).read_text(encoding="ascii"))
+
+
 def load_members(folder: Path) -> tuple[Members, bytes]:
     """Load the list of a fleet's members and the fleet's public key; raises as `membership_at` does."""
     try:
@@ -249,7 +254,7 @@ def _no_folder(folder: Path, error: Exception) -> ConfigError:
 def _load_members(folder: Path, stamps: tuple[tuple[int, int, int], ...]) -> tuple[Members, bytes]:
     """Load what `load_members` returns, anew when one of the files has changed."""
     try:
-        fleet_key = bytes.fromhex((folder / FLEET_KEY).read_text(encoding="ascii"))
+        fleet_key = read_fleet_key(folder)
         return read_members(fleet_key, (folder / MEMBERS).read_text(encoding="ascii")), fleet_key
     except VersionError as error:
         raise ConfigError(f"{folder / MEMBERS}: {error}") from error

@@ -19,6 +19,7 @@ from pathlib import Path
 from ..errors import ConfigError, FedoelError
 
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
+BLOCK = 65_536  # bytes that are read at a time from the end of a file
 
 
 def write_whole(path: Path, content: bytes | str | Iterable[bytes]) -> None:
@@ -90,6 +91,23 @@ def append_line(path: Path, line: bytes, *, secret: bool = False) -> None:
         file.flush()
         os.fsync(file.fileno())
     sync(path.parent)
+
+
+def torn_line(path: Path) -> bytes:
+    """Return what stands behind the last end of a line; empty if the file ends with one. Raises `OSError`."""
+    tail = b""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end and b"\n" not in tail:
+            begin = max(0, end - BLOCK)
+            file.seek(begin)
+            tail, end = file.read(end - begin) + tail, begin
+    return tail.rpartition(b"\n")[2]
+
+
+def cut_torn_line(path: Path, tail: bytes) -> None:
+    """Cut off what `torn_line` returned. In place, without a copy: this has to work on a full disk, too."""
+    os.truncate(path, path.stat().st_size - len(tail))
 
 
 def make_folder(folder: Path, *, private: bool = False) -> None:

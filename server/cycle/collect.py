@@ -94,14 +94,12 @@ def collected_before(run: Run, cycle: int, exchange: int) -> Aggregate | None:
 def _last(run: Run, cycle: int, exchange: int) -> tuple[int, int] | None:
     """Return cycle and number of the last exchange up to this one that has an aggregate."""
     while cycle:
-        if not run.phases.finished(cycle, numbered("collect", exchange)):  # an operator has ended the cycle before it
-            cycle, exchange = _before(run, cycle, exchange)
-            continue
-        values = run.phases.load(cycle, numbered("collect", exchange)).values
-        if (last := values.get("last")) is not None:
-            return (last[0], last[1]) if last else None
-        if values["cohort"]:  # a release before kept no number
-            return cycle, exchange
+        if run.phases.finished(cycle, numbered("collect", exchange)):  # or an operator has ended it before
+            values = run.phases.load(cycle, numbered("collect", exchange)).values
+            if (last := values.get("last")) is not None:
+                return (last[0], last[1]) if last else None
+            if values["cohort"]:  # a release before kept no number
+                return cycle, exchange
         cycle, exchange = _before(run, cycle, exchange)
     return None
 

@@ -12,14 +12,15 @@ from ...protocol.fleet.membership import RunMode
 from ...protocol.records.journal import CURRENT, DECIDED, ENDED
 from ...protocol.records.json_codec import KEY, to_json
 from ...protocol.records.summary import Summary
-from ..journal import CYCLE, EVENTS, Journal, digest_of
+from ..events import LOG
+from ..journal import CYCLE, Journal, digest_of
 from ..registry import VERSIONS
 from ..safeguards import LEDGER
 from . import collect
 from .phases import cycle_folder
 from .run import Run
 
-LOGS = (EVENTS, LEDGER)  # files that only grow; an entry covers what they have gained since the entry before
+LOGS = (LOG, LEDGER)  # files that only grow; an entry covers what they have gained since the entry before
 
 
 def note(run: Run, journal: Journal, summary: Summary, candidate: str) -> None:

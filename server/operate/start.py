@@ -19,7 +19,7 @@ from ...protocol.play import specs_from_text
 from ...protocol.prompt_pack import read_pack, write_pack
 from ...protocol.records.events import CycleFinished, Event
 from ..app import check
-from ..events import follow
+from ..events import LOG, follow
 from ..run_folder import STORED, own_folder
 from ..summary import wins
 from .flower import CONNECTION, Fleet
@@ -61,7 +61,7 @@ def _start(folder: ServerFolder, settings: Settings) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that child processes are stopped
     with own_folder(config):
         write_app(folder.flower / "app", config)
-        events = follow(folder.run / "events.jsonl")
+        events = follow(folder.run / LOG)
         status = _serve(folder, fleet, roll, events)
     _print_progress(events)
     if status != COMPLETED:
