@@ -26,7 +26,7 @@ from .conftest import DEVICES, MASKED, begin_ledger, give_keys, keys, loopback_f
 
 FAMILIES = "tidy things=1 final=0 turns=8"
 # With these keys, five devices of which any four agree: the context helps, and what is distilled from it.
-KEYS = keys(0)
+KEYS = keys(13)
 RUN = f"""\
 seed = 4
 cycles = 1
@@ -97,6 +97,7 @@ def simulated(folder: Path) -> CycleRecord:
 def test_a_fleet_teaches_a_server_without_games_and_both_survive_a_death_in_a_trial(fleet: LoopbackFleet) -> None:
     """The server is killed while devices try the context, and a device while they try what was distilled from it."""
     expected = simulated(fleet.folder)
+    assert expected.decision == "promoted", f"these keys no longer teach: choose others ({expected.reason})"
     fleet.start("server")
     fleet.wait(lambda: "5 devices may connect" in fleet.said("server"), 120)
     begin_ledger(fleet.server / "run")
