@@ -110,7 +110,7 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     trust = runtime.trust(config)
     trust.check(Asked(MASKED, config.codec.name))
     if phase == "keys":  # a device that may not play must not join: it would drop out of the round later
-        _admit(runtime, config, games_of(config, client))
+        runtime.admit(games_of(config, client))
     member = runtime.membership(config, client)
 
     def play(request: PlayRequest, run: str) -> ExperienceVector:
@@ -168,10 +168,13 @@ def _experience(
     client, clients = partition(context)
     trial = is_trial(request.spec)
     games = 2 * config.trial.games if trial else games_of(config, client)
-    _admit(runtime, config, games)
+    # First of all: the run's configuration names code, such as a codec's, and nothing may be loaded before it is known
+    # to be signed.
+    runtime.membership(config, client).accept(request, config)
+    runtime.admit(games)
+    _check_words(config, runtime)
     if not trial:
         encoder_of(config, request)
-    runtime.membership(config, client).accept(request)
     runtime.begin(games)
     store, cycle, secret = store_of(context, client), request.cycle + int(trial), runtime.game_secret(client, run)
     played = TrialGames(config, runtime, context.state, store, cycle)
@@ -187,17 +190,8 @@ def _experience(
     return experience
 
 
-def _admit(runtime: Runtime, config: RunConfig, games: int) -> None:
-    """Check that this device may play now and may send what the codec sends, before a policy is loaded.
-
-    Raises
-    ------
-    ConfigError
-        If the codec sends words and the runtime forbids them, whatever the run allows.
-    NotNow
-        If a condition of the device's owner does not hold.
-    """
-    runtime.admit(games)
+def _check_words(config: RunConfig, runtime: Runtime) -> None:
+    """Refuse a codec that sends words with a `ConfigError` if the runtime forbids them, whatever the run allows."""
     if not runtime.send_words and isinstance(load_encoder(config.codec.name), SendsWords):
         raise ConfigError("no device of a deployment sends words about what happened on it")
 

@@ -6,6 +6,8 @@ under ``[games]`` in the file is ``games.per-client`` there. Unknown keys are er
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -382,6 +384,15 @@ class RunConfig:
     def to_flat(self) -> dict[str, Scalar]:
         """Write what `from_flat` reads."""
         return dict(_flatten(to_table(self)))
+
+    @property
+    def digest(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of the settings but `out`, `cache` and `resume`.
+
+        These three say where and how a machine runs them, and differ between machines and starts.
+        """
+        settings = {name: value for name, value in self.to_flat().items() if name not in ("out", "cache", "resume")}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=4)

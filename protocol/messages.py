@@ -25,7 +25,7 @@ from .versions import Adapter
 
 ACTION = "train.experience"
 REQUEST_FIELDS = MappingProxyType(
-    {"cycle": int, "exchange": int, "spec": str, "serial": int, "plan": str, "signature": bytes}
+    {"cycle": int, "exchange": int, "spec": str, "serial": int, "plan": str, "config": str, "signature": bytes}
 )
 MAX_TEXTS, MAX_TEXT_LENGTH = 256, 20_000
 NUMPY_STYPE = "numpy.ndarray"
@@ -69,6 +69,9 @@ class PlayRequest:
         Public parameters of the codec by name, float16 or float32; empty for codecs that have none.
     candidate
         Weights of the version that is tried, like those of the adapter; empty in other requests.
+    config
+        Digest of the run's configuration (`RunConfig.digest`), which Flower sends beside the request and unsigned;
+        empty in requests of releases that did not sign it, which devices keep and do not accept.
 
     Raises
     ------
@@ -89,6 +92,7 @@ class PlayRequest:
     signature: bytes = b""
     parameters: Adapter = field(default_factory=dict)
     candidate: Adapter = field(default_factory=dict)
+    config: str = ""
 
     def __post_init__(self) -> None:
         for name, number, minimum in (
@@ -121,7 +125,7 @@ def request_to_records(request: PlayRequest) -> RecordDict:
     settings = ConfigRecord(
         {
             "cycle": request.cycle, "exchange": request.exchange, "spec": request.spec.to_json(),
-            "serial": request.serial, "plan": request.plan, "signature": request.signature,
+            "serial": request.serial, "plan": request.plan, "config": request.config, "signature": request.signature,
         }
     )  # fmt: skip
     arrays: dict[str, dict[str, Array]] = {"baseline": {}, "context": {}}

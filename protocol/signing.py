@@ -57,6 +57,7 @@ def _check(public: bytes, signature: bytes, body: bytes, name: str) -> None:
 def _digest(request: PlayRequest) -> bytes:
     """Hash all fields of a request but the signature; shapes are included, so that the encoding is unambiguous."""
     head = [request.serial, request.cycle, request.exchange, request.spec.to_json(), request.plan]
+    head += [request.config] if request.config else []
     digest = hashlib.sha256(json.dumps(head).encode())
     arrays = {f"adapter {name}": array for name, array in sorted(request.adapter.items())}
     arrays |= {f"parameter {name}": array for name, array in sorted(request.parameters.items())}

@@ -1,4 +1,4 @@
-"""The last step of every request to devices: its serial number, its privacy plan, and the owner's signature."""
+"""The last step of every request: its serial number, privacy plan, run configuration, and the owner's signature."""
 
 from __future__ import annotations
 
@@ -16,4 +16,5 @@ def signed(request: PlayRequest, safeguards: RunSafeguards) -> PlayRequest:
     config = safeguards.config
     keys, local = keys_folder(config), config.privacy.mechanism == "local"
     plan = safeguards.plan(request.spec).to_json() if local else ""
-    return sign_request(owner_key(keys), replace(request, serial=next_serial(keys), plan=plan))
+    request = replace(request, serial=next_serial(keys), plan=plan, config=config.digest)
+    return sign_request(owner_key(keys), request)

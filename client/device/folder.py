@@ -49,6 +49,7 @@ class DeviceFolder:
     cache = _Inside("cache")
     flower = _Inside("flower")  # folder for everything that Flower writes
     node_config = _Inside("flower/node.toml")  # configuration of the Flower node
+    runtime_secret = _Inside("flower/runtime.secret")  # by which the node knows the process that starts its tasks
     log = _Inside("supernode.log")
     process = _Inside("device.pid")  # locked by the device's service while it runs; holds its process id
     keys_lock = _Inside("join.lock")  # locked while `join` makes keys or takes in a bundle

@@ -45,7 +45,7 @@ def keep(folder: Path, request: PlayRequest, config: RunConfig, drop_last: bool 
     head = {
         "cycle": request.cycle, "exchange": request.exchange, "spec": request.spec.to_json(),
         "serial": request.serial, "plan": request.plan, "signature": request.signature.hex(),
-        "version": request.spec.policy_version, "config": config.to_flat(),
+        "version": request.spec.policy_version, "config": config.to_flat(), "signed-config": request.config,
     }  # fmt: skip
     arrays: dict[str, Any] = {f"{ADAPTER}{name}": array for name, array in request.adapter.items()}
     arrays |= {f"{PARAMETERS}{name}": array for name, array in request.parameters.items()}
@@ -106,7 +106,7 @@ def _read(path: Path) -> tuple[RunConfig, PlayRequest]:
     request = PlayRequest(
         head["cycle"], head["exchange"], VectorSpec.from_json(head["spec"]), arrays.get("baseline"),
         _named(arrays, ADAPTER), arrays.get("context"), head["serial"], head["plan"], bytes.fromhex(head["signature"]),
-        _named(arrays, PARAMETERS),
+        _named(arrays, PARAMETERS), config=head.get("signed-config", ""),
     )  # fmt: skip
     return RunConfig.from_flat(head["config"]), request
 

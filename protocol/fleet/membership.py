@@ -133,15 +133,25 @@ class Membership:
         """Name of the fleet: the beginning of its public key in hexadecimal."""
         return self.fleet_key.hex()[:16]
 
-    def accept(self, request: PlayRequest) -> None:
+    def accept(self, request: PlayRequest, config: RunConfig) -> None:
         """Check the signature and serial number of a request, and store the serial number.
+
+        Parameters
+        ----------
+        request
+            The request.
+        config
+            The run's configuration as Flower has brought it, which nobody has signed.
 
         Raises
         ------
         VersionError
-            If the request is not signed, was changed, or is older than one that was accepted before.
+            If the request is not signed, was changed, is of a run with another configuration, or is older than one
+            that was accepted before.
         """
         check_request(self.fleet_key, request)
+        if request.config != config.digest:
+            raise VersionError("the run's configuration is not the one that this fleet's owner has signed")
         if self.serial_file is None:
             return
         last = int(self.serial_file.read_text(encoding="ascii")) if self.serial_file.exists() else 0

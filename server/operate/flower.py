@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
+import secrets
 import ssl
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...protocol.errors import FedoelError
-from ...protocol.host.files import make_private_file, write_whole
+from ...protocol.host.files import make_private_file, replace_file, write_whole
+from ...protocol.host.flower import superexec_command
 from ...protocol.host.processes import flower_environment, start_process, stop, wait_until_healthy
 from .folder import ServerFolder, Settings
 from .roll import Enrolled, Roll
 
+SECRET = "FEDOEL_CONTROL_SECRET"  # environment variable with the path of what the control API asks for
+CONTROL = [sys.executable, "-m", "fedoel.server.operate.control"]
+FLWR, SUPERLINK = [*CONTROL, "flwr"], [*CONTROL, "superlink"]
 CONNECTION = "fleet"
 KNOWN = ("registered", "online", "offline")  # statuses of a node that may connect
 BATCH = """
 import json, sys
-from flwr.cli.app import app
+from fedoel.server.operate.control import app, bring_secret
+bring_secret()
 for arguments in json.load(sys.stdin):
     app(arguments, standalone_mode=False)
     print(end="\\0", flush=True)
@@ -45,12 +51,12 @@ class Fleet:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment of `flwr` commands; writes the configuration file of their connection."""
+        """Environment of Flower's commands; writes the configuration file of the connection of ``flwr``."""
         home = self.folder.flower
         connection = f"[superlink.{CONNECTION}]\naddress = {json.dumps(self.url.removeprefix('https://'))}\n"
         authority = f"root-certificates = {json.dumps(str(self.folder.ca_certificate))}\n"
         write_whole(home / "config.toml", f'[superlink]\ndefault = "{CONNECTION}"\n\n{connection}{authority}'.encode())
-        return flower_environment(home)
+        return flower_environment(home, **{SECRET: str(self.folder.control_secret)})
 
     @property
     def process_file(self) -> Path:
@@ -68,29 +74,34 @@ class Fleet:
 
     @contextmanager
     def superlink(self) -> Iterator[Mapping[str, str]]:
-        """Run the SuperLink, and yield the environment for commands that use it.
+        """Run the SuperLink and what starts the run's process, and yield the environment for commands that use it.
 
         Raises
         ------
         FedoelError
             If the SuperLink does not start.
         """
-        environment, listen = self.environment, self.settings.listen.rpartition(":")
+        folder, environment, listen = self.folder, self.environment, self.settings.listen.rpartition(":")
+        replace_file(folder.control_secret, secrets.token_hex(32), secret=True)
+        # In Flower 1.41, a SuperLink that starts processes itself gives their tasks to whoever reaches its port.
+        address, apps = self.url.removeprefix("https://"), {"flwr-serverapp": ["flwr-serverapp"]}
+        tasks = superexec_command(apps, address, folder.runtime_secret, folder.ca_certificate)
         command = [
-            "flower-superlink", "--host", listen[0].strip("[]"), "--port", listen[2],
+            *SUPERLINK, "--host", listen[0].strip("[]"), "--port", listen[2],
             "--ssl-ca-certfile", str(self.folder.ca_certificate), "--ssl-certfile", str(self.folder.certificate),
             "--ssl-keyfile", str(self.folder.key), "--enable-supernode-auth",
-            "--database", str(self.folder.database), "--isolation", "subprocess",
+            "--database", str(self.folder.database), "--isolation", "process",
+            "--superexec-auth-secret-file", str(folder.runtime_secret),
         ]  # fmt: skip
         for database in self.folder.flower.glob(f"{self.folder.database.name}*"):
             make_private_file(database)  # earlier releases let others read it
-        process = start_process(command, environment, self.folder.flower, self.folder.log)
-        write_whole(self.process_file, str(process.pid).encode())
-        try:
-            wait_until_healthy(process, self.url, self.folder.log, self.folder.ca_certificate)
+        with ExitStack() as running:
+            process = start_process(command, environment, folder.flower, folder.log)
+            running.callback(stop, process)
+            write_whole(self.process_file, str(process.pid).encode())
+            wait_until_healthy(process, self.url, folder.log, folder.ca_certificate)
+            running.callback(stop, start_process(tasks, environment, folder.flower, folder.log))
             yield environment
-        finally:
-            stop(process)
 
     def nodes(self) -> dict[str, str]:
         """Return the status of each node that the running SuperLink knows, by node id."""

@@ -93,6 +93,16 @@ class ServerFolder:
         return self.flower / "superlink.sqlite"
 
     @property
+    def control_secret(self) -> Path:
+        """What the SuperLink's control API asks for; made anew when it starts."""
+        return self.flower / "control.secret"
+
+    @property
+    def runtime_secret(self) -> Path:
+        """What the SuperLink asks the process for that starts its tasks; made anew when it starts."""
+        return self.flower / "runtime.secret"
+
+    @property
     def lock(self) -> Path:
         """Locked by `start` for as long as it runs."""
         return self.path / "server.lock"

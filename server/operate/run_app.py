@@ -16,6 +16,7 @@ from ...protocol.config import RunConfig
 from ...protocol.errors import FedoelError
 from ...protocol.host.processes import tail
 from ...protocol.settings import to_table
+from .flower import FLWR
 
 COMPLETED = "finished:completed"
 NOT_BEGUN = ("not started", "pending", "starting")
@@ -60,7 +61,7 @@ def run_status(run: str, connection: str, environment: Mapping[str, str]) -> str
     """Return a run's status from the SuperLink: `flwr run` exits with 0 even if the run failed."""
     if not run:
         return "not started"
-    command = ["flwr", "ls", connection, "--run-id", run, "--format", "json"]
+    command = [*FLWR, "ls", connection, "--run-id", run, "--format", "json"]
     answer = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
     try:
         return str(json.loads(answer.stdout)["runs"][0]["status"])

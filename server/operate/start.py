@@ -22,7 +22,7 @@ from ..app import check
 from ..events import LOG, follow
 from ..run_folder import STORED, own_folder
 from ..summary import wins
-from .flower import CONNECTION, Fleet
+from .flower import CONNECTION, FLWR, Fleet
 from .folder import ServerFolder, Settings, read_settings, run_of, with_own_prompts
 from .roll import Roll, devices, read_roll
 from .run_app import COMPLETED, Beginning, run_started, run_status, write_app
@@ -121,7 +121,7 @@ def _check_keys(folder: ServerFolder) -> None:
 def _run(folder: ServerFolder, environment: Mapping[str, str], events: Iterator[Event | None]) -> str:
     """Submit the run to the SuperLink, print its progress, and return its final status."""
     log = folder.flower / "run.log"
-    command = ["flwr", "run", str(folder.flower / "app"), CONNECTION, "--stream"]
+    command = [*FLWR, "run", str(folder.flower / "app"), CONNECTION, "--stream"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, env=dict(environment), stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder.flower

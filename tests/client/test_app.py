@@ -76,7 +76,8 @@ def identity() -> Iterator[None]:
 
 def request(spec: VectorSpec = SPEC) -> PlayRequest:
     baseline = np.zeros((len(spec.families), spec.horizon), np.float32)
-    return PlayRequest(1, 1, spec, baseline, {"weights": np.zeros(tactics.DIMENSION, np.float32)})
+    weights = {"weights": np.zeros(tactics.DIMENSION, np.float32)}
+    return PlayRequest(1, 1, spec, baseline, weights, config=CONFIG.digest)
 
 
 def signed(unsigned: PlayRequest) -> RecordDict:
@@ -166,6 +167,18 @@ def test_requests_it_cannot_serve_are_refused(runtime: FakeRuntime, change: dict
 def test_a_request_that_was_changed_after_signing_is_refused(runtime: FakeRuntime, change: dict[str, Any]) -> None:
     changed = replace(sign_request(OWNER, replace(request(), serial=7)), **change)
     assert failure(runtime, request_to_records(changed)) == "code: VersionError"
+
+
+@pytest.mark.parametrize("setting", [{"codec.name": "os:abort"}, {"games.families": "frozen-lake size=3 turns=4"}])
+def test_settings_that_the_owner_has_not_signed_load_nothing(runtime: FakeRuntime, setting: dict[str, Any]) -> None:
+    """Flower sends the run's configuration unsigned: whoever ends TLS could name code in it, or other games."""
+    where = context(RunConfig.from_flat({**CONFIG.to_flat(), **setting}))
+    assert failure(runtime, signed(request()), where) == "code: VersionError"
+
+
+def test_a_machine_s_own_paths_are_not_signed(runtime: FakeRuntime) -> None:
+    where = context(RunConfig.from_flat({**CONFIG.to_flat(), "out": "/srv/run", "cache": "/srv/cache", "resume": True}))
+    assert call(runtime, signed(request()), where).has_content()
 
 
 def test_parameters_of_a_codec_are_signed() -> None:

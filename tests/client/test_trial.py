@@ -78,8 +78,9 @@ class Device:
         """Return the vector of the reply; forget what was played for earlier requests."""
         self.played.clear()
         trial = request.spec.codec == "trial"
+        signed = sign_request(OWNER, replace(request, config=RunConfig.from_flat(self.context.run_config).digest))
         message = Message(
-            request_to_records(sign_request(OWNER, request)), dst_node_id=2,
+            request_to_records(signed), dst_node_id=2,
             message_type=ACTION if trial else "train.experience",
         )  # fmt: skip
         return vector_from_reply(make_app(self.runtime)(message, self.context).content, request.spec)

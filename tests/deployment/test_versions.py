@@ -1,22 +1,32 @@
-"""An operator's choice reaches the devices of a fleet that is under way, without a restart."""
+"""An operator's choice reaches the devices of a fleet that is under way, and a stranger's reaches nobody."""
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+from httpx import HTTPStatusError
 
 from fedoel.client.device.folder import DeviceFolder
 from fedoel.client.device.last_version import LAST, version_at
 from fedoel.protocol.records.summary import CycleRecord
 from fedoel.server.cycle.phases import load_phase
+from fedoel.server.operate.flower import CONNECTION, SECRET, Fleet
+from fedoel.server.operate.folder import ServerFolder, read_settings
+from fedoel.server.operate.run_app import STARTED
 from fedoel.server.summary import NAME, read_summary
 from fedoel.simulations.loopback import LoopbackFleet
 
 from .conftest import loopback_fleet, tended
 
 DEVICES = ("one", "two", "three")
+LISTENS = re.compile(r"Uvicorn running on http://(127\.0\.0\.1:\d+)")
 RUN = """\
 cycles = 8
 [games]
@@ -48,12 +58,39 @@ def records(fleet: LoopbackFleet) -> Sequence[CycleRecord]:
     return read_summary(run).cycles if (run / NAME).exists() else ()
 
 
+def strangers_run_nothing(fleet: LoopbackFleet) -> None:
+    """Who reaches the server, and knows no more than the fleet's public certificate, starts no app."""
+    folder = ServerFolder(fleet.server)
+    environment = Fleet(folder, read_settings(folder)).environment
+    del environment[SECRET]
+    for words in (["run", str(fleet.server / "flower" / "app"), CONNECTION], ["ls", CONNECTION]):
+        done = subprocess.run(["flwr", *words], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode and "Authentication failed" in done.stdout + done.stderr
+        assert not STARTED.search(done.stdout + done.stderr)
+
+
+def strangers_take_no_task(fleet: LoopbackFleet) -> None:
+    """Other users of the machine of a device, and of the server's, are given no task of theirs."""
+    fleet.wait(lambda: LISTENS.search(fleet.log("one")), 60)
+    listens = LISTENS.search(fleet.log("one"))
+    folder = ServerFolder(fleet.server)
+    server = read_settings(folder).listen, {"insecure": False, "root_certificates": folder.ca_certificate.read_bytes()}
+    device = listens and listens[1], {"insecure": True, "root_certificates": None}
+    for address, tls in (server, device):
+        version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
+        client = RuntimeHttpClient.from_server_address(server_address=address, interceptors=[version], **tls)
+        with pytest.raises(HTTPStatusError, match="401"):
+            client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-clientapp", "flwr-serverapp"]))
+
+
 @pytest.mark.slow
 def test_a_running_server_sends_what_an_operator_has_chosen(fleet: LoopbackFleet) -> None:
     fleet.start("server")
     fleet.wait(lambda: "3 devices may connect" in fleet.said("server"), 120)
     for name in DEVICES:
         fleet.start(name)
+    strangers_run_nothing(fleet)
+    strangers_take_no_task(fleet)
     # Which games the devices play follows from keys of their own, so that this may take a cycle or two.
     tended(fleet, lambda: any(record.decision == "promoted" for record in records(fleet)))
     first, second = records(fleet)[0], records(fleet)[-1]

@@ -12,6 +12,7 @@ import pytest
 from fedoel.client.device.folder import DeviceFolder
 from fedoel.client.device.join import make_card, take_bundle
 from fedoel.codecs.tactics import coordinates as tactics
+from fedoel.protocol.config import RunConfig
 from fedoel.protocol.experience import VectorSpec
 from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.signing import sign_request
@@ -27,14 +28,16 @@ class Joined:
     device: DeviceFolder
     server: Path
 
-    def request(self, version: str = "v1", serial: int = 1) -> PlayRequest:
-        """Return a signed request to play with a version."""
+    def request(self, version: str = "v1", serial: int = 1, config: RunConfig | None = None) -> PlayRequest:
+        """Return a signed request to play with a version, in a run with this configuration."""
         spec = VectorSpec(
             "tactics", tactics.DIMENSION, tactics.VOCABULARY, version, ("frozen-lake",), 10, 50.0, 200.0
         )  # fmt: skip
         baseline = np.zeros((1, 10), np.float32)
         weights = {"weights": np.full(tactics.DIMENSION, serial, np.float32)}
-        return sign_request(owner_key(self.server / "fleet"), PlayRequest(1, 1, spec, baseline, weights, serial=serial))
+        signed = config.digest if config else ""
+        plain = PlayRequest(1, 1, spec, baseline, weights, serial=serial, config=signed)
+        return sign_request(owner_key(self.server / "fleet"), plain)
 
 
 @pytest.fixture

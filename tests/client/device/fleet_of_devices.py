@@ -94,6 +94,7 @@ class Devices:
     def restart(self, numbers: Sequence[int], **changed: Any) -> None:
         """Start nodes anew, as a run of Flower does, with changed settings of the run."""
         flat = {**self.config.to_flat(), **changed}
+        self.running = RunConfig.from_flat(flat)
         for number in numbers:
             node = {"home": str(self.device(number).path), "partition-id": number, "num-partitions": number + 1}
             self.contexts[number] = Context(1, number + 1, node, RecordDict(), flat)  # type: ignore[arg-type]
@@ -101,7 +102,10 @@ class Devices:
     def request(self, **changed: Any) -> PlayRequest:
         """Return a request that the fleet's owner has signed, with the next serial number."""
         weights = {"weights": np.zeros(tactics.DIMENSION, np.float32)}
-        plain = PlayRequest(1, 1, SPEC, np.zeros((1, 10), np.float32), weights, serial=next_serial(self.server.fleet))
+        plain = PlayRequest(
+            1, 1, SPEC, np.zeros((1, 10), np.float32), weights, serial=next_serial(self.server.fleet),
+            config=self.running.digest,
+        )  # fmt: skip
         return sign_request(owner_key(self.server.fleet), replace(plain, **changed))
 
     def send(self, number: int, action: str, records: RecordDict) -> RecordDict:

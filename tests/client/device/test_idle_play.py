@@ -68,7 +68,8 @@ def ask(
     store = {"store": str(joined.device.store), "store-key": str(joined.device.store_key)} if logged else {}
     node: UserConfig = {"home": str(joined.device.path), "partition-id": 0, "num-partitions": 1, **store}
     context = Context(1, 1, node, RecordDict(), dict(config.to_flat()))
-    message = Message(request_to_records(request), dst_node_id=2, message_type=action)
+    signed = sign_request(owner_key(joined.server / "fleet"), replace(request, config=config.digest))
+    message = Message(request_to_records(signed), dst_node_id=2, message_type=action)
     return make_app(SimulatedRuntime())(message, context)
 
 

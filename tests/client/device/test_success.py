@@ -68,7 +68,8 @@ def test_results_are_readable_by_their_owner_only_and_start_anew_if_they_are_dam
 
 def test_what_was_played_is_counted_across_restarts_of_the_node_and_wiped(joined: Joined) -> None:
     path = joined.device.success
-    for request in (joined.request("v1", 1), joined.request("v1", 2), joined.request("v2", 3)):  # all of one cycle
+    for serial, version in enumerate(("v1", "v1", "v2"), 1):  # all of one cycle
+        request = joined.request(version, serial, CONFIG)
         node: UserConfig = {"home": str(joined.device.path), "partition-id": 0, "num-partitions": 1}
         message = Message(request_to_records(request), dst_node_id=2, message_type="train.experience")
         make_app(SimulatedRuntime())(message, Context(1, 1, node, RecordDict(), dict(CONFIG.to_flat())))

@@ -1,0 +1,82 @@
+"""Flower's SuperExec, which starts a process for every task of a node or server, with our own commands for them.
+
+It is run as ``python -m fedoel.protocol.host.superexec COMMANDS OPTIONS``. COMMANDS is a JSON object: the command, as a
+list, in place of each of Flower's own, such as ``flwr-clientapp``; a task of another type is refused. OPTIONS are those
+of ``flower-superexec``.
+
+Flower 1.41 gives a process the token of its task as an argument, which every user of the machine can read; whoever has
+the token takes the task, with all that the node keeps for it. Here the token is in a file of the owner.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flwr.supercore.cli.flower_superexec import flower_superexec
+from flwr.supercore.constant import TASK_TYPE_TO_APPIO_API_ADDRESS_ARG, TASK_TYPE_TO_COMMAND
+from flwr.supercore.superexec import run_superexec
+from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
+from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
+
+from .files import replace_file
+from .flower import put_in_place
+
+
+class TaskExecutor(SubprocessExecutor):
+    """Starts the process of a task.
+
+    Parameters
+    ----------
+    commands
+        The command by the name of Flower's own.
+    folder
+        Folder that only its owner can enter, for the tokens of running tasks.
+    """
+
+    def __init__(self, commands: Mapping[str, Sequence[str]], folder: Path) -> None:
+        self._commands, self._folder = commands, folder
+        self._running: dict[Path, subprocess.Popen[bytes]] = {}
+
+    def launch(self, spec: ExecutionSpec) -> LaunchResult:
+        """Start the process of a task, which reads its token from a file."""
+        command = self._commands.get(TASK_TYPE_TO_COMMAND[spec.task_type])
+        if command is None:
+            return LaunchResult.failed(f"a task of type {spec.task_type} does not belong here")
+        token = self._folder / f"{spec.task_id}.token"
+        replace_file(token, spec.token, secret=True)
+        arguments = [*command, TASK_TYPE_TO_APPIO_API_ADDRESS_ARG[spec.task_type], spec.runtime_api_address]
+        arguments += ["--token-file", str(token)]
+        if spec.insecure:
+            arguments.append("--insecure")
+        elif spec.root_certificates_path is not None:
+            arguments += ["--root-certificates", spec.root_certificates_path]
+        if spec.parent_pid is not None:
+            arguments += ["--parent-pid", str(spec.parent_pid)]
+        output = subprocess.DEVNULL if spec.suppress_output else None
+        self._running[token] = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        return LaunchResult.accepted()
+
+    def reconcile(self) -> None:
+        """Delete the tokens of processes that have ended."""
+        for token, process in list(self._running.items()):
+            if process.poll() is not None:
+                token.unlink(missing_ok=True)
+                del self._running[token]
+
+
+def main() -> None:
+    """Run Flower's SuperExec with a `TaskExecutor`."""
+    commands: Mapping[str, Sequence[str]] = json.loads(sys.argv.pop(1))
+    with tempfile.TemporaryDirectory() as folder:
+        executor = TaskExecutor(commands, Path(folder))
+        put_in_place(run_superexec, "get_executor", lambda *_, **__: executor)
+        flower_superexec()
+
+
+if __name__ == "__main__":
+    main()
