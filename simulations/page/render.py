@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def render(view: View, stamp: str | None = None) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
+    environment.filters["keep_together"] = keep_together
+    return environment
+
+
+def keep_together(text: str) -> str:
+    """Return a sentence that no line break divides within a percentage or an interval."""
+    return re.sub(r"(?<=\d)-(?=\d)", "\N{NON-BREAKING HYPHEN}", text.replace(" %", "\N{NO-BREAK SPACE}%"))

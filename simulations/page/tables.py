@@ -53,9 +53,9 @@ def key_figures(summary: Summary) -> list[Figure]:
     sums = asked[-1] if asked else last
     return [
         Figure(wins_column(summary), won[0], note),
-        Figure("promoted", f"{promoted} of {len(summary.cycles) - 1}", f"cycles made a version; now {last.version}"),
-        Figure("devices in the last sum", str(sums.accepted), f"of {summary.clients}; not in it: {lost(sums)}"),
-        Figure("bytes a device and cycle", f"{size(sums.uplink_bytes)} up", f"{size(sums.downlink_bytes)} down"),
+        Figure("promoted", f"{promoted} of {len(summary.cycles) - 1}", f"cycles; version {last.version[:8]} plays"),
+        Figure("devices in the sum", str(sums.accepted), f"of {summary.clients}; not in it: {lost(sums)}"),
+        Figure("bytes per device", f"{size(sums.uplink_bytes)} up", f"{size(sums.downlink_bytes)} down"),
         _privacy_figure(summary, last),
     ]
 
@@ -65,7 +65,8 @@ def _privacy_figure(summary: Summary, last: CycleRecord) -> Figure:
     if summary.plaintext:
         return Figure("privacy", "none", "devices sent words about what happened on them")
     if promise.epsilon is None or promise.delta is None:
-        return Figure("privacy", "sums only" if promise.secure_sum else "every vector seen", "no noise was added")
+        kind, seen = ("secure sum", "sums only") if promise.secure_sum else ("plain", "every vector")
+        return Figure("privacy", kind, f"the server saw {seen}; no noise was added")
     left = max(promise.epsilon - last.epsilon, 0.0)
     return Figure(
         "epsilon spent", f"{last.epsilon:.2f}", f"of {promise.epsilon:g} at delta {promise.delta:g}; {left:.2f} left"

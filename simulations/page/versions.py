@@ -32,7 +32,7 @@ class Versions:
 
 
 def versions_of(folder: Path, known: VersionList) -> Versions:
-    """Return what `fedoel versions` prints, as a table.
+    """Return what `fedoel versions` prints, without the reasons, which stand with the decisions.
 
     Parameters
     ----------
@@ -41,17 +41,17 @@ def versions_of(folder: Path, known: VersionList) -> Versions:
     """
     current = known.current
     rows = [_row(known, version, current) for version in reversed(known.versions)]
-    head = ("", "version", "parent", "cycle", "decision", "won", "reason")
+    head = ("", "version", "parent", "cycle", "decision", "won", "weights")
     note = CHOSEN if known.journal.pending else ""
     return Versions(Table("Versions, newest first", head, rows, decisions=4), note, tuple(_commands(folder, known)))
 
 
 def _row(known: VersionList, version: KnownVersion, current: str) -> list[object]:
-    removed = not known.has_weights(version.name) and version.decision != "rejected"
-    won = percent(version.results) if version.results else "not measured"
-    reason = f"{version.reason} (weights removed)" if removed and known.place.versions.exists() else version.reason
     mark = "current" if version.name == current else ""
-    return [mark, version.name, version.parent or "-", version.cycle, version.decision, won, reason]
+    won = percent(version.results) if version.results else "not measured"
+    folder = known.place.versions / version.name
+    weights = "stored" if known.has_weights(version.name) else "removed" if folder.exists() else "-"
+    return [mark, version.name, version.parent or "-", version.cycle, version.decision, won, weights]
 
 
 def _commands(folder: Path, known: VersionList) -> Iterator[Command]:

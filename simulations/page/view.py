@@ -86,7 +86,7 @@ def view_of(summary: Summary, log: RunLog, versions: Versions | None = None) -> 
     return View(
         title=title,
         headline=headline(summary),
-        setting=f"{title}, engine {summary.engine}, {summary.clients} clients. {tables.privacy_words(summary)}",
+        setting=f"Engine {summary.engine}, {summary.clients} clients. {tables.privacy_words(summary)}",
         state=state_words(log.progress),
         finished=bool(log.progress.finished),
         games=games_of(summary.cycles[0]),
