@@ -61,7 +61,8 @@ def serve(folder: Path, host: str, port: int) -> None:
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"cannot listen on {host}, port {port} ({error}): choose another --port or --host") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"cannot listen on {host}, port {port}: {reason}; choose another --port or --host") from error
     access = Access(host, "" if is_loopback(host) else secrets.token_urlsafe(32))
     name, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
     print(f"http://{name}:{port}/{f'?token={access.token}' if access.token else ''}")
@@ -70,7 +71,7 @@ def serve(folder: Path, host: str, port: int) -> None:
     print("Ctrl-C ends it; the run goes on", flush=True)
     config = uvicorn.Config(
         make_app(watched, access), access_log=False, log_level="warning", proxy_headers=False, server_header=False,
-        lifespan="off", timeout_graceful_shutdown=2,
+        lifespan="off", ws="none", timeout_graceful_shutdown=2,
     )  # fmt: skip
     with listening:
         uvicorn.Server(config).run(sockets=[listening])
