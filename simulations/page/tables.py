@@ -65,8 +65,8 @@ def _privacy_figure(summary: Summary, last: CycleRecord) -> Figure:
     if summary.plaintext:
         return Figure("privacy", "none", "devices sent words about what happened on them")
     if promise.epsilon is None or promise.delta is None:
-        kind, seen = ("secure sum", "sums only") if promise.secure_sum else ("plain", "every vector")
-        return Figure("privacy", kind, f"the server saw {seen}; no noise was added")
+        kind, how = ("sums only", "") if promise.secure_sum else ("vectors", " one by one")
+        return Figure("privacy", kind, f"reached the server{how}; no noise was added")
     left = max(promise.epsilon - last.epsilon, 0.0)
     return Figure(
         "epsilon spent", f"{last.epsilon:.2f}", f"of {promise.epsilon:g} at delta {promise.delta:g}; {left:.2f} left"
