@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...protocol.errors import FedoelError
-from ...protocol.records.events import Event, PhaseFinished, event_from_json
+from ...protocol.records.events import CycleFinished, Event, PhaseFinished, event_from_json
 from ..live import Progress, after
 
 
@@ -16,12 +16,13 @@ from ..live import Progress, after
 class RunLog:
     """What events have told so far.
 
-    `progress` is where the run stands, `seconds` the duration of each finished phase by cycle; of a phase that was
-    repeated, the last one counts.
+    `progress` is where the run stands, `ended` how often a cycle has ended, and `seconds` the duration of each finished
+    phase by cycle; of a phase that was repeated, the last one counts.
     """
 
     progress: Progress = field(default_factory=Progress)
     seconds: dict[int, dict[str, float]] = field(default_factory=dict)
+    ended: int = 0
     problem: str = ""
     _read: int = 0
     _lines: int = 0
@@ -30,6 +31,7 @@ class RunLog:
         """Take note of events, and return this log."""
         for event in events:
             self.progress = after(self.progress, event)
+            self.ended += isinstance(event, CycleFinished)
             if isinstance(event, PhaseFinished):
                 self.seconds.setdefault(event.cycle, {})[event.phase] = event.seconds
         return self

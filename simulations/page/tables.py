@@ -10,6 +10,7 @@ from ...server.summary import games_of
 from ..summary import lesson_words, measured_floors, percent, refused_words, size, wins_column
 
 LESSONS = 12  # that are shown before the rest is unfolded
+HISTORY = 24  # cycles whose lessons are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +131,11 @@ def _by_name(caption: str, by_cycle: Mapping[int, Mapping[str, Stats]], names: S
 
 
 def lessons(summary: Summary) -> list[Table]:
-    """Return the history of lessons: a row each with its weight in every cycle, the strongest now first.
+    """Return the history of lessons: a row each with its weight in every recent cycle, the strongest now first.
 
     The first table has the strongest ones, the second the rest; neither is empty.
     """
-    learned = [record for record in summary.cycles if record.lessons]
+    learned = [record for record in summary.cycles if record.lessons][-HISTORY:]
     history: dict[tuple[str, int | None], dict[int, Lesson]] = {}
     for record in learned:
         for lesson in record.lessons:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from ...protocol.errors import ConfigError
@@ -18,7 +19,7 @@ from ...server.version_list import VersionList
 from ..summary import load_summary
 from .log import RunLog
 from .versions import Versions, versions_of
-from .view import View, attempt, view_of, waiting_view
+from .view import View, attempt, state_words, view_of, waiting_view
 
 FILES = (STORED, summary.NAME, LOG, journal.NAME)  # whose change changes the page
 
@@ -35,6 +36,8 @@ class Watched:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self._log = RunLog()
+        self._read: tuple[object, ...] = ()
+        self._known, self._problems = waiting_view(self.folder.name, self._log), list[str]()
         if not any((self.folder / name).exists() for name in (SETTINGS, STORED, summary.NAME)):
             raise ConfigError(
                 f"{self.folder} is neither the folder of a run nor that of a server: give the folder that `fedoel "
@@ -49,25 +52,40 @@ class Watched:
 
     def stamp(self) -> str:
         """Return a text that is another one after every change of the run's files."""
-        stats = [path.stat() for name in FILES if (path := self.run / name).exists()]
-        return "-".join(f"{stat.st_mtime_ns:x}.{stat.st_size:x}" for stat in stats)
+        return "-".join(map(self._mark, FILES))
 
     def view(self) -> View:
-        """Return what the page says now."""
+        """Return what the page says now. Records are read again when they have changed, and not for every event."""
         problems = list[str]()
         self._log = attempt(LOG, lambda: self._log.read(self.run / LOG), problems) or self._log
         problems += [self._log.problem] if self._log.problem else []
-        known = attempt(summary.NAME, self._summary, problems)
-        shown = attempt(summary.NAME, lambda: self._view(known, problems), problems) if known else None
-        view = shown or waiting_view(self.folder.name, self._log)
-        return replace(view, state=self._state(view), problems=problems)
+        progress = self._log.progress
+        records = [self._mark(name) for name in FILES if name != LOG]
+        read = (*records, self._log.ended, progress.title, progress.finished)
+        if read != self._read:
+            self._read, self._problems = read, []
+            known = attempt(summary.NAME, self._summary, self._problems)
+            shown = attempt(summary.NAME, partial(self._view, known), self._problems) if known else None
+            self._known = shown or waiting_view(self.folder.name, self._log)
+        return replace(
+            self._known, state=self._state(), finished=bool(progress.finished), problems=[*problems, *self._problems]
+        )
+
+    def _mark(self, name: str) -> str:
+        """Return a text that is another one after every change of a file; empty if there is none."""
+        try:
+            stat = (self.run / name).stat()
+        except OSError:
+            return ""
+        return f"{stat.st_mtime_ns:x}.{stat.st_size:x}"
 
     def _summary(self) -> Summary | None:
         if not (self.run / summary.NAME).exists():
             return None
         return load_summary(self.run, ended=False)
 
-    def _view(self, known: Summary, problems: list[str]) -> View:
+    def _view(self, known: Summary) -> View:
+        problems = self._problems
         versions = None
         if (self.run / STORED).exists():  # stored results have no versions, but a summary alone
             versions = attempt("the list of versions", self._versions, problems)
@@ -83,10 +101,10 @@ class Watched:
     def _versions(self) -> Versions:
         return versions_of(self.folder, VersionList(locate(self.folder)))
 
-    def _state(self, view: View) -> str:
-        """Add to the state of a run that goes on when it was last heard of: a process that was killed says nothing."""
-        log = self.run / LOG
-        if view.finished or not log.exists():
-            return view.state
+    def _state(self) -> str:
+        """Say where the run stands, and when a run that goes on was last heard of: one that was killed says nothing."""
+        log, state = self.run / LOG, state_words(self._log.progress)
+        if self._log.progress.finished or not log.exists():
+            return state
         heard = datetime.fromtimestamp(log.stat().st_mtime).astimezone()
-        return f"{view.state or 'started'}; last event {heard:%Y-%m-%d %H:%M:%S %Z}"
+        return f"{state or 'started'}; last event {heard:%Y-%m-%d %H:%M:%S %Z}"

@@ -14,9 +14,11 @@ from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.records.summary import PrivacyPromise, Summary
 from fedoel.server.events import LOG
 from fedoel.server.operate.folder import ServerFolder, Settings, write_settings
+from fedoel.simulations.page import watched as watched_module
 from fedoel.simulations.page.render import render
 from fedoel.simulations.page.watched import Watched
 from fedoel.simulations.report import write_report
+from fedoel.simulations.summary import load_summary
 
 from .conftest import Save
 
@@ -82,6 +84,35 @@ def test_the_log_is_read_on_from_where_it_ended(folder: Path) -> None:
     assert states[3].startswith("finished after")
     (folder / LOG).write_bytes(b"".join(lines[:1]))  # another log in its place
     assert watched.view().state.startswith("started")
+
+
+def test_records_are_not_read_again_for_every_event(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A year of events must not make a look at the page cost more than what is new."""
+    reads = list[Path]()
+
+    def counted(run: Path, *, ended: bool) -> Summary:
+        reads.append(run)
+        return load_summary(run, ended=ended)
+
+    monkeypatch.setattr(watched_module, "load_summary", counted)
+    lines = (folder / LOG).read_bytes().splitlines(keepends=True)
+    (folder / LOG).write_bytes(b"".join(lines[:3]))
+    watched = Watched(folder)
+    for line in lines[3:6]:
+        watched.view()
+        with (folder / LOG).open("ab") as file:
+            file.write(line)
+    assert len(reads) == 1
+    (folder / LOG).write_bytes(b"".join(lines))
+    watched.view()
+    assert len(reads) == 2
+
+
+def test_lessons_of_many_cycles_are_the_recent_ones(tmp_path: Path, save: Save, summary: Summary) -> None:
+    first, second, *_ = summary.cycles
+    many = tuple(replace(second, cycle=number) for number in range(1, 40))
+    page = shown(save(tmp_path / "run", replace(summary, cycles=(first, *many))))
+    assert "<th scope=col>cycle 39</th>" in page and "cycle 16</th>" in page and "cycle 15</th>" not in page
 
 
 @pytest.mark.parametrize("name", ["summary.json", "events.jsonl", "journal.jsonl", "config.json"])
