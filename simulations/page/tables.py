@@ -56,7 +56,7 @@ def key_figures(summary: Summary) -> list[Figure]:
         Figure(wins_column(summary), won[0], note),
         Figure("promoted", f"{promoted} of {len(summary.cycles) - 1}", f"cycles; version {last.version[:8]} plays"),
         Figure("devices in the sum", str(sums.accepted), f"of {summary.clients}; not in it: {lost(sums)}"),
-        Figure("bytes per device", f"{size(sums.uplink_bytes)} up", f"{size(sums.downlink_bytes)} down"),
+        Figure("sent per device", size(sums.uplink_bytes), f"{size(sums.downlink_bytes)} received"),
         _privacy_figure(summary, last),
     ]
 
