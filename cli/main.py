@@ -19,6 +19,7 @@ from . import (
     approve,
     audit,
     check_plugin,
+    dash,
     device,
     diff,
     evaluate,
@@ -70,11 +71,11 @@ class Verb(Protocol):
 
 VERBS: Mapping[str, Verb] = MappingProxyType(
     {
-        "simulate": simulate, "evaluate": evaluate, "export": export, "report": report, "experiment": experiment,
-        "play": play, "audit": audit, "privacy": privacy, "prompts": prompts, "server": server, "device": device,
-        "versions": versions, "show": show, "diff": diff, "rollback": rollback, "promote": promote, "approve": approve,
-        "prune": prune, "verify": verify, "check-plugin": check_plugin, "plugins": plugins, "new": new,
-        "settings": settings,
+        "simulate": simulate, "evaluate": evaluate, "export": export, "report": report, "dash": dash,
+        "experiment": experiment, "play": play, "audit": audit, "privacy": privacy, "prompts": prompts,
+        "server": server, "device": device, "versions": versions, "show": show, "diff": diff, "rollback": rollback,
+        "promote": promote, "approve": approve, "prune": prune, "verify": verify, "check-plugin": check_plugin,
+        "plugins": plugins, "new": new, "settings": settings,
     }
 )  # fmt: skip
 
@@ -184,7 +185,8 @@ def _missing(verb: str, error: ModuleNotFoundError) -> str:
     package = ".".join((error.name or "").split(".")[:2])
     if package.startswith("fedoel."):
         return f"`fedoel {verb}` needs {package}, which is not part of this installation: install all of fedoel"
-    return f"`fedoel {verb}` needs the module {error.name!r}, which is not installed: pip install 'fedoel[simulation]'"
+    extra = "dash" if verb == "dash" else "simulation"
+    return f"`fedoel {verb}` needs the module {error.name!r}, which is not installed: pip install 'fedoel[{extra}]'"
 
 
 def _interrupted(verb: str, interrupt: KeyboardInterrupt) -> str:

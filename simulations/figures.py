@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -20,19 +18,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
 from ..protocol.host.files import write_whole
-from ..protocol.records.summary import Stats, Summary
-from .summary import NOT_MEASURED, measured_floors
+from ..protocol.records.summary import Summary
+from .curves import LABEL_GAP, NAMES, Curve, apart, curves
+from .summary import NOT_MEASURED
 
 # Okabe and Ito's blue, vermilion and green, dark enough for text: told apart with any colour vision. Line styles
 # and labels say the same again.
 LEARNED, TEACHER, TACTICS = "#0072b2", "#b84f00", "#00795a"
 INK, MUTED, GRID = "#1b2530", "#5f6b76", "#dfe4e8"
-THEMED = MappingProxyType(
-    {LEARNED: "learned", TEACHER: "teacher", TACTICS: "tactics", INK: "ink", MUTED: "muted", GRID: "grid"}
-)
-NAMES = MappingProxyType(
-    {"random": "random play", "heuristic": "heuristic", "walkthrough": "walkthrough", "tactics_only": "tactics only"}
-)
 DASHES: Mapping[str, Any] = MappingProxyType(
     {"random": (0, (1, 2)), "heuristic": (0, (5, 2)), "walkthrough": "-", "tactics_only": (0, (3, 1, 1, 1))}
 )
@@ -41,21 +34,8 @@ STYLE: Mapping[str, Any] = MappingProxyType({
     "axes.edgecolor": GRID, "xtick.color": MUTED, "ytick.color": MUTED, "svg.hashsalt": "fedoel",
     "svg.fonttype": "path",
 })  # fmt: skip
-LABEL_GAP = 0.062
 # Of several runs in one figure, in the same palette.
 COLOURS = (LEARNED, TEACHER, TACTICS, "#8a5a83", "#7a6a00", "#3f6b8f", "#55606b")
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """What one panel shows: rates by cycle, and floors that do not change."""
-
-    title: str
-    cycles: tuple[int, ...]
-    learned: tuple[Stats, ...]
-    teacher: tuple[tuple[int, float], ...]
-    tactics: tuple[float, ...]
-    floors: tuple[tuple[str, float], ...]
 
 
 def draw_learning_curve(summary: Summary, folder: Path) -> tuple[Path, Path]:
@@ -69,47 +49,6 @@ def save_figure(make: Callable[[], Figure], stem: Path) -> tuple[Path, Path]:
     for path in (png, svg):
         write_whole(path, _drawn(make, path.suffix[1:], "white"))
     return png, svg
-
-
-def inline_svg(summary: Summary) -> str:
-    """Return the learning curve as an ``<svg>`` element whose colours follow the page: ``var(--ink)`` and so on."""
-    text = _drawn(lambda: _curves_figure(summary), "svg", "none").decode()
-    for colour, name in THEMED.items():
-        text = text.replace(colour, f"var(--{name})")
-    return text[text.index("<svg") :]
-
-
-def curves(summary: Summary) -> list[Curve]:
-    """Return the overall curve, and one a family when there is more than one."""
-    records, names = summary.cycles, summary.families
-    # Without the floor that was measured by cycle, which is a curve.
-    floors = {name: floor for name, floor in measured_floors(summary).items() if not floor.cycles}
-    cycles = tuple(record.cycle for record in records)
-    tactics_only = summary.floors.tactics_only
-    tactics = (tactics_only.cycles or ())[: len(cycles)] if tactics_only else ()
-    overall = Curve(
-        title="All games",
-        cycles=cycles,
-        learned=tuple(record.held_out for record in records),
-        teacher=tuple(
-            (record.cycle, record.teacher.win_rate) for record in records if record.teacher and record.teacher.episodes
-        ),
-        tactics=tuple(floor.win_rate for floor in tactics),
-        floors=tuple((name, floor.win_rate) for name, floor in floors.items()),
-    )
-    if len(names) < 2:
-        return [overall]
-    return [overall] + [
-        Curve(
-            title=name,
-            cycles=cycles,
-            learned=tuple(record.families[name] for record in records),
-            teacher=(),
-            tactics=tuple(floor.families[name].win_rate for floor in tactics),
-            floors=tuple((label, floor.families[name].win_rate) for label, floor in floors.items()),
-        )
-        for name in names
-    ]
 
 
 def frame_rates(axes: Axes, grid: Literal["both", "y"] = "y") -> None:
@@ -135,19 +74,6 @@ def label_ends(axes: Axes, lines: Sequence[tuple[str, float, str]], bold: str = 
             textcoords="offset points", color=colour, va="center", fontweight="bold" if name == bold else "normal",
             annotation_clip=False,
         )  # fmt: skip
-
-
-def apart(heights: Sequence[float], gap: float, top: float = 1.04) -> list[float]:
-    """Move labels so that each is at least `gap` from the next and none above `top`, keeping their order."""
-    order = sorted(range(len(heights)), key=lambda i: heights[i])
-    placed = list(heights)
-    for below, above in pairwise(order):
-        placed[above] = max(placed[above], placed[below] + gap)
-    ceiling = top
-    for index in reversed(order):
-        placed[index] = min(placed[index], ceiling)
-        ceiling = placed[index] - gap
-    return placed
 
 
 def _drawn(make: Callable[[], Figure], kind: str, background: str) -> bytes:

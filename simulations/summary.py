@@ -10,17 +10,22 @@ from ..protocol.records.summary import Floor, Lesson, Stats, Summary
 from ..server.summary import NAME, REMEDY, games_of, read_summary
 
 
-def load_summary(run: Path) -> Summary:
-    """Read ``summary.json`` of a run that has ended, as views need it.
+def load_summary(run: Path, *, ended: bool = True) -> Summary:
+    """Read ``summary.json`` of a run, as views need it.
+
+    Parameters
+    ----------
+    ended
+        Whether the run has to be finished.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read, or lacks cycles, a family of games, or in a simulation the floor without a language
-        model.
+        If the file cannot be read, or lacks cycles, a family of games, or in a simulation that has ended the floor
+        without a language model.
     """
     summary = read_summary(run)
-    if missing := _missing(summary):
+    if missing := _missing(summary, ended):
         raise ConfigError(f"{run / NAME} lacks {missing}; {REMEDY}")
     return summary
 
@@ -117,13 +122,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _missing(summary: Summary) -> str:
+def _missing(summary: Summary, ended: bool) -> str:
     """Name the first thing that views need and a summary has not, or nothing."""
     if not summary.cycles:
         return "cycles"
     if type(summary.config.get("clients")) is not int:
         return "config.clients"
-    if summary.floors.tactics_only is None and summary.engine != "flower":  # a deployment has no such run
+    if ended and summary.floors.tactics_only is None and summary.engine != "flower":  # a deployment has no such run
         return "floors.tactics_only"
     needed = [(f"cycles[{i}].families", record.families, summary.families) for i, record in enumerate(summary.cycles)]
     needed += [

@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from fedoel.protocol.records.summary import Summary
-from fedoel.simulations.figures import apart, curves, draw_learning_curve, inline_svg
+from fedoel.simulations.curves import apart, curves
+from fedoel.simulations.figures import draw_learning_curve
 
 
 def test_png_and_svg_are_written_and_the_same_again(tmp_path: Path, summary: Summary) -> None:
@@ -32,12 +33,6 @@ def test_tactics_only_is_a_curve_or_else_a_floor(summary: Summary) -> None:
     overall = curves(replace(summary, floors=replace(summary.floors, tactics_only=flat)))[0]
     assert overall.tactics == ()
     assert ("tactics_only", 0.38) in overall.floors
-
-
-def test_the_inline_drawing_takes_its_colours_from_the_page(summary: Summary) -> None:
-    svg = inline_svg(summary)
-    assert svg.startswith("<svg")
-    assert {f"var(--{name})" in svg for name in ("ink", "muted", "grid", "learned", "teacher", "tactics")} == {True}
 
 
 @pytest.mark.parametrize("cycles", [1, 2])

@@ -38,7 +38,8 @@ class Balance(HTMLParser):
 
 def test_the_report_says_everything(run: Path) -> None:
     page = write_report(run).read_text(encoding="utf-8")
-    for part in ("went from 21 %", "treasure-hunter", "another policy version", "gate wins 43 %", "games.per-client"):
+    assert "went from 21\N{NO-BREAK SPACE}%" in page
+    for part in ("treasure-hunter", "another policy version", "gate wins 43 %", "games.per-client"):
         assert part in page
     for part in ("+1.42", "avoid: repeat", "38.0 kB", "warm-start", "tactics only", "color-scheme"):
         assert part in page
