@@ -6,7 +6,6 @@ every failure leaves this module as the name of its class alone, or as the code 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -244,7 +243,7 @@ def experience_of(
     trajectories = [*first.trajectories, *played]
     vector = encode(encoder, policy, trajectories, request.spec, request.baseline, config.codec.discount)
     if store:
-        store.note_use(rows, hashlib.sha256(vector.to_array().tobytes()).hexdigest()[:16])
+        store.note_use(rows, vector.to_array().tobytes())
     words = encoder.words(policy, trajectories) if isinstance(encoder, SendsWords) else []
     return Experience(vector, tuple(words), tuple(merit(trajectory) for trajectory in trajectories))
 

@@ -8,6 +8,7 @@ or in a file that only its owner may read.
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import sqlite3
@@ -84,7 +85,7 @@ class TrajectoryStore:
 
     def __init__(self, path: Path, client: str, key: bytes, clock: Callable[[], float] = time.time) -> None:
         self.path, self._client, self._clock = path, client, clock
-        self._cipher = _cipher(key)
+        self._cipher, self._mac_key = _cipher(key), hmac.digest(key, b"fedoel uses 1", "sha256")
         try:
             make_folder(path.parent, private=True)
             make_private_file(path)
@@ -121,10 +122,15 @@ class TrajectoryStore:
                     damaged.append(number)
         return Contents(tuple(rows), tuple(damaged))
 
-    def note_use(self, rows: Sequence[int], vector: str) -> None:
-        """Record that rows went into the vector with a digest."""
+    def note_use(self, rows: Sequence[int], vector: bytes) -> None:
+        """Record that rows went into a vector.
+
+        The vector itself is not kept, and nobody without the store's key can tell whether it was a vector that he
+        guesses: what is kept is an HMAC (RFC 2104).
+        """
+        digest = hmac.digest(self._mac_key, vector, "sha256").hex()[:16]
         with self._transaction() as database:
-            uses = [(row, vector, self._clock()) for row in rows]
+            uses = [(row, digest, self._clock()) for row in rows]
             database.executemany("INSERT INTO uses (row, vector, used) VALUES (?, ?, ?)", uses)
 
     def uses(self) -> tuple[Use, ...]:
@@ -170,7 +176,7 @@ class TrajectoryStore:
                 resealed = self._seal(cipher, number, data)
                 database.execute("UPDATE rows SET sealed = ? WHERE id = ?", (resealed, number))
             database.execute("UPDATE meta SET value = ? WHERE name = 'check'", (self._seal(cipher, 0, CHECK),))
-        self._cipher = cipher
+        self._cipher, self._mac_key = cipher, hmac.digest(key, b"fedoel uses 1", "sha256")
 
     def wipe(self) -> None:
         """Delete the file. What the disk still holds of it cannot be read without the key."""

@@ -14,6 +14,7 @@ from ...protocol.errors import ConfigError, EnrolmentError, VersionError
 from ...protocol.fleet.enrolment import (
     Bundle,
     bundle_from_text,
+    card_from_text,
     check_address,
     check_name,
     sign_card,
@@ -77,6 +78,8 @@ def _join(
     if name:
         card = make_card(folder, name, hours)
         print(f"hand {card} to whoever runs the server: fedoel server enroll DIR {quote(card.name)}")
+        fingerprint = card_from_text(card.read_text(encoding="utf-8")).fingerprint
+        print(f"its fingerprint, which that command must print, too: {fingerprint}")
     taken = take_bundle(folder, bundle, server, authority) if bundle else None
     if authority:  # what a bundle contradicts is not kept
         replace_file(folder.authority, authority)
@@ -84,6 +87,7 @@ def _join(
         replace_file(folder.path / SERVER, server)
     if taken:
         print(f"{taken.name} is device {taken.number} of the fleet at {taken.server}")
+        print(f"the fleet's fingerprint, which the server must have printed, too: {taken.fingerprint}")
         _show_trust(folder, taken)
         place = quote(str(folder.path))
         print(f"next: fedoel device doctor {place}, then fedoel device start {place}")

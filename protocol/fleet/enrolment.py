@@ -8,6 +8,7 @@ can therefore accept the bundle over an untrusted channel.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -65,6 +66,11 @@ class Card:
         _check_node_key(self.node_key)
         _from_hex(self.identity, 32, "an identity")
 
+    @property
+    def fingerprint(self) -> str:
+        """What people compare at both ends: whoever replaces the file on its way cannot make another with the same."""
+        return _fingerprint(self.node_key, self.identity)
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
@@ -120,6 +126,11 @@ class Bundle:
         _from_hex(self.fleet_key, 32, "a fleet's key")
         if self.number < 0 or (self.model and not re.fullmatch("[0-9a-f]{64}", self.model)):
             raise EnrolmentError("a bundle needs the device's number and the model's SHA-256: ask for it again")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the fleet: of its authority and its public key; see `Card.fingerprint`."""
+        return _fingerprint(self.ca, self.fleet_key)
 
 
 def check_name(name: str) -> str:
@@ -195,6 +206,12 @@ def bundle_from_text(text: str, authority: bytes | None = None) -> Bundle:
     except (InvalidSignature, ValueError, UnsupportedAlgorithm) as error:
         raise EnrolmentError("the bundle was changed on its way: copy the file again") from error
     return bundle
+
+
+def _fingerprint(*keys: str) -> str:
+    """Return the first 80 bits of the SHA-256 of keys, in five groups of hexadecimal digits."""
+    digits = hashlib.sha256("\0".join(key.strip() for key in keys).encode()).hexdigest()
+    return " ".join(digits[at : at + 4] for at in range(0, 20, 4))
 
 
 def _signed(file: Card | Bundle) -> bytes:

@@ -132,11 +132,13 @@ def enroll(folder: ServerFolder, card_file: Path, name: str = "", out: Path | No
             write_roll(folder.roll, roll)
             publish_members(folder.fleet, roll.identities)
             _update_superlink(folder, settings, roll)
-    text = to_text(_bundle(folder, settings, device))
+    bundle = _bundle(folder, settings, device)
     out = out or Path(f"{device.name}.fleet")
-    write_whole(out, text.encode())
+    write_whole(out, to_text(bundle).encode())
     print(f"{device.name} is device {device.number} of {len(roll.active)}; copy {out} to it and run there:")
     print(f"  fedoel device join DIR --bundle {quote(out.name)}")
+    print(f"the device must have printed the fingerprint {card.fingerprint}, and will print the fleet's:")
+    print(f"  {bundle.fingerprint}")
     return 0
 
 

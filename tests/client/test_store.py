@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -182,10 +184,13 @@ def test_old_rows_and_large_stores_are_pruned(store: TrajectoryStore, clock: Clo
 
 def test_uses_are_written_down_and_outlive_rows(store: TrajectoryStore, clock: Clock) -> None:
     numbers = store.add([trajectory(1), trajectory(2)])
-    store.note_use(numbers, "abc")
+    store.note_use(numbers, b"abc")
     clock.now = 1e9
     store.prune(max_age=1.0)
-    assert [(use.row, use.vector) for use in store.uses()] == [(1, "abc"), (2, "abc")]
+    first, second = store.uses()
+    assert (first.row, second.row) == (1, 2) and first.vector == second.vector
+    plain = hashlib.sha256(b"abc").hexdigest()
+    assert first.vector not in plain and hmac.digest(KEY, b"abc", "sha256").hex()[:16] != first.vector
     assert store.add([trajectory(3)]) == [3], "numbers are never used again"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -35,6 +36,7 @@ from fedoel.server.operate.setup import init
 
 from .conftest import Joined
 
+FINGERPRINT = re.compile(r"\b(?:[0-9a-f]{4} ){4}[0-9a-f]{4}\b")
 Fresh = Callable[[str], tuple[DeviceFolder, Path]]
 
 
@@ -411,3 +413,19 @@ def test_a_bundle_without_a_proposal_leaves_the_settings_open(joined: Joined) ->
     take_bundle(joined.device, bundle)
     assert read_settings(joined.device.settings).trust == Trust()
     assert "[trust]" not in joined.device.settings.read_text(), "so that a later bundle can propose something"
+
+
+def test_both_ends_print_the_same_fingerprints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who exchanges a file on its way, on a stick or in a mail, is seen by people who compare."""
+    server, device = ServerFolder(tmp_path / "server"), tmp_path / "one"
+    init(server, Settings(("127.0.0.1",), 9, "127.0.0.1:9"))
+    capsys.readouterr()
+    assert main(["device", "join", str(device), "--name", "one"]) == 0
+    [of_device] = FINGERPRINT.findall(capsys.readouterr().out)
+    bundle = tmp_path / "one.fleet"
+    assert main(["server", "enroll", str(server.path), str(device / "one.pub"), "--out", str(bundle)]) == 0
+    at_server, of_fleet = FINGERPRINT.findall(capsys.readouterr().out)
+    assert main(["device", "join", str(device), "--bundle", str(bundle)]) == 0
+    assert (at_server, [of_fleet]) == (of_device, FINGERPRINT.findall(capsys.readouterr().out))
+    assert main(["device", "join", str(tmp_path / "two"), "--name", "one"]) == 0
+    assert FINGERPRINT.findall(capsys.readouterr().out) not in ([of_device], [of_fleet])
