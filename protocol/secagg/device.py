@@ -148,6 +148,10 @@ def share(state: Round, adverts: bytes, members: Collection[bytes], least: int =
 def mask(state: Round, incoming: bytes, vector: Callable[[], Cells], least: int = 2) -> Round:
     """Phase ``masked``: mask the vector, with a pair mask for every neighbour that sent shares.
 
+    Behind the masked vector, the reply contains the positions of the neighbours whose shares cannot be opened, 2 bytes
+    each. Such a neighbour is paired like the others: it adds the pair mask, too, for which its signed keys are enough.
+    This device holds no share of it.
+
     Parameters
     ----------
     state
@@ -162,15 +166,17 @@ def mask(state: Round, incoming: bytes, vector: Callable[[], Cells], least: int 
     Raises
     ------
     SecureSumError
-        If shares are not of a neighbour or cannot be opened, there are fewer than the threshold or `least`, or the
-        vector has the wrong shape.
+        If shares are not of a neighbour, there are fewer than the threshold or `least`, or the vector has the wrong
+        shape.
     """
     if state.answered("masked", incoming):
         return state
     terms, adverts = state.terms, _adverts(state)
     sealed = unpack(incoming, SEALED)
     _check_threshold(len(sealed), terms, least)
-    opened = {other: _open(state, adverts, other, part) for other, part in sealed.items()}
+    if not sealed.keys() <= adverts.keys():
+        raise SecureSumError("shares of a device that is no neighbour")
+    opened = {other: _opened(state, adverts[other], part) for other, part in sealed.items()}
     key = mask_key(state.secrets["mask_seed"], terms)
     total = vector().astype(cell_type(terms.bits), copy=True)
     if total.shape != (terms.cells,):
@@ -179,8 +185,9 @@ def mask(state: Round, incoming: bytes, vector: Callable[[], Cells], least: int 
     for other in opened:
         pair = pair_key(key, adverts[other].mask_key, terms)
         add_pair_mask(total, pair, state.position, other, terms)
-    held = pack((other, b"".join(shares)) for other, shares in opened.items())
-    return state.answer("masked", incoming, total.tobytes(), held=held)
+    held = pack((other, b"".join(shares)) for other, shares in opened.items() if shares)
+    unopened = pack((other, b"") for other, shares in opened.items() if not shares)
+    return state.answer("masked", incoming, total.tobytes() + unopened, held=held, unopened=unopened)
 
 
 def confirm(state: Round, identity: Identity, survivors: bytes, least: int = 2) -> Round:
@@ -200,8 +207,8 @@ def confirm(state: Round, identity: Identity, survivors: bytes, least: int = 2) 
     Raises
     ------
     SecureSumError
-        If the set is smaller than the minimum or lacks this device, contains a neighbour without shares or fewer known
-        devices than `least`, or another set was signed before.
+        If the set is smaller than the minimum or lacks this device, contains a neighbour that sent no shares or fewer
+        known devices than `least`, or another set was signed before.
     """
     if state.answered("confirm", survivors):
         return state
@@ -210,10 +217,10 @@ def confirm(state: Round, identity: Identity, survivors: bytes, least: int = 2) 
         raise SecureSumError(
             f"{len(positions)} survivors of at least {terms.minimum}, or this device is not among them"
         )
-    held = unpack(state.secrets["held"], 2 * SEED)
-    if positions & set(terms.neighbours_of(state.position)) - held.keys():
+    paired = unpack(state.secrets["held"], 2 * SEED).keys() | unpack(state.secrets["unopened"], 0).keys()
+    if positions & set(terms.neighbours_of(state.position)) - paired:
         raise SecureSumError("the survivors include a neighbour that was not paired with this device")
-    _check_least(len(positions & held.keys()), least)
+    _check_least(len(positions & paired), least)
     return state.answer("confirm", survivors, identity.sign(CONFIRMED, terms, survivors))
 
 
@@ -277,7 +284,9 @@ def _seal_key(state: Round, other: Advert) -> bytes:
     return agree(state.secrets["seal_key"], other.seal_key, "seal", state.terms)
 
 
-def _open(state: Round, adverts: Mapping[int, Advert], other: int, sealed: bytes) -> tuple[bytes, bytes]:
-    if other not in adverts:
-        raise SecureSumError("shares of a device that is no neighbour")
-    return unseal(_seal_key(state, adverts[other]), sealed, (other, state.position), state.terms)
+def _opened(state: Round, sender: Advert, sealed: bytes) -> tuple[bytes, bytes] | None:
+    """Return a neighbour's pair of shares; None if its seal does not hold."""
+    try:
+        return unseal(_seal_key(state, sender), sealed, (sender.position, state.position), state.terms)
+    except SecureSumError:
+        return None

@@ -277,22 +277,20 @@ def test_a_device_refuses_weak_terms() -> None:
         device.advertise(identity, terms(), 0, least=4)
 
 
-def test_wrong_shares_are_detected() -> None:
-    fleet = until(Fleet(terms()), "unmask")
-    fleet.phase("unmask")
-    held = dict(fleet.server.opened[1])
-    fleet.server.opened[1] = held | {0: bytes(16)}
-    with pytest.raises(SecureSumError, match="wrong shares"):
-        fleet.server.total()
-
-
-def test_wrong_shares_of_a_dropped_device_are_detected() -> None:
+@pytest.mark.parametrize("dropped", [False, True])
+def test_wrong_shares_are_corrected_and_too_many_of_them_refused(dropped: bool) -> None:
+    """Of four shares, three of which determine a secret, one may be wrong; of the last mask, or the dropped pairs'."""
     fleet = Fleet(terms())
     for phase in PHASES:
-        fleet.phase(phase, [0] if phase == "masked" else [])
-    fleet.server.opened[1] = {**fleet.server.opened[1], 0: bytes(16)}
-    with pytest.raises(SecureSumError, match="wrong shares"):
+        fleet.phase(phase, [0] if dropped and phase == "masked" else [])
+    for holder in (1, 2):
+        fleet.server.opened[holder] = {**fleet.server.opened[holder], 0: bytes(16)}
+        if holder == 1:
+            assert (fleet.server.total() == fleet.expected()).all()
+            assert fleet.server.disputes.pairs == {(0, 1)}
+    with pytest.raises(SecureSumError, match="1 masks cannot be removed: too many of their shares are wrong"):
         fleet.server.total()
+    assert fleet.server.disputes.unrecovered == {0}
 
 
 @pytest.mark.parametrize("phase", PHASES)
