@@ -22,9 +22,10 @@ from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, SecureSumError, VectorError
-from ..protocol.experience import ROUNDING, Aggregate, Contribution, ExperienceVector, VectorSpec, total
+from ..protocol.experience import ROUNDING, Aggregate, Contribution, ExperienceVector, Floats, VectorSpec, total
 from ..protocol.messages import PlayRequest, copy_of, records_bytes, request_to_records
 from ..protocol.privacy.plan import PrivacyPlan
+from ..protocol.privacy.published import public_variance, with_public_noise
 from ..protocol.secagg.disputes import Disputes
 from ..protocol.secagg.graph import Graph, check_graph, choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
@@ -253,7 +254,20 @@ class SecureMean(BudgetStrategy):
             parts, devices = plan.decode(state.total()), len(state.masked)
         finally:
             tally.accuse(state.disputes, nodes)
-        return Aggregate(ExperienceVector.from_parts(request.spec, parts), devices, plan.variance("gradient", devices))
+        if plan.noise_multiplier:
+            return self._published(parts, plan, devices, request.spec)
+        return Aggregate(ExperienceVector.from_parts(request.spec, parts), devices)
+
+    def _published(self, parts: Mapping[str, Floats], plan: PrivacyPlan, devices: int, spec: VectorSpec) -> Aggregate:
+        """Return a noisy sum with public numbers in place of those of its cohort (`fedoel.protocol.privacy.published`).
+
+        What is made of it is divided by the number of devices that are drawn on average.
+        """
+        safeguards, public = self.server.safeguards, self.plan(spec)
+        factor, rng = safeguards.public_factor(spec), np.random.default_rng()
+        filled = with_public_noise(parts, plan, devices, public, factor, rng)
+        noise = public_variance(public, "gradient", factor)
+        return Aggregate(ExperienceVector.from_parts(spec, filled), safeguards.sample(spec), noise)
 
     def _terms(self, cohort: int, request: PlayRequest) -> tuple[Terms, PrivacyPlan]:
         """Return the terms of a round over `cohort` devices that was never begun before, and its privacy plan."""

@@ -91,6 +91,9 @@ class Paper:
         parts = Part("gradient", 4, 5.0, 0.8), Part("fisher", 4, 20.0, 0.6)
         return PrivacyPlan.make(parts, cohort or CLIENTS, cohort // 2 if cohort else self.minimum, self.noise)
 
+    def public_factor(self, spec: VectorSpec) -> float:
+        return 2.5
+
     def begin_round(self) -> tuple[str, int]:
         self.rounds += 1
         return "ab", self.rounds
@@ -308,7 +311,8 @@ def test_noise_is_in_the_sum_and_its_variance_is_said() -> None:
     server = Fleet(noise=1.0, share=1.0).run()
     aggregate = server.aggregates[0]
     assert aggregate is not None
-    assert aggregate.noise == server.safeguards.plan(SPEC).variance("gradient", CLIENTS) > 1.0
+    plan = server.safeguards.plan(SPEC)
+    assert aggregate.noise == 2.5 * plan.variance("gradient", plan.minimum) > plan.variance("gradient", CLIENTS) > 1.0
     assert not np.allclose(aggregate.vector.gradient, expected(range(CLIENTS), "gradient"), atol=0.2)
 
 
