@@ -22,7 +22,7 @@ def test_the_noise_of_every_cohort_has_the_same_variance(cohort: int, dropped: i
     devices = cohort - dropped
     rng = np.random.default_rng(cohort)
     for part in PARTS:
-        noise = math.sqrt(plan.variance(part.name, devices)) * rng.standard_normal(part.size)
+        noise = np.asarray(math.sqrt(plan.variance(part.name, devices)) * rng.standard_normal(part.size), np.float64)
         filled = with_public_noise({part.name: noise}, plan, devices, PUBLIC, factor, rng)[part.name]
         assert filled.var() == pytest.approx(public_variance(PUBLIC, part.name, factor), rel=0.12)
 
