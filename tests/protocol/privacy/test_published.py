@@ -31,7 +31,7 @@ def test_steps_of_a_plan_are_not_seen_in_what_is_published() -> None:
     """A decoded sum is a whole number of steps, whose length follows from the size of the cohort."""
     plan, factor, rng = PrivacyPlan.make(PARTS, 10, 8, 1.0), public_factor(SIZES, 0.2), np.random.default_rng(0)
     step = PARTS[0].norm / (PARTS[0].weight * plan.steps)
-    whole = step * rng.integers(-500, 500, 2000)
+    whole = np.asarray(step * rng.integers(-500, 500, 2000), np.float64)
     assert np.allclose(whole / step, np.round(whole / step))
     filled = with_public_noise({"gradient": whole}, plan, 10, PUBLIC, factor, rng)["gradient"] / step
     phases = np.abs(np.exp(2j * np.pi * filled).mean())
