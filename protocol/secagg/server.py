@@ -57,18 +57,17 @@ class ServerRound:
     # Requests
 
     def adverts_for(self, position: int) -> bytes:
-        """Return the concatenated adverts of a device's neighbours."""
-        neighbours = self.terms.neighbours_of(position)
-        return b"".join(self.adverts[other].to_bytes() for other in neighbours if other in self.adverts)
+        """Return the concatenated adverts of all other devices."""
+        return b"".join(advert.to_bytes() for other, advert in self.adverts.items() if other != position)
 
     def shares_for(self, position: int) -> bytes:
-        """Return the sealed shares for a device, by its neighbours' positions."""
-        senders = [other for other in self.terms.neighbours_of(position) if position in self.sealed.get(other, {})]
-        return pack((other, self.sealed[other][position]) for other in senders)
+        """Return who has sent shares, as a bitmap, and the sealed shares for a device, by their senders' positions."""
+        shares = ((other, self.sealed[other][position]) for other in self._senders(position))
+        return to_bitmap(self.sealed, self.terms) + pack(shares)
 
     def signatures_for(self, position: int) -> bytes:
         """Return a threshold of the signatures of a device's neighbours, by position."""
-        signers = [other for other in self.terms.neighbours_of(position) if other in self.signatures]
+        signers = [other for other in self._holders(position) if other in self.signatures]
         return pack((other, self.signatures[other]) for other in signers[: self.terms.threshold])
 
     @property
@@ -96,10 +95,10 @@ class ServerRound:
         self.adverts[position] = advert
 
     def take_shares(self, position: int, reply: bytes) -> None:
-        """Accept sealed shares; raise `SecureSumError` if they are not one pair for each neighbour that sent keys."""
-        sealed = unpack(reply, SEALED)
-        if sealed.keys() != {other for other in self.terms.neighbours_of(position) if other in self.adverts}:
-            raise SecureSumError("sealed shares are not for the neighbours that sent keys")
+        """Accept sealed shares; raise `SecureSumError` if they are not for as many devices as it has to pick."""
+        sealed, others = unpack(reply, SEALED), self.adverts.keys() - {position}
+        if not sealed.keys() <= others or len(sealed) != self.terms.picked(len(others)):
+            raise SecureSumError("sealed shares are not for as many devices that sent keys as have to be picked")
         self.sealed[position] = sealed
 
     def take_masked(self, position: int, reply: bytes) -> None:
@@ -114,7 +113,7 @@ class ServerRound:
         if len(reply) < size:
             raise SecureSumError(f"a masked vector takes {self.terms.cells} cells, not {len(reply)} bytes")
         unopened = unpack(reply[size:], 0).keys()
-        if not unopened <= {other for other in self.sealed if position in self.sealed[other]}:
+        if not unopened <= set(self._senders(position)):
             raise SecureSumError(f"a masked vector takes {self.terms.cells} cells, and then positions of senders only")
         self.masked[position] = np.frombuffer(reply[:size], dtype=cell_type(self.terms.bits))
         self.disputes.add((dealer, position) for dealer in unopened)
@@ -129,7 +128,7 @@ class ServerRound:
     def take_opened(self, position: int, reply: bytes) -> None:
         """Accept shares for unmasking; raise `SecureSumError` if one is of a device that sent this device none."""
         opened = unpack(reply, SEED)
-        if not opened.keys() <= {other for other in self.sealed if position in self.sealed[other]}:
+        if not opened.keys() <= set(self._senders(position)):
             raise SecureSumError("shares of a device that gave none to this one")
         self.opened[position] = opened
 
@@ -161,7 +160,7 @@ class ServerRound:
             If there are fewer than the threshold for any device.
         """
         for dealer in self._masks_to_remove():
-            left = self._holders(dealer) & set(holders) - self.disputes.holders(dealer)
+            left = set(self._holders(dealer)) & set(holders) - self.disputes.holders(dealer)
             if len(left) < self.terms.threshold:
                 raise SecureSumError(
                     f"{len(left)} devices of at least {self.terms.threshold} hold shares of a mask that must be removed"
@@ -198,19 +197,27 @@ class ServerRound:
     def _masks_to_remove(self) -> list[int]:
         """Return the survivors, and the devices that dropped out after they were paired with a survivor."""
         dropped = self.sealed.keys() - self.masked.keys()
-        paired = [p for p in dropped if self.masked.keys() & set(self.terms.neighbours_of(p))]
-        return [*self.masked, *sorted(paired)]
+        return [*self.masked, *sorted(position for position in dropped if self._partners(position))]
 
-    def _holders(self, dealer: int) -> set[int]:
-        return {other for other in self.terms.neighbours_of(dealer) if other in self.sealed.get(dealer, {})}
+    def _holders(self, dealer: int) -> list[int]:
+        """Return the devices that a device has picked, ascending: the order of its shares."""
+        return sorted(self.sealed.get(dealer, {}))
+
+    def _senders(self, holder: int) -> list[int]:
+        """Return the devices that have picked a device."""
+        return [dealer for dealer, sealed in self.sealed.items() if holder in sealed]
+
+    def _partners(self, dropped: int) -> list[int]:
+        """Return the survivors that have added a pair mask for a device that has dropped out."""
+        around = {*self._holders(dropped), *self._senders(dropped)}
+        return sorted(around & self.masked.keys())
 
     def _remove_pair_masks(self, result: Cells, dropped: int, key: bytes) -> None:
         """Remove the pair masks that survivors added for a device that dropped out after the phase ``shares``."""
-        for partner in self.terms.neighbours_of(dropped):
-            if partner in self.masked:
-                pair = pair_key(key, self.adverts[partner].mask_key, self.terms)
-                # The dropped device would have added this mask with the opposite sign: adding it cancels the partner's.
-                add_pair_mask(result, pair, dropped, partner, self.terms)
+        for partner in self._partners(dropped):
+            pair = pair_key(key, self.adverts[partner].mask_key, self.terms)
+            # The dropped device would have added this mask with the opposite sign, so adding it cancels the partner's.
+            add_pair_mask(result, pair, dropped, partner, self.terms)
 
     def _recovered_seed(self, dealer: int) -> bytes | None:
         """Return the seed of a survivor's own mask, or of a dropped device's pair masks; None if too many are wrong.
@@ -218,7 +225,7 @@ class ServerRound:
         Raises `SecureSumError` if there are fewer shares than the threshold. Shares of devices that have sent wrong
         ones are used last: a liar costs one search for wrong shares, and not one for each of its neighbours.
         """
-        threshold, around, shares = self.terms.threshold, self.terms.neighbours_of(dealer), self._shares_of(dealer)
+        threshold, around, shares = self.terms.threshold, self._holders(dealer), self._shares_of(dealer)
         is_right, best = self._check_of(dealer), sorted(shares, key=lambda index: (self._wrong[around[index]], index))
         seed = recover({index: shares[index] for index in best[:threshold]}, threshold)
         if is_right(seed):
@@ -237,13 +244,13 @@ class ServerRound:
     def _check_all_shares(self) -> None:
         """Compare all shares with those that have given the seeds: one wrong share was met, and there may be more."""
         for dealer, right in self._right.items():
-            around = self.terms.neighbours_of(dealer)
+            around = self._holders(dealer)
             wrong = wrong_shares(self._shares_of(dealer), right)
             self.disputes.add((dealer, around[index]) for index in wrong)
 
     def _shares_of(self, dealer: int) -> dict[int, bytes]:
         """Return the shares of a device's seed that its neighbours have sent, by their indices."""
-        around = enumerate(self.terms.neighbours_of(dealer))
+        around = enumerate(self._holders(dealer))
         return {index: self.opened[other][dealer] for index, other in around if dealer in self.opened.get(other, {})}
 
     def _check_of(self, dealer: int) -> Callable[[bytes], bool]:

@@ -96,7 +96,7 @@ def keys_of_low_order(fleet: Liars, client: int, state: Round, reply: bytes) -> 
 
 
 def complaints_about_all(fleet: Liars, client: int, state: Round, reply: bytes) -> bytes:
-    return reply + pack((other, b"") for other in state.terms.neighbours_of(state.position))
+    return reply + pack((other, b"") for other in range(CLIENTS) if other != state.position)
 
 
 def no_lie(fleet: Liars, client: int, state: Round, reply: bytes) -> bytes:

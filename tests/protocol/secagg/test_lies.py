@@ -15,7 +15,7 @@ from fedoel.protocol.secagg.disputes import Disputes
 from fedoel.protocol.secagg.graph import choose_graph
 from fedoel.protocol.secagg.keys import Advert
 from fedoel.protocol.secagg.shares import PRIME, SEALED, new_seed, split
-from fedoel.protocol.secagg.terms import pack, unpack
+from fedoel.protocol.secagg.terms import Terms, pack, unpack
 
 from .test_rounds import Fleet, terms, until
 
@@ -81,11 +81,20 @@ def disputes(*pairs: tuple[int, int], cohort: int = 10) -> Disputes:
 def test_who_is_in_dispute_with_more_than_may_lie_is_the_liar() -> None:
     """Of ten devices with nine neighbours and a threshold of seven, four neighbours of a device may lie."""
     dealer = disputes(*((0, holder) for holder in range(1, 6)))
-    assert dealer.most_liars == 4 and dealer.liars() == {0} and not dealer.doubtful()
+    assert dealer.most_liars == (4, 4) and dealer.liars() == {0} and not dealer.doubtful()
     holder = disputes(*((dealer, 0) for dealer in range(1, 6)))
     assert holder.liars() == {0}
     both_ways = disputes((0, 1), (1, 0), (0, 2), (2, 0), (0, 3))
     assert not both_ways.liars(), "two devices that dispute each other's shares are one pair"
+
+
+def test_liars_that_deal_to_one_device_do_not_get_it_named() -> None:
+    """Of 200 devices, each of which picks 130, a third lies: all of them pick the same device and deal it garbage."""
+    framed = Disputes(Terms("ab", 1, 200, 130, 95, 160, 1, 16, "s"), {(dealer, 199) for dealer in range(66)})
+    of_holders, of_cohort = framed.most_liars
+    assert of_holders == 59 < 66 <= of_cohort and not framed.liars()
+    framed.add((dealer, 199) for dealer in range(66, 120))
+    assert framed.liars() == {199}
 
 
 def test_of_other_disputes_both_sides_are_doubtful_once() -> None:
