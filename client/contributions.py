@@ -23,7 +23,7 @@ from typing import Protocol
 
 from ..protocol.errors import FedoelError
 from ..protocol.fleet.trust import Trust
-from ..protocol.secagg.device import Round, neighbours_keys
+from ..protocol.secagg.device import Round, cohort_keys, neighbours_keys
 from ..protocol.secagg.messages import Exchange
 from ..protocol.secagg.terms import Terms
 
@@ -46,6 +46,8 @@ class Contribution:
         Digest of the terms of its secure sum; empty for a vector that is sent by itself.
     threshold, neighbours
         Of its secure sum: the shares that open it, and the public keys of those that hold them.
+    cohort
+        Public keys of all others that have signed keys for this secure sum.
     """
 
     run: str
@@ -56,13 +58,15 @@ class Contribution:
     round: bytes = b""
     threshold: int = 0
     neighbours: frozenset[bytes] = frozenset()
+    cohort: frozenset[bytes] = frozenset()
 
     @classmethod
     def masked(cls, state: Round, request: str, noise: float, loss: float) -> Contribution:
         """Return the contribution to a secure sum."""
         terms = state.terms
         return cls(
-            terms.run, Exchange.of(terms), request, noise, loss, terms.digest, terms.threshold, neighbours_keys(state)
+            terms.run, Exchange.of(terms), request, noise, loss, terms.digest, terms.threshold,
+            neighbours_keys(state), cohort_keys(state),
         )  # fmt: skip
 
     @classmethod

@@ -61,8 +61,8 @@ class Guard:
         self.trust.check(Asked(MASKED, self.codec, terms.minimum, noise))
 
     def known(self, terms: Terms) -> int:
-        """Return how many devices of a sum this device has surely checked to be members, whatever the terms claim."""
-        return max(self.trust.least_cohort, terms.threshold + 1)
+        """Return how many devices a sum has at least: this device confirms it only if it has checked all their keys."""
+        return max(self.trust.least_cohort, terms.minimum)
 
 
 def answer_step(

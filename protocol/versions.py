@@ -52,7 +52,8 @@ class Manifest:
     lessons
         The distilled context in words: tactic, weight and support.
     cohort
-        Number of clients whose vectors were in the aggregate.
+        Number of clients whose vectors were in the aggregate; in a run with noise, how many are drawn on average, since
+        the exact number would tell who took part.
     gate
         Results on the gate's games; None for a version that passed no gate.
     prompts

@@ -24,6 +24,7 @@ from ..protocol.fleet.membership import MEMBERS, RunMode, keys_folder, load_memb
 from ..protocol.host.files import append_line, make_private_file
 from ..protocol.host.lock import in_turn
 from ..protocol.privacy.plan import Part, PrivacyPlan
+from ..protocol.privacy.published import public_factor
 from ..protocol.records.summary import PrivacyPromise
 from ..protocol.secagg.graph import complete_graph
 from ..protocol.trials import is_trial, most_trials, parts_of_trial
@@ -182,6 +183,13 @@ class RunSafeguards:
             )
         shared = self.config.privacy.mechanism in ("none", "distributed")
         return PrivacyPlan.make(parts, largest, minimum if shared else 1, self.noise_multiplier)
+
+    def public_factor(self, spec: VectorSpec) -> float:
+        """Variance of a published sum's noise, as a multiple of that of the fewest survivors of any cohort drawn."""
+        sample, chance = self.sample(spec), self.chance(spec)
+        spread = math.ceil(WIDE * math.sqrt(sample * (1 - chance)))
+        sizes = range(max(1, sample - spread), min(self.population, sample + spread) + 1)
+        return public_factor(filter(self.releasable, sizes), self.max_dropout)
 
     def begin_round(self) -> tuple[str, int]:
         """Number a round that was never used, not even before a crash."""

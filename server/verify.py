@@ -206,10 +206,13 @@ class _Verifier:
 
     def _cohorts(self) -> str:
         exchanges = [(entry, exchange) for entry in self.decided for exchange in entry.values["exchanges"]]
+        safeguards = RunSafeguards(self.place.config)
         for entry, exchange in exchanges:
             cohort, members = exchange["cohort"], entry.values["members"]
             least = 2 if entry.values["secure"] else 1
-            if cohort and not least <= cohort <= members:
+            # With noise, it is the number that is drawn on average of the population, of which some are missing.
+            most = max(members, safeguards.population) if safeguards.noisy else members
+            if cohort and not least <= cohort <= most:
                 self._wrong(f"{NAME}, line {entry.number}: a cohort of {cohort}, and the fleet had {members} devices")
         return f"cohorts: {len(exchanges)} exchanges within the fleet"
 

@@ -131,7 +131,10 @@ class CentralMean(BudgetStrategy):
         safeguards.spend(cycle)
         noisy_sum = np.sum([plan.quantised(item.vector.parts()) for item in contributions], axis=0) + plan.noise()
         parts = plan.decode(noisy_sum.astype(cell_type(plan.bits)))
-        return Aggregate(ExperienceVector.from_parts(spec, parts), len(contributions), plan.variance("gradient", 1))
+        # The number of devices that are drawn on average: the exact one would tell who took part.
+        return Aggregate(
+            ExperienceVector.from_parts(spec, parts), safeguards.sample(spec), plan.variance("gradient", 1)
+        )
 
 
 class LocalMean(BudgetStrategy):

@@ -3,6 +3,11 @@
 A malicious device corrupts the sum of its own group only (group-wise robustness: Xhemrishi et al. 2023, arXiv
 2306.02907). `group_size` trades robustness against privacy: in smaller groups fewer honest devices share a corrupted
 sum, but a vector is hidden among fewer others.
+
+Groups are the same in every cycle, as long as the cohort is. A device whose groups differ, because devices come and go
+or `fraction_train` is below 1, is in several sums with different others. From enough of them the server can estimate
+what the device sends on average, however many are in a group: what it plays, for example. There is no noise, so nothing
+bounds this.
 """
 
 from __future__ import annotations
@@ -39,7 +44,7 @@ class SecureGroups(SecureMean):
         quartile: then it contains a device that does not clip.
     """
 
-    mechanisms = frozenset({"none"})
+    mechanisms = frozenset({"none"})  # noise for each small group would drown its sum
 
     def __init__(self, *arguments: Any, group_size: int = 4, norm_bound: float = 4.0, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -68,9 +73,15 @@ class SecureGroups(SecureMean):
         return PrivacyPlan.make(run_plan.parts, 2 * self.group_size - 1, minimum, 0.0)
 
     def groups(self, cohort: list[int]) -> list[list[int]]:
-        """Partition a cohort, which is in random order, into groups of at least `group_size` devices."""
+        """Partition a cohort into groups of at least `group_size` devices, the same ones for the same cohort.
+
+        Were they dealt anew in every cycle, the sums of some cycles would be as many equations as there are devices.
+        Within a group, devices stay in the random order of the cohort.
+        """
         count = max(1, len(cohort) // self.group_size)
-        return [cohort[start::count] for start in range(count)]
+        ranked = sorted(cohort, key=lambda node: (np.random.default_rng([self.seed, node]).random(), node))
+        group_of = {node: rank % count for rank, node in enumerate(ranked)}
+        return [[node for node in cohort if group_of[node] == group] for group in range(count)]
 
     def within_norm_bound(self, groups: Sequence[Aggregate]) -> list[Aggregate]:
         """Keep the groups whose mean vectors are within the norm bound; zero norms do not enter the quartile."""

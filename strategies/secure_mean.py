@@ -3,12 +3,16 @@
 The server learns the sum of the cohort's vectors and no single vector. An exchange takes one round of the protocol,
 which has five phases, each with one message to every device. A device that drops out in any phase is not in the sum.
 If too few devices remain, the round fails closed and the run continues without an aggregate.
+
+A device that lies about the shares of masks cannot stop a run. Wrong shares are corrected. That a round cannot be
+opened because shares were garbage comes out before anybody helps to open it: the round is made again without the
+devices that may be at fault, and has spent no budget. Devices that have lied for certain are asked no more in this run.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any
@@ -18,9 +22,11 @@ from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, SecureSumError, VectorError
-from ..protocol.experience import ROUNDING, Aggregate, Contribution, ExperienceVector, VectorSpec, total
+from ..protocol.experience import ROUNDING, Aggregate, Contribution, ExperienceVector, Floats, VectorSpec, total
 from ..protocol.messages import PlayRequest, copy_of, records_bytes, request_to_records
 from ..protocol.privacy.plan import PrivacyPlan
+from ..protocol.privacy.published import public_variance, with_public_noise
+from ..protocol.secagg.disputes import Disputes
 from ..protocol.secagg.graph import Graph, check_graph, choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
@@ -33,6 +39,8 @@ from .replies import OUT, SILENT, failure
 from .server_side import Traffic
 
 FAILED = "round failed"
+LIAR, DOUBTFUL = "lies about shares", "in dispute about shares"
+AGAIN = 3  # rounds that are made again at once, each without the devices that made the one before fail
 ATTEMPTS = 2  # phases are idempotent: a device that did not reply in time gets the same message once more
 
 
@@ -41,6 +49,7 @@ class Tally:
     """Bytes to and from each node, refusals by reason, and whether budget was spent, summed over a round's phases.
 
     `done` are the nodes that have contributed to this exchange before, in a round that failed: they are out of it.
+    `liars` are those that have lied about shares, and `doubtful` those one of two of which has.
     """
 
     down: Counter[int] = field(default_factory=Counter)
@@ -48,12 +57,30 @@ class Tally:
     refused: Counter[str] = field(default_factory=Counter)
     spent: bool = False
     done: set[int] = field(default_factory=set)
+    liars: set[int] = field(default_factory=set)
+    doubtful: set[int] = field(default_factory=set)
+
+    @property
+    def out(self) -> set[int]:
+        """Nodes that are asked no more in this exchange."""
+        return self.done | self.liars | self.doubtful
+
+    def accuse(self, disputes: Disputes, nodes: Sequence[int]) -> None:
+        """Take the devices that a round's disputes name; `nodes` are those of its positions."""
+        liars, doubtful = ({nodes[p] for p in named} for named in (disputes.liars(), disputes.doubtful()))
+        self.liars |= liars
+        self.doubtful |= doubtful
+        if liars:
+            log(WARNING, "exchange: %s %s", named(sorted(liars)), LIAR)
+        if doubtful:
+            log(WARNING, "exchange: one of two lies, or the way between them is broken: %s", named(sorted(doubtful)))
 
     def traffic(self, accepted: int) -> Traffic:
         """Return mean bytes per device that received a message."""
         devices = max(1, len(self.down))
-        refused = dict(sorted(self.refused.items()))
-        return Traffic(self.up.total() / devices, self.down.total() / devices, accepted, refused)
+        faults = {LIAR: len(self.liars), DOUBTFUL: len(self.doubtful - self.liars)}
+        refused = self.refused + Counter(faults)
+        return Traffic(self.up.total() / devices, self.down.total() / devices, accepted, dict(sorted(refused.items())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +111,7 @@ class SecureMean(BudgetStrategy):
     def __init__(self, *arguments: Any, phase_timeout: float = 120.0, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.phase_timeout = phase_timeout
+        self.liars: set[int] = set()
 
     def check(self, spec: VectorSpec) -> None:
         """Check the privacy plan and the communication graph of the cohort."""
@@ -152,44 +180,45 @@ class SecureMean(BudgetStrategy):
     ) -> list[Aggregate]:
         """Sample a cohort and sum its groups; retry while all sums fail and no privacy budget has been spent.
 
-        Devices that are out of the exchange are left out, since no retry brings them back.
+        Devices that are out of the exchange are left out, since no retry brings them back. A round that liars have made
+        fail is made again at once without them.
 
         Parameters
         ----------
         draw
             Draws the cohort among the nodes that are there.
         """
-        retry = RetryWindow(self.patience)
+        retry, again = RetryWindow(self.patience), AGAIN
         while True:
             nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-            cohort, sums = list[int](), list[Aggregate]()
+            cohort, sums, accused = list[int](), list[Aggregate](), tally.liars | tally.doubtful
             if self.server.safeguards.enough(len(nodes)):
-                cohort = [node for node in draw(nodes) if node not in tally.done]
+                cohort = [node for node in draw(nodes) if node not in tally.out | self.liars]
                 if not cohort:
                     return []
                 sums = self.secure_sums(grid, self.groups(cohort), request, timeout, tally)
+                self.liars |= tally.liars
             else:
                 log(WARNING, "exchange: %d nodes are too few of the population to draw a cohort from", len(nodes))
                 tally.refused[FAILED] += 1
-            if sums or tally.spent or self._is_lost(cohort, request, tally) or not retry.wait():
+            if sums or tally.spent or self._is_lost(cohort, request, tally):
+                return sums
+            at_once = again > 0 and (tally.liars | tally.doubtful) > accused
+            again -= at_once
+            if not (at_once or retry.wait()):
                 return sums
             log(INFO, "exchange: nothing was released; retrying")
             tally.refused.clear()
 
     def _is_lost(self, cohort: Sequence[int], request: PlayRequest, tally: Tally) -> bool:
         """Whether too few of a cohort can still contribute to the exchange, however often they are asked."""
-        left, safeguards = sum(node not in tally.done for node in cohort), self.server.safeguards
+        left, safeguards = sum(node not in tally.out for node in cohort), self.server.safeguards
         if left == len(cohort):
             return False
         fewest = 0 if safeguards.noisy else self.plan(request.spec).minimum
         lost = left < fewest or not safeguards.releasable(left)
         if lost:
-            log(
-                WARNING,
-                "exchange: %d devices have contributed to it before, and %d are too few",
-                len(cohort) - left,
-                left,
-            )
+            log(WARNING, "exchange: %d devices are out of it, and %d are too few", len(cohort) - left, left)
         return lost
 
     def secure_sums(
@@ -197,7 +226,7 @@ class SecureMean(BudgetStrategy):
     ) -> list[Aggregate]:
         """Run a round for each group of nodes, all in parallel; groups whose rounds fail closed are omitted."""
         sums: dict[int, Aggregate] = {}
-        rounds = {group: self._round(len(nodes), request, timeout, tally) for group, nodes in enumerate(groups)}
+        rounds = {group: self._round(nodes, request, timeout, tally) for group, nodes in enumerate(groups)}
         while rounds:
             phases: dict[int, _Phase] = {}
             for group, group_round in list(rounds.items()):
@@ -214,9 +243,34 @@ class SecureMean(BudgetStrategy):
         return [sums[group] for group in sorted(sums)]
 
     def _round(
-        self, cohort: int, request: PlayRequest, timeout: float, tally: Tally
+        self, nodes: Sequence[int], request: PlayRequest, timeout: float, tally: Tally
     ) -> Generator[_Phase, None, Aggregate]:
-        """Yield the phases of a secure sum over `cohort` devices; each continues from the replies to the one before."""
+        """Yield the phases of a secure sum over nodes; each phase continues from the replies to the one before."""
+        terms, plan = self._terms(len(nodes), request)
+        log(INFO, "exchange: secure sum over %d nodes, %d neighbours each", terms.cohort, terms.neighbours)
+        state = ServerRound(terms, self.server.safeguards.members)
+        try:
+            yield from self._phases(state, plan, request, timeout, tally)
+            parts, devices = plan.decode(state.total()), len(state.masked)
+        finally:
+            tally.accuse(state.disputes, nodes)
+        if plan.noise_multiplier:
+            return self._published(parts, plan, devices, request.spec)
+        return Aggregate(ExperienceVector.from_parts(request.spec, parts), devices)
+
+    def _published(self, parts: Mapping[str, Floats], plan: PrivacyPlan, devices: int, spec: VectorSpec) -> Aggregate:
+        """Return a noisy sum with public numbers in place of those of its cohort (`fedoel.protocol.privacy.published`).
+
+        What is made of it is divided by the number of devices that are drawn on average.
+        """
+        safeguards, public = self.server.safeguards, self.plan(spec)
+        factor, rng = safeguards.public_factor(spec), np.random.default_rng()
+        filled = with_public_noise(parts, plan, devices, public, factor, rng)
+        noise = public_variance(public, "gradient", factor)
+        return Aggregate(ExperienceVector.from_parts(spec, filled), safeguards.sample(spec), noise)
+
+    def _terms(self, cohort: int, request: PlayRequest) -> tuple[Terms, PrivacyPlan]:
+        """Return the terms of a round over `cohort` devices that was never begun before, and its privacy plan."""
         safeguards, spec = self.server.safeguards, request.spec
         plan = self.plan(spec, cohort) if safeguards.releasable(cohort) else self.plan(spec)
         if not safeguards.noisy:  # devices that joined after the plan was made can exceed its cohort
@@ -228,10 +282,15 @@ class SecureMean(BudgetStrategy):
         terms = Terms(
             run, number, cohort, graph.neighbours, graph.threshold, plan.minimum, plan.cells, plan.bits, digest
         )
-        log(INFO, "exchange: secure sum over %d nodes, %d neighbours each", terms.cohort, terms.neighbours)
-        members, signed_list = safeguards.members, safeguards.signed_members
-        state, name, wait = ServerRound(terms, members), terms.digest, self.phase_timeout
-        yield _Phase("keys", {p: first_step(terms, p) for p in range(cohort)}, state.take_keys, wait)
+        return terms, plan
+
+    def _phases(
+        self, state: ServerRound, plan: PrivacyPlan, request: PlayRequest, timeout: float, tally: Tally
+    ) -> Iterator[_Phase]:
+        """Yield the phases; the budget is spent before anybody is asked for what opens the sum."""
+        terms, safeguards, wait = state.terms, self.server.safeguards, self.phase_timeout
+        name, signed_list = terms.digest, safeguards.signed_members
+        yield _Phase("keys", {p: first_step(terms, p) for p in range(terms.cohort)}, state.take_keys, wait)
         state.check(state.adverts, terms.threshold + 1)
         steps = {p: Step(name, state.adverts_for(p), signed_list) for p in state.adverts}
         yield _Phase("shares", steps, state.take_shares, wait)
@@ -240,15 +299,15 @@ class SecureMean(BudgetStrategy):
         steps = {p: Step(name, state.shares_for(p), plan_json) for p in state.sealed}
         yield _Phase("masked", steps, state.take_masked, timeout, play_request)
         state.check(state.masked)
+        state.check_openable(state.masked)
         survivors = state.survivors
         yield _Phase("confirm", {p: Step(name, survivors) for p in state.masked}, state.take_confirmation, wait)
         state.check(state.signatures, terms.threshold)
+        state.check_openable(state.signatures)
         safeguards.spend(request.cycle)  # on disk before anything is unmasked
         tally.spent = safeguards.noisy
         steps = {p: Step(name, survivors, state.signatures_for(p)) for p in state.signatures}
         yield _Phase("unmask", steps, state.take_opened, wait)
-        parts, devices = plan.decode(state.total()), len(state.masked)
-        return Aggregate(ExperienceVector.from_parts(spec, parts), devices, plan.variance("gradient", devices))
 
 
 def _is_possible(one: Aggregate) -> bool:

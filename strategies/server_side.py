@@ -111,6 +111,9 @@ class Safeguards(Protocol):
     def plan(self, spec: VectorSpec, cohort: int | None = None) -> PrivacyPlan:
         """Return the plan of a release, of a cohort that was drawn or by default of any that may be drawn."""
 
+    def public_factor(self, spec: VectorSpec) -> float:
+        """Return the variance of a published sum's noise, as a multiple of that of the fewest survivors."""
+
     def begin_round(self) -> tuple[str, int]:
         """Return the run's random name and the number of a round that was never used, not even before a crash."""
 

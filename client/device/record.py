@@ -143,7 +143,7 @@ class DeviceRecord:
             known = {row["neighbours"][start : start + KEY] for start in range(0, len(row["neighbours"]), KEY)}
             if row["confirmed"] or row["round"] == contribution.round:
                 raise _done(exchange, "has given its vector to")
-            if len(known & contribution.neighbours) < row["threshold"]:
+            if len(known & contribution.cohort) < row["threshold"]:
                 raise _done(exchange, "has given its vector to a round that others may still open for")
         elif contribution.round and not contribution.noise and not exchange.of_trial:
             others = "SELECT exchange FROM contributions WHERE run = ? AND cycle = ? AND exchange NOT LIKE ?"

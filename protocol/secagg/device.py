@@ -1,7 +1,9 @@
 """The device's side of a round: five phases. A repeated request gets the same reply; a second request is refused.
 
-A device relies on the server for routing and counting. It checks what its secrecy depends on: who its neighbours are,
-that enough of them take part, and that it helps to unmask one set of survivors only, which its neighbours confirmed.
+A device relies on the server for routing. It checks what its secrecy depends on: that members of the fleet have signed
+the keys of the whole cohort, that enough of them take part, and that it helps to unmask one set of survivors only,
+which its neighbours confirmed. It picks its neighbours itself, at random, when the keys of all are on the table (as in
+Bell et al. 2020): a server that cheats cannot place devices that collude with it around another one.
 Secrets are kept in the `Round` only. A device that loses its `Round` has dropped out of the round.
 """
 
@@ -9,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Mapping
+import random
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..errors import SecureSumError
@@ -17,8 +20,9 @@ from .graph import COLLUDING, Graph, check_graph
 from .keys import CONFIRMED, SIGNATURE, Advert, Identity, adverts_from_bytes, agree, check_signature, commit, public_of
 from .masks import Cells, add_pair_mask, cell_type, mask_key, own_mask, pair_key
 from .shares import SEALED, SEED, new_seed, seal, split, unseal
-from .terms import Terms, from_bitmap, pack, unpack
+from .terms import Terms, bitmap_size, from_bitmap, pack, unpack
 
+RANDOM = random.SystemRandom()
 PHASES = ("keys", "shares", "masked", "confirm", "unmask")
 
 
@@ -90,7 +94,7 @@ def advertise(identity: Identity, terms: Terms, position: int, least: int = 2, c
     SecureSumError
         If the graph is not safe from them (`check_graph`), or the sum could be over fewer than `least` devices.
     """
-    terms.neighbours_of(position)
+    terms.check_position(position)
     if terms.minimum < least:
         raise SecureSumError(f"this round may end with {terms.minimum} survivors, and this device wants {least}")
     check_graph(Graph(terms.neighbours, terms.threshold), terms.cohort, terms.minimum, colluding)
@@ -103,14 +107,14 @@ def advertise(identity: Identity, terms: Terms, position: int, least: int = 2, c
 
 
 def share(state: Round, adverts: bytes, members: Collection[bytes], least: int = 2) -> Round:
-    """Phase ``shares``: share both seeds among the neighbours; the reply is a sealed pair of shares for each.
+    """Phase ``shares``: pick neighbours and share both seeds among them; the reply is a sealed pair of shares for each.
 
     Parameters
     ----------
     state
         The device's state.
     adverts
-        Concatenated adverts of the neighbours that sent keys.
+        Concatenated adverts of all other devices that sent keys.
     members
         Public keys of the fleet's members, 32 bytes each.
     least
@@ -119,41 +123,46 @@ def share(state: Round, adverts: bytes, members: Collection[bytes], least: int =
     Raises
     ------
     SecureSumError
-        If an advert is not of a member or neighbour, or not signed; or there are fewer than the threshold or `least`.
+        If an advert is not of a member, or not signed; or there are fewer than the threshold or `least`.
     """
     if state.answered("shares", adverts):
         return state
-    terms, neighbours = state.terms, state.terms.neighbours_of(state.position)
-    others = {advert.position: advert for advert in adverts_from_bytes(adverts)}
+    terms, others = state.terms, {advert.position: advert for advert in adverts_from_bytes(adverts)}
     identities = {advert.identity for advert in others.values()}
     own = Advert.from_bytes(state.replies["keys"])
     if len(identities | {own.identity}) <= len(others) or len(others) * Advert.SIZE != len(adverts):
         raise SecureSumError("one identity or position has several keys in this round")
-    if not others.keys() <= set(neighbours):
-        raise SecureSumError("keys of a device that is no neighbour")
+    if state.position in others:
+        raise SecureSumError("this device's own position has keys of another device")
     for advert in others.values():
+        terms.check_position(advert.position)
         advert.check(terms, members)
-    _check_threshold(len(others), terms, least)
+    neighbours = sorted(RANDOM.sample(sorted(others), terms.picked(len(others))))
+    _check_threshold(len(neighbours), terms)
+    _check_least(len(others), least)
     mask_shares, own_shares = (
         split(state.secrets[name], len(neighbours), terms.threshold) for name in ("mask_seed", "own_seed")
     )
     sealed = {
         other: seal(_seal_key(state, others[other]), pair, (state.position, other), terms)
         for other, pair in zip(neighbours, zip(mask_shares, own_shares, strict=True), strict=True)
-        if other in others
     }
-    return state.answer("shares", adverts, pack(sealed.items()), adverts=adverts)
+    return state.answer("shares", adverts, pack(sealed.items()), adverts=adverts, picked=_positions(neighbours))
 
 
 def mask(state: Round, incoming: bytes, vector: Callable[[], Cells], least: int = 2) -> Round:
-    """Phase ``masked``: mask the vector, with a pair mask for every neighbour that sent shares.
+    """Phase ``masked``: mask the vector, with a pair mask for every neighbour that takes part, picked or picking.
+
+    Behind the masked vector, the reply contains the positions of the devices whose shares cannot be opened, 2 bytes
+    each. Such a device is paired like the others: it adds the pair mask, too, for which its signed keys are enough.
+    This device holds no share of it.
 
     Parameters
     ----------
     state
         The device's state.
     incoming
-        Sealed shares from neighbours, by position.
+        Bitmap of the devices that have sent shares, and behind it the sealed shares for this device, by position.
     vector
         Returns the vector, shape ``(cells,)``; called only if the phase was not answered yet.
     least
@@ -162,25 +171,30 @@ def mask(state: Round, incoming: bytes, vector: Callable[[], Cells], least: int 
     Raises
     ------
     SecureSumError
-        If shares are not of a neighbour or cannot be opened, there are fewer than the threshold or `least`, or the
-        vector has the wrong shape.
+        If a device has shared whose keys were not shown, there are fewer than the threshold, the minimum or `least`, or
+        the vector has the wrong shape.
     """
     if state.answered("masked", incoming):
         return state
-    terms, adverts = state.terms, _adverts(state)
-    sealed = unpack(incoming, SEALED)
-    _check_threshold(len(sealed), terms, least)
-    opened = {other: _open(state, adverts, other, part) for other, part in sealed.items()}
+    terms, adverts, size = state.terms, _adverts(state), bitmap_size(state.terms)
+    shared, sealed = from_bitmap(incoming[:size], terms) - {state.position}, unpack(incoming[size:], SEALED)
+    if not sealed.keys() <= shared <= adverts.keys():
+        raise SecureSumError("shares of a device whose keys were not shown")
+    picked = _picked(state) & shared
+    _check_threshold(len(picked), terms)
+    _check_least(len(shared), max(least, terms.minimum))
+    opened = {other: _opened(state, adverts[other], part) for other, part in sealed.items()}
     key = mask_key(state.secrets["mask_seed"], terms)
     total = vector().astype(cell_type(terms.bits), copy=True)
     if total.shape != (terms.cells,):
         raise SecureSumError(f"this round sums {terms.cells} cells, not {total.shape}")
     total += own_mask(state.secrets["own_seed"], terms)
-    for other in opened:
+    for other in picked | sealed.keys():
         pair = pair_key(key, adverts[other].mask_key, terms)
         add_pair_mask(total, pair, state.position, other, terms)
-    held = pack((other, b"".join(shares)) for other, shares in opened.items())
-    return state.answer("masked", incoming, total.tobytes(), held=held)
+    held = pack((other, b"".join(shares)) for other, shares in opened.items() if shares)
+    unopened = _positions(other for other, shares in opened.items() if not shares)
+    return state.answer("masked", incoming, total.tobytes() + unopened, held=held, shared=_positions(shared))
 
 
 def confirm(state: Round, identity: Identity, survivors: bytes, least: int = 2) -> Round:
@@ -195,13 +209,13 @@ def confirm(state: Round, identity: Identity, survivors: bytes, least: int = 2) 
     survivors
         Bitmap of positions (`terms.to_bitmap`).
     least
-        Smallest number of survivors whose keys this device has checked, itself included.
+        Smallest number of survivors, itself included; it has checked the keys of all of them.
 
     Raises
     ------
     SecureSumError
-        If the set is smaller than the minimum or lacks this device, contains a neighbour without shares or fewer known
-        devices than `least`, or another set was signed before.
+        If the set is smaller than the minimum or `least`, lacks this device or contains one that has not shared, or
+        another set was signed before.
     """
     if state.answered("confirm", survivors):
         return state
@@ -210,10 +224,9 @@ def confirm(state: Round, identity: Identity, survivors: bytes, least: int = 2) 
         raise SecureSumError(
             f"{len(positions)} survivors of at least {terms.minimum}, or this device is not among them"
         )
-    held = unpack(state.secrets["held"], 2 * SEED)
-    if positions & set(terms.neighbours_of(state.position)) - held.keys():
-        raise SecureSumError("the survivors include a neighbour that was not paired with this device")
-    _check_least(len(positions & held.keys()), least)
+    if positions - {state.position} - unpack(state.secrets["shared"], 0).keys():
+        raise SecureSumError("the survivors include a device that has not shared its secrets")
+    _check_least(len(positions) - 1, least)
     return state.answer("confirm", survivors, identity.sign(CONFIRMED, terms, survivors))
 
 
@@ -241,7 +254,7 @@ def unmask(state: Round, survivors: bytes, signatures: bytes) -> Round:
     state.answered("confirm", survivors)  # raises if another set was confirmed
     terms, adverts = state.terms, _adverts(state)
     signed = unpack(signatures, SIGNATURE)
-    if not signed.keys() <= adverts.keys():
+    if not signed.keys() <= _picked(state):
         raise SecureSumError("survivors are confirmed by a device that is no neighbour")
     for other, signature in signed.items():
         check_signature(adverts[other].identity, signature, CONFIRMED, terms, survivors)
@@ -253,20 +266,33 @@ def unmask(state: Round, survivors: bytes, signatures: bytes) -> Round:
 
 
 def neighbours_keys(state: Round) -> frozenset[bytes]:
-    """Return the public keys of the neighbours that this device has checked, 32 bytes each."""
+    """Return the public keys of the devices that hold shares of this device's secrets, 32 bytes each."""
+    adverts = _adverts(state)
+    return frozenset(adverts[position].identity for position in _picked(state))
+
+
+def cohort_keys(state: Round) -> frozenset[bytes]:
+    """Return the public keys of all other devices that have signed keys for this round, 32 bytes each."""
     return frozenset(advert.identity for advert in _adverts(state).values())
 
 
-def _check_threshold(count: int, terms: Terms, least: int = 2) -> None:
+def _check_threshold(count: int, terms: Terms) -> None:
     if count < terms.threshold:
         raise SecureSumError(f"{count} neighbours of at least {terms.threshold} take part")
-    _check_least(count, least)
 
 
 def _check_least(others: int, least: int) -> None:
     """Check how many devices a sum has that this device knows to be members; the terms only claim a number."""
     if 1 + others < least:
         raise SecureSumError(f"{1 + others} known devices take part, this one included, and it wants {least}")
+
+
+def _positions(positions: Iterable[int]) -> bytes:
+    return pack((position, b"") for position in positions)
+
+
+def _picked(state: Round) -> frozenset[int]:
+    return frozenset(unpack(state.secrets["picked"], 0))
 
 
 def _adverts(state: Round) -> dict[int, Advert]:
@@ -277,7 +303,9 @@ def _seal_key(state: Round, other: Advert) -> bytes:
     return agree(state.secrets["seal_key"], other.seal_key, "seal", state.terms)
 
 
-def _open(state: Round, adverts: Mapping[int, Advert], other: int, sealed: bytes) -> tuple[bytes, bytes]:
-    if other not in adverts:
-        raise SecureSumError("shares of a device that is no neighbour")
-    return unseal(_seal_key(state, adverts[other]), sealed, (other, state.position), state.terms)
+def _opened(state: Round, sender: Advert, sealed: bytes) -> tuple[bytes, bytes] | None:
+    """Return a neighbour's pair of shares; None if its seal does not hold."""
+    try:
+        return unseal(_seal_key(state, sender), sealed, (sender.position, state.position), state.terms)
+    except SecureSumError:
+        return None

@@ -110,7 +110,7 @@ def check_graph(graph: Graph, cohort: int, minimum: int, colluding: float) -> No
 def least_threshold(cohort: int, neighbours: int, colluding: float) -> int:
     """Return the smallest t with ``2 t > k + c``: k neighbours, of which at most c collude.
 
-    The server places devices at random: c is exceeded at any device with a probability of at most `MAX_SECRECY_LOSS`.
+    Every device picks its neighbours at random: c is exceeded at any with a probability of at most `MAX_SECRECY_LOSS`.
     """
     tail = [*_upper_tail(cohort - 1, math.floor(colluding * cohort), neighbours), 0.0]
     colluding_neighbours = next(c for c in range(neighbours + 1) if cohort * tail[c + 1] <= MAX_SECRECY_LOSS)

@@ -53,7 +53,7 @@ def check_signature(public: bytes, signature: bytes, purpose: str, terms: Terms,
 
 
 def _signed(purpose: str, terms: Terms, body: bytes) -> bytes:
-    return b"fedoel secure sum 1 " + purpose.encode() + b"\0" + terms.digest + body
+    return b"fedoel secure sum 2 " + purpose.encode() + b"\0" + terms.digest + body
 
 
 @dataclass(frozen=True, slots=True)

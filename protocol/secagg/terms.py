@@ -29,7 +29,7 @@ class Terms:
     cohort
         Number of devices asked; each has an index from 0, its *position*.
     neighbours
-        Number of devices that each device is paired with.
+        Number of devices that each device picks to hold shares of its secrets.
     threshold
         Number of shares that recover a seed, and of signatures that confirm a set of survivors.
     minimum
@@ -65,10 +65,6 @@ class Terms:
             raise SecureSumError(f"positions are numbers of two bytes: there cannot be {self.cohort} of them")
         if self.cohort < 3 or not 2 <= self.neighbours < self.cohort:
             raise SecureSumError(f"a secure sum needs 3 devices and 2 neighbours each, not {self.cohort}")
-        if self.neighbours < self.cohort - 1 and self.neighbours % 2:
-            raise SecureSumError(
-                f"{self.neighbours} neighbours cannot be divided evenly between both sides of the ring"
-            )
         if not 2 <= self.threshold <= self.neighbours or not 2 <= self.minimum <= self.cohort:
             raise SecureSumError("the threshold or the minimum of a secure sum is out of range")
         if not self.cells or self.bits not in WIDTHS:
@@ -96,18 +92,19 @@ class Terms:
         except (TypeError, ValueError, RecursionError) as error:
             raise SecureSumError("the terms of a secure sum cannot be read") from error
 
-    def neighbours_of(self, position: int) -> tuple[int, ...]:
-        """Return the positions that a device is paired with, ascending: the nearest on a ring, half on each side.
-
-        The server assigns positions at random, which makes this the random graph of Bell et al. 2020.
-        """
+    def check_position(self, position: int) -> None:
+        """Raise `SecureSumError` if the cohort has no such position."""
         if not 0 <= position < self.cohort:
             raise SecureSumError(f"there is no position {position} in a cohort of {self.cohort}")
-        if self.neighbours == self.cohort - 1:
-            return tuple(other for other in range(self.cohort) if other != position)
-        half = self.neighbours // 2
-        offsets = [offset for offset in range(-half, half + 1) if offset]
-        return tuple(sorted((position + offset) % self.cohort for offset in offsets))
+
+    def picked(self, others: int) -> int:
+        """Return how many of so many other devices a device picks: all of them where they are few."""
+        return min(self.neighbours, others)
+
+
+def bitmap_size(terms: Terms) -> int:
+    """Return the number of bytes of a set of positions."""
+    return (terms.cohort + 7) // 8
 
 
 def to_bitmap(positions: Iterable[int], terms: Terms) -> bytes:
@@ -125,7 +122,7 @@ def from_bitmap(data: bytes, terms: Terms) -> frozenset[int]:
     SecureSumError
         If the size is wrong, or a position does not exist.
     """
-    if len(data) != (terms.cohort + 7) // 8:
+    if len(data) != bitmap_size(terms):
         raise SecureSumError(f"a set of {terms.cohort} positions does not take {len(data)} bytes")
     bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8))
     if bits[terms.cohort :].any():

@@ -148,6 +148,12 @@ PAGE = """# Privacy card
 |---|---|
 {promise}
 
+Epsilon is that of adding or removing one device, over the whole run. It counts on sampling (`sample` of `population`
+devices), and so holds against whoever sees what is published, versions, manifests and cards, and does not know which
+devices were drawn: these files contain no exact size of a cohort. The server and the network know who takes part, and
+the devices of a cohort learn its size and each other's keys. Against them the larger epsilon without sampling
+holds, which `fedoel privacy plan` prints, and for the vector that a device sends, not for whether it takes part.
+
 ## Lower bounds on epsilon
 
 Each canary sends a vector of ten times the clipping norm and adds no noise; each is in a sum with probability one half.

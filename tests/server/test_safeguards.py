@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent, SelfComposedDpEvent
@@ -27,9 +28,11 @@ from fedoel.protocol.fleet.membership import (
     simulated_membership,
 )
 from fedoel.protocol.host.files import replace_file
+from fedoel.protocol.privacy.published import public_variance
 from fedoel.server.accounting import Release, epsilon_of, multiplier_for
 from fedoel.server.fleet import make_fleet, owner_key, publish_members
 from fedoel.server.safeguards import Ledger, RunSafeguards
+from fedoel.server.verify import _Verifier
 
 SPEC = VectorSpec("tactics", 512, "vocabulary", "v1", ("coin",), 10, 2.0, 10.0)
 PRIVATE: dict[str, Scalar] = {
@@ -49,6 +52,22 @@ def test_a_plan_follows_from_the_configuration(tmp_path: Path) -> None:
     assert [(part.name, part.size, part.norm, part.weight) for part in plan.parts] == [("gradient", 512, 2.0, 1.0)]
     assert plan.minimum == 80 and 140 < plan.cohort < 180 and plan.bits == 16
     assert epsilon_of(Release(plan.noise_multiplier, 100, 1000), 3, 1e-6) == pytest.approx(2.0, abs=0.01)
+
+
+@pytest.mark.parametrize(("clients", "fraction"), [(1000, 0.1), (60, 0.2), (12, 1.0)])
+def test_every_cohort_has_room_for_what_hides_its_size(clients: int, fraction: float, tmp_path: Path) -> None:
+    """Whatever cohort is drawn, and whoever drops out, the noise that is added spans many steps."""
+    run = safeguards(tmp_path, clients=clients, **{"strategy.fraction-train": fraction})
+    public, factor = run.plan(SPEC), run.public_factor(SPEC)
+    variance = public_variance(public, "gradient", factor)
+    assert 1.25 < variance / public.variance("gradient", public.minimum) < 1.8
+    for cohort in filter(run.releasable, range(3, public.cohort + 1, 5)):
+        plan = run.plan(SPEC, cohort)
+        step = plan.parts[0].norm / plan.steps
+        for survivors in (plan.minimum, cohort):
+            missing = variance - plan.variance("gradient", survivors)
+            if cohort >= run.sample() - (public.cohort - run.sample()):
+                assert missing > (3 * step) ** 2
 
 
 def test_noise_is_whole_for_every_size_of_a_cohort(tmp_path: Path) -> None:
@@ -272,3 +291,16 @@ def test_a_device_takes_newer_lists_of_members_keeps_them_and_refuses_older_ones
         again.renewed(fork)
     with pytest.raises(VersionError, match="not signed"):
         again.renewed(after.replace('"number": 2', '"number": 3'))
+
+
+@pytest.mark.parametrize(("clients", "problems"), [(10, 0), (8, 1)])
+def test_verification_knows_that_a_noisy_cohort_is_the_number_drawn_on_average(
+    clients: int, problems: int, tmp_path: Path
+) -> None:
+    """Of a population of ten, two devices are not enrolled yet; a cohort beyond both is a problem."""
+    config = safeguards(tmp_path, clients=clients, **{"strategy.fraction-train": 1.0}).config
+    entry = SimpleNamespace(number=2, values={"members": 8, "secure": True, "exchanges": [{"cohort": 10}]})
+    found: list[str] = []
+    place = SimpleNamespace(config=config)
+    _Verifier._cohorts(SimpleNamespace(decided=[entry], place=place, _wrong=found.append))  # type: ignore[arg-type]
+    assert len(found) == problems

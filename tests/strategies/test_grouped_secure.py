@@ -31,6 +31,23 @@ def group(scale: float, cohort: int = 3) -> Aggregate:
     return Aggregate(ExperienceVector.from_parts(SPEC, parts), cohort)
 
 
+def test_groups_are_the_same_in_every_cycle() -> None:
+    """Dealt anew, they would give as many equations as there are devices: each device's vector, after some cycles."""
+    dealt, rng = strategy(group_size=3), np.random.default_rng(7)
+    cohorts = [rng.permutation(12).tolist() for _ in range(16)]
+    rows = [[float(node in group) for node in range(12)] for cohort in cohorts for group in dealt.groups(cohort)]
+    assert np.linalg.matrix_rank(np.array(rows)) == 4
+    assert dealt.groups(cohorts[0]) != dealt.groups(cohorts[1]), "positions within a group are random"
+    left = dealt.groups(cohorts[0][:-2])
+    assert sorted(map(len, left)) == [3, 3, 4] and sorted(node for group in left for node in group) == sorted(
+        cohorts[0][:-2]
+    )
+    other = strategy(group_size=3, seed=1)
+    assert {frozenset(group) for group in other.groups(cohorts[0])} != {
+        frozenset(group) for group in dealt.groups(cohorts[0])
+    }
+
+
 def test_a_cohort_is_dealt_into_groups_and_everybody_is_in_one() -> None:
     groups = strategy(group_size=4).groups(list(range(14)))
     assert sorted(map(len, groups)) == [4, 5, 5]

@@ -14,14 +14,14 @@ from fedoel.strategies.mean import BudgetStrategy, CentralMean, LocalMean
 from fedoel.strategies.server_side import ServerSide
 
 SPEC = VectorSpec("tactics", 400, "vocabulary", "v1", ("coin",), 2, 5.0, 20.0)
-DEVICES = 6
+DEVICES, DRAWN = 6, 7  # that sent a vector, and that are drawn on average
 
 
 def built(kind: type[BudgetStrategy], noise: float, spent: list[int]) -> tuple[BudgetStrategy, PrivacyPlan]:
     """A strategy in its third cycle, and its plan."""
     parts = Part("gradient", 400, 5.0, 0.8), Part("fisher", 400, 20.0, 0.6)
     plan = PrivacyPlan.make(parts, 8, 4, noise)
-    safeguards = SimpleNamespace(plan=lambda spec: plan, spend=spent.append)
+    safeguards = SimpleNamespace(plan=lambda spec: plan, spend=spent.append, sample=lambda spec: DRAWN)
     strategy = kind(cast(ServerSide, SimpleNamespace(safeguards=safeguards)))
     strategy.current = 3, 1
     return strategy, plan
@@ -36,7 +36,7 @@ def test_a_trusted_server_adds_one_share_of_noise_to_the_sum_and_says_its_varian
     spent: list[int] = []
     strategy, plan = built(CentralMean, 1.0, spent)
     aggregate = strategy.aggregate(sent(0.0))
-    assert (aggregate.cohort, spent) == (DEVICES, [3])
+    assert (aggregate.cohort, spent) == (DRAWN, [3]), "the exact number would tell who took part"
     assert aggregate.noise == plan.variance("gradient", 1)
     assert float(aggregate.vector.gradient.std()) == pytest.approx(aggregate.noise**0.5, rel=0.2)
     exact, _ = built(CentralMean, 0.0, spent)

@@ -91,6 +91,9 @@ class Paper:
         parts = Part("gradient", 4, 5.0, 0.8), Part("fisher", 4, 20.0, 0.6)
         return PrivacyPlan.make(parts, cohort or CLIENTS, cohort // 2 if cohort else self.minimum, self.noise)
 
+    def public_factor(self, spec: VectorSpec) -> float:
+        return 2.5
+
     def begin_round(self) -> tuple[str, int]:
         self.rounds += 1
         return "ab", self.rounds
@@ -282,12 +285,12 @@ def test_a_cohort_whose_secrets_would_not_be_safe_is_refused() -> None:
 def test_a_cohort_is_as_large_as_the_plan_says() -> None:
     """Without noise, devices beyond the plan's cohort take part in their turn; with noise, nobody can be left out."""
     request = Ledger(SPEC).request(1, 1)
-    first = next(SecureMean(Fleet().server)._round(CLIENTS + 2, request, 1.0, Tally()))
+    first = next(SecureMean(Fleet().server)._round(range(CLIENTS + 2), request, 1.0, Tally()))
     assert (first.name, sorted(first.steps)) == ("keys", list(range(CLIENTS)))
     for noise in (0.0, 1.0):
         with pytest.raises(SecureSumError, match="outside the plan's 4 to 8"):
-            next(SecureMean(Fleet(noise=noise).server)._round(3, request, 1.0, Tally()))
-    grown = next(SecureMean(Fleet(noise=1.0).server)._round(CLIENTS + 2, request, 1.0, Tally()))
+            next(SecureMean(Fleet(noise=noise).server)._round(range(3), request, 1.0, Tally()))
+    grown = next(SecureMean(Fleet(noise=1.0).server)._round(range(CLIENTS + 2), request, 1.0, Tally()))
     terms = Terms.from_json(grown.steps[0].body.decode())
     assert (terms.cohort, terms.minimum) == (CLIENTS + 2, CLIENTS // 2 + 1), "its noise is that of its own cohort"
 
@@ -308,7 +311,8 @@ def test_noise_is_in_the_sum_and_its_variance_is_said() -> None:
     server = Fleet(noise=1.0, share=1.0).run()
     aggregate = server.aggregates[0]
     assert aggregate is not None
-    assert aggregate.noise == server.safeguards.plan(SPEC).variance("gradient", CLIENTS) > 1.0
+    plan = server.safeguards.plan(SPEC)
+    assert aggregate.noise == 2.5 * plan.variance("gradient", plan.minimum) > plan.variance("gradient", CLIENTS) > 1.0
     assert not np.allclose(aggregate.vector.gradient, expected(range(CLIENTS), "gradient"), atol=0.2)
 
 

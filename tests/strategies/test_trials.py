@@ -300,7 +300,8 @@ def test_a_noisy_trial_spends_one_release_and_says_its_variance(name: str, tmp_p
     aggregate = fleet.trial(built(name, safeguards), trial(spec, plan=plan.to_json() if name == "local-mean" else ""))
     assert safeguards.ledger.spent() == safeguards.ledger.spent(1) == 1
     contributors = {"central-mean": 1}.get(name, aggregate.cohort)
-    assert aggregate.noise == plan.variance("gradient", contributors) > 0
+    public = {"secure-mean": safeguards.public_factor(SPEC) * plan.minimum}.get(name, contributors)
+    assert aggregate.noise == pytest.approx(plan.variance("gradient", 1) * public) and aggregate.noise > 0
     deviation = aggregate.noise**0.5 * TrialTerms.of(spec).units
     assert (np.abs(sums_of(aggregate.vector) - expected(fleet.asked[0], spec)) < 6 * deviation + 0.05).all()
 

@@ -232,13 +232,15 @@ def test_a_device_that_asks_for_noise_sends_no_bare_vector(devices: Devices) -> 
 
 
 def test_noise_is_that_of_devices_whose_keys_were_checked(devices: Devices) -> None:
-    """A threshold of three neighbours confirms a sum; that five devices are in it is what the terms say."""
+    """A device adds nothing to a sum of five, by the terms, of whom it has seen the keys of four."""
     set_trust(devices, least_noise=1.0)
-    said = SecureRound(devices, devices.request(), EVERYBODY, 1, noise=1.05, minimum=5).run_to()
+    said = SecureRound(devices, devices.request(), EVERYBODY, 1, noise=1.05, minimum=5)
     assert said.terms.threshold == 3 and said.plan.noise_of(4) < 1.0 < said.plan.noise_of(5)
-    assert said.refused == dict.fromkeys(EVERYBODY, "masked: TooLittleNoise")
-    set_trust(devices, least_noise=1.0, least_cohort=5)
+    said.refused[4] = "not asked"
+    assert said.run_to().refused == {4: "not asked", **dict.fromkeys(range(4), "masked: SecureSumError")}
     assert not SecureRound(devices, devices.request(), EVERYBODY, 2, noise=1.05, minimum=5).run_to().refused
+    fewer = SecureRound(devices, devices.request(exchange=2), EVERYBODY, 3, noise=0.99, minimum=4).run_to()
+    assert fewer.refused == dict.fromkeys(EVERYBODY, "masked: TooLittleNoise")
 
 
 def test_one_request_has_one_answer_with_noise(devices: Devices) -> None:

@@ -93,14 +93,6 @@ def test_a_seed_gives_other_keys_for_other_purposes_and_rounds() -> None:
     assert not any((one == other).all() for one, other in itertools.combinations(masks, 2))
 
 
-@pytest.mark.parametrize(("cohort", "neighbours"), [(11, 10), (12, 4), (9, 8), (50, 6)])
-def test_neighbours_are_mutual(cohort: int, neighbours: int) -> None:
-    terms = Terms("ab", 1, cohort, neighbours, 2, 3, 1, 16, "s")
-    neighbours_of = [terms.neighbours_of(position) for position in range(cohort)]
-    assert all(len(others) == neighbours and p not in others for p, others in enumerate(neighbours_of))
-    assert all(p in neighbours_of[other] for p, others in enumerate(neighbours_of) for other in others)
-
-
 def chance(hits: int, others: int, marked: int, drawn: int) -> float:
     """Chance that at least so many of the drawn others are marked, by counting every way to draw them."""
     ways = (comb(marked, k) * comb(others - marked, drawn - k) for k in range(max(0, hits), drawn + 1))
@@ -138,12 +130,11 @@ def test_thresholds_lie_between_colluding_and_remaining_devices() -> None:
 
 def test_a_random_graph_keeps_its_threshold() -> None:
     rng, graph = np.random.default_rng(0), choose_graph(200, 1 / 3, 0.2)
-    terms = Terms("ab", 1, 200, graph.neighbours, graph.threshold, 100, 1, 16, "s")
+    bad, gone = set(range(66)), set(rng.permutation(200)[:40].tolist())
     for _ in range(200):
-        order = rng.permutation(200)
-        bad, gone = set(order[:66].tolist()), set(rng.permutation(200)[:40].tolist())
         for position in range(200):
-            neighbours = set(terms.neighbours_of(position))
+            others = np.delete(np.arange(200), position)
+            neighbours = set(rng.permutation(others)[: graph.neighbours].tolist())
             assert len(neighbours & bad) < graph.threshold <= len(neighbours - gone)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -15,18 +16,28 @@ from fedoel.protocol.secagg.terms import pack, to_bitmap, unpack
 from .test_rounds import Fleet, advert, terms, until
 
 
+def incoming(fleet: Fleet, shared: Iterable[int], sealed: Mapping[int, bytes]) -> bytes:
+    return to_bitmap(shared, fleet.terms) + pack(sealed.items())
+
+
 def test_a_device_sends_no_vector_on_the_shares_of_too_few_neighbours() -> None:
     fleet = until(Fleet(terms(threshold=3)), "masked")
-    few = pack(list(unpack(fleet.server.shares_for(0), SEALED).items())[:2])
+    sealed = unpack(fleet.server.shares_for(0)[1:], SEALED)
+    few = {position: sealed[position] for position in (1, 2)}
     with pytest.raises(SecureSumError, match="2 neighbours of at least 3"):
-        fleet.step("masked", 0, few, b"")
+        fleet.step("masked", 0, incoming(fleet, (0, 1, 2), few), b"")
 
 
 def test_a_device_takes_no_shares_of_a_stranger() -> None:
-    fleet = until(Fleet(terms(cohort=7, neighbours=4)), "masked")
-    sealed = unpack(fleet.server.shares_for(0), SEALED)
-    with pytest.raises(SecureSumError, match="no neighbour"):
-        fleet.step("masked", 0, pack({**sealed, 3: sealed[1]}.items()), b"")
+    """Of a device that has not shared, or whose keys it has not seen."""
+    fleet = Fleet(terms(cohort=7, neighbours=6, threshold=4))
+    fleet.phase("keys", [6])
+    fleet.phase("shares", [5])
+    sealed = unpack(fleet.server.shares_for(0)[1:], SEALED)
+    for shared, strange in ((range(5), 5), (range(6), 6), (range(7), 6)):
+        with pytest.raises(SecureSumError, match="keys were not shown"):
+            fleet.step("masked", 0, incoming(fleet, shared, {**sealed, strange: sealed[1]}), b"")
+    fleet.step("masked", 0, incoming(fleet, range(5), sealed), b"")
 
 
 def test_a_device_confirms_no_sum_without_itself() -> None:
@@ -41,15 +52,18 @@ def test_a_device_confirms_no_neighbour_that_it_was_never_paired_with() -> None:
     fleet.phase("keys")
     fleet.phase("shares", [5])
     fleet.phase("masked")
-    with pytest.raises(SecureSumError, match="was not paired"):
+    with pytest.raises(SecureSumError, match="has not shared its secrets"):
         fleet.step("confirm", 0, to_bitmap(range(6), fleet.terms), b"")
     fleet.step("confirm", 0, fleet.server.survivors, b"")
 
 
 def test_a_device_unmasks_on_no_word_of_a_stranger() -> None:
+    """Those that confirm are its own neighbours: whom others have picked does not count."""
     fleet = until(Fleet(terms(cohort=7, neighbours=4)), "unmask")
     signed = fleet.server.signatures
-    strange = pack((position, signed[position]) for position in (1, 2, 3))
+    others = sorted(signed.keys() - fleet.server.sealed[0].keys() - {0})
+    picked = sorted(fleet.server.sealed[0])
+    strange = pack((position, signed[position]) for position in (others[0], *picked[:3]))
     with pytest.raises(SecureSumError, match="confirmed by a device that is no neighbour"):
         fleet.step("unmask", 0, fleet.server.survivors, strange)
 
@@ -72,13 +86,15 @@ def test_the_server_takes_keys_only_of_members_for_their_own_position_and_once()
     assert fleet.server.adverts == {0: first, 1: second}
 
 
-def test_the_server_takes_shares_for_exactly_the_neighbours_that_sent_keys() -> None:
+def test_the_server_takes_shares_for_as_many_devices_as_have_to_be_picked() -> None:
     fleet = until(Fleet(terms(cohort=7, neighbours=4)), "masked")
     sealed = fleet.server.sealed.pop(0)
-    for changed in ({**sealed, 3: sealed[1]}, {1: sealed[1], 2: sealed[2]}):
-        with pytest.raises(SecureSumError, match="not for the neighbours"):
+    [first, *rest] = sealed
+    more = next(position for position in range(1, 7) if position not in sealed)
+    for changed in ({**sealed, more: sealed[first]}, {p: sealed[p] for p in rest}, {0: sealed[first], **sealed}):
+        with pytest.raises(SecureSumError, match="not for as many devices"):
             fleet.server.take_shares(0, pack(changed.items()))
-    fleet.server.take_shares(0, pack(sealed.items()))
+    fleet.server.take_shares(0, pack({more: sealed[first], **{p: sealed[p] for p in rest}}.items()))
 
 
 @pytest.mark.parametrize("cells", [6, 8])
@@ -99,8 +115,9 @@ def test_the_server_takes_no_confirmation_of_another_set_or_size() -> None:
 
 def test_the_server_takes_no_shares_of_a_device_that_gave_none() -> None:
     fleet = until(Fleet(terms(cohort=7, neighbours=4)), "unmask")
+    holder = next(p for p in range(1, 7) if p not in fleet.server.sealed[0])
     with pytest.raises(SecureSumError, match="gave none to this one"):
-        fleet.server.take_opened(0, pack([(3, bytes(SEED))]))
+        fleet.server.take_opened(holder, pack([(0, bytes(SEED))]))
 
 
 def test_the_server_adds_nothing_up_with_too_few_devices() -> None:

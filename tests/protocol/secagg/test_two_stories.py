@@ -34,7 +34,7 @@ def shares_of_two_stories(terms: Terms, colluding: int) -> tuple[dict[int, bytes
         server.take_shares(p, states[p].replies["shares"])
     for p in positions:
         states[p] = device.mask(states[p], server.shares_for(p), lambda: np.zeros(terms.cells, "<u4"))
-    around = terms.neighbours_of(VICTIM)
+    around = sorted(server.sealed[VICTIM])
     bad = set(around[:colluding])
     stories = (to_bitmap(positions, terms), to_bitmap(set(positions) - {VICTIM}, terms))
     honest = [p for p in positions if p not in bad]
@@ -50,7 +50,7 @@ def shares_of_two_stories(terms: Terms, colluding: int) -> tuple[dict[int, bytes
             held = unpack(states[p].secrets["held"], 2 * SEED)[VICTIM]
             opened[stories[0]][index], opened[stories[1]][index] = held[SEED:], held[:SEED]
             continue
-        signers = [q for q in terms.neighbours_of(p) if q in signed[heard[p]]][: terms.threshold]
+        signers = [q for q in sorted(server.sealed[p]) if q in signed[heard[p]]][: terms.threshold]
         try:
             state = device.unmask(states[p], heard[p], pack((q, signed[heard[p]][q]) for q in signers))
         except SecureSumError:
