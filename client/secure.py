@@ -96,10 +96,12 @@ def answer_step(
         guard.contributions.check_current(state.terms)
     if phase == "shares":
         state = device.share(state, step.body, member.renewed(step.extra.decode("ascii", "replace")).members, least)
+        guard.trust.check_known(device.cohort_keys(state))
     elif phase == "masked":
         state = _mask(state, step, records, play, guard, member)
     elif phase == "confirm":
         state = device.confirm(state, member.identity, step.body, least)
+        guard.trust.check_known(device.survivors_keys(state, step.body))
         guard.contributions.confirm(state.terms)
     elif phase == "unmask":
         state = device.unmask(state, step.body, step.extra)

@@ -7,7 +7,9 @@ the device's owner, and from then on only the owner changes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -26,6 +28,7 @@ class Refusal(StrEnum):
     VERB = "VerbRefused"
     CODEC = "CodecRefused"
     COHORT = "CohortTooSmall"
+    STRANGERS = "TooManyStrangers"
     NOISE = "TooLittleNoise"
     EPSILON = "EpsilonSpent"
     DONE = "AlreadyContributed"  # the device is out of this exchange, however often it is asked
@@ -81,8 +84,15 @@ class Trust:
     )
     delta: float = setting(1e-6, "Delta at which `trust.epsilon-a-year` holds.", low=1e-15, high=0.1)
     codecs: str = setting("", "Codecs that may make its vector, separated by spaces; empty for any.")
+    known: str = setting(
+        "",
+        "Devices that its owner knows, separated by spaces: `identity` in the `.pub` file of each. All others then "
+        "count as colluding, and `trust.least-cohort` counts known devices only. Empty for no difference.",
+    )
 
     def __post_init__(self) -> None:
+        if wrong := [key for key in self.known.split() if not re.fullmatch("[0-9a-f]{64}", key)]:
+            raise ConfigError(f"trust.known has {shown(wrong[0])}: give the 64 digits of `identity` in a .pub file")
         unknown = [verb for verb in self.verbs.split() if verb not in VERBS]
         if unknown or not self.verbs.split():
             raise ConfigError(f"trust.verbs must be some of {', '.join(VERBS)}, not {shown(self.verbs)}")
@@ -111,11 +121,43 @@ class Trust:
                 f"the noise multiplier is {asked.noise:.3g}, and trust.least-noise is {self.least_noise:g}",
             )
 
+    def check_known(self, others: Set[bytes]) -> None:
+        """Refuse a secure sum over devices of which this device's owner knows too few, if there is a list of these.
+
+        Parameters
+        ----------
+        others
+            Public keys of the other devices in the sum, whose signatures were checked, 32 bytes each.
+
+        Raises
+        ------
+        TrustError
+            If unknown devices are more than may collude, or known ones, this one included, fewer than `least_cohort`.
+        """
+        known = {bytes.fromhex(key) for key in self.known.split()}
+        if not known:
+            return
+        strangers, friends = len(others - known), 1 + len(others & known)
+        if strangers > math.floor(self.colluding * (1 + len(others))):
+            raise TrustError(
+                Refusal.STRANGERS,
+                f"{strangers} of {1 + len(others)} devices are not in trust.known, and trust.colluding is "
+                f"{self.colluding:.0%}",
+            )
+        if friends < self.least_cohort:
+            raise TrustError(
+                Refusal.COHORT,
+                f"the sum is over {friends} devices of trust.known, this one included, and trust.least-cohort is "
+                f"{self.least_cohort}",
+            )
+
     def words(self) -> Iterator[str]:
         """Say in one sentence each what this allows."""
         verbs = self.verbs.split()
         if MASKED in verbs:
-            yield f"it takes part in secure sums over {self.least_cohort} devices or more, itself included"
+            number = len(self.known.split())
+            whose = f" of the {number} that its owner knows" if number else ""
+            yield f"it takes part in secure sums over {self.least_cohort} devices or more{whose}, itself included"
         if any(verb in verbs for verb in PLAIN):
             hidden = "with noise of its own" if self.least_noise or self.epsilon_a_year else "which the server can read"
             yield f"it sends its vector by itself, {hidden}"

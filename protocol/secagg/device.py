@@ -276,6 +276,12 @@ def cohort_keys(state: Round) -> frozenset[bytes]:
     return frozenset(advert.identity for advert in _adverts(state).values())
 
 
+def survivors_keys(state: Round, survivors: bytes) -> frozenset[bytes]:
+    """Return the public keys of the other devices among survivors, a bitmap; all of them have signed keys."""
+    positions, adverts = from_bitmap(survivors, state.terms) - {state.position}, _adverts(state)
+    return frozenset(adverts[position].identity for position in positions)
+
+
 def _check_threshold(count: int, terms: Terms) -> None:
     if count < terms.threshold:
         raise SecureSumError(f"{count} neighbours of at least {terms.threshold} take part")

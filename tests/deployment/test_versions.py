@@ -72,13 +72,14 @@ def strangers_run_nothing(fleet: LoopbackFleet) -> None:
 def strangers_take_no_task(fleet: LoopbackFleet) -> None:
     """Other users of the machine of a device, and of the server's, are given no task of theirs."""
     fleet.wait(lambda: LISTENS.search(fleet.log("one")), 60)
-    listens = LISTENS.search(fleet.log("one"))
-    folder = ServerFolder(fleet.server)
-    server = read_settings(folder).listen, {"insecure": False, "root_certificates": folder.ca_certificate.read_bytes()}
-    device = listens and listens[1], {"insecure": True, "root_certificates": None}
-    for address, tls in (server, device):
+    [device], folder = LISTENS.findall(fleet.log("one")), ServerFolder(fleet.server)
+    authority = folder.ca_certificate.read_bytes()
+    for address, certificates in ((read_settings(folder).listen, authority), (device, None)):
         version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
-        client = RuntimeHttpClient.from_server_address(server_address=address, interceptors=[version], **tls)
+        client = RuntimeHttpClient.from_server_address(
+            server_address=address, insecure=certificates is None, root_certificates=certificates,
+            interceptors=[version],
+        )  # fmt: skip
         with pytest.raises(HTTPStatusError, match="401"):
             client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-clientapp", "flwr-serverapp"]))
 

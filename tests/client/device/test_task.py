@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.supercore.fab import Fab
+from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime import run_clientapp
 
 from fedoel.client.app import app
@@ -48,7 +49,7 @@ def test_the_app_that_a_run_brings_is_neither_unpacked_nor_loaded(monkeypatch: p
         monkeypatch.setattr(run_clientapp, "flwr_exit", lambda **_: None)
         monkeypatch.setattr(run_clientapp, "register_signal_handlers", lambda **_: None)
         monkeypatch.setattr(run_clientapp, "event", lambda *_: None)  # telemetry
-        monkeypatch.setattr(run_clientapp.RuntimeHttpClient, "from_server_address", lambda **_: Client())
+        monkeypatch.setattr(RuntimeHttpClient, "from_server_address", lambda **_: Client())
         monkeypatch.setattr(run_clientapp, "HeartbeatSender", lambda *_: Client())
         monkeypatch.setattr(task, "flwr_clientapp", run_one)
         task.main()

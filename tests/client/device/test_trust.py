@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from fedoel.client.device.runtime import DeviceRuntime
 from fedoel.client.device.settings import DeviceSettings, read_settings, settings_file
 from fedoel.client.runtime import SimulatedRuntime
 from fedoel.games.splits import SECRET_GAMES
-from fedoel.protocol.errors import FedoelError
+from fedoel.protocol.errors import ConfigError, FedoelError
+from fedoel.protocol.fleet.enrolment import card_from_text
 from fedoel.protocol.fleet.trust import Trust
 from fedoel.protocol.messages import PlayRequest, request_to_records
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
@@ -292,6 +293,35 @@ def test_a_device_counts_the_members_that_it_has_checked_and_not_what_the_terms_
     large.run_to()
     assert {large.refused[number] for number in range(4)} == {"shares: SecureSumError"}
     assert not SecureRound(devices, devices.request(), EVERYBODY, 3, minimum=5).run_to().refused
+
+
+def knows(devices: Devices, number: int, others: Sequence[int], **settings: Any) -> None:
+    """Write down which devices the owner of one knows."""
+    cards = [card_from_text((devices.device(other).path / f"d{other}.pub").read_text()) for other in others]
+    trust = replace(Trust(), known=" ".join(card.identity for card in cards), **settings)
+    devices.device(number).settings.write_text(settings_file(DeviceSettings(trust=trust)))
+
+
+def test_devices_that_the_fleet_s_owner_has_made_up_count_as_colluding(devices: Devices) -> None:
+    """Whoever has the fleet's key makes members of his own; a sum over one device and four of these is its vector."""
+    knows(devices, 0, [1])
+    first = SecureRound(devices, devices.request(), EVERYBODY, 1).run_to("shares")
+    assert first.refused == {0: "shares: TooManyStrangers"}
+    knows(devices, 0, [1, 2, 3])  # one stranger of five: a third may collude
+    assert not SecureRound(devices, devices.request(), EVERYBODY, 2).run_to().refused
+
+
+def test_the_smallest_cohort_counts_known_devices_only(devices: Devices) -> None:
+    knows(devices, 0, [1, 2, 3], least_cohort=4)
+    some = SecureRound(devices, devices.request(), EVERYBODY, 1, minimum=4).run_to("shares")
+    some.refused = {3: "cut off by the server"}
+    some.run_to(first="masked")
+    assert some.refused[0] == "confirm: CohortTooSmall"
+
+
+def test_a_key_that_is_none_is_refused_with_its_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"trust\.known has 'd1\.pub': give the 64 digits of `identity`"):
+        Trust(known="d1.pub")
 
 
 @pytest.mark.parametrize(("gone", "phase"), [("shares", "masked"), ("masked", "confirm")])
