@@ -91,17 +91,19 @@ def answer_step(
     """
     step, guard = step_from_records(records), guard or Guard()
     state = _begin(step, context, member, guard) if phase == "keys" else _current(step, context)
-    least = guard.trust.least_cohort
+    least, repeated = guard.trust.least_cohort, phase in state.request_digests
     if phase != "keys":
         guard.contributions.check_current(state.terms)
     if phase == "shares":
         state = device.share(state, step.body, member.renewed(step.extra.decode("ascii", "replace")).members, least)
-        guard.trust.check_known(device.cohort_keys(state))
+        if not repeated:
+            guard.trust.check_known(device.cohort_keys(state))
     elif phase == "masked":
         state = _mask(state, step, records, play, guard, member)
     elif phase == "confirm":
         state = device.confirm(state, member.identity, step.body, least)
-        guard.trust.check_known(device.survivors_keys(state, step.body))
+        if not repeated:
+            guard.trust.check_known(device.survivors_keys(state, step.body))
         guard.contributions.confirm(state.terms)
     elif phase == "unmask":
         state = device.unmask(state, step.body, step.extra)

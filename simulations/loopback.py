@@ -54,6 +54,10 @@ class Wire:
         self._whole.set()
         Thread(target=self._accept, daemon=True).start()
 
+    def lead_to(self, port: int) -> None:
+        """Connect whoever comes from now on with another port."""
+        self._target = port
+
     def cut(self) -> None:
         """Let nothing through."""
         self._whole.clear()
@@ -116,6 +120,11 @@ class LoopbackFleet:
         self.wire = Wire(self._port)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "sitecustomize.py").write_text(OFTENER.format(seconds=self.heartbeat), encoding="utf-8")
+
+    @property
+    def port(self) -> int:
+        """The port on which the SuperLink listens; devices reach it over the wire."""
+        return self._port
 
     @property
     def server(self) -> Path:

@@ -24,6 +24,7 @@ from fedoel.server.summary import NAME, read_summary
 from fedoel.simulations.loopback import LoopbackFleet
 
 from .conftest import loopback_fleet, tended
+from .hostile_proxy import hostile_fab, hostile_proxy
 
 DEVICES = ("one", "two", "three")
 LISTENS = re.compile(r"Uvicorn running on http://(127\.0\.0\.1:\d+)")
@@ -86,12 +87,26 @@ def strangers_take_no_task(fleet: LoopbackFleet) -> None:
 
 @pytest.mark.slow
 def test_a_running_server_sends_what_an_operator_has_chosen(fleet: LoopbackFleet) -> None:
+    """Between server and devices is a proxy that gives devices an app of its own: it changes nothing."""
+    proof = fleet.folder / "hostile code ran"
     fleet.start("server")
     fleet.wait(lambda: "3 devices may connect" in fleet.said("server"), 120)
-    for name in DEVICES:
-        fleet.start(name)
-    strangers_run_nothing(fleet)
-    strangers_take_no_task(fleet)
+    fab = hostile_fab(fleet.server / "flower" / "app", proof)
+    with hostile_proxy(fleet.server, fleet.port, fab) as (port, proxy):
+        fleet.wire.lead_to(port)
+        for name in DEVICES:
+            fleet.start(name)
+        strangers_run_nothing(fleet)
+        strangers_take_no_task(fleet)
+        operators_choice_is_sent(fleet)
+        assert proxy.given >= len(DEVICES) and not proof.exists()
+    fleet.stop("server")
+    current = {records(fleet)[0].version, records(fleet)[-1].version}
+    assert {version_at(DeviceFolder(fleet.folder / name).versions / LAST) for name in DEVICES} <= current
+    assert "everything that was checked holds" in fleet.do("verify", str(fleet.server))
+
+
+def operators_choice_is_sent(fleet: LoopbackFleet) -> None:
     # Which games the devices play follows from keys of their own, so that this may take a cycle or two.
     tended(fleet, lambda: any(record.decision == "promoted" for record in records(fleet)))
     first, second = records(fleet)[0], records(fleet)[-1]
@@ -102,7 +117,3 @@ def test_a_running_server_sends_what_an_operator_has_chosen(fleet: LoopbackFleet
     cycle = next(record.cycle for record in records(fleet) if record.decision == "overruled")
     assert records(fleet)[cycle].version == first.version
     assert load_phase(fleet.server / "run", cycle + 1, "collect").values["version"] == first.version
-    fleet.stop("server")
-    played = {version_at(DeviceFolder(fleet.folder / name).versions / LAST) for name in DEVICES}
-    assert played <= {first.version, records(fleet)[-1].version}
-    assert "everything that was checked holds" in fleet.do("verify", str(fleet.server))

@@ -19,6 +19,7 @@ from fedoel.server.operate.status import run as run_status
 from fedoel.server.summary import read_summary
 from fedoel.simulations.inprocess import run_inprocess
 from fedoel.simulations.loopback import LoopbackFleet
+from fedoel.simulations.page.render import keep_together
 from fedoel.simulations.scenario import load_scenario
 from fedoel.simulations.summary import headline, percent
 
@@ -127,4 +128,4 @@ def test_a_fleet_teaches_a_server_without_games_and_both_survive_a_death_in_a_tr
     ]
     report = Path(fleet.do("report", str(fleet.server / "run")).splitlines()[0]).read_text(encoding="utf-8")
     assert f"{percent(cycle.held_out)} of the fleet's own games" in headline(run)
-    assert headline(run).replace("'", "&#39;") in report and "held-out games" not in report
+    assert keep_together(headline(run)).replace("'", "&#39;") in report and "held-out games" not in report
