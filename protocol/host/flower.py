@@ -46,6 +46,6 @@ def superexec_command(
     replace_file(secret, secrets.token_bytes(32), secret=True)
     tls = ["--insecure"] if authority is None else ["--root-certificates", str(authority)]
     return [
-        sys.executable, "-m", "fedoel.protocol.host.superexec", json.dumps(dict(commands)), *tls,
+        sys.executable, "-P", "-m", "fedoel.protocol.host.superexec", json.dumps(dict(commands)), *tls,
         "--runtime-api-address", address, "--superexec-auth-secret-file", str(secret),
     ]  # fmt: skip

@@ -23,7 +23,7 @@ from .folder import ServerFolder, Settings
 from .roll import Enrolled, Roll
 
 SECRET = "FEDOEL_CONTROL_SECRET"  # environment variable with the path of what the control API asks for
-CONTROL = [sys.executable, "-m", "fedoel.server.operate.control"]
+CONTROL = [sys.executable, "-P", "-m", "fedoel.server.operate.control"]  # -P: no modules from the working folder
 FLWR, SUPERLINK = [*CONTROL, "flwr"], [*CONTROL, "superlink"]
 CONNECTION = "fleet"
 KNOWN = ("registered", "online", "offline")  # statuses of a node that may connect
@@ -149,10 +149,11 @@ class Fleet:
         """
         if not commands:
             return []
-        lines, python = json.dumps([[*line, "--format", "json"] for line in commands]), [sys.executable, "-c", BATCH]
+        lines = json.dumps([[*line, "--format", "json"] for line in commands])
         completed = subprocess.run(
-            python, input=lines, env=self.environment, capture_output=True, text=True, check=False
-        )
+            [sys.executable, "-P", "-c", BATCH], input=lines, env=self.environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
         try:
             answers: list[dict[str, Any]] = [json.loads(text) for text in completed.stdout.split("\0")[:-1]]
         except ValueError:

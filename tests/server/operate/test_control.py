@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from flwr.superlink.dependencies.account import AccountAccessDependency
 from starlette.requests import Request
 
 from fedoel.server.operate.control import OwnerOnly, WithSecret, bring_secret
-from fedoel.server.operate.flower import SECRET
+from fedoel.server.operate.flower import FLWR, SECRET
 
 
 def request(*headers: str) -> Request:
@@ -40,3 +41,10 @@ def test_the_command_brings_the_secret_that_the_environment_names(
     plugin = utils.load_cli_auth_plugin_from_connection("any")
     assert isinstance(plugin, WithSecret)
     assert plugin.write_tokens_to_metadata([]) == [(ACCESS_TOKEN_KEY, "s3cret")]
+
+
+def test_no_module_of_the_working_folder_is_loaded(tmp_path: Path) -> None:
+    """Who may write there, such as to a folder for everybody, would run code as whoever starts the server there."""
+    (tmp_path / "random.py").write_text("raise SystemExit('loaded')")
+    done = subprocess.run([*FLWR, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "loaded" not in done.stdout + done.stderr
