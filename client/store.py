@@ -85,7 +85,7 @@ class TrajectoryStore:
 
     def __init__(self, path: Path, client: str, key: bytes, clock: Callable[[], float] = time.time) -> None:
         self.path, self._client, self._clock = path, client, clock
-        self._cipher, self._mac_key = _cipher(key), hmac.digest(key, b"fedoel uses 1", "sha256")
+        self._cipher, self._mac_key = _cipher(key), _mac_key(key)
         try:
             make_folder(path.parent, private=True)
             make_private_file(path)
@@ -176,7 +176,7 @@ class TrajectoryStore:
                 resealed = self._seal(cipher, number, data)
                 database.execute("UPDATE rows SET sealed = ? WHERE id = ?", (resealed, number))
             database.execute("UPDATE meta SET value = ? WHERE name = 'check'", (self._seal(cipher, 0, CHECK),))
-        self._cipher, self._mac_key = cipher, hmac.digest(key, b"fedoel uses 1", "sha256")
+        self._cipher, self._mac_key = cipher, _mac_key(key)
 
     def wipe(self) -> None:
         """Delete the file. What the disk still holds of it cannot be read without the key."""
@@ -245,6 +245,11 @@ def _restore_length(path: Path) -> None:
         length = (65_536 if page_size == 1 else page_size) * pages
         if file.seek(0, os.SEEK_END) < length:
             file.truncate(length)
+
+
+def _mac_key(key: bytes) -> bytes:
+    """Return the key of the HMACs of vectors, which follows from the store's."""
+    return hmac.digest(key, b"fedoel uses 1", "sha256")
 
 
 def _cipher(key: bytes) -> AESGCM:

@@ -26,6 +26,8 @@ WEIGHTS = ("file", "q8_0", "f16")
 PUBLIC = ("prompts", "games")
 BASELINES = ("device", "fleet")
 MECHANISMS = ("none", "distributed", "central", "local")
+# Settings that may differ between machines, and on resumption: they do not change the results.
+FREE = ("out", "cache", "resume")
 SET_HELP = "one setting, e.g. games.per-client=4; `fedoel settings` lists and explains them"
 
 
@@ -387,12 +389,19 @@ class RunConfig:
 
     @property
     def digest(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of the settings but `out`, `cache` and `resume`.
+        """The first 16 hexadecimal digits of `settings_digest`."""
+        return _digest(self)
 
-        These three say where and how a machine runs them, and differ between machines and starts.
-        """
-        settings = {name: value for name, value in self.to_flat().items() if name not in ("out", "cache", "resume")}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+@lru_cache(maxsize=4)  # all clients of a simulation compare it with every request
+def _digest(config: RunConfig) -> str:
+    return settings_digest(config.to_flat())[:16]
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of flat settings but those that are `FREE`, in hexadecimal."""
+    kept = {name: value for name, value in settings.items() if name not in FREE}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 @lru_cache(maxsize=4)

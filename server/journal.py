@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..protocol.config import settings_digest
 from ..protocol.errors import ConfigError, FedoelError, RecordError
 from ..protocol.fleet.membership import read_fleet_key
 from ..protocol.host.files import append_line, cut_torn_line, torn_line
@@ -22,7 +23,7 @@ from ..protocol.records.events import CycleFinished
 from ..protocol.records.journal import CURRENT, DECIDED, FIRST, OPENED, TAKEN, Entry, is_signed, new_line, read_line
 from .events import LOG, read_events
 from .fleet import owner_key
-from .run_folder import FREE, STORED
+from .run_folder import STORED
 
 NAME = "journal.jsonl"
 OPERATOR, CYCLE = "operator", "cycle"
@@ -221,10 +222,9 @@ def config_digest(run: Path) -> str:
         return ""
     try:
         settings = json.loads((run / STORED).read_bytes())
-        kept = {name: value for name, value in settings.items() if name not in FREE}
+        return settings_digest(settings)
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"{run / STORED} is not a stored configuration ({error})") from error
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _finished(run: Path) -> tuple[int, str]:

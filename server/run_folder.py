@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..protocol.config import RunConfig
+from ..protocol.config import FREE, RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.host.files import replace_file
 from ..protocol.host.lock import one_owner
@@ -15,8 +15,6 @@ from ..protocol.host.lock import one_owner
 STORED, LOCK = "config.json", "run.lock"
 # What a run leaves that was killed before or while it wrote its configuration.
 NOTHING_YET = (LOCK, f"{STORED}.part")
-# Settings that may differ on resumption: they do not change the results.
-FREE = ("out", "cache", "resume")
 
 
 @contextmanager

@@ -63,7 +63,12 @@ class Tally:
     @property
     def out(self) -> set[int]:
         """Nodes that are asked no more in this exchange."""
-        return self.done | self.liars | self.doubtful
+        return self.done | self.accused
+
+    @property
+    def accused(self) -> set[int]:
+        """Nodes that have lied about shares, or one of two of which has."""
+        return self.liars | self.doubtful
 
     def accuse(self, disputes: Disputes, nodes: Sequence[int]) -> None:
         """Take the devices that a round's disputes name; `nodes` are those of its positions."""
@@ -191,9 +196,9 @@ class SecureMean(BudgetStrategy):
         retry, again = RetryWindow(self.patience), AGAIN
         while True:
             nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
-            cohort, sums, accused = list[int](), list[Aggregate](), tally.liars | tally.doubtful
+            cohort, sums, accused, out = list[int](), list[Aggregate](), tally.accused, tally.out | self.liars
             if self.server.safeguards.enough(len(nodes)):
-                cohort = [node for node in draw(nodes) if node not in tally.out | self.liars]
+                cohort = [node for node in draw(nodes) if node not in out]
                 if not cohort:
                     return []
                 sums = self.secure_sums(grid, self.groups(cohort), request, timeout, tally)
@@ -203,7 +208,7 @@ class SecureMean(BudgetStrategy):
                 tally.refused[FAILED] += 1
             if sums or tally.spent or self._is_lost(cohort, request, tally):
                 return sums
-            at_once = again > 0 and (tally.liars | tally.doubtful) > accused
+            at_once = again > 0 and tally.accused > accused
             again -= at_once
             if not (at_once or retry.wait()):
                 return sums
@@ -212,7 +217,8 @@ class SecureMean(BudgetStrategy):
 
     def _is_lost(self, cohort: Sequence[int], request: PlayRequest, tally: Tally) -> bool:
         """Whether too few of a cohort can still contribute to the exchange, however often they are asked."""
-        left, safeguards = sum(node not in tally.out for node in cohort), self.server.safeguards
+        out, safeguards = tally.out, self.server.safeguards
+        left = sum(node not in out for node in cohort)
         if left == len(cohort):
             return False
         fewest = 0 if safeguards.noisy else self.plan(request.spec).minimum

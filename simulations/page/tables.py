@@ -55,7 +55,9 @@ def key_figures(summary: Summary) -> list[Figure]:
     return [
         Figure(wins_column(summary), won[0], note),
         Figure("promoted", f"{promoted} of {len(summary.cycles) - 1}", f"cycles; version {last.version[:8]} plays"),
-        Figure("devices in the sum", str(sums.accepted), f"of {summary.clients}; not in it: {lost(sums)}"),
+        Figure(
+            "devices in the sum", str(sums.accepted), f"of {summary.clients}; not in it: {refused_words(sums.refused)}"
+        ),
         Figure("sent per device", size(sums.uplink_bytes), f"{size(sums.downlink_bytes)} received"),
         _privacy_figure(summary, last),
     ]
@@ -72,11 +74,6 @@ def _privacy_figure(summary: Summary, last: CycleRecord) -> Figure:
     return Figure(
         "epsilon spent", f"{last.epsilon:.2f}", f"of {promise.epsilon:g} at delta {promise.delta:g}; {left:.2f} left"
     )
-
-
-def lost(record: CycleRecord) -> str:
-    """Say how many devices are not in a cycle's sum because they dropped out or were refused, and why."""
-    return refused_words(record.refused)
 
 
 def privacy_words(summary: Summary) -> str:
@@ -169,7 +166,7 @@ def traffic(summary: Summary) -> Table:
     """Return which devices took part, and what they sent and received."""
     head = ("cycle", "in the sum", "dropped out or refused", "up, each client", "down, each client", "adapter")
     rows = [
-        [e.cycle, e.accepted, lost(e), *map(size, (e.uplink_bytes, e.downlink_bytes, e.adapter_bytes))]
+        [e.cycle, e.accepted, refused_words(e.refused), *map(size, (e.uplink_bytes, e.downlink_bytes, e.adapter_bytes))]
         for e in summary.cycles
     ]
     return Table("Devices and bytes", head, rows)
