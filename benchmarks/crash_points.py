@@ -1,0 +1,194 @@
+"""A run is killed at every step that makes something durable, and goes on: does it end as the run that nobody killed?
+
+    python benchmarks/crash_points.py --out benchmarks/results/crash-points
+
+A durable step is a call of the system that a power cut or `kill -9` may separate from the next: a file or a folder is
+forced to the disk (fsync), renamed (replace), cut (truncate) or linked (link). One run that nobody kills lists them.
+For each step a process is killed with SIGKILL before it, another one behind it, and a second process resumes the run.
+
+Twelve devices without a language model play a game in pure Python, in two cycles of two exchanges, with secure sums,
+trials by devices and distillation. Without noise, the resumed run must have the same versions and decisions cycle by
+cycle. With noise, which is never the same twice, its ledger must hold at least as many releases as sums were opened by
+both processes together. In both, `fedoel verify` must find nothing. What is done is kept: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import signal
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedoel.protocol.config import RunConfig
+from fedoel.protocol.secagg.server import ServerRound
+from fedoel.server.run_folder import STORED, own_folder
+from fedoel.server.run_location import locate
+from fedoel.server.safeguards import LEDGER, Ledger
+from fedoel.server.summary import read_summary
+from fedoel.server.verify import verify
+from fedoel.simulations.inprocess import run_inprocess
+
+STEPS = ("fsync", "replace", "truncate", "link")
+SUM: dict[str, Any] = {
+    "clients": 12, "cycles": 2, "seed": 9000, "games.families": "frozen-lake size=3 turns=4", "games.per-client": 2,
+    "games.rehearsal": 8, "games.gate": 8, "games.held-out": 8, "games.held-out-teacher": 1,
+    "policy.backend": "tactics", "policy.threads": 1, "strategy.name": "secure-mean",
+    "strategy.min-available-nodes": 12, "strategy.exchanges": 2, "server.pack": 16,
+    "server.prompts-per-cycle": 16, "trial.share": 1.0, "context.max-kl": 0.5,
+}  # fmt: skip
+NOISE = {"privacy.mechanism": "distributed", "privacy.epsilon": 1000.0}
+RUNS = {"secure sum": SUM, "secure sum with noise": {**SUM, **NOISE}}
+
+
+class Steps:
+    """Counts and names the durable steps of this process, and kills it at one of them.
+
+    Parameters
+    ----------
+    root
+        Steps elsewhere do not count.
+    at, behind
+        Number of the step at which the process is killed (never if it is -1), and whether that is behind it.
+    """
+
+    def __init__(self, root: Path, at: int = -1, behind: bool = False) -> None:
+        self.root, self.at, self.behind, self.names = root, at, behind, list[str]()
+
+    def watch(self) -> None:
+        """Replace the calls of the system by some that count."""
+        for name in STEPS:
+            setattr(os, name, self._counted(name, getattr(os, name)))
+
+    def _counted(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(what: Any, *rest: Any, **named: Any) -> Any:
+            path = Path(os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else (rest or [what])[0])
+            if not path.is_relative_to(self.root):
+                return step(what, *rest, **named)
+            here = len(self.names) == self.at
+            self.names.append(f"{name} {drafts_alike(str(path.relative_to(self.root)))}")
+            if here and not self.behind:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = step(what, *rest, **named)
+            if here:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return counted
+
+
+def drafts_alike(path: str) -> str:
+    """Leave out what is random in a path: names of versions and of temporary folders."""
+    return re.sub(r"making-\w+|\b[0-9a-f]{16}\b|\.[\w.]+-\w{8}(?=/)", "*", path)
+
+
+def in_process(work: Callable[[], Any]) -> tuple[int, Any]:
+    """Call a function in a process of its own; return how that ended, and the JSON of what the function returned."""
+    with tempfile.NamedTemporaryFile(mode="r+", encoding="utf-8") as answer:
+        if not (child := os.fork()):
+            try:
+                Path(answer.name).write_text(json.dumps(work()), encoding="utf-8")
+                os._exit(0)
+            except BaseException:
+                Path(answer.name).write_text(json.dumps(traceback.format_exc()[-600:]), encoding="utf-8")
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        text = answer.read()
+    return os.waitstatus_to_exitcode(status), json.loads(text) if text else None
+
+
+def play(settings: dict[str, Any], out: Path, steps: Steps) -> list[str]:
+    """Run or resume, note each round whose shares arrive beside the folder, and return the names of durable steps."""
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    take_opened = ServerRound.take_opened
+
+    def noted(self: ServerRound, position: int, reply: bytes) -> None:
+        with out.with_suffix(".opened").open("a", encoding="utf-8") as notes:
+            notes.write(f"{self.terms.digest.hex()}\n")
+        take_opened(self, position, reply)
+
+    ServerRound.take_opened = noted  # type: ignore[method-assign]
+    config = RunConfig.from_flat({**settings, "out": str(out), "resume": (out / STORED).exists()})
+    steps.watch()
+    with own_folder(config):
+        run_inprocess(config)
+    return steps.names
+
+
+def outcome(out: Path) -> dict[str, Any]:
+    """Return what a finished run has come to."""
+    cycles = [[record.cycle, record.decision, record.version] for record in read_summary(out).cycles]
+    opened = len(set(out.with_suffix(".opened").read_text(encoding="utf-8").split()))
+    wrong = list(verify(locate(out)).problems)
+    return {"cycles": cycles, "opened": opened, "spent": Ledger(out / LEDGER).spent(), "wrong": wrong}
+
+
+def killed_and_resumed(settings: dict[str, Any], at: int, behind: bool) -> dict[str, Any]:
+    """Return what comes of a run that is killed at a step and resumed."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        code, said = in_process(lambda: play(settings, out, Steps(out.resolve(), at, behind)))
+        if code != -signal.SIGKILL:
+            return {"error": f"was not killed: {said}"}
+        code, said = in_process(lambda: play(settings, out, Steps(out.resolve())))
+        return outcome(out) if code == 0 else {"error": said}
+
+
+def problems(result: dict[str, Any], whole: dict[str, Any], noisy: bool) -> list[str]:
+    """Return what is not as it has to be."""
+    if "error" in result:
+        return [result["error"]]
+    found = list(result["wrong"])
+    if result["spent"] < result["opened"]:
+        found.append(f"{result['opened']} sums were opened, and {result['spent']} are in the ledger")
+    if [cycle for cycle, *_ in result["cycles"]] != [cycle for cycle, *_ in whole["cycles"]]:
+        found.append("cycles are missing")
+    if not noisy and result["cycles"] != whole["cycles"]:
+        found.append(f"{result['cycles']} instead of {whole['cycles']}")
+    return found
+
+
+def measure(kind: str, out: Path) -> dict[str, Any]:
+    """Kill and resume a run at every step that is not done yet."""
+    path, settings = out / f"{kind.replace(' ', '-')}.json", RUNS[kind]
+    done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not done:
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            code, names = in_process(lambda: play(settings, run, Steps(run.resolve())))
+            if code:
+                raise SystemExit(names)
+            done = {"steps": names, "whole": outcome(run), "wrong": {}, "tried": 0}
+    for number in range(done["tried"], 2 * len(done["steps"])):
+        at, behind = divmod(number, 2)
+        result = killed_and_resumed(settings, at, bool(behind))
+        if wrong := problems(result, done["whole"], settings is not SUM):
+            done["wrong"][f"{'behind' if behind else 'before'} {at}: {done['steps'][at]}"] = wrong
+        done["tried"] = number + 1
+        path.write_text(json.dumps(done, indent=1), encoding="utf-8")
+    return done
+
+
+def main() -> None:
+    """Measure all runs, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    out: Path = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    lines = ["| run | durable steps | distinct | kills | wrong afterwards |", "|---|---|---|---|---|"]
+    for kind in RUNS:
+        done = measure(kind, out)
+        steps = done["steps"]
+        lines.append(f"| {kind} | {len(steps)} | {len(set(steps))} | {done['tried']} | {len(done['wrong'])} |")
+    (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
