@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from ..errors import SecureSumError
 from .graph import COLLUDING, Graph, check_graph
-from .keys import CONFIRMED, SIGNATURE, Advert, Identity, adverts_from_bytes, agree, check_signature, commit, public_of
+from .keys import CONFIRMED, SIGNATURE, Advert, AgreementKey, Identity, adverts_from_bytes, check_signature, commit
 from .masks import Cells, add_pair_mask, cell_type, mask_key, own_mask, pair_key
 from .shares import SEALED, SEED, new_seed, seal, split, unseal
 from .terms import Terms, bitmap_size, from_bitmap, pack, unpack
@@ -100,7 +100,12 @@ def advertise(identity: Identity, terms: Terms, position: int, least: int = 2, c
     check_graph(Graph(terms.neighbours, terms.threshold), terms.cohort, terms.minimum, colluding)
     mask_seed, own_seed, seal_key = new_seed(), new_seed(), os.urandom(32)
     advert = Advert.signed(
-        identity, terms, position, public_of(mask_key(mask_seed, terms)), public_of(seal_key), commit(own_seed, terms)
+        identity,
+        terms,
+        position,
+        mask_key(mask_seed, terms).public,
+        AgreementKey(seal_key).public,
+        commit(own_seed, terms),
     )
     secrets = {"mask_seed": mask_seed, "own_seed": own_seed, "seal_key": seal_key}
     return Round(terms, position, secrets).answer("keys", terms.digest, advert.to_bytes())
@@ -143,8 +148,9 @@ def share(state: Round, adverts: bytes, members: Collection[bytes], least: int =
     mask_shares, own_shares = (
         split(state.secrets[name], len(neighbours), terms.threshold) for name in ("mask_seed", "own_seed")
     )
+    key = AgreementKey(state.secrets["seal_key"])
     sealed = {
-        other: seal(_seal_key(state, others[other]), pair, (state.position, other), terms)
+        other: seal(key.agree(others[other].seal_key, "seal", terms), pair, (state.position, other), terms)
         for other, pair in zip(neighbours, zip(mask_shares, own_shares, strict=True), strict=True)
     }
     return state.answer("shares", adverts, pack(sealed.items()), adverts=adverts, picked=_positions(neighbours))
@@ -183,7 +189,8 @@ def mask(state: Round, incoming: bytes, vector: Callable[[], Cells], least: int 
     picked = _picked(state) & shared
     _check_threshold(len(picked), terms)
     _check_least(len(shared), max(least, terms.minimum))
-    opened = {other: _opened(state, adverts[other], part) for other, part in sealed.items()}
+    seal_key = AgreementKey(state.secrets["seal_key"])
+    opened = {other: _opened(state, seal_key, adverts[other], part) for other, part in sealed.items()}
     key = mask_key(state.secrets["mask_seed"], terms)
     total = vector().astype(cell_type(terms.bits), copy=True)
     if total.shape != (terms.cells,):
@@ -305,13 +312,10 @@ def _adverts(state: Round) -> dict[int, Advert]:
     return {advert.position: advert for advert in adverts_from_bytes(state.secrets["adverts"])}
 
 
-def _seal_key(state: Round, other: Advert) -> bytes:
-    return agree(state.secrets["seal_key"], other.seal_key, "seal", state.terms)
-
-
-def _opened(state: Round, sender: Advert, sealed: bytes) -> tuple[bytes, bytes] | None:
+def _opened(state: Round, key: AgreementKey, sender: Advert, sealed: bytes) -> tuple[bytes, bytes] | None:
     """Return a neighbour's pair of shares; None if its seal does not hold."""
     try:
-        return unseal(_seal_key(state, sender), sealed, (sender.position, state.position), state.terms)
+        shared = key.agree(sender.seal_key, "seal", state.terms)
+        return unseal(shared, sealed, (sender.position, state.position), state.terms)
     except SecureSumError:
         return None

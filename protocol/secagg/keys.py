@@ -125,25 +125,27 @@ def adverts_from_bytes(data: bytes) -> list[Advert]:
     return [Advert.from_bytes(data[start : start + Advert.SIZE]) for start in range(0, len(data), Advert.SIZE)]
 
 
-def public_of(private: bytes) -> bytes:
-    """Return the public key of a private X25519 key, 32 bytes each."""
-    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+class AgreementKey:
+    """A private X25519 key, 32 bytes, with its public key, which takes as long to compute as an agreement."""
 
+    def __init__(self, private: bytes) -> None:
+        self._private = X25519PrivateKey.from_private_bytes(private)
+        self.public = self._private.public_key().public_bytes_raw()
 
-def agree(private: bytes, public: bytes, purpose: str, terms: Terms) -> bytes:
-    """Return the 32-byte key that two devices share for a purpose: X25519 (RFC 7748), then HKDF-SHA256 (RFC 5869).
+    def agree(self, public: bytes, purpose: str, terms: Terms) -> bytes:
+        """Return the 32-byte key that two devices share for a purpose: X25519 (RFC 7748), then HKDF-SHA256 (RFC 5869).
 
-    Raises
-    ------
-    SecureSumError
-        If the public key is malformed, or of low order, so that the shared secret is not secret.
-    """
-    try:
-        secret = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
-    except ValueError as error:
-        raise SecureSumError("a public key cannot be used for key agreement") from error
-    both = b"".join(sorted((public_of(private), public)))
-    return derive(secret, purpose.encode() + b"\0" + both, terms)
+        Raises
+        ------
+        SecureSumError
+            If the public key is malformed, or of low order, so that the shared secret is not secret.
+        """
+        try:
+            secret = self._private.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError as error:
+            raise SecureSumError("a public key cannot be used for key agreement") from error
+        both = b"".join(sorted((self.public, public)))
+        return derive(secret, purpose.encode() + b"\0" + both, terms)
 
 
 def derive(secret: bytes, purpose: bytes, terms: Terms) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
-from .keys import agree, derive
+from .keys import AgreementKey, derive
 from .terms import Terms
 
 Cells = NDArray[np.uint16] | NDArray[np.uint32]
@@ -34,14 +34,14 @@ def own_mask(seed: bytes, terms: Terms) -> Cells:
     return expand(derive(seed, b"own mask", terms), terms)
 
 
-def mask_key(seed: bytes, terms: Terms) -> bytes:
-    """Derive the private X25519 key of a device's pair masks, 32 bytes; its 16-byte seed is what neighbours share."""
-    return derive(seed, b"pair mask key", terms)
+def mask_key(seed: bytes, terms: Terms) -> AgreementKey:
+    """Derive the X25519 key of a device's pair masks; its 16-byte seed is what neighbours share."""
+    return AgreementKey(derive(seed, b"pair mask key", terms))
 
 
-def pair_key(private: bytes, public: bytes, terms: Terms) -> bytes:
+def pair_key(own: AgreementKey, public: bytes, terms: Terms) -> bytes:
     """Return the key of two devices' pair mask from the private key of one and the public key of the other."""
-    return agree(private, public, "pair mask", terms)
+    return own.agree(public, "pair mask", terms)
 
 
 def add_pair_mask(total: Cells, key: bytes, position: int, other: int, terms: Terms) -> None:

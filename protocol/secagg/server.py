@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import SecureSumError
 from .decoding import recover_despite_errors, wrong_shares
 from .disputes import Disputes
-from .keys import CONFIRMED, KEY, SIGNATURE, Advert, agree, check_signature, commit, public_of
+from .keys import CONFIRMED, KEY, SIGNATURE, Advert, AgreementKey, check_signature, commit
 from .masks import Cells, add_pair_mask, cell_type, mask_key, own_mask, pair_key
 from .shares import SEALED, SEED, recover
 from .terms import Terms, pack, to_bitmap, unpack
@@ -49,6 +49,9 @@ class ServerRound:
     opened: dict[int, dict[int, bytes]] = field(default_factory=dict)
     disputes: Disputes = field(init=False)
     _wrong: Counter[int] = field(default_factory=Counter)  # wrong shares by the position that sent them
+    _encoded: dict[int, bytes] = field(default_factory=dict)  # adverts as they were sent
+    _identities: set[bytes] = field(default_factory=set)
+    _trial_key: AgreementKey = field(default_factory=lambda: AgreementKey(TRIAL_KEY))
     _right: dict[int, list[int]] = field(default_factory=dict)  # indices of shares that gave a dealer's seed
 
     def __post_init__(self) -> None:
@@ -58,7 +61,7 @@ class ServerRound:
 
     def adverts_for(self, position: int) -> bytes:
         """Return the concatenated adverts of all other devices."""
-        return b"".join(advert.to_bytes() for other, advert in self.adverts.items() if other != position)
+        return b"".join(advert for other, advert in self._encoded.items() if other != position)
 
     def shares_for(self, position: int) -> bytes:
         """Return who has sent shares, as a bitmap, and the sealed shares for a device, by their senders' positions."""
@@ -87,12 +90,14 @@ class ServerRound:
             with which no other device could agree on a mask.
         """
         advert = Advert.from_bytes(reply)
-        if advert.position != position or advert.identity in {other.identity for other in self.adverts.values()}:
+        if advert.position != position or advert.identity in self._identities:
             raise SecureSumError("advertised keys are for another position, or of an identity that has sent some")
         advert.check(self.terms, self.members)
         for key in (advert.mask_key, advert.seal_key):
-            agree(TRIAL_KEY, key, "trial", self.terms)
+            self._trial_key.agree(key, "trial", self.terms)
         self.adverts[position] = advert
+        self._encoded[position] = reply
+        self._identities.add(advert.identity)
 
     def take_shares(self, position: int, reply: bytes) -> None:
         """Accept sealed shares; raise `SecureSumError` if they are not for as many devices as it has to pick."""
@@ -212,7 +217,7 @@ class ServerRound:
         around = {*self._holders(dropped), *self._senders(dropped)}
         return sorted(around & self.masked.keys())
 
-    def _remove_pair_masks(self, result: Cells, dropped: int, key: bytes) -> None:
+    def _remove_pair_masks(self, result: Cells, dropped: int, key: AgreementKey) -> None:
         """Remove the pair masks that survivors added for a device that dropped out after the phase ``shares``."""
         for partner in self._partners(dropped):
             pair = pair_key(key, self.adverts[partner].mask_key, self.terms)
@@ -258,4 +263,4 @@ class ServerRound:
         terms, advert = self.terms, self.adverts[dealer]
         if dealer in self.masked:
             return lambda seed: commit(seed, terms) == advert.commitment
-        return lambda seed: public_of(mask_key(seed, terms)) == advert.mask_key
+        return lambda seed: mask_key(seed, terms).public == advert.mask_key

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -18,7 +19,7 @@ WIDTHS = (16, 32)
 LARGEST = 2**16  # cohort
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Terms:
     """The terms of one round.
 
@@ -70,7 +71,7 @@ class Terms:
         if not self.cells or self.bits not in WIDTHS:
             raise SecureSumError(f"a secure sum has cells of {WIDTHS} bits, not {self.cells} of {self.bits}")
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 of these terms, 32 bytes."""
         return hashlib.sha256(self.to_json().encode()).digest()

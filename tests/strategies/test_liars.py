@@ -14,7 +14,7 @@ from flwr.app import Context, Message
 
 from fedoel.client.secure import STATE
 from fedoel.protocol.secagg.device import Round
-from fedoel.protocol.secagg.keys import Advert, adverts_from_bytes, agree
+from fedoel.protocol.secagg.keys import Advert, AgreementKey, adverts_from_bytes
 from fedoel.protocol.secagg.messages import reply_from_records, reply_records, round_from_record, round_to_record
 from fedoel.protocol.secagg.shares import SEALED, SEED, new_seed, seal
 from fedoel.protocol.secagg.terms import pack, unpack
@@ -78,12 +78,13 @@ def one_garbage_seal(fleet: Liars, client: int, state: Round, reply: bytes) -> b
 
 def shares_of_no_secret(fleet: Liars, client: int, state: Round, reply: bytes) -> bytes:
     adverts = {advert.position: advert for advert in adverts_from_bytes(state.secrets["adverts"])}
-    return pack(
-        (other, seal(
-            agree(state.secrets["seal_key"], adverts[other].seal_key, "seal", state.terms), (new_seed(), new_seed()),
-            (state.position, other), state.terms,
-        )) for other in unpack(reply, SEALED)
-    )  # fmt: skip
+    key = AgreementKey(state.secrets["seal_key"])
+
+    def sealed(other: int) -> bytes:
+        shared = key.agree(adverts[other].seal_key, "seal", state.terms)
+        return seal(shared, (new_seed(), new_seed()), (state.position, other), state.terms)
+
+    return pack((other, sealed(other)) for other in unpack(reply, SEALED))
 
 
 def wrong_shares(fleet: Liars, client: int, state: Round, reply: bytes) -> bytes:

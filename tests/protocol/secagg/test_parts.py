@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fedoel.protocol.errors import SecureSumError
 from fedoel.protocol.secagg import shares
 from fedoel.protocol.secagg.graph import choose_graph
-from fedoel.protocol.secagg.keys import agree, derive, public_of
+from fedoel.protocol.secagg.keys import AgreementKey, derive
 from fedoel.protocol.secagg.masks import add_pair_mask, cell_type, expand, mask_key, own_mask
 from fedoel.protocol.secagg.terms import Terms, from_bitmap, pack, to_bitmap, unpack
 
@@ -35,18 +35,18 @@ def test_masks_are_the_published_key_stream() -> None:
 
 def test_key_agreement_is_the_published_one() -> None:
     """RFC 7748, section 6.1: Bob's derived key comes from the shared secret of the example."""
-    bob = bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb")
+    bob = AgreementKey(bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"))
     alice_public = bytes.fromhex("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a")
     secret = bytes.fromhex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
-    assert public_of(bob).hex() == "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
-    both = b"".join(sorted((alice_public, public_of(bob))))
-    assert agree(bob, alice_public, "x", TERMS) == derive(secret, b"x\0" + both, TERMS)
-    assert agree(bob, alice_public, "x", TERMS) != agree(bob, alice_public, "y", TERMS)
+    assert bob.public.hex() == "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
+    both = b"".join(sorted((alice_public, bob.public)))
+    assert bob.agree(alice_public, "x", TERMS) == derive(secret, b"x\0" + both, TERMS)
+    assert bob.agree(alice_public, "x", TERMS) != bob.agree(alice_public, "y", TERMS)
 
 
 def test_a_public_key_of_low_order_is_refused() -> None:
     with pytest.raises(SecureSumError, match="cannot be used"):
-        agree(bytes(range(32)), bytes(32), "x", TERMS)
+        AgreementKey(bytes(range(32))).agree(bytes(32), "x", TERMS)
 
 
 @given(seed=st.integers(0, shares.PRIME - 1), data=st.data())
@@ -89,7 +89,7 @@ def test_pair_masks_cancel() -> None:
 
 def test_a_seed_gives_other_keys_for_other_purposes_and_rounds() -> None:
     seed, later = bytes(16), Terms("ab", 2, 11, 10, 4, 6, 32, 16, "s")
-    masks = [own_mask(seed, TERMS), expand(mask_key(seed, TERMS), TERMS), own_mask(seed, later)]
+    masks = [own_mask(seed, TERMS), expand(mask_key(seed, TERMS).public, TERMS), own_mask(seed, later)]
     assert not any((one == other).all() for one, other in itertools.combinations(masks, 2))
 
 
