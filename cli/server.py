@@ -33,13 +33,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     enroll.add_argument("--out", type=path, metavar="FILE", help="the bundle (default: NAME.fleet)")
     revoke = add_folder_verb(what, "revoke", "remove a device for good")
     revoke.add_argument("name", metavar="NAME", help="what the fleet calls it")
+    add_folder_verb(what, "rotate", "between two runs: a new key of the fleet, which the old one signs")
     add_folder_verb(what, "start", "run the SuperLink and the fleet's run, or go on with it")
     add_folder_verb(what, "status", "say how server, devices and run are")
+    log = what.add_parser("log", help="the log of what the fleet's key has signed").add_subparsers(
+        dest="log", metavar="WHAT", required=True
+    )
+    add_folder_verb(log, "show", "print its entries and its head")
+    verify = add_folder_verb(log, "verify", "check its chain and signatures; exits with 1 and names what was changed")
+    verify.add_argument("head", nargs="?", default="", metavar="HEAD", help="that a device shows: the log must have it")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one of the verbs below ``server`` on the server's folder."""
-    from ..server.operate import setup, status
+    from ..server.operate import log, rotate, setup, status
     from ..server.operate.folder import ServerFolder
 
     folder = ServerFolder(arguments.dir.absolute())
@@ -51,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
         "init": lambda: _init(folder, arguments),
         "enroll": lambda: setup.enroll(folder, arguments.card, arguments.name or "", arguments.out),
         "revoke": lambda: setup.revoke(folder, arguments.name),
+        "rotate": lambda: rotate.rotate(folder),
         "status": lambda: status.status(folder),
+        "log": lambda: log.show(folder) if arguments.log == "show" else log.verify(folder, arguments.head),
     }
     return verbs[arguments.what]()
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .errors import VectorError, VersionError
 from .experience import WIRE_TYPES, ExperienceVector, Vector, VectorSpec
+from .fleet.log import Head, LogExtract
 from .trials import is_trial
 from .versions import Adapter
 
@@ -27,6 +28,8 @@ ACTION = "train.experience"
 REQUEST_FIELDS = MappingProxyType(
     {"cycle": int, "exchange": int, "spec": str, "serial": int, "plan": str, "config": str, "signature": bytes}
 )
+LOG = "log"  # name of the record with an extract of the fleet's log, which a simulation does not have
+LOG_FIELDS = MappingProxyType({"size": int, "start": bytes, "leaves": bytes, "signature": bytes})
 MAX_TEXTS, MAX_TEXT_LENGTH = 256, 20_000
 NUMPY_STYPE = "numpy.ndarray"
 _HEADER = re.compile(
@@ -72,6 +75,9 @@ class PlayRequest:
     config
         Digest of the run's configuration (`RunConfig.digest`), which Flower sends beside the request and unsigned;
         empty in requests of releases that did not sign it, which devices keep and do not accept.
+    log
+        The newest part of the fleet's log, which holds this request; it has a signature of its own. None in a
+        simulation.
 
     Raises
     ------
@@ -93,6 +99,7 @@ class PlayRequest:
     parameters: Adapter = field(default_factory=dict)
     candidate: Adapter = field(default_factory=dict)
     config: str = ""
+    log: LogExtract | None = None
 
     def __post_init__(self) -> None:
         for name, number, minimum in (
@@ -132,7 +139,13 @@ def request_to_records(request: PlayRequest) -> RecordDict:
     arrays |= {name: {name: _to_array(array)} for name, array in optional_arrays(request).items()}
     adapters = {"adapter": request.adapter, "parameters": request.parameters, "candidate": request.candidate}
     arrays |= {name: {key: _to_array(array) for key, array in adapter.items()} for name, adapter in adapters.items()}
-    return RecordDict({"request": settings, **{name: ArrayRecord(some) for name, some in arrays.items()}})
+    records = RecordDict({"request": settings, **{name: ArrayRecord(some) for name, some in arrays.items()}})
+    if (log := request.log) is not None:
+        start = log.start
+        records[LOG] = ConfigRecord(
+            {"size": start.size, "start": start.digest, "leaves": log.leaves, "signature": log.signature}
+        )
+    return records
 
 
 def request_from_records(records: RecordDict) -> PlayRequest:
@@ -146,7 +159,8 @@ def request_from_records(records: RecordDict) -> PlayRequest:
         If adapter weights are not finite float16 or float32.
     """
     arrays = ("baseline", "context", "adapter", "parameters", "candidate")
-    _check_types(records, {"request": ConfigRecord, **dict.fromkeys(arrays, ArrayRecord)})
+    logged = {LOG: ConfigRecord} if LOG in records else {}
+    _check_types(records, {"request": ConfigRecord, **dict.fromkeys(arrays, ArrayRecord), **logged})
     settings = records.config_records["request"]
     if {name: type(value) for name, value in settings.items()} != REQUEST_FIELDS:
         raise VectorError(f"a request needs {', '.join(REQUEST_FIELDS)}, and nothing else")
@@ -158,7 +172,7 @@ def request_from_records(records: RecordDict) -> PlayRequest:
     return PlayRequest(
         spec=spec, baseline=baseline.get("baseline"), context=context.get("context"),
         adapter=_arrays(records, "adapter"), parameters=_arrays(records, "parameters"),
-        candidate=_arrays(records, "candidate"), **fields,
+        candidate=_arrays(records, "candidate"), log=_log_from(records) if logged else None, **fields,
     )  # fmt: skip
 
 
@@ -260,6 +274,13 @@ def serialised(item: Any) -> bytes:
 def _check_types(records: RecordDict, types: Mapping[str, type]) -> None:
     if set(records) != set(types) or any(type(records[name]) is not expected for name, expected in types.items()):
         raise VectorError(f"expected exactly the records {sorted(types)}, got {len(records)} records that differ")
+
+
+def _log_from(records: RecordDict) -> LogExtract:
+    values: dict[str, Any] = dict(records.config_records[LOG].items())
+    if {name: type(value) for name, value in values.items()} != LOG_FIELDS:
+        raise VectorError(f"a part of a log needs {', '.join(LOG_FIELDS)}, and nothing else")
+    return LogExtract(Head(values["size"], values["start"]), values["leaves"], values["signature"])
 
 
 def _check_numbers(name: str, values: Vector, shape: tuple[int, ...]) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from .errors import VersionError
+from .fleet.log import Head
 from .messages import PlayRequest, optional_arrays
 
-REQUEST, MANIFEST = b"fedoel request 1\0", b"fedoel manifest 1\0"
+REQUEST, MANIFEST, LOG_HEAD = b"fedoel request 1\0", b"fedoel manifest 1\0", b"fedoel log head 1\0"
 
 
 def sign_request(key: Ed25519PrivateKey, request: PlayRequest) -> PlayRequest:
@@ -22,7 +25,7 @@ def sign_request(key: Ed25519PrivateKey, request: PlayRequest) -> PlayRequest:
 
 
 def check_request(public: bytes, request: PlayRequest) -> None:
-    """Check the signature of a request; it covers all fields, adapter, context and serial number among them.
+    """Check the signature of a request; it covers all fields but the log, which has its own.
 
     Parameters
     ----------
@@ -47,6 +50,24 @@ def check_manifest(public: bytes, signature: bytes, text: str) -> None:
     _check(public, signature, MANIFEST + text.encode(), "a manifest")
 
 
+def sign_head(key: Ed25519PrivateKey, head: Head) -> bytes:
+    """Return the signature of a head of the fleet's log."""
+    return key.sign(LOG_HEAD + str(head).encode())
+
+
+def check_head(public: bytes, signature: bytes, head: Head) -> None:
+    """Check the signature of a head of the fleet's log; raises as `check_request` does."""
+    _check(public, signature, LOG_HEAD + str(head).encode(), "the head of the fleet's log")
+
+
+def entry_of_request(request: PlayRequest) -> Mapping[str, Any]:
+    """Return a request's entry in the fleet's log; the digest is of everything that its signature covers."""
+    return {
+        "serial": request.serial, "cycle": request.cycle, "exchange": request.exchange,
+        "version": request.spec.policy_version, "config": request.config, "sha256": _digest(request).hex(),
+    }  # fmt: skip
+
+
 def _check(public: bytes, signature: bytes, body: bytes, name: str) -> None:
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, body)
@@ -55,7 +76,7 @@ def _check(public: bytes, signature: bytes, body: bytes, name: str) -> None:
 
 
 def _digest(request: PlayRequest) -> bytes:
-    """Hash all fields of a request but the signature; shapes are included, so that the encoding is unambiguous."""
+    """Hash all fields of a request but signature and log; shapes are included, so that the encoding is unambiguous."""
     head = [request.serial, request.cycle, request.exchange, request.spec.to_json(), request.plan]
     head += [request.config] if request.config else []
     digest = hashlib.sha256(json.dumps(head).encode())

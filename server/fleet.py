@@ -12,8 +12,19 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ..protocol.errors import ConfigError
-from ..protocol.fleet.membership import DEVICES_SEED, FLEET_KEY, MEMBERS, load_members, sign_members, simulated_key
+from ..protocol.fleet.log import MEMBERS as LOGGED_MEMBERS
+from ..protocol.fleet.log import LogExtract
+from ..protocol.fleet.membership import (
+    DEVICES_SEED,
+    FLEET_KEY,
+    MEMBERS,
+    Members,
+    load_members,
+    sign_members,
+    simulated_key,
+)
 from ..protocol.host.files import make_private_folder, replace_file, write_whole
+from .log import FleetLog
 
 OWNER_KEY, SERIAL = "fleet.key", "fleet.serial"
 
@@ -50,13 +61,22 @@ def make_owner(folder: Path, members: Sequence[bytes] = (), seed: bytes = b"") -
         replace_file(folder / FLEET_KEY, owner.public_key().public_bytes_raw().hex())
     except OSError as error:
         raise ConfigError(f"cannot write keys to {folder}: {error.strerror}; choose another folder") from error
-    publish_members(folder, members)
+    write_whole(folder / MEMBERS, sign_members(owner, 1, members))
 
 
 def publish_members(folder: Path, members: Sequence[bytes]) -> None:
-    """Sign a list of members, which replaces all earlier ones, and write it atomically."""
-    number = load_members(folder)[0].number + 1 if (folder / MEMBERS).exists() else 1
-    write_whole(folder / MEMBERS, sign_members(owner_key(folder), number, members))
+    """Sign a list of members, which replaces all earlier ones, and write it atomically, to the fleet's log first."""
+    key, number = owner_key(folder), load_members(folder)[0].number + 1
+    FleetLog(folder).add(key, LOGGED_MEMBERS, **Members(number, frozenset(members)).entry)
+    write_whole(folder / MEMBERS, sign_members(key, number, members))
+
+
+def newest_log(folder: Path) -> LogExtract:
+    """Return the newest part of the fleet's log, which has the present list of members."""
+    key, log = owner_key(folder), FleetLog(folder)
+    # The list may be of a release without a log, or older than what is sent of the log.
+    log.add(key, LOGGED_MEMBERS, once=True, **load_members(folder)[0].entry)
+    return log.extract(key)
 
 
 def owner_key(folder: Path) -> Ed25519PrivateKey:

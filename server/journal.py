@@ -16,6 +16,7 @@ from typing import Any
 
 from ..protocol.config import settings_digest
 from ..protocol.errors import ConfigError, FedoelError, RecordError
+from ..protocol.fleet.log import JOURNAL as LOGGED
 from ..protocol.fleet.membership import read_fleet_key
 from ..protocol.host.files import append_line, cut_torn_line, torn_line
 from ..protocol.host.lock import in_turn
@@ -23,10 +24,12 @@ from ..protocol.records.events import CycleFinished
 from ..protocol.records.journal import CURRENT, DECIDED, FIRST, OPENED, TAKEN, Entry, is_signed, new_line, read_line
 from .events import LOG, read_events
 from .fleet import owner_key
+from .log import FleetLog
 from .run_folder import STORED
 
 NAME = "journal.jsonl"
 OPERATOR, CYCLE = "operator", "cycle"
+TOLD = ("cycle", "decision", "version", "config")  # what an entry of the fleet's log says of a line, beside its digest
 
 
 class Journal:
@@ -131,8 +134,8 @@ class Journal:
     def add_held(self, kind: str, **values: Any) -> Entry:
         """Append an entry in a `held` block; as `add`."""
         entries = self.entries
-        previous = entries[-1].digest if entries else FIRST
-        line = new_line(owner_key(self._keys), len(entries) + 1, previous, kind, values)
+        previous, key = entries[-1].digest if entries else FIRST, owner_key(self._keys)
+        line = new_line(key, len(entries) + 1, previous, kind, values)
         try:
             append_line(self.path, line)
             self._size = self.path.stat().st_size
@@ -140,7 +143,11 @@ class Journal:
             raise FedoelError(
                 f"{self.path} cannot be written: {error.strerror}; make room and go on with --resume"
             ) from error
-        return self._keep(read_line(line))
+        entry = self._keep(read_line(line))
+        if (log := FleetLog(self._keys)).begun:
+            told = {name: values[name] for name in TOLD if name in values}
+            log.add(key, LOGGED, of=kind, **told, sha256=entry.digest)
+        return entry
 
     def _keep(self, entry: Entry) -> Entry:
         """Keep an entry in memory, without what only `fedoel verify` reads."""

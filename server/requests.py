@@ -1,13 +1,15 @@
-"""The last step of every request: its serial number, privacy plan, run configuration, and the owner's signature."""
+"""The last step of every request: serial number, privacy plan, run configuration, signature, and the fleet's log."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ..protocol.fleet.membership import keys_folder
+from ..protocol.fleet.log import REQUEST
+from ..protocol.fleet.membership import RunMode, keys_folder
 from ..protocol.messages import PlayRequest
-from ..protocol.signing import sign_request
+from ..protocol.signing import entry_of_request, sign_request
 from .fleet import next_serial, owner_key
+from .log import FleetLog
 from .safeguards import RunSafeguards
 
 
@@ -17,4 +19,7 @@ def signed(request: PlayRequest, safeguards: RunSafeguards) -> PlayRequest:
     keys, local = keys_folder(config), config.privacy.mechanism == "local"
     plan = safeguards.plan(request.spec).to_json() if local else ""
     request = replace(request, serial=next_serial(keys), plan=plan, config=config.digest)
-    return sign_request(owner_key(keys), request)
+    key = owner_key(keys)
+    if RunMode.of(config) is RunMode.DEPLOYMENT:  # before it can be sent
+        FleetLog(keys).add(key, REQUEST, **entry_of_request(request))
+    return sign_request(key, request)

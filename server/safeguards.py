@@ -20,6 +20,7 @@ from typing import Any
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError, PrivacyError
 from ..protocol.experience import VectorSpec
+from ..protocol.fleet.log import LogExtract
 from ..protocol.fleet.membership import MEMBERS, RunMode, keys_folder, load_members
 from ..protocol.host.files import append_line, make_private_file
 from ..protocol.host.lock import in_turn
@@ -28,6 +29,7 @@ from ..protocol.privacy.published import public_factor
 from ..protocol.records.summary import PrivacyPromise
 from ..protocol.secagg.graph import complete_graph
 from ..protocol.trials import is_trial, most_trials, parts_of_trial
+from .fleet import newest_log
 
 LEDGER = "privacy.jsonl"  # in the run's folder; in a deployment it holds the secret seed of the draw of cohorts
 BEGUN, SPENT, OPENED = "round", "spend", "ledger"
@@ -60,6 +62,11 @@ class RunSafeguards:
     def signed_members(self) -> bytes:
         """The signed list that devices check; empty in a simulation, whose devices read it from their folder."""
         return (keys_folder(self.config) / MEMBERS).read_bytes() if self.mode is RunMode.DEPLOYMENT else b""
+
+    @property
+    def log(self) -> LogExtract | None:
+        """The newest part of the fleet's log; read anew each time, since lists of members are added during a run."""
+        return newest_log(keys_folder(self.config)) if self.mode is RunMode.DEPLOYMENT else None
 
     @property
     def colluding(self) -> float:

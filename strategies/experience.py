@@ -170,7 +170,7 @@ class ExperienceStrategy(Strategy):
 
     def _ask(self, request: PlayRequest, nodes: Iterable[int], action: str = ACTION) -> list[Message]:
         """Make the messages of an exchange; Flower sends none twice, so that another try needs new ones."""
-        records = request_to_records(request)
+        records = request_to_records(replace(request, log=self.server.safeguards.log))
         messages = [Message(records, dst_node_id=node, message_type=action) for node in nodes]
         self._exchange = Exchange(request, messages, float(records_bytes(records)))
         return messages

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING
 from typing import Any
 
@@ -301,7 +301,8 @@ class SecureMean(BudgetStrategy):
         steps = {p: Step(name, state.adverts_for(p), signed_list) for p in state.adverts}
         yield _Phase("shares", steps, state.take_shares, wait)
         state.check(state.sealed, terms.threshold + 1)
-        play_request, plan_json = request_to_records(request), plan.to_json().encode()
+        play_request = request_to_records(replace(request, log=safeguards.log))
+        plan_json = plan.to_json().encode()
         steps = {p: Step(name, state.shares_for(p), plan_json) for p in state.sealed}
         yield _Phase("masked", steps, state.take_masked, timeout, play_request)
         state.check(state.masked)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..protocol.experience import Aggregate, ExperienceVector, VectorSpec
+from ..protocol.fleet.log import LogExtract
 from ..protocol.messages import PlayRequest
 from ..protocol.privacy.plan import PrivacyPlan
 
@@ -79,6 +80,10 @@ class Safeguards(Protocol):
     @property
     def signed_members(self) -> bytes:
         """The same list as the fleet's owner has signed it, for devices to check; empty if they have it."""
+
+    @property
+    def log(self) -> LogExtract | None:
+        """The newest part of the fleet's log, which is sent with every request; None in a simulation."""
 
     @property
     def colluding(self) -> float:

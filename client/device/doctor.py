@@ -18,12 +18,12 @@ from pathlib import Path
 from shlex import quote
 
 from ...games.express import missing
-from ...policies.model_files import find_model, model_digest
 from ...protocol.errors import FedoelError
 from ...protocol.fleet.enrolment import check_address
 from ...protocol.host.files import check_secret, exposed_among
 from .folder import DeviceFolder, joined, membership_of, private_paths
 from .idle import free_memory
+from .model import check_model
 from .settings import read_settings
 
 # From the first version that works, to before the first one that is not supported.
@@ -156,13 +156,8 @@ def _disk(path: Path, model: bool) -> Finding:
 
 def _model(folder: DeviceFolder) -> Finding:
     def check() -> str:
-        digest = joined(folder).model
-        if not digest:
-            return ""
-        path = find_model(read_settings(folder.settings).model.file)
-        if model_digest(path) == digest:
-            return ""
-        return f"{path} is another model: put the file with SHA-256 {digest} here, and name it in {folder.settings}"
+        check_model(folder)
+        return ""
 
     what = "the fleet's base model" if _has_model(folder) else "no base model needed"
     return _checked(what, check)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...protocol.errors import ConfigError, EnrolmentError
@@ -41,6 +41,7 @@ class DeviceFolder:
     bundle = _Inside("fleet/bundle.toml")
     store = _Inside("store.sqlite")  # the encrypted log of trajectories
     store_key = _Inside("keys/store.key")
+    log_head = _Inside("keys/log.head")  # last head of the fleet's log that it has seen
     game_key = _Inside("keys/games.key")  # secret from which the seeds of games and of play follow
     record = _Inside("contributions.sqlite")  # what it gave and refused; outlives runs and fleets
     versions = _Inside("versions")  # folder with the last two good versions
@@ -86,4 +87,4 @@ def open_store(folder: DeviceFolder) -> TrajectoryStore:
 
 def membership_of(folder: DeviceFolder) -> Membership:
     """Read this device's private key and its list of members; raises as `membership_at` does."""
-    return membership_at(folder.fleet, folder.identity)
+    return replace(membership_at(folder.fleet, folder.identity), log_file=folder.log_head)

@@ -20,7 +20,9 @@ from ...protocol.fleet.enrolment import (
     sign_card,
     to_text,
 )
+from ...protocol.fleet.log import Witness, head_from_text, witness_text
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS, Members, load_members, read_members
+from ...protocol.fleet.succession import leads_to
 from ...protocol.fleet.trust import Trust
 from ...protocol.host.files import make_private_folder, replace_file
 from ...protocol.host.lock import in_turn
@@ -175,7 +177,7 @@ def take_bundle(folder: DeviceFolder, path: Path, server: str | None = None, aut
         )
     if public not in members.identities:
         raise EnrolmentError(f"the bundle of {bundle.name!r} is not this device's: its members do not include it")
-    if known := _known_members(folder, bundle.fleet_key):
+    if known := _known_members(folder, bundle):
         try:
             known.check_replaceable_by(members)
         except VersionError as error:
@@ -184,8 +186,13 @@ def take_bundle(folder: DeviceFolder, path: Path, server: str | None = None, aut
             ) from error
     _propose(folder, bundle)
     replace_file(folder.authority, bundle.ca)
+    if bytes.fromhex(bundle.fleet_key) != bytes.fromhex(_key_before(folder)):
+        for version in folder.versions.glob("*.npz"):  # which the key before has signed
+            version.unlink()
     replace_file(folder.fleet / FLEET_KEY, bundle.fleet_key)
     replace_file(folder.fleet / MEMBERS, bundle.members)
+    if bundle.log and not folder.log_head.exists():
+        replace_file(folder.log_head, witness_text(Witness(head_from_text(bundle.log))))
     replace_file(folder.bundle, to_text(bundle))  # the last file, because with it the device has joined
     return bundle
 
@@ -200,17 +207,24 @@ def _propose(folder: DeviceFolder, bundle: Bundle) -> None:
         replace_file(folder.settings, proposed)
 
 
-def _known_members(folder: DeviceFolder, fleet_key: str) -> Members | None:
+def _key_before(folder: DeviceFolder) -> str:
+    """Return the public key of the fleet that the device has joined, in hexadecimal; empty if it has joined none."""
+    path = folder.fleet / FLEET_KEY
+    return path.read_text(encoding="ascii").strip() if path.exists() else ""
+
+
+def _known_members(folder: DeviceFolder, bundle: Bundle) -> Members | None:
     """Return the list of members that the device has; None if it has none that can be read.
 
     Raises
     ------
     EnrolmentError
-        If the device belongs to a fleet with another key.
+        If the device belongs to a fleet with another key, which has not signed the bundle's as its successor.
     """
-    if not (folder.fleet / FLEET_KEY).exists():
+    known = _key_before(folder)
+    if not known:
         return None
-    if (folder.fleet / FLEET_KEY).read_text(encoding="ascii").strip() != fleet_key.strip():
+    if not leads_to(bundle.succession, known, bundle.fleet_key):
         raise EnrolmentError(
             "the bundle is of a fleet with another key than the one that this device has joined: to change fleets, use "
             "another folder, or `fedoel device wipe` first"

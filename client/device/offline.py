@@ -10,6 +10,7 @@ from ...protocol.play import Trajectory
 from ..personal_context import check_personal, personalised
 from .folder import DeviceFolder, membership_of, open_store
 from .last_version import last_version
+from .model import check_model
 from .runtime import DeviceRuntime
 from .success import fallen_back
 
@@ -33,10 +34,13 @@ def load_last_version(folder: DeviceFolder, personal: bool = False) -> tuple[Run
         If there is no version that is whole and signed by the fleet's owner.
     ConfigError
         If the device has joined no fleet, or the run's codec knows no context of a device's own.
+    ModelError
+        If the device's base model is not the fleet's, or what is made of it is another version.
     """
     key, before = membership_of(folder).fleet_key, bool(fallen_back(folder))
     config, request = last_version(folder.versions, key, before)
     config = DeviceRuntime(folder.path).own(config)
+    check_model(folder, config)
     policy = load_version(config.policy, request.adapter, request.spec.policy_version, folder.cache)
     return config, with_own_context(folder, config, request, policy) if personal else policy
 

@@ -25,6 +25,7 @@ from ..store import key_from_file
 from .folder import DeviceFolder, membership_of
 from .idle import count_games, games_today, look, why_not
 from .last_version import keep
+from .model import check_model
 from .record import DeviceRecord
 from .settings import read_settings
 from .success import fallen_back, read_success, write_success
@@ -73,7 +74,14 @@ class DeviceRuntime:
             _limit_memory(memory)
 
     def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
-        """Load the version of a request within the device's limits, and keep it as the last good one."""
+        """Load the version of a request within the device's limits, and keep it as the last good one.
+
+        Raises
+        ------
+        ModelError
+            If the device's base model is not the fleet's, or what `load_version` raises.
+        """
+        check_model(self.folder, config)
         policy = load_version(self.own(config).policy, request.adapter, request.spec.policy_version, self.cache(config))
         if not is_trial(request.spec):  # what is tried may never become a version
             keep(self.folder.versions, request, config, drop_last=bool(fallen_back(self.folder)))

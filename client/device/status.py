@@ -11,6 +11,7 @@ from pathlib import Path
 from shlex import quote
 
 from ...protocol.errors import ConfigError, FedoelError
+from ...protocol.fleet.log import read_witness
 from ...protocol.host.files import exposed_among
 from ...protocol.host.lock import one_owner, owner
 from .folder import DeviceFolder, joined, membership_of, open_store, private_paths
@@ -32,6 +33,7 @@ def status(folder: DeviceFolder) -> int:
     print(f"plays:   {_plays(folder)}")
     print(f"version: {_version(folder)}")
     print(f"store:   {_stored(folder)}")
+    print(f"log:     {_log(folder)}")
     for line in _trusts(folder):
         print(line)
     for path in exposed:
@@ -119,6 +121,15 @@ def _version(folder: DeviceFolder) -> str:
         return f"{request.spec.policy_version}, of cycle {request.cycle}{why}; {command}"
     except FedoelError as error:
         return str(error)
+
+
+def _log(folder: DeviceFolder) -> str:
+    """Say which head of the fleet's log this device has seen, for people to compare."""
+    head = read_witness(folder.log_head).head
+    if head is None:
+        return "none seen yet"
+    entries = "1 entry" if head.size == 1 else f"{head.size} entries"
+    return f"{entries}, head {head}; the server checks it: fedoel server log verify DIR HEAD"
 
 
 def _stored(folder: DeviceFolder) -> str:

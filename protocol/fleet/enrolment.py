@@ -25,13 +25,15 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from ..errors import ConfigError, EnrolmentError
 from ..settings import Scalar, from_table, parse_toml
+from .log import head_from_text
 from .trust import Trust
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})")
 CARD_HEAD = "# The public keys of a device, for `fedoel server enroll`. Nothing in this file is secret.\n"
 BUNDLE_HEAD = "# What a device needs of its fleet, for `fedoel device join`. Nothing in this file is secret.\n"
-LATER: Mapping[str, Any] = MappingProxyType({"identity": "", "trust": {}})  # fields that earlier releases do not write
+# Fields that earlier releases do not write.
+LATER: Mapping[str, Any] = MappingProxyType({"identity": "", "trust": {}, "log": "", "succession": ""})
 File = TypeVar("File", "Card", "Bundle")
 
 
@@ -96,6 +98,12 @@ class Bundle:
         Public Ed25519 key of the device that the bundle is for, in hexadecimal; empty in bundles of earlier releases.
     trust
         What the fleet proposes for `[trust]` in the device's settings; empty in bundles of earlier releases.
+    log
+        Head of the fleet's log (`fedoel.protocol.fleet.log`), with which a new device begins; empty in bundles of
+        earlier releases.
+    succession
+        Steps from the fleet's earlier keys to this one (`fedoel.protocol.fleet.succession`), oldest first; empty for a
+        fleet that has its first key.
 
     Raises
     ------
@@ -113,6 +121,8 @@ class Bundle:
     signature: str = ""
     identity: str = ""
     trust: Mapping[str, Scalar] = field(default_factory=dict)
+    log: str = ""
+    succession: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -123,6 +133,11 @@ class Bundle:
             raise EnrolmentError(f"the bundle's proposal cannot be used: {error}") from error
         if self.identity:
             _from_hex(self.identity, 32, "an identity")
+        if self.log:
+            try:
+                head_from_text(self.log)
+            except ConfigError as error:
+                raise EnrolmentError(f"the bundle cannot be used: {error}") from error
         _from_hex(self.fleet_key, 32, "a fleet's key")
         if self.number < 0 or (self.model and not re.fullmatch("[0-9a-f]{64}", self.model)):
             raise EnrolmentError("a bundle needs the device's number and the model's SHA-256: ask for it again")

@@ -12,22 +12,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ..config import RunConfig
-from ..errors import ConfigError, VersionError
+from ..errors import ConfigError, TrustError, VersionError
 from ..host.cache import expanded
 from ..host.files import check_secret, write_whole
 from ..messages import PlayRequest
 from ..secagg.keys import Identity
-from ..signing import check_request
+from ..signing import check_head, check_request, entry_of_request
+from .log import MEMBERS as LOGGED_MEMBERS
+from .log import REFUSED, REQUEST, leaf_of, read_witness, witness_text
 
 FLEET_KEY, MEMBERS, DEVICES_SEED = "fleet.pub", "members", "devices.seed"
 PURPOSE = b"fedoel members 1\0"
@@ -48,6 +51,12 @@ class Members:
 
     number: int
     identities: frozenset[bytes]
+
+    @property
+    def entry(self) -> Mapping[str, Any]:
+        """The list's entry in the fleet's log."""
+        digest = hashlib.sha256(b"".join(sorted(self.identities))).hexdigest()
+        return {"list": self.number, "devices": len(self.identities), "sha256": digest}
 
     def check_replaceable_by(self, other: Members) -> None:
         """Refuse a list that may not take this one's place: every taker of a list checks this, wherever it is from.
@@ -119,6 +128,8 @@ class Membership:
         File with the list of members; None to keep no copy.
     number
         Number of the list of members.
+    log_file
+        File with the last head of the fleet's log that the device has seen; None for a device that checks no log.
     """
 
     identity: Identity
@@ -127,6 +138,7 @@ class Membership:
     serial_file: Path | None
     members_file: Path | None = None
     number: int = 0
+    log_file: Path | None = None
 
     @property
     def fleet(self) -> str:
@@ -134,7 +146,7 @@ class Membership:
         return self.fleet_key.hex()[:16]
 
     def accept(self, request: PlayRequest, config: RunConfig) -> None:
-        """Check the signature and serial number of a request, and store the serial number.
+        """Check signature, serial number and log of a request, and store the serial number and the log's head.
 
         Parameters
         ----------
@@ -148,17 +160,36 @@ class Membership:
         VersionError
             If the request is not signed, was changed, is of a run with another configuration, or is older than one
             that was accepted before.
+        TrustError
+            If it is not in the log that this device has seen before, or comes without a log.
         """
         check_request(self.fleet_key, request)
         if request.config != config.digest:
             raise VersionError("the run's configuration is not the one that this fleet's owner has signed")
         if self.serial_file is None:
             return
+        self._check_log(request)
         last = int(self.serial_file.read_text(encoding="ascii")) if self.serial_file.exists() else 0
         if request.serial < last:
             raise VersionError(f"request {request.serial} is older than {last}, which this device has accepted")
         if request.serial > last:
             write_whole(self.serial_file, str(request.serial).encode())
+
+    def _check_log(self, request: PlayRequest) -> None:
+        """Check that a request is in a log that continues the one that this device has seen, and keep its head."""
+        if self.log_file is None:
+            return
+        if request.log is None:
+            raise TrustError(
+                REFUSED,
+                "the request comes without the fleet's log, as a server of an earlier release sends it: whoever runs "
+                "the server has to upgrade it",
+            )
+        check_head(self.fleet_key, request.log.signature, request.log.heads[-1])
+        before, members = read_witness(self.log_file), leaf_of(LOGGED_MEMBERS, Members(self.number, self.members).entry)
+        after = before.after(request.log, leaf_of(REQUEST, entry_of_request(request)), members)
+        if after != before:
+            write_whole(self.log_file, witness_text(after))
 
     def renewed(self, text: str) -> Membership:
         """Return the membership with a received list of members, and store the list if it is newer.

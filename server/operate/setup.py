@@ -14,11 +14,14 @@ from ...policies.model_files import find_model, model_digest
 from ...protocol.config import RunConfig, Scalar, nested
 from ...protocol.errors import ConfigError, EnrolmentError
 from ...protocol.fleet.enrolment import Bundle, card_from_text, check_address, sign_bundle, to_text
+from ...protocol.fleet.log import KEY
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
+from ...protocol.fleet.succession import Succession
 from ...protocol.host.files import check_secret, make_private_folder, replace_file, write_whole
 from ...protocol.host.lock import in_turn
 from ...protocol.prompt_pack import PromptPack, write_pack
-from ..fleet import make_owner, publish_members
+from ..fleet import make_owner, newest_log, publish_members
+from ..log import FleetLog
 from .certificates import (
     certificate_to_pem,
     key_from_pem,
@@ -204,7 +207,8 @@ def _bundle(folder: ServerFolder, settings: Settings, device: Enrolled) -> Bundl
             device.name, device.number, settings.address, folder.ca_certificate.read_text(encoding="ascii"),
             (folder.fleet / FLEET_KEY).read_text(encoding="ascii"),
             (folder.fleet / MEMBERS).read_text(encoding="ascii"), _model(folder),
-            identity=device.identity, trust=proposal(read_run(folder)),
+            identity=device.identity, trust=proposal(read_run(folder)), log=str(newest_log(folder.fleet).heads[-1]),
+            succession=" ".join(str(Succession.of_entry(one.values)) for one in FleetLog(folder.fleet).of_kind(KEY)),
         )  # fmt: skip
         return sign_bundle(key_from_pem(folder.ca_key.read_bytes()), plain)
     except OSError as error:

@@ -8,6 +8,8 @@ from cryptography import x509
 
 from ...protocol.host.files import exposed_among
 from ..journal import Journal
+from ..log import NAME as LOG
+from ..log import chained, read_lines
 from ..run_folder import STORED, stored_config
 from ..summary import NAME, read_summary, wins
 from .flower import Fleet
@@ -23,7 +25,7 @@ def status(folder: ServerFolder) -> int:
     print(_server(folder, settings, running))
     for path in exposed_among(folder.private):
         print(f"rights: others may read {path}: chmod go= it; if it is a key, make a new fleet if they did")
-    for line in [*devices(roll, fleet.node_ids(), fleet.nodes() if running else {}), *run(folder)]:
+    for line in [*log(folder), *devices(roll, fleet.node_ids(), fleet.nodes() if running else {}), *run(folder)]:
         print(line)
     return 0 if running else 1
 
@@ -36,6 +38,12 @@ def devices(roll: Roll, nodes: dict[int, str], states: dict[str, str]) -> list[s
         state = states.get(nodes.get(device.number, ""), "unknown")
         lines.append(f"  {device.number:>4}  {device.name:<32}  {state}")
     return lines
+
+
+def log(folder: ServerFolder) -> list[str]:
+    """Return a line with the head of the fleet's log, unchecked."""
+    heads = [logged.head for logged, _ in chained(read_lines(folder.fleet / LOG)[0]) if logged]
+    return [f"log: head {heads[-1]}; fedoel server log verify checks it"] if heads else []
 
 
 def run(folder: ServerFolder) -> list[str]:

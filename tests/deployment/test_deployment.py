@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import numpy as np
@@ -62,5 +63,7 @@ def test_a_fleet_survives_the_death_of_a_device_a_cut_network_and_the_death_of_i
     tended(fleet, lambda: not any(name not in fleet.running or fleet.over(name) for name in DEVICES))
     status = fleet.do("device", "status", str(fleet.folder / "two"))
     assert "8 episodes, 0 damaged" in status and "8 games today" in status
+    [head] = re.findall(r"head (\d+:[0-9a-f]{64})", status)  # of the log, which went on when the server was killed
+    assert f"the log has the head {head}" in fleet.do("server", "log", "verify", str(fleet.server), head)
     assert "===" in fleet.do("play", "--device", str(fleet.folder / "two"), "--seed", "1")
     assert [fleet.stop(name) for name in DEVICES] == [0] * len(DEVICES)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fedoel.protocol.errors import FedoelError, VectorError, VersionError
 from fedoel.protocol.experience import Counters, ExperienceVector, VectorSpec, total
+from fedoel.protocol.fleet.log import Head, LogExtract
 from fedoel.protocol.messages import (
     PlayRequest,
     records_bytes,
@@ -231,6 +232,24 @@ def test_any_specification_text_is_read_or_refused_with_a_fedoel_error(text: str
 def test_requests_with_a_missing_record_are_refused(name: str) -> None:
     records = request_to_records(request())
     del records[name]
+    with pytest.raises(VectorError):
+        request_from_records(records)
+
+
+def test_a_request_takes_a_part_of_the_fleet_s_log_along() -> None:
+    log = LogExtract(Head(7, bytes([1] * 32)), bytes(64), b"signature")
+    assert request_from_records(request_to_records(request(log=log))).log == log
+    assert request_from_records(request_to_records(request())).log is None
+    assert "log" not in request_to_records(request()), "it costs a simulation nothing"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"size": -1}, {"size": "7"}, {"start": bytes(31)}, {"leaves": bytes(33)}, {"signature": ""}, {"more": 1}],
+)
+def test_malformed_parts_of_a_log_are_refused(changes: dict[str, Any]) -> None:
+    records = request_to_records(request(log=LogExtract(Head(7, bytes(32)), bytes(64), b"")))
+    records["log"] = ConfigRecord({**records.config_records["log"], **changes})
     with pytest.raises(VectorError):
         request_from_records(records)
 

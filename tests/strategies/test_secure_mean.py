@@ -68,6 +68,7 @@ class Paper:
     rounds: int = 0
     steps: list[str] = field(default_factory=list)
     signed_members: bytes = b""
+    log: Any = None
 
     @property
     def noisy(self) -> bool:

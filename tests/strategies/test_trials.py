@@ -113,7 +113,8 @@ def trial(spec: VectorSpec = SPEC, cycle: int = 1, serial: int = 1, plan: str = 
 
 
 def built(name: str, safeguards: Any = None, **settings: Any) -> ExperienceStrategy:
-    return load_strategy(name)(Ledger(EXPERIENCE, safeguards), **settings)
+    server = Ledger(EXPERIENCE, safeguards) if safeguards else Ledger(EXPERIENCE)
+    return load_strategy(name)(server, **settings)
 
 
 @pytest.mark.parametrize("name", ["mean", "buffered", "momentum", "adam"])
@@ -218,7 +219,7 @@ def test_answers_that_a_strategy_cannot_use_are_none(
     kind: type[Mean], says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "flwr"):
-        assert Fleet().trial(kind(Ledger(EXPERIENCE, None)), trial()) is None
+        assert Fleet().trial(kind(Ledger(EXPERIENCE)), trial()) is None
     assert says in caplog.text
 
 

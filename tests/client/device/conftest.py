@@ -21,6 +21,8 @@ from fedoel.server.fleet import owner_key
 from fedoel.server.operate.folder import ServerFolder, Settings
 from fedoel.server.operate.setup import enroll, init
 
+from .fleet_of_devices import in_the_log
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -38,7 +40,7 @@ class Joined:
         weights = {"weights": np.full(tactics.DIMENSION, serial, np.float32)}
         signed = config.digest if config else ""
         plain = PlayRequest(1, 1, spec, baseline, weights, serial=serial, config=signed)
-        return sign_request(owner_key(self.server / "fleet"), plain)
+        return in_the_log(self.server / "fleet", sign_request(owner_key(self.server / "fleet"), plain))
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from fedoel.client.runtime import SimulatedRuntime
 from fedoel.codecs.tactics import coordinates as tactics
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.experience import VectorSpec
+from fedoel.protocol.fleet.log import REQUEST
 from fedoel.protocol.fleet.membership import load_members
 from fedoel.protocol.messages import PlayRequest, copy_of, request_to_records, vector_from_reply
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
@@ -27,8 +28,9 @@ from fedoel.protocol.secagg.graph import Graph, complete_graph
 from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_records, subject
 from fedoel.protocol.secagg.server import ServerRound
 from fedoel.protocol.secagg.terms import Terms
-from fedoel.protocol.signing import sign_request
-from fedoel.server.fleet import next_serial, owner_key
+from fedoel.protocol.signing import entry_of_request, sign_request
+from fedoel.server.fleet import newest_log, next_serial, owner_key
+from fedoel.server.log import FleetLog
 from fedoel.server.operate.folder import ServerFolder, Settings, read_run
 from fedoel.server.operate.setup import enroll, init
 
@@ -47,6 +49,12 @@ min-available-nodes = 5
 prompts = "pack.jsonl"
 """
 SPEC = VectorSpec("tactics", tactics.DIMENSION, tactics.VOCABULARY, "v1", ("frozen-lake",), 10, 50.0, 200.0)
+
+
+def in_the_log(keys: Path, request: PlayRequest) -> PlayRequest:
+    """Return a signed request as the fleet's server sends it: in the log, and with the log."""
+    FleetLog(keys).add(owner_key(keys), REQUEST, **entry_of_request(request))
+    return replace(request, log=newest_log(keys))
 
 
 @dataclass
@@ -106,7 +114,7 @@ class Devices:
             1, 1, SPEC, np.zeros((1, 10), np.float32), weights, serial=next_serial(self.server.fleet),
             config=self.running.digest,
         )  # fmt: skip
-        return sign_request(owner_key(self.server.fleet), replace(plain, **changed))
+        return in_the_log(self.server.fleet, sign_request(owner_key(self.server.fleet), replace(plain, **changed)))
 
     def send(self, number: int, action: str, records: RecordDict) -> RecordDict:
         message = Message(copy_of(records), dst_node_id=number + 1, message_type=action)

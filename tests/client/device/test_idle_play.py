@@ -38,6 +38,7 @@ from fedoel.server.fleet import owner_key
 from fedoel.simulations.grid import server_identity
 
 from .conftest import Joined
+from .fleet_of_devices import in_the_log
 
 CONFIG = RunConfig(
     games=GamesConfig(families="frozen-lake size=3 turns=4", per_client=3), policy=PolicyConfig(backend="tactics")
@@ -68,7 +69,8 @@ def ask(
     store = {"store": str(joined.device.store), "store-key": str(joined.device.store_key)} if logged else {}
     node: UserConfig = {"home": str(joined.device.path), "partition-id": 0, "num-partitions": 1, **store}
     context = Context(1, 1, node, RecordDict(), dict(config.to_flat()))
-    signed = sign_request(owner_key(joined.server / "fleet"), replace(request, config=config.digest))
+    keys = joined.server / "fleet"
+    signed = in_the_log(keys, sign_request(owner_key(keys), replace(request, config=config.digest)))
     message = Message(request_to_records(signed), dst_node_id=2, message_type=action)
     return make_app(SimulatedRuntime())(message, context)
 
@@ -220,6 +222,7 @@ def test_a_crash_while_a_version_is_kept_leaves_that_version_or_the_one_before(
     folder, calls = joined.device.versions, list[str]()
     fleet_key = DeviceRuntime(joined.device.path).membership(CONFIG, 0).fleet_key
     last_version.keep(folder, joined.request("v1", 1), CONFIG)
+    request = joined.request("v2", 2)
 
     def crash(name: str) -> Any:
         original = getattr(os, name)
@@ -236,7 +239,7 @@ def test_a_crash_while_a_version_is_kept_leaves_that_version_or_the_one_before(
         for name in ("fsync", "replace"):
             patch.setattr(os, name, crash(name))
         with pytest.raises(KeyboardInterrupt):
-            last_version.keep(folder, joined.request("v2", 2), CONFIG)
+            last_version.keep(folder, request, CONFIG)
     assert calls == ["fsync", "replace", "fsync", "fsync", "replace", "fsync"][:step]
     version = last_version.last_version(folder, fleet_key)[1].spec.policy_version
     assert version == ("v2" if step == 6 else "v1")

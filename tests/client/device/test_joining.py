@@ -22,11 +22,15 @@ from fedoel.client.device.doctor import examine
 from fedoel.client.device.folder import DeviceFolder, membership_of
 from fedoel.client.device.folder import joined as bundle_of
 from fedoel.client.device.join import take_bundle
+from fedoel.client.device.last_version import keep
+from fedoel.client.device.offline import load_last_version
+from fedoel.client.device.runtime import DeviceRuntime
 from fedoel.client.device.service import unit
 from fedoel.client.device.settings import Limits, read_settings
 from fedoel.client.device.start import command, write_node_config
 from fedoel.client.store import TrajectoryStore, key_from_file
-from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError
+from fedoel.protocol.config import PolicyConfig, RunConfig
+from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError, ModelError
 from fedoel.protocol.fleet.enrolment import bundle_from_text, card_from_text, sign_bundle, to_text
 from fedoel.protocol.fleet.trust import Trust
 from fedoel.protocol.host.lock import one_owner
@@ -184,6 +188,34 @@ def test_the_doctor_names_what_fails_and_a_remedy(joined: Joined, monkeypatch: p
     assert failing() == {}
     (device.fleet / "members").write_text("nonsense")
     assert "malformed" in failing()["a member of the fleet"]
+
+
+@pytest.mark.parametrize("backend", ["torch", "llama"])
+def test_a_model_that_is_not_the_fleet_s_is_refused_before_anything_reads_it(
+    fresh: Fresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """When a request comes, and when the owner plays."""
+    model, opened = tmp_path / "base.gguf", list[str]()
+    model.write_bytes(b"GGUF and so on")
+    (tmp_path / "server" / "run.toml").write_text(f"[policy]\nbackend = '{backend}'\nbase = '{model}'\n")
+    device, bundle = fresh("one")
+    take_bundle(device, bundle)
+    device.settings.write_text(f"[model]\nfile = '{model}'\n")
+    config = RunConfig(policy=PolicyConfig(backend=backend))
+    request = Joined(device, tmp_path / "server").request(config=config)
+    keep(device.versions, request, config)
+    for module in ("runtime", "offline"):
+        monkeypatch.setattr(f"fedoel.client.device.{module}.load_version", lambda *given: opened.append(given[2]))
+    plays = (lambda: DeviceRuntime(device.path).policy(config, request), lambda: load_last_version(device))
+    for play in plays:
+        play()
+    assert opened == ["v1", "v1"]
+    model.write_bytes(b"GGUF, and a header that breaks the parser")
+    for play in plays:
+        with pytest.raises(ModelError, match=f"another model: put the file with SHA-256 {bundle_of(device).model}"):
+            play()
+    assert opened == ["v1", "v1"]
+    DeviceRuntime(device.path).policy(RunConfig(policy=PolicyConfig(backend="tactics")), request)  # reads no model
 
 
 def test_the_doctor_compares_models_by_their_digest_and_looks_for_what_plays_them(
