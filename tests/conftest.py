@@ -38,6 +38,17 @@ def interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Let `fsync` return at once: a small run calls it a hundred times, and waits for it longer than it computes.
+
+    Only a power failure could show the difference. What is forced to the disk, and when, tests see by their own spies.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where compiled games and prepared models are kept, as FEDOEL_CACHE, which subprocesses inherit.
