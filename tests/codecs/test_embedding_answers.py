@@ -66,7 +66,7 @@ def test_without_a_context_log_probabilities_are_the_shares_of_the_samples(polic
 
 
 def test_a_context_gives_the_answers_that_it_rewards(policy: FreePolicy) -> None:
-    context = tilted(policy, 50.0)
+    context = tilted(policy, 500.0)
     for answer, (situation, _) in zip(context.respond(asked()), asked(), strict=True):
         rewards = context.rewards([replace(situation, alternatives=answer.alternatives)])[0]
         assert answer.command == answer.alternatives[int(np.argmax(rewards))]

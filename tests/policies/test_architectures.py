@@ -44,7 +44,10 @@ EXACT: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
 }  # fmt: skip
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
-    "gemma2": ("Gemma2", {"head_dim": 16, "query_pre_attn_scalar": 16, "final_logit_softcapping": 0.5}),
+    "gemma2": (
+        "Gemma2",
+        {"head_dim": 16, "sliding_window": 24, "query_pre_attn_scalar": 16, "final_logit_softcapping": 0.5},
+    ),
     "granite": ("Granite", {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22}),
     "cohere": ("Cohere", {"logit_scale": 0.0625}),
     "stablelm": ("StableLm", {}),

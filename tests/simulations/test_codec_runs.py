@@ -232,7 +232,9 @@ def test_a_context_that_works_on_answers_from_outside(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch, adds: bool, retention: float
 ) -> None:
     monkeypatch.setattr(verbs, "MINE", verbs.Verbs(is_additive=adds), raising=False)
-    distil = replace(config.distil, retention=retention, steps=1)  # looked at before anything is learned
+    # Commands with several verbs, for weights of verbs to tell them apart; looked at before anything is learned.
+    config = replace(config, games=replace(config.games, families="tidy things=1 final=0 turns=6"))
+    distil = replace(config.distil, retention=retention, steps=1)
     run_inprocess(replace(config, codec=CodecConfig(name="examples.verbs:MINE"), distil=distil), make_gate=OpenGate)
     last = summary(Path(config.out))[-1]
     assert last["decision"] == "promoted"

@@ -70,7 +70,9 @@ def test_ray_and_one_process_agree_to_the_bit(tmp_path: Path, cache: Path) -> No
 
 
 @pytest.mark.slow
-def test_with_a_language_model_both_play_the_same_games_equally_well(tmp_path: Path, cache: Path) -> None:
+def test_with_a_language_model_both_play_the_same_games_equally_well(
+    tmp_path: Path, cache: Path, tiny_base: Path
+) -> None:
     """Batches have other shapes, so the last bits of a probability may differ, and nothing more."""
     config = replace(
         CONFIG,
@@ -78,7 +80,7 @@ def test_with_a_language_model_both_play_the_same_games_equally_well(tmp_path: P
         cycles=1,
         cache=str(cache),
         games=replace(CONFIG.games, families="coin-collector level=1 turns=6", per_client=4, rehearsal=4),
-        policy=PolicyConfig(device="cpu", threads=1, lora_layers=2, lora_rank=4),
+        policy=PolicyConfig(base=str(tiny_base), device="cpu", threads=1, lora_layers=2, lora_rank=4),
         strategy=StrategyConfig(),
         warm_start=WarmStartConfig(steps=12, batch=4, learning_rate=2e-3),
     )

@@ -37,7 +37,7 @@ from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid, server_identit
 from fedoel.simulations.inprocess import run_inprocess
 from fedoel.strategies.cohort import split
 
-GAMES = GamesConfig("coin-collector level=102 turns=6", per_client=3, rehearsal=4, gate=6, held_out=8)
+GAMES = GamesConfig("frozen-lake turns=6", per_client=3, rehearsal=4, gate=6, held_out=8)
 SECRET = "a secret room with a secret coin"
 
 
@@ -153,7 +153,8 @@ def test_a_candidate_that_loses_is_rejected_and_the_reason_kept(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "make_learner", lambda config, cache: Backwards())
-    run_inprocess(replace(config, games=replace(GAMES, gate=24, per_client=6), cycles=1))
+    games = replace(GAMES, families="orchard turns=3", gate=24, per_client=6)
+    run_inprocess(replace(config, games=games, cycles=1))
     first, entry = cycles(config)
     assert entry["decision"] == "rejected"
     assert (entry["version"], entry["held_out"]) == (first["version"], first["held_out"])
@@ -209,11 +210,16 @@ def test_a_run_on_a_full_disk_says_what_to_do_and_loses_nothing(
     assert cycles(config) == whole
 
 
-def test_a_full_temporary_folder_is_said(config: RunConfig, whole: list[dict[str, Any]]) -> None:
+def test_a_full_temporary_folder_is_said(config: RunConfig, tmp_path: Path) -> None:
+    """TextWorld copies a compiled game there whenever it starts it."""
+    games = GamesConfig("coin-collector level=102 turns=6", per_client=1, rehearsal=2, gate=2, held_out=2)
+    config = replace(config, cycles=1, games=games)
+    whole = replace(config, out=str(tmp_path / "whole"))
+    run_inprocess(whole)
     with full_above(50_000), pytest.raises(FedoelError, match=r"make room in .*, or set TMPDIR"):
         run_inprocess(config)
     run_inprocess(replace(config, resume=True))
-    assert cycles(config) == whole
+    assert cycles(config) == cycles(whole)
 
 
 def test_a_phase_on_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:

@@ -30,9 +30,9 @@ RENAMED, LAKE = "coin-collector level=102 renamed=1 turns=6", "frozen-lake turns
 
 @pytest.fixture
 def config(cache: Path, tmp_path: Path) -> RunConfig:
-    games = GamesConfig("coin-collector level=102 turns=6", "iid", 8, 8, 6, 10, transfer=f"{RENAMED}; {LAKE}")
+    games = GamesConfig("coin-collector level=102 turns=6", "iid", 4, 4, 6, 10, transfer=f"{RENAMED}; {LAKE}")
     return RunConfig(
-        clients=3, cycles=2, cache=str(cache), out=str(tmp_path / "run"), games=games,
+        clients=3, cycles=1, cache=str(cache), out=str(tmp_path / "run"), games=games,
         policy=PolicyConfig(backend="tactics"), server=ServerConfig("games"),
     )  # fmt: skip
 
