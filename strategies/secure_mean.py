@@ -261,10 +261,10 @@ class SecureMean(BudgetStrategy):
         finally:
             tally.accuse(state.disputes, nodes)
         if plan.noise_multiplier:
-            return self._published(parts, plan, devices, request.spec)
+            return self.published(parts, plan, devices, request.spec)
         return Aggregate(ExperienceVector.from_parts(request.spec, parts), devices)
 
-    def _published(self, parts: Mapping[str, Floats], plan: PrivacyPlan, devices: int, spec: VectorSpec) -> Aggregate:
+    def published(self, parts: Mapping[str, Floats], plan: PrivacyPlan, devices: int, spec: VectorSpec) -> Aggregate:
         """Return a noisy sum with public numbers in place of those of its cohort (`fedoel.protocol.privacy.published`).
 
         What is made of it is divided by the number of devices that are drawn on average.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from ...server.app import check
 from ...server.public.game_plan import GamePlan
 from ...server.safeguards import RunSafeguards
 from ..prompts import with_any_pack
+from .active import ActiveAttack, Target, attack
+from .against import Holds, against
 from .attacks import FAMILIES, VIEWS, Finding, attribute, membership, play_pool, trial_pool
 from .leaks import Surveillance, watch
 from .mechanism import Bound, Mechanism, audit_mechanism, audited
@@ -33,13 +35,15 @@ FEWEST_TRIALS = 100
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """The results of one audit."""
+    """The results of one audit; of a run without noise, those of active attacks only."""
 
     promise: Mapping[str, Any]
     bounds: Sequence[Bound]
     findings: Sequence[Finding]
     extractions: Sequence[Extraction]
-    surveillance: Surveillance
+    surveillance: Surveillance | None
+    active: Sequence[ActiveAttack] = ()
+    holds: Sequence[Holds] = ()
 
     @property
     def problems(self) -> list[str]:
@@ -59,9 +63,10 @@ class Card:
             for extraction in self.extractions
             if extraction.extracted and extraction.view in ("single vector", "noisy sum")
         ]
-        problems += [f"a game is quoted in {leak}" for leak in self.surveillance.leaks]
+        problems += [f"{made.attack}: {made.outcome}" for made in self.active if made.broken]
         run = self.surveillance
-        if run.unmasked != run.journaled:
+        problems += [f"a game is quoted in {leak}" for leak in (run.leaks if run else ())]
+        if run and run.unmasked != run.journaled:
             problems.append(f"{run.unmasked} sums were unmasked, {run.journaled} are in the ledger")
         return problems
 
@@ -69,6 +74,13 @@ class Card:
         """Return the card in Markdown."""
         verdict = "\n".join(f"- {problem}" for problem in self.problems) or "Every promise held in this audit."
         promise = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in self.promise.items())
+        holds = "\n".join(f"| {line.who} | {line.sees} |" for line in self.holds)
+        active = "\n".join(f"| {made.attack} | {made.outcome} | {_promised(made)} |" for made in self.active)
+        page = PAGE.format(verdict=verdict, promise=promise, holds=holds, active=active)
+        return page + self._passive(self.surveillance) if self.surveillance else page
+
+    def _passive(self, run: Surveillance) -> str:
+        """Return the part of the card about a run with noise."""
         bounds = "\n".join(
             f"| {b.attack} | {b.claimed:.2f} | {b.guesses:.2f} | {b.gaussian:.2f} |" for b in self.bounds
         )
@@ -76,10 +88,9 @@ class Card:
             f"| {f.attack} | {f.view} | {f.auroc:.3f} | {100 * f.detected:.1f} % |" for f in self.findings
         )
         secrets = "\n".join(f"| {e.view} | {e.extracted} of {e.planted} |" for e in self.extractions)
-        run = self.surveillance
-        return PAGE.format(
-            verdict=verdict, promise=promise, bounds=bounds, findings=findings, secrets=secrets, heard=run.heard,
-            leaks=len(run.leaks), unmasked=run.unmasked, journaled=run.journaled,
+        return WITH_NOISE.format(
+            bounds=bounds, findings=findings, secrets=secrets, heard=run.heard, leaks=len(run.leaks),
+            unmasked=run.unmasked, journaled=run.journaled,
         )  # fmt: skip
 
     def write(self, folder: Path) -> list[Path]:
@@ -103,14 +114,23 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
     Raises
     ------
     ConfigError
-        If there are too few trials, or the scenario promises nothing that could be audited.
+        If there are too few trials, or the configuration is unusable.
     """
     if trials < FEWEST_TRIALS:
         raise ConfigError(
             f"--trials must be at least {FEWEST_TRIALS}, not {trials}: fewer trials of an attack say nothing"
         )
-    if config.privacy.mechanism != "distributed":
-        raise ConfigError("there is nothing to audit: the scenario has no privacy.mechanism; try 'private'")
+    with tempfile.TemporaryDirectory(prefix="fedoel-audit-") as folder:
+        target = Target(config, Path(folder))
+        active = attack(target)
+        holds = list(against(target, active))
+        promise = to_json(target.safeguards.describe(target.secure))
+    card = Card(promise, [], [], [], None, active, holds)
+    return _with_noise(card, config, trials, with_updates) if config.privacy.mechanism == "distributed" else card
+
+
+def _with_noise(card: Card, config: RunConfig, trials: int, with_updates: bool) -> Card:
+    """Add the attacks on sums with noise, and a run under surveillance."""
     cache = cache_folder(config)
     check(with_any_pack(config), cache)
     safeguards, encoder = RunSafeguards(config), load_codec(config.codec.name).encoder
@@ -135,7 +155,13 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
     secrets = extractions(plan, config.seed)
     if with_updates:
         secrets.insert(2, lora_extraction(config.policy, cache, config.seed))
-    return Card(to_json(safeguards.describe(secure=True)), bounds, findings, secrets, surveillance)
+    return replace(card, bounds=bounds, findings=findings, extractions=secrets, surveillance=surveillance)
+
+
+def _promised(made: ActiveAttack) -> str:
+    if not made.recovered:
+        return "holds"
+    return "BROKEN" if made.promised else "not promised"
 
 
 PAGE = """# Privacy card
@@ -147,6 +173,25 @@ PAGE = """# Privacy card
 | | |
 |---|---|
 {promise}
+
+## Against whom
+
+| who | sees of a device |
+|---|---|
+{holds}
+
+## A server that cheats
+
+The server has every key of the fleet and keeps to no rule. Devices run their own code, with the settings that the fleet
+would propose to their owners. Cohorts are small, with the minimum, graph and noise that the run makes for their size.
+
+| attack | outcome | promise |
+|---|---|---|
+{active}
+"""
+
+WITH_NOISE = """
+## Noise
 
 Epsilon is that of adding or removing one device, over the whole run. It counts on sampling (`sample` of `population`
 devices), and so holds against whoever sees what is published, versions, manifests and cards, and does not know which

@@ -148,9 +148,9 @@ def test_a_card_says_what_does_not_hold(config: RunConfig, tmp_path: Path) -> No
     assert json.loads((tmp_path / "card" / "privacy-card.json").read_text())["problems"] == []
 
 
-def test_a_scenario_without_noise_is_not_audited(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["audit", "quick"]) == 2
-    assert "nothing to audit" in capsys.readouterr().err
+def test_too_few_trials_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "quick", "--trials", "5"]) == 2
+    assert "fewer trials of an attack say nothing" in capsys.readouterr().err
     with pytest.raises(ConfigError):
         load_scenario("nowhere", {})
 

@@ -1,0 +1,140 @@
+"""A thousand schedules of a server that cheats get nothing out of honest devices but what their owners allow."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from fedoel.client import secure
+from fedoel.client.device.record import DeviceRecord
+from fedoel.protocol.errors import FedoelError
+from fedoel.protocol.fleet.membership import Membership
+from fedoel.protocol.fleet.trust import Refusal, Trust
+from fedoel.protocol.secagg import device
+from fedoel.protocol.secagg.device import Round
+from fedoel.protocol.secagg.keys import Advert
+from fedoel.simulations.grid import server_identity
+
+from .schedules import RecordInMemory, run_schedules
+
+SCHEDULES = 1000
+CODES = {refusal.value for refusal in Refusal} | {error.__name__ for error in FedoelError.__subclasses__()}
+
+
+@pytest.fixture(autouse=True)
+def identity() -> Iterator[None]:
+    with server_identity():
+        yield
+
+
+def test_no_schedule_of_a_server_that_cheats_gets_more_than_the_owners_allow(tmp_path: Path) -> None:
+    """Five honest devices, and up to three members of the server's own, which has every key of the fleet.
+
+    What the server can compute is not judged by the devices' code but from everything that they have sent
+    (`fedoel.simulations.audit.adversary`), and checked against the vectors that went in. A breach is
+
+    * a vector that a device has sent by itself;
+    * a sum over fewer devices than `trust.least-cohort`: over fewer known ones where the owner names them, and else
+      over fewer members, of which the server's own are at most `trust.colluding` of the cohort;
+    * a sum whose noise, of as many shares as it has members, is less than `trust.least-noise`;
+    * a combination of sums without noise that depends on fewer vectors than that, as the difference of two sums does
+      that one device is in once; a device has one vector for a run and cycle;
+    * a vector for a request that the fleet's key has not signed, for another configuration, or older than the last.
+    """
+    opened = 0
+    for schedule in run_schedules(range(SCHEDULES), tmp_path):
+        assert not schedule.breaches(), f"seed {schedule.seed}"
+        assert schedule.server.refused.keys() <= CODES, f"seed {schedule.seed}: a device has failed, and not refused"
+        opened += sum(bool(a_round.transcript.opened_sums()) for a_round in schedule.rounds)
+    assert opened > SCHEDULES / 10, "the devices take part where a server keeps to what is allowed"
+
+
+def without(function: Callable[..., Any], check: str) -> Callable[..., Any]:
+    """Return a function whose condition of a check is never met, with the names of its own module."""
+    source = dedent(inspect.getsource(function))
+    assert source.count(check) == 1, f"{function.__name__} has no {check!r}"
+    body = source.replace(check, "if False:")
+    namespace = dict(vars(sys.modules[function.__module__]))
+    exec(compile(f"from __future__ import annotations\n{body}", function.__name__, "exec"), namespace)
+    made: Callable[..., Any] = namespace[function.__name__]
+    return made
+
+
+def forgetful(state: Round, phase: str, request: bytes) -> bool:
+    """Answer every request, whatever was answered before; secrets are needed for that (`remembering`)."""
+    return False
+
+
+def remembering(state: Round, survivors: bytes, signatures: bytes) -> Round:
+    """Keep the secrets after the last phase."""
+    kept = state.secrets
+    opened = ORIGINAL_UNMASK(state, survivors, signatures)
+    return Round(opened.terms, opened.position, kept, opened.request_digests, opened.replies)
+
+
+ORIGINAL_UNMASK = device.unmask
+RECORDED = ("begin", "check_current", "check", "add", "confirm")
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """Check nothing."""
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A device without one of its checks, and the first schedule that finds it."""
+
+    name: str
+    seed: int
+    patches: Sequence[tuple[Any, str, Any]]
+
+
+def unchecked(owner: Any, function: Callable[..., Any], check: str) -> tuple[Any, str, Any]:
+    """Return the patch that leaves out a check of a function."""
+    return owner, function.__name__, without(function, check)
+
+
+OTHER_EXCHANGES = "elif contribution.round and not contribution.noise and not exchange.of_trial:"
+DEFECTS = (
+    Defect("takes any threshold", 138, [(device, "check_graph", nothing)]),
+    Defect("opens a second set of survivors", 54, [(Round, "answered", forgetful), (device, "unmask", remembering)]),
+    Defect("answers any verb", 0, [unchecked(Trust, Trust.check, "if asked.verb not in self.verbs.split():")]),
+    Defect(
+        "counts no members", 750, [
+            (device, "_check_least", nothing),
+            unchecked(device, device.advertise, "if terms.minimum < least:"),
+            unchecked(Trust, Trust.check, "if asked.cohort is not None and asked.cohort < self.least_cohort:"),
+        ],
+    ),
+    Defect("knows everybody on the list", 71, [(Trust, "check_known", nothing)]),
+    Defect("takes keys of strangers", 23, [(Advert, "check", nothing)]),
+    Defect("writes nothing down", 62, [(RecordInMemory, name, nothing) for name in RECORDED]),
+    Defect("goes on with an older round", 62, [(RecordInMemory, name, nothing) for name in ("begin", "check_current")]),
+    Defect(
+        "answers several exchanges of a cycle", 258, [unchecked(RecordInMemory, DeviceRecord._check, OTHER_EXCHANGES)]
+    ),
+    Defect(
+        "adds any noise", 3,
+        [unchecked(Trust, Trust.check, "if asked.noise is not None and asked.noise < self.least_noise:")],
+    ),
+    Defect("takes another request than that of the round", 449, [(secure, "_check_terms", nothing)]),
+    Defect("plays what nobody has signed", 234, [(Membership, "accept", nothing)]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
+def test_a_device_without_one_of_its_checks_is_found(
+    defect: Defect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for owner, name, changed in defect.patches:
+        monkeypatch.setattr(owner, name, changed)
+    seeds = chain(range(defect.seed, SCHEDULES), range(defect.seed))
+    assert any(schedule.breaches() for schedule in run_schedules(seeds, tmp_path))
