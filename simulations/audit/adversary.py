@@ -19,7 +19,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ...protocol.errors import SecureSumError
-from ...protocol.secagg.keys import CONFIRMED, Advert, Identity, agree, commit, public_of
+from ...protocol.secagg.keys import CONFIRMED, Advert, AgreementKey, Identity, commit
 from ...protocol.secagg.masks import Cells, add_pair_mask, mask_key, own_mask, pair_key
 from ...protocol.secagg.shares import SEALED, SEED, new_seed, recover, unseal
 from ...protocol.secagg.terms import Terms, bitmap_size, from_bitmap, unpack
@@ -30,17 +30,18 @@ class Accomplice:
     """A member of the server's own in one round: it signs every set of survivors, and gives away every share."""
 
     identity: Identity
-    mask_key: bytes
-    seal_key: bytes
+    mask_key: AgreementKey
+    seal_key: AgreementKey
     advert: Advert
 
     @classmethod
     def joining(cls, terms: Terms, position: int, identity: Identity | None = None) -> Accomplice:
         """Make keys for a position of a round; without an identity, those of nobody that the fleet's list names."""
         identity = identity or Identity(Ed25519PrivateKey.generate())
-        private, seal_key, commitment = mask_key(new_seed(), terms), new_seed() + new_seed(), commit(new_seed(), terms)
-        advert = Advert.signed(identity, terms, position, public_of(private), public_of(seal_key), commitment)
-        return cls(identity, private, seal_key, advert)
+        own, seal_key = mask_key(new_seed(), terms), AgreementKey(new_seed() + new_seed())
+        commitment = commit(new_seed(), terms)
+        advert = Advert.signed(identity, terms, position, own.public, seal_key.public, commitment)
+        return cls(identity, own, seal_key, advert)
 
     def sign(self, survivors: bytes, terms: Terms) -> bytes:
         """Confirm a set of survivors."""
@@ -48,8 +49,12 @@ class Accomplice:
 
     def shares(self, dealer: Advert, sealed: bytes, terms: Terms) -> tuple[bytes, bytes]:
         """Open the shares that a device has sealed for it: of the seed of its pair masks, and of its own mask."""
-        key = agree(self.seal_key, dealer.seal_key, "seal", terms)
+        key = self.seal_key.agree(dealer.seal_key, "seal", terms)
         return unseal(key, sealed, (dealer.position, self.advert.position), terms)
+
+
+PairKeys = dict[int, AgreementKey | None]
+"""The keys of devices' pair masks, as far as the server knows them, by position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +127,14 @@ class Transcript:
             sums.append(OpenedSum(frozenset(component), self._sum(component, seeds, pair_keys)))
         return sums
 
-    def _hidden_partners(self, position: int, pair_keys: dict[int, bytes | None]) -> frozenset[int]:
+    def _hidden_partners(self, position: int, pair_keys: PairKeys) -> frozenset[int]:
         """Return the devices with which a device has added a pair mask that the server does not know."""
         if pair_keys[position]:
             return frozenset()
         partners = self.partners[position]
         return frozenset(q for q in partners if q not in self.accomplices and not pair_keys[q])
 
-    def _sum(self, component: set[int], seeds: dict[int, bytes | None], pair_keys: dict[int, bytes | None]) -> Cells:
+    def _sum(self, component: set[int], seeds: dict[int, bytes | None], pair_keys: PairKeys) -> Cells:
         terms, total = self.terms, np.zeros_like(next(iter(self.masked.values())))
         for position in component:
             total += self.masked[position]
@@ -139,17 +144,18 @@ class Transcript:
                 add_pair_mask(total, self._pair(position, other, pair_keys), other, position, terms)
         return total
 
-    def _pair(self, position: int, other: int, pair_keys: dict[int, bytes | None]) -> bytes:
+    def _pair(self, position: int, other: int, pair_keys: PairKeys) -> bytes:
         """Return the key of a pair mask, from a private key that the server knows."""
         if own := pair_keys.get(position):
             return pair_key(own, self._advert(other).mask_key, self.terms)
         known = self.accomplices[other].mask_key if other in self.accomplices else pair_keys[other]
-        return pair_key(known or b"", self.adverts[position].mask_key, self.terms)
+        assert known is not None  # pairs whose keys nobody knows are within a component
+        return pair_key(known, self.adverts[position].mask_key, self.terms)
 
     def _advert(self, position: int) -> Advert:
         return self.accomplices[position].advert if position in self.accomplices else self.adverts[position]
 
-    def _pair_key(self, dealer: int) -> bytes | None:
+    def _pair_key(self, dealer: int) -> AgreementKey | None:
         """Return a device's private key of pair masks, if its seed can be recovered."""
         seed = self._seed(dealer, own=False)
         return None if seed is None else mask_key(seed, self.terms)

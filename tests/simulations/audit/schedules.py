@@ -27,9 +27,9 @@ from fedoel.protocol.fleet import membership
 from fedoel.protocol.fleet.trust import Trust
 from fedoel.protocol.messages import PlayRequest, request_to_records
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
-from fedoel.protocol.secagg import device, keys, masks
+from fedoel.protocol.secagg import device, keys
 from fedoel.protocol.secagg.graph import Graph, least_threshold
-from fedoel.protocol.secagg.keys import Identity
+from fedoel.protocol.secagg.keys import AgreementKey, Identity
 from fedoel.protocol.secagg.shares import SEALED
 from fedoel.protocol.secagg.terms import Terms, to_bitmap
 from fedoel.protocol.signing import check_request
@@ -107,26 +107,23 @@ def cheap_devices(played: list[Played]) -> Iterator[None]:
         patch.setattr(hostile, "read_members", lru_cache(membership.read_members))
         patch.setattr(membership, "read_members", lru_cache(membership.read_members))
         patch.setattr(Terms, "to_json", lru_cache(64)(Terms.to_json))
-        for name, function in (("public_of", lru_cache(4096)(keys.public_of)), ("agree", agreement())):
-            for module in (keys, device, masks):
-                if hasattr(module, name):
-                    patch.setattr(module, name, function)
+        patch.setattr(keys.AgreementKey, "agree", agreement())
         checked = lru_cache(4096)(keys.check_signature)
         for module in (keys, device):
             patch.setattr(module, "check_signature", checked)
         yield
 
 
-def agreement() -> Callable[[bytes, bytes, str, Terms], bytes]:
-    """Return `agree`, which computes the key of two devices once and not on either side."""
+def agreement() -> Callable[[AgreementKey, bytes, str, Terms], bytes]:
+    """Return `AgreementKey.agree`, which computes the key of two devices once and not on either side."""
     known: dict[tuple[str, bytes, bytes, bytes], bytes] = {}
-    original = keys.agree
+    original = AgreementKey.agree
 
-    def agree(private: bytes, public: bytes, purpose: str, terms: Terms) -> bytes:
-        first, second = sorted((keys.public_of(private), public))
+    def agree(self: AgreementKey, public: bytes, purpose: str, terms: Terms) -> bytes:
+        first, second = sorted((self.public, public))
         pair = (purpose, terms.digest, first, second)
         if pair not in known:
-            known[pair] = original(private, public, purpose, terms)
+            known[pair] = original(self, public, purpose, terms)
         return known[pair]
 
     return agree
