@@ -25,7 +25,7 @@ def test_a_decoder_refuses_what_is_cut_or_changed(name: str) -> None:
             decode(name, data[:end] + b"\xff" + data[end + 1 :])
 
 
-@pytest.mark.parametrize("name", DECODERS.keys() - {"replies", "incoming", "step", "words"})
+@pytest.mark.parametrize("name", sorted(DECODERS.keys() - {"replies", "incoming", "step", "words"}))
 def test_a_decoder_reads_what_is_well_formed(name: str) -> None:
     """Otherwise a fuzzer would test nothing but the first check."""
     read = 0
