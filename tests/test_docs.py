@@ -56,6 +56,7 @@ def test_the_commands_of_the_page_on_simulation_run_in_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_module", raising=False)  # of another test
     [arms], [module] = blocks(SIMULATE, "toml"), blocks(SIMULATE, "python")
     [letter] = [block for block in blocks(SIMULATE) if block.startswith("Goal: ")]
     files = {"my.toml": "seed = 1\n", "my-arms.toml": arms, "letters.txt": letter, "my_module.py": module}

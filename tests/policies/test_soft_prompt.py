@@ -73,7 +73,7 @@ def test_a_context_changes_scores_and_leaves_the_bare_policy_unchanged(policy: T
 
 
 def test_gradients_are_those_of_finite_differences(policy: TorchPolicy) -> None:
-    context, step = weights(1), 0.01
+    context, step = weights(1), 0.003
     found = behind(policy, context).gradients(turns())
     assert found.shape == (4, DIMENSION)
     assert np.linalg.norm(found, axis=1).max() > 1e-3

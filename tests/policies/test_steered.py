@@ -64,7 +64,7 @@ def test_features_do_not_depend_on_the_rest_of_the_batch(policy: TorchPolicy) ->
     assert np.linalg.matrix_rank(together[0] - together[0].mean(0)) == 3
 
 
-@pytest.mark.parametrize("length", [0.0, 0.5])
+@pytest.mark.parametrize("length", [0.0, 0.1])
 def test_features_are_the_gradient_behind_the_last_layer_at_the_context_that_is_played(
     policy: TorchPolicy, length: float
 ) -> None:
