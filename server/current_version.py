@@ -19,7 +19,7 @@ from ..protocol.versions import Manifest
 from .fleet import owner_key
 from .journal import OPERATOR
 from .red_lines import CROSSED
-from .registry import MANIFEST, SIGNATURE, WEIGHTS, load_adapter, save_version
+from .registry import DRAFT, MANIFEST, SIGNATURE, WEIGHTS, load_adapter, save_version
 from .run_location import RunLocation
 from .version_list import KnownVersion, VersionList
 
@@ -142,7 +142,7 @@ def _restore(versions: VersionList, target: KnownVersion) -> None:
     from safetensors.numpy import save_file
 
     manifest.check(adapter)
-    with tempfile.TemporaryDirectory(dir=place.versions, prefix="making-") as folder:
+    with tempfile.TemporaryDirectory(dir=place.versions, prefix=DRAFT) as folder:
         save_file(dict(adapter), str(Path(folder) / WEIGHTS))
         move_into_place(Path(folder) / WEIGHTS, place.versions / target.name / WEIGHTS)
 

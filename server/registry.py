@@ -18,6 +18,7 @@ from .learner import Adapter
 
 WEIGHTS = "adapter_model.safetensors"
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+DRAFT = "making-"  # begins the name of a version that is being written; one that a crash left is no version
 VERSIONS = "versions"  # folder of versions in the folder of a run
 
 
@@ -53,7 +54,7 @@ def save_version(
         return folder
     try:
         make_folder(versions)
-        work = Path(tempfile.mkdtemp(dir=versions, prefix="making-"))
+        work = Path(tempfile.mkdtemp(dir=versions, prefix=DRAFT))
         try:
             save_file(dict(adapter), str(work / WEIGHTS))
             learner.describe(work)

@@ -28,7 +28,7 @@ from ..protocol.records.journal import (
 from ..protocol.records.summary import CycleRecord
 from .cycle.record import LOGS, digest_of_table, head_of
 from .journal import NAME, OPERATOR, config_digest, digest_of, read_lines
-from .registry import MANIFEST, WEIGHTS, load_adapter, load_manifest
+from .registry import DRAFT, MANIFEST, WEIGHTS, load_adapter, load_manifest
 from .run_location import RunLocation
 from .safeguards import LEDGER, RunSafeguards
 from .summary import NAME as SUMMARY
@@ -162,7 +162,8 @@ class _Verifier:
         return f"records: {len(self.records)} cycles"
 
     def _versions(self) -> str:
-        folders = sorted(path for path in self.place.versions.glob("*") if (path / MANIFEST).exists())
+        whole = (path for path in self.place.versions.glob("*") if not path.name.startswith(DRAFT))
+        folders = sorted(path for path in whole if (path / MANIFEST).exists())
         names, with_weights, key = {path.name for path in folders}, 0, self.place.fleet_key
         for folder in folders:
             try:

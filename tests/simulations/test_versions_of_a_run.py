@@ -263,6 +263,13 @@ def test_a_run_without_a_journal_is_read_and_goes_on(config: RunConfig) -> None:
     assert not result.problems and "cycles up to 2 had ended before the journal began" in result.notes
 
 
+def test_a_version_whose_writing_was_killed_is_none(run: Path) -> None:
+    whole = verify(locate(run))
+    made = next((run / "versions").glob("*"))
+    shutil.copytree(made, run / "versions" / "making-a1b2c3d4")
+    assert not whole.problems and verify(locate(run)) == whole
+
+
 def test_a_journal_that_somebody_else_has_written_is_not_followed(run: Path) -> None:
     place = locate(run)
     roll_back(place)
