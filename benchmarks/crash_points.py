@@ -2,9 +2,10 @@
 
     python benchmarks/crash_points.py --out benchmarks/results/crash-points
 
-A durable step is a call of the system that a power cut or `kill -9` may separate from the next: a file or a folder is
-forced to the disk (fsync), renamed (replace), cut (truncate) or linked (link). One run that nobody kills lists them.
-For each step a process is killed with SIGKILL before it, another one behind it, and a second process resumes the run.
+A durable step is a call that a power cut or `kill -9` may separate from the next: a file or a folder is forced to the
+disk (fsync), renamed (replace), cut (truncate) or linked (link), or SQLite commits. One run that nobody kills lists
+them. For each step a process is killed with SIGKILL before it, another one behind it, and a second process resumes the
+run.
 
 Twelve devices without a language model play a game in pure Python, in two cycles of two exchanges, with secure sums,
 trials by devices and distillation. Without noise, the resumed run must have the same versions and decisions cycle by
@@ -20,9 +21,11 @@ import logging
 import os
 import re
 import signal
+import sqlite3
 import tempfile
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,25 +65,40 @@ class Steps:
         self.root, self.at, self.behind, self.names = root, at, behind, list[str]()
 
     def watch(self) -> None:
-        """Replace the calls of the system by some that count."""
+        """Replace the calls by some that count."""
         for name in STEPS:
             setattr(os, name, self._counted(name, getattr(os, name)))
+        steps = self
+
+        class Connection(sqlite3.Connection):
+            def __init__(self, path: Any, *rest: Any, **named: Any) -> None:
+                super().__init__(path, *rest, **named)
+                self.path = Path(path)
+
+            def __exit__(self, *error: Any) -> Any:
+                return steps.step("commit", self.path, super().__exit__, *error)
+
+        sqlite3.connect = partial(sqlite3.connect, factory=Connection)  # type: ignore[assignment]
 
     def _counted(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
         def counted(what: Any, *rest: Any, **named: Any) -> Any:
             path = Path(os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else (rest or [what])[0])
-            if not path.is_relative_to(self.root):
-                return step(what, *rest, **named)
-            here = len(self.names) == self.at
-            self.names.append(f"{name} {drafts_alike(str(path.relative_to(self.root)))}")
-            if here and not self.behind:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = step(what, *rest, **named)
-            if here:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            return self.step(name, path, step, what, *rest, **named)
 
         return counted
+
+    def step(self, name: str, path: Path, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Make a call that makes something durable at a path."""
+        if not path.is_relative_to(self.root):
+            return call(*arguments, **named)
+        here = len(self.names) == self.at
+        self.names.append(f"{name} {drafts_alike(str(path.relative_to(self.root)))}")
+        if here and not self.behind:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = call(*arguments, **named)
+        if here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
 
 
 def drafts_alike(path: str) -> str:

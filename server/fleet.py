@@ -75,19 +75,18 @@ def newest_log(folder: Path) -> LogExtract:
     """Return the newest part of the fleet's log, which has the present list of members."""
     key, log = owner_key(folder), FleetLog(folder)
     # The list may be of a release without a log, or older than what is sent of the log.
-    log.add(key, LOGGED_MEMBERS, once=True, **load_members(folder)[0].entry)
-    return log.extract(key)
+    return log.extract(key, log.add(key, LOGGED_MEMBERS, once=True, **load_members(folder)[0].entry))
 
 
-def owner_key(folder: Path) -> Ed25519PrivateKey:
-    """Read the private key of the fleet's owner.
+def owner_key(folder: Path, name: str = OWNER_KEY) -> Ed25519PrivateKey:
+    """Read the private key of the fleet's owner, the present one by default.
 
     Raises
     ------
     ConfigError
         If it is missing or malformed.
     """
-    path = folder / OWNER_KEY
+    path = folder / name
     try:
         return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text(encoding="ascii")))
     except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from ..protocol.config import settings_digest
 from ..protocol.errors import ConfigError, FedoelError, RecordError
 from ..protocol.fleet.log import JOURNAL as LOGGED
 from ..protocol.fleet.membership import read_fleet_key
-from ..protocol.host.files import append_line, cut_torn_line, torn_line
+from ..protocol.host.files import append_line, drop_torn_line
 from ..protocol.host.lock import in_turn
 from ..protocol.records.events import CycleFinished
 from ..protocol.records.journal import CURRENT, DECIDED, FIRST, OPENED, TAKEN, Entry, is_signed, new_line, read_line
@@ -113,9 +113,7 @@ class Journal:
     def held(self) -> Iterator[None]:
         """Keep other processes from appending, and read what they have appended."""
         with in_turn(self.path):
-            # A line that a crash has torn was never acted on.
-            if self.path.exists() and (tail := torn_line(self.path)):
-                cut_torn_line(self.path, tail)
+            drop_torn_line(self.path)  # which was never acted on
             yield
 
     def add(self, kind: str, **values: Any) -> Entry:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ..protocol.errors import FedoelError, RecordError
 from ..protocol.fleet.log import EMPTY, KEY, WINDOW, Head, LogExtract, leaf_of
 from ..protocol.fleet.succession import Succession
-from ..protocol.host.files import append_line, cut_torn_line, torn_line
+from ..protocol.host.files import append_line, drop_torn_line
 from ..protocol.host.lock import in_turn
 from ..protocol.records.journal import Entry, is_signed, new_line, read_line
 from ..protocol.signing import sign_head
@@ -47,8 +47,8 @@ class FleetLog:
         """Whether there is a log: there is none in a simulation."""
         return self.path.exists()
 
-    def add(self, key: Ed25519PrivateKey, kind: str, *, once: bool = False, **values: Any) -> None:
-        """Append an entry, and force it to the disk.
+    def add(self, key: Ed25519PrivateKey, kind: str, *, once: bool = False, **values: Any) -> list[Logged]:
+        """Append an entry, force it to the disk, and return all entries.
 
         Parameters
         ----------
@@ -63,19 +63,27 @@ class FleetLog:
             If the log is damaged, or the disk refuses it.
         """
         with in_turn(self.path):
-            entries, leaf = self._whole(), leaf_of(kind, values)
+            drop_torn_line(self.path)
+            entries, leaf = self._entries(), leaf_of(kind, values)
             if once and leaf in {logged.leaf for logged in entries[-WINDOW:]}:
-                return
+                return entries
             head = entries[-1].head if entries else EMPTY
             line = new_line(key, head.size + 1, head.digest.hex(), kind, values, PURPOSE)
             try:
                 append_line(self.path, line)
             except OSError as error:
                 raise FedoelError(f"{self.path} cannot be written: {error.strerror}; make room and go on") from error
+            return [*entries, Logged(read_line(line), leaf, head.after(leaf))]
 
-    def extract(self, key: Ed25519PrivateKey) -> LogExtract:
-        """Return the newest part of the log, with the owner's signature of its head; raises as `add` does."""
-        entries = self._entries()
+    def extract(self, key: Ed25519PrivateKey, entries: Sequence[Logged] | None = None) -> LogExtract:
+        """Return the newest part of the log, with the owner's signature of its head; raises as `add` does.
+
+        Parameters
+        ----------
+        entries
+            What `add` has just returned; by default they are read.
+        """
+        entries = self._entries() if entries is None else entries
         earlier, newest = entries[:-WINDOW], entries[-WINDOW:]
         head = entries[-1].head if entries else EMPTY
         start = earlier[-1].head if earlier else EMPTY
@@ -84,12 +92,6 @@ class FleetLog:
     def of_kind(self, kind: str) -> list[Entry]:
         """Return the entries of a kind, oldest first; raises as `add` does."""
         return [logged.entry for logged in self._entries() if logged.entry.kind == kind]
-
-    def _whole(self) -> list[Logged]:
-        """Read the log in an `in_turn` block, and cut off what a crash has torn."""
-        if self.path.exists() and (tail := torn_line(self.path)):
-            cut_torn_line(self.path, tail)
-        return self._entries()
 
     def _entries(self) -> list[Logged]:
         """Read the log and check that its entries follow each other; their signatures are not checked."""

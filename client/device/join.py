@@ -185,6 +185,12 @@ def take_bundle(folder: DeviceFolder, path: Path, server: str | None = None, aut
                 f"{path}: {error}: have the server make a new one with `fedoel server enroll`"
             ) from error
     _propose(folder, bundle)
+    _keep(folder, bundle)
+    return bundle
+
+
+def _keep(folder: DeviceFolder, bundle: Bundle) -> None:
+    """Write what a checked bundle holds into the device's folder."""
     replace_file(folder.authority, bundle.ca)
     if bytes.fromhex(bundle.fleet_key) != bytes.fromhex(_key_before(folder)):
         for version in folder.versions.glob("*.npz"):  # which the key before has signed
@@ -194,7 +200,6 @@ def take_bundle(folder: DeviceFolder, path: Path, server: str | None = None, aut
     if bundle.log and not folder.log_head.exists():
         replace_file(folder.log_head, witness_text(Witness(head_from_text(bundle.log))))
     replace_file(folder.bundle, to_text(bundle))  # the last file, because with it the device has joined
-    return bundle
 
 
 def _propose(folder: DeviceFolder, bundle: Bundle) -> None:

@@ -105,6 +105,12 @@ def torn_line(path: Path) -> bytes:
     return tail.rpartition(b"\n")[2]
 
 
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a crash has torn, if there is a file with one; raises `OSError`."""
+    if path.exists() and (tail := torn_line(path)):
+        cut_torn_line(path, tail)
+
+
 def cut_torn_line(path: Path, tail: bytes) -> None:
     """Cut off what `torn_line` returned. In place, without a copy: this has to work on a full disk, too."""
     os.truncate(path, path.stat().st_size - len(tail))

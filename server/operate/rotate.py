@@ -55,7 +55,7 @@ def _rotate(folder: ServerFolder) -> None:
     keys, log = folder.fleet, FleetLog(folder.fleet)
     old, text = owner_key(keys), (keys / MEMBERS).read_text(encoding="ascii")
     create_secret(keys / NEXT, Ed25519PrivateKey.generate().private_bytes_raw().hex())
-    new = Ed25519PrivateKey.from_private_bytes(bytes.fromhex((keys / NEXT).read_text(encoding="ascii")))
+    new = owner_key(keys, NEXT)
     before, after = (key.public_key().public_bytes_raw() for key in (old, new))
     if before != after:  # otherwise only the file of the new key is left to be deleted
         log.add(old, KEY, once=True, **Succession.signed(old, after).entry)

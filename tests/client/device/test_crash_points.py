@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import signal
-import sqlite3
+import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,39 +17,14 @@ from fedoel.client.device.idle import games_today, look
 from fedoel.client.device.runtime import DeviceRuntime
 from fedoel.simulations.grid import server_identity
 
+sys.path.append(str(Path(__file__).resolve().parents[3]))
+
+from benchmarks.crash_points import Steps
+
 from .fleet_of_devices import PHASES, Devices, SecureRound
 
 DELTA, NOISE = 1e-6, 5.0
 EVERYBODY, GAMES = range(5), 3
-
-
-class Steps:
-    """Counts the durable steps of this process and kills it at one of them: before it, or behind it.
-
-    Steps are calls of the system (a file is forced to the disk, renamed, linked) and commits of SQLite. What is on the
-    disk behind one step is what is there before the next.
-    """
-
-    def __init__(self, at: int, behind: bool) -> None:
-        self.at, self.behind, self.count = at, behind, 0
-        for name in ("fsync", "replace", "link"):
-            setattr(os, name, partial(self.step, getattr(os, name)))
-        steps = self
-
-        class Connection(sqlite3.Connection):
-            def __exit__(self, *error: Any) -> Any:
-                return steps.step(super().__exit__, *error)
-
-        sqlite3.connect = partial(sqlite3.connect, factory=Connection)  # type: ignore[assignment]
-
-    def step(self, call: Any, *arguments: Any, **named: Any) -> Any:
-        here, self.count = self.count == self.at, self.count + 1
-        if here and not self.behind:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = call(*arguments, **named)
-        if here:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
 
 
 class MortalRound(SecureRound):
@@ -65,10 +37,11 @@ class MortalRound(SecureRound):
             return super().step(position, phase)
         reader, writer = os.pipe()
         if not (child := os.fork()):
-            steps = Steps(self.at, self.behind)
+            steps = Steps(self.devices.device(0).path, self.at, self.behind)
+            steps.watch()
             answer = super().step(position, phase)
             with os.fdopen(writer, "wb") as out:
-                pickle.dump((answer, steps.count, self.devices.contexts[0].state), out)
+                pickle.dump((answer, len(steps.names), self.devices.contexts[0].state), out)
             os._exit(0)
         os.close(writer)
         with os.fdopen(reader, "rb") as replies:
