@@ -62,9 +62,7 @@ def enough(row: Row, multiplier: float) -> float:
 
 def main() -> None:
     """Print the table."""
-    print(
-        "| row | releases | noise multiplier | promised | at least | at most | server: promised, at least | noise enough |"
-    )
+    print("| row | releases | noise multiplier | promised | at least | at most | server: promised, at least | enough |")
     print("|---|---|---|---|---|---|---|---|")
     for row in ROWS:
         z = multiplier_for(row.epsilon, row.delta, row.sample, row.population, row.releases)
