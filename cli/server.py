@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     revoke.add_argument("name", metavar="NAME", help="what the fleet calls it")
     add_folder_verb(what, "rotate", "between two runs: a new key of the fleet, which the old one signs")
     add_folder_verb(what, "start", "run the SuperLink and the fleet's run, or go on with it")
+    stop = add_folder_verb(what, "stop", "stop every device of the fleet, by a signed notice, until go-on")
+    stop.add_argument("--reason", default="", metavar="TEXT", help="one line for the owners of the devices")
+    add_folder_verb(what, "go-on", "lift the stop, by a newer notice")
     add_folder_verb(what, "status", "say how server, devices and run are")
     log = what.add_parser("log", help="the log of what the fleet's key has signed").add_subparsers(
         dest="log", metavar="WHAT", required=True
@@ -46,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one of the verbs below ``server`` on the server's folder."""
-    from ..server.operate import log, rotate, setup, status
+    from ..server.operate import log, rotate, setup, status, stop
     from ..server.operate.folder import ServerFolder
 
     folder = ServerFolder(arguments.dir.absolute())
@@ -59,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         "enroll": lambda: setup.enroll(folder, arguments.card, arguments.name or "", arguments.out),
         "revoke": lambda: setup.revoke(folder, arguments.name),
         "rotate": lambda: rotate.rotate(folder),
+        "stop": lambda: stop.stop(folder, arguments.reason),
+        "go-on": lambda: stop.go_on(folder),
         "status": lambda: status.status(folder),
         "log": lambda: log.show(folder) if arguments.log == "show" else log.verify(folder, arguments.head),
     }

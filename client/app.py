@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from ..codecs.encoder import Encoder, SendsWords, encode, load_encoder, with_parameters
@@ -24,8 +24,9 @@ from ..protocol.amounts import games_of_client
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError, TrustError, VectorError
 from ..protocol.experience import ExperienceVector, VectorSpec
+from ..protocol.fleet.notice import RECORD as NOTICE
 from ..protocol.fleet.trust import MASKED, Asked
-from ..protocol.messages import PlayRequest, reply_to_records, request_from_records
+from ..protocol.messages import PlayRequest, reply_to_records, request_from_records, take_notice_from
 from ..protocol.play import GameId, merit, specs_from_text
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.secagg.messages import ACTIONS
@@ -50,7 +51,8 @@ def make_app(runtime: Runtime) -> ClientApp:
 
     def experience(message: Message, context: Context) -> Message:
         here = runtime_of(context.node_config, runtime)
-        return guarded(message, lambda: answer(message.content, context, here), here.contributions.refuse)
+        work = partial(answer, message.content, context, here)
+        return guarded(message, lambda: unless_stopped(message.content, here, work), here.contributions.refuse)
 
     app.train("experience")(experience)
     app.evaluate("trial")(experience)
@@ -58,8 +60,13 @@ def make_app(runtime: Runtime) -> ClientApp:
     def secure_verb(phase: str, message: Message, context: Context) -> Message:
         here = runtime_of(context.node_config, runtime)
         work = partial(answer_secure, phase, message.content, context, here)
-        return guarded(message, work, here.contributions.refuse)
+        return guarded(message, lambda: unless_stopped(message.content, here, work), here.contributions.refuse)
 
+    def notice(message: Message, context: Context) -> Message:
+        here = runtime_of(context.node_config, runtime)
+        return guarded(message, lambda: acknowledge(message.content, here), here.contributions.refuse)
+
+    app.query("notice")(notice)
     for phase, action in ACTIONS.items():
         category, _, name = action.partition(".")
         register = app.train if category == "train" else app.query
@@ -92,6 +99,28 @@ def guarded(
         return Message(records, reply_to=message)
     # Raised outside of the except block, so that the original exception is not chained to this one.
     raise FedoelError(f"code: {failure}")
+
+
+def unless_stopped(records: RecordDict, runtime: Runtime, work: Callable[[], RecordDict]) -> RecordDict:
+    """Obey the notice of the fleet's owner that came with a message, and do its work unless the fleet is stopped.
+
+    Raises
+    ------
+    TrustError
+        If the newest notice says stop.
+    VersionError
+        If the notice is not signed by the fleet's key, or older than one before.
+    """
+    runtime.take_notice(take_notice_from(records))
+    runtime.check_going()
+    reply = work()
+    runtime.check_going()  # another message may have brought a notice while this one was played for
+    return reply
+
+
+def acknowledge(records: RecordDict, runtime: Runtime) -> RecordDict:
+    """Take in a notice, and reply with the number of the newest one; raises `VersionError` as `unless_stopped` does."""
+    return RecordDict({NOTICE: ConfigRecord({"number": runtime.take_notice(take_notice_from(records))})})
 
 
 def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Runtime) -> RecordDict:

@@ -16,6 +16,7 @@ from ..policies.backend import load_version
 from ..policies.policy import Policy
 from ..protocol.config import PolicyConfig, RunConfig
 from ..protocol.fleet.membership import Membership, keys_folder, simulated_membership
+from ..protocol.fleet.notice import Notice
 from ..protocol.fleet.trust import Trust
 from ..protocol.host.cache import cache_folder
 from ..protocol.messages import PlayRequest
@@ -33,6 +34,8 @@ class Runtime(Protocol):
     member          `SimulatedRuntime`                    `fedoel.client.device.runtime.DeviceRuntime`
     =============== ===================================== ==============================================
     `send_words`    true                                  false
+    `take_notice`   nothing                               keeps the newest notice of the fleet's owner
+    `check_going`   nothing                               refuses everything while that says stop
     `admit`         always                                if the owner's conditions hold
     `begin`         nothing                               counts the games, bounds the memory
     `policy`        as the run says                       base, threads and paths from `device.toml`;
@@ -49,6 +52,18 @@ class Runtime(Protocol):
     @property
     def send_words(self) -> bool:
         """Whether a codec that sends text may run here at all. The run must allow it, too."""
+
+    def take_notice(self, notice: Notice | None) -> int:
+        """Take in the notice that came with a message, if there was one, and return the number of the newest, or 0.
+
+        Raises
+        ------
+        VersionError
+            If it is not signed by the fleet's key, or older than the newest.
+        """
+
+    def check_going(self) -> None:
+        """Raise `TrustError` while the newest notice says stop."""
 
     def admit(self, games: int) -> None:
         """Check, before anything is loaded, that this many games may be played now.
@@ -99,6 +114,13 @@ class SimulatedRuntime:
     """The runtime of a simulated device. It has no state, because Ray sends it to a worker with every message."""
 
     send_words: ClassVar[bool] = True
+
+    def take_notice(self, notice: Notice | None) -> int:
+        """Return 0: a simulation has no notices."""
+        return 0
+
+    def check_going(self) -> None:
+        """Do nothing: a simulation is not stopped by a notice."""
 
     def admit(self, games: int) -> None:
         """Admit every request."""

@@ -10,7 +10,7 @@ import copy
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from .errors import VectorError, VersionError
 from .experience import WIRE_TYPES, ExperienceVector, Vector, VectorSpec
 from .fleet.log import Head, LogExtract
+from .fleet.notice import FIELDS as NOTICE_FIELDS
+from .fleet.notice import RECORD as NOTICE_RECORD
+from .fleet.notice import Notice
 from .trials import is_trial
 from .versions import Adapter
 
@@ -174,6 +177,30 @@ def request_from_records(records: RecordDict) -> PlayRequest:
         adapter=_arrays(records, "adapter"), parameters=_arrays(records, "parameters"),
         candidate=_arrays(records, "candidate"), log=_log_from(records) if logged else None, **fields,
     )  # fmt: skip
+
+
+def with_notice(records: RecordDict, notice: Notice | None) -> RecordDict:
+    """Add a notice to the records of a message, if there is one."""
+    if notice is not None:
+        records[NOTICE_RECORD] = ConfigRecord(asdict(notice))
+    return records
+
+
+def take_notice_from(records: RecordDict) -> Notice | None:
+    """Remove the notice from the records of a message, and return it; its signature is not checked.
+
+    Raises
+    ------
+    VersionError
+        If it is malformed.
+    """
+    if NOTICE_RECORD not in records:
+        return None
+    record = records.pop(NOTICE_RECORD)
+    values: dict[str, Any] = dict(record.items()) if isinstance(record, ConfigRecord) else {}
+    if set(values) != set(NOTICE_FIELDS):
+        raise VersionError(f"a notice needs {', '.join(NOTICE_FIELDS)}, and nothing else")
+    return Notice(**values)
 
 
 def reply_to_records(vector: ExperienceVector, words: Sequence[str] = ()) -> RecordDict:

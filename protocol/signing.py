@@ -14,9 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from .errors import VersionError
 from .fleet.log import Head
+from .fleet.notice import Notice
 from .messages import PlayRequest, optional_arrays
 
 REQUEST, MANIFEST, LOG_HEAD = b"fedoel request 1\0", b"fedoel manifest 1\0", b"fedoel log head 1\0"
+NOTICE = b"fedoel notice 1\0"
 
 
 def sign_request(key: Ed25519PrivateKey, request: PlayRequest) -> PlayRequest:
@@ -58,6 +60,16 @@ def sign_head(key: Ed25519PrivateKey, head: Head) -> bytes:
 def check_head(public: bytes, signature: bytes, head: Head) -> None:
     """Check the signature of a head of the fleet's log; raises as `check_request` does."""
     _check(public, signature, LOG_HEAD + str(head).encode(), "the head of the fleet's log")
+
+
+def sign_notice(key: Ed25519PrivateKey, notice: Notice) -> Notice:
+    """Return the notice with its signature set."""
+    return replace(notice, signature=key.sign(NOTICE + notice.body))
+
+
+def check_notice(public: bytes, notice: Notice) -> None:
+    """Check the signature of a notice; raises as `check_request` does."""
+    _check(public, notice.signature, NOTICE + notice.body, "a notice")
 
 
 def entry_of_request(request: PlayRequest) -> Mapping[str, Any]:

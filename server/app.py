@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -20,6 +21,7 @@ from ..protocol.secagg.graph import COLLUDING
 from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import build_strategy, load_strategy
 from ..strategies.secure_mean import SecureMean
+from ..strategies.stopped import wait_while_stopped
 from .cycle.run import Public, Report, Run, World
 from .cycle.server import CycleServer
 from .events import LOG, EventLog
@@ -77,6 +79,8 @@ def run(
     with server.run.log:  # from here on, no other process plays this run
         if RunMode.of(config) is RunMode.SIMULATION:  # a deployment's keys exist before its runs
             make_fleet(keys_folder(config), config.clients)
+        else:
+            server.run.log.hold = partial(wait_while_stopped, grid, server.safeguards)
         strategy.start(grid, num_rounds=config.cycles)
         server.end()
 

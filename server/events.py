@@ -54,7 +54,8 @@ class EventLog:
     clock
         Seconds that never go backwards.
 
-    `known_cycle` is the last cycle whose end an earlier process has logged, -1 if there is none.
+    `known_cycle` is the last cycle whose end an earlier process has logged, -1 if there is none. `hold` is called
+    before every phase and with its progress, and returns when the run may go on.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class EventLog:
         self.path, self._listener, self._clock = path, listener, clock
         self._seconds: dict[int, dict[str, float]] = {}  # by cycle and phase, of cycles whose end was not logged yet
         self.known_cycle = -1
+        self.hold: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
         try:
@@ -138,6 +140,7 @@ class EventLog:
         callable
             ``advance(n=1)``, to be called when `n` more of `total` are done; it logs a few times a second.
         """
+        self.hold()
         self.emit(PhaseStarted(cycle=cycle, phase=name, total=total))
         began = last_progress_at = self._clock()
         done = 0
@@ -147,6 +150,7 @@ class EventLog:
             done += n
             if (now := self._clock()) - last_progress_at >= PROGRESS_EVERY:
                 last_progress_at = now
+                self.hold()
                 self.emit(PhaseProgress(cycle=cycle, phase=name, done=done, total=total))
 
         yield advance

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ..protocol.errors import ConfigError
 from ..protocol.fleet.log import MEMBERS as LOGGED_MEMBERS
-from ..protocol.fleet.log import LogExtract
+from ..protocol.fleet.log import NOTICE, LogExtract
 from ..protocol.fleet.membership import (
     DEVICES_SEED,
     FLEET_KEY,
@@ -72,10 +72,12 @@ def publish_members(folder: Path, members: Sequence[bytes]) -> None:
 
 
 def newest_log(folder: Path) -> LogExtract:
-    """Return the newest part of the fleet's log, which has the present list of members."""
+    """Return the newest part of the fleet's log, which has the present list of members and the newest notice."""
     key, log = owner_key(folder), FleetLog(folder)
-    # The list may be of a release without a log, or older than what is sent of the log.
-    return log.extract(key, log.add(key, LOGGED_MEMBERS, once=True, **load_members(folder)[0].entry))
+    # The list may be of a release without a log, or older than what is sent of the log; so may the notice be.
+    entries = log.add(key, LOGGED_MEMBERS, once=True, **load_members(folder)[0].entry)
+    notices = [logged.entry.values for logged in entries if logged.entry.kind == NOTICE]
+    return log.extract(key, log.add(key, NOTICE, once=True, **notices[-1]) if notices else entries)
 
 
 def owner_key(folder: Path, name: str = OWNER_KEY) -> Ed25519PrivateKey:

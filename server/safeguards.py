@@ -22,6 +22,7 @@ from ..protocol.errors import ConfigError, FedoelError, PrivacyError
 from ..protocol.experience import VectorSpec
 from ..protocol.fleet.log import LogExtract
 from ..protocol.fleet.membership import MEMBERS, RunMode, keys_folder, load_members
+from ..protocol.fleet.notice import Notice
 from ..protocol.host.files import append_line, make_private_file
 from ..protocol.host.lock import in_turn
 from ..protocol.privacy.plan import Part, PrivacyPlan
@@ -30,6 +31,7 @@ from ..protocol.records.summary import PrivacyPromise
 from ..protocol.secagg.graph import complete_graph
 from ..protocol.trials import is_trial, most_trials, parts_of_trial
 from .fleet import newest_log
+from .notice import acknowledge, signed_notice
 
 LEDGER = "privacy.jsonl"  # in the run's folder; in a deployment it holds the secret seed of the draw of cohorts
 BEGUN, SPENT, OPENED = "round", "spend", "ledger"
@@ -67,6 +69,15 @@ class RunSafeguards:
     def log(self) -> LogExtract | None:
         """The newest part of the fleet's log; read anew each time, since lists of members are added during a run."""
         return newest_log(keys_folder(self.config)) if self.mode is RunMode.DEPLOYMENT else None
+
+    @property
+    def notice(self) -> Notice | None:
+        """The newest notice to devices; None in a simulation."""
+        return signed_notice(keys_folder(self.config)) if self.mode is RunMode.DEPLOYMENT else None
+
+    def acknowledge(self, notice: Notice, nodes: Collection[int]) -> None:
+        """Write down which nodes have acknowledged a notice."""
+        acknowledge(keys_folder(self.config), notice.number, nodes)
 
     @property
     def colluding(self) -> float:

@@ -85,7 +85,7 @@ class Buffered(Mean):
             raise FedoelError(f"round {server_round} has no request: configure_train did not make one")
         arrived = self._gather(grid, server_round, messages, exchange.request, timeout)
         while messages and not arrived.contributions and not self._pending and retry.wait():
-            messages = self._ask_again()
+            messages = self._ask_again(grid)
             arrived = self._gather(grid, server_round, messages, exchange.request, timeout)
         self._exchange = None
         log(INFO, "exchange: %d vectors, %d requests pending", len(arrived.contributions), len(self._pending))

@@ -22,13 +22,14 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import Aggregate, Contribution, VectorSpec, total
-from ..protocol.messages import ACTION, PlayRequest, records_bytes, request_to_records
+from ..protocol.messages import ACTION, PlayRequest, records_bytes, request_to_records, with_notice
 from ..protocol.options import Option, options_of
 from ..protocol.trials import ACTION as TRIAL
 from .cohort import sample, split, wait_for_nodes
 from .delivery import RetryWindow, named, send_and_receive
 from .replies import OUT, SortedReplies, failure, sort_replies
 from .server_side import ServerSide, Traffic
+from .stopped import wait_while_stopped
 
 log = getLogger("flwr").log
 UNUSABLE = "aggregate refused"
@@ -162,15 +163,21 @@ class ExperienceStrategy(Strategy):
     ) -> list[Message]:
         """Ask a part of the cohort to play. What it is sent comes from the server, not from `arrays`."""
         cycle, exchange = self.place(server_round)
-        nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
+        nodes = self.nodes(grid)
         cohort = self.draw(nodes, cycle, exchange)
         request = self.server.request(cycle, exchange)
         log(INFO, "configure_train: asked %d of %d nodes", len(cohort), len(nodes))
         return self._ask(request, cohort)
 
+    def nodes(self, grid: Grid) -> list[int]:
+        """Wait until the fleet is not stopped and enough nodes are there, and return the ids of all that are."""
+        wait_while_stopped(grid, self.server.safeguards)
+        return wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
+
     def _ask(self, request: PlayRequest, nodes: Iterable[int], action: str = ACTION) -> list[Message]:
         """Make the messages of an exchange; Flower sends none twice, so that another try needs new ones."""
-        records = request_to_records(replace(request, log=self.server.safeguards.log))
+        safeguards = self.server.safeguards
+        records = with_notice(request_to_records(replace(request, log=safeguards.log)), safeguards.notice)
         messages = [Message(records, dst_node_id=node, message_type=action) for node in nodes]
         self._exchange = Exchange(request, messages, float(records_bytes(records)))
         return messages
@@ -234,7 +241,7 @@ class ExperienceStrategy(Strategy):
         if self._trial is None:
             return []
         request, part = self._trial
-        nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
+        nodes = self.nodes(grid)
         return self._ask(request, self.draw_trial(nodes, request, part), TRIAL)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -329,12 +336,13 @@ class ExperienceStrategy(Strategy):
         replies = send_and_receive(grid, messages, timeout) if messages else []
         patience = RetryWindow(self.patience)
         while messages and _not_ready(replies) and patience.wait():
-            messages = self._ask_again()
+            messages = self._ask_again(grid)
             replies = send_and_receive(grid, messages, timeout)
         return self.aggregate_train(server_round, replies)[1]
 
-    def _ask_again(self) -> list[Message]:
-        """Make the messages of the exchange under way anew."""
+    def _ask_again(self, grid: Grid) -> list[Message]:
+        """Make the messages of the exchange under way anew, once the fleet is not stopped."""
+        wait_while_stopped(grid, self.server.safeguards)
         if self._exchange is None:
             raise FedoelError("nothing was asked for: call configure_train first")
         return self._ask(self._exchange.request, self._exchange.asked.values())

@@ -23,7 +23,8 @@ from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, SecureSumError, VectorError
 from ..protocol.experience import ROUNDING, Aggregate, Contribution, ExperienceVector, Floats, VectorSpec, total
-from ..protocol.messages import PlayRequest, copy_of, records_bytes, request_to_records
+from ..protocol.fleet.notice import Notice
+from ..protocol.messages import PlayRequest, copy_of, records_bytes, request_to_records, with_notice
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.privacy.published import public_variance, with_public_noise
 from ..protocol.secagg.disputes import Disputes
@@ -31,12 +32,12 @@ from ..protocol.secagg.graph import Graph, check_graph, choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
-from .cohort import wait_for_nodes
 from .delivery import RetryWindow, named, send_and_receive
 from .experience import log
 from .mean import BudgetStrategy
 from .replies import OUT, SILENT, failure
 from .server_side import Traffic
+from .stopped import is_stopped
 
 FAILED = "round failed"
 LIAR, DOUBTFUL = "lies about shares", "in dispute about shares"
@@ -195,7 +196,7 @@ class SecureMean(BudgetStrategy):
         """
         retry, again = RetryWindow(self.patience), AGAIN
         while True:
-            nodes = wait_for_nodes(grid, self.min_available_nodes, self.node_timeout)
+            nodes = self.nodes(grid)
             cohort, sums, accused, out = list[int](), list[Aggregate](), tally.accused, tally.out | self.liars
             if self.server.safeguards.enough(len(nodes)):
                 cohort = [node for node in draw(nodes) if node not in out]
@@ -210,7 +211,7 @@ class SecureMean(BudgetStrategy):
                 return sums
             at_once = again > 0 and tally.accused > accused
             again -= at_once
-            if not (at_once or retry.wait()):
+            if not (at_once or is_stopped(self.server.safeguards) or retry.wait()):
                 return sums
             log(INFO, "exchange: nothing was released; retrying")
             tally.refused.clear()
@@ -245,7 +246,7 @@ class SecureMean(BudgetStrategy):
                     tally.refused[FAILED] += 1
                 if group not in phases:
                     del rounds[group]
-            _PhaseSender(grid, groups, tally).send(phases)
+            _PhaseSender(grid, groups, tally, self.server.safeguards.notice).send(phases)
         return [sums[group] for group in sorted(sums)]
 
     def _round(
@@ -329,6 +330,7 @@ class _PhaseSender:
     grid: Grid
     groups: Sequence[Sequence[int]]
     tally: Tally
+    notice: Notice | None
 
     def send(self, phases: Mapping[int, _Phase]) -> None:
         """Send each group's phase, and pass usable replies on; devices without one have dropped out."""
@@ -359,6 +361,7 @@ class _PhaseSender:
     def _message(self, phase: _Phase, group: int, position: int) -> Message:
         records = RecordDict() if phase.play_request is None else copy_of(phase.play_request)
         records[RECORD] = phase.steps[position].to_record()
+        with_notice(records, self.notice)
         node = self.groups[group][position]
         self.tally.down[node] += records_bytes(records)
         return Message(records, dst_node_id=node, message_type=ACTIONS[phase.name])

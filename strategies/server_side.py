@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ..protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from ..protocol.fleet.log import LogExtract
+from ..protocol.fleet.notice import Notice
 from ..protocol.messages import PlayRequest
 from ..protocol.privacy.plan import PrivacyPlan
 
@@ -84,6 +85,13 @@ class Safeguards(Protocol):
     @property
     def log(self) -> LogExtract | None:
         """The newest part of the fleet's log, which is sent with every request; None in a simulation."""
+
+    @property
+    def notice(self) -> Notice | None:
+        """The newest notice of the fleet's owner, signed, which is sent with every message; None if there is none."""
+
+    def acknowledge(self, notice: Notice, nodes: Collection[int]) -> None:
+        """Write down which nodes have acknowledged a notice."""
 
     @property
     def colluding(self) -> float:

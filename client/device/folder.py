@@ -42,6 +42,7 @@ class DeviceFolder:
     store = _Inside("store.sqlite")  # the encrypted log of trajectories
     store_key = _Inside("keys/store.key")
     log_head = _Inside("keys/log.head")  # last head of the fleet's log that it has seen
+    notice = _Inside("fleet/notice")  # newest notice of the fleet's owner
     game_key = _Inside("keys/games.key")  # secret from which the seeds of games and of play follow
     record = _Inside("contributions.sqlite")  # what it gave and refused; outlives runs and fleets
     versions = _Inside("versions")  # folder with the last two good versions
@@ -87,4 +88,4 @@ def open_store(folder: DeviceFolder) -> TrajectoryStore:
 
 def membership_of(folder: DeviceFolder) -> Membership:
     """Read this device's private key and its list of members; raises as `membership_at` does."""
-    return replace(membership_at(folder.fleet, folder.identity), log_file=folder.log_head)
+    return replace(membership_at(folder.fleet, folder.identity), log_file=folder.log_head, notice_file=folder.notice)

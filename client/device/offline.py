@@ -11,6 +11,7 @@ from ..personal_context import check_personal, personalised
 from .folder import DeviceFolder, membership_of, open_store
 from .last_version import last_version
 from .model import check_model
+from .notice import check_going
 from .runtime import DeviceRuntime
 from .success import fallen_back
 
@@ -36,7 +37,10 @@ def load_last_version(folder: DeviceFolder, personal: bool = False) -> tuple[Run
         If the device has joined no fleet, or the run's codec knows no context of a device's own.
     ModelError
         If the device's base model is not the fleet's, or what is made of it is another version.
+    TrustError
+        If the fleet is stopped.
     """
+    check_going(folder)
     key, before = membership_of(folder).fleet_key, bool(fallen_back(folder))
     config, request = last_version(folder.versions, key, before)
     config = DeviceRuntime(folder.path).own(config)

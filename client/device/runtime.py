@@ -16,6 +16,7 @@ from ...policies.policy import Policy
 from ...protocol.config import RunConfig
 from ...protocol.errors import NotNow
 from ...protocol.fleet.membership import Membership
+from ...protocol.fleet.notice import Notice
 from ...protocol.fleet.trust import Trust
 from ...protocol.messages import PlayRequest
 from ...protocol.trials import is_trial
@@ -26,6 +27,7 @@ from .folder import DeviceFolder, membership_of
 from .idle import count_games, games_today, look, why_not
 from .last_version import keep
 from .model import check_model
+from .notice import check_going, take_notice
 from .record import DeviceRecord
 from .settings import read_settings
 from .success import fallen_back, read_success, write_success
@@ -53,6 +55,14 @@ class DeviceRuntime:
     @property
     def folder(self) -> DeviceFolder:
         return DeviceFolder(self.home)
+
+    def take_notice(self, notice: Notice | None) -> int:
+        """Keep a notice of the fleet's owner that is newer than the last one."""
+        return take_notice(self.folder, notice)
+
+    def check_going(self) -> None:
+        """Refuse everything while the newest notice says stop."""
+        check_going(self.folder)
 
     def admit(self, games: int) -> None:
         """Check the owner's conditions; this loads nothing.

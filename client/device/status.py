@@ -12,6 +12,7 @@ from shlex import quote
 
 from ...protocol.errors import ConfigError, FedoelError
 from ...protocol.fleet.log import read_witness
+from ...protocol.fleet.notice import kept_notice
 from ...protocol.host.files import exposed_among
 from ...protocol.host.lock import one_owner, owner
 from .folder import DeviceFolder, joined, membership_of, open_store, private_paths
@@ -30,6 +31,8 @@ def status(folder: DeviceFolder) -> int:
     exposed = exposed_among(private_paths(folder))  # before the store is opened, which takes others' rights away
     print(f"device:  {bundle.name}, number {bundle.number} of the fleet at {bundle.server}")
     print(f"service: {f'runs as {running}' if running else 'does not run'}")
+    if notice := kept_notice(folder.notice):
+        print(f"notice:  {'THE FLEET IS STOPPED, and nothing is played or sent: ' * notice.stop}{notice}")
     print(f"plays:   {_plays(folder)}")
     print(f"version: {_version(folder)}")
     print(f"store:   {_stored(folder)}")

@@ -1,11 +1,11 @@
 """The transparency log of a fleet: one hash chain over everything that its owner signs for devices.
 
-An *entry* is a table of what was signed: a request, a list of members, a line of the run's journal, or the owner's next
-key. Its *leaf* is the SHA-256 of its JSON, and the *head* of a log of n entries is SHA-256(head of the first n - 1,
-leaf n), with the tags of RFC 6962, section 2.1, that keep leaves and heads apart. The server sends the newest leaves
-and its signature of the head along with every request, as a `LogExtract`. A device keeps the last head that it has
-seen, as a `Witness`, and answers only what is in a log that continues that head: it cannot be moved from one log to
-another.
+An *entry* is a table of what was signed: a request, a list of members, a notice, a line of the run's journal, or the
+owner's next key. Its *leaf* is the SHA-256 of its JSON, and the *head* of a log of n entries is SHA-256(head of the
+first n - 1, leaf n), with the tags of RFC 6962, section 2.1, that keep leaves and heads apart. The server sends the
+newest leaves and its signature of the head along with every request, as a `LogExtract`. A device keeps the last head
+that it has seen, as a `Witness`, and answers only what is in a log that continues that head: it cannot be moved from
+one log to another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 
 from ..errors import ConfigError, TrustError, VectorError
 
-REQUEST, MEMBERS, JOURNAL, KEY = "request", "members", "journal", "key"  # kinds of entries
+# kinds of entries
+REQUEST, MEMBERS, NOTICE, JOURNAL, KEY = "request", "members", "notice", "journal", "key"
 WINDOW = 4096  # newest leaves that an extract has at most
 LEAF = 32  # bytes of a leaf, and of a head's digest
 REFUSED = "LogRefused"  # the code of a refusal
@@ -114,7 +115,7 @@ class Witness:
     head: Head | None = None
     members: bytes = b""
 
-    def after(self, extract: LogExtract, request: bytes, members: bytes) -> Witness:
+    def after(self, extract: LogExtract, request: bytes, members: bytes, notice: bytes = b"") -> Witness:
         """Check an extract whose signature was checked, and return what the device keeps now.
 
         A device without a head, which has joined under an earlier release, takes the first log that it sees, and keeps
@@ -124,6 +125,8 @@ class Witness:
         ----------
         request, members
             Leaves of the request that came with the extract, and of the list of members that the device has.
+        notice
+            Leaf of the newest notice that the device has; empty if it has none.
 
         Raises
         ------
@@ -146,6 +149,8 @@ class Witness:
             raise _refusal("the request is not in the log that came with it")
         if seen and members != self.members and members not in leaves:
             raise _refusal("the list of members that this device was sent is not in the log")
+        if notice and notice not in leaves:
+            raise _refusal("the notice that this device was sent is not in the log")
         return Witness(heads[-1], members)
 
 

@@ -30,7 +30,8 @@ from ..messages import PlayRequest
 from ..secagg.keys import Identity
 from ..signing import check_head, check_request, entry_of_request
 from .log import MEMBERS as LOGGED_MEMBERS
-from .log import REFUSED, REQUEST, leaf_of, read_witness, witness_text
+from .log import NOTICE, REFUSED, REQUEST, leaf_of, read_witness, witness_text
+from .notice import kept_notice
 
 FLEET_KEY, MEMBERS, DEVICES_SEED = "fleet.pub", "members", "devices.seed"
 PURPOSE = b"fedoel members 1\0"
@@ -130,6 +131,8 @@ class Membership:
         Number of the list of members.
     log_file
         File with the last head of the fleet's log that the device has seen; None for a device that checks no log.
+    notice_file
+        File with the newest notice of the fleet's owner; None to keep none.
     """
 
     identity: Identity
@@ -139,6 +142,7 @@ class Membership:
     members_file: Path | None = None
     number: int = 0
     log_file: Path | None = None
+    notice_file: Path | None = None
 
     @property
     def fleet(self) -> str:
@@ -187,7 +191,9 @@ class Membership:
             )
         check_head(self.fleet_key, request.log.signature, request.log.heads[-1])
         before, members = read_witness(self.log_file), leaf_of(LOGGED_MEMBERS, Members(self.number, self.members).entry)
-        after = before.after(request.log, leaf_of(REQUEST, entry_of_request(request)), members)
+        kept = kept_notice(self.notice_file) if self.notice_file else None
+        notice = leaf_of(NOTICE, kept.entry) if kept else b""
+        after = before.after(request.log, leaf_of(REQUEST, entry_of_request(request)), members, notice)
         if after != before:
             write_whole(self.log_file, witness_text(after))
 

@@ -31,6 +31,7 @@ class Refusal(StrEnum):
     STRANGERS = "TooManyStrangers"
     NOISE = "TooLittleNoise"
     EPSILON = "EpsilonSpent"
+    STOPPED = "FleetStopped"  # by a notice of the fleet's owner
     DONE = "AlreadyContributed"  # the device is out of this exchange, however often it is asked
 
 

@@ -20,12 +20,14 @@ from ...protocol.prompt_pack import read_pack, write_pack
 from ...protocol.records.events import CycleFinished, Event
 from ..app import check
 from ..events import LOG, follow
+from ..notice import newest_notice
 from ..run_folder import STORED, own_folder
 from ..summary import wins
 from .flower import CONNECTION, FLWR, Fleet
 from .folder import ServerFolder, Settings, read_settings, run_of, with_own_prompts
 from .roll import Roll, devices, read_roll
 from .run_app import COMPLETED, Beginning, run_started, run_status, write_app
+from .stop import said
 
 POLL_SECONDS = 0.5
 STATUS_SECONDS = 20.0
@@ -128,7 +130,9 @@ def _run(folder: ServerFolder, environment: Mapping[str, str], events: Iterator[
         )
     beginning = Beginning(log, CONNECTION, environment)
     try:
+        number = 0
         while process.poll() is None:
+            number = _print_notice(folder, number)
             beginning.begun |= _print_progress(events)
             beginning.check()
             time.sleep(POLL_SECONDS)
@@ -142,6 +146,16 @@ def _run(folder: ServerFolder, environment: Mapping[str, str], events: Iterator[
     finally:
         process.kill()
         process.wait()
+
+
+def _print_notice(folder: ServerFolder, before: int) -> int:
+    """Print a notice to devices that is newer than the last one printed, unless it is an old one to go on."""
+    notice = newest_notice(folder.fleet)
+    if notice is None or notice.number <= before:
+        return before
+    if notice.stop or before:
+        print(f"{said(folder, notice)}{'; the run waits' * notice.stop}", flush=True)
+    return notice.number
 
 
 def _print_progress(events: Iterator[Event | None]) -> bool:

@@ -15,6 +15,7 @@ from ..summary import NAME, read_summary, wins
 from .flower import Fleet
 from .folder import ServerFolder, Settings, read_settings
 from .roll import Roll, read_roll
+from .stop import told
 
 
 def status(folder: ServerFolder) -> int:
@@ -23,6 +24,8 @@ def status(folder: ServerFolder) -> int:
     roll, fleet = read_roll(folder.roll), Fleet(folder, settings)
     running = fleet.running()
     print(_server(folder, settings, running))
+    for line in told(folder):
+        print(line)
     for path in exposed_among(folder.private):
         print(f"rights: others may read {path}: chmod go= it; if it is a key, make a new fleet if they did")
     for line in [*log(folder), *devices(roll, fleet.node_ids(), fleet.nodes() if running else {}), *run(folder)]:

@@ -52,6 +52,15 @@ def test_a_phase_says_progress_a_few_times_a_second_and_its_seconds(tmp_path: Pa
     assert seconds_by_phase(events, 2) == {}
 
 
+def test_a_run_that_is_held_begins_no_phase_and_goes_no_further_in_one(tmp_path: Path) -> None:
+    steps, clock = list[str](), iter(range(100)).__next__
+    with EventLog(tmp_path / "events.jsonl", lambda event: steps.append(type(event).__name__), clock) as log:
+        log.hold = lambda: steps.append("held")
+        with log.phase(1, "distil") as advance:
+            advance()
+    assert steps == ["held", "PhaseStarted", "held", "PhaseProgress", "PhaseFinished"]
+
+
 def test_a_phase_that_fails_is_not_finished(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with EventLog(path) as log, pytest.raises(ZeroDivisionError), log.phase(0, "games"):

@@ -69,6 +69,7 @@ class Paper:
     steps: list[str] = field(default_factory=list)
     signed_members: bytes = b""
     log: Any = None
+    notice: Any = None
 
     @property
     def noisy(self) -> bool:
