@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from .errors import ConfigError
+from .rollout import stages_of
 from .settings import Scalar as Scalar
 from .settings import explain, from_table, setting, settings_of, shown, to_table
 
@@ -324,6 +325,17 @@ class TrialConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutConfig:
+    """How a promoted version goes to the fleet."""
+
+    stages: str = setting(
+        "1",
+        "Shares of the fleet that a promoted version goes to, a stage for at least one cycle each, e.g. `0.01 0.1 1`; "
+        "the next one begins when the version holds on the one before.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """One run."""
 
@@ -349,6 +361,7 @@ class RunConfig:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     trial: TrialConfig = field(default_factory=TrialConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Scalar]) -> RunConfig:
@@ -376,6 +389,11 @@ class RunConfig:
             )
         if (config.privacy.mechanism == "none") != (config.privacy.epsilon == 0):
             raise ConfigError("privacy.epsilon above 0 needs a privacy.mechanism, and a mechanism needs an epsilon")
+        if len(stages_of(config.rollout.stages)) > 1 and config.privacy.epsilon:
+            raise ConfigError(
+                f"rollout.stages {config.rollout.stages!r} draws cohorts from a part of the fleet, for which the noise "
+                'of privacy.epsilon is not computed: set rollout.stages = "1"'
+            )
         return config
 
     @property

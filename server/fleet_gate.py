@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..codecs.encoder import Parameters
-from ..protocol.config import RunConfig
+from ..protocol.config import RunConfig, TrialConfig
 from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate, Vector, VectorSpec
 from ..protocol.messages import PlayRequest
@@ -31,6 +31,19 @@ ALL = "all families"
 EMPTY = Differences((), np.zeros(0), np.zeros(0), np.zeros(0))  # what a context without content differs in
 NOBODY = "nothing was tried, or no device answered"
 STANDS_OUT = 2.0  # standard deviations of the noise that a count of devices must be above its limit
+
+
+def paused(trial: TrialConfig, differences: Differences) -> Verdict | None:
+    """Refuse everything if too many devices have gone back from the current version, beyond the noise."""
+    counted = round(differences.fallbacks)
+    noise = math.sqrt(differences.variance) / (trial.games * trial.clip * WEIGHT)
+    # Without noise the count is rounded: a secure sum is exact to a small part of a device only.
+    surely = differences.fallbacks - STANDS_OUT * noise if noise else counted
+    if surely <= trial.fallback_share * differences.devices:
+        return None
+    number = f"about {counted}" if noise else f"{counted}"
+    reason = f"{number} of {differences.devices:.0f} devices have gone back to the version before"
+    return Verdict(False, f"{reason}: promotion is paused", paused=True)
 
 
 def unavailable(request: PlayRequest, part: int) -> None:
@@ -94,30 +107,18 @@ class FleetGate(Decisions):
             return Verdict(True, "contexts are not tried")
         if not differences.episodes.any():
             return Verdict(False, NOBODY, sure=False)
-        return self._paused(differences) or Decisions.context_helps(self, differences, choices)
+        return paused(self.config.trial, differences) or Decisions.context_helps(self, differences, choices)
 
     def candidate_holds(self, differences: Differences) -> Verdict:
         """Whether the candidate does not lose; where no context was tried, whether it gains."""
         if not differences.episodes.any():
             return Verdict(False, NOBODY, sure=False)
-        if paused := self._paused(differences):
-            return paused
+        if verdict := paused(self.config.trial, differences):
+            return verdict
         if self.config.trial.contexts:
             return Decisions.candidate_holds(self, differences)
         verdict = Decisions.context_helps(self, differences)
         return replace(verdict, reason=verdict.reason.replace("with the context", "without the context", 1))
-
-    def _paused(self, differences: Differences) -> Verdict | None:
-        """Refuse everything if too many devices have gone back from the current version, beyond the noise."""
-        trial, counted = self.config.trial, round(differences.fallbacks)
-        noise = math.sqrt(differences.variance) / (trial.games * trial.clip * WEIGHT)
-        # Without noise the count is rounded: a secure sum is exact to a small part of a device only.
-        surely = differences.fallbacks - STANDS_OUT * noise if noise else counted
-        if surely <= trial.fallback_share * differences.devices:
-            return None
-        number = f"about {counted}" if noise else f"{counted}"
-        reason = f"{number} of {differences.devices:.0f} devices have gone back to the version before"
-        return Verdict(False, f"{reason}: promotion is paused", paused=True)
 
     def _tried(
         self, cycle: int, current: Version, context: Vector | None, contender: Contender, block: int

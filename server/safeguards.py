@@ -28,6 +28,7 @@ from ..protocol.host.lock import in_turn
 from ..protocol.privacy.plan import Part, PrivacyPlan
 from ..protocol.privacy.published import public_factor
 from ..protocol.records.summary import PrivacyPromise
+from ..protocol.rollout import stages_of
 from ..protocol.secagg.graph import complete_graph
 from ..protocol.trials import is_trial, most_trials, parts_of_trial
 from .fleet import newest_log
@@ -90,6 +91,10 @@ class RunSafeguards:
     @property
     def noisy(self) -> bool:
         return self.config.privacy.epsilon > 0
+
+    @property
+    def staged(self) -> bool:
+        return len(stages_of(self.config.rollout.stages)) > 1
 
     @property
     def population(self) -> int:

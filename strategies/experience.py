@@ -164,7 +164,7 @@ class ExperienceStrategy(Strategy):
         """Ask a part of the cohort to play. What it is sent comes from the server, not from `arrays`."""
         cycle, exchange = self.place(server_round)
         nodes = self.nodes(grid)
-        cohort = self.draw(nodes, cycle, exchange)
+        cohort = self.draw(self.server.reached(nodes), cycle, exchange)
         request = self.server.request(cycle, exchange)
         log(INFO, "configure_train: asked %d of %d nodes", len(cohort), len(nodes))
         return self._ask(request, cohort)
@@ -242,7 +242,7 @@ class ExperienceStrategy(Strategy):
             return []
         request, part = self._trial
         nodes = self.nodes(grid)
-        return self._ask(request, self.draw_trial(nodes, request, part), TRIAL)
+        return self._ask(request, self.draw_trial(self.server.reached(nodes), request, part), TRIAL)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Add up the answers to the trial under way, if there is one."""

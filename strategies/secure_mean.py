@@ -143,8 +143,13 @@ class SecureMean(BudgetStrategy):
         raise VectorError("a secure sum has no single contributions")
 
     def plan(self, spec: VectorSpec, cohort: int | None = None) -> PrivacyPlan:
-        """Return the privacy plan of one secure sum; with noise, of a cohort of this size."""
-        return self.server.safeguards.plan(spec, cohort if self.server.safeguards.noisy else None)
+        """Return the privacy plan of one secure sum; with noise or a staged rollout, of a cohort of this size."""
+        return self.server.safeguards.plan(spec, cohort if self._plans_differ else None)
+
+    @property
+    def _plans_differ(self) -> bool:
+        """Whether each cohort has a plan of its own, so that any that is releasable can be summed."""
+        return self.server.safeguards.noisy or self.server.safeguards.staged
 
     def release(self, grid: Grid, server_round: int, timeout: float) -> MetricRecord:
         """Run one round of secure aggregation; an exchange whose round fails has no aggregate."""
@@ -199,7 +204,7 @@ class SecureMean(BudgetStrategy):
             nodes = self.nodes(grid)
             cohort, sums, accused, out = list[int](), list[Aggregate](), tally.accused, tally.out | self.liars
             if self.server.safeguards.enough(len(nodes)):
-                cohort = [node for node in draw(nodes) if node not in out]
+                cohort = [node for node in draw(self.server.reached(nodes)) if node not in out]
                 if not cohort:
                     return []
                 sums = self.secure_sums(grid, self.groups(cohort), request, timeout, tally)
@@ -222,7 +227,7 @@ class SecureMean(BudgetStrategy):
         left = sum(node not in out for node in cohort)
         if left == len(cohort):
             return False
-        fewest = 0 if safeguards.noisy else self.plan(request.spec).minimum
+        fewest = 0 if self._plans_differ else self.plan(request.spec).minimum
         lost = left < fewest or not safeguards.releasable(left)
         if lost:
             log(WARNING, "exchange: %d devices are out of it, and %d are too few", len(cohort) - left, left)

@@ -39,6 +39,9 @@ class Rounds(Protocol):
     def request(self, cycle: int, exchange: int) -> PlayRequest:
         """Return what the cohort is asked to do in this exchange."""
 
+    def reached(self, nodes: list[int]) -> list[int]:
+        """Return the nodes that the current version goes to: all but in the stages of a rollout."""
+
     def collect(self, cycle: int, exchange: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
         """Keep what the cohort sent; None when nothing could be used."""
 
@@ -104,6 +107,10 @@ class Safeguards(Protocol):
     @property
     def noisy(self) -> bool:
         """Whether releases are differentially private, so that cohorts must be drawn at random and independently."""
+
+    @property
+    def staged(self) -> bool:
+        """Whether versions go to a part of the fleet first, so that cohorts differ in size."""
 
     def sample(self, spec: VectorSpec | None = None) -> int:
         """Devices that a release of such vectors, by default of experience, draws on average."""

@@ -166,7 +166,8 @@ class CycleRecord:
         Hash of the version that plays after the cycle.
     decision, reason
         What became of the cycle's candidate: ``promoted``, ``rejected``, ``no-gain``, ``no-experience``,
-        ``warm-start``, ``averaged``, ``waiting`` (for an operator) or ``overruled`` (by an operator); and why.
+        ``warm-start``, ``averaged``, ``rolling-out`` (of the version before), ``waiting`` (for an operator) or
+        ``overruled`` (by an operator); and why.
     held_out, families, transfer, probes
         Measures of that version, see `Measures`. In a deployment whose server has no games, `held_out` is what the
         version won in its trial, on the fleet's own games, with no episodes where that is unknown.
@@ -195,6 +196,8 @@ class CycleRecord:
         Divergences of the student from its teacher at the end of distillation.
     device_seconds
         Time in which all devices worked, where phases do not say it.
+    reach
+        Share of the fleet that the version goes to after the cycle; None for the whole fleet.
     """
 
     cycle: int
@@ -219,6 +222,7 @@ class CycleRecord:
     seconds: Mapping[str, float]
     views: Mapping[str, float] | None = None
     device_seconds: float | None = None
+    reach: float | None = None
 
     @property
     def by_fleet(self) -> bool:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from ...protocol.fleet.membership import keys_folder, load_members
 from ...protocol.records.journal import TAKEN, Entry
 from ..journal import Journal
-from ..registry import VERSIONS, load_adapter
+from ..registry import VERSIONS, load_adapter, load_manifest
 from .collect import finished
-from .contender import Version
+from .contender import Version, begin
 from .run import Run, State
 from .trial import play_block
 
@@ -60,14 +60,19 @@ class Choices:
         return state
 
     def _with(self, state: State, entry: Entry) -> State:
-        """Return the state after one choice: with the version, and what the gate sees of it."""
+        """Return the state after one choice: with the version, and what the gate sees of it.
+
+        A version that was made from the current one is rolled out in stages; any other goes to the whole fleet at once.
+        """
         name, cycle = str(entry.values["version"]), int(entry.values["cycle"])
         if entry.values["overruled"]:
             self.overruled[cycle] = name
         if name == state.version.name:
             return state
         _, fleet_key = load_members(keys_folder(self.run.config))
-        version = Version(*load_adapter(self.run.folder / VERSIONS / name, fleet_key))
+        folder = self.run.folder / VERSIONS / name
+        version, parent = Version(*load_adapter(folder, fleet_key)), load_manifest(folder, fleet_key).parent
+        rollout = begin(self.run.config, state.version) if parent == state.version.name else None
         contender = self.run.contender(version.adapter)
         seen = play_block(self.run, version, cycle, f"gate-chosen-{entry.number}", contender, 1)
-        return replace(state, version=version, evidence=seen)
+        return replace(state, version=version, evidence=seen, rollout=rollout)

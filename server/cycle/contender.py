@@ -1,10 +1,12 @@
-"""Versions, and contenders: what a gate tries, and what is measured."""
+"""Versions, how far one has got in the fleet, and contenders: what a gate tries, and what is measured."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...policies.policy import Policy
+from ...protocol.config import RunConfig
+from ...protocol.rollout import ALL, stages_of
 from ..learner import Adapter
 from .mixture import Mixture
 
@@ -15,6 +17,45 @@ class Version:
 
     name: str
     adapter: Adapter
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How far a version has got.
+
+    Parameters
+    ----------
+    before
+        The version that it has replaced, which the rest of the fleet still has.
+    stages
+        Shares of the fleet.
+    stage
+        Index of the present one, which is not the last.
+    """
+
+    before: Version
+    stages: tuple[float, ...]
+    stage: int = 0
+
+    @property
+    def share(self) -> float:
+        """Share of the fleet that the version goes to."""
+        return self.stages[self.stage]
+
+    @property
+    def next(self) -> Rollout | None:
+        """The next stage; None if that is the whole fleet."""
+        after = replace(self, stage=self.stage + 1)
+        return after if after.share < ALL else None
+
+    def __str__(self) -> str:
+        return f"stage {self.stage + 1} of {len(self.stages)}, {self.share:.3g} of the fleet"
+
+
+def begin(config: RunConfig, before: Version) -> Rollout | None:
+    """Return the first stage of a version; None if it goes to the whole fleet at once."""
+    stages = stages_of(config.rollout.stages)
+    return Rollout(before, stages) if stages[0] < ALL else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

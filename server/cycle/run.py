@@ -27,7 +27,7 @@ from ..learner import Adapter, Learner
 from ..red_lines import RedLines
 from ..run_plan import RunPlan
 from ..safeguards import RunSafeguards
-from .contender import Contender, Version
+from .contender import Contender, Rollout, Version
 from .mixture import Mixture
 from .phases import Phases
 
@@ -204,11 +204,14 @@ class State:
         What the gate has seen of the version.
     latest
         Record of the cycle; None before the first.
+    rollout
+        How far the version has got; None if it goes to the whole fleet.
     """
 
     version: Version
     evidence: Evidence
     latest: CycleRecord | None = None
+    rollout: Rollout | None = None
 
     @property
     def record(self) -> CycleRecord:

@@ -40,6 +40,7 @@ from ..summary import NAME as SUMMARY
 from ..summary import read_summary, update_summary
 from . import collect
 from .choices import Choices, Overruled
+from .contender import begin
 from .context import contexts_of, mixture_of
 from .distil import TRAINED, Trained, distil
 from .first_version import floors, warm_start, with_parameters
@@ -47,6 +48,7 @@ from .judge import judge
 from .measure import measure, measure_first
 from .promote import promote
 from .record import note, note_end
+from .roll_out import nodes_reached, roll_out
 from .run import Run, State, States
 from .search import lessons_of, search
 
@@ -215,6 +217,10 @@ class CycleServer:
         self._collecting.enter_context(run.log.phase(cycle, collect.numbered("collect", exchange)))
         return collect.request(run, self.state.version, cycle, exchange, contexts[-1], baseline)
 
+    def reached(self, nodes: list[int]) -> list[int]:
+        """Return the nodes that the current version goes to."""
+        return nodes_reached(self.run, self.state, nodes)
+
     def collected(self, cycle: int, exchange: int) -> bool:
         """Whether an exchange's outcome is on disk, or an operator has ended the cycle."""
         self._take(cycle)
@@ -267,7 +273,7 @@ class Learned:
 
 
 def _learn(run: Run, state: State, states: States, go_on: Callable[[], None]) -> tuple[State, Learned]:
-    """Go through a cycle's stages: context -> search -> distil -> judge -> promote -> measure.
+    """Go through a cycle's stages: context -> search -> distil -> judge -> promote -> measure; or roll out instead.
 
     Parameters
     ----------
@@ -275,6 +281,9 @@ def _learn(run: Run, state: State, states: States, go_on: Callable[[], None]) ->
         Called before a version is made; raises `Overruled` if there must not be one.
     """
     cycle = states.cycle
+    if state.rollout is not None:
+        state, reason = roll_out(run, state, state.rollout, cycle)
+        return state, Learned("rolling-out", reason, _unchanged(run, state, cycle))
     found = search(run, state, states, mixture_of(run, states))
     lessons = lessons_of(run, state, states, found.contexts)
     run.log.emit(LessonsLearned(cycle=cycle, lessons=lessons))
@@ -302,8 +311,10 @@ def _learn(run: Run, state: State, states: States, go_on: Callable[[], None]) ->
     reason = f"{found.verdict.reason}; {verdict.reason}"
     if run.config.server.approve:
         return state, replace(learned, decision="waiting", reason=f"{reason}; it waits for `fedoel approve`")
+    rollout = begin(run.config, state.version)
+    reason += f"; {rollout} begins" if rollout else ""
     learned = replace(learned, decision="promoted", reason=reason, measures=measure(run, version, cycle, evidence))
-    return State(version, evidence, state.latest), learned
+    return State(version, evidence, state.latest, rollout), learned
 
 
 def _received(run: Run, cycle: int) -> Traffic:
@@ -334,5 +345,5 @@ def _recorded(run: Run, state: State, cycle: int, traffic: Traffic, learned: Lea
         probes=learned.measures.probes, teacher=learned.teacher, gate=learned.gate, lessons=learned.lessons,
         kl=learned.kl, choices=learned.choices, views=learned.views, **asdict(traffic),
         epsilon=run.safeguards.spent(cycle), adapter_bytes=sum(array.nbytes for array in version.adapter.values()),
-        seconds=run.log.seconds(cycle),
+        seconds=run.log.seconds(cycle), reach=state.rollout.share if state.rollout else None,
     )  # fmt: skip

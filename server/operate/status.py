@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from ...protocol.host.files import exposed_among
+from ...protocol.records.summary import CycleRecord
 from ..journal import Journal
 from ..log import NAME as LOG
 from ..log import chained, read_lines
@@ -59,9 +60,13 @@ def run(folder: ServerFolder) -> list[str]:
     pending = f"current version: {journal.current}, chosen by an operator; devices take it with the next message"
     return [
         f"run: {max(0, len(records) - 1)} of {cycles} cycles",
-        *(f"  cycle {record.cycle}: {record.decision}, {wins(record)}, {record.version}" for record in records),
+        *(f"  cycle {one.cycle}: {one.decision}, {wins(one)}, {one.version}{_reach(one)}" for one in records),
         *([pending] if journal.pending else []),
     ]
+
+
+def _reach(record: CycleRecord) -> str:
+    return "" if record.reach is None else f", for {record.reach:.3g} of the fleet"
 
 
 def _server(folder: ServerFolder, settings: Settings, running: bool) -> str:

@@ -47,7 +47,9 @@ def versions_of(folder: Path, known: VersionList) -> Versions:
 
 
 def _row(known: VersionList, version: KnownVersion, current: str) -> list[object]:
-    mark = "current" if version.name == current else ""
+    reach = known.records[-1].reach if known.records and known.records[-1].version == current else None
+    share = "" if reach is None else f", for {reach:.3g} of the fleet"
+    mark = f"current{share}" if version.name == current else ""
     won = percent(version.results) if version.results else "not measured"
     folder = known.place.versions / version.name
     weights = "stored" if known.has_weights(version.name) else "removed" if folder.exists() else "-"

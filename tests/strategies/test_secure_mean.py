@@ -70,6 +70,7 @@ class Paper:
     signed_members: bytes = b""
     log: Any = None
     notice: Any = None
+    staged: bool = False
 
     @property
     def noisy(self) -> bool:
