@@ -71,13 +71,20 @@ def publish_members(folder: Path, members: Sequence[bytes]) -> None:
     write_whole(folder / MEMBERS, sign_members(key, number, members))
 
 
-def newest_log(folder: Path) -> LogExtract:
-    """Return the newest part of the fleet's log, which has the present list of members and the newest notice."""
-    key, log = owner_key(folder), FleetLog(folder)
+def newest_log(folder: Path, log: FleetLog | None = None) -> LogExtract:
+    """Return the newest part of the fleet's log, which has the present list of members and the newest notice.
+
+    Parameters
+    ----------
+    log
+        The log in the folder, of a process that looks at it again and again.
+    """
+    key, log = owner_key(folder), log or FleetLog(folder)
     # The list may be of a release without a log, or older than what is sent of the log; so may the notice be.
-    entries = log.add(key, LOGGED_MEMBERS, once=True, **load_members(folder)[0].entry)
-    notices = [logged.entry.values for logged in entries if logged.entry.kind == NOTICE]
-    return log.extract(key, log.add(key, NOTICE, once=True, **notices[-1]) if notices else entries)
+    log.add(key, LOGGED_MEMBERS, once=True, **load_members(folder)[0].entry)
+    if notice := log.newest(NOTICE):
+        log.add(key, NOTICE, once=True, **notice)
+    return log.extract(key)
 
 
 def owner_key(folder: Path, name: str = OWNER_KEY) -> Ed25519PrivateKey:

@@ -44,7 +44,7 @@ class Journal:
     """
 
     def __init__(self, run: Path, keys: Path) -> None:
-        self.path, self._keys = run / NAME, keys
+        self.path, self._keys, self._log = run / NAME, keys, FleetLog(keys)
         self._entries: list[Entry] = []
         self._by_kind: dict[str, list[Entry]] = {}
         self._decisions: dict[int, Entry] = {}
@@ -142,9 +142,9 @@ class Journal:
                 f"{self.path} cannot be written: {error.strerror}; make room and go on with --resume"
             ) from error
         entry = self._keep(read_line(line))
-        if (log := FleetLog(self._keys)).begun:
+        if self._log.begun:
             told = {name: values[name] for name in TOLD if name in values}
-            log.add(key, LOGGED, of=kind, **told, sha256=entry.digest)
+            self._log.add(key, LOGGED, of=kind, **told, sha256=entry.digest)
         return entry
 
     def _keep(self, entry: Entry) -> Entry:

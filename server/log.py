@@ -7,7 +7,8 @@ have one log. Simulations have none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,18 +38,23 @@ class Logged:
 
 
 class FleetLog:
-    """The log of the fleet whose keys are in a folder; it may not exist yet."""
+    """The log of the fleet whose keys are in a folder; it may not exist yet.
+
+    It is kept for as long as a run goes on: it reads what was appended since its last look, and holds the newest leaves
+    only, so that neither time nor memory grow with the log.
+    """
 
     def __init__(self, keys: Path) -> None:
         self.path = keys / NAME
+        self._forget()
 
     @property
     def begun(self) -> bool:
         """Whether there is a log: there is none in a simulation."""
         return self.path.exists()
 
-    def add(self, key: Ed25519PrivateKey, kind: str, *, once: bool = False, **values: Any) -> list[Logged]:
-        """Append an entry, force it to the disk, and return all entries.
+    def add(self, key: Ed25519PrivateKey, kind: str, *, once: bool = False, **values: Any) -> None:
+        """Append an entry, and force it to the disk.
 
         Parameters
         ----------
@@ -64,54 +70,79 @@ class FleetLog:
         """
         with in_turn(self.path):
             drop_torn_line(self.path)
-            entries, leaf = self._entries(), leaf_of(kind, values)
-            if once and leaf in {logged.leaf for logged in entries[-WINDOW:]}:
-                return entries
-            head = entries[-1].head if entries else EMPTY
-            line = new_line(key, head.size + 1, head.digest.hex(), kind, values, PURPOSE)
+            self._refresh()
+            leaf = leaf_of(kind, values)
+            if once and leaf in self._leaves:
+                return
+            line = new_line(key, self._head.size + 1, self._head.digest.hex(), kind, values, PURPOSE)
             try:
                 append_line(self.path, line)
             except OSError as error:
                 raise FedoelError(f"{self.path} cannot be written: {error.strerror}; make room and go on") from error
-            return [*entries, Logged(read_line(line), leaf, head.after(leaf))]
+            self._refresh()
 
-    def extract(self, key: Ed25519PrivateKey, entries: Sequence[Logged] | None = None) -> LogExtract:
-        """Return the newest part of the log, with the owner's signature of its head; raises as `add` does.
-
-        Parameters
-        ----------
-        entries
-            What `add` has just returned; by default they are read.
-        """
-        entries = self._entries() if entries is None else entries
-        earlier, newest = entries[:-WINDOW], entries[-WINDOW:]
-        head = entries[-1].head if entries else EMPTY
-        start = earlier[-1].head if earlier else EMPTY
-        return LogExtract(start, b"".join(logged.leaf for logged in newest), sign_head(key, head))
+    def extract(self, key: Ed25519PrivateKey) -> LogExtract:
+        """Return the newest part of the log, with the owner's signature of its head; raises as `add` does."""
+        self._refresh()
+        return LogExtract(self._start, b"".join(self._leaves), sign_head(key, self._head))
 
     def of_kind(self, kind: str) -> list[Entry]:
         """Return the entries of a kind, oldest first; raises as `add` does."""
-        return [logged.entry for logged in self._entries() if logged.entry.kind == kind]
-
-    def _entries(self) -> list[Logged]:
-        """Read the log and check that its entries follow each other; their signatures are not checked."""
         lines, _ = read_lines(self.path)
-        entries = list[Logged]()
-        for number, (logged, problem) in enumerate(chained(lines), 1):
+        return [logged.entry for logged in self._checked(lines, EMPTY) if logged.entry.kind == kind]
+
+    def newest(self, kind: str) -> Mapping[str, Any] | None:
+        """Return the newest entry of a kind, or None if there is none; raises as `add` does."""
+        self._refresh()
+        return self._newest.get(kind)
+
+    def _forget(self) -> None:
+        self._file, self._written, self._size = 0, 0, 0  # the file's number and time, and how much of it was read
+        self._head, self._start = EMPTY, EMPTY  # after the last leaf, and before the first one
+        self._leaves: deque[bytes] = deque()
+        self._newest: dict[str, Mapping[str, Any]] = {}
+
+    def _refresh(self) -> None:
+        """Read what was appended since the last look; all of it, if the file is another one or was changed."""
+        try:
+            state = self.path.stat()
+            if (state.st_ino, state.st_size, state.st_mtime_ns) == (self._file, self._size, self._written):
+                return
+            if state.st_ino != self._file or state.st_size <= self._size:
+                self._forget()
+            self._file, self._written = state.st_ino, state.st_mtime_ns
+            with self.path.open("rb") as file:
+                file.seek(self._size)
+                self._take(line for line in file if line.endswith(b"\n"))  # the last one may be torn
+        except FileNotFoundError:
+            self._forget()
+        except OSError as error:
+            raise FedoelError(f"{self.path} cannot be read: {error.strerror}") from error
+
+    def _take(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            (logged,) = self._checked([line.rstrip(b"\n")], self._head)
+            self._size, self._head = self._size + len(line), logged.head
+            self._leaves.append(logged.leaf)
+            self._newest[logged.entry.kind] = logged.entry.values
+            if len(self._leaves) > WINDOW:
+                self._start = self._start.after(self._leaves.popleft())
+
+    def _checked(self, lines: Sequence[bytes], head: Head) -> Iterator[Logged]:
+        """Yield the entries in lines behind a head, which have to follow each other; their signatures are unchecked."""
+        for number, (logged, problem) in enumerate(chained(lines, head), head.size + 1):
             if problem or logged is None:
                 raise FedoelError(
                     f"{self.path}, line {number}: {problem}; put back a copy of the file: devices refuse another log"
                 )
-            entries.append(logged)
-        return entries
+            yield logged
 
 
-def chained(lines: Sequence[bytes]) -> Iterator[tuple[Logged | None, str]]:
-    """Read lines one after the other; yield an entry with its head, and what is wrong with its place in the chain.
+def chained(lines: Sequence[bytes], head: Head | None = EMPTY) -> Iterator[tuple[Logged | None, str]]:
+    """Read lines behind a head; yield each entry with its own head, and what is wrong with its place in the chain.
 
     After a line that is no entry, there are no heads: None is yielded for it and all that follow.
     """
-    head: Head | None = EMPTY
     for line in lines:
         try:
             entry = read_line(line)

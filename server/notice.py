@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection
-from functools import lru_cache
 from pathlib import Path
 
 from ..protocol.fleet.log import NOTICE
@@ -17,7 +16,6 @@ from ..protocol.host.files import write_whole
 from ..protocol.host.lock import in_turn
 from ..protocol.signing import sign_notice
 from .fleet import owner_key
-from .log import NAME as LOG
 from .log import FleetLog
 
 ACKNOWLEDGED, LOCK = "acknowledged.json", "notice.lock"
@@ -42,21 +40,21 @@ def publish_notice(keys: Path, stop: bool, reason: str = "") -> Notice:
     return notice
 
 
-def newest_notice(keys: Path) -> Notice | None:
-    """Return the newest notice in the fleet's log, not signed; None if there is none."""
-    log = keys / LOG
-    return _newest(keys, log.stat().st_size) if log.exists() else None
+def newest_notice(keys: Path, log: FleetLog | None = None) -> Notice | None:
+    """Return the newest notice in the fleet's log, not signed; None if there is none.
+
+    Parameters
+    ----------
+    log
+        The log in the folder, of a process that looks at it again and again.
+    """
+    values = (log or FleetLog(keys)).newest(NOTICE)
+    return Notice.of_entry(values) if values else None
 
 
-@lru_cache(maxsize=4)  # a run looks at every step, and the log only grows
-def _newest(keys: Path, size: int) -> Notice | None:
-    notices = FleetLog(keys).of_kind(NOTICE)
-    return Notice.of_entry(notices[-1].values) if notices else None
-
-
-def signed_notice(keys: Path) -> Notice | None:
+def signed_notice(keys: Path, log: FleetLog | None = None) -> Notice | None:
     """Return the newest notice as devices accept it, signed by the present key of the fleet."""
-    notice = newest_notice(keys)
+    notice = newest_notice(keys, log)
     return sign_notice(owner_key(keys), notice) if notice else None
 
 

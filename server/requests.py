@@ -9,7 +9,6 @@ from ..protocol.fleet.membership import RunMode, keys_folder
 from ..protocol.messages import PlayRequest
 from ..protocol.signing import entry_of_request, sign_request
 from .fleet import next_serial, owner_key
-from .log import FleetLog
 from .safeguards import RunSafeguards
 
 
@@ -21,5 +20,5 @@ def signed(request: PlayRequest, safeguards: RunSafeguards) -> PlayRequest:
     request = replace(request, serial=next_serial(keys), plan=plan, config=config.digest)
     key = owner_key(keys)
     if RunMode.of(config) is RunMode.DEPLOYMENT:  # before it can be sent
-        FleetLog(keys).add(key, REQUEST, **entry_of_request(request))
+        safeguards.fleet_log.add(key, REQUEST, **entry_of_request(request))
     return sign_request(key, request)

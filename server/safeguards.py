@@ -32,6 +32,7 @@ from ..protocol.rollout import stages_of
 from ..protocol.secagg.graph import complete_graph
 from ..protocol.trials import is_trial, most_trials, parts_of_trial
 from .fleet import newest_log
+from .log import FleetLog
 from .notice import acknowledge, signed_notice
 
 LEDGER = "privacy.jsonl"  # in the run's folder; in a deployment it holds the secret seed of the draw of cohorts
@@ -68,13 +69,19 @@ class RunSafeguards:
 
     @property
     def log(self) -> LogExtract | None:
-        """The newest part of the fleet's log; read anew each time, since lists of members are added during a run."""
-        return newest_log(keys_folder(self.config)) if self.mode is RunMode.DEPLOYMENT else None
+        """The newest part of the fleet's log, with the lists of members that were added during the run."""
+        keys = keys_folder(self.config)
+        return newest_log(keys, self.fleet_log) if self.mode is RunMode.DEPLOYMENT else None
+
+    @cached_property
+    def fleet_log(self) -> FleetLog:
+        """The log of what the fleet's owner signs; a simulation has none."""
+        return FleetLog(keys_folder(self.config))
 
     @property
     def notice(self) -> Notice | None:
         """The newest notice to devices; None in a simulation."""
-        return signed_notice(keys_folder(self.config)) if self.mode is RunMode.DEPLOYMENT else None
+        return signed_notice(keys_folder(self.config), self.fleet_log) if self.mode is RunMode.DEPLOYMENT else None
 
     def acknowledge(self, notice: Notice, nodes: Collection[int]) -> None:
         """Write down which nodes have acknowledged a notice."""

@@ -22,7 +22,7 @@ from fedoel.protocol.experience import VectorSpec
 from fedoel.protocol.fleet.log import EMPTY, REQUEST, WINDOW, leaf_of
 from fedoel.protocol.fleet.membership import read_fleet_key
 from fedoel.protocol.messages import PlayRequest
-from fedoel.protocol.records.journal import OPENED
+from fedoel.protocol.records.journal import OPENED, read_line
 from fedoel.protocol.signing import check_head, entry_of_request
 from fedoel.server.fleet import make_fleet, make_owner, newest_log, owner_key, publish_members
 from fedoel.server.journal import Journal
@@ -101,6 +101,30 @@ def test_a_part_of_a_long_log_has_its_newest_entries(keys: Path, monkeypatch: py
     for serial in range(7, 10):
         log.add(owner_key(keys), REQUEST, serial=serial)
     assert newest_log(keys).heads[-1].size == 12 and WINDOW * 32 == 131_072
+
+
+def test_what_a_look_costs_does_not_grow_with_the_log(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, log, key = list[bytes](), FleetLog(keys), owner_key(keys)
+    monkeypatch.setattr("fedoel.server.log.read_line", lambda line: read.append(line) or read_line(line))
+    for serial in range(20):
+        read.clear()
+        log.add(key, REQUEST, serial=serial)
+        newest_log(keys, log)
+        assert len(read) <= 4
+    FleetLog(keys).add(key, REQUEST, serial=20)  # of another process, such as `server enroll`
+    assert newest_log(keys, log) == newest_log(keys)
+
+
+def test_a_log_that_was_put_back_is_read_anew(keys: Path) -> None:
+    log, key = FleetLog(keys), owner_key(keys)
+    log.add(key, REQUEST, serial=1)
+    copy = log.path.read_bytes()
+    log.add(key, REQUEST, serial=2)
+    log.path.unlink()
+    log.path.write_bytes(copy)
+    assert newest_log(keys, log) == newest_log(keys)
+    log.path.unlink()
+    assert newest_log(keys, log) == newest_log(keys) and kinds(keys) == ["members"]
 
 
 def test_a_line_that_a_crash_has_torn_was_not_sent_and_is_cut_off(keys: Path) -> None:
