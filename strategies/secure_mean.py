@@ -39,7 +39,7 @@ from .replies import OUT, SILENT, failure
 from .server_side import Traffic
 from .stopped import is_stopped
 
-FAILED = "round failed"
+FAILED, UNCLIPPED = "round failed", "sum too long"
 LIAR, DOUBTFUL = "lies about shares", "in dispute about shares"
 AGAIN = 3  # rounds that are made again at once, each without the devices that made the one before fail
 ATTEMPTS = 2  # phases are idempotent: a device that did not reply in time gets the same message once more
@@ -156,23 +156,17 @@ class SecureMean(BudgetStrategy):
         cycle, exchange = self.place(server_round)
         tally, request = Tally(), self.server.request(cycle, exchange)
         sums = self.sums(grid, lambda nodes: self.draw(nodes, cycle, exchange), request, timeout, tally)
+        sums = _possible(sums, "exchange", tally)
         aggregate = self.combine(server_round, sums, tally) if sums else None
         accepted = aggregate.cohort if aggregate else 0
         self.hand_on(server_round, aggregate, tally.traffic(accepted))
         return MetricRecord({"accepted": accepted, "refused": tally.refused.total()})
 
     def release_trial(self, grid: Grid, request: PlayRequest, part: int) -> Aggregate | None:
-        """Add up the answers to a trial in a secure sum, of each group where there are several.
-
-        Groups whose sum is longer than clipped answers can make it, which noise would hide, are left out.
-        """
+        """Add up the answers to a trial in a secure sum, of each group where there are several."""
         tally = Tally()
         sums = self.sums(grid, lambda nodes: self.draw_trial(nodes, request, part), request, self.timeout, tally)
-        possible = [one for one in sums if one.noise or _is_possible(one)]
-        if len(possible) < len(sums):
-            log(
-                WARNING, "trial: %d of %d sums left out: a device has not clipped", len(sums) - len(possible), len(sums)
-            )
+        possible = _possible(sums, "trial", tally)
         if not possible:
             return None
         cohort, noise = sum(one.cohort for one in possible), sum(one.noise for one in possible)
@@ -323,9 +317,24 @@ class SecureMean(BudgetStrategy):
         yield _Phase("unmask", steps, state.take_opened, wait)
 
 
+def _possible(sums: list[Aggregate], where: str, tally: Tally) -> list[Aggregate]:
+    """Leave out sums that are longer than clipped vectors can make them, where no noise could have done that.
+
+    What such a sum says is a lie, and later cycles would go on adding to it.
+    """
+    possible = [one for one in sums if one.noise or _is_possible(one)]
+    if len(possible) < len(sums):
+        log(
+            WARNING, "%s: %d of %d sums left out: a device has not clipped", where, len(sums) - len(possible), len(sums)
+        )
+        tally.refused[UNCLIPPED] += len(sums) - len(possible)
+    return possible
+
+
 def _is_possible(one: Aggregate) -> bool:
-    """Whether a sum of gradients without noise is no longer than as many clipped ones can make it."""
-    return float(np.linalg.norm(one.vector.gradient)) <= one.cohort * one.vector.spec.clipping_norm * (1 + ROUNDING)
+    """Whether no part of a sum is longer than as many clipped ones can make it."""
+    norms, parts = one.vector.spec.norms, one.vector.parts()
+    return all(float(np.linalg.norm(part)) <= one.cohort * norms[name] * (1 + ROUNDING) for name, part in parts.items())
 
 
 @dataclass(frozen=True, slots=True)
