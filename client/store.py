@@ -28,6 +28,7 @@ from .trajectory_bytes import FORMAT, trajectory_from_bytes, trajectory_to_bytes
 
 NONCE = 12
 KEY_BYTES = 32
+KEPT_USES = 10_000  # records of what went into which vector
 SERVICE = "fedoel"  # name of the keyring's entries
 CHECK = b"fedoel store"  # encrypted in the table `meta`: tells whether a key is the right one
 TABLES = """
@@ -89,9 +90,9 @@ class TrajectoryStore:
         try:
             make_folder(path.parent, private=True)
             make_private_file(path)
+            _restore_length(path)
         except OSError as error:
-            raise StoreError(f"the store {path} cannot be made: {error.strerror}") from error
-        _restore_length(path)
+            raise StoreError(f"the store {path} cannot be written: {error.strerror}; make room") from error
         with self._transaction() as database:
             database.executescript(TABLES)
             self._check_key(database)
@@ -134,12 +135,14 @@ class TrajectoryStore:
             database.executemany("INSERT INTO uses (row, vector, used) VALUES (?, ?, ?)", uses)
 
     def uses(self) -> tuple[Use, ...]:
-        """Return which rows went into which vector, oldest first; these records outlive the rows."""
+        """Return which rows went into which vector, oldest first; the newest of these records outlive the rows."""
         with self._transaction() as database:
             return tuple(Use(*entry) for entry in database.execute("SELECT row, vector, used FROM uses ORDER BY used"))
 
     def prune(self, max_age: float | None = None, max_bytes: int | None = None) -> int:
         """Delete rows that are too old, and the oldest rows until the rest is small enough.
+
+        All but the newest `KEPT_USES` records of what went into which vector are deleted, too.
 
         Parameters
         ----------
@@ -162,6 +165,7 @@ class TrajectoryStore:
                 if too_old or (max_bytes is not None and total_bytes > max_bytes):
                     deleted.append((number,))
             database.executemany("DELETE FROM rows WHERE id = ?", deleted)
+            database.execute("DELETE FROM uses WHERE rowid <= (SELECT max(rowid) FROM uses) - ?", (KEPT_USES,))
         return len(deleted)
 
     def rotate(self, key: bytes) -> None:

@@ -143,7 +143,7 @@ def test_another_file_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("not a database, but long enough to be taken for one by its size alone" * 20)
     with pytest.raises(StoreError, match="not a database"):
         TrajectoryStore(tmp_path / "notes", "client-1", KEY)
-    with pytest.raises(StoreError, match="cannot be made"):
+    with pytest.raises(StoreError, match="cannot be written"):
         TrajectoryStore(tmp_path / "notes" / "store", "client-1", KEY)
 
 
@@ -180,6 +180,17 @@ def test_old_rows_and_large_stores_are_pruned(store: TrajectoryStore, clock: Clo
     assert store.prune(max_bytes=2 * size) == 1
     assert [row.trajectory.seed for row in store.read().rows] == [300, 400]
     assert store.prune() == 0
+
+
+def test_a_store_does_not_grow_for_ever(store: TrajectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedoel.client.store.KEPT_USES", 20)
+    sizes = list[int]()
+    for vector in range(60):
+        store.note_use(store.add([trajectory()] * 2), bytes([vector]))
+        store.prune(max_bytes=4000)
+        sizes.append(store.path.stat().st_size)
+    assert len(store.uses()) == 20 and store.uses()[-1].row == 120
+    assert sizes[-1] == sizes[20]
 
 
 def test_uses_are_written_down_and_outlive_rows(store: TrajectoryStore, clock: Clock) -> None:
