@@ -21,7 +21,8 @@ import numpy as np
 from numpy.random import Generator
 
 from ..protocol.errors import ConfigError, FedoelError, GameError
-from ..protocol.host.files import make_folder, move_into_place
+from ..protocol.host.cache import REMEDY
+from ..protocol.host.files import make_folder, move_into_place, replace_file
 from ..protocol.play import GameSpec, specs_from_text
 from ..protocol.plugins import import_object
 from ..protocol.prompt_pack import Prompt, PromptPack, read_pack, write_pack
@@ -108,9 +109,10 @@ def pack_for(families: str, count: int, cache: Path) -> Path:
         If the pack cannot be made, as `make_pack` says, or not be written.
     """
     path = cache / "prompts" / pack_name(families, count)
-    with suppress(ConfigError):
-        read_pack(path)
-        return path
+    digest = path.with_suffix(".digest")  # a pack that was cut behind a line is a pack, and another one
+    with suppress(ConfigError, OSError, UnicodeDecodeError):
+        if read_pack(path).digest == digest.read_text(encoding="ascii"):
+            return path
     pack = make_pack(specs_from_text(families), count, 0, cache)
     try:
         make_folder(path.parent)
@@ -118,8 +120,9 @@ def pack_for(families: str, count: int, cache: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             write_pack(Path(folder) / path.name, pack)
             move_into_place(Path(folder) / path.name, path)
+        replace_file(digest, pack.digest)
     except OSError as error:
-        raise FedoelError(f"{path} cannot be written: {error.strerror}") from error
+        raise FedoelError(f"{path} cannot be written: {error.strerror}; {REMEDY}") from error
     return path
 
 
