@@ -19,6 +19,7 @@ from ...protocol.errors import FedoelError
 from ...protocol.host.files import make_private_file, replace_file, write_whole
 from ...protocol.host.flower import superexec_command
 from ...protocol.host.processes import flower_environment, start_process, stop, wait_until_healthy
+from .database import prune
 from .folder import ServerFolder, Settings
 from .roll import Enrolled, Roll
 
@@ -79,7 +80,7 @@ class Fleet:
         Raises
         ------
         FedoelError
-            If the SuperLink does not start.
+            If the SuperLink does not start, or its database cannot be used.
         """
         folder, environment, listen = self.folder, self.environment, self.settings.listen.rpartition(":")
         replace_file(folder.control_secret, secrets.token_hex(32), secret=True)
@@ -95,6 +96,7 @@ class Fleet:
         ]  # fmt: skip
         for database in self.folder.flower.glob(f"{self.folder.database.name}*"):
             make_private_file(database)  # earlier releases let others read it
+        prune(self.folder.database)
         with ExitStack() as running:
             process = start_process(command, environment, folder.flower, folder.log)
             running.callback(stop, process)

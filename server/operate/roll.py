@@ -79,7 +79,9 @@ class Roll:
         return Roll((*self.devices, added)), added
 
     def revoke(self, name: str) -> Roll:
-        """Mark a device as revoked, permanently; raises as `named` does."""
+        """Mark a device as revoked, permanently; raises as `named` does. Revoking it twice changes nothing."""
+        if [device.revoked for device in self.devices if device.name == name][-1:] == [True]:
+            return self
         target = self.named(name)
         return Roll(tuple(replace(device, revoked=True) if device is target else device for device in self.devices))
 

@@ -15,7 +15,7 @@ from ...protocol.config import RunConfig, Scalar, nested
 from ...protocol.errors import ConfigError, EnrolmentError
 from ...protocol.fleet.enrolment import Bundle, card_from_text, check_address, sign_bundle, to_text
 from ...protocol.fleet.log import KEY
-from ...protocol.fleet.membership import FLEET_KEY, MEMBERS
+from ...protocol.fleet.membership import FLEET_KEY, MEMBERS, load_members
 from ...protocol.fleet.succession import Succession
 from ...protocol.host.files import check_secret, make_private_folder, replace_file, write_whole
 from ...protocol.host.lock import in_turn
@@ -30,7 +30,7 @@ from .certificates import (
     make_key,
     make_server_certificate,
 )
-from .folder import ServerFolder, Settings, read_run, read_settings, write_settings
+from .folder import SETTINGS, ServerFolder, Settings, read_run, read_settings, write_settings
 from .proposal import proposal
 from .roll import Enrolled, Roll, devices, read_roll, write_roll
 
@@ -79,9 +79,10 @@ def init(
     check_address(settings.listen)
     new = not folder.ca_key.exists()
     before = _address_before(folder)
-    if new and folder.path.exists() and any(folder.path.iterdir()):
+    if new and folder.path.exists() and any(folder.path.iterdir()) and not _is_begun(folder):
         raise ConfigError(f"{folder.path} is not empty and not a server's folder: choose an empty folder")
-    if given and not new:
+    ended = not new and not (folder.path / SETTINGS).exists()  # by a crash or a full disk, before it was done
+    if given and not new and not ended:
         raise ConfigError(f"the fleet's run has its settings already: change them in {folder.run_file}")
     run = {**RUN, **given}
     config = RunConfig.from_flat(run)
@@ -91,6 +92,8 @@ def init(
         with in_turn(folder.roll_lock):
             if new and not folder.ca_key.exists():  # another process may have made it meanwhile
                 _make_fleet(folder, run, pack)
+            elif given and ended:
+                _write_run(folder, run, config.server.lacks_pack and folder.first_pack.exists())
             make_private_folder(folder.fleet)
             _certify(folder, settings)
             write_settings(folder, settings)
@@ -131,10 +134,10 @@ def enroll(folder: ServerFolder, card_file: Path, name: str = "", out: Path | No
     with in_turn(folder.roll_lock):
         before = read_roll(folder.roll)
         roll, device = before.enrol(card, name)
+        _publish(folder, roll)  # first, so that a repeated command does what an interrupted one has left
         if len(roll.devices) > len(before.devices):
             write_roll(folder.roll, roll)
-            publish_members(folder.fleet, roll.identities)
-            _update_superlink(folder, settings, roll)
+        _update_superlink(folder, settings, roll)
     bundle = _bundle(folder, settings, device)
     out = out or Path(f"{device.name}.fleet")
     write_whole(out, to_text(bundle).encode())
@@ -150,13 +153,19 @@ def revoke(folder: ServerFolder, name: str) -> int:
     settings = read_settings(folder)
     with in_turn(folder.roll_lock):
         current = read_roll(folder.roll)
-        device, roll = current.named(name), current.revoke(name)
-        write_roll(folder.roll, roll)
-        publish_members(folder.fleet, roll.identities)
+        roll = current.revoke(name)
+        _publish(folder, roll)
         running = _update_superlink(folder, settings, roll)
-    print(f"revoked {device.name}; left: {devices(len(roll.active))}")
+        write_roll(folder.roll, roll)
+    print(f"revoked {name}; left: {devices(len(roll.active))}")
     print("the SuperLink now rejects it" if running else "the SuperLink is not running; it will reject the device")
     return 0
+
+
+def _publish(folder: ServerFolder, roll: Roll) -> None:
+    """Sign the list of the members on a roll, unless it is the present one."""
+    if load_members(folder.fleet)[0].identities != frozenset(roll.identities):
+        publish_members(folder.fleet, roll.identities)
 
 
 def _update_superlink(folder: ServerFolder, settings: Settings, roll: Roll) -> bool:
@@ -180,6 +189,15 @@ def _address_before(folder: ServerFolder) -> str:
         return ""
 
 
+def _is_begun(folder: ServerFolder) -> bool:
+    """Whether a folder holds nothing but what is left of an `init` that a crash or a full disk has ended."""
+    own = (
+        folder.roll_lock, folder.fleet, folder.ca_certificate, folder.first_pack, folder.run_file, folder.ca_key,
+    )  # fmt: skip
+    names = {path.name for path in own}
+    return folder.roll_lock.exists() and all(path.name.removesuffix(".part") in names for path in folder.path.iterdir())
+
+
 def _make_fleet(folder: ServerFolder, run: Mapping[str, Scalar], pack: PromptPack | None) -> None:
     """Make the certificate authority, the owner's key pair, an empty list of members, and the run that is to start."""
     key = make_key()
@@ -187,9 +205,14 @@ def _make_fleet(folder: ServerFolder, run: Mapping[str, Scalar], pack: PromptPac
     write_whole(folder.ca_certificate, certificate_to_pem(make_authority(key)))
     if pack:
         write_pack(folder.first_pack, pack)
-        run = {**run, "server.prompts": folder.first_pack.name}
-    write_whole(folder.run_file, (HEAD + PACK * bool(pack) + tomli_w.dumps(nested(run))).encode())
+    _write_run(folder, run, bool(pack))
     replace_file(folder.ca_key, key_to_pem(key), secret=True)  # last: its presence marks a complete folder
+
+
+def _write_run(folder: ServerFolder, run: Mapping[str, Scalar], packed: bool) -> None:
+    """Write `run.toml`; it names the folder's pack if there is one."""
+    run = {**run, "server.prompts": folder.first_pack.name} if packed else run
+    write_whole(folder.run_file, (HEAD + PACK * packed + tomli_w.dumps(nested(run))).encode())
 
 
 def _certify(folder: ServerFolder, settings: Settings) -> None:

@@ -167,8 +167,33 @@ def test_devices_are_enrolled_and_revoked_in_a_list_that_only_grows_in_number(
     assert "revoked one; left: 1 device" in capsys.readouterr().out
     with pytest.raises(EnrolmentError, match="was revoked"):
         add(server, cards["one"])
+    revoke(ServerFolder(server), "one")  # as after a crash, which may have left something to do
+    assert load_members(server / "fleet")[0].number == after.number
     with pytest.raises(EnrolmentError, match="enrolled are: two"):
-        revoke(ServerFolder(server), "one")
+        revoke(ServerFolder(server), "three")
+
+
+def test_a_command_that_was_interrupted_is_repeated(
+    server: Path, join: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the list of members is signed, and between that and the roll."""
+
+    def ends(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    card, folder = join("one"), ServerFolder(server)
+    for name in ("publish_members", "write_roll"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(f"fedoel.server.operate.setup.{name}", ends)
+            add(server, card)
+    bundle = bundle_from_text(add(server, card).read_text())
+    assert bytes.fromhex(bundle.identity) in load_members(server / "fleet")[0].identities
+    for name in ("publish_members", "write_roll"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(f"fedoel.server.operate.setup.{name}", ends)
+            revoke(folder, "one")
+    revoke(folder, "one")
+    assert not load_members(server / "fleet")[0].identities and not read_roll(folder.roll).active
 
 
 def test_enrolling_again_gives_the_bundle_again(server: Path, join: Callable[[str], Path]) -> None:
