@@ -5,7 +5,8 @@
 A durable step is a call that a power cut or `kill -9` may separate from the next: a file or a folder is forced to the
 disk (fsync), renamed (replace), cut (truncate) or linked (link), or SQLite commits. One run that nobody kills lists
 them. For each step a process is killed with SIGKILL before it, another one behind it, and a second process resumes the
-run.
+run. Where all files are as they were at the moment before, such as behind an fsync, `kill -9` leaves the same behind,
+and there is one kill for both moments.
 
 Twelve devices without a language model play a game in pure Python, in two cycles of two exchanges, with secure sums,
 trials by devices and distillation. Without noise, the resumed run must have the same versions and decisions cycle by
@@ -16,6 +17,7 @@ both processes together. In both, `fedoel verify` must find nothing. What is don
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -51,18 +53,27 @@ RUNS = {"secure sum": SUM, "secure sum with noise": {**SUM, **NOISE}}
 
 
 class Steps:
-    """Counts and names the durable steps of this process, and kills it at one of them.
+    """Counts and names the durable steps of this process, and kills it at one of them, or lets that step fail.
 
     Parameters
     ----------
     root
         Steps elsewhere do not count.
     at, behind
-        Number of the step at which the process is killed (never if it is -1), and whether that is behind it.
+        Number of the step at which something happens (nothing if it is -1), and whether that is behind it.
+    happens
+        Kills the process, or raises an error; it is told the name of the step.
+    look
+        Whether to note at every moment whether the files have changed since the moment before, in `changes`: two a
+        step.
     """
 
-    def __init__(self, root: Path, at: int = -1, behind: bool = False) -> None:
-        self.root, self.at, self.behind, self.names = root, at, behind, list[str]()
+    def __init__(
+        self, root: Path, at: int = -1, behind: bool = False, look: bool = False,
+        happens: Callable[[str], None] = lambda name: os.kill(os.getpid(), signal.SIGKILL),
+    ) -> None:  # fmt: skip
+        self.root, self.at, self.behind, self.names, self.happens = root, at, behind, list[str](), happens
+        self.changes, self._look, self._files = list[bool](), look, b""
 
     def watch(self) -> None:
         """Replace the calls by some that count."""
@@ -94,16 +105,31 @@ class Steps:
         here = len(self.names) == self.at
         self.names.append(f"{name} {drafts_alike(str(path.relative_to(self.root)))}")
         if here and not self.behind:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.happens(name)
+        self._note_change()
         result = call(*arguments, **named)
-        if here:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if here and self.behind:
+            self.happens(name)
+        self._note_change()
         return result
+
+    def _note_change(self) -> None:
+        if self._look:
+            before, self._files = self._files, digest_of(self.root)
+            self.changes.append(self._files != before)
+
+
+def digest_of(root: Path) -> bytes:
+    """Return a digest of the names and contents of all files below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        digest.update(f"{path}\0".encode() + (hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b""))
+    return digest.digest()
 
 
 def drafts_alike(path: str) -> str:
     """Leave out what is random in a path: names of versions and of temporary folders."""
-    return re.sub(r"making-\w+|\b[0-9a-f]{16}\b|\.[\w.]+-\w{8}(?=/)", "*", path)
+    return re.sub(r"making-\w+|\b[0-9a-f]{16}\b|\.[\w.]+-\w{8}(?=/|$)", "*", path)
 
 
 def in_process(work: Callable[[], Any]) -> tuple[int, Any]:
@@ -121,8 +147,8 @@ def in_process(work: Callable[[], Any]) -> tuple[int, Any]:
     return os.waitstatus_to_exitcode(status), json.loads(text) if text else None
 
 
-def play(settings: dict[str, Any], out: Path, steps: Steps) -> list[str]:
-    """Run or resume, note each round whose shares arrive beside the folder, and return the names of durable steps."""
+def play(settings: dict[str, Any], out: Path, steps: Steps) -> tuple[list[str], list[bool]]:
+    """Run or resume, note each round whose shares arrive beside the folder, and return durable steps and changes."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     take_opened = ServerRound.take_opened
 
@@ -136,7 +162,7 @@ def play(settings: dict[str, Any], out: Path, steps: Steps) -> list[str]:
     steps.watch()
     with own_folder(config):
         run_inprocess(config)
-    return steps.names
+    return steps.names, steps.changes
 
 
 def outcome(out: Path) -> dict[str, Any]:
@@ -179,16 +205,20 @@ def measure(kind: str, out: Path) -> dict[str, Any]:
     if not done:
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"
-            code, names = in_process(lambda: play(settings, run, Steps(run.resolve())))
+            code, found = in_process(lambda: play(settings, run, Steps(run.resolve(), look=True)))
             if code:
-                raise SystemExit(names)
-            done = {"steps": names, "whole": outcome(run), "wrong": {}, "tried": 0}
+                raise SystemExit(found)
+            names, changes = found
+            done = {"steps": names, "changes": changes, "whole": outcome(run), "wrong": {}, "tried": 0, "kills": 0}
     for number in range(done["tried"], 2 * len(done["steps"])):
         at, behind = divmod(number, 2)
+        done["tried"] = number + 1
+        if not done["changes"][number]:
+            continue
         result = killed_and_resumed(settings, at, bool(behind))
         if wrong := problems(result, done["whole"], settings is not SUM):
             done["wrong"][f"{'behind' if behind else 'before'} {at}: {done['steps'][at]}"] = wrong
-        done["tried"] = number + 1
+        done["kills"] += 1
         path.write_text(json.dumps(done, indent=1), encoding="utf-8")
     return done
 
@@ -199,11 +229,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    lines = ["| run | durable steps | distinct | kills | wrong afterwards |", "|---|---|---|---|---|"]
+    lines = ["| run | durable steps | distinct | moments | kills | wrong afterwards |", "|---|---|---|---|---|---|"]
     for kind in RUNS:
         done = measure(kind, out)
         steps = done["steps"]
-        lines.append(f"| {kind} | {len(steps)} | {len(set(steps))} | {done['tried']} | {len(done['wrong'])} |")
+        lines.append(
+            f"| {kind} | {len(steps)} | {len(set(steps))} | {done['tried']} | {done['kills']} | {len(done['wrong'])} |"
+        )
     (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
