@@ -7,6 +7,7 @@ import argparse
 from .version_text import add_folder, add_version, located, print_current
 
 HELP = "make a candidate current that has passed every gate and waits (server.approve); see it with diff first"
+EXAMPLES = ("/srv/fleet",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

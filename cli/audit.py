@@ -8,6 +8,7 @@ from ..protocol.host.cache import expanded
 from .flags import add_settings, add_verbose, settings_of
 
 HELP = "attack a scenario's protections and write a privacy card; exits with 1 if a promise is broken"
+EXAMPLES = ("", "my.toml --trials 500")
 BROKEN = 1
 
 

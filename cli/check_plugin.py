@@ -7,6 +7,7 @@ import argparse
 from .flags import add_verbose
 
 HELP = "find out which kind of plug-in something is, and check it; exits with 1 if a check fails"
+EXAMPLES = ("my_strategy:MyStrategy",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

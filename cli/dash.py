@@ -10,6 +10,7 @@ from .flags import path
 from .version_text import add_folder
 
 HELP = "show a run or a fleet in a browser, live: curve, decisions, lessons, devices, bytes, budget, versions"
+EXAMPLES = ("runs/mine", "runs/mine --file page.html")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..server.version_list import KnownVersion, VersionList
 
 HELP = "compare two versions: lessons, answers to public prompts before and after, sizes, and who contributed"
+EXAMPLES = ("runs/mine 3f2a 9c41",)
 LEAST = 1e-4  # nats below which a prompt is not shown
 
 

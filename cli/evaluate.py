@@ -7,6 +7,7 @@ import argparse
 from .flags import add_settings, add_verbose, path, settings_of
 
 HELP = "measure an adapter on held-out games"
+EXAMPLES = ("runs/mine/versions/3f2a --games 200",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from ..protocol.host.cache import expanded
 from .flags import add_output, add_settings
 
 HELP = "run the arms of an experiment that are missing, then write its table and figure"
+EXAMPLES = ("knowledge --seeds 0,1,2",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from ..protocol.host.cache import expanded
 from .flags import add_verbose, path
 
 HELP = "write a version as other tools load it, with a model card; its manifest must verify"
+EXAMPLES = ("runs/mine/versions/3f2a --to gguf-lora",)
 EXPORTS = ("peft", "gguf-lora", "gguf-merged")
 KINDS = ("f32", "f16", "bf16", "q8_0")
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from ..protocol.config import SET_HELP, Scalar
 from ..protocol.errors import ConfigError
 from ..protocol.host.cache import expanded
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def path(text: str) -> Path:
@@ -48,10 +52,29 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     add_verbose(group)
 
 
-def add_folder_verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
-) -> argparse.ArgumentParser:
-    """Add a verb that works on the folder of a device or a server, and return its parser."""
-    verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+def add_verb(verbs: Verbs, name: str, text: str, examples: Sequence[str]) -> argparse.ArgumentParser:
+    """Add a verb, and return its parser.
+
+    Parameters
+    ----------
+    text
+        What it does, in one sentence without a full stop.
+    examples
+        Words that can follow the verb; its help shows each as a command.
+    """
+    verb = verbs.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # one example a line
+    )
+    lines = [f"  {verb.prog} {words}".rstrip() for words in examples]
+    verb.epilog = "\n".join(["example:" if len(lines) == 1 else "examples:", *lines])
+    return verb
+
+
+def add_folder_verb(verbs: Verbs, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    """Add a verb that works on the folder of a device or a server, and return its parser; see `add_verb`."""
+    verb = add_verb(verbs, name, text, [example])
     verb.add_argument("dir", type=path, metavar="DIR", help="its folder")
     return verb

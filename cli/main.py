@@ -19,6 +19,7 @@ from . import (
     approve,
     audit,
     check_plugin,
+    completion,
     dash,
     device,
     diff,
@@ -41,6 +42,7 @@ from . import (
     verify,
     versions,
 )
+from .flags import add_verb
 from .output import dropping_lost_output, quiet_libraries
 
 REFUSED, INTERRUPTED, UNREAD = 2, 130, 141
@@ -61,6 +63,8 @@ class Verb(Protocol):
 
     HELP: str
     """What the verb does, in one sentence without a full stop."""
+    EXAMPLES: Sequence[str]
+    """Words that can follow the verb, each of which its help shows as a command."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the flags of the verb."""
@@ -75,7 +79,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
         "experiment": experiment, "play": play, "audit": audit, "privacy": privacy, "prompts": prompts,
         "server": server, "device": device, "versions": versions, "show": show, "diff": diff, "rollback": rollback,
         "promote": promote, "approve": approve, "prune": prune, "verify": verify, "check-plugin": check_plugin,
-        "plugins": plugins, "new": new, "settings": settings,
+        "plugins": plugins, "new": new, "settings": settings, "completion": completion,
     }
 )  # fmt: skip
 
@@ -146,8 +150,7 @@ def make_parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action=PrintVersion, help="print the installed version, and exit")
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in VERBS.items():
-        description = f"{verb.HELP[0].upper()}{verb.HELP[1:]}."
-        verb.add_arguments(verbs.add_parser(name, help=verb.HELP, description=description))
+        verb.add_arguments(add_verb(verbs, name, verb.HELP, verb.EXAMPLES))
     return root
 
 
@@ -185,7 +188,7 @@ def _missing(verb: str, error: ModuleNotFoundError) -> str:
     package = ".".join((error.name or "").split(".")[:2])
     if package.startswith("fedoel."):
         return f"`fedoel {verb}` needs {package}, which is not part of this installation: install all of fedoel"
-    extra = "dash" if verb == "dash" else "simulation"
+    extra = verb if verb in ("dash", "completion") else "simulation"
     return f"`fedoel {verb}` needs the module {error.name!r}, which is not installed: pip install 'fedoel[{extra}]'"
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 HELP = "write a package with a plug-in that works, registered by entry point and tested"
+EXAMPLES = ("strategy my-strategy",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

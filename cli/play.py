@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..protocol.play import Trajectory, Turn
 
 HELP = "watch a policy play one game, turn by turn; nothing is stored"
+EXAMPLES = ("--run runs/mine --seed 3", "--game 'frozen-lake size=4 turns=10'", "--device device --personal")
 BAR_WIDTH = 24
 
 

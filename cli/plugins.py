@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 HELP = "list what can be plugged in, from where, and its options"
+EXAMPLES = ("",)
 OURS = "built in"
 Row = tuple[str, str, str, str]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 HELP = "plan what a private run promises and costs, before anything runs"
+EXAMPLES = ("plan --epsilon 2 --clients 1000 --cohort 100 --cycles 3",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

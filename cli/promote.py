@@ -7,6 +7,7 @@ import argparse
 from .version_text import add_folder, add_version, located, print_current
 
 HELP = "make a version current whatever the gate said, also a candidate that it refused"
+EXAMPLES = ("/srv/fleet 3f2a",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

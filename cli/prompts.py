@@ -8,23 +8,25 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..protocol.errors import ConfigError
-from .flags import path
+from .flags import add_verb, path
 
 if TYPE_CHECKING:
     from ..protocol.prompt_pack import Prompt, PromptPack
 
 HELP = "make, show or check a prompt pack: what a server holds that never plays"
+EXAMPLES = ("make 'tidy things=1 turns=6' --out pack.jsonl",)
 LISTED = 10  # line numbers in an error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs below ``prompts`` and their flags."""
     what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    text = "make a pack from games, a text file or a plug-in"
-    make = what.add_parser("make", help=text, description=f"{text.capitalize()}.")
+    games = "'tidy things=1 turns=6; sokoban turns=9'"
+    examples = [f"{games} --out pack.jsonl", "--text letters.txt --family letters --out letters.jsonl"]
+    make = add_verb(what, "make", "make a pack from games, a text file or a plug-in", examples)
     make.add_argument(
         "source", nargs="?", default="", metavar="FAMILIES",
-        help="games that are played uniformly, e.g. 'tidy things=1 turns=6; sokoban turns=9', or the plug-in "
+        help=f"games that are played uniformly, e.g. {games}, or the plug-in "
         "module:function, which returns prompts",
     )  # fmt: skip
     make.add_argument("--text", type=path, metavar="FILE", help="situations as text: see docs/simulate.md")
@@ -36,14 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.add_argument("--origin", default="", metavar="TEXT", help="where the prompts come from (default: the source)")
     make.add_argument("--licence", default="", metavar="TEXT", help="under which licence they may be used")
     make.add_argument("--seed", type=int, default=0, metavar="N", help="of instances and play (default: %(default)s)")
-    text = "say what a pack holds, with examples"
-    show = what.add_parser("show", help=text, description=f"{text.capitalize()}.")
+    show = add_verb(what, "show", "say what a pack holds, with examples", ["pack.jsonl --number 5"])
     show.add_argument("file", type=path, metavar="FILE", help="the pack")
     show.add_argument(
         "--number", type=int, default=3, metavar="K", help="prompts to show, from the first on (default: %(default)s)"
     )
     text = "check a pack's form, and that it holds nothing of held-out games"
-    check = what.add_parser("check", help=text, description=f"{text.capitalize()}.")
+    check = add_verb(what, "check", text, [f"pack.jsonl --against {games}"])
     check.add_argument("file", type=path, metavar="FILE", help="the pack")
     check.add_argument("--against", metavar="FAMILIES", help="games whose held-out instances to compare")
 

@@ -8,6 +8,7 @@ from ..protocol.errors import ConfigError
 from .version_text import add_folder, located
 
 HELP = "remove weights of old versions; manifests stay, and everything that the chain, the run or an operator needs"
+EXAMPLES = ("/srv/fleet --keep 5 --dry-run",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

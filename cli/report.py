@@ -7,6 +7,7 @@ import argparse
 from .flags import path
 
 HELP = "write report.html and the figures of a run again"
+EXAMPLES = ("runs/mine",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import argparse
 from .version_text import add_folder, add_version, located, print_current
 
 HELP = "make an earlier version current: signed at once, and with devices at their next message"
+EXAMPLES = ("/srv/fleet",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from .flags import add_folder_verb, add_settings, path, settings_of
+from .flags import add_folder_verb, add_settings, add_verb, path, settings_of
 
 if TYPE_CHECKING:
     from ..protocol.config import RunConfig
@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from ..server.operate.folder import ServerFolder
 
 HELP = "run a fleet's server: see docs/deploy.md"
+EXAMPLES = ("init /srv/fleet --host fleet.example.org", "start /srv/fleet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs below ``server`` and their flags."""
     what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     init = add_folder_verb(
-        what, "init", "make a fleet: authority, certificate and signing key; again, a new certificate"
+        what,
+        "init",
+        "make a fleet: authority, certificate and signing key; again, a new certificate",
+        "/srv/fleet --host fleet.example.org",
     )
     init.add_argument("--host", action="append", required=True, metavar="NAME", help="name or address of the server")
     init.add_argument("--port", type=int, default=8443, metavar="N", help="that devices reach (default: %(default)s)")
@@ -27,23 +31,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--listen", default="127.0.0.1:9092", metavar="HOST:PORT", help="of the SuperLink itself (default: %(default)s)"
     )
     add_settings(init)
-    enroll = add_folder_verb(what, "enroll", "add a device, and write the bundle to hand back to it")
+    enroll = add_folder_verb(
+        what, "enroll", "add a device, and write the bundle to hand back to it", "/srv/fleet kitchen.pub"
+    )
     enroll.add_argument("card", type=path, metavar="DEVICE.pub", help="what `fedoel device join` has written")
     enroll.add_argument("--name", metavar="NAME", help="what the fleet calls it (default: what it calls itself)")
     enroll.add_argument("--out", type=path, metavar="FILE", help="the bundle (default: NAME.fleet)")
-    revoke = add_folder_verb(what, "revoke", "remove a device for good")
+    revoke = add_folder_verb(what, "revoke", "remove a device for good", "/srv/fleet kitchen")
     revoke.add_argument("name", metavar="NAME", help="what the fleet calls it")
-    add_folder_verb(what, "rotate", "between two runs: a new key of the fleet, which the old one signs")
-    add_folder_verb(what, "start", "run the SuperLink and the fleet's run, or go on with it")
-    stop = add_folder_verb(what, "stop", "stop every device of the fleet, by a signed notice, until go-on")
+    add_folder_verb(what, "rotate", "between two runs: a new key of the fleet, which the old one signs", "/srv/fleet")
+    add_folder_verb(what, "start", "run the SuperLink and the fleet's run, or go on with it", "/srv/fleet")
+    text = "stop every device of the fleet, by a signed notice, until go-on"
+    stop = add_folder_verb(what, "stop", text, '/srv/fleet --reason "version 7 orders too much milk"')
     stop.add_argument("--reason", default="", metavar="TEXT", help="one line for the owners of the devices")
-    add_folder_verb(what, "go-on", "lift the stop, by a newer notice")
-    add_folder_verb(what, "status", "say how server, devices and run are")
-    log = what.add_parser("log", help="the log of what the fleet's key has signed").add_subparsers(
+    add_folder_verb(what, "go-on", "lift the stop, by a newer notice", "/srv/fleet")
+    add_folder_verb(what, "status", "say how server, devices and run are", "/srv/fleet")
+    text = "print or check the log of what the fleet's key has signed"
+    log = add_verb(what, "log", text, ["show /srv/fleet", "verify /srv/fleet"]).add_subparsers(
         dest="log", metavar="WHAT", required=True
     )
-    add_folder_verb(log, "show", "print its entries and its head")
-    verify = add_folder_verb(log, "verify", "check its chain and signatures; exits with 1 and names what was changed")
+    add_folder_verb(log, "show", "print its entries and its head", "/srv/fleet")
+    text = "check its chain and signatures; exits with 1 and names what was changed"
+    verify = add_folder_verb(log, "verify", text, f"/srv/fleet 57:{'9f3a' * 16}")
     verify.add_argument("head", nargs="?", default="", metavar="HEAD", help="that a device shows: the log must have it")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 HELP = "list the settings of a run, or explain one"
+EXAMPLES = ("", "games.per-client")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from .prompts import printable
 from .version_text import add_folder, add_version, columns, lesson_lines, located, won
 
 HELP = "show one version: origin, signature, gate, lessons, sizes, and who made it current"
+EXAMPLES = ("runs/mine",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

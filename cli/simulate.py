@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from ..protocol.config import Scalar
 
 HELP = "run a federation on this machine, and report on it"
+EXAMPLES = ("", "--scale standard --seed 1 --out runs/mine", "my.toml --clients 50 --set games.partition=by-family")
 SCALES = ("quick", "words", "standard", "full", "private")
 ENGINES = ("inprocess", "ray")
+TRACKERS = ("tensorboard", "trackio")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="picks games, mixes and draws")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/NAME-SEED)")
     parser.add_argument("--resume", action="store_true", help="continue the run in that folder")
+    parser.add_argument(
+        "--track", action="append", choices=TRACKERS, default=[],
+        help="keep the curves of the run there, too; can be repeated, and needs the extra of this name",
+    )  # fmt: skip
     add_settings(parser)
     add_output(parser)
 
@@ -48,17 +54,22 @@ def run(arguments: argparse.Namespace) -> int:
     from ..simulations.report import write_report
     from ..simulations.scenario import load_scenario
     from ..simulations.summary import headline, load_summary, table
+    from ..simulations.track import check_trackers, tracked
 
     config = load_scenario(arguments.scenario or arguments.scale or "quick", _overrides(arguments))
     out = Path(config.out)
     if config.resume and not (out / STORED).is_file():
         raise ConfigError(f"there is no run to continue at {out}: name its folder with --out, or leave out --resume")
+    check_trackers(arguments.track)
     check(config)
     if arguments.engine == "ray":
         check_ray()
     engine = run_ray if arguments.engine == "ray" else run_inprocess
     with own_folder(config), _saying_how_to_go_on(arguments):
-        with live_view(config, arguments.engine, quiet=arguments.quiet, verbose=arguments.verbose) as listener:
+        with (
+            live_view(config, arguments.engine, quiet=arguments.quiet, verbose=arguments.verbose) as view,
+            tracked(arguments.track, config, view) as listener,
+        ):
             engine(config, listener)
         add_tactics_floor(config)
         summary = load_summary(out)

@@ -7,6 +7,7 @@ import argparse
 from .version_text import add_folder, located
 
 HELP = "check a run's journal, files, versions, cohorts, gates and budget; exits with 1 and names what was changed"
+EXAMPLES = ("/srv/fleet",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

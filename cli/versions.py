@@ -8,6 +8,7 @@ from .prompts import printable
 from .version_text import add_folder, columns, located, won
 
 HELP = "list a run's versions and candidates: parent, cycle, promoted or why not, wins, and which is current"
+EXAMPLES = ("runs/mine",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
