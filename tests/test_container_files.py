@@ -1,10 +1,12 @@
-"""Container files name what is in the repository: a build would fail otherwise, and nothing here builds them."""
+"""Container files name what is in the repository; where there is a builder, they are built and run."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -17,6 +19,7 @@ FILES = sorted((ROOT / "deploy").glob("Containerfile.*"))
 INSTRUCTIONS = {"FROM", "RUN", "WORKDIR", "COPY", "USER", "VOLUME", "EXPOSE", "ARG", "ENV", "ENTRYPOINT", "CMD"}
 SHARED = {"protocol", "policies", "games", "codecs", "cli"}
 FOLDERS = {".device": SHARED | {"client"}, ".server": SHARED | {"server", "strategies", "client/*.py"}}
+BUILDERS = ("podman", "docker", "buildah")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -64,3 +67,30 @@ def test_a_container_runs_a_verb_that_there_is(path: Path) -> None:
     assert words[0] in PROJECT["project"]["scripts"]
     arguments = make_parser().parse_args(words[1:])
     assert arguments.what == "start" and Path("/var/lib/fedoel") in arguments.dir.parents
+
+
+def done(*words: str) -> bool:
+    return subprocess.run(words, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def builder() -> str:
+    """The first builder that works: a client without its daemon builds nothing."""
+    found = next((name for name in BUILDERS if shutil.which(name) and done(name, "info")), "")
+    if not found:
+        pytest.skip(f"no builder of containers works here: none of {', '.join(BUILDERS)}")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.suffix)
+def test_a_container_is_built_and_runs_by_the_commands_of_the_page_on_deployment(path: Path, builder: str) -> None:
+    images = {rest.removesuffix(" AS build") for name, rest in instructions(path) if name == "FROM"}
+    if missing := [image for image in sorted(images) if not done(builder, "pull", image)]:
+        pytest.skip(f"the images that it begins with cannot be pulled here: {', '.join(missing)}")
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    [build] = re.findall(rf"^podman (build -f deploy/{path.name} .*)$", page, flags=re.MULTILINE)
+    built = subprocess.run([builder, *shlex.split(build)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    if builder != "buildah":  # which only builds
+        assert done(builder, "run", "--rm", f"fedoel-{path.suffix[1:]}", "--help")
