@@ -15,6 +15,7 @@ from typing import Protocol
 from ..protocol.errors import FedoelError
 from ..protocol.host.processes import as_interrupts
 from ..protocol.plugins import search_folder
+from ..protocol.settings import is_plain, shown
 from . import (
     approve,
     audit,
@@ -47,6 +48,7 @@ from .output import dropping_lost_output, quiet_libraries
 
 REFUSED, INTERRUPTED, UNREAD = 2, 130, 141
 OUTPUT_PROBLEMS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+PATH_PROBLEMS = (errno.ENAMETOOLONG, errno.ELOOP)  # of any path that is typed, whichever verb looks there first
 GO_ON = ("simulate", "experiment", "audit", "server", "device")  # what they do is worth more than what they print
 ENVIRONMENT = (
     # Waiting threads of torch must sleep, or they take the cores of everybody else, but not between two operations:
@@ -92,11 +94,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code of the verb, 2 if fedoel refused with a reason, 130 after Ctrl-C, 141 if nobody reads the output.
     """
+    use_streams()
     words = list(sys.argv[1:] if argv is None else argv)
+    if foreign := [word for word in words if not is_plain(word)]:
+        print(f"fedoel: {shown(foreign[0])} is not in UTF-8: give the file or folder another name", file=sys.stderr)
+        return REFUSED
     arguments = make_parser().parse_args(words)
     arguments.words = words
     set_environment()
-    use_streams()
     import_from_working_folder()
     with dropping_lost_output() if arguments.verb in GO_ON else nullcontext():
         return run_verb(arguments)
@@ -126,6 +131,9 @@ def run_verb(arguments: argparse.Namespace) -> int:
         print(_interrupted(arguments.verb, interrupt), file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
+        if error.filename is not None and error.errno in PATH_PROBLEMS:
+            print(f"fedoel: {shown(error.filename)}: {error.strerror}; choose another path", file=sys.stderr)
+            return REFUSED
         if error.filename is not None or error.errno not in OUTPUT_PROBLEMS:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its exit
@@ -162,12 +170,10 @@ class PrintVersion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *arguments: object) -> None:
         """Print it, and exit."""
-        from importlib.metadata import PackageNotFoundError, version
+        from ..protocol.host.machine import installed_version
 
-        try:
-            print(f"fedoel {version('fedoel')}")
-        except PackageNotFoundError:
-            print("fedoel, not installed as a package")
+        number = installed_version("fedoel")
+        print(f"fedoel {number}" if number else "fedoel, not installed as a package")
         parser.exit()
 
 

@@ -136,11 +136,13 @@ class CodecConfig:
 class ContextConfig:
     """How an aggregate becomes the teacher's context: see `fedoel.codecs.context`."""
 
-    step: float = setting(20.0, "Largest step size of the natural gradient.", above=0)
-    damping: float = setting(3.0, "Added to the Fisher diagonal.", above=0)
+    step: float = setting(20.0, "Largest step size of the natural gradient.", above=0, high=1e6)
+    damping: float = setting(3.0, "Added to the Fisher diagonal.", low=1e-6, high=1e12)
     noise: float = setting(0.05, "Variance of an advantage that counts as chance.", low=0, high=1e6)
     max_kl: float = setting(0.5, "Trust region: largest mean KL of a step, in nats.", above=0)
-    halvings: int = setting(2, "How often a context that does not help on the gate's games is halved and tried again.")
+    halvings: int = setting(
+        2, "How often a context that does not help on the gate's games is halved and tried again.", low=0, high=64
+    )
     longest: int = setting(256, "Contexts in words: most tokens of a list.", low=1)
     lists: int = setting(4, "Contexts in words: number of lists; every turn is answered with one of them.", low=1)
 

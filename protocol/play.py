@@ -45,7 +45,7 @@ class GameSpec:
         Raises
         ------
         ConfigError
-            If a word is not ``name=value``, or ``turns`` is missing or not positive.
+            If a word is not ``name=value``, a name is given twice, or ``turns`` is missing or not positive.
         """
         family, *words = text.split()
         settings: dict[str, Setting] = {}
@@ -53,6 +53,8 @@ class GameSpec:
             name, equals, value = word.partition("=")
             if not (name and equals and value):
                 raise ConfigError(f"game {shown(text)}: {shown(word)} is not name=value")
+            if name in settings:
+                raise ConfigError(f"game {shown(text)}: {name} is given twice; write it once")
             settings[name] = int(value) if NUMBER.fullmatch(value) else value
         turns = settings.pop("turns", None)
         if not isinstance(turns, int) or not 1 <= turns <= MAX_TURNS:

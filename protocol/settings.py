@@ -71,7 +71,7 @@ class Setting:
         Raises
         ------
         ConfigError
-            If the value is of another type, or not allowed.
+            If the value is of another type, or not allowed; or text that no file and no path may hold.
         """
         if type(value) is int and abs(value) > LARGEST:
             limit = "" if self.high < math.inf else f" and at most {LARGEST}"
@@ -80,12 +80,23 @@ class Setting:
             value = float(value)
         if type(value) is not type(self.default) or not self._allows(value):
             raise ConfigError(f"{name} must be {self.allowed}, not {shown(value)}")
+        if isinstance(value, str) and not is_plain(value):
+            raise ConfigError(f"{name} must be text in UTF-8 without NUL characters, not {shown(value)}")
         return value
 
     def _allows(self, value: Scalar) -> bool:
         if self.choices or isinstance(value, str):
             return not self.choices or value in self.choices
         return self.low <= value <= self.high and self.above < value < math.inf
+
+
+def is_plain(text: str) -> bool:
+    """Whether text can be written to a file and name one: it has no NUL, and no bytes that are not UTF-8 (PEP 383)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def shown(value: object) -> str:
@@ -158,7 +169,8 @@ def from_table(table: type[Table], values: Any, prefix: str = "") -> Table:
         If a setting is unknown, of another type or out of range.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{prefix or 'the configuration'} must be a table of settings, not {shown(values)}")
+        name = prefix.removesuffix(".") or "the configuration"
+        raise ConfigError(f"{name} must be a table of settings, not {shown(values)}")
     known, chosen = _fields(table), dict[str, Any]()
     for name, value in values.items():
         if name not in known:

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..protocol.config import PolicyConfig
 from ..protocol.errors import ConfigError
+from ..protocol.host.machine import installed_version
 from ..protocol.records.summary import Machine
 from .summary import NAME, read_summary
 
@@ -80,11 +80,8 @@ def _line(information: Path, name: str) -> str:
 
 
 def _versions() -> Mapping[str, str]:
-    versions = {"python": platform.python_version()}
-    for library in LIBRARIES:
-        with suppress(PackageNotFoundError):
-            versions[library] = version(library)
-    return versions
+    installed = {library: installed_version(library) for library in LIBRARIES}
+    return {"python": platform.python_version(), **{name: number for name, number in installed.items() if number}}
 
 
 def _commit(source: Path) -> str:

@@ -16,13 +16,14 @@ from flwr.clientapp import ClientApp
 from ..client.app import make_app, private_games
 from ..client.runtime import Runtime, SimulatedRuntime
 from ..games.families import family_of
-from ..games.partition import check_private_games
+from ..games.partition import check_private_games, mixture
 from ..games.prepare import prepare
 from ..policies.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
 from ..protocol.fleet.membership import Membership
 from ..protocol.host.cache import cache_folder
+from ..protocol.host.files import check_place
 from ..protocol.messages import PlayRequest
 from ..protocol.play import GameId, specs_from_text
 from ..protocol.records.events import Listener
@@ -71,6 +72,13 @@ def check(config: RunConfig) -> None:
         raise ConfigError("policy.backend 'llama' needs llama.cpp, which is not installed: make setup LLAMA=1")
     games = config.games
     check_private_games(games.per_client, config.clients, config.cycles, games.amounts, config.seed)
+    mixture(specs_from_text(games.families), 0, config.clients, games.partition, config.seed)
+    check_place(cache_folder(config), "cache")
+    if config.privacy.keys:
+        raise ConfigError(
+            f"privacy.keys {config.privacy.keys!r} are keys of a deployed fleet: leave it out of a simulation, which "
+            "makes keys of its own"
+        )
     _, server = prepare_server(with_any_pack(config), cache_folder(config))
     check_needs(config, server.run.spec("").size)
 

@@ -10,11 +10,12 @@ from typing import Any
 from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
 from ..protocol.host.cache import expanded
-from ..protocol.settings import read_toml
+from ..protocol.settings import is_plain, read_toml, shown
 from ..server.run_folder import STORED, stored_config
 
 BUILT_IN = ("quick", "words", "standard", "full", "private")
 FOLDER = Path(__file__).parent / "scenarios"
+LONGEST_NAME = 60  # characters; a folder's name has 255 bytes
 
 
 def load_scenario(scenario: str = "quick", overrides: Mapping[str, Scalar] | None = None) -> RunConfig:
@@ -98,6 +99,8 @@ def _beside(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     """Make paths independent of the working folder: the engines run clients elsewhere."""
+    if not config.out and not (0 < len(config.name) <= LONGEST_NAME and config.name == Path(config.name).name):
+        raise ConfigError(f"name must be one of a folder, of 1 to {LONGEST_NAME} characters, not {shown(config.name)}")
     out = config.out or f"runs/{config.name}-{config.seed}"
     return replace(
         config,
@@ -111,4 +114,7 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def _absolute(path: str) -> str:
-    return str(expanded(path).absolute()) if path else ""
+    absolute = str(expanded(path).absolute()) if path else ""
+    if not is_plain(absolute):
+        raise ConfigError(f"{shown(absolute)} is not in UTF-8: work in another folder")
+    return absolute

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPSConnection
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
@@ -21,6 +20,7 @@ from ...games.express import missing
 from ...protocol.errors import FedoelError
 from ...protocol.fleet.enrolment import check_address
 from ...protocol.host.files import check_secret, exposed_among
+from ...protocol.host.machine import installed_version
 from .folder import DeviceFolder, joined, membership_of, private_paths
 from .idle import free_memory
 from .model import check_model
@@ -90,9 +90,7 @@ def _express() -> Finding:
 
 def _flower() -> Finding:
     remedy = "pip install 'fedoel[flower]'"
-    try:
-        installed = version("flwr")
-    except PackageNotFoundError:
+    if not (installed := installed_version("flwr")):
         return Finding("Flower", False, remedy)
     numbers = tuple(int(part) for part in installed.split(".")[:2])
     return Finding(f"Flower {installed}", FLOWERS[0] <= numbers < FLOWERS[1], remedy)

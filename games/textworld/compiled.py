@@ -14,12 +14,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
 from ...protocol.errors import GameError
+from ...protocol.host.machine import installed_version
 from ...protocol.play import Setting
 
 GENERATOR_VERSION = 1
@@ -113,9 +113,8 @@ def _explanation(error: OSError, folder: Path) -> str:
 
 @functools.cache
 def _textworld_version() -> str:
-    try:
-        return version("textworld")
-    except PackageNotFoundError as error:
+    if not (found := installed_version("textworld")):
         raise GameError(
             "this game needs TextWorld, which is not installed: 'pip install textworld' (Linux x86-64, Intel macOS)"
-        ) from error
+        )
+    return found

@@ -25,7 +25,7 @@ def default_cache() -> Path:
         If none of them can be used.
     """
     if chosen := os.environ.get("FEDOEL_CACHE"):
-        return Path(chosen)
+        return expanded(chosen)  # `~` is as it was written where no shell has read it, such as in a unit or a container
     candidates = list[Path]()
     with suppress(RuntimeError):  # there is no HOME, and the system does not know the user
         candidates.append(Path.home() / ".cache" / "fedoel")

@@ -127,6 +127,19 @@ def make_folder(folder: Path, *, private: bool = False) -> None:
         sync(path.parent)
 
 
+def check_place(folder: Path, setting: str) -> None:
+    """Check that a folder is one, or that nothing is in the way of making it.
+
+    Raises
+    ------
+    ConfigError
+        If a file has its name, or the name of a folder above it.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise ConfigError(f"{setting}: {nearest} is not a folder; choose another one")
+
+
 def sync(path: Path) -> None:
     """Force a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

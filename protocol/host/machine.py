@@ -1,8 +1,9 @@
-"""What a machine has to offer: memory that is free, as far as the system and a container's limits say it."""
+"""What a machine has to offer: free memory, as far as the system and a container's limits say it, and packages."""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 MEMORY = Path("/proc/meminfo")
@@ -27,3 +28,13 @@ def free_memory(memory: Path = MEMORY, cgroup: Path = CGROUP) -> float | None:
         limit, taken = (int((cgroup / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
         free.append((limit - taken) / MEGABYTE)
     return min(free, default=None)
+
+
+def installed_version(package: str) -> str:
+    """Return the version of an installed package; empty if it is not installed, or pip was interrupted at it.
+
+    Then its folder of metadata may be there without them, for which Python returns None instead of an error.
+    """
+    with suppress(PackageNotFoundError, KeyError, ValueError):
+        return version(package) or ""
+    return ""

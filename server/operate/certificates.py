@@ -22,8 +22,16 @@ from ...protocol.errors import ConfigError
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 398
 LOCAL = ("localhost", "127.0.0.1", "::1")  # for commands on the server itself
 CLOCK_SKEW = timedelta(hours=1)
+EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)  # before this code; boards without a battery start in 1970
 
 Key = ec.EllipticCurvePrivateKey
+
+
+def check_clock(now: datetime | None = None) -> None:
+    """Raise `ConfigError` if the clock is so far behind that a certificate would have ended once it is set."""
+    now = now or datetime.now(UTC)
+    if now < EARLIEST:
+        raise ConfigError(f"the clock of this machine says {now:%Y-%m-%d}: set it first, timedatectl set-ntp true")
 
 
 def make_key() -> Key:

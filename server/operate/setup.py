@@ -17,13 +17,14 @@ from ...protocol.fleet.enrolment import Bundle, card_from_text, check_address, s
 from ...protocol.fleet.log import KEY
 from ...protocol.fleet.membership import FLEET_KEY, MEMBERS, load_members
 from ...protocol.fleet.succession import Succession
-from ...protocol.host.files import check_secret, make_private_folder, replace_file, write_whole
+from ...protocol.host.files import check_place, check_secret, make_private_folder, replace_file, write_whole
 from ...protocol.host.lock import in_turn
 from ...protocol.prompt_pack import PromptPack, write_pack
 from ..fleet import make_owner, newest_log, publish_members
 from ..log import FleetLog
 from .certificates import (
     certificate_to_pem,
+    check_clock,
     key_from_pem,
     key_to_pem,
     make_authority,
@@ -77,8 +78,10 @@ def init(
     """
     check_address(settings.address)
     check_address(settings.listen)
+    check_clock()
     new = not folder.ca_key.exists()
     before = _address_before(folder)
+    check_place(folder.path, "the server's folder")
     if new and folder.path.exists() and any(folder.path.iterdir()) and not _is_begun(folder):
         raise ConfigError(f"{folder.path} is not empty and not a server's folder: choose an empty folder")
     ended = not new and not (folder.path / SETTINGS).exists()  # by a crash or a full disk, before it was done

@@ -37,6 +37,34 @@ def test_what_cannot_be_done_is_refused_with_a_reason(words: list[str], capsys: 
     assert capsys.readouterr().err.startswith("fedoel: ")
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["simulate {0}", "simulate --out {0}", "simulate --resume --out {0}", "report {0}", "versions {0}", "dash {0}",
+     "prune {0}", "experiment {0}", "server status {0}", "device join {0} --name one", "new strategy {0}"],
+)  # fmt: skip
+def test_a_name_that_no_file_can_have_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.format("n" * 300).split()) == REFUSED
+    said = capsys.readouterr().err
+    assert said.startswith("fedoel: ") and "File name too long; " in said
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for words in ("simulate --out {0}", "simulate --out {0}/run", "report {0}", "server init {0} --host h"):
+        assert main(words.format(tmp_path / "loop").split()) == REFUSED
+        assert capsys.readouterr().err.startswith("fedoel: ")
+
+
+def test_an_argument_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    """Reports, settings and printed commands could not name such a path."""
+    command = [sys.executable, "-c", "import sys; from fedoel.cli.main import main; sys.exit(main())"]
+    done = subprocess.run([*command, "server", "init", bytes(tmp_path) + b"/\xff", "--host", "h"], capture_output=True)
+    assert (done.returncode, list(tmp_path.iterdir())) == (REFUSED, [])
+    assert (
+        done.stderr.startswith(b"fedoel: ") and b"is not in UTF-8: give the file or folder another name" in done.stderr
+    )
+
+
 def test_report_is_written_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(run)]) == 0
     assert str(run / "report.html") in capsys.readouterr().out

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_the_flat_form_holds_everything() -> None:
         ("strategy.exchanges", 9, "between 1 and 8, the number of clients, not 9"),
         ("privacy.epsilon", 1.0, "needs a privacy.mechanism"),
         ("name", 3, "name must be text, not 3"),
-        ("games", 3, "must be a table"),
+        ("games", 3, "games must be a table"),
         ("seed.deep", 3, "seed must be an integer"),
         ("strategy.fraction-train", 1.5, "must be a number between 1e-09 and 1, not 1.5"),
         ("distil.learning-rate", float("nan"), "must be a number above 0, not nan"),
@@ -38,6 +39,11 @@ def test_the_flat_form_holds_everything() -> None:
         ("trial.clip", 1e6, "a number above 0 and at most 10, not 1000000.0"),
         ("seed", -1, "an integer between 0 and 2147483647"),
         ("policy.precision", "fp8", "one of auto, fp32, bf16, not 'fp8'"),
+        ("context.halvings", -1, "an integer between 0 and 64, not -1"),
+        ("context.step", 1e308, "a number above 0 and at most 1000000, not 1e.308"),
+        ("context.damping", 1e-320, "a number between 1e-06 and "),
+        ("out", "a\0b", r"out must be text in UTF-8 without NUL characters, not 'a\\x00b'"),
+        ("policy.base", os.fsdecode(b"\xff"), "policy.base must be text in UTF-8"),
     ],
 )
 def test_bad_settings_are_refused_by_name(key: str, value: Scalar, says: str) -> None:
@@ -49,6 +55,11 @@ def test_bad_settings_are_refused_by_name(key: str, value: Scalar, says: str) ->
 def test_a_game_needs_settings_and_a_turn_limit(text: str) -> None:
     with pytest.raises(ConfigError):
         GameSpec.parse(text)
+
+
+def test_a_setting_of_a_game_is_given_once() -> None:
+    with pytest.raises(ConfigError, match="size is given twice"):
+        GameSpec.parse("frozen-lake size=3 size=4 turns=5")
 
 
 def test_a_game_is_written_as_it_is_read() -> None:

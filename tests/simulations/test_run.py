@@ -234,12 +234,24 @@ def test_what_cannot_be_run_is_refused_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("policy.backend=magic", "policy.backend"),
+        ("games.partition=dirichlet:nan", "unknown partition"),
+        ("cache={file}", "cache: {file} is not a folder"),
+        ("privacy.keys={file}", "leave it out of a simulation"),
+    ],
+)
 def test_a_refused_command_leaves_no_folder_so_that_it_can_be_put_right(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, says: str
 ) -> None:
-    assert main(["simulate", f"--out={tmp_path / 'run'}", "--set=policy.backend=magic"]) == REFUSED
-    assert "policy.backend" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    file, out = tmp_path / "file", tmp_path / "run"
+    file.touch()
+    settings = ("policy.backend=tactics", "games.families=frozen-lake turns=4", setting.format(file=file))
+    assert main(["simulate", f"--out={out}", *(f"--set={each}" for each in settings)]) == REFUSED
+    assert says.format(file=file) in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_run_without_a_language_model_can_be_evaluated_and_watched(

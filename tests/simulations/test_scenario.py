@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,23 @@ def test_a_file_gives_its_name_and_its_settings_and_overrides_win(tmp_path: Path
     config = load_scenario(str(path), {"clients": 5, "distil.steps": 7, "games.per-client": 2})
     assert (config.name, config.clients, config.distil.steps, config.games.per_client) == ("mine", 5, 7, 2)
     assert config.out == str(Path.home() / "x")
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "/etc", "n" * 61])
+def test_a_name_that_is_no_folder_s_is_refused_where_it_makes_one(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="name must be one of a folder, of 1 to 60 characters"):
+        load_scenario("quick", {"name": name})
+    assert load_scenario("quick", {"name": name, "out": str(tmp_path)}).name == name
+
+
+def test_a_working_folder_whose_name_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    os.mkdir(folder)
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match="is not in UTF-8: work in another folder"):
+        load_scenario("quick")
 
 
 def test_a_pack_is_found_from_the_file_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def test_the_key_names_everything_that_determines_a_game(monkeypatch: pytest.Mon
         game_key("coin-collector", {"level": 103}, 1),
         game_key("treasure-hunter", COIN, 1),
     ]
-    monkeypatch.setattr(compiled, "version", lambda name: "0.0")
+    monkeypatch.setattr(compiled, "installed_version", lambda name: "0.0")
     compiled._textworld_version.cache_clear()
     keys.append(game_key("coin-collector", COIN, 1))
     monkeypatch.setattr(compiled, "GENERATOR_VERSION", -1)
@@ -130,10 +129,7 @@ def test_the_default_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_a_missing_textworld_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def missing(name: str) -> str:
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(compiled, "version", missing)
+    monkeypatch.setattr(compiled, "installed_version", lambda name: "")
     with pytest.raises(GameError, match="needs TextWorld"):
         story_file("coin-collector", COIN, 1, tmp_path)
 

@@ -45,6 +45,8 @@ def test_xdg_cache_home_comes_before_it_and_fedoel_cache_before_all(
     assert default_cache() == tmp_path / "home" / ".cache" / "fedoel"
     monkeypatch.setenv("FEDOEL_CACHE", str(tmp_path / "mine"))
     assert default_cache() == tmp_path / "mine"
+    monkeypatch.setenv("FEDOEL_CACHE", "~/games")  # as in a unit or a container file, which no shell reads
+    assert default_cache() == tmp_path / "home" / "games"
     assert not any(homeless.iterdir())
 
 

@@ -9,9 +9,10 @@ import shlex
 import ssl
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Self
 
 import pytest
 from cryptography import x509
@@ -25,6 +26,7 @@ from fedoel.protocol.errors import ConfigError, EnrolmentError, ModelError
 from fedoel.protocol.fleet.enrolment import Card, bundle_from_text, card_from_text
 from fedoel.protocol.fleet.membership import load_members
 from fedoel.protocol.host.lock import in_turn, one_owner
+from fedoel.server.operate import certificates
 from fedoel.server.operate.certificates import make_authority, make_key, make_server_certificate
 from fedoel.server.operate.folder import ServerFolder, Settings, read_run, read_settings, run_of
 from fedoel.server.operate.roll import read_roll
@@ -149,6 +151,27 @@ def test_hosts_are_names_or_addresses(host: str) -> None:
     key = make_key()
     with pytest.raises(ConfigError, match="no host name and no address"):
         make_server_certificate([host], key, make_authority(key), key)
+
+
+def test_a_file_in_the_place_of_a_server_s_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match=f"{tmp_path / 'file'} is not a folder; choose another one"):
+            init(ServerFolder(path), SETTINGS)
+
+
+def test_no_certificate_is_made_by_a_clock_that_is_far_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A board without a battery starts in 1970: the fleet's authority would have ended once the clock is set."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls(1970, 1, 11, tzinfo=tz)
+
+    monkeypatch.setattr(certificates, "datetime", Clock)
+    with pytest.raises(ConfigError, match="the clock of this machine says 1970-01-11: set it first"):
+        init(ServerFolder(tmp_path / "server"), SETTINGS)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_devices_are_enrolled_and_revoked_in_a_list_that_only_grows_in_number(
