@@ -134,6 +134,9 @@ def run_verb(arguments: argparse.Namespace) -> int:
         if error.filename is not None and error.errno in PATH_PROBLEMS:
             print(f"fedoel: {shown(error.filename)}: {error.strerror}; choose another path", file=sys.stderr)
             return REFUSED
+        if error.errno == errno.ENOENT and error.filename is None:  # getcwd(3)
+            print("fedoel: the working folder has been removed: go to another one", file=sys.stderr)
+            return REFUSED
         if error.filename is not None or error.errno not in OUTPUT_PROBLEMS:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its exit
@@ -181,6 +184,7 @@ def set_environment() -> None:
     """Set what libraries read when they are first imported, unless the user has."""
     for name, value in ENVIRONMENT:
         os.environ.setdefault(name, value)
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; a notebook's backend, which it hands down, may be missing here
 
 
 def import_from_working_folder() -> None:

@@ -65,6 +65,24 @@ def test_an_argument_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_a_working_folder_that_was_removed_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (["simulate"], ["versions", "."], ["device", "status", "here"]):
+        assert main(words) == REFUSED
+        assert "the working folder has been removed: go to another one" in capsys.readouterr().err
+
+
+def test_a_backend_of_matplotlib_that_is_not_there_is_not_loaded(run: Path) -> None:
+    """A notebook hands its own down to the commands that it starts."""
+    code = f"import sys; from fedoel.cli.main import main; sys.exit(main(['report', {str(run)!r}]))"
+    environment = {**os.environ, "MPLBACKEND": "module://nowhere", "MPLCONFIGDIR": "/dev/null"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+
+
 def test_report_is_written_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(run)]) == 0
     assert str(run / "report.html") in capsys.readouterr().out
