@@ -27,6 +27,7 @@ POLL_SECONDS = 0.5
 SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest that Ray makes
 LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
 CONNECT_SECONDS = 3.0
+STARTS = 3  # attempts to start a SuperLink
 
 
 def check_ray() -> None:
@@ -118,25 +119,42 @@ def superlink(home: Path, threads: int) -> Iterator[tuple[Mapping[str, str], Pat
     FedoelError
         If the SuperLink does not start.
     """
-    port, control = free_ports(2)
-    variables = {
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(control),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    if threads:
-        variables |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    log, environment = home / "superlink.log", flower_environment(home, **variables)
-    command = [
-        "flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess", "--host", "127.0.0.1",
-        "--port", str(port), "--control-api-address", f"127.0.0.1:{control}",
-    ]  # fmt: skip
-    process = start_process(command, environment, home, log)
+    log = home / "superlink.log"
+    process, environment = _start_superlink(home, threads, log)
     try:
-        wait_until_healthy(process, f"http://127.0.0.1:{port}", log)
         yield environment, log
     finally:
         stop(process)
+
+
+def _start_superlink(home: Path, threads: int, log: Path) -> tuple[subprocess.Popen[bytes], Mapping[str, str]]:
+    """Start a SuperLink, on other ports if it ends at once: ports that were free may have been taken meanwhile."""
+    attempts = STARTS
+    while True:
+        attempts -= 1
+        port, control = free_ports(2)
+        variables = {
+            "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
+            "FLWR_LOCAL_CONTROL_API_PORT": str(control),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        if threads:
+            variables |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        environment = flower_environment(home, **variables)
+        command = [
+            "flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess", "--host", "127.0.0.1",
+            "--port", str(port), "--control-api-address", f"127.0.0.1:{control}",
+        ]  # fmt: skip
+        process = start_process(command, environment, home, log)
+        try:
+            wait_until_healthy(process, f"http://127.0.0.1:{port}", log)
+        except BaseException as error:
+            ended = process.poll() is not None
+            stop(process)
+            if not (isinstance(error, FedoelError) and ended and attempts):
+                raise
+        else:
+            return process, environment
 
 
 def _deliver(events: Iterator[Event | None], listener: Listener | None) -> bool:

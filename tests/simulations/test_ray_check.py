@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedoel.cli.main import main
-from fedoel.protocol.errors import ConfigError
-from fedoel.protocol.host.processes import free_ports
-from fedoel.simulations.ray_engine import LONGEST_SOCKET, SOCKET, check_ray
+from fedoel.protocol.errors import ConfigError, FedoelError
+from fedoel.protocol.host.processes import free_ports, start_process
+from fedoel.simulations import ray_engine
+from fedoel.simulations.ray_engine import LONGEST_SOCKET, SOCKET, check_ray, superlink
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +52,32 @@ def test_a_cluster_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPat
     with socket.create_server(("127.0.0.1", 0)) as cluster:
         monkeypatch.setenv("RAY_ADDRESS", f"ray://127.0.0.1:{cluster.getsockname()[1]}")
         check_ray()
+
+
+SUPERLINK = """
+import http.server, sys
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self): self.send_response(200); self.end_headers()
+    def log_message(self, *words): pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Health).serve_forever()
+"""
+
+
+def test_a_port_that_is_taken_meanwhile_is_not_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = list[str]()
+
+    def start(command: list[str], *rest: Any) -> subprocess.Popen[bytes]:
+        started.append(command[command.index("--port") + 1])
+        return start_process([sys.executable, "-c", SUPERLINK, started[-1]], *rest)
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        taken, free = other.getsockname()[1], free_ports(2)
+        offered = iter([[taken, free[1]], free, [taken, taken], [taken, taken], [taken, taken]])
+        monkeypatch.setattr(ray_engine, "free_ports", lambda count: next(offered))
+        monkeypatch.setattr(ray_engine, "start_process", start)
+        with superlink(tmp_path, 1) as (environment, _):
+            assert environment["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] == started[1] == str(free[0])
+        with pytest.raises(FedoelError, match=r"SuperLink did not start.*(?s:.)*Address already in use"):
+            superlink(tmp_path, 1).__enter__()
+    assert started[2:] == 3 * [str(taken)]
