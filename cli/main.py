@@ -184,9 +184,7 @@ def set_environment() -> None:
     """Set what libraries read when they are first imported, unless the user has."""
     for name, value in ENVIRONMENT:
         os.environ.setdefault(name, value)
-    os.environ["MPLBACKEND"] = (
-        "agg"  # figures are files; the backend that a notebook hands down may be missing
-    )
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; the backend that a notebook hands down may be missing
 
 
 def import_from_working_folder() -> None:

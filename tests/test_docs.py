@@ -19,6 +19,7 @@ from fedoel.protocol.config import RunConfig
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 SIMULATE = (ROOT / "docs" / "simulate.md").read_text(encoding="utf-8")
+FAULTS = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
 SMALLER = (
     "policy.backend=tactics", "cycles=2", "clients=4", "strategy.min-available-nodes=4", "games.per-client=2",
     "games.families=frozen-lake size=3 turns=4", "games.held-out=8", "games.held-out-teacher=1", "server.pack=16",
@@ -49,6 +50,22 @@ def test_every_command_of_a_page_is_one_and_sets_what_there_is(page: Path) -> No
         arguments = make_parser().parse_args(shlex.split(command))
         if "settings" in arguments:
             assert settings_of(arguments).keys() <= RunConfig().to_flat().keys(), command
+
+
+def test_every_row_of_the_faults_names_tests_that_there_are() -> None:
+    rows = [line for line in FAULTS.splitlines() if line.startswith("| ") and not line.startswith("| what was tried")]
+    assert {int(found[1]) for row in rows if (found := re.match(r"\| (\d+)\. ", row))} == {*range(1, 19)}
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named or row.endswith("| by hand |"), row
+        for path, test in named:
+            assert re.search(rf"^def {test}\(", (ROOT / path).read_text(encoding="utf-8"), flags=re.MULTILINE), test
+
+
+def test_readme_says_what_figures_depend_on() -> None:
+    [line] = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "`machines`" in line]
+    for cause in ("processor", "vector instructions", "threads", "precision", "library versions", "summary.json"):
+        assert cause in line
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -197,6 +198,14 @@ def test_packages_themselves_import_nothing() -> None:
     packages = [module for module, path in modules().items() if path.name == "__init__.py"]
     assert packages
     assert not [package for package in packages if imports(package)]
+
+
+def test_no_process_is_forked() -> None:
+    """A child is a new interpreter: a fork would take over locks that other threads hold, such as those of torch."""
+    forks = re.compile(r"\bos\.fork\b|\bProcessPoolExecutor\b|^ *(from|import) multiprocessing\b", re.MULTILINE)
+    sources = {module: path.read_text(encoding="utf-8") for module, path in modules().items()}
+    assert forks.search("import multiprocessing")
+    assert not [name for name, text in sources.items() if forks.search(text) and 'get_context("spawn")' not in text]
 
 
 def sources() -> list[Path]:
