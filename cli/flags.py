@@ -12,6 +12,7 @@ from ..protocol.errors import ConfigError
 from ..protocol.host.cache import expanded
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+MOST_PROCESSES = 1024
 
 
 def path(text: str) -> Path:
@@ -38,6 +39,22 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Scalar]:
     from ..protocol.config import parse_setting
 
     return dict(parse_setting(text) for text in arguments.settings)
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--processes``."""
+    parser.add_argument(
+        "--processes", type=_number, metavar="N",
+        help="how many processes play, encode and measure, with the same results (default: one per processor, as far "
+        "as memory and the work allow)",
+    )  # fmt: skip
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= MOST_PROCESSES:
+        raise argparse.ArgumentTypeError(f"must be from 1 to {MOST_PROCESSES}, not {number}")
+    return number
 
 
 def add_verbose(parser: argparse._ActionsContainer) -> None:

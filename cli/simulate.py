@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .flags import add_output, add_settings, settings_of
+from .flags import add_output, add_processes, add_settings, settings_of
 
 if TYPE_CHECKING:
     from ..protocol.config import Scalar
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=ENGINES, default="inprocess", help="where clients run (default: %(default)s)"
     )
+    add_processes(parser)
     parser.add_argument("--clients", type=int, metavar="N", help="number of clients")
     parser.add_argument("--cycles", type=int, metavar="N", help="number of cycles after the warm start")
     parser.add_argument("--seed", type=int, metavar="N", help="picks games, mixes and draws")
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..simulations.floor import add_tactics_floor
     from ..simulations.inprocess import check, run_inprocess
     from ..simulations.live import live_view
+    from ..simulations.needs import processes_of
     from ..simulations.ray_engine import check_ray, run_ray
     from ..simulations.report import write_report
     from ..simulations.scenario import load_scenario
@@ -61,16 +63,21 @@ def run(arguments: argparse.Namespace) -> int:
     if config.resume and not (out / STORED).is_file():
         raise ConfigError(f"there is no run to continue at {out}: name its folder with --out, or leave out --resume")
     check_trackers(arguments.track)
-    check(config)
+    if arguments.processes and arguments.engine == "ray":
+        raise ConfigError("--processes is for the engine inprocess: ray takes all processors of its cluster")
+    processes = processes_of(config, arguments.processes)
+    check(config, processes)
     if arguments.engine == "ray":
         check_ray()
-    engine = run_ray if arguments.engine == "ray" else run_inprocess
     with own_folder(config), _saying_how_to_go_on(arguments):
         with (
             live_view(config, arguments.engine, quiet=arguments.quiet, verbose=arguments.verbose) as view,
             tracked(arguments.track, config, view) as listener,
         ):
-            engine(config, listener)
+            if arguments.engine == "ray":
+                run_ray(config, listener)
+            else:
+                run_inprocess(config, listener, processes=processes)
         add_tactics_floor(config)
         summary = load_summary(out)
         png, svg = draw_learning_curve(summary, out)

@@ -185,3 +185,8 @@ class _VersionKey:
 def _last_loaded(key: _VersionKey) -> Policy:
     """Keep the last policies of a process, two for a trial: a worker plays for one client after the other."""
     return load_version(key.config, key.adapter, key.version, key.cache)
+
+
+def forget_policies() -> None:
+    """Drop the last loaded policies and the scenes that they keep; base models stay."""
+    _last_loaded.cache_clear()

@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from ..protocol.errors import ConfigError, FedoelError, GameError
+from ..protocol.host.processes import environment_of_children
 from ..protocol.play import GameId, GameSpec
 from .families import is_prepared, prepare_game, settings_of
 from .splits import fingerprint
@@ -115,7 +116,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env=environment_of_children(),
         )
 
     def prepare(self, spec: GameSpec, seed: int) -> None:

@@ -96,7 +96,9 @@ class PolicyConfig:
         "How llama.cpp holds the base model (backend `llama`): as in the `file`, or converted once to `q8_0` or `f16`.",
         choices=WEIGHTS,
     )
-    threads: int = setting(0, "Threads that compute the model; 0 for as many as its library chooses.", low=0, high=1024)
+    threads: int = setting(
+        1, "Threads that compute the model in each process; 0 for as many as its library chooses.", low=0, high=1024
+    )
     batch_tokens: int = setting(4096, "About how many tokens go into one forward pass.", low=1)
     lora_rank: int = setting(8, "Rank of the LoRA adapter.", low=1)
     lora_layers: int = setting(10, "How many of the topmost layers carry LoRA.", low=1)

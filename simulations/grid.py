@@ -23,6 +23,9 @@ RUN_ID, SERVER_NODE_ID, FIRST_NODE_ID = 1, 1, 1000
 CLIENT_APP_RAISED, NODE_UNAVAILABLE = 2, 5  # Flower's error codes
 WAVE = 128  # clients that run at a time
 
+Node = tuple[Context, Sequence[Message]]
+"""A node's context, and the messages to it."""
+
 
 @contextmanager
 def server_identity() -> Iterator[None]:
@@ -102,7 +105,10 @@ class InProcessGrid(Grid):
             self._sent += 1
             # As in Flower's own grid, the id is set on the caller's message object.
             message.metadata.__dict__["_message_id"] = f"message-{self._sent}"
-        self._run([message for message in sent if message.metadata.dst_node_id in self._contexts])
+        by_node: dict[int, list[Message]] = {}
+        for message in sent:
+            by_node.setdefault(message.metadata.dst_node_id, []).append(message)
+        self._run([(node, messages) for node, messages in by_node.items() if node in self._contexts])
         for message in sent:
             if message.metadata.dst_node_id not in self._contexts:
                 self._keep(Message(Error(NODE_UNAVAILABLE, "no such node"), reply_to=message))
@@ -116,12 +122,14 @@ class InProcessGrid(Grid):
         """Push and pull; `timeout` is not used, because a thread cannot be stopped."""
         return self.pull_messages(self.push_messages(messages))
 
-    def _run(self, messages: Sequence[Message]) -> None:
-        """Run one thread per node; a node handles several messages in sequence."""
-        by_node: dict[int, list[Message]] = {}
-        for message in messages:
-            by_node.setdefault(message.metadata.dst_node_id, []).append(message)
-        nodes = list(by_node.items())
+    def answered(self, nodes: Sequence[Node]) -> list[tuple[Context, list[Message]]]:
+        """Run nodes whose contexts come with their messages; return the contexts, and each node's replies."""
+        self._contexts = {context.node_id: context for context, _ in nodes}
+        self._run([(context.node_id, messages) for context, messages in nodes])
+        return [(context, list(self.pull_messages(m.metadata.message_id for m in sent))) for context, sent in nodes]
+
+    def _run(self, nodes: Sequence[tuple[int, Sequence[Message]]]) -> None:
+        """Run nodes, one thread each; a node handles several messages in sequence."""
         for first in range(0, len(nodes), self._wave):
             self._run_wave(nodes[first : first + self._wave])
 

@@ -20,22 +20,28 @@ from ..policies.backend import load_version
 from ..protocol.config import RunConfig
 from ..protocol.host.cache import cache_folder
 from ..protocol.records.summary import Stats
+from ..server.cycle.contender import Contender
 from ..server.evaluation import by_family
 from ..server.public.game_plan import GamePlan
 from ..server.public.games import PublicGames
 from ..server.registry import load_adapter
+from .divided_games import divided_report
 from .summary import aligned, percent
+from .workers import Workers
 
 
-def measure(config: RunConfig, adapter: Path) -> Mapping[str, Stats]:
-    """Play the held-out games of a scenario with an adapter, and return the results by family."""
+def measure(config: RunConfig, adapter: Path, processes: int = 1) -> Mapping[str, Stats]:
+    """Play the held-out games of a scenario with an adapter, and return the results by family.
+
+    With its scenario and seed, this gives a run's own numbers: random streams and batches are the same.
+    """
     cache = cache_folder(config)
     version, arrays = load_adapter(adapter)
-    plan = GamePlan.of(config)
     policy = load_version(config.policy, arrays, version, cache)
-    # The run's own random streams: with its scenario and seed, this gives the run's own numbers.
-    streams = plan.streams("held-out", len(plan.held_out))
-    return by_family(play_episodes(policy, plan.held_out, streams, cache))
+    with Workers(processes) as workers:
+        report = divided_report(config, cache, workers)
+        contender = Contender(arrays, (policy,))
+        return by_family(report.rollouts(contender, report.games.plan.held_out, lambda finished: None))
 
 
 def rates_table(results: Mapping[str, Stats]) -> str:

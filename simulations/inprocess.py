@@ -1,4 +1,4 @@
-"""The default engine: server and clients in one process, with the games of all clients batched through one policy."""
+"""The default engine: server and clients in one process or a few, with the games of many clients in one batch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event
 
 from flwr.clientapp import ClientApp
 
@@ -18,56 +18,27 @@ from ..client.runtime import Runtime, SimulatedRuntime
 from ..games.families import family_of
 from ..games.partition import check_private_games, mixture
 from ..games.prepare import prepare
-from ..policies.policy import Policy
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError
-from ..protocol.fleet.membership import Membership
 from ..protocol.host.cache import cache_folder
 from ..protocol.host.files import check_place
-from ..protocol.messages import PlayRequest
 from ..protocol.play import GameId, specs_from_text
 from ..protocol.records.events import Listener
 from ..server.app import MakeGate, run, the_same
 from ..server.app import check as check_server
 from ..server.app import prepare as prepare_server
-from ..server.public.world_of_games import report
-from .batching import Batcher
-from .grid import WAVE, InProcessGrid, server_identity
+from .divided_games import divided_report
+from .divided_grid import Devices, DividedGrid
+from .grid import server_identity
 from .needs import check_needs
 from .prompts import with_any_pack, with_pack
+from .workers import Workers
 
 MADE_AT_ONCE = 500  # games that are prepared ahead before more of them are looked up
-ALONE = ("tactics",)  # backends that answer a client as fast alone as together with others
 
 
-@dataclass(frozen=True, slots=True)
-class WrappingRuntime(SimulatedRuntime):
-    """A runtime whose policies are those of another one, each in a wrapper."""
-
-    inner: Runtime
-    wrap: Callable[[Policy], Policy]
-    _loading: Lock = field(default_factory=Lock)
-
-    def policy(self, config: RunConfig, request: PlayRequest) -> Policy:
-        """Return the requested policy in its wrapper."""
-        with self._loading:  # clients call concurrently, and a batch needs the identical policy object
-            return self.wrap(self.inner.policy(config, request))
-
-    def cache(self, config: RunConfig) -> Path:
-        """Return the folder of compiled games and converted models."""
-        return self.inner.cache(config)
-
-    def membership(self, config: RunConfig, client: int) -> Membership:
-        """Return a device's keys and the list of members."""
-        return self.inner.membership(config, client)
-
-    def game_secret(self, client: int, run: str) -> int | None:
-        """Return what a client's games are drawn with."""
-        return self.inner.game_secret(client, run)
-
-
-def check(config: RunConfig) -> None:
-    """Raise `ConfigError` for a configuration that no engine can run."""
+def check(config: RunConfig, processes: int = 1) -> None:
+    """Raise `ConfigError` for a configuration that no engine can run, or that needs more than this machine has."""
     if config.policy.backend == "llama" and importlib.util.find_spec("llama_cpp") is None:
         raise ConfigError("policy.backend 'llama' needs llama.cpp, which is not installed: make setup LLAMA=1")
     games = config.games
@@ -80,7 +51,7 @@ def check(config: RunConfig) -> None:
             "makes keys of its own"
         )
     _, server = prepare_server(with_any_pack(config), cache_folder(config))
-    check_needs(config, server.run.spec("").size)
+    check_needs(config, server.run.spec("").size, processes)
 
 
 def run_inprocess(
@@ -91,8 +62,9 @@ def run_inprocess(
     make: Callable[[Runtime], ClientApp] = make_app,
     present: Sequence[int] | None = None,
     make_gate: MakeGate = the_same,
+    processes: int = 1,
 ) -> None:
-    """Run all cycles of a run in this process.
+    """Run all cycles of a run in this process, and in workers of it.
 
     Parameters
     ----------
@@ -108,16 +80,20 @@ def run_inprocess(
         The clients that have a node, by default all.
     make_gate
         Given the run's gate, returns what decides whether a context is distilled and a candidate promoted.
+    processes
+        How many processes play, encode and measure. Results do not depend on it. With more than one, `make` and
+        `runtime` must be picklable.
     """
-    inner, batcher = runtime or SimulatedRuntime(), Batcher()
-    cache = inner.cache(config)
+    runtime = runtime or SimulatedRuntime()
+    cache = runtime.cache(config)
     config = with_pack(whole_fleet(config, present), cache)
     check_server(config, cache)
-    alone = config.policy.backend in ALONE
-    app, wave = make(inner if alone else WrappingRuntime(inner, batcher.wrap)), 1 if alone else WAVE
-    grid = InProcessGrid(app, config.clients, config.to_flat(), batcher, present, wave)
-    with server_identity(), made_ahead(games_ahead(config), cache):
-        run(grid, config, cache, listener, engine="inprocess", make_gate=make_gate, make_report=report)
+    with Workers(processes) as workers, server_identity(), made_ahead(games_ahead(config), cache):
+        grid = DividedGrid(Devices.of(config, make, runtime), config, workers, present)
+        run(
+            grid, config, cache, listener, engine="inprocess", make_gate=make_gate,
+            make_report=lambda config, cache: divided_report(config, cache, workers),
+        )  # fmt: skip
 
 
 def whole_fleet(config: RunConfig, present: Sequence[int] | None = None) -> RunConfig:

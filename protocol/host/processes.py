@@ -39,6 +39,11 @@ def flower_environment(home: Path, **more: str) -> dict[str, str]:
     return {**os.environ, **settings, **more}
 
 
+def environment_of_children() -> dict[str, str]:
+    """Return an environment in which Python finds the modules that this process finds, in the same order."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
 def start_process(
     command: list[str], environment: Mapping[str, str], folder: Path, log: Path | None = None
 ) -> subprocess.Popen[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ...codecs.codec import Codec
 from ...policies.policy import Policy
 from ...protocol.config import RunConfig
 from ...protocol.rollout import ALL, stages_of
@@ -70,8 +71,11 @@ class Contender:
         The version itself, or the version with each of the contexts.
     contexts
         None for a version without a context. One of several is drawn for each game.
+    codec
+        Made the policies with contexts; None without them.
     """
 
     adapter: Adapter
     policies: tuple[Policy, ...]
     contexts: Mixture | None = None
+    codec: Codec | None = None

@@ -191,7 +191,8 @@ class Run:
         policy = self.learner.policy(adapter, measured=True)
         if contexts is None:
             return Contender(adapter, (policy,))
-        return Contender(adapter, tuple(self.codec.teacher(policy, context) for context in contexts.contexts), contexts)
+        teachers = tuple(self.codec.teacher(policy, context) for context in contexts.contexts)
+        return Contender(adapter, teachers, contexts, self.codec)
 
 
 @dataclass(frozen=True, slots=True)

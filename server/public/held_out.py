@@ -34,7 +34,7 @@ class HeldOutGames:
     """
 
     games: PublicGames
-    for_teacher: int = 0
+    for_teacher: int
 
     @property
     def episodes(self) -> int:
@@ -65,16 +65,20 @@ class HeldOutGames:
 
     def measures(self, contender: Contender, evidence: Evidence | None, advance: Advance) -> Measures:
         """Play the measured games."""
-        held_out = results_of(self.games.rollouts(contender, self.games.plan.held_out, "held-out", advance))
+        held_out = results_of(self.rollouts(contender, self.games.plan.held_out, advance))
         transfer = {
-            name: summarise(self.games.rollouts(contender, games, "held-out", advance))
+            name: summarise(self.rollouts(contender, games, advance))
             for name, games in self.games.plan.transfer.items()
         }
         return Measures(held_out=held_out, transfer=transfer)
 
     def teacher(self, contender: Contender, evidence: Evidence, advance: Advance) -> Results:
         """Play the teacher's share of the held-out games."""
-        return results_of(self.games.rollouts(contender, self._teacher_games, "held-out", advance))
+        return results_of(self.rollouts(contender, self._teacher_games, advance))
+
+    def rollouts(self, contender: Contender, games: Sequence[GameId], advance: Advance) -> list[Trajectory]:
+        """Play held-out games with a contender."""
+        return self.games.rollouts(contender, games, "held-out", advance)
 
     def _play_floors(self, games: Sequence[GameId], advance: Advance) -> dict[str, list[Trajectory]]:
         """Play every game at random, several times to reduce variance, by the family's heuristic, and by walkthrough.

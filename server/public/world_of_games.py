@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...protocol.config import RunConfig
-from ..cycle.run import Report, World
+from ..cycle.run import World
 from .game_plan import GamePlan
 from .games import PublicGames
 from .gate import PublicGate
@@ -18,8 +18,3 @@ def world(config: RunConfig, cache: Path) -> World:
     games = PublicGames(GamePlan.of(config), cache)
     held_out = HeldOutGames(games, config.games.held_out_teacher)
     return World(games.plan, GamesPublic(games), PublicGate(games), held_out)
-
-
-def report(config: RunConfig, cache: Path) -> Report:
-    """Return what plays the held-out games."""
-    return HeldOutGames(PublicGames(GamePlan.of(config), cache), config.games.held_out_teacher)

@@ -26,7 +26,7 @@ from ...protocol.situation import Situation
 from ...server import app as server
 from ...server.safeguards import Ledger
 from ..grid import InProcessGrid, server_identity
-from ..inprocess import WrappingRuntime
+from ..wrapping import WrappingRuntime
 
 LENGTH = 18  # characters of a quotation
 

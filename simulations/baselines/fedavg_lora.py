@@ -30,7 +30,8 @@ from ...strategies.replies import failure
 from ...strategies.server_side import Traffic
 from ..batching import Batcher
 from ..grid import InProcessGrid, server_identity
-from ..inprocess import WrappingRuntime, check, games_ahead, made_ahead, whole_fleet
+from ..inprocess import check, games_ahead, made_ahead, whole_fleet
+from ..wrapping import WrappingRuntime
 from .averaging_app import ARRAYS, CONFIG, EXAMPLES, adapter_of, arrays_of, make_averaging_app, round_config
 from .baseline import in_the_open
 

@@ -25,7 +25,7 @@ Save = Callable[[Path, Summary], Path]
 def engines(monkeypatch: pytest.MonkeyPatch, save: Save, summary: Summary) -> None:
     """Engines that leave the files of a run without playing."""
 
-    def leave_files(config: RunConfig, listener: Listener) -> None:
+    def leave_files(config: RunConfig, listener: Listener, processes: int = 1) -> None:
         listener(RunFinished(t=1.0, summary="summary.json"))
         (Path(config.out) / "events.jsonl").unlink(missing_ok=True)
         save(Path(config.out), summary)
@@ -33,7 +33,7 @@ def engines(monkeypatch: pytest.MonkeyPatch, save: Save, summary: Summary) -> No
     for engine in (inprocess.run_inprocess, ray_engine.run_ray):
         monkeypatch.setattr(f"{engine.__module__}.{engine.__name__}", leave_files)
     for step in (inprocess.check, floor.add_tactics_floor):
-        monkeypatch.setattr(f"{step.__module__}.{step.__name__}", lambda config: None)
+        monkeypatch.setattr(f"{step.__module__}.{step.__name__}", lambda config, processes=1: None)
 
 
 @pytest.mark.usefixtures("engines")
@@ -107,6 +107,25 @@ def test_more_games_than_a_client_has_are_refused_before_there_is_a_folder(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--processes", "0"], "must be from 1 to 1024, not 0"),
+        (["--processes", "two"], "invalid"),
+        (["--processes", "2", "--engine", "ray"], "--processes is for the engine inprocess"),
+    ],
+)
+def test_a_number_of_processes_that_cannot_be_is_refused(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(["simulate", "--out", str(tmp_path / "run"), *words])
+    except SystemExit as refusal:  # argparse
+        code = int(str(refusal.code))
+    assert code == REFUSED and said in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("engines")
 def test_quiet_prints_the_last_line_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "--out", str(tmp_path / "run"), "--quiet"]) == 0
@@ -138,7 +157,7 @@ def test_ctrl_c_says_how_to_go_on(
 def test_ctrl_c_before_there_is_a_run_offers_nothing_to_continue(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(config: RunConfig) -> None:
+    def interrupt(config: RunConfig, processes: int) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(inprocess, "check", interrupt)

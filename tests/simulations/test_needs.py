@@ -54,3 +54,36 @@ def test_a_limit_of_a_container_counts(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("400000000\n")
     assert free_memory(memory, tmp_path) == pytest.approx(300)
     assert free_memory(tmp_path / "none", tmp_path / "none") is None
+
+
+def with_model(tmp_path: Path, megabytes: int, **more: Any) -> RunConfig:
+    file = tmp_path / "model.gguf"
+    with file.open("wb") as stream:
+        stream.truncate(megabytes * 10**6)  # takes no room
+    settings = {"policy.backend": "torch", "policy.device": "cpu", "policy.base": str(file), "clients": 10}
+    return fleet(tmp_path, **settings, **more)
+
+
+def test_every_process_holds_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(needs, "free_memory", lambda: 2_000.0)
+    config = with_model(tmp_path, 500)
+    check_needs(config, 1000, 2)
+    with pytest.raises(ConfigError, match=r"in 3 processes take at least 2\.\d GB of memory, .* take fewer --proc"):
+        check_needs(config, 1000, 3)
+    with pytest.raises(ConfigError, match=r"several exchanges, or a smaller model$"):
+        check_needs(with_model(tmp_path, 3_000), 1000)
+
+
+def test_by_default_there_are_as_many_processes_as_processors_and_models_that_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(needs, "processors", lambda: 8)
+    config = with_model(tmp_path, 100)  # 0.95 GB a process
+    for free, processes in ((100_000.0, 8), (3_000.0, 3), (500.0, 1), (None, 8)):
+        monkeypatch.setattr(needs, "free_memory", lambda free=free: free)
+        assert needs.processes_of(config) == processes
+    assert needs.processes_of(config, 5) == 5
+    assert needs.processes_of(fleet(tmp_path)) == 8
+    assert needs.processes_of(fleet(tmp_path, clients=100)) == 1  # done before a second process has started
+    monkeypatch.setattr(needs, "processors", lambda: 1)
+    assert needs.processes_of(config) == 1
