@@ -167,6 +167,14 @@ def _deliver(events: Iterator[Event | None], listener: Listener | None) -> bool:
     return some
 
 
+def federation_of(clients: int) -> str:
+    """Return Flower's federation configuration: one processor a client, of this machine or of Ray's cluster."""
+    federation = f"num-supernodes={clients} client-resources-num-cpus=1 client-resources-num-gpus=0"
+    if os.environ.get("RAY_ADDRESS"):  # Ray refuses a number of processors for a cluster that runs
+        return federation
+    return f"{federation} init-args-num-cpus={os.cpu_count() or 1}"
+
+
 def _flwr_run(
     folder: Path,
     clients: int,
@@ -175,11 +183,7 @@ def _flwr_run(
     listener: Listener | None,
 ) -> Path:
     """Run the app to its end, and return the file with the output of `flwr run`."""
-    federation = (
-        f"num-supernodes={clients} client-resources-num-cpus=1 client-resources-num-gpus=0 "
-        f"init-args-num-cpus={os.cpu_count() or 1}"
-    )
-    command = ["flwr", "run", str(folder / "app"), "local", "--stream", "--federation-config", federation]
+    command = ["flwr", "run", str(folder / "app"), "local", "--stream", "--federation-config", federation_of(clients)]
     log = folder / "run.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
