@@ -63,7 +63,8 @@ def growth(bound: Bound, samples: Sequence[Mapping[str, float]]) -> Growth:
     cycles = np.array([sample["cycle"] for sample in samples])
     values = np.array([sample[bound.name] for sample in samples]) / bound.scale
     half = len(samples) // 2
-    late = float(np.polyfit(cycles[half:], values[half:], 1)[0])
+    # Rounded, because a fit to equal values has a slope of about 1e-16.
+    late = round(float(np.polyfit(cycles[half:], values[half:], 1)[0]), 9) + 0.0  # no minus zero
     if not bound.kept:
         share = late * PER / max(float(values[half:].mean()), 1e-9)
         return Growth(bound, float(values[0]), float(values[-1]), late * PER, share)

@@ -21,6 +21,7 @@ def samples(*values: float) -> list[dict[str, float]]:
 
 def test_what_has_to_be_flat_may_grow_in_the_beginning_only() -> None:
     assert growth(FLAT, samples(50e3, 90e3, 99e3, 100e3, 100e3, 100e3, 100e3, 100e3)).allowed
+    assert growth(Bound("size", "threads", 0.0), samples(*[2.0] * 9)).allowed
     found = growth(FLAT, samples(*(100e3 + 1e3 * number for number in range(8))))
     assert not found.allowed and found.rise == pytest.approx(10) and found.share == pytest.approx(0.095, abs=0.001)
     assert "GROWS" in table([found]) and "| memory, MB | 100 | 107 | +10 |" in table([found])
