@@ -22,7 +22,7 @@ from fedoel.protocol.experience import VectorSpec
 from fedoel.protocol.fleet.log import EMPTY, REQUEST, WINDOW, leaf_of
 from fedoel.protocol.fleet.membership import read_fleet_key
 from fedoel.protocol.messages import PlayRequest
-from fedoel.protocol.records.journal import OPENED, read_line
+from fedoel.protocol.records.journal import OPENED, Entry, read_line
 from fedoel.protocol.signing import check_head, entry_of_request
 from fedoel.server.fleet import make_fleet, make_owner, newest_log, owner_key, publish_members
 from fedoel.server.journal import Journal
@@ -105,7 +105,12 @@ def test_a_part_of_a_long_log_has_its_newest_entries(keys: Path, monkeypatch: py
 
 def test_what_a_look_costs_does_not_grow_with_the_log(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, log, key = list[bytes](), FleetLog(keys), owner_key(keys)
-    monkeypatch.setattr("fedoel.server.log.read_line", lambda line: read.append(line) or read_line(line))
+
+    def noted(line: bytes) -> Entry:
+        read.append(line)
+        return read_line(line)
+
+    monkeypatch.setattr("fedoel.server.log.read_line", noted)
     for serial in range(20):
         read.clear()
         log.add(key, REQUEST, serial=serial)

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_a_fleet_is_made_on_a_disk_that_is_full_at_every_write(tmp_path: Path) -
     with full_disk(tmp_path) as disk:
         for words in steps:
             disk.refused.clear()
-            said = until_done(lambda words=words: command(*words))
+            said = until_done(partial(command, *words))
             assert not [sentence for sentence in said if "\n" in sentence or "No space left" not in sentence], words
             assert len(said) == len(disk.refused) > 4, words
     with redirect_stdout(io.StringIO()) as printed:

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message
 
-from fedoel.client.secure import STATE
+from fedoel.client.secure import STATE, protected
+from fedoel.protocol.experience import ExperienceVector
+from fedoel.protocol.privacy.plan import PrivacyPlan
 from fedoel.protocol.secagg.device import Round
 from fedoel.protocol.secagg.keys import Advert, AgreementKey, adverts_from_bytes
 from fedoel.protocol.secagg.messages import reply_from_records, reply_records, round_from_record, round_to_record
@@ -20,10 +22,10 @@ from fedoel.protocol.secagg.shares import SEALED, SEED, new_seed, seal
 from fedoel.protocol.secagg.terms import pack, unpack
 from fedoel.simulations.grid import server_identity
 from fedoel.strategies.secure_groups import GroupedSecure
-from fedoel.strategies.secure_mean import DOUBTFUL, FAILED, LIAR, SecureMean
+from fedoel.strategies.secure_mean import DOUBTFUL, FAILED, LIAR, UNCLIPPED, SecureMean
 
 from .conftest import Ledger
-from .test_secure_mean import CLIENTS, SPEC, Fleet, close, silent
+from .test_secure_mean import CLIENTS, SPEC, Fleet, close, silent, vector
 
 LIAR_CLIENT = 2
 HONEST = [client for client in range(CLIENTS) if client != LIAR_CLIENT]
@@ -208,3 +210,17 @@ def test_rounds_that_fail_again_and_again_are_not_made_again_for_ever() -> None:
     fleet = Liars("shares", next_liar, liars=tuple(range(CLIENTS)), minimum=2, max_dropout=0.2)
     SecureMean(fleet.server).start(fleet.grid, num_rounds=1)
     assert fleet.server.aggregates == [None] and len(rounds) == 4
+
+
+def test_a_sum_that_clipped_vectors_cannot_give_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One lie would stop the run: the cycles of a version add to what was collected about it before."""
+    liar = vector(0).gradient
+
+    def loud(given: ExperienceVector, plan: PrivacyPlan) -> Any:
+        cells, most = protected(given, plan), 2 ** (plan.bits - 1)
+        return cells + cells.dtype.type(most - most // 8) if np.array_equal(given.gradient, liar) else cells
+
+    monkeypatch.setattr("fedoel.client.secure.protected", loud)
+    server = Fleet().run()
+    assert server.aggregates == [None]
+    assert (server.traffic[0].accepted, server.traffic[0].refused) == (0, {UNCLIPPED: 1})
