@@ -43,7 +43,7 @@ def results(out: Path) -> tuple[Any, dict[str, bytes]]:
             return {key: without_clocks(item) for key, item in value.items() if key not in MAY_DIFFER}
         return [without_clocks(item) for item in value] if isinstance(value, list) else value
 
-    arrays = {}
+    arrays = dict[str, bytes]()
     for file in sorted(out.rglob("*.npz")):
         with np.load(file) as archive:
             arrays |= {f"{file.relative_to(out)}/{n}": archive[n].tobytes() for n in archive.files if n != "values"}
