@@ -26,9 +26,16 @@ from ..protocol.errors import ConfigError, FedoelError, TrustError, VectorError
 from ..protocol.experience import ExperienceVector, VectorSpec
 from ..protocol.fleet.notice import RECORD as NOTICE
 from ..protocol.fleet.trust import MASKED, Asked
-from ..protocol.messages import PlayRequest, reply_to_records, request_from_records, take_notice_from
+from ..protocol.messages import (
+    PlayRequest,
+    reply_to_records,
+    request_from_records,
+    take_notice_from,
+    with_release,
+)
 from ..protocol.play import GameId, merit, specs_from_text
 from ..protocol.privacy.plan import PrivacyPlan
+from ..protocol.release import check_server, release_in
 from ..protocol.secagg.messages import ACTIONS
 from ..protocol.trials import is_trial
 from .contributions import Contribution
@@ -52,7 +59,7 @@ def make_app(runtime: Runtime) -> ClientApp:
     def experience(message: Message, context: Context) -> Message:
         here = runtime_of(context.node_config, runtime)
         work = partial(answer, message.content, context, here)
-        return guarded(message, lambda: unless_stopped(message.content, here, work), here.contributions.refuse)
+        return guarded(message, lambda: unless_stopped(message, here, work), here)
 
     app.train("experience")(experience)
     app.evaluate("trial")(experience)
@@ -60,11 +67,11 @@ def make_app(runtime: Runtime) -> ClientApp:
     def secure_verb(phase: str, message: Message, context: Context) -> Message:
         here = runtime_of(context.node_config, runtime)
         work = partial(answer_secure, phase, message.content, context, here)
-        return guarded(message, lambda: unless_stopped(message.content, here, work), here.contributions.refuse)
+        return guarded(message, lambda: unless_stopped(message, here, work), here)
 
     def notice(message: Message, context: Context) -> Message:
         here = runtime_of(context.node_config, runtime)
-        return guarded(message, lambda: acknowledge(message.content, here), here.contributions.refuse)
+        return guarded(message, lambda: acknowledge(message.content, here), here)
 
     app.query("notice")(notice)
     for phase, action in ACTIONS.items():
@@ -74,15 +81,13 @@ def make_app(runtime: Runtime) -> ClientApp:
     return app
 
 
-def guarded(
-    message: Message, work: Callable[[], RecordDict], refuse: Callable[[FedoelError], None] | None = None
-) -> Message:
+def guarded(message: Message, work: Callable[[], RecordDict], runtime: Runtime | None = None) -> Message:
     """Reply with the records that `work` returns.
 
     Parameters
     ----------
-    refuse
-        Is told why a request was refused, for the device's owner.
+    runtime
+        Where the app runs. Its record is told why a request was refused, for the device's owner.
 
     Raises
     ------
@@ -93,26 +98,29 @@ def guarded(
         records = work()
     except Exception as error:  # every exception, because no exception's text may leave the device
         failure = error.code if isinstance(error, TrustError) else type(error).__name__
-        if refuse and isinstance(error, FedoelError):
-            refuse(error)
+        if runtime and isinstance(error, FedoelError):
+            runtime.contributions.refuse(error)
     else:
-        return Message(records, reply_to=message)
+        names = release_in(message.metadata.group_id) is not None
+        return Message(with_release(records) if names else records, reply_to=message)
     # Raised outside of the except block, so that the original exception is not chained to this one.
     raise FedoelError(f"code: {failure}")
 
 
-def unless_stopped(records: RecordDict, runtime: Runtime, work: Callable[[], RecordDict]) -> RecordDict:
+def unless_stopped(message: Message, runtime: Runtime, work: Callable[[], RecordDict]) -> RecordDict:
     """Obey the notice of the fleet's owner that came with a message, and do its work unless the fleet is stopped.
 
     Raises
     ------
     TrustError
-        If the newest notice says stop.
+        If the newest notice says stop, or the server is of a release that does not talk to this one.
     VersionError
         If the notice is not signed by the fleet's key, or older than one before.
     """
-    runtime.take_notice(take_notice_from(records))
+    runtime.take_notice(take_notice_from(message.content))
     runtime.check_going()
+    if runtime.deployed:
+        check_server(message.metadata.group_id)
     reply = work()
     runtime.check_going()  # another message may have brought a notice while this one was played for
     return reply
@@ -133,7 +141,7 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     SecureSumError
         If the step is malformed, out of order, or would weaken the device's secrecy.
     """
-    config = RunConfig.from_flat(context.run_config)
+    config = RunConfig.from_server(context.run_config)
     client, _ = partition(context)
     trust = runtime.trust(config)
     trust.check(Asked(MASKED, config.codec.name))
@@ -158,7 +166,7 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     TrustError
         If the device's owner does not allow it.
     """
-    config = RunConfig.from_flat(context.run_config)
+    config = RunConfig.from_server(context.run_config)
     trust, request = runtime.trust(config), request_from_records(records)
     plan = PrivacyPlan.from_json(request.plan) if request.plan else None
     noise = plan.noise_of(1) if plan else 0.0
@@ -198,7 +206,7 @@ def _experience(
     games = 2 * config.trial.games if trial else games_of(config, client)
     # First of all: the run's configuration names code, such as a codec's, and nothing may be loaded before it is known
     # to be signed.
-    runtime.membership(config, client).accept(request, config)
+    runtime.membership(config, client).accept(request, config, context.run_config)
     runtime.admit(games)
     _check_words(config, runtime)
     if not trial:

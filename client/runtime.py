@@ -33,6 +33,7 @@ class Runtime(Protocol):
     =============== ===================================== ==============================================
     member          `SimulatedRuntime`                    `fedoel.client.device.runtime.DeviceRuntime`
     =============== ===================================== ==============================================
+    `deployed`      false                                 true: the server's release may be another one
     `send_words`    true                                  false
     `take_notice`   nothing                               keeps the newest notice of the fleet's owner
     `check_going`   nothing                               refuses everything while that says stop
@@ -48,6 +49,10 @@ class Runtime(Protocol):
     `success`       in the node's state                   in a file of the device's folder
     =============== ===================================== ==============================================
     """
+
+    @property
+    def deployed(self) -> bool:
+        """Whether this is a machine of its own, whose server may have another release."""
 
     @property
     def send_words(self) -> bool:
@@ -113,6 +118,7 @@ class Runtime(Protocol):
 class SimulatedRuntime:
     """The runtime of a simulated device. It has no state, because Ray sends it to a worker with every message."""
 
+    deployed: ClassVar[bool] = False
     send_words: ClassVar[bool] = True
 
     def take_notice(self, notice: Notice | None) -> int:

@@ -21,14 +21,16 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ..protocol.errors import StoreError
+from ..protocol.errors import ConfigError, StoreError
+from ..protocol.formats import STORE
 from ..protocol.host.files import create_secret, exposed, make_folder, make_private_file
 from ..protocol.play import Trajectory
-from .trajectory_bytes import FORMAT, trajectory_from_bytes, trajectory_to_bytes
+from .trajectory_bytes import trajectory_from_bytes, trajectory_to_bytes
 
 NONCE = 12
 KEY_BYTES = 32
 KEPT_USES = 10_000  # records of what went into which vector
+SEALED = 1  # number of the way in which rows are sealed
 SERVICE = "fedoel"  # name of the keyring's entries
 CHECK = b"fedoel store"  # encrypted in the table `meta`: tells whether a key is the right one
 TABLES = """
@@ -81,7 +83,7 @@ class TrajectoryStore:
     Raises
     ------
     StoreError
-        If the file is damaged or not a store, or belongs to another key or client.
+        If the file is damaged or not a store, of a format that is not read, or belongs to another key or client.
     """
 
     def __init__(self, path: Path, client: str, key: bytes, clock: Callable[[], float] = time.time) -> None:
@@ -94,6 +96,7 @@ class TrajectoryStore:
         except OSError as error:
             raise StoreError(f"the store {path} cannot be written: {error.strerror}; make room") from error
         with self._transaction() as database:
+            self._check_format(database)
             database.executescript(TABLES)
             self._check_key(database)
 
@@ -129,7 +132,7 @@ class TrajectoryStore:
         The vector itself is not kept, and nobody without the store's key can tell whether it was a vector that he
         guesses: what is kept is an HMAC (RFC 2104).
         """
-        digest = hmac.digest(self._mac_key, vector, "sha256").hex()[:16]
+        digest = self._named(vector)
         with self._transaction() as database:
             uses = [(row, digest, self._clock()) for row in rows]
             database.executemany("INSERT INTO uses (row, vector, used) VALUES (?, ?, ?)", uses)
@@ -138,6 +141,27 @@ class TrajectoryStore:
         """Return which rows went into which vector, oldest first; the newest of these records outlive the rows."""
         with self._transaction() as database:
             return tuple(Use(*entry) for entry in database.execute("SELECT row, vector, used FROM uses ORDER BY used"))
+
+    @property
+    def format(self) -> int:
+        """The number of the file's format."""
+        with self._transaction() as database:
+            return _number(database)
+
+    def migrate(self) -> None:
+        """Bring the file to today's format, in one transaction.
+
+        In format 1, vectors could be named by plain digests, with which somebody who guesses a vector could compare it.
+        Their names become HMACs of these.
+        """
+        with self._transaction() as database:
+            database.execute("BEGIN IMMEDIATE")
+            if _number(database) == STORE.current:
+                return
+            names = database.execute("SELECT DISTINCT vector FROM uses").fetchall()
+            renamed = [(self._named(name.encode()), name) for (name,) in names]
+            database.executemany("UPDATE uses SET vector = ? WHERE vector = ?", renamed)
+            database.execute(f"PRAGMA user_version = {STORE.current}")
 
     def prune(self, max_age: float | None = None, max_bytes: int | None = None) -> int:
         """Delete rows that are too old, and the oldest rows until the rest is small enough.
@@ -209,6 +233,15 @@ class TrajectoryStore:
                 "damaged, move it away and start a new one"
             ) from error
 
+    def _check_format(self, database: sqlite3.Connection) -> None:
+        """Refuse a file of a format that is not read, and number a new one."""
+        try:
+            STORE.check(_number(database), f"the store {self.path}")
+        except ConfigError as error:
+            raise StoreError(str(error)) from error
+        if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
+            database.execute(f"PRAGMA user_version = {STORE.current}")
+
     def _check_key(self, database: sqlite3.Connection) -> None:
         """Refuse another key before anything is encrypted with it."""
         check = database.execute("SELECT value FROM meta WHERE name = 'check'").fetchone()
@@ -219,6 +252,10 @@ class TrajectoryStore:
             self._unseal(0, check[0])
         except StoreError as error:
             raise StoreError(f"the store {self.path} belongs to another key or another client") from error
+
+    def _named(self, vector: bytes) -> str:
+        """Return the name of a vector, which nobody can compare with a guess who lacks the store's key."""
+        return hmac.digest(self._mac_key, vector, "sha256").hex()[:16]
 
     def _seal(self, cipher: AESGCM, number: int, data: bytes) -> bytes:
         nonce = os.urandom(NONCE)
@@ -232,7 +269,12 @@ class TrajectoryStore:
 
     def _associated(self, number: int) -> bytes:
         """Return the associated data of a row: what AES-GCM authenticates without encrypting it."""
-        return json.dumps([self._client, FORMAT, number]).encode()
+        return json.dumps([self._client, SEALED, number]).encode()
+
+
+def _number(database: sqlite3.Connection) -> int:
+    """Return the number of a store's format; a file without one is of the first."""
+    return int(database.execute("PRAGMA user_version").fetchone()[0]) or 1
 
 
 def _restore_length(path: Path) -> None:

@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ..protocol.errors import StoreError
+from ..protocol.errors import ConfigError, StoreError
+from ..protocol.formats import EPISODE
 from ..protocol.play import GameSpec, Trajectory, Turn
 from ..protocol.situation import Situation
-
-FORMAT = 1
 
 
 def trajectory_to_bytes(trajectory: Trajectory) -> bytes:
     """Serialise a trajectory."""
-    values = {"format": FORMAT, **_fields(trajectory), "spec": str(trajectory.spec)}
+    values = {"format": EPISODE.current, **_fields(trajectory), "spec": str(trajectory.spec)}
     return zlib.compress(json.dumps(values, default=_plain).encode())
 
 
@@ -32,10 +31,11 @@ def trajectory_from_bytes(data: bytes) -> Trajectory:
     """
     try:
         fields: dict[str, Any] = json.loads(zlib.decompress(data))
-        if fields.pop("format") != FORMAT:
-            raise StoreError("a trajectory was stored in another format: wipe the store, or use the version it is of")
+        EPISODE.check(fields.pop("format"), "a stored trajectory")
         turns = tuple(_turn(turn) for turn in fields.pop("turns"))
         return Trajectory(spec=GameSpec.parse(fields.pop("spec")), turns=turns, **fields)
+    except ConfigError as error:
+        raise StoreError(str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise StoreError("a stored trajectory cannot be read") from error
 

@@ -15,6 +15,8 @@ from functools import lru_cache
 from typing import Any
 
 from .errors import ConfigError
+from .formats import KEY
+from .release import RELEASE, Release
 from .rollout import stages_of
 from .settings import Scalar as Scalar
 from .settings import explain, from_table, setting, settings_of, shown, to_table
@@ -29,6 +31,8 @@ BASELINES = ("device", "fleet")
 MECHANISMS = ("none", "distributed", "central", "local")
 # Settings that may differ between machines, and on resumption: they do not change the results.
 FREE = ("out", "cache", "resume")
+BEFORE = Release(RELEASE.major, RELEASE.minor - 1)
+DIGITS = 16  # of a digest that is signed with every request
 SET_HELP = "one setting, e.g. games.per-client=4; `fedoel settings` lists and explains them"
 
 
@@ -336,6 +340,7 @@ class RolloutConfig:
         "1",
         "Shares of the fleet that a promoted version goes to, a stage for at least one cycle each, e.g. `0.01 0.1 1`; "
         "the next one begins when the version holds on the one before.",
+        since=Release(0, 2),
     )
 
 
@@ -409,20 +414,41 @@ class RunConfig:
         """Write what `from_flat` reads."""
         return dict(_flatten(to_table(self)))
 
+    def to_devices(self) -> dict[str, Scalar]:
+        """Write the settings as devices get them: without those that the release before lacks, where they are default.
+
+        A device of that release refuses settings that it does not know.
+        """
+        declared = settings_of(RunConfig)
+        return {
+            name: value
+            for name, value in self.to_flat().items()
+            if declared[name].since <= BEFORE or value != declared[name].default
+        }
+
+    @classmethod
+    def from_server(cls, values: Mapping[str, Scalar]) -> RunConfig:
+        """Read a run's settings on a device, without those that it does not know: a later release has them.
+
+        Whether its fleet's owner has signed all of them is checked with every request. Raises as `from_flat` does.
+        """
+        known = settings_of(RunConfig)
+        return cls.from_flat({name: value for name, value in values.items() if name in known})
+
     @property
     def digest(self) -> str:
-        """The first 16 hexadecimal digits of `settings_digest`."""
+        """The first 16 hexadecimal digits of the `settings_digest` of what devices get."""
         return _digest(self)
 
 
 @lru_cache(maxsize=4)  # all clients of a simulation compare it with every request
 def _digest(config: RunConfig) -> str:
-    return settings_digest(config.to_flat())[:16]
+    return settings_digest(config.to_devices())[:DIGITS]
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
     """Return the SHA-256 of flat settings but those that are `FREE`, in hexadecimal."""
-    kept = {name: value for name, value in settings.items() if name not in FREE}
+    kept = {name: value for name, value in settings.items() if name not in (*FREE, KEY)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

@@ -7,6 +7,7 @@ number of bytes received, so that a short message cannot allocate much memory. M
 from __future__ import annotations
 
 import copy
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from .fleet.log import Head, LogExtract
 from .fleet.notice import FIELDS as NOTICE_FIELDS
 from .fleet.notice import RECORD as NOTICE_RECORD
 from .fleet.notice import Notice
+from .release import RELEASE
 from .trials import is_trial
 from .versions import Adapter
 
@@ -31,6 +33,8 @@ ACTION = "train.experience"
 REQUEST_FIELDS = MappingProxyType(
     {"cycle": int, "exchange": int, "spec": str, "serial": int, "plan": str, "config": str, "signature": bytes}
 )
+LATER = MappingProxyType({"config": ""})  # fields that earlier releases do not send
+RELEASE_RECORD = "release"  # name of the record, and of its field, with the release of the device that answers
 LOG = "log"  # name of the record with an extract of the fleet's log, which a simulation does not have
 LOG_FIELDS = MappingProxyType({"size": int, "start": bytes, "leaves": bytes, "signature": bytes})
 MAX_TEXTS, MAX_TEXT_LENGTH = 256, 20_000
@@ -81,6 +85,8 @@ class PlayRequest:
     log
         The newest part of the fleet's log, which holds this request; it has a signature of its own. None in a
         simulation.
+    more
+        Fields of a later release, which this one does not know, as JSON: they are signed, and not used.
 
     Raises
     ------
@@ -103,6 +109,7 @@ class PlayRequest:
     candidate: Adapter = field(default_factory=dict)
     config: str = ""
     log: LogExtract | None = None
+    more: str = ""
 
     def __post_init__(self) -> None:
         for name, number, minimum in (
@@ -164,18 +171,21 @@ def request_from_records(records: RecordDict) -> PlayRequest:
     arrays = ("baseline", "context", "adapter", "parameters", "candidate")
     logged = {LOG: ConfigRecord} if LOG in records else {}
     _check_types(records, {"request": ConfigRecord, **dict.fromkeys(arrays, ArrayRecord), **logged})
-    settings = records.config_records["request"]
-    if {name: type(value) for name, value in settings.items()} != REQUEST_FIELDS:
-        raise VectorError(f"a request needs {', '.join(REQUEST_FIELDS)}, and nothing else")
-    fields: dict[str, Any] = dict(settings.items())
+    received: dict[str, Any] = dict(records.config_records["request"].items())
+    fields = {**LATER, **{name: value for name, value in received.items() if name in REQUEST_FIELDS}}
+    if {name: type(value) for name, value in fields.items()} != REQUEST_FIELDS:
+        raise VectorError(f"a request needs {', '.join(REQUEST_FIELDS)}")
     baseline, context = (_arrays(records, name) for name in ("baseline", "context"))
     if set(baseline) - {"baseline"} or set(context) - {"context"}:
         raise VectorError("a request may have one baseline and one context")
-    spec = VectorSpec.from_json(fields.pop("spec"))
+    text = fields.pop("spec")
+    if (spec := VectorSpec.from_json(text)).to_json() != text:  # its digest is taken of what is written again
+        raise VectorError("the vector specification of a request is not written as this release writes it")
     return PlayRequest(
         spec=spec, baseline=baseline.get("baseline"), context=context.get("context"),
         adapter=_arrays(records, "adapter"), parameters=_arrays(records, "parameters"),
-        candidate=_arrays(records, "candidate"), log=_log_from(records) if logged else None, **fields,
+        candidate=_arrays(records, "candidate"), log=_log_from(records) if logged else None,
+        more=_unknown(received), **fields,
     )  # fmt: skip
 
 
@@ -201,6 +211,31 @@ def take_notice_from(records: RecordDict) -> Notice | None:
     if set(values) != set(NOTICE_FIELDS):
         raise VersionError(f"a notice needs {', '.join(NOTICE_FIELDS)}, and nothing else")
     return Notice(**values)
+
+
+def _unknown(received: Mapping[str, Any]) -> str:
+    """Return the fields of a request that this release does not know, as JSON in one way only; empty without any."""
+    unknown = sorted((name, value) for name, value in received.items() if name not in REQUEST_FIELDS)
+    return json.dumps([[name, type(value).__name__, _readable(value)] for name, value in unknown]) if unknown else ""
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_readable(item) for item in value]
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def with_release(records: RecordDict) -> RecordDict:
+    """Return an answer with this device's release beside it; `release_of_reply` reads it."""
+    records[RELEASE_RECORD] = ConfigRecord({RELEASE_RECORD: RELEASE.sent})
+    return records
+
+
+def release_of_reply(records: RecordDict) -> str:
+    """Remove the release from an answer and return it as it was sent; empty if there is none."""
+    record = records.pop(RELEASE_RECORD, None)
+    text = record.get(RELEASE_RECORD) if isinstance(record, ConfigRecord) else None
+    return text if isinstance(text, str) else ""
 
 
 def reply_to_records(vector: ExperienceVector, words: Sequence[str] = ()) -> RecordDict:

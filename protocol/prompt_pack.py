@@ -18,12 +18,12 @@ from types import MappingProxyType
 from typing import Any, get_origin, get_type_hints
 
 from .errors import ConfigError, FedoelError
+from .formats import PACK
 from .host.files import replace_file
 from .situation import Situation
 
-SCHEMA = 1
 KIND = "fedoel prompts"
-HEADER: Mapping[str, Any] = MappingProxyType({"schema": SCHEMA, "kind": KIND, "origin": "", "licence": ""})
+HEADER: Mapping[str, Any] = MappingProxyType({"schema": PACK.current, "kind": KIND, "origin": "", "licence": ""})
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # what some editors write first
 FIRST_LINE = 2  # number of the line that holds the first prompt
 MAX_TEXT = 8_000  # characters of all texts of a prompt together
@@ -220,12 +220,10 @@ def _table_of(line: bytes) -> Mapping[str, Any]:
 
 def _checked_header(table: Mapping[str, Any]) -> Mapping[str, Any]:
     if table.get("kind") != KIND or type(table.get("schema")) is not int:
-        raise ConfigError(f'it must be the header of a prompt pack, {{"schema": {SCHEMA}, "kind": "{KIND}", ...}}')
-    if table["schema"] < 1:
-        raise ConfigError(f"schema must be a whole number from 1 on, not {_shown(table['schema'])}")
-    if table["schema"] > SCHEMA:
-        schema = _shown(table["schema"])
-        raise ConfigError(f"the pack is of schema {schema} and this fedoel reads up to {SCHEMA}: update fedoel")
+        raise ConfigError(
+            f'it must be the header of a prompt pack, {{"schema": {PACK.current}, "kind": "{KIND}", ...}}'
+        )
+    PACK.check(table["schema"], "the pack")
     _check_names(table, tuple(HEADER))
     return {**HEADER, **table}
 

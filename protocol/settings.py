@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import ConfigError
+from .release import FIRST, Release
 
 Scalar = int | float | str | bool
 Value = TypeVar("Value", int, float, str, bool)
@@ -42,6 +43,8 @@ class Setting:
         Bound that a number has to exceed, instead of `low`.
     choices
         Allowed values; empty for any.
+    since
+        The first release that has it.
     """
 
     default: Scalar
@@ -50,6 +53,7 @@ class Setting:
     high: float = math.inf
     above: float = -math.inf
     choices: tuple[Scalar, ...] = ()
+    since: Release = FIRST
 
     @property
     def allowed(self) -> str:
@@ -113,9 +117,10 @@ def setting(
     high: float = math.inf,
     above: float = -math.inf,
     choices: tuple[Value, ...] = (),
+    since: Release = FIRST,
 ) -> Value:
     """Declare a field of a table of settings; the parameters are those of `Setting`."""
-    return field(default=default, metadata={"setting": Setting(default, help, low, high, above, choices)})
+    return field(default=default, metadata={"setting": Setting(default, help, low, high, above, choices, since)})
 
 
 def settings_of(table: type, prefix: str = "") -> dict[str, Setting]:

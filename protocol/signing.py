@@ -12,13 +12,14 @@ import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from . import formats
 from .errors import VersionError
 from .fleet.log import Head
 from .fleet.notice import Notice
 from .messages import PlayRequest, optional_arrays
 
-REQUEST, MANIFEST, LOG_HEAD = b"fedoel request 1\0", b"fedoel manifest 1\0", b"fedoel log head 1\0"
-NOTICE = b"fedoel notice 1\0"
+REQUEST, MANIFEST, LOG_HEAD = formats.REQUEST.purpose, formats.MANIFEST.purpose, formats.LOG_HEAD.purpose
+NOTICE = formats.NOTICE.purpose
 
 
 def sign_request(key: Ed25519PrivateKey, request: PlayRequest) -> PlayRequest:
@@ -91,6 +92,7 @@ def _digest(request: PlayRequest) -> bytes:
     """Hash all fields of a request but signature and log; shapes are included, so that the encoding is unambiguous."""
     head = [request.serial, request.cycle, request.exchange, request.spec.to_json(), request.plan]
     head += [request.config] if request.config else []
+    head += [[request.more]] if request.more else []
     digest = hashlib.sha256(json.dumps(head).encode())
     arrays = {f"adapter {name}": array for name, array in sorted(request.adapter.items())}
     arrays |= {f"parameter {name}": array for name, array in sorted(request.parameters.items())}

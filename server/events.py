@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from ..protocol.errors import ConfigError, FedoelError, RecordError
+from ..protocol.formats import KEY, RECORDS
 from ..protocol.host.files import cut_torn_line, torn_line
 from ..protocol.records.events import (
     CycleFinished,
@@ -29,7 +30,6 @@ from ..protocol.records.events import (
     event_from_json,
     event_to_json,
 )
-from ..protocol.records.json_codec import KEY, SCHEMA
 
 Advance = Callable[..., None]
 
@@ -83,7 +83,7 @@ class EventLog:
         except OSError as error:
             raise FedoelError(f"cannot write to {self.path}: {error.strerror}; choose another folder") from error
         self._zero = self._clock() - (began or 0.0)
-        self._schema = {KEY: SCHEMA} if began is None else {}  # stands in the first line of a log
+        self._schema = {KEY: RECORDS.current} if began is None else {}  # stands in the first line of a log
         return self
 
     def _continued(self) -> float | None:

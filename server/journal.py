@@ -18,6 +18,7 @@ from ..protocol.config import settings_digest
 from ..protocol.errors import ConfigError, FedoelError, RecordError
 from ..protocol.fleet.log import JOURNAL as LOGGED
 from ..protocol.fleet.membership import read_fleet_key
+from ..protocol.formats import JOURNAL, KEY
 from ..protocol.host.files import append_line, drop_torn_line
 from ..protocol.host.lock import in_turn
 from ..protocol.records.events import CycleFinished
@@ -172,6 +173,8 @@ class Journal:
                 entry = read_line(line)
             except RecordError as error:
                 raise FedoelError(f"{self.path}, line {number}: {error}; put back a copy of the file") from error
+            if entry.kind == OPENED:
+                JOURNAL.check(entry.values.get(KEY, 1), self.path)
             if not is_signed(line, public):
                 raise FedoelError(
                     f"{self.path}, line {number} is not signed by this fleet's key, or was changed: put back a copy of "
@@ -187,7 +190,7 @@ def open_journal(run: Path, keys: Path) -> Journal:
     with journal.held():
         if not journal.entries:
             cycle, version = _finished(run)
-            journal.add_held(OPENED, config=config_digest(run), cycle=cycle, version=version)
+            journal.add_held(OPENED, config=config_digest(run), cycle=cycle, version=version, schema=JOURNAL.current)
     return journal
 
 

@@ -19,13 +19,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ..protocol.errors import FedoelError, RecordError
 from ..protocol.fleet.log import EMPTY, KEY, WINDOW, Head, LogExtract, leaf_of
 from ..protocol.fleet.succession import Succession
+from ..protocol.formats import LOG
 from ..protocol.host.files import append_line, drop_torn_line
 from ..protocol.host.lock import in_turn
 from ..protocol.records.journal import Entry, is_signed, new_line, read_line
 from ..protocol.signing import sign_head
 
 NAME = "log.jsonl"
-PURPOSE = b"fedoel log 1\0"
+PURPOSE = LOG.purpose
 
 
 @dataclass(frozen=True, slots=True)

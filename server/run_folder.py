@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..protocol.config import FREE, RunConfig
 from ..protocol.errors import ConfigError
+from ..protocol.formats import KEY, SETTINGS
 from ..protocol.host.files import replace_file
 from ..protocol.host.lock import one_owner
 
@@ -47,7 +48,7 @@ def prepare_folder(config: RunConfig) -> None:
     if not _is_new(config):
         return
     try:
-        replace_file(out / STORED, json.dumps(config.to_flat(), indent=1))
+        replace_file(out / STORED, json.dumps({KEY: SETTINGS.current, **config.to_flat()}, indent=1))
     except OSError as error:
         raise _unusable(out, error) from error
 
@@ -84,9 +85,14 @@ def stored_config(run: Path) -> RunConfig:
     """
     path = run / STORED
     try:
-        # The setting is missing in runs from before it existed, all of which had games.
-        return RunConfig.from_flat({"server.public": "games", **json.loads(path.read_bytes())})
+        settings = dict(json.loads(path.read_bytes()))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; give the folder of a run") from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is not a stored configuration ({error}); choose another folder") from error
+    SETTINGS.check(settings.pop(KEY, 1), path)
+    try:
+        # The setting is missing in runs from before it existed, all of which had games.
+        return RunConfig.from_flat({"server.public": "games", **settings})
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path} is not a stored configuration ({error}); choose another folder") from error

@@ -23,6 +23,8 @@ from ..protocol.experience import VectorSpec
 from ..protocol.fleet.log import LogExtract
 from ..protocol.fleet.membership import MEMBERS, RunMode, keys_folder, load_members
 from ..protocol.fleet.notice import Notice
+from ..protocol.formats import KEY
+from ..protocol.formats import LEDGER as LEDGER_FORMAT
 from ..protocol.host.files import append_line, make_private_file
 from ..protocol.host.lock import in_turn
 from ..protocol.privacy.plan import Part, PrivacyPlan
@@ -56,6 +58,11 @@ class RunSafeguards:
     def mode(self) -> RunMode:
         """Whether the devices of the run are simulated or deployed."""
         return RunMode.of(self.config)
+
+    @property
+    def deployed(self) -> bool:
+        """Whether its devices are machines of others."""
+        return self.mode is RunMode.DEPLOYMENT
 
     @property
     def members(self) -> Collection[bytes]:
@@ -293,7 +300,8 @@ class Ledger:
         self.run, self.secret, self.rounds, self._cycles = "", 0, 0, list[int]()
         with self.held():
             if not self._size:
-                self._append({"kind": OPENED, "run": secrets.token_hex(16), "secret": secrets.randbits(64)})
+                run, secret = secrets.token_hex(16), secrets.randbits(64)
+                self._append({"kind": OPENED, KEY: LEDGER_FORMAT.current, "run": run, "secret": secret})
                 self._size = -1
                 self._refresh()
 
@@ -318,6 +326,7 @@ class Ledger:
             return
         entries = self._read()
         if entries:
+            LEDGER_FORMAT.check(entries[0].get(KEY, 1), f"the privacy ledger {self.path}")
             self.run, self.secret = str(entries[0].get("run", "")), int(entries[0].get("secret", 0))
         self.rounds = sum(entry["kind"] == BEGUN for entry in entries)
         self._cycles = [int(entry.get("cycle", 0)) for entry in entries if entry["kind"] == SPENT]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..client.device.settings import DeviceSettings
 from ..protocol.config import RunConfig
+from ..protocol.formats import formats_table
 from ..protocol.settings import settings_table
 from ..server.operate.run_app import config_block
 
@@ -25,8 +26,9 @@ def generated() -> Mapping[str, Mapping[str, str]]:
         "docs/reference.md": {
             "run settings": settings_table(RunConfig),
             "device settings": settings_table(DeviceSettings),
+            "formats": formats_table(),
         },
-        "pyproject.toml": {"run config": config_block(RunConfig())},
+        "pyproject.toml": {"run config": config_block(RunConfig().to_flat())},
     }
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+
+from ..protocol.release import RELEASE
 
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 60.0
@@ -37,6 +39,11 @@ def send_and_receive(grid: Grid, messages: Sequence[Message], timeout: float) ->
         if not arrived:
             time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
     return replies
+
+
+def message_to(node: int, action: str, records: RecordDict, deployed: bool) -> Message:
+    """Return a message to a device, which is told this server's release unless it is simulated."""
+    return Message(records, dst_node_id=node, message_type=action, group_id=RELEASE.sent if deployed else "")
 
 
 def named(nodes: Iterable[int]) -> str:

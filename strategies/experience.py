@@ -26,7 +26,7 @@ from ..protocol.messages import ACTION, PlayRequest, records_bytes, request_to_r
 from ..protocol.options import Option, options_of
 from ..protocol.trials import ACTION as TRIAL
 from .cohort import sample, split, wait_for_nodes
-from .delivery import RetryWindow, named, send_and_receive
+from .delivery import RetryWindow, message_to, named, send_and_receive
 from .replies import OUT, SortedReplies, failure, sort_replies
 from .server_side import ServerSide, Traffic
 from .stopped import wait_while_stopped
@@ -178,7 +178,7 @@ class ExperienceStrategy(Strategy):
         """Make the messages of an exchange; Flower sends none twice, so that another try needs new ones."""
         safeguards = self.server.safeguards
         records = with_notice(request_to_records(replace(request, log=safeguards.log)), safeguards.notice)
-        messages = [Message(records, dst_node_id=node, message_type=action) for node in nodes]
+        messages = [message_to(node, action, records, safeguards.deployed) for node in nodes]
         self._exchange = Exchange(request, messages, float(records_bytes(records)))
         return messages
 

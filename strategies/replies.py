@@ -15,11 +15,13 @@ from flwr.app import Message
 from ..protocol.errors import PrivacyError, VectorError
 from ..protocol.experience import Contribution, VectorSpec
 from ..protocol.fleet.trust import Refusal
-from ..protocol.messages import records_bytes, vector_from_reply, words_from_reply
+from ..protocol.messages import records_bytes, release_of_reply, vector_from_reply, words_from_reply
 from ..protocol.privacy.plan import PrivacyPlan
+from ..protocol.release import CODE, release_in, talks
 
 FAILURE = re.compile(r"code: ([A-Za-z]{1,40})'")
 OUT = f"client {Refusal.DONE}"  # the device has contributed to this exchange before, and is out of it
+OTHER_RELEASE = f"client {CODE}"  # a device is too far behind, or ahead
 DUPLICATE, UNASKED, SILENT, BAD_VECTOR = "duplicate", "not asked for", "no reply", "bad vector"
 
 
@@ -58,6 +60,9 @@ def sort_replies(
             refused[failure(reply)] += 1
         else:
             uplink.append(records_bytes(reply.content))
+            if not of_this_release(reply):
+                refused[OTHER_RELEASE] += 1
+                continue
             try:
                 words = words_from_reply(reply.content, spec)
                 vector = vector_from_reply(reply.content, spec, bool(plan), games)
@@ -74,6 +79,15 @@ def sort_replies(
 def in_order(contributions: Iterable[Contribution]) -> tuple[Contribution, ...]:
     """Order contributions by content, so that the aggregate depends neither on node ids nor on the order of arrival."""
     return tuple(sorted(contributions, key=lambda item: (item.vector.to_array().tobytes(), item.words)))
+
+
+def of_this_release(reply: Message) -> bool:
+    """Whether an answer is of a device whose release this server talks to; the release is removed from it.
+
+    Devices name theirs to a server that has named its own: Flower answers in the group of the request.
+    """
+    named = release_of_reply(reply.content)
+    return release_in(reply.metadata.group_id) is None or talks(named)
 
 
 def failure(reply: Message) -> str:

@@ -23,7 +23,6 @@ from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, SecureSumError, VectorError
 from ..protocol.experience import ROUNDING, Aggregate, Contribution, ExperienceVector, Floats, VectorSpec, total
-from ..protocol.fleet.notice import Notice
 from ..protocol.messages import PlayRequest, copy_of, records_bytes, request_to_records, with_notice
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.privacy.published import public_variance, with_public_noise
@@ -32,11 +31,11 @@ from ..protocol.secagg.graph import Graph, check_graph, choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
-from .delivery import RetryWindow, named, send_and_receive
+from .delivery import RetryWindow, message_to, named, send_and_receive
 from .experience import log
 from .mean import BudgetStrategy
-from .replies import OUT, SILENT, failure
-from .server_side import Traffic
+from .replies import OTHER_RELEASE, OUT, SILENT, failure, of_this_release
+from .server_side import Safeguards, Traffic
 from .stopped import is_stopped
 
 FAILED, UNCLIPPED = "round failed", "sum too long"
@@ -245,7 +244,7 @@ class SecureMean(BudgetStrategy):
                     tally.refused[FAILED] += 1
                 if group not in phases:
                     del rounds[group]
-            _PhaseSender(grid, groups, tally, self.server.safeguards.notice).send(phases)
+            _PhaseSender(grid, groups, tally, self.server.safeguards).send(phases)
         return [sums[group] for group in sorted(sums)]
 
     def _round(
@@ -344,7 +343,7 @@ class _PhaseSender:
     grid: Grid
     groups: Sequence[Sequence[int]]
     tally: Tally
-    notice: Notice | None
+    safeguards: Safeguards
 
     def send(self, phases: Mapping[int, _Phase]) -> None:
         """Send each group's phase, and pass usable replies on; devices without one have dropped out."""
@@ -375,10 +374,10 @@ class _PhaseSender:
     def _message(self, phase: _Phase, group: int, position: int) -> Message:
         records = RecordDict() if phase.play_request is None else copy_of(phase.play_request)
         records[RECORD] = phase.steps[position].to_record()
-        with_notice(records, self.notice)
+        with_notice(records, self.safeguards.notice)
         node = self.groups[group][position]
         self.tally.down[node] += records_bytes(records)
-        return Message(records, dst_node_id=node, message_type=ACTIONS[phase.name])
+        return message_to(node, ACTIONS[phase.name], records, self.safeguards.deployed)
 
     def _take(self, phase: _Phase, group: int, position: int, reply: Message) -> None:
         if reply.has_error():
@@ -388,6 +387,9 @@ class _PhaseSender:
                 self.tally.done.add(self.groups[group][position])
             return
         self.tally.up[self.groups[group][position]] += records_bytes(reply.content)
+        if not of_this_release(reply):
+            self.tally.refused[f"{phase.name}: {OTHER_RELEASE}"] += 1
+            return
         try:
             phase.take(position, reply_from_records(reply.content))
         except SecureSumError:

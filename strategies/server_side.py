@@ -96,6 +96,9 @@ class Safeguards(Protocol):
     def acknowledge(self, notice: Notice, nodes: Collection[int]) -> None:
         """Write down which nodes have acknowledged a notice."""
 
+    def deployed(self) -> bool:
+        """Whether devices are machines of others, which may have another release; a simulation has one release."""
+
     @property
     def colluding(self) -> float:
         """Share of a cohort that may work together with the server."""

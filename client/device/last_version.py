@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...protocol.config import RunConfig
 from ...protocol.errors import FedoelError, VersionError
 from ...protocol.experience import VectorSpec
+from ...protocol.formats import KEPT_VERSION, KEY
 from ...protocol.host.files import replace_file
 from ...protocol.messages import PlayRequest, optional_arrays
 from ...protocol.signing import check_request
@@ -43,6 +44,7 @@ def keep(folder: Path, request: PlayRequest, config: RunConfig, drop_last: bool 
     if last == request.spec.policy_version:
         return
     head = {
+        KEY: KEPT_VERSION.current, "more": request.more,
         "cycle": request.cycle, "exchange": request.exchange, "spec": request.spec.to_json(),
         "serial": request.serial, "plan": request.plan, "signature": request.signature.hex(),
         "version": request.spec.policy_version, "config": config.to_flat(), "signed-config": request.config,
@@ -107,6 +109,7 @@ def _read(path: Path) -> tuple[RunConfig, PlayRequest]:
         head["cycle"], head["exchange"], VectorSpec.from_json(head["spec"]), arrays.get("baseline"),
         _named(arrays, ADAPTER), arrays.get("context"), head["serial"], head["plan"], bytes.fromhex(head["signature"]),
         _named(arrays, PARAMETERS), config=head.get("signed-config", ""),
+        more=head.get("more", ""),
     )  # fmt: skip
     return RunConfig.from_flat(head["config"]), request
 
@@ -118,4 +121,5 @@ def _named(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[An
 def _head(path: Path) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as stored:
         head: dict[str, Any] = json.loads(stored["head"].tobytes())
+    KEPT_VERSION.check(head.get(KEY, 1), path)
     return head

@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...protocol.errors import FedoelError, SecureSumError, StoreError, TrustError
+from ...protocol.errors import ConfigError, FedoelError, SecureSumError, StoreError, TrustError
 from ...protocol.fleet.trust import Refusal, Trust
+from ...protocol.formats import CONTRIBUTIONS
 from ...protocol.host.files import make_folder, make_private_file
 from ...protocol.privacy.concentrated import epsilon_of, rho_of
 from ...protocol.secagg.messages import TRIAL, Exchange
@@ -182,12 +183,15 @@ class DeviceRecord:
             database = sqlite3.connect(self.path, isolation_level=None)
             try:
                 database.row_factory = sqlite3.Row
+                CONTRIBUTIONS.check(database.execute("PRAGMA user_version").fetchone()[0] or 1, self.path)
                 database.executescript(TABLES)
                 database.execute("BEGIN IMMEDIATE")
                 with database:
                     yield database
             finally:
                 database.close()
+        except ConfigError as error:
+            raise StoreError(f"nothing may leave this device: {error}") from error
         except (sqlite3.Error, OSError) as error:
             raise StoreError(
                 f"the record {self.path} cannot be used ({error}), so nothing may leave this device: make room if the "

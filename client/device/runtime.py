@@ -50,6 +50,7 @@ class DeviceRuntime:
     """
 
     home: Path
+    deployed: ClassVar[bool] = True
     send_words: ClassVar[bool] = False
 
     @property

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from ..errors import ConfigError, EnrolmentError
+from ..formats import BUNDLE, CARD, Format
 from ..settings import Scalar, from_table, parse_toml
 from .log import head_from_text
 from .trust import Trust
@@ -166,7 +167,7 @@ def check_address(address: str) -> tuple[str, int]:
 def sign_card(key: Ed25519PrivateKey, name: str, node_key: str) -> Card:
     """Return the signed card of a device whose identity is this key."""
     card = Card(name, node_key, key.public_key().public_bytes_raw().hex())
-    return replace(card, signature=key.sign(_signed(card)).hex())
+    return replace(card, signature=key.sign(_signed(CARD, _written(card))).hex())
 
 
 def card_from_text(text: str) -> Card:
@@ -177,10 +178,10 @@ def card_from_text(text: str) -> Card:
     EnrolmentError
         If the text is malformed, or the signature is invalid.
     """
-    card = _from_toml(Card, text, "a device's public keys")
+    card, received = _from_toml(Card, text, "a device's public keys")
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(card.identity))
-        key.verify(_from_hex(card.signature, 64, "a signature"), _signed(card))
+        key.verify(_from_hex(card.signature, 64, "a signature"), _signed(CARD, received))
     except (InvalidSignature, ValueError) as error:
         raise EnrolmentError("the device's public keys were changed on their way: copy the file again") from error
     return card
@@ -188,7 +189,7 @@ def card_from_text(text: str) -> Card:
 
 def sign_bundle(key: ec.EllipticCurvePrivateKey, bundle: Bundle) -> Bundle:
     """Return the bundle with the authority's signature."""
-    return replace(bundle, signature=key.sign(_signed(bundle), ec.ECDSA(SHA256())).hex())
+    return replace(bundle, signature=key.sign(_signed(BUNDLE, _written(bundle)), ec.ECDSA(SHA256())).hex())
 
 
 def bundle_from_text(text: str, authority: bytes | None = None) -> Bundle:
@@ -207,7 +208,7 @@ def bundle_from_text(text: str, authority: bytes | None = None) -> Bundle:
     EnrolmentError
         If the text is malformed, the signature is invalid, or the bundle contains another authority's certificate.
     """
-    bundle = _from_toml(Bundle, text, "a fleet's bundle")
+    bundle, received = _from_toml(Bundle, text, "a fleet's bundle")
     try:
         certificate = x509.load_pem_x509_certificate(bundle.ca.encode())
         if authority is not None and x509.load_pem_x509_certificate(authority) != certificate:
@@ -215,7 +216,7 @@ def bundle_from_text(text: str, authority: bytes | None = None) -> Bundle:
         key = certificate.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise EnrolmentError("the bundle's authority has a key of an unsupported type: ask for the bundle again")
-        key.verify(bytes.fromhex(bundle.signature), _signed(bundle), ec.ECDSA(SHA256()))
+        key.verify(bytes.fromhex(bundle.signature), _signed(BUNDLE, received), ec.ECDSA(SHA256()))
     except EnrolmentError:
         raise
     except (InvalidSignature, ValueError, UnsupportedAlgorithm) as error:
@@ -229,11 +230,10 @@ def _fingerprint(*keys: str) -> str:
     return " ".join(digits[at : at + 4] for at in range(0, 20, 4))
 
 
-def _signed(file: Card | Bundle) -> bytes:
-    """Return the bytes that are signed: all fields but the signature, and the type of file."""
-    values = _written(file)
-    del values["signature"]
-    return f"fedoel {type(file).__name__} 1\0{json.dumps(values, sort_keys=True)}".encode()
+def _signed(form: Format, values: Mapping[str, Any]) -> bytes:
+    """Return the bytes that are signed: the type of file and all of its fields, known or not, but the signature."""
+    signed = {name: value for name, value in values.items() if name != "signature"}
+    return form.purpose + json.dumps(signed, sort_keys=True).encode()
 
 
 def _written(file: Card | Bundle) -> dict[str, Any]:
@@ -253,17 +253,19 @@ def _lines(values: Mapping[str, Scalar]) -> str:
     return "".join(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in values.items())
 
 
-def _from_toml(file_type: type[File], text: str, description: str) -> File:
+def _from_toml(file_type: type[File], text: str, description: str) -> tuple[File, Mapping[str, Any]]:
+    """Read a file, and return all of its fields as well: a later release may have signed some that this one lacks."""
     try:
         values: Mapping[str, Any] = parse_toml(text)
     except ConfigError as error:
         raise EnrolmentError(f"this file is not {description}: {error}") from error
-    arguments, expected = {name.replace("-", "_"): value for name, value in values.items()}, get_type_hints(file_type)
+    received, expected = {name.replace("-", "_"): value for name, value in values.items()}, get_type_hints(file_type)
+    arguments = {name: value for name, value in received.items() if name in expected}
     if file_type is Bundle:
         arguments, expected = {**LATER, **arguments}, {**expected, "trust": dict}
     if {name: type(value) for name, value in arguments.items()} != expected:
-        raise EnrolmentError(f"this file is not {description}: it needs {', '.join(expected)}, and nothing else")
-    return file_type(**arguments)
+        raise EnrolmentError(f"this file is not {description}: it needs {', '.join(expected)}")
+    return file_type(**arguments), received
 
 
 def _from_hex(text: str, size: int, name: str) -> bytes:

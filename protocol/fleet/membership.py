@@ -22,19 +22,22 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from ..config import RunConfig
+from .. import formats
+from ..config import DIGITS, RunConfig, Scalar, settings_digest
 from ..errors import ConfigError, TrustError, VersionError
 from ..host.cache import expanded
 from ..host.files import check_secret, write_whole
 from ..messages import PlayRequest
+from ..release import CODE as RELEASE_CODE
 from ..secagg.keys import Identity
+from ..settings import settings_of
 from ..signing import check_head, check_request, entry_of_request
 from .log import MEMBERS as LOGGED_MEMBERS
 from .log import NOTICE, REFUSED, REQUEST, leaf_of, read_witness, witness_text
 from .notice import kept_notice
 
 FLEET_KEY, MEMBERS, DEVICES_SEED = "fleet.pub", "members", "devices.seed"
-PURPOSE = b"fedoel members 1\0"
+PURPOSE = formats.MEMBERS.purpose
 IDENTITY = 32
 
 
@@ -149,7 +152,7 @@ class Membership:
         """Name of the fleet: the beginning of its public key in hexadecimal."""
         return self.fleet_key.hex()[:16]
 
-    def accept(self, request: PlayRequest, config: RunConfig) -> None:
+    def accept(self, request: PlayRequest, config: RunConfig, received: Mapping[str, Scalar] | None = None) -> None:
         """Check signature, serial number and log of a request, and store the serial number and the log's head.
 
         Parameters
@@ -158,6 +161,8 @@ class Membership:
             The request.
         config
             The run's configuration as Flower has brought it, which nobody has signed.
+        received
+            All of its settings as Flower has brought them, with those that this release does not know.
 
         Raises
         ------
@@ -165,10 +170,17 @@ class Membership:
             If the request is not signed, was changed, is of a run with another configuration, or is older than one
             that was accepted before.
         TrustError
-            If it is not in the log that this device has seen before, or comes without a log.
+            If it is not in the log that this device has seen before, or comes without a log; or if it is of a release
+            that did not sign the run's configuration.
         """
         check_request(self.fleet_key, request)
-        if request.config != config.digest:
+        if not request.config:
+            raise TrustError(
+                RELEASE_CODE,
+                "the run's configuration is not signed with the request, as a server of an earlier release sends it: "
+                "whoever runs the server has to upgrade it",
+            )
+        if request.config not in signed_digests(config, received or {}):
             raise VersionError("the run's configuration is not the one that this fleet's owner has signed")
         if self.serial_file is None:
             return
@@ -217,6 +229,16 @@ class Membership:
         if members.number > self.number and self.members_file is not None:
             write_whole(self.members_file, text.encode())
         return replace(self, members=members.identities, number=members.number)
+
+
+def signed_digests(config: RunConfig, received: Mapping[str, Scalar]) -> set[str]:
+    """Return the digests of which the fleet's owner has to have signed one: of settings as they were received, or read.
+
+    A server may leave out settings that are at their default. What is read says nothing of settings that this release
+    does not know.
+    """
+    unknown = any(name not in settings_of(RunConfig) for name in received)
+    return {settings_digest(received)[:DIGITS], *([] if unknown else [config.digest])}
 
 
 def device_key(client: int) -> str:

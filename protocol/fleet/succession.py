@@ -11,8 +11,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ..errors import EnrolmentError
+from ..formats import SUCCESSOR
 
-PURPOSE = b"fedoel successor 1\0"
+PURPOSE = SUCCESSOR.purpose
 STEP = re.compile(r"([0-9a-f]{64}):([0-9a-f]{64}):([0-9a-f]{128})")
 
 

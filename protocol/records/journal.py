@@ -31,8 +31,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ..errors import RecordError
+from ..formats import JOURNAL
 
-PURPOSE = b"fedoel journal 1\0"
+PURPOSE = JOURNAL.purpose
 FIRST = "0" * 64  # what the first entry names as the digest of the line before
 FIELD = ', "signature": "'
 OPENED, DECIDED, CURRENT, TAKEN, REMOVED, ENDED = "opened", "decided", "current", "taken", "removed", "ended"

@@ -18,9 +18,8 @@ from types import UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from ..errors import ConfigError, RecordError
+from ..formats import KEY, RECORDS, described
 
-SCHEMA = 2
-KEY = "schema"
 Record = TypeVar("Record")
 Table = dict[str, Any]
 LARGEST_FLOAT = int(sys.float_info.max)
@@ -52,11 +51,11 @@ def from_json(record_type: type[Record], table: object, path: str = "") -> Recor
         If a field is missing, unknown or of another type.
     """
     if not isinstance(table, dict):
-        raise RecordError(f"{path or 'it'} must be a table, not {_described(table)}")
+        raise RecordError(f"{path or 'it'} must be a table, not {described(table)}")
     prefix, known = f"{path}." if path else "", _typed_fields(cast(Any, record_type))
     for name in table:
         if name not in known:
-            raise RecordError(f"{prefix}{name} is not a field of a record of schema {SCHEMA}")
+            raise RecordError(f"{prefix}{name} is not a field of a record of schema {RECORDS.current}")
     for name, (field, _) in known.items():
         if name not in table and field.default is MISSING and field.default_factory is MISSING:
             raise RecordError(f"{prefix}{name} is missing")
@@ -65,7 +64,7 @@ def from_json(record_type: type[Record], table: object, path: str = "") -> Recor
 
 def to_stored(record: Any) -> Table:
     """Return a record as it is stored: with the schema in front."""
-    return {KEY: SCHEMA, **to_json(record)}
+    return {KEY: RECORDS.current, **to_json(record)}
 
 
 def from_stored(record_type: type[Record], table: object, source: object, remedy: str) -> Record:
@@ -81,7 +80,7 @@ def from_stored(record_type: type[Record], table: object, source: object, remedy
     Raises
     ------
     ConfigError
-        If the schema is newer than `SCHEMA`, or a field is missing, unknown or of another type.
+        If the schema is one that is not read, or a field is missing, unknown or of another type.
     """
     try:
         return from_json(record_type, without_schema(table, source))
@@ -95,21 +94,11 @@ def without_schema(table: Any, source: object) -> Any:
     Raises
     ------
     ConfigError
-        If the schema is newer than `SCHEMA`, or is no schema at all.
+        If the schema is one that is not read, or no schema at all.
     """
     if not isinstance(table, dict):
         return table
-    schema = table.get(KEY, 1)
-    if type(schema) is not int or schema < 1:
-        raise ConfigError(
-            f"{source} names no schema: {KEY} must be a whole number from 1 on, not {_described(schema)}; restore the "
-            "file from a copy"
-        )
-    if schema > SCHEMA:
-        raise ConfigError(
-            f"{source} is of schema {schema!r} and this fedoel reads up to {SCHEMA}: update fedoel, or read it with "
-            "the version that wrote it"
-        )
+    RECORDS.check(table.get(KEY, 1), source)
     return {name: value for name, value in table.items() if name != KEY}
 
 
@@ -138,16 +127,16 @@ def _read(hint: Any, value: object, path: str) -> Any:
         return from_json(cast(type, hint), value, path)
     if origin is tuple:
         if not isinstance(value, list):
-            raise RecordError(f"{path} must be a list, not {_described(value)}")
+            raise RecordError(f"{path} must be a list, not {described(value)}")
         return tuple(_read(arguments[0], part, f"{path}[{index}]") for index, part in enumerate(value))
     if origin is not None:  # a mapping
         if not isinstance(value, dict):
-            raise RecordError(f"{path} must be a table, not {_described(value)}")
+            raise RecordError(f"{path} must be a table, not {described(value)}")
         return {name: _read(arguments[1], part, f"{path}.{name}") for name, part in value.items()}
     if hint is float and type(value) is int and abs(value) <= LARGEST_FLOAT:
         return float(value)
     if type(value) is not hint:
-        raise RecordError(f"{path} must be {SCALARS[hint]}, not {_described(value)}")
+        raise RecordError(f"{path} must be {SCALARS[hint]}, not {described(value)}")
     return value
 
 
@@ -156,10 +145,5 @@ def _read_union(options: tuple[Any, ...], value: object, path: str) -> Any:
     if value is None and len(types) < len(options):
         return None
     if len(types) > 1 and type(value) not in types:
-        raise RecordError(f"{path} must be a text, a number, or true or false, not {_described(value)}")
+        raise RecordError(f"{path} must be a text, a number, or true or false, not {described(value)}")
     return value if len(types) > 1 else _read(types[0], value, path)
-
-
-def _described(value: object) -> str:
-    kinds = {type(None): "null", dict: "a table", list: "a list"}
-    return kinds.get(type(value)) or repr(value)[:60]

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ..errors import SecureSumError
+from ..formats import SECURE_SUM
 from .terms import Terms
 
 KEY = 32
@@ -53,7 +54,7 @@ def check_signature(public: bytes, signature: bytes, purpose: str, terms: Terms,
 
 
 def _signed(purpose: str, terms: Terms, body: bytes) -> bytes:
-    return b"fedoel secure sum 2 " + purpose.encode() + b"\0" + terms.digest + body
+    return SECURE_SUM.purpose[:-1] + b" " + purpose.encode() + b"\0" + terms.digest + body
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,9 +89,12 @@ class Terms:
             If the text is malformed, or the terms are inconsistent.
         """
         try:
-            return cls(**json.loads(text))
+            terms = cls(**json.loads(text))
         except (TypeError, ValueError, RecursionError) as error:
             raise SecureSumError("the terms of a secure sum cannot be read") from error
+        if terms.to_json() != text:  # its digest is taken of what is written again
+            raise SecureSumError("the terms of a secure sum are not written as this release writes them")
+        return terms
 
     def check_position(self, position: int) -> None:
         """Raise `SecureSumError` if the cohort has no such position."""

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import tomli_w
 
-from ...protocol.config import RunConfig
+from ...protocol.config import RunConfig, Scalar, nested
 from ...protocol.errors import FedoelError
 from ...protocol.host.processes import tail
-from ...protocol.settings import to_table
 from .flower import FLWR
 
 COMPLETED = "finished:completed"
@@ -43,12 +42,12 @@ clientapp = "fedoel.client.app:app"
 def write_app(folder: Path, config: RunConfig) -> None:
     """Write a Flower app that refers to the installed components, with the run's configuration as its run config."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "pyproject.toml").write_text(APP + config_block(config), encoding="utf-8")
+    (folder / "pyproject.toml").write_text(APP + config_block(config.to_devices()), encoding="utf-8")
 
 
-def config_block(config: RunConfig) -> str:
-    """Write the settings as the run config of a Flower app, ``[tool.flwr.app.config]``."""
-    return tomli_w.dumps({"tool": {"flwr": {"app": {"config": to_table(config)}}}})
+def config_block(settings: Mapping[str, Scalar]) -> str:
+    """Write flat settings as the run config of a Flower app, ``[tool.flwr.app.config]``."""
+    return tomli_w.dumps({"tool": {"flwr": {"app": {"config": nested(settings)}}}})
 
 
 def run_started(log: Path) -> str:

@@ -226,10 +226,10 @@ def test_a_node_without_a_partition_is_refused(runtime: FakeRuntime) -> None:
         partition(context(client=2))
 
 
-def test_an_unknown_setting_is_refused(runtime: FakeRuntime) -> None:
+def test_an_unknown_setting_that_the_owner_has_not_signed_is_refused(runtime: FakeRuntime) -> None:
     where = context()
     where.run_config["secret"] = SECRET
-    assert failure(runtime, signed(request()), where) == "code: ConfigError"
+    assert failure(runtime, signed(request()), where) == "code: VersionError"
 
 
 def test_streams_differ_by_everything_and_repeat() -> None:

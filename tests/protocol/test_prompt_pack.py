@@ -120,7 +120,10 @@ def test_a_line_is_short_and_needs_a_family_only() -> None:
         (file_of({**HEADER, "kind": "words"}, LINE), "pack, line 1: it must be the header"),
         (file_of({**HEADER, "schema": True}, LINE), "pack, line 1: it must be the header"),
         (file_of({**HEADER, "schema": 2, "more": 1}, LINE), "line 1: the pack is of schema 2 and this fedoel reads up"),
-        (file_of({**HEADER, "schema": 0}, LINE), "line 1: schema must be a whole number from 1 on, not 0"),
+        (
+            file_of({**HEADER, "schema": 0}, LINE),
+            "line 1: the pack names no schema: schema must be a whole number from 1 on, not 0",
+        ),
         (file_of({**HEADER, "author": "me"}, LINE), "line 1: unknown field 'author'; known are schema, kind, origin"),
         (file_of({**HEADER, "origin": 3}, LINE), "line 1: origin must be text, not 3"),
         (file_of({**HEADER, "licence": "x" * (MAX_TEXT + 1)}, LINE), "line 1: licence has 8001 characters"),

@@ -18,7 +18,7 @@ class Ledger:
     """Asks for one kind of vector, and has kept nothing on disk unless it is said to be `done`."""
 
     spec: VectorSpec
-    safeguards: Any = field(default_factory=lambda: SimpleNamespace(log=None, notice=None))
+    safeguards: Any = field(default_factory=lambda: SimpleNamespace(log=None, notice=None, deployed=False))
     most_games: int = 100
     done: set[tuple[int, int]] = field(default_factory=set)
     steps: list[str] = field(default_factory=list)

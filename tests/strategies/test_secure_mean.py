@@ -71,6 +71,7 @@ class Paper:
     log: Any = None
     notice: Any = None
     staged: bool = False
+    deployed: bool = False
 
     @property
     def noisy(self) -> bool:

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.formats import RECORDS as FORMAT
 from fedoel.protocol.records.events import EVENTS, Event, event_from_json, event_to_json
-from fedoel.protocol.records.json_codec import SCHEMA, from_json, from_stored, to_json, to_stored
+from fedoel.protocol.records.json_codec import from_json, from_stored, to_json, to_stored
 from fedoel.protocol.records.summary import CycleRecord, Floor, Measures, Results, Stats, Summary
 from fedoel.protocol.versions import Manifest
 from fedoel.server.summary import read_summary, write_summary
@@ -85,7 +86,7 @@ def test_committed_summaries_of_the_first_schema_are_read_and_written_whole(path
     before, summary = json.loads(path.read_bytes()), load_summary(path.parent)
     assert "schema" not in before
     after = json.loads(write_summary(tmp_path, summary).read_bytes())
-    assert after["schema"] == SCHEMA and kept(before, after)
+    assert after["schema"] == FORMAT.current and kept(before, after)
     assert read_summary(tmp_path) == summary
 
 
