@@ -27,6 +27,7 @@ from . import (
     evaluate,
     experiment,
     export,
+    migrate,
     new,
     play,
     plugins,
@@ -80,8 +81,8 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
         "simulate": simulate, "evaluate": evaluate, "export": export, "report": report, "dash": dash,
         "experiment": experiment, "play": play, "audit": audit, "privacy": privacy, "prompts": prompts,
         "server": server, "device": device, "versions": versions, "show": show, "diff": diff, "rollback": rollback,
-        "promote": promote, "approve": approve, "prune": prune, "verify": verify, "check-plugin": check_plugin,
-        "plugins": plugins, "new": new, "settings": settings, "completion": completion,
+        "promote": promote, "approve": approve, "prune": prune, "verify": verify, "migrate": migrate,
+        "check-plugin": check_plugin, "plugins": plugins, "new": new, "settings": settings, "completion": completion,
     }
 )  # fmt: skip
 
