@@ -301,6 +301,14 @@ class ServerConfig:
     red_line_tolerance: float = setting(
         0.01, "By how much the mean probability of a red line may rise in a candidate.", low=0, high=1
     )
+    max_base_kl: float = setting(
+        0.5,
+        "Largest mean KL divergence of a candidate from the base model on neutral text, in nats a token, whatever it "
+        "wins; 0 for no bound.",
+        low=0,
+        high=1e6,
+        since=Release(0, 2),
+    )
     approve: bool = setting(
         False, "Whether a candidate that has passed every gate waits for an operator's `fedoel approve`."
     )

@@ -18,6 +18,7 @@ from ..protocol.records.journal import CURRENT, REMOVED, TAKEN, Entry
 from ..protocol.versions import Manifest
 from .fleet import owner_key
 from .journal import OPERATOR
+from .learner import DRIFTED
 from .red_lines import CROSSED
 from .registry import DRAFT, MANIFEST, SIGNATURE, WEIGHTS, load_adapter, save_version
 from .run_location import RunLocation
@@ -53,16 +54,17 @@ def promote(place: RunLocation, name: str, anyway: bool = False) -> Entry:
     Parameters
     ----------
     anyway
-        Whether it may be one that was refused because of a red line.
+        Whether it may be one that was refused because of a red line, or of its drift from the base model.
 
     Raises
     ------
     VersionError
-        If there is no such version, its weights are gone, its folder does not verify, or it crosses a red line.
+        If there is no such version, its weights are gone, its folder does not verify, or it was refused because of a
+        red line or its drift.
     """
     versions = VersionList(place)
     target = versions.find(name)
-    if target.decision == "rejected" and CROSSED in target.reason and not anyway:
+    if target.decision == "rejected" and any(why in target.reason for why in (CROSSED, DRIFTED)) and not anyway:
         raise VersionError(f"version {target.name} was refused: {target.reason}; add --anyway if that is meant")
     return _choose(versions, target, f"promoted by an operator; the run said {target.decision}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -16,6 +16,7 @@ from ..protocol.play import Turn
 from .events import Advance
 
 Adapter = Mapping[str, NDArray[Any]]
+DRIFTED = "drifted from the base model"  # in the reason of a candidate that has moved too far
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +85,11 @@ class Learner(Protocol):
 
     def describe(self, folder: Path) -> None:
         """Write the files that a reader of the adapter's folder needs in addition to the weights."""
+
+
+@runtime_checkable
+class Drifting(Protocol):
+    """A learner that can say how far a version has moved from a base model: a run may bound that."""
+
+    def drift(self, adapter: Adapter) -> float:
+        """Return the mean KL divergence of the adapter's version from the base model on neutral text, nats a token."""

@@ -158,9 +158,16 @@ class TorchLearner:
         return self._optimise({}, Imitation(self._model(), turns, 0), schedule, 0, advance)
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
-        """Measure perplexity and, if configured, instruction following, for the adapter and for the base model."""
-        measured = self._measure(adapter)
-        return {**measured, **{f"base_{name}": value for name, value in self._base_measures.items()}}
+        """Measure perplexity, drift and, if configured, instruction following, beside those of the base model."""
+        base = {f"base_{name}": value for name, value in self._base_measures.items()}
+        return {**self._measure(adapter), **base, "kl_to_base": self.drift(adapter)}
+
+    def drift(self, adapter: Adapter) -> float:
+        """Return the mean KL divergence of the adapter's version from the base model on a general text."""
+        from .probes.drift import kl_to_base
+
+        base = self._base_states  # first: it loads the base model
+        return kl_to_base(self._model(), adapter, base)
 
     def _measure(self, adapter: Adapter) -> dict[str, float]:
         from .probes.instructions import instructions_followed, load_instructions
@@ -180,6 +187,12 @@ class TorchLearner:
     @cached_property
     def _base_measures(self) -> Mapping[str, float]:
         return self._measure({})
+
+    @cached_property
+    def _base_states(self) -> Any:
+        from .probes.states import normed_states
+
+        return normed_states(self._model(), {})[1]
 
     def describe(self, folder: Path) -> None:
         """Write PEFT's adapter configuration, so that peft can load the folder."""

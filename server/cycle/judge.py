@@ -18,6 +18,7 @@ from ..gate import Differences, Evidence, Verdict
 from ..learner import Adapter
 from .contender import Version
 from .distil import TRAINED, Trained
+from .drift import drifted
 from .red_lines import crossed
 from .run import Run, State
 from .trial import compare, play_block
@@ -27,7 +28,7 @@ from .trial import compare, play_block
 class Judged:
     """What a candidate came to: itself, what the gate has seen of it and of the current version, and the decision.
 
-    `tried` is false where a red line has refused it before any game.
+    `tried` is false where a red line or its drift has refused it before any game.
     """
 
     candidate: Trained
@@ -70,7 +71,8 @@ def judge(run: Run, state: State, cycle: int, candidate: Trained) -> Judged:
 
 
 def _compared(run: Run, state: State, cycle: int, name: str, candidate: Trained) -> Judged:
-    if reason := crossed(run, state, cycle, name.replace("gate", "red-lines"), candidate):
+    crosses = crossed(run, state, cycle, name.replace("gate", "red-lines"), candidate)
+    if reason := crosses or drifted(run, cycle, name.replace("gate", "drift"), candidate):
         untried = Evidence(state.evidence.sample, UNKNOWN)
         return Judged(candidate, state.evidence, untried, Verdict(False, reason), tried=False)
     contender = run.contender(candidate.adapter)

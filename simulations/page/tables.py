@@ -97,14 +97,16 @@ def cycles(summary: Summary) -> Table:
         + [round(e.kl, 3), *_probes(e.probes)]
         for e in summary.cycles
     ]
-    return Table("Results by cycle", (*head, "perplexity", "instructions"), rows, decisions=2)
+    return Table("Results by cycle", (*head, "perplexity", "KL to base", "instructions"), rows, decisions=2)
 
 
 def _probes(probes: Mapping[str, float]) -> list[str]:
     """Say what a version does outside of games, beside the base model; older runs lack some probes."""
-    said = {"perplexity": "{:.2f} (base {:.2f})", "instructions": "{:.0%} (base {:.0%})"}
+    said = {
+        "perplexity": "{:.2f} (base {:.2f})", "kl_to_base": "{:.3f}", "instructions": "{:.0%} (base {:.0%})",
+    }  # fmt: skip
     return [
-        form.format(probes[name], probes[f"base_{name}"]).replace("%", " %") if name in probes else "-"
+        form.format(probes[name], probes.get(f"base_{name}")).replace("%", " %") if name in probes else "-"
         for name, form in said.items()
     ]
 

@@ -20,6 +20,7 @@ from fedoel.server.distillation.optimise import Schedule
 from fedoel.server.distillation.training_states import TrainingStates
 from fedoel.server.probes import perplexity as probe
 from fedoel.server.probes.instructions import load_instructions
+from fedoel.server.probes.states import TEXT as MEASURED
 
 SENTENCES = "A river does not choose its bed, but it keeps it. " * 8
 
@@ -104,7 +105,7 @@ def test_how_a_model_answers_is_kept_and_not_only_how_it_reads(model: TorchModel
 
 
 def test_text_and_requests_are_shipped_and_are_not_what_is_measured() -> None:
-    anchored, measured = (path.read_text(encoding="utf-8") for path in (TEXT, probe.TEXT))
+    anchored, measured = (path.read_text(encoding="utf-8") for path in (TEXT, MEASURED))
     assert len(anchored.split()) > 10 * LENGTH
     lines = {line for line in anchored.splitlines() if line}
     assert not lines & set(measured.splitlines())

@@ -13,7 +13,9 @@ from transformers import AutoModelForCausalLM
 from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.model import TorchModel
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
-from fedoel.server.probes.perplexity import TEXT, perplexity
+from fedoel.server.probes.drift import kl_to_base
+from fedoel.server.probes.perplexity import perplexity
+from fedoel.server.probes.states import TEXT, normed_states
 from fedoel.server.tactics_learner import TacticsLearner
 from fedoel.server.torch_learner import TorchLearner
 
@@ -31,6 +33,17 @@ def test_perplexity_is_that_of_plain_transformers(tiny_base: Path, policy_config
     assert perplexity(model, {}, text) == pytest.approx(math.exp(loss), rel=1e-4)
 
 
+def test_drift_is_the_mean_kl_that_plain_softmax_gives(policy_config: PolicyConfig, tmp_path: Path) -> None:
+    model, text = TorchModel(load_base(policy_config, tmp_path), 64), "The harbour wakes before the town does. " * 4
+    rng = np.random.default_rng(0)
+    moved = {name: rng.normal(0, 0.3, array.shape).astype(np.float32) for name, array in model.fresh.items()}
+    base, student = (normed_states(model, adapter, text)[1] for adapter in ({}, moved))
+    p, q = (torch.softmax((states @ model.base.head.T).double(), -1) for states in (student, base))
+    expected = float((p * (p / q).log()).sum(-1).mean())
+    assert expected > 0.01 and kl_to_base(model, moved, base, text) == pytest.approx(expected, rel=1e-3)
+    assert kl_to_base(model, moved, student, text) == 0
+
+
 def test_an_adapter_is_measured_beside_its_base(policy_config: PolicyConfig, tmp_path: Path) -> None:
     learner = TorchLearner(RunConfig(games=GamesConfig(instructions=True), policy=policy_config), tmp_path)
     learner.load()
@@ -39,10 +52,11 @@ def test_an_adapter_is_measured_beside_its_base(policy_config: PolicyConfig, tmp
     other = {name: rng.normal(0, 0.3, array.shape).astype(np.float32) for name, array in fresh.items()}
     same, moved = learner.probe(fresh), learner.probe(other)
     assert same["perplexity"] == same["base_perplexity"] == moved["base_perplexity"]
+    assert same["kl_to_base"] == 0 < 0.01 < moved["kl_to_base"]
     assert abs(moved["perplexity"] - moved["base_perplexity"]) > 0.01
     assert same["instructions"] == same["base_instructions"] == moved["base_instructions"]
     plain = TorchLearner(RunConfig(policy=policy_config), tmp_path).probe(fresh)
-    assert set(plain) == {"perplexity", "base_perplexity"}
+    assert set(plain) == {"perplexity", "base_perplexity", "kl_to_base"}
     assert TacticsLearner().probe({}) == {}
 
 
