@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..protocol.host.migration import Step
 
 HELP = "bring the folder of a run, a server or a device that an earlier release has made to today's formats"
+EXAMPLES = ("/srv/fleet --dry-run", "runs/quick-0")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

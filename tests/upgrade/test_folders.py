@@ -30,9 +30,9 @@ def test_a_run_and_a_server_are_reported_listed_and_verified(before: Path, capsy
 
 def test_an_interrupted_run_ends_as_the_one_that_was_not(before: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = before / "interrupted"
-    assert main(["simulate", str(before / "frozen.toml"), "--resume", "--out", str(run), "--quiet"]) == 0, (
-        capsys.readouterr().err
-    )
+    words = ["simulate", str(before / "frozen.toml"), "--resume", "--out", str(run), "--quiet"]
+    assert main(words) == REFUSED and "policy.threads was 0 and is now 1" in capsys.readouterr().err, "a new default"
+    assert main([*words, "--set", "policy.threads=0"]) == 0, capsys.readouterr().err
     ended, expected = read_summary(run).cycles, read_summary(before / "finished").cycles
     assert [(one.version, one.decision, one.held_out) for one in ended] == [
         (one.version, one.decision, one.held_out) for one in expected
