@@ -22,13 +22,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the script."""
     import shtab
 
-    from .main import make_parser
-
-    parser = make_parser()
-    for action in actions(parser):
+    for action in actions(arguments.root):
         if action.type is path:
             action.complete = shtab.DIRECTORY if action.metavar in FOLDERS else shtab.FILE  # type: ignore[attr-defined]
-    print(shtab.complete(parser, arguments.shell))
+    print(shtab.complete(arguments.root, arguments.shell))
     return 0
 
 

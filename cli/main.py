@@ -157,8 +157,9 @@ def use_streams() -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all verbs."""
+    """Return the parser of all verbs, which what it parses names as `root`."""
     root = argparse.ArgumentParser(prog="fedoel", description="Federated online experiential learning.")
+    root.set_defaults(root=root)
     root.add_argument("--version", action=PrintVersion, help="print the installed version, and exit")
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in VERBS.items():

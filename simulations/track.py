@@ -43,7 +43,7 @@ def curves(record: CycleRecord) -> dict[str, float]:
     held_out, gate = record.held_out, record.gate.named() if record.gate else {}
     numbers: dict[str, float | None] = {
         "gate/promoted": float(record.decision == "promoted"),
-        **{f"gate/{name}": stats and stats.win_rate for name, stats in gate.items()},
+        **{f"gate/{name}": stats.win_rate if stats else None for name, stats in gate.items()},
         "bytes/up": record.uplink_bytes,
         "bytes/down": record.downlink_bytes,
         "privacy/epsilon": record.epsilon,

@@ -96,6 +96,7 @@ class Safeguards(Protocol):
     def acknowledge(self, notice: Notice, nodes: Collection[int]) -> None:
         """Write down which nodes have acknowledged a notice."""
 
+    @property
     def deployed(self) -> bool:
         """Whether devices are machines of others, which may have another release; a simulation has one release."""
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ...protocol.fleet.membership import RunMode
+from ...protocol.formats import KEY
 from ...protocol.records.journal import CURRENT, DECIDED, ENDED
-from ...protocol.records.json_codec import KEY, to_json
+from ...protocol.records.json_codec import to_json
 from ...protocol.records.summary import Summary
 from ..events import LOG
 from ..journal import CYCLE, Journal, digest_of
