@@ -38,7 +38,7 @@ if any(word.endswith("flower-supernode") for word in sys.orig_argv):
     heartbeat.HEARTBEAT_DEFAULT_INTERVAL = fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL = {seconds}
 """
 NOTES = "FEDOEL_NOTES"  # environment variable with the folder for notes
-STOP_SECONDS, COMMAND_SECONDS = 30.0, 120.0
+STOP_SECONDS, COMMAND_SECONDS = 30.0, 300.0
 
 
 class Wire:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..errors import FedoelError
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0  # a busy or small machine imports Flower for more than a minute
 STOP_SECONDS = 5.0
 TAIL_LINES = 30
 PR_SET_PDEATHSIG = 1

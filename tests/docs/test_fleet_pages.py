@@ -1,0 +1,159 @@
+"""The pages that make a fleet: their commands run as processes, on the loopback interface and with few small games.
+
+Sections stand side by side on a page, for the server and for a device: what a fleet needs first comes first here.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterable, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from fedoel.client.device.folder import DeviceFolder
+from fedoel.protocol.config import RunConfig
+from fedoel.protocol.host.files import replace_file
+from fedoel.server.red_lines import read_red_lines
+from fedoel.simulations.loopback import SHORTEST_HEARTBEAT, LoopbackFleet
+
+from ..deployment.conftest import begin_ledger, summary
+from .pages import PAGES, Snippet, snippets
+
+ORDER = (
+    "server init", "device join .* --name", "server enroll", "device join .* --bundle", "server start", "server status",
+    "device doctor", "device start",
+)  # fmt: skip
+WAIT = 600.0  # seconds
+KEY = bytes([7]) * 32  # from which a device's games follow
+# One device learns enough of these games for a version that is promoted.
+RUN = {
+    "cycles": 1, "games": {
+        "families": "orchard turns=6", "per-client": 60, "rehearsal": 24, "gate": 24, "held-out": 8,
+        "held-out-teacher": 1,
+    },
+    "strategy": {"name": "mean", "min-available-nodes": 1, "patience": 600.0}, "server": {"public": "games"},
+}  # fmt: skip
+
+
+def in_fleets(*names: str) -> list[Snippet]:
+    found = [snippet for page in PAGES if page.name in names for snippet in snippets(page)]
+    return [snippet for snippet in found if snippet.in_fleet and not snippet.why_not]
+
+
+def in_order(commands: Iterable[str]) -> list[str]:
+    """Return each command once, what a fleet needs first before the rest."""
+
+    def stage(command: str) -> int:
+        return next((n for n, start in enumerate(ORDER) if re.match(f"fedoel {start}", command)), len(ORDER))
+
+    return sorted(dict.fromkeys(commands), key=stage)
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {**below, **above}
+    return {k: merged(below.get(k, {}), v) if isinstance(v, dict) else v for k, v in both.items()}
+
+
+class Walk:
+    """The commands of pages, one after the other, in a folder where the server's is called `server`."""
+
+    def __init__(self, folder: Path, changes: dict[str, Any]) -> None:
+        self.fleet, self.changes = LoopbackFleet(folder, (), SHORTEST_HEARTBEAT), changes
+        self.folder, self.head = folder, ""
+
+    def run(self, command: str) -> None:
+        """Run a command; servers and devices stay, a server until its run is over or there are devices to start."""
+        words = self.local(shlex.split(command)[1:])
+        what = words[:2]
+        if what[1] == "start":
+            self.start(words[2])
+            return
+        if what == ["device", "status"] and "server" in self.fleet.running:  # behind the last device
+            self.finish()
+        said = self.fleet.do(*words)
+        if what == ["device", "status"]:
+            self.head = re.findall(r"head (\d+:[0-9a-f]{64})", said)[0]
+        elif what == ["server", "init"]:
+            file = self.fleet.server / "run.toml"
+            run = merged(tomllib.loads(file.read_text(encoding="utf-8")), self.changes)
+            file.write_text(tomli_w.dumps(run), encoding="utf-8")
+
+    def local(self, words: list[str]) -> list[str]:
+        """Return a command with addresses, folders, files, hours, versions and heads that there are here."""
+        names = cycle(folder.name for folder in sorted((self.fleet.server / "run" / "versions").glob("*")))
+        here = {
+            "/srv/fleet": "server", "fleet": "server", "fleet.example.org": "localhost", "22:00-07:00": "",
+            "kitchen.pub": "device/kitchen.pub", "57:9f3a...": self.head,
+            "/etc/systemd/system/fedoel-device.service": "unit.service",
+        }  # fmt: skip
+        words = [next(names) if word in {"VERSION", "A", "B"} else here.get(word, word) for word in words]
+        if words[:2] == ["server", "init"]:
+            port = str(self.fleet.port)
+            words += ["--port", port, "--listen", f"127.0.0.1:{port}"]
+        return words
+
+    def start(self, who: str) -> None:
+        if who != "server":
+            replace_file(DeviceFolder(self.folder / who).game_key, KEY.hex(), secret=True)
+        self.fleet.start(who)
+        if who == "server":
+            self.fleet.wait(lambda: "may connect" in self.fleet.said("server"), WAIT)
+            begin_ledger(self.fleet.server / "run")
+
+    def finish(self) -> None:
+        """Wait until the run is complete."""
+        self.fleet.wait(lambda: self.fleet.over("server"), WAIT)
+        assert self.fleet.running.pop("server").returncode == 0, self.fleet.said("server")
+
+
+def check_block(snippet: Snippet, folder: Path) -> None:
+    """Check a block that is no command: settings, or lines of the file of red lines."""
+    if snippet.text.startswith("unlock the medicine cabinet"):
+        file = folder / "red-lines.txt"
+        file.write_text(snippet.text, encoding="utf-8")
+        assert list(read_red_lines(file)) == snippet.text.splitlines()
+    else:
+        assert flat(tomllib.loads(snippet.text)).keys() <= RunConfig().to_flat().keys(), snippet.text
+
+
+def flat(table: dict[str, Any]) -> dict[str, Any]:
+    pairs = [(k, flat(v)) if isinstance(v, dict) else (k, v) for k, v in table.items()]
+    return {f"{k}.{n}" if n else k: w for k, v in pairs for n, w in (v.items() if isinstance(v, dict) else [("", v)])}
+
+
+def walk(here: Sequence[Snippet], folder: Path, changes: dict[str, Any]) -> Walk:
+    """Run the commands of these snippets and check the others; whoever calls it ends the fleet."""
+    for snippet in here:
+        if snippet.command is None:
+            check_block(snippet, folder)
+    walked = Walk(folder, changes)
+    try:
+        for command in in_order([snippet.text for snippet in here if snippet.command is not None]):
+            walked.run(command)
+    finally:
+        walked.fleet.end()
+    return walked
+
+
+@pytest.mark.slow
+def test_a_fleet_is_made_by_the_commands_of_readme_and_of_the_page_on_deployment(tmp_path: Path, cache: Path) -> None:
+    walked = walk(in_fleets("README.md", "deploy.md"), tmp_path, RUN)
+    assert "ExecStart" in (tmp_path / "unit.service").read_text()
+    run = walked.fleet.server / "run"
+    assert [cycle["decision"] for cycle in summary(tmp_path)["cycles"]] == ["warm-start", "promoted"]
+    assert [entry for entry in (run / "journal.jsonl").read_text().splitlines() if "rollback" in entry]
+
+
+@pytest.mark.slow
+def test_the_two_devices_of_the_tutorial_end_their_run(tmp_path: Path, cache: Path) -> None:
+    here = in_fleets("tutorial.md")
+    [said] = [tomllib.loads(snippet.text) for snippet in here if snippet.language == "toml"]
+    few = {"games": {"families": "frozen-lake size=3 turns=6", "rehearsal": 8, "gate": 8, "held-out": 4}}
+    walk(here, tmp_path, merged(few, said))
+    assert [cycle["accepted"] for cycle in summary(tmp_path)["cycles"]] == [0, 2]
