@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -19,7 +19,7 @@ from .formats import KEY
 from .release import RELEASE, Release
 from .rollout import stages_of
 from .settings import Scalar as Scalar
-from .settings import explain, from_table, setting, settings_of, shown, to_table
+from .settings import explain, flat, from_table, nested, setting, settings_of, shown, to_table
 
 PRECISIONS = ("auto", "fp32", "bf16")
 DECODINGS = ("tree", "free")
@@ -420,7 +420,7 @@ class RunConfig:
 
     def to_flat(self) -> dict[str, Scalar]:
         """Write what `from_flat` reads."""
-        return dict(_flatten(to_table(self)))
+        return dict(flat(to_table(self)))
 
     def to_devices(self) -> dict[str, Scalar]:
         """Write the settings as devices get them: without those that the release before lacks, where they are default.
@@ -463,34 +463,6 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
 @lru_cache(maxsize=4)
 def _from_flat(settings: tuple[tuple[str, type, Scalar], ...]) -> RunConfig:
     return RunConfig.from_nested(nested({key: value for key, _, value in settings}))
-
-
-def nested(values: Mapping[str, Scalar]) -> dict[str, Any]:
-    """Return flat settings as the tables of a scenario file: ``{"games": {"per-client": 6}}``.
-
-    Raises
-    ------
-    ConfigError
-        If a name is the one of a setting and the one of a table.
-    """
-    tables: dict[str, Any] = {}
-    for key, value in values.items():
-        *path, name = key.split(".")
-        table = tables
-        for part in path:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
-                raise ConfigError(f"{key} needs {part} to be a table of settings, not {table!r}")
-        table[name] = value
-    return tables
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Scalar]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def parse_setting(text: str) -> tuple[str, Scalar]:

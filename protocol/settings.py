@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -194,6 +194,35 @@ def to_table(settings: Any) -> dict[str, Any]:
     """Write what `from_table` reads."""
     values = {name: getattr(settings, item.name) for name, item in _fields(type(settings)).items()}
     return {name: to_table(value) if is_dataclass(value) else value for name, value in values.items()}
+
+
+def nested(values: Mapping[str, Scalar]) -> dict[str, Any]:
+    """Return flat settings as the tables of a scenario file: ``{"games": {"per-client": 6}}``.
+
+    Raises
+    ------
+    ConfigError
+        If a name is the one of a setting and the one of a table.
+    """
+    tables: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, name = key.split(".")
+        table = tables
+        for part in path:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{key} needs {part} to be a table of settings, not {table!r}")
+        table[name] = value
+    return tables
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Scalar]]:
+    """Yield the settings of nested tables by their flat names, as `nested` reads them."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import tomli_w
 
-from ...protocol.config import RunConfig, Scalar, nested
+from ...protocol.config import RunConfig, Scalar
 from ...protocol.errors import FedoelError
 from ...protocol.host.processes import tail
+from ...protocol.settings import nested
 from .flower import FLWR
 
 COMPLETED = "finished:completed"

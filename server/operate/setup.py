@@ -11,7 +11,7 @@ import tomli_w
 from cryptography import x509
 
 from ...policies.model_files import find_model, model_digest
-from ...protocol.config import RunConfig, Scalar, nested
+from ...protocol.config import RunConfig, Scalar
 from ...protocol.errors import ConfigError, EnrolmentError
 from ...protocol.fleet.enrolment import Bundle, card_from_text, check_address, sign_bundle, to_text
 from ...protocol.fleet.log import KEY
@@ -20,6 +20,7 @@ from ...protocol.fleet.succession import Succession
 from ...protocol.host.files import check_place, check_secret, make_private_folder, replace_file, write_whole
 from ...protocol.host.lock import in_turn
 from ...protocol.prompt_pack import PromptPack, write_pack
+from ...protocol.settings import nested
 from ..fleet import make_owner, newest_log, publish_members
 from ..log import FleetLog
 from .certificates import (
