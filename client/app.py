@@ -121,7 +121,8 @@ def unless_stopped(message: Message, runtime: Runtime, work: Callable[[], Record
     runtime.check_going()
     if runtime.deployed:
         check_server(message.metadata.group_id)
-    reply = work()
+    with runtime.working():
+        reply = work()
     runtime.check_going()  # another message may have brought a notice while this one was played for
     return reply
 

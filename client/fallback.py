@@ -87,6 +87,11 @@ class Success:
         """Whether the last version is clearly worse than the one before."""
         return len(self.versions) == 2 and clearly_worse(*self.versions)
 
+    @property
+    def kept(self) -> str:
+        """The version that the device goes on with; empty if it has played none."""
+        return self.versions[0 if self.fallen_back else -1].version if self.versions else ""
+
     def fell_back_from(self, version: str) -> bool:
         """Whether this is the last version, and the device has gone back from it."""
         return self.fallen_back and self.versions[-1].version == version

@@ -6,6 +6,7 @@ A node of either is told by its configuration which client it is and where its s
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -18,7 +19,9 @@ from ..protocol.config import PolicyConfig, RunConfig
 from ..protocol.fleet.membership import Membership, keys_folder, simulated_membership
 from ..protocol.fleet.notice import Notice
 from ..protocol.fleet.trust import Trust
+from ..protocol.health import Health
 from ..protocol.host.cache import cache_folder
+from ..protocol.host.machine import machine_memory, peak_memory
 from ..protocol.messages import PlayRequest
 from ..protocol.versions import Adapter
 from .contributions import Contributions, Unrecorded
@@ -37,6 +40,7 @@ class Runtime(Protocol):
     `send_words`    true                                  false
     `take_notice`   nothing                               keeps the newest notice of the fleet's owner
     `check_going`   nothing                               refuses everything while that says stop
+    `working`       nothing                               leaves a mark if the process dies
     `admit`         always                                if the owner's conditions hold
     `begin`         nothing                               counts the games, bounds the memory
     `policy`        as the run says                       base, threads and paths from `device.toml`;
@@ -47,6 +51,8 @@ class Runtime(Protocol):
     `contributions` not written down                      in a file that outlives runs and fleets
     `game_secret`   none: the run's seed decides          from a key of the device
     `success`       in the node's state                   in a file of the device's folder
+    `health`        of this process and machine           the same, with deaths and the owner's version;
+                                                          nothing unless the owner allows it
     =============== ===================================== ==============================================
     """
 
@@ -69,6 +75,9 @@ class Runtime(Protocol):
 
     def check_going(self) -> None:
         """Raise `TrustError` while the newest notice says stop."""
+
+    def working(self) -> AbstractContextManager[None]:
+        """Return a block for the work on one message, in which a death of the process is noticed later."""
 
     def admit(self, games: int) -> None:
         """Check, before anything is loaded, that this many games may be played now.
@@ -113,6 +122,15 @@ class Runtime(Protocol):
     def keep_success(self, state: RecordDict, success: Success) -> None:
         """Keep what `success` reads, on this device only."""
 
+    def health(self, state: RecordDict, request: PlayRequest, pace: float | None) -> Health | None:
+        """Return how the device is, for its answer to a trial; None if it does not tell.
+
+        Parameters
+        ----------
+        pace
+            Seconds per turn of what it has played for the trial.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRuntime:
@@ -127,6 +145,10 @@ class SimulatedRuntime:
 
     def check_going(self) -> None:
         """Do nothing: a simulation is not stopped by a notice."""
+
+    def working(self) -> AbstractContextManager[None]:
+        """Do nothing: a simulation has one process for many devices."""
+        return nullcontext()
 
     def admit(self, games: int) -> None:
         """Admit every request."""
@@ -170,6 +192,16 @@ class SimulatedRuntime:
     def keep_success(self, state: RecordDict, success: Success) -> None:
         """Write to the node's state."""
         state[SUCCESS] = ConfigRecord(success.to_values())
+
+    def health(self, state: RecordDict, request: PlayRequest, pace: float | None) -> Health | None:
+        """Measure this machine and this process, which plays for all devices; no device ever dies."""
+        return measured(False, self.success(state).kept != request.spec.policy_version, pace)
+
+
+def measured(died: bool, behind: bool, pace: float | None) -> Health | None:
+    """Return how a device on this machine is; None if the system does not tell how large the machine is."""
+    machine = machine_memory()
+    return None if machine is None else Health(machine, died, behind, pace, peak_memory())
 
 
 @dataclass(frozen=True, slots=True)

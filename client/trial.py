@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from ..protocol.config import RunConfig
 from ..protocol.errors import StoreError, VectorError
 from ..protocol.experience import ExperienceVector
 from ..protocol.messages import PlayRequest
-from ..protocol.play import GameId, Trajectory
+from ..protocol.play import GameId, Trajectory, turns_of
 from ..protocol.trials import TrialTerms, answer_of
 from .runtime import Runtime
 from .store import TrajectoryStore
@@ -33,10 +34,14 @@ STATE = "trial"  # prefix of the names of records in the node's state
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """Trajectories, and the numbers of their rows in the device's store, if it has one."""
+    """Trajectories, and the numbers of their rows in the device's store, if it has one.
+
+    `seconds` is how long it took to play them; 0 if they had been played before.
+    """
 
     trajectories: Sequence[Trajectory]
     rows: Sequence[int]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +64,14 @@ class TrialGames:
         """Play games with a policy, unless it has been done; `keep` is for a version without a context."""
         if keep and len(kept := self.kept(policy.version).trajectories) >= len(games):
             return Played(kept[: len(games)], ())
+        began = perf_counter()
         trajectories = play_episodes(policy, games, streams, self.runtime.cache(self.config))
+        seconds = perf_counter() - began
         rows = self.store.add(trajectories) if self.store else []
         if keep:
             data = [trajectory_to_bytes(trajectory) for trajectory in trajectories]
             self.state[f"{STATE}-{policy.version}"] = ConfigRecord({"cycle": self.cycle, "data": data, "rows": rows})
-        return Played(trajectories, rows)
+        return Played(trajectories, rows, seconds)
 
     def kept(self, version: str) -> Played:
         """Return what a version has played already."""
@@ -101,8 +108,11 @@ def trial_of(
     """
     config, terms = games.config, TrialTerms.of(request.spec)
     encoder = with_parameters(load_encoder(config.codec.name), request.parameters)
-    if (terms.games, terms.clip) != (config.trial.games, config.trial.clip):
-        raise VectorError(f"this run's trials have {config.trial.games} games, clipped to {config.trial.clip:g}")
+    if replace(TrialTerms.of_run(config, terms.candidate), detailed=terms.detailed) != terms:
+        asks = "asks for health" if config.trial.health else "does not ask for health"
+        raise VectorError(
+            f"this run's trials have {config.trial.games} games, clipped to {config.trial.clip:g}, and it {asks}"
+        )
     if request.context is not None and request.context.shape != (encoder.dimension,):
         raise VectorError(f"a context of {config.codec.name!r} has {encoder.dimension} numbers")
     if (request.context is None) is not bool(request.candidate) or bool(terms.candidate) is not bool(request.candidate):
@@ -117,13 +127,21 @@ def trial_of(
         return policy if speaker(policy) is None else encoder.apply_context(policy, nothing)
 
     current = policy_of(replace(request, context=None, candidate={}))
-    before = games.play(current, tried, seeds).trajectories
+    before = games.play(current, tried, seeds)
     if request.context is not None:
         under = encoder.apply_context(games.runtime.policy(config, replace(request, candidate={})), request.context)
-        after = games.play(under, tried, seeds, keep=False).trajectories
+        after = games.play(under, tried, seeds, keep=False)
     else:
         spec = replace(request.spec, policy_version=terms.candidate)
         candidate = replace(request, spec=spec, adapter=request.candidate, candidate={})
-        after = games.play(policy_of(candidate), tried, seeds).trajectories
+        after = games.play(policy_of(candidate), tried, seeds)
     fallen_back = games.runtime.success(games.state).fell_back_from(request.spec.policy_version)
-    return answer_of(request.spec, before, after, fallen_back)
+    health = games.runtime.health(games.state, request, pace_of(before, after)) if terms.health else None
+    return answer_of(request.spec, before.trajectories, after.trajectories, fallen_back, health)
+
+
+def pace_of(*parts: Played) -> float | None:
+    """Return the seconds per turn of what was played just now; None if nothing was."""
+    played = [part for part in parts if part.seconds]
+    turns = sum(len(turns_of(part.trajectories)) for part in played)
+    return sum(part.seconds for part in played) / turns if turns else None

@@ -338,6 +338,12 @@ class TrialConfig:
         low=0,
         high=1,
     )
+    health: bool = setting(
+        False,
+        "Whether devices say in trials how they are: class of machine, deaths of processes, version, time and memory, "
+        "as counts that are summed and noised with their answers. Owners may keep it to themselves (`trust.health`).",
+        since=Release(0, 2),
+    )
 
 
 @dataclass(frozen=True, slots=True)

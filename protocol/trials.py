@@ -10,6 +10,9 @@ and after all blocks one more entry: WEIGHT if the device has gone back from the
 T is the number of games that a device plays for a trial, and d the difference in merit of an episode, clipped to B. In
 a run with noise there is one block of the first two entries for all families together: the sum decides and has most of
 the norm, hence the least noise, and which families a device plays is not told.
+
+Where the run asks for health, HEALTH_WEIGHT times the counts of `fedoel.protocol.health` follow. They are zeros from a
+device whose owner does not tell its health: all answers to a request are of one length.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from numpy.typing import NDArray
 from .config import RunConfig
 from .errors import VectorError
 from .experience import Counters, ExperienceVector, Floats, VectorSpec
+from .health import CELLS, MOST, SHAPE, Health
 from .play import Trajectory, merit
 
 ACTION = "evaluate.trial"
@@ -31,6 +35,8 @@ CODEC = "trial"
 DETAILED, NOISY = 5, 2  # entries of a block
 SMALLEST = 4  # devices of a part of a trial: fewer hide nobody in a sum
 WEIGHT = 0.25  # of the number of episodes, of the sum of squares, and of whether the device has gone back
+HEALTH_WEIGHT = 0.125  # of each count of its health: all of them together add 3 % to the noise of a private run
+HEALTH = "health"  # the last word of the terms of a trial that asks for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +53,28 @@ class TrialTerms:
         Whether each family is told by itself, with the number of its games and wins.
     candidate
         Name of the version that is tried; empty if a context is.
+    health
+        Whether devices say how they are, too.
     """
 
     games: int
     clip: float
     detailed: bool
     candidate: str = ""
+    health: bool = False
+
+    @classmethod
+    def of_run(cls, config: RunConfig, candidate: str = "") -> TrialTerms:
+        """Return what a run's trials ask for."""
+        trial = config.trial
+        return cls(trial.games, trial.clip, config.privacy.mechanism == "none", candidate, trial.health)
 
     def spec(self, version: str, families: tuple[str, ...]) -> VectorSpec:
         """Return the specification of the answer to a trial of something against a version."""
-        words = f"{self.games} {self.clip!r} {int(self.detailed)} {self.candidate}"
-        dimension = 1 + (DETAILED * len(families) if self.detailed else NOISY)
-        norm = math.sqrt(1 + 2 * WEIGHT**2 + self.detailed * (WEIGHT**2 + 2))
+        words = f"{self.games} {self.clip!r} {int(self.detailed)} {self.candidate}{f' {HEALTH}' * self.health}"
+        dimension = self.entries(families) + 1 + CELLS * self.health
+        squares = 1 + 2 * WEIGHT**2 + self.detailed * (WEIGHT**2 + 2) + self.health * MOST * HEALTH_WEIGHT**2
+        norm = math.sqrt(squares)
         return VectorSpec(CODEC, dimension, words, version, families, 1, norm, 1.0)
 
     @classmethod
@@ -71,8 +87,8 @@ class TrialTerms:
             If it is not one of a trial.
         """
         try:
-            games, clip, detailed, candidate = spec.vocabulary.split(" ")
-            terms = cls(int(games), float(clip), detailed == "1", candidate)
+            games, clip, detailed, candidate, *more = spec.vocabulary.split(" ")
+            terms = cls(int(games), float(clip), detailed == "1", candidate, more == [HEALTH])
             if terms.games < 1 or not 0 < terms.clip < math.inf:
                 raise ValueError("out of range")
             if terms.spec(spec.policy_version, spec.families) != spec:
@@ -80,6 +96,10 @@ class TrialTerms:
         except ValueError as error:
             raise VectorError(f"{spec.vocabulary!r} are not the terms of a trial") from error
         return terms
+
+    def entries(self, families: Sequence[str]) -> int:
+        """Return the number of entries of all blocks."""
+        return DETAILED * len(families) if self.detailed else NOISY
 
     @property
     def units(self) -> Floats:
@@ -99,6 +119,7 @@ def trial_vector(
     merits: NDArray[np.float64],
     won: NDArray[np.bool_],
     fallen_back: bool = False,
+    health: Health | None = None,
 ) -> ExperienceVector:
     """Return a device's answer.
 
@@ -110,6 +131,8 @@ def trial_vector(
         Merit of each game and whether it was won, by the current version and by what is tried; shape (2, games).
     fallen_back
         Whether the device has gone back from the current version to the one before.
+    health
+        How the device is; None if it does not tell.
     """
     terms = TrialTerms.of(spec)
     clipped = np.clip(merits[1] - merits[0], -terms.clip, terms.clip)
@@ -119,12 +142,18 @@ def trial_vector(
     entries = np.stack(blocks).astype(np.float64) @ np.stack(columns, axis=1) / terms.units
     zeros = np.zeros(spec.dimension, np.float32)
     counters = Counters(np.zeros(spec.counters_shape, np.float32))
-    gradient = np.append(entries.ravel(), WEIGHT * fallen_back).astype(np.float32)
+    counts = [HEALTH_WEIGHT * (health.counts() if health else np.zeros(SHAPE))] if terms.health else []
+    parts = entries, np.array(WEIGHT * fallen_back), *counts
+    gradient = np.concatenate([part.ravel() for part in parts]).astype(np.float32)
     return ExperienceVector(spec, gradient, zeros, counters)
 
 
 def answer_of(
-    spec: VectorSpec, before: Sequence[Trajectory], after: Sequence[Trajectory], fallen_back: bool = False
+    spec: VectorSpec,
+    before: Sequence[Trajectory],
+    after: Sequence[Trajectory],
+    fallen_back: bool = False,
+    health: Health | None = None,
 ) -> ExperienceVector:
     """Return a device's answer from what it has played with the current version and with what is tried.
 
@@ -132,24 +161,32 @@ def answer_of(
     ----------
     before, after
         The same games in the same order.
-    fallen_back
+    fallen_back, health
         As in `trial_vector`.
     """
     both = before, after
     merits = np.array([[merit(trajectory) for trajectory in played] for played in both], dtype=np.float64)
     won = np.array([[trajectory.won for trajectory in played] for played in both])
-    return trial_vector(spec, [trajectory.spec.family for trajectory in before], merits, won, fallen_back)
+    return trial_vector(spec, [trajectory.spec.family for trajectory in before], merits, won, fallen_back, health)
 
 
 def sums_of(vector: ExperienceVector) -> Floats:
     """Return a sum of answers in its own units, shape (families, 5), or (1, 2) in a run with noise."""
-    units = TrialTerms.of(vector.spec).units
-    return vector.gradient[:-1].astype(np.float64).reshape(-1, len(units)) * units
+    terms = TrialTerms.of(vector.spec)
+    entries = vector.gradient[: terms.entries(vector.spec.families)].astype(np.float64)
+    return entries.reshape(-1, len(terms.units)) * terms.units
 
 
 def fallbacks_of(vector: ExperienceVector) -> float:
     """Return how many devices of a sum of answers have gone back from the current version to the one before."""
-    return float(vector.gradient[-1]) / WEIGHT
+    return float(vector.gradient[TrialTerms.of(vector.spec).entries(vector.spec.families)]) / WEIGHT
+
+
+def health_of(vector: ExperienceVector) -> Floats | None:
+    """Return the counts of the devices' health in a sum of answers, shape `SHAPE`; None if it was not asked for."""
+    if not TrialTerms.of(vector.spec).health:
+        return None
+    return vector.gradient[-CELLS:].astype(np.float64).reshape(SHAPE) / HEALTH_WEIGHT
 
 
 def parts_of_trial(config: RunConfig) -> int:

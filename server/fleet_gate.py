@@ -17,7 +17,7 @@ from ..protocol.errors import ConfigError
 from ..protocol.experience import Aggregate, Vector, VectorSpec
 from ..protocol.messages import PlayRequest
 from ..protocol.records.summary import Stats
-from ..protocol.trials import WEIGHT, TrialTerms, fallbacks_of, parts_of_trial, sums_of
+from ..protocol.trials import WEIGHT, TrialTerms, fallbacks_of, health_of, parts_of_trial, sums_of
 from ..strategies.server_side import AskFleet
 from .cycle.contender import Contender, Version
 from .evaluation import UNKNOWN, stats_of_wins
@@ -134,8 +134,7 @@ class FleetGate(Decisions):
 
     def spec(self, version: str, candidate: str = "") -> VectorSpec:
         """Return what devices are asked for in a trial against a version: of a candidate, or of a context."""
-        trial = self.config.trial
-        return TrialTerms(trial.games, trial.clip, self._detailed, candidate).spec(version, self.plan.families)
+        return TrialTerms.of_run(self.config, candidate).spec(version, self.plan.families)
 
     @property
     def _detailed(self) -> bool:
@@ -154,7 +153,7 @@ class FleetGate(Decisions):
         wins = np.stack(more[1:]) if more else None
         return Differences(
             families, episodes, total, np.maximum(squares, 0), wins, deviation**2, aggregate.cohort,
-            fallbacks_of(aggregate.vector),
+            fallbacks_of(aggregate.vector), health_of(aggregate.vector),
         )  # fmt: skip
 
 

@@ -33,6 +33,8 @@ from .events import Advance
 NOISE, NOISE_IN_A_FAMILY = 1.0, 2.0
 HOPELESS = 2.0  # standard errors below zero at which there is no further block
 NUMBERS = ("variance", "devices", "fallbacks")  # fields of `Differences` that are single numbers
+HEALTH = "health"
+OPTIONAL = ("wins", HEALTH)  # fields that are arrays, or None
 POWER = 1.28  # standard errors: a gain of this size is above zero in nine trials of ten
 
 
@@ -52,6 +54,8 @@ class Differences:
         Variance of the noise in the sum over all families of `total`; 0 without noise.
     devices, fallbacks
         Devices that the sums come from, and how many of them have gone back from the current version to the one before.
+    health
+        Counts of how these devices are, see `fedoel.protocol.health`; None where they were not asked.
     """
 
     families: tuple[str, ...]
@@ -62,6 +66,7 @@ class Differences:
     variance: float = 0.0
     devices: float = 0.0
     fallbacks: float = 0.0
+    health: NDArray[np.float64] | None = None
 
     def mean(self, family: int | None = None) -> float:
         """Mean difference, in one family or in all."""
@@ -84,23 +89,28 @@ class Differences:
         """Return the differences of both, of the same families."""
         if not isinstance(other, Differences):
             raise TypeError("differences can only be added to differences")
-        wins = None if self.wins is None or other.wins is None else self.wins + other.wins
+        wins, health = (_both(getattr(self, name), getattr(other, name)) for name in OPTIONAL)
         return Differences(
             self.families, self.episodes + other.episodes, self.total + other.total, self.squares + other.squares,
             wins, self.variance + other.variance, self.devices + other.devices, self.fallbacks + other.fallbacks,
+            health,
         )  # fmt: skip
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what `sample_of` reads."""
-        wins = {} if self.wins is None else {"wins": self.wins}
+        optional = {name: getattr(self, name) for name in OPTIONAL if getattr(self, name) is not None}
         sums = {"episodes": self.episodes, "total": self.total, "squares": self.squares}
         names = np.array(self.families, dtype=np.str_)
-        return {"families": names, **sums, **wins, **{name: np.array(getattr(self, name)) for name in NUMBERS}}
+        return {"families": names, **sums, **optional, **{name: np.array(getattr(self, name)) for name in NUMBERS}}
 
     def _sums(self, family: int | None) -> tuple[float, float, float]:
         arrays = self.episodes, self.total, self.squares
         episodes, total, squares = (float(a.sum() if family is None else a[family]) for a in arrays)
         return episodes, total, squares
+
+
+def _both(one: NDArray[np.float64] | None, other: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    return None if one is None or other is None else one + other
 
 
 class Sample(Protocol):
@@ -160,7 +170,8 @@ def sample_of(arrays: Mapping[str, NDArray[Any]]) -> Sample:
         return Trial(**arrays)
     families, sums = tuple(arrays["families"].tolist()), (arrays["episodes"], arrays["total"], arrays["squares"])
     variance, devices, fallbacks = (float(arrays.get(name, 0.0)) for name in NUMBERS)  # older files have the first only
-    return Differences(families, *sums, arrays.get("wins"), variance, devices, fallbacks)
+    wins, health = map(arrays.get, OPTIONAL)
+    return Differences(families, *sums, wins, variance, devices, fallbacks, health)
 
 
 @dataclass(frozen=True, slots=True)

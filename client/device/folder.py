@@ -48,6 +48,7 @@ class DeviceFolder:
     versions = _Inside("versions")  # folder with the last two good versions
     played = _Inside("played.json")  # count of the games that were played today
     success = _Inside("success.json")  # how well the last two versions did on this device
+    working = _Inside("working")  # folder of marks of processes at work, and of one that has died
     cache = _Inside("cache")
     flower = _Inside("flower")  # folder for everything that Flower writes
     node_config = _Inside("flower/node.toml")  # configuration of the Flower node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -18,11 +18,13 @@ from ...protocol.errors import NotNow
 from ...protocol.fleet.membership import Membership
 from ...protocol.fleet.notice import Notice
 from ...protocol.fleet.trust import Trust
+from ...protocol.health import Health
 from ...protocol.messages import PlayRequest
 from ...protocol.trials import is_trial
 from ..fallback import Success
-from ..runtime import Runtime
+from ..runtime import Runtime, measured
 from ..store import key_from_file
+from .deaths import died, working
 from .folder import DeviceFolder, membership_of
 from .idle import count_games, games_today, look, why_not
 from .last_version import keep
@@ -30,7 +32,7 @@ from .model import check_model
 from .notice import check_going, take_notice
 from .record import DeviceRecord
 from .settings import read_settings
-from .success import fallen_back, read_success, write_success
+from .success import fallen_back, owners_version, read_success, write_success
 
 
 def runtime_of(node_config: Mapping[str, object], otherwise: Runtime) -> Runtime:
@@ -64,6 +66,10 @@ class DeviceRuntime:
     def check_going(self) -> None:
         """Refuse everything while the newest notice says stop."""
         check_going(self.folder)
+
+    def working(self) -> AbstractContextManager[None]:
+        """Return a block that leaves a mark if the process dies in it."""
+        return working(self.folder.working)
 
     def admit(self, games: int) -> None:
         """Check the owner's conditions; this loads nothing.
@@ -126,6 +132,13 @@ class DeviceRuntime:
     def keep_success(self, state: RecordDict, success: Success) -> None:
         """Write the device's own file."""
         write_success(self.folder.success, success)
+
+    def health(self, state: RecordDict, request: PlayRequest, pace: float | None) -> Health | None:
+        """Return how the device is, if its owner allows it."""
+        if not read_settings(self.folder.settings).trust.health:
+            return None
+        behind = owners_version(self.folder) != request.spec.policy_version
+        return measured(died(self.folder.working, f"{request.config} {request.cycle}"), behind, pace)
 
     def own(self, config: RunConfig) -> RunConfig:
         """Return a run's configuration with the settings that this device decides for itself."""

@@ -21,6 +21,7 @@ from ...protocol.host.files import check_secret, make_private_folder
 from ...protocol.host.flower import superexec_command
 from ...protocol.host.lock import one_owner
 from ...protocol.host.processes import end_session, flower_environment, free_ports, start_process
+from .deaths import forget, working
 from .folder import DeviceFolder, joined, membership_of
 from .settings import DeviceSettings, read_settings
 
@@ -44,11 +45,13 @@ def start(folder: DeviceFolder) -> int:
     check_secret(folder.node_key, "give this device new keys")
     for private in (folder.path, folder.identity.parent, folder.flower):
         make_private_folder(private)
-    with one_owner(folder.process, "runs this device already: stop it first"):
+    with one_owner(folder.process, "runs this device already: stop it first"), working(folder.working):
         write_node_config(folder, bundle, settings)
         port = free_ports(1)[0]
         tasks = superexec_command({"flwr-clientapp": TASK}, f"127.0.0.1:{port}", folder.runtime_secret)
-        return _run(folder, [command(folder, bundle, port), tasks], settings)
+        status = _run(folder, [command(folder, bundle, port), tasks], settings)
+        forget(folder.working)
+        return status
 
 
 def command(folder: DeviceFolder, bundle: Bundle, port: int) -> list[str]:

@@ -88,7 +88,7 @@ def _contents(folder: DeviceFolder, store_only: bool) -> list[Path]:
         return store
     rest = (
         folder.identity.parent, folder.versions, folder.fleet, folder.authority, folder.cache, folder.flower,
-        folder.played, folder.success, folder.path / "server", folder.settings,
+        folder.played, folder.success, folder.working, folder.path / "server", folder.settings,
         folder.process, folder.keys_lock,
     )  # fmt: skip
     return [*store, *rest, *folder.path.glob("*.pub"), *folder.path.glob(f"{folder.log.name}*")]

@@ -33,3 +33,8 @@ def fallen_back(folder: DeviceFolder) -> str:
     if not last or not success.fell_back_from(last):
         return ""
     return last if version_at(folder.versions / BEFORE) == success.versions[0].version else ""
+
+
+def owners_version(folder: DeviceFolder) -> str:
+    """Return the version that the device has for its owner; empty if there is none."""
+    return version_at(folder.versions / (BEFORE if fallen_back(folder) else LAST))

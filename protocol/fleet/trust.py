@@ -90,6 +90,11 @@ class Trust:
         "Devices that its owner knows, separated by spaces: `identity` in the `.pub` file of each. All others then "
         "count as colluding, and `trust.least-cohort` counts known devices only. Empty for no difference.",
     )
+    health: bool = setting(
+        False,
+        "Whether its answers to trials count its class of machine, a process that died, an older version, time per "
+        "turn and peak memory, where the run asks for it; otherwise these counts are zeros.",
+    )
 
     def __post_init__(self) -> None:
         if wrong := [key for key in self.known.split() if not re.fullmatch("[0-9a-f]{64}", key)]:
@@ -174,3 +179,5 @@ class Trust:
             yield "it spends epsilon without a limit"
         yield f"its vector is made by {f'the codec {self.codecs}' if self.codecs else 'any codec'}"
         yield f"up to {self.colluding:.0%} of a cohort may work together with the server"
+        told = "counts in its answers to trials" if self.health else "does not tell"
+        yield f"it {told} how it is: class of machine, deaths of processes, version, time per turn and peak memory"

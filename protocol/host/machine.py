@@ -1,7 +1,9 @@
-"""What a machine has to offer: free memory, as far as the system and a container's limits say it, and packages."""
+"""What a machine has to offer, what a process has taken of it, and which packages it has, as far as the system says it."""
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,3 +40,20 @@ def installed_version(package: str) -> str:
     with suppress(PackageNotFoundError, KeyError, ValueError):
         return version(package) or ""
     return ""
+
+
+def machine_memory() -> float | None:
+    """Return how many gigabytes the machine has, a container's machine included; None if the system does not say it."""
+    with suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    return None
+
+
+def peak_memory() -> float | None:
+    """Return the most megabytes that this process has had in memory; None if the system does not say it."""
+    with suppress(ImportError):  # not every system has this module
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEGABYTE
+    return None

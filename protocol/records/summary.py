@@ -157,6 +157,37 @@ class GateRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClassHealth:
+    """How the devices of one class are, in counts of answers to trials, which noise may make negative.
+
+    Parameters
+    ----------
+    answers
+        All of them; a device that was asked twice in a cycle counts twice.
+    died
+        Those from devices of which a process had died since the last cycle in which they said so.
+    behind
+        Those from devices that had another version for their owners than the current one.
+    pace, peak
+        Those in each bucket of the time per turn and of the peak memory, see `fedoel.protocol.health`.
+    """
+
+    answers: float
+    died: float
+    behind: float
+    pace: tuple[float, ...]
+    peak: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetHealth:
+    """How a fleet is, by class of device; `deviation` is the standard deviation of the noise in every count."""
+
+    classes: Mapping[str, ClassHealth]
+    deviation: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CycleRecord:
     """One cycle of a run. Cycle 0 is the warm start.
 
@@ -198,6 +229,8 @@ class CycleRecord:
         Time in which all devices worked, where phases do not say it.
     reach
         Share of the fleet that the version goes to after the cycle; None for the whole fleet.
+    health
+        How the devices are that took part in the cycle's trials; None where they were not asked.
     """
 
     cycle: int
@@ -223,6 +256,7 @@ class CycleRecord:
     views: Mapping[str, float] | None = None
     device_seconds: float | None = None
     reach: float | None = None
+    health: FleetHealth | None = None
 
     @property
     def by_fleet(self) -> bool:

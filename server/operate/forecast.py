@@ -96,7 +96,7 @@ class Forecast:
         config = self.safeguards.config
         if not most_trials(config):
             return []
-        spec = TrialTerms(config.trial.games, config.trial.clip, False).spec("", ("any",))
+        spec = TrialTerms.of_run(config).spec("", ("any",))
         devices, plan = self.safeguards.sample(spec), self.safeguards.plan(spec)
         # With the same error from chance: differences are at most `clip`, and half of that where half of them are zero.
         noise = math.sqrt(plan.variance("gradient", devices)) * config.trial.clip / devices

@@ -102,7 +102,7 @@ def trial_pool(config: RunConfig, devices: int, cache: Path) -> Pool:
     """Let devices answer a trial of a policy that goes where it has not been, against uniform play."""
     specs = specs_from_text(FAMILIES)
     names, answers, families = tuple(spec.family for spec in specs), [], []
-    spec = TrialTerms(config.trial.games, config.trial.clip, detailed=False).spec("audit", names)
+    spec = TrialTerms.of_run(config).spec("audit", names)
     weights = np.zeros(DIMENSION, np.float32)
     weights[::2] = 1.0
     policies = uniform_policy(), TacticsPolicy("tried", weights)

@@ -145,8 +145,7 @@ def _with_noise(card: Card, config: RunConfig, trials: int, with_updates: bool) 
     ]
     if most_trials(config):
         families = tuple(spec.family for spec in specs_from_text(FAMILIES))
-        terms = TrialTerms(config.trial.games, config.trial.clip, detailed=False)
-        trial_plan = safeguards.plan(terms.spec("audit", families))
+        trial_plan = safeguards.plan(TrialTerms.of_run(config).spec("audit", families))
         answers = trial_pool(config, trial_plan.minimum + SPARE, cache)
         findings += membership(answers, trial_plan, safeguards.chance(answers.vectors[0].spec), trials, config.seed)
         findings += attribute(answers, trial_plan, trials, config.seed)

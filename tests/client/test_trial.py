@@ -31,7 +31,7 @@ from fedoel.protocol.messages import PlayRequest, request_to_records, vector_fro
 from fedoel.protocol.play import GameId, Trajectory, merit
 from fedoel.protocol.secagg.keys import Identity
 from fedoel.protocol.signing import sign_request
-from fedoel.protocol.trials import ACTION, TrialTerms, fallbacks_of, sums_of, trial_vector
+from fedoel.protocol.trials import ACTION, TrialTerms, fallbacks_of, health_of, sums_of, trial_vector
 from fedoel.simulations.grid import server_identity
 
 FAMILIES = ("frozen-lake", "tidy")
@@ -213,6 +213,23 @@ def test_the_answer_says_whether_the_device_has_gone_back_from_the_current_versi
     assert device.played[0][0] == CURRENT  # what the server asks for is played nonetheless
 
 
+def test_the_answer_says_how_the_device_is_where_the_run_asks_for_it(device: Device) -> None:
+    device.context.run_config["trial.health"] = True
+    request = trial(candidate=CANDIDATE, terms=replace(TERMS, health=True))
+
+    def told() -> list[float]:
+        counts = health_of(device.answer(request))
+        assert counts is not None
+        answers, died, behind, *buckets = counts.sum(axis=0).tolist()
+        assert (answers, died) == (1, 0) and sum(buckets[4:]) == 1
+        return [behind, sum(buckets[:4])]
+
+    assert told() == [1, 1]  # it has played no version for experience yet
+    device.answer(experience(CURRENT, 1))
+    assert told() == [0, 0]  # all has been played, so that nothing tells how long a turn takes
+    assert device.refusal(trial(candidate=CANDIDATE)) == "code: VectorError"
+
+
 def test_a_success_that_cannot_be_read_starts_anew(device: Device) -> None:
     device.context.state["success"] = ConfigRecord({"version": ["v0"], "games": [3]})
     device.answer(experience(CURRENT, 1))
@@ -263,6 +280,7 @@ def test_a_state_that_cannot_be_read_is_played_again(device: Device) -> None:
         trial(CONTEXT, terms=replace(TERMS, games=2)),
         trial(CONTEXT, terms=replace(TERMS, games=4)),
         trial(CONTEXT, terms=replace(TERMS, clip=2.0)),
+        trial(CONTEXT, terms=replace(TERMS, health=True)),
         replace(trial(CONTEXT), spec=replace(trial().spec, clipping_norm=1e6)),
         replace(trial(CONTEXT), spec=replace(trial().spec, vocabulary="3 1.5 yes ")),
         trial(CONTEXT[:-1]),
@@ -275,8 +293,8 @@ def test_a_state_that_cannot_be_read_is_played_again(device: Device) -> None:
         replace(trial(CONTEXT), parameters={"whitening": CONTEXT}),
     ],
     ids=[
-        "fewer games", "more games", "clip", "norm", "terms", "short context", "long context", "no numbers", "neither",
-        "both", "nameless candidate", "name without a candidate", "parameters",
+        "fewer games", "more games", "clip", "health", "norm", "terms", "short context", "long context", "no numbers",
+        "neither", "both", "nameless candidate", "name without a candidate", "parameters",
     ],
 )  # fmt: skip
 def test_what_is_no_trial_of_this_run_is_refused_before_anything_is_played(

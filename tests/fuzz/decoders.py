@@ -43,7 +43,7 @@ from fedoel.protocol.secagg.messages import Exchange, Step, exchange_of, reply_f
 from fedoel.protocol.secagg.server import ServerRound
 from fedoel.protocol.secagg.terms import Terms
 from fedoel.protocol.signing import sign_request
-from fedoel.protocol.trials import TrialTerms, fallbacks_of, is_trial, sums_of
+from fedoel.protocol.trials import TrialTerms, fallbacks_of, health_of, is_trial, sums_of
 from fedoel.protocol.versions import Manifest
 from fedoel.server.operate.certificates import certificate_to_pem, make_authority, make_key
 from fedoel.server.registry import WEIGHTS, load_adapter
@@ -119,6 +119,7 @@ def vector(data: bytes) -> None:
     if expected is TRIAL:
         sums_of(read)
         fallbacks_of(read)
+        health_of(read)
     else:
         PLAN.check(read)
 

@@ -14,10 +14,12 @@ from hypothesis.extra import numpy as hnp
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import VectorError
 from fedoel.protocol.experience import ROUNDING, VectorSpec, total
+from fedoel.protocol.health import MOST, SHAPE, Health
 from fedoel.protocol.messages import records_bytes, reply_to_records, vector_from_reply
 from fedoel.protocol.trials import (
     TrialTerms,
     fallbacks_of,
+    health_of,
     is_trial,
     most_trials,
     parts_of_trial,
@@ -33,26 +35,34 @@ TERMS = st.builds(
     clip=st.floats(0.01, 100),
     detailed=st.booleans(),
     candidate=st.text("0123456789abcdef", max_size=16),
+    health=st.booleans(),
 )
+AMOUNTS = st.floats(0, 1e6)
+HEALTHS = st.builds(Health, AMOUNTS, st.booleans(), st.booleans(), st.none() | AMOUNTS, st.none() | AMOUNTS)
+Answer = tuple[VectorSpec, list[str], Any, Any, bool, Health | None]
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> tuple[VectorSpec, list[str], Any, Any, bool]:
-    """Terms, at most as many games as they ask for, with families, merits and wins, and whether it has gone back."""
+def answers(draw: st.DrawFn) -> Answer:
+    """Terms, at most as many games as they ask for, with families, merits and wins, and how the device is."""
     terms, families = draw(TERMS), FAMILIES[: draw(st.integers(1, 3))]
     games = draw(st.integers(0, terms.games))
     played = draw(st.lists(st.sampled_from(families), min_size=games, max_size=games))
     merits = draw(hnp.arrays(np.float64, (2, games), elements=st.floats(-1e3, 1e3)))
     won = draw(hnp.arrays(np.bool_, (2, games)))
-    return terms.spec(VERSION, families), played, merits, won, draw(st.booleans())
+    return terms.spec(VERSION, families), played, merits, won, draw(st.booleans()), draw(st.none() | HEALTHS)
 
 
 @given(answers())
-def test_counts_sums_squares_and_wins_come_back(answer: tuple[VectorSpec, list[str], Any, Any, bool]) -> None:
-    spec, played, merits, won, fallen_back = answer
+def test_counts_sums_squares_wins_and_health_come_back(answer: Answer) -> None:
+    spec, played, merits, won, fallen_back, health = answer
     vector = trial_vector(*answer)
     terms, found = TrialTerms.of(spec), sums_of(vector)
     assert fallbacks_of(vector) == fallen_back
+    counts = health_of(vector)
+    assert (counts is not None) == terms.health
+    if counts is not None:  # zeros from a device that does not tell
+        assert np.array_equal(counts, health.counts() if health else np.zeros(SHAPE))
     differences = np.clip(merits[1] - merits[0], -terms.clip, terms.clip)
     names = np.array(played, dtype=np.str_)
     blocks = [names == family for family in spec.families] if terms.detailed else [np.ones(len(played), bool)]
@@ -65,7 +75,7 @@ def test_counts_sums_squares_and_wins_come_back(answer: tuple[VectorSpec, list[s
 
 @given(answers())
 def test_no_answer_exceeds_the_clipping_norm_not_even_as_it_is_sent(
-    answer: tuple[VectorSpec, list[str], Any, Any, bool],
+    answer: Answer,
 ) -> None:
     """So that nothing is lost by clipping, and the server accepts the half precision that a reply has."""
     spec = answer[0]
@@ -80,6 +90,32 @@ def test_the_norm_is_reached_so_that_noise_is_no_larger_than_it_has_to_be() -> N
     merits, won = np.array([[0.0] * 4, [9.0] * 4]), np.ones((2, 4), bool)
     vector = trial_vector(spec, ["coin"] * 4, merits, won, fallen_back=True)
     assert np.linalg.norm(vector.gradient) == pytest.approx(spec.clipping_norm)
+
+
+@given(HEALTHS)
+def test_a_device_is_in_one_class_and_says_little_about_itself(health: Health) -> None:
+    counts = health.counts()
+    assert counts.shape == SHAPE and set(counts.ravel()) <= {0.0, 1.0} and counts.sum() <= MOST
+    assert counts.any(axis=1).sum() == counts[:, 0].sum() == 1
+
+
+def test_health_adds_three_percent_to_the_noise_of_a_private_run_and_none_where_it_is_not_asked_for() -> None:
+    silent, told = (TrialTerms(2, 2.0, False, health=health).spec(VERSION, FAMILIES) for health in (False, True))
+    assert 1.03 < told.clipping_norm / silent.clipping_norm < 1.035
+    assert silent.vocabulary == "2 2.0 0 " and silent.dimension == 3, "as devices of earlier releases read it"
+
+
+def test_sums_of_health_are_the_plain_counts() -> None:
+    spec = TrialTerms(2, 2.0, False, health=True).spec(VERSION, FAMILIES)
+    devices = [
+        Health(2.0, True, False, 0.05, 900.0), Health(4.0, False, True, 20.0, 300.0),
+        Health(2.9, True, False, None, None), None,
+    ]  # fmt: skip
+    nothing = np.zeros((2, 0)), np.zeros((2, 0), bool)
+    counts = health_of(total(trial_vector(spec, [], *nothing, health=health) for health in devices))
+    assert counts is not None
+    expected = [[2, 2, 0, 1, 0, 0, 0, 0, 0, 1, 0], [1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0], [0] * 11]
+    assert counts.tolist() == expected
 
 
 def test_answers_of_several_devices_add_up() -> None:
@@ -119,7 +155,8 @@ def test_terms_are_read_from_their_specification(terms: TrialTerms, families: in
         *(
             {"vocabulary": words}
             for words in (
-                "", "2", "2 2.0 1", "2 2.0 1 a b", "two 2.0 1 ", "0 2.0 1 ", "-2 2.0 1 ", "2 0.0 1 ", "2 -2.0 1 ",
+                "", "2", "2 2.0 1", "2 2.0 1 a b", "2 2.0 1 a health",
+                "2 2.0 1 a health health", "two 2.0 1 ", "0 2.0 1 ", "-2 2.0 1 ", "2 0.0 1 ", "2 -2.0 1 ",
                 "2 nan 1 ", "2 inf 1 ", "2 1e999 1 ", "2 2.0 2 ", "2 2.0 0 ", "02 2.0 1 ", "2 2 1 ", "2\t2.0\t1\t",
             )
         ),

@@ -55,3 +55,5 @@ def test_words_say_whether_a_vector_leaves_by_itself_and_whether_it_can_be_read(
     assert "by itself, which the server can read" in plain and "secure sums" not in plain
     assert "by itself, with noise of its own" in " ".join(replace(STRICT, verbs="experience").words())
     assert "epsilon 8 in 365 days" in " ".join(STRICT.words())
+    assert "does not tell how it is" in " ".join(STRICT.words())
+    assert "counts in its answers to trials how it is" in " ".join(replace(STRICT, health=True).words())
