@@ -44,6 +44,7 @@ from .contender import begin
 from .context import contexts_of, mixture_of
 from .distil import TRAINED, Trained, distil
 from .first_version import floors, warm_start, with_parameters
+from .health import health_in
 from .judge import judge
 from .measure import measure, measure_first
 from .promote import promote
@@ -346,4 +347,5 @@ def _recorded(run: Run, state: State, cycle: int, traffic: Traffic, learned: Lea
         kl=learned.kl, choices=learned.choices, views=learned.views, **asdict(traffic),
         epsilon=run.safeguards.spent(cycle), adapter_bytes=sum(array.nbytes for array in version.adapter.values()),
         seconds=run.log.seconds(cycle), reach=state.rollout.share if state.rollout else None,
+        health=health_in(run, cycle),
     )  # fmt: skip

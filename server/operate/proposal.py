@@ -39,7 +39,7 @@ def proposal(config: RunConfig) -> Mapping[str, Scalar]:
     secure = issubclass(load_strategy(config.strategy.name), SecureMean)
     trust = Trust(
         colluding=max(config.privacy.colluding, COLLUDING), verbs=MASKED if secure else " ".join(PLAIN),
-        least_cohort=least_cohort(config) if secure else 2, codecs=config.codec.name,
+        least_cohort=least_cohort(config) if secure else 2, codecs=config.codec.name, health=config.trial.health,
     )  # fmt: skip
     if config.privacy.mechanism in ("distributed", "local"):
         safeguards = RunSafeguards(replace(config, clients=LARGE, privacy=replace(config.privacy, population=LARGE)))

@@ -51,6 +51,7 @@ RUN: Mapping[str, Scalar] = MappingProxyType({
     "policy.backend": "tactics",
     "strategy.name": "secure-mean", "strategy.min-available-nodes": 3, "strategy.patience": 604800.0,
     "server.public": "prompts", "server.pack": 480, "server.prompts-per-cycle": 240,
+    "trial.health": True,
 })  # fmt: skip
 
 MakePack = Callable[[RunConfig], PromptPack]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from cryptography import x509
 
 from ...protocol.host.files import exposed_among
 from ...protocol.records.summary import CycleRecord
+from ..health import HEAD, known_health, note, rows
 from ..journal import Journal
 from ..log import NAME as LOG
 from ..log import chained, read_lines
@@ -62,7 +64,19 @@ def run(folder: ServerFolder) -> list[str]:
         f"run: {max(0, len(records) - 1)} of {cycles} cycles",
         *(f"  cycle {one.cycle}: {one.decision}, {wins(one)}, {one.version}{_reach(one)}" for one in records),
         *([pending] if journal.pending else []),
+        *health(records),
     ]
+
+
+def health(records: Sequence[CycleRecord]) -> list[str]:
+    """Return lines with how the devices are, in the last cycle in which they said it, and in all."""
+    lines = []
+    for of, known in known_health(records):
+        lines.append(f"health: of {of}. {note(known)}")
+        for name, *cells in rows(known):
+            said = ", ".join(f"{column} {cell}" for column, cell in zip(HEAD[1:], cells, strict=True))
+            lines.append(f"  {name:<14}  {said}")
+    return lines
 
 
 def _reach(record: CycleRecord) -> str:

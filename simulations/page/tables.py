@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...protocol.records.summary import CycleRecord, Lesson, PrivacyPromise, Stats, Summary
+from ...server import health as fleet
 from ...server.summary import games_of
 from ..summary import lesson_words, measured_floors, percent, refused_words, size, wins_column
 
@@ -172,6 +173,18 @@ def traffic(summary: Summary) -> Table:
         for e in summary.cycles
     ]
     return Table("Devices and bytes", head, rows)
+
+
+def health(summary: Summary) -> list[Table]:
+    """Return how the devices are by class, in the last cycle in which they said it, and in all; often none."""
+    known = fleet.known_health(summary.cycles)
+    return [Table(f"Fleet health, {of}", fleet.HEAD, fleet.rows(counts)) for of, counts in known]
+
+
+def health_words(summary: Summary) -> str:
+    """Say what the numbers of `health` are; empty if there are none."""
+    known = fleet.known_health(summary.cycles)
+    return fleet.note(known[0][1]) if known else ""
 
 
 def budget(summary: Summary) -> Table | None:

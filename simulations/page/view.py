@@ -116,7 +116,7 @@ def state_words(progress: Progress) -> str:
 
 
 def _sections(summary: Summary, log: RunLog, versions: Versions | None) -> list[Section]:
-    lessons, budget = tables.lessons(summary), tables.budget(summary)
+    lessons, budget, health = tables.lessons(summary), tables.budget(summary), tables.health(summary)
     families, transfer, floors = tables.families(summary), tables.transfer(summary), tables.floors(summary)
     rates = f"Rates with 95 % intervals, of {games_of(summary.cycles[0])}."
     if summary.by_fleet:
@@ -127,6 +127,7 @@ def _sections(summary: Summary, log: RunLog, versions: Versions | None) -> list[
         Section("lessons", "Lessons learned", LESSONS if lessons else "No lessons were learned.", lessons[:1]),
         Section("weaker", "Weaker lessons", "", lessons[1:], folded=True) if lessons[1:] else None,
         Section("traffic", "Devices and bytes", "Bytes are means of one client.", [tables.traffic(summary)]),
+        Section("health", "Fleet health", tables.health_words(summary), health) if health else None,
         Section("budget", "Privacy budget", tables.privacy_words(summary), [budget]) if budget else None,
         Section("versions", "Versions", versions.note, [versions.table], versions=versions) if versions else None,
         Section("cycles", "Results by cycle", rates, [tables.cycles(summary)]),

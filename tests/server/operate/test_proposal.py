@@ -40,7 +40,8 @@ def proposed(settings: dict[str, Any]) -> Trust:
 )
 def test_verbs_follow_from_the_strategy(settings: dict[str, Scalar], verbs: str) -> None:
     trust = proposed(settings)
-    assert trust.verbs == verbs and trust.codecs == "tactics"
+    assert trust.verbs == verbs and trust.codecs == "tactics" and not trust.health
+    assert proposed({**settings, "trial.health": True}).health
     assert (trust.least_noise, trust.epsilon_a_year) == (0.0, 0.0)
 
 

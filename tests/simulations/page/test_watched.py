@@ -8,11 +8,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.health import SHAPE
 from fedoel.protocol.records.summary import PrivacyPromise, Summary
 from fedoel.server.events import LOG
+from fedoel.server.health import fleet_health
 from fedoel.server.operate.folder import ServerFolder, Settings, write_settings
 from fedoel.simulations.page import watched as watched_module
 from fedoel.simulations.page.render import render
@@ -56,6 +59,28 @@ def test_the_budget_says_what_is_spent_and_what_is_left(tmp_path: Path, save: Sa
     assert "of 8 at delta 1e-06; 3.50 left" in page
     assert "<td class=short>4.500</td><td class=short>3.500</td>" in page
     assert "Privacy budget" not in shown(save(tmp_path / "open", summary))
+
+
+def test_the_health_of_the_fleet_is_shown_by_class_where_devices_said_it(
+    tmp_path: Path, save: Save, summary: Summary
+) -> None:
+    counts = np.zeros(SHAPE)
+    counts[1] = [40, 2, 0, 0, 40, 0, 0, 0, 40, 0, 0]
+    *first, last = summary.cycles
+    told = replace(summary, cycles=(*first, replace(last, health=fleet_health(counts, 0.0))))
+    page = shown(save(tmp_path / "run", told))
+    for part in (
+        "Fleet health, cycle 3",
+        "3 to 12 GB",
+        "2 of 40 (1-17 %)",
+        "0.1 to 1 s: 40 of 40",
+        "300 to 600 MB: 40 of 40",
+    ):
+        assert part in page
+    assert "below 3 GB" not in page and "Fleet health" not in shown(save(tmp_path / "silent", summary))
+    noisy = replace(summary, cycles=(*first, replace(last, health=fleet_health(counts, 400.0))))
+    page = shown(save(tmp_path / "noisy", noisy))
+    assert "below 3 GB" in page and "too noisy to say" in page and "the noise of privacy included" in page
 
 
 def test_a_run_shows_what_it_does_before_its_first_cycle_has_ended(folder: Path) -> None:
