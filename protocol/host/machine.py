@@ -1,4 +1,4 @@
-"""What a machine has to offer, what a process has taken of it, and which packages it has, as far as the system says it."""
+"""What a machine has to offer, and what a process has taken of it, as far as the system says: memory and packages."""
 
 from __future__ import annotations
 

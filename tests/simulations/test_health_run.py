@@ -13,7 +13,7 @@ from fedoel.simulations.inprocess import run_inprocess
 def test_devices_count_themselves_in_secure_sums_and_learn_the_same(cache: Path, tmp_path: Path) -> None:
     config = RunConfig.from_flat({
         "clients": 8, "cycles": 1, "seed": 9000, "games.families": "tidy things=1 final=0 turns=8",
-        "games.per-client": 4, "games.held-out": 4, "policy.backend": "tactics", "server.pack": 60,
+        "games.per-client": 2, "games.held-out": 2, "policy.backend": "tactics", "server.pack": 60,
         "server.prompts-per-cycle": 30, "strategy.name": "secure-mean", "trial.share": 0.5, "trial.health": True,
         "out": str(tmp_path / "run"), "cache": str(cache),
     })  # fmt: skip
