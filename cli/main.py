@@ -66,8 +66,10 @@ class Verb(Protocol):
 
     HELP: str
     """What the verb does, in one sentence without a full stop."""
-    EXAMPLES: Sequence[str]
-    """Words that can follow the verb, each of which its help shows as a command."""
+
+    @property
+    def EXAMPLES(self) -> Sequence[str]:
+        """Words that can follow the verb, each of which its help shows as a command."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the flags of the verb."""

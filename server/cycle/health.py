@@ -23,10 +23,10 @@ def health_in(run: Run, cycle: int) -> FleetHealth | None:
     files = sorted(cycle_folder(run.folder, cycle).glob("*.npz"))
     outcomes = [run.phases.load(cycle, file.stem).arrays for file in files]
     samples = [sample_of(arrays) for arrays in outcomes if HEALTH in arrays]
-    known = [sample for sample in samples if isinstance(sample, Differences) and sample.health is not None]
-    if not known:
+    known = [s for s in samples if isinstance(s, Differences)]
+    counts = [s.health for s in known if s.health is not None]
+    if not counts:
         return None
-    counts = np.sum([sample.health for sample in known], axis=0)
     # The noise of an entry, which the gate knows in units of its own.
     variance = sum(sample.variance for sample in known) / (trial.games * trial.clip * HEALTH_WEIGHT) ** 2
-    return fleet_health(counts, variance)
+    return fleet_health(np.sum(counts, axis=0), variance)
