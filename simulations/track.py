@@ -100,7 +100,7 @@ class Trackio:
         import trackio
 
         with redirect_stdout(io.StringIO()):
-            trackio.finish()
+            trackio.finish()  # type: ignore[no-untyped-call]
 
 
 TRACKERS: Mapping[str, Callable[[RunConfig], Tracker]] = MappingProxyType(
