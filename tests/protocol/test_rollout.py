@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.protocol.config import RunConfig
+from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.rollout import reached, stages_of
 
@@ -47,7 +47,7 @@ def test_stages_are_shares_that_increase_to_one() -> None:
 
 
 def test_noise_is_not_computed_for_a_part_of_the_fleet() -> None:
-    private = {"privacy.mechanism": "distributed", "privacy.epsilon": 8.0}
+    private: dict[str, Scalar] = {"privacy.mechanism": "distributed", "privacy.epsilon": 8.0}
     RunConfig.from_flat({**private, "rollout.stages": "1"})
     with pytest.raises(ConfigError, match=r'set rollout.stages = "1"'):
         RunConfig.from_flat({**private, "rollout.stages": "0.1 1"})

@@ -111,7 +111,11 @@ def test_the_gate_reads_keeps_and_adds_up_what_devices_say(tmp_path: Path) -> No
 
 
 def test_the_noise_in_every_count_is_that_of_the_plan(tmp_path: Path) -> None:
-    noisy = {"privacy.mechanism": "distributed", "privacy.epsilon": 8.0, "strategy.name": "secure-mean"}
+    noisy: dict[str, str | float] = {
+        "privacy.mechanism": "distributed",
+        "privacy.epsilon": 8.0,
+        "strategy.name": "secure-mean",
+    }
     gate = gate_of(tmp_path, **noisy)
     spec, devices = gate.spec("v1", "v2"), 4
     plan = RunSafeguards(gate.config).plan(spec)

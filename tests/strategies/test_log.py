@@ -36,7 +36,7 @@ def test_a_request_that_is_sent_again_has_the_fleet_s_log_as_it_is_then() -> Non
     [message] = strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid)
     assert request_from_records(message.content).log == log(1)
     ledger.safeguards.log = log(2)
-    [message] = strategy._ask_again()
+    [message] = strategy._ask_again(grid)
     assert request_from_records(message.content).log == log(2)
 
 

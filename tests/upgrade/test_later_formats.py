@@ -19,8 +19,8 @@ from fedoel.client.device.last_version import last_version
 from fedoel.client.device.record import DeviceRecord
 from fedoel.client.store import TrajectoryStore
 from fedoel.protocol.errors import ConfigError, EnrolmentError, FedoelError, StoreError, VersionError
-from fedoel.protocol.fleet.enrolment import BUNDLE, bundle_from_text
-from fedoel.protocol.formats import CONTRIBUTIONS, STORE
+from fedoel.protocol.fleet.enrolment import bundle_from_text
+from fedoel.protocol.formats import BUNDLE, CONTRIBUTIONS, STORE
 from fedoel.protocol.records.journal import FIRST, OPENED, new_line
 from fedoel.server.fleet import owner_key
 from fedoel.server.journal import Journal
