@@ -13,7 +13,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from .errors import ConfigError
@@ -123,13 +125,14 @@ def setting(
     return field(default=default, metadata={"setting": Setting(default, help, low, high, above, choices, since)})
 
 
-def settings_of(table: type, prefix: str = "") -> dict[str, Setting]:
+@cache  # every client of a simulation reads what there is
+def settings_of(table: type, prefix: str = "") -> Mapping[str, Setting]:
     """Return all settings of a table by their dotted names, those of tables inside included."""
     settings: dict[str, Setting] = {}
     for name, item in _fields(table).items():
         declared = item.metadata.get("setting")
         settings |= {prefix + name: declared} if declared else settings_of(item.default_factory, f"{prefix}{name}.")
-    return settings
+    return MappingProxyType(settings)
 
 
 def explain(table: type, name: str, prefix: str = "") -> str:

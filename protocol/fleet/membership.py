@@ -237,7 +237,7 @@ def signed_digests(config: RunConfig, received: Mapping[str, Scalar]) -> set[str
     A server may leave out settings that are at their default. What is read says nothing of settings that this release
     does not know.
     """
-    unknown = any(name not in settings_of(RunConfig) for name in received)
+    unknown = received.keys() - settings_of(RunConfig).keys()
     return {settings_digest(received)[:DIGITS], *([] if unknown else [config.digest])}
 
 

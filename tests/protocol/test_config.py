@@ -140,3 +140,7 @@ def test_a_toml_file_that_python_cannot_read_is_refused(tmp_path: Path, text: st
     path.write_text(text)
     with pytest.raises(ConfigError, match=f"mine.toml {says}"):
         read_toml(path)
+
+
+def test_what_settings_there_are_is_worked_out_once() -> None:
+    assert settings_of(RunConfig) is settings_of(RunConfig)  # every client of a simulation asks, several times
