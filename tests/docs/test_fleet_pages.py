@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,9 @@ def in_fleets(*names: str) -> list[Snippet]:
     return [snippet for snippet in found if snippet.in_fleet and not snippet.why_not]
 
 
-def in_order(commands: Iterable[str]) -> list[str]:
-    """Return each command once, what a fleet needs first before the rest."""
-
-    def stage(command: str) -> int:
-        return next((n for n, start in enumerate(ORDER) if re.match(f"fedoel {start}", command)), len(ORDER))
-
-    return sorted(dict.fromkeys(commands), key=stage)
+def stage(command: str) -> int:
+    """When a command comes: the place of what a fleet needs first, and their number for the rest."""
+    return next((n for n, start in enumerate(ORDER) if re.match(f"fedoel {start}", command)), len(ORDER))
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -68,14 +64,12 @@ class Walk:
         self.folder, self.head = folder, ""
 
     def run(self, command: str) -> None:
-        """Run a command; servers and devices stay, a server until its run is over or there are devices to start."""
+        """Run a command; servers and devices stay."""
         words = self.local(shlex.split(command)[1:])
         what = words[:2]
         if what[1] == "start":
             self.start(words[2])
             return
-        if what == ["device", "status"] and "server" in self.fleet.running:  # behind the last device
-            self.finish()
         said = self.fleet.do(*words)
         if what == ["device", "status"]:
             self.head = re.findall(r"head (\d+:[0-9a-f]{64})", said)[0]
@@ -86,7 +80,9 @@ class Walk:
 
     def local(self, words: list[str]) -> list[str]:
         """Return a command with addresses, folders, files, hours, versions and heads that there are here."""
-        names = cycle(folder.name for folder in sorted((self.fleet.server / "run" / "versions").glob("*")))
+        run = self.fleet.server / "run" / "summary.json"
+        cycles = summary(self.folder)["cycles"] if run.is_file() else []
+        names = cycle(record["version"] for record in reversed(cycles))  # what was promoted, then what was before
         here = {
             "/srv/fleet": "server", "fleet": "server", "fleet.example.org": "localhost", "22:00-07:00": "",
             "kitchen.pub": "device/kitchen.pub", "57:9f3a...": self.head,
@@ -107,7 +103,9 @@ class Walk:
             begin_ledger(self.fleet.server / "run")
 
     def finish(self) -> None:
-        """Wait until the run is complete."""
+        """Wait until the run is complete, once."""
+        if "server" not in self.fleet.running:
+            return
         self.fleet.wait(lambda: self.fleet.over("server"), WAIT)
         assert self.fleet.running.pop("server").returncode == 0, self.fleet.said("server")
 
@@ -134,7 +132,9 @@ def walk(here: Sequence[Snippet], folder: Path, changes: dict[str, Any]) -> Walk
             check_block(snippet, folder)
     walked = Walk(folder, changes)
     try:
-        for command in in_order([snippet.text for snippet in here if snippet.command is not None]):
+        for command in sorted({snippet.text: None for snippet in here if snippet.command is not None}, key=stage):
+            if stage(command) == len(ORDER):
+                walked.finish()
             walked.run(command)
     finally:
         walked.fleet.end()
@@ -147,7 +147,7 @@ def test_a_fleet_is_made_by_the_commands_of_readme_and_of_the_page_on_deployment
     assert "ExecStart" in (tmp_path / "unit.service").read_text()
     run = walked.fleet.server / "run"
     assert [cycle["decision"] for cycle in summary(tmp_path)["cycles"]] == ["warm-start", "promoted"]
-    assert [entry for entry in (run / "journal.jsonl").read_text().splitlines() if "rollback" in entry]
+    assert (run / "journal.jsonl").read_text().count('"by": "operator"') == 2  # rollback, and promote
 
 
 @pytest.mark.slow
