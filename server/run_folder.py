@@ -85,7 +85,7 @@ def stored_config(run: Path) -> RunConfig:
     """
     path = run / STORED
     try:
-        settings = dict(json.loads(path.read_bytes()))
+        settings = {**json.loads(path.read_bytes())}
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; give the folder of a run") from error
     except (ValueError, TypeError) as error:
