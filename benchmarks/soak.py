@@ -48,6 +48,7 @@ from fedoel.games.make_prompts import make_pack
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.host.cache import cache_folder, default_cache
 from fedoel.protocol.host.files import make_private_folder
+from fedoel.protocol.messages import release_of_reply, with_release
 from fedoel.protocol.play import specs_from_text
 from fedoel.protocol.prompt_pack import write_pack
 from fedoel.protocol.records.events import CycleFinished, Event
@@ -175,8 +176,9 @@ class Fleet(InProcessGrid):
         if reply.has_error():
             self.refusals[str(reply.error.reason)] += 1
         elif message.metadata.message_type == self._phase and self._name_of(context) == self._liar:
+            release_of_reply(reply.content)  # which stands beside a reply
             noise = self._rng.bytes(len(reply_from_records(reply.content)))
-            reply = Message(reply_records(noise), reply_to=message)
+            reply = Message(with_release(reply_records(noise)), reply_to=message)
         return reply
 
     def _be_killed(self, message: Message, context: Context) -> None:

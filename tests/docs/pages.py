@@ -31,6 +31,7 @@ NOT_RUN = (
     (r"fedoel experiment (knowledge|loop|federation)", "hours: tests/simulations/test_experiment.py"),
     (r"fedoel dash (?!.*--file)", "serves until Ctrl-C: tests/cli/test_dash.py"),
     (r"fedoel simulate --track", "needs an extra: tests/simulations/test_track.py"),
+    (r"ray start", "needs two machines: tests/simulations/test_ray_cluster.py has two nodes on one"),
     (r"fedoel approve", "needs a candidate that waits: tests/simulations/test_versions_of_a_run.py"),
 )
 # Sections about a fleet of processes, by their pages: how their titles begin.

@@ -16,7 +16,7 @@ from fedoel.cli.flags import settings_of
 from fedoel.cli.main import main, make_parser
 from fedoel.protocol.config import RunConfig
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 SIMULATE = (ROOT / "docs" / "simulate.md").read_text(encoding="utf-8")
 FAULTS = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
