@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^ *```([\w{}:-]*)\n(.*?)^ *```$", flags=re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"(?:\$ )?(?:sudo )?(fedoel|make|cd|export|pip|venv/bin/pip|podman|git|sudo) ")
+COMMAND = re.compile(r"(?:\$ )?(?:sudo )?(fedoel|make|cd|export|pip|venv/bin/pip|podman|git|sudo|ray) ")
 
 # What no test of this folder runs, by how it begins (behind its language), and why.
 NOT_RUN = (
@@ -31,7 +31,8 @@ NOT_RUN = (
     (r"fedoel experiment (knowledge|loop|federation)", "hours: tests/simulations/test_experiment.py"),
     (r"fedoel dash (?!.*--file)", "serves until Ctrl-C: tests/cli/test_dash.py"),
     (r"fedoel simulate --track", "needs an extra: tests/simulations/test_track.py"),
-    (r"ray start", "needs two machines: tests/simulations/test_ray_cluster.py has two nodes on one"),
+    (r"ray (start|stop)|RAY_ADDRESS=", "needs several machines: tests/simulations/test_ray_cluster.py"),
+    (r"health: of cycle", "what a fleet of several classes of machines shows: tests/server/test_health.py"),
     (r"fedoel approve", "needs a candidate that waits: tests/simulations/test_versions_of_a_run.py"),
 )
 # Sections about a fleet of processes, by their pages: how their titles begin.
