@@ -137,6 +137,8 @@ def _start_superlink(home: Path, threads: int, log: Path) -> tuple[subprocess.Po
             "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
             "FLWR_LOCAL_CONTROL_API_PORT": str(control),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Otherwise Ray would join whatever cluster `ray start` has left a note of on this machine.
+            "RAY_ADDRESS": os.environ.get("RAY_ADDRESS") or "local",
         }
         if threads:
             variables |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
