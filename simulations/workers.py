@@ -10,7 +10,7 @@ import pickle
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import pairwise
@@ -87,15 +87,11 @@ class Workers:
 
         def compute(call: Callable[[Callable[[Share], Result], Share], Result]) -> None:
             try:
-                while waiting:
-                    number, share = waiting.popleft()
+                for number, share in _taken(waiting):
                     results[number] = call(function, share)
                     finished.put(number)
                     if call is _here:
                         tell()
-            except IndexError:  # another process took the last one
-                if waiting:
-                    raise
             except BaseException:
                 waiting.clear()
                 raise
@@ -123,6 +119,13 @@ class Workers:
         while len(self._workers) < number:
             self._workers.append(_Worker())
         return self._workers[: max(0, number)]
+
+
+def _taken(waiting: deque[Item]) -> Iterator[Item]:
+    """Yield what is left, until this thread or another one has taken the last one."""
+    with suppress(IndexError):
+        while True:
+            yield waiting.popleft()
 
 
 def _here(function: Callable[[Share], Result], share: Share) -> Result:

@@ -123,6 +123,16 @@ def test_shares_come_back_in_order_from_all_processes() -> None:
     assert not any(Path(f"/proc/{worker}").exists() for worker in pids - {os.getpid()})
 
 
+def no_such_item(share: int) -> int:
+    return [0, 1, 2][share]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_index_error_of_the_last_share_is_not_taken_for_the_end_of_the_work(processes: int) -> None:
+    with Workers(processes) as workers, pytest.raises((IndexError, FedoelError), match="list index out of range"):
+        workers.map(no_such_item, range(4))
+
+
 def test_what_fails_in_a_worker_fails_here() -> None:
     with Workers(2) as workers:
         with pytest.raises(FedoelError, match="no"):
