@@ -23,6 +23,7 @@ from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, SecureSumError, VectorError
 from ..protocol.experience import ROUNDING, Aggregate, Contribution, ExperienceVector, Floats, VectorSpec, total
+from ..protocol.fleet.notice import Notice
 from ..protocol.messages import PlayRequest, copy_of, records_bytes, request_to_records, with_notice
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.privacy.published import public_variance, with_public_noise
@@ -362,7 +363,8 @@ class _PhaseSender:
 
     def _attempt(self, phases: Mapping[int, _Phase], pending: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
         """Send once, and return the devices that did not reply."""
-        messages = {(group, position): self._message(phases[group], group, position) for group, position in pending}
+        notice = self.safeguards.notice  # once: it is read and signed
+        messages = {(group, place): self._message(phases[group], group, place, notice) for group, place in pending}
         timeout = max(phase.timeout for phase in phases.values())
         replies = send_and_receive(self.grid, list(messages.values()), timeout)
         senders = {message.metadata.message_id: sender for sender, message in messages.items()}
@@ -371,10 +373,10 @@ class _PhaseSender:
                 self._take(phases[sender[0]], *sender, reply)
         return set(senders.values())
 
-    def _message(self, phase: _Phase, group: int, position: int) -> Message:
+    def _message(self, phase: _Phase, group: int, position: int, notice: Notice | None) -> Message:
         records = RecordDict() if phase.play_request is None else copy_of(phase.play_request)
         records[RECORD] = phase.steps[position].to_record()
-        with_notice(records, self.safeguards.notice)
+        with_notice(records, notice)
         node = self.groups[group][position]
         self.tally.down[node] += records_bytes(records)
         return message_to(node, ACTIONS[phase.name], records, self.safeguards.deployed)

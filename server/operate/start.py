@@ -11,6 +11,7 @@ from shlex import quote
 
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError, FedoelError
+from ...protocol.fleet.notice import Notice
 from ...protocol.host.cache import cache_folder
 from ...protocol.host.files import check_secret, make_private_folder
 from ...protocol.host.lock import one_owner
@@ -20,6 +21,7 @@ from ...protocol.prompt_pack import read_pack, write_pack
 from ...protocol.records.events import CycleFinished, Event
 from ..app import check
 from ..events import LOG, follow
+from ..log import FleetLog
 from ..notice import newest_notice
 from ..run_folder import STORED, own_folder
 from ..summary import wins
@@ -130,9 +132,9 @@ def _run(folder: ServerFolder, environment: Mapping[str, str], events: Iterator[
         )
     beginning = Beginning(log, CONNECTION, environment)
     try:
-        number = 0
+        number, fleet_log = 0, FleetLog(folder.fleet)  # kept: it reads only what is new
         while process.poll() is None:
-            number = _print_notice(folder, number)
+            number = _print_notice(folder, newest_notice(folder.fleet, fleet_log), number)
             beginning.begun |= _print_progress(events)
             beginning.check()
             time.sleep(POLL_SECONDS)
@@ -148,9 +150,8 @@ def _run(folder: ServerFolder, environment: Mapping[str, str], events: Iterator[
         process.wait()
 
 
-def _print_notice(folder: ServerFolder, before: int) -> int:
+def _print_notice(folder: ServerFolder, notice: Notice | None, before: int) -> int:
     """Print a notice to devices that is newer than the last one printed, unless it is an old one to go on."""
-    notice = newest_notice(folder.fleet)
     if notice is None or notice.number <= before:
         return before
     if notice.stop or before:
