@@ -4,7 +4,7 @@
 
 A deployed server's run and the folders of eight deployed devices, with a secure sum, trials by devices and the fleet's
 transparency log, for hundreds of cycles. What is missing is the network: messages go from function to function, in one
-process. There is no language model. `soak_processes.py` has processes and a network.
+process. There is no language model. `fleet_drill.py` has processes and a network.
 
 Devices are not always there. Some are killed while they answer, in a process of their own, and then start anew. In some
 cycles a device lies in one phase: its answers are noise. After every tenth cycle the device that has lied last is

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from ...games.families import Family, Number, build_game
 from ...games.game import Game
 from ...games.heuristics import uniform
 from ...games.scripted import play_scripted
+from ...protocol.host.processes import environment_of_children
 from ...protocol.play import GameSpec, Observation, Setting
 from .checks import demand, go_through_a_run
 
@@ -96,7 +96,7 @@ def check_a_seed_is_an_instance(named: Named) -> None:
 
 def check_another_process_sees_the_same(named: Named) -> None:
     """Another process, with other hash randomisation, gives the same transcript."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}
+    environment = {**environment_of_children(), "PYTHONHASHSEED": "7"}
     with TemporaryDirectory(prefix="fedoel-check-") as folder:
         instance = str(named.spec), folder, str(SEEDS[0])
         call = [sys.executable, "-c", TRANSCRIPT, *instance]

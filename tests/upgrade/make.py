@@ -41,10 +41,7 @@ from fedoel.simulations.floor import add_tactics_floor
 from fedoel.simulations.inprocess import run_inprocess
 from fedoel.simulations.scenario import load_scenario
 
-SCENARIO = """\
-seed = 9000
-clients = 2
-cycles = 2
+WORLD = """\
 [games]
 families = "frozen-lake size=3 turns=4"
 per-client = 3
@@ -54,29 +51,13 @@ gate-blocks = 1
 held-out = 4
 [policy]
 backend = "tactics"
-[strategy]
-name = "mean"
 [server]
 public = "games"
-"""
-RUN = """\
-seed = 9000
-cycles = 1
-[games]
-families = "frozen-lake size=3 turns=4"
-per-client = 3
-rehearsal = 4
-gate = 4
-gate-blocks = 1
-held-out = 4
-[policy]
-backend = "tactics"
 [strategy]
 name = "mean"
-min-available-nodes = 2
-[server]
-public = "games"
 """
+SCENARIO = f"seed = 9000\nclients = 2\ncycles = 2\n{WORLD}"
+RUN = f"seed = 9000\ncycles = 1\n{WORLD}min-available-nodes = 2\n"
 LEFT_OUT = ("cache", "flower", ".part")  # what says nothing about formats, and takes room
 
 
