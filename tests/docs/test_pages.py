@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 import tomllib
+from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 
@@ -78,15 +79,22 @@ def test_every_extra_that_is_named_is_one() -> None:
             assert set(named.split(",")) <= extras.keys(), page
 
 
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """No module of a page's working folder outlives its test: another would find it in place of its own."""
+    yield
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=lambda page: page.name)
 def test_the_snippets_of_a_page_run_in_their_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])  # to which commands add this folder; for examples
-    for name in MODULES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
     Path("my.toml").write_text("seed = 1\n", encoding="utf-8")
     for snippet in to_run(page):
         if name := file_of(snippet):
