@@ -31,6 +31,7 @@ class TorchLearner:
 
     def __init__(self, config: RunConfig, cache: Path) -> None:
         self._config, self._cache = config, cache
+        self._texts: dict[str, Any] = {}
 
     def load(self) -> None:
         """Load the base model; a GGUF file is dequantised into the cache first."""
@@ -164,16 +165,16 @@ class TorchLearner:
 
     def drift(self, adapter: Adapter) -> float:
         """Return the mean KL divergence of the adapter's version from the base model on a general text."""
-        from .probes.drift import kl_to_base
+        from .probes.drift import mean_kl
 
-        base = self._base_states  # first: it loads the base model
-        return kl_to_base(self._model(), adapter, base)
+        base_Td, student_Td = (self._read(weights).states_Td for weights in ({}, adapter))
+        return mean_kl(student_Td, base_Td, self._model().base.head)
 
     def _measure(self, adapter: Adapter) -> dict[str, float]:
         from .probes.instructions import instructions_followed, load_instructions
         from .probes.perplexity import perplexity
 
-        measured = {"perplexity": perplexity(self._model(), adapter)}
+        measured = {"perplexity": perplexity(self._read(adapter), self._model().base.head)}
         if self._config.games.instructions:
             measured["instructions"] = instructions_followed(self._model(), adapter, load_instructions())
         return measured
@@ -188,11 +189,15 @@ class TorchLearner:
     def _base_measures(self) -> Mapping[str, float]:
         return self._measure({})
 
-    @cached_property
-    def _base_states(self) -> Any:
-        from .probes.states import normed_states
+    def _read(self, adapter: Adapter) -> Any:
+        """Return the states of a version on the general text: those of the base and of the last version are kept."""
+        from .probes.states import read_text
 
-        return normed_states(self._model(), {})[1]
+        version, base = policy_version(self.base, adapter), policy_version(self.base, {})
+        if version not in self._texts:
+            self._texts = {name: read for name, read in self._texts.items() if name == base}
+            self._texts[version] = read_text(self._model(), adapter)
+        return self._texts[version]
 
     def describe(self, folder: Path) -> None:
         """Write PEFT's adapter configuration, so that peft can load the folder."""

@@ -8,28 +8,18 @@ from __future__ import annotations
 
 import torch
 
-from ...policies.torch.model import TorchModel
-from ...protocol.versions import Adapter
-from .states import POSITIONS, normed_states
-
-
-def kl_to_base(model: TorchModel, adapter: Adapter, base_Td: torch.Tensor, text: str = "") -> float:
-    """Return ``mean_t KL(p(. | tokens_<=t) || p_base(. | tokens_<=t))`` in nats.
-
-    Parameters
-    ----------
-    base_Td
-        The base model's states on the same text, shape ``(tokens, hidden)``.
-    text
-        As for `fedoel.server.probes.states.normed_states`, whose result without an adapter is `base_Td`.
-    """
-    _, student_Td = normed_states(model, adapter, text)
-    return mean_kl(student_Td, base_Td, model.base.head)
+from .states import POSITIONS
 
 
 @torch.inference_mode()
 def mean_kl(student_Td: torch.Tensor, base_Td: torch.Tensor, head_Vd: torch.Tensor) -> float:
-    """Return the mean KL(student || base), in nats, of the tokens that a head gives to two rows of hidden states."""
+    """Return ``mean_t KL(p(. | tokens_<=t) || p_base(. | tokens_<=t))`` in nats, under a head.
+
+    Parameters
+    ----------
+    student_Td, base_Td
+        Normed hidden states of both on the same text, shapes ``(tokens, hidden)``.
+    """
     total = 0.0
     for student_nd, base_nd in zip(student_Td.split(POSITIONS), base_Td.split(POSITIONS), strict=True):
         log_p_nV, log_q_nV = (torch.log_softmax((hidden @ head_Vd.T).float(), -1) for hidden in (student_nd, base_nd))

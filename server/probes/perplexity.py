@@ -1,4 +1,4 @@
-"""Perplexity of a model with an adapter on a fixed general text."""
+"""Perplexity of a model on a text."""
 
 from __future__ import annotations
 
@@ -6,22 +6,16 @@ import math
 
 import torch
 
-from ...policies.torch.model import TorchModel
-from ...protocol.versions import Adapter
-from .states import POSITIONS, normed_states
+from .states import POSITIONS, TextStates
 
 
 @torch.inference_mode()
-def perplexity(model: TorchModel, adapter: Adapter, text: str = "") -> float:
-    """Return the perplexity ``exp(mean_t -log p(token_t | tokens_<t))``, without the first token.
-
-    The parameters are those of `fedoel.server.probes.states.normed_states`.
-    """
-    tokens, states = normed_states(model, adapter, text)
-    normed = states[:-1]
-    targets = torch.tensor(tokens[1:], device=normed.device)
+def perplexity(read: TextStates, head_Vd: torch.Tensor) -> float:
+    """Return the perplexity ``exp(mean_t -log p(token_t | tokens_<t))`` under a head, without the first token."""
+    normed = read.states_Td[:-1]
+    targets = torch.tensor(read.tokens[1:], device=normed.device)
     nll = 0.0
     for hidden_nd, target_n in zip(normed.split(POSITIONS), targets.split(POSITIONS), strict=True):
-        logits_nV = (hidden_nd @ model.base.head.T).float()
+        logits_nV = (hidden_nd @ head_Vd.T).float()
         nll += float(torch.nn.functional.cross_entropy(logits_nV, target_n, reduction="sum"))
     return math.exp(nll / len(targets))

@@ -18,9 +18,10 @@ from fedoel.server.distillation.losses import reverse_kl
 from fedoel.server.distillation.opcd import towards, train
 from fedoel.server.distillation.optimise import Schedule
 from fedoel.server.distillation.training_states import TrainingStates
-from fedoel.server.probes import perplexity as probe
 from fedoel.server.probes.instructions import load_instructions
+from fedoel.server.probes.perplexity import perplexity
 from fedoel.server.probes.states import TEXT as MEASURED
+from fedoel.server.probes.states import read_text
 
 SENTENCES = "A river does not choose its bed, but it keeps it. " * 8
 
@@ -53,7 +54,7 @@ def test_an_anchored_student_learns_and_stays_closer_to_the_base(model: TorchMod
     targets = [np.log(np.array([0.01, 0.01, 0.97, 0.01], dtype=np.float32)) for _ in states]
     anchor = Anchor.prepare(model, SENTENCES)
     text = SENTENCES.replace("river", "mason")
-    base = probe.perplexity(model, {}, text)
+    base = perplexity(read_text(model, {}, text), model.base.head)
     left, losses = [], []
     for kept in (None, anchor):
         model.load({})
@@ -61,7 +62,7 @@ def test_an_anchored_student_learns_and_stays_closer_to_the_base(model: TorchMod
         losses.append(
             train(TrainingStates.prepare(model, states), towards(targets, reverse_kl), schedule, 0, anchor=kept)
         )
-        left.append(abs(np.log(probe.perplexity(model, model.adapter(), text) / base)))
+        left.append(abs(np.log(perplexity(read_text(model, model.adapter(), text), model.base.head) / base)))
     assert losses[1][-1] < 0.3 * losses[1][0]
     assert left[1] < 0.5 * left[0]
 

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.model import TorchModel
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
-from fedoel.server.probes.drift import kl_to_base
+from fedoel.server.probes.drift import mean_kl
 from fedoel.server.probes.perplexity import perplexity
-from fedoel.server.probes.states import TEXT, normed_states
+from fedoel.server.probes.states import TEXT, read_text
 from fedoel.server.tactics_learner import TacticsLearner
 from fedoel.server.torch_learner import TorchLearner
 
@@ -30,18 +30,18 @@ def test_perplexity_is_that_of_plain_transformers(tiny_base: Path, policy_config
     ids = torch.tensor([model.tokenizer.ids(text)])
     with torch.no_grad():
         loss = float(AutoModelForCausalLM.from_pretrained(tiny_base)(ids, labels=ids).loss)
-    assert perplexity(model, {}, text) == pytest.approx(math.exp(loss), rel=1e-4)
+    assert perplexity(read_text(model, {}, text), model.base.head) == pytest.approx(math.exp(loss), rel=1e-4)
 
 
 def test_drift_is_the_mean_kl_that_plain_softmax_gives(policy_config: PolicyConfig, tmp_path: Path) -> None:
     model, text = TorchModel(load_base(policy_config, tmp_path), 64), "The harbour wakes before the town does. " * 4
     rng = np.random.default_rng(0)
     moved = {name: rng.normal(0, 0.3, array.shape).astype(np.float32) for name, array in model.fresh.items()}
-    base, student = (normed_states(model, adapter, text)[1] for adapter in ({}, moved))
+    base, student = (read_text(model, adapter, text).states_Td for adapter in ({}, moved))
     p, q = (torch.softmax((states @ model.base.head.T).double(), -1) for states in (student, base))
     expected = float((p * (p / q).log()).sum(-1).mean())
-    assert expected > 0.01 and kl_to_base(model, moved, base, text) == pytest.approx(expected, rel=1e-3)
-    assert kl_to_base(model, moved, student, text) == 0
+    assert expected > 0.01 and mean_kl(student, base, model.base.head) == pytest.approx(expected, rel=1e-3)
+    assert mean_kl(student, student, model.base.head) == 0
 
 
 def test_an_adapter_is_measured_beside_its_base(policy_config: PolicyConfig, tmp_path: Path) -> None:
@@ -58,6 +58,23 @@ def test_an_adapter_is_measured_beside_its_base(policy_config: PolicyConfig, tmp
     plain = TorchLearner(RunConfig(policy=policy_config), tmp_path).probe(fresh)
     assert set(plain) == {"perplexity", "base_perplexity", "kl_to_base"}
     assert TacticsLearner().probe({}) == {}
+
+
+def test_a_text_is_read_once_for_a_version(
+    policy_config: PolicyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the gate that asks for its drift, and by the report: beside the base model's it is all that is kept."""
+    learner, loaded = TorchLearner(RunConfig(policy=policy_config), tmp_path), list[int]()
+    learner.load()
+    load = TorchModel.load
+    monkeypatch.setattr(TorchModel, "load", lambda model, adapter: (loaded.append(len(adapter)), load(model, adapter)))
+    fresh = learner._model().fresh
+    other = {name: array + np.float32(0.1) for name, array in fresh.items()}
+    drift = learner.drift(other)
+    assert learner.probe(other)["kl_to_base"] == drift == learner.drift(other) > 0
+    assert loaded == [0, len(other)]
+    learner.drift(fresh)
+    assert learner.drift(other) == drift and loaded == [0, *[len(other)] * 3]
 
 
 def test_the_text_is_shipped_and_knows_nothing_of_games() -> None:
