@@ -31,7 +31,7 @@ class TorchLearner:
 
     def __init__(self, config: RunConfig, cache: Path) -> None:
         self._config, self._cache = config, cache
-        self._texts: dict[str, Any] = {}
+        self._texts: dict[str, Mapping[str, float]] = {}
 
     def load(self) -> None:
         """Load the base model; a GGUF file is dequantised into the cache first."""
@@ -165,16 +165,11 @@ class TorchLearner:
 
     def drift(self, adapter: Adapter) -> float:
         """Return the mean KL divergence of the adapter's version from the base model on a general text."""
-        from .probes.drift import mean_kl
-
-        base_Td, student_Td = (self._read(weights).states_Td for weights in ({}, adapter))
-        return mean_kl(student_Td, base_Td, self._model().base.head)
+        return self._on_text(adapter)["kl_to_base"]
 
     def _measure(self, adapter: Adapter) -> dict[str, float]:
         from .probes.instructions import instructions_followed, load_instructions
-        from .probes.perplexity import perplexity
-
-        measured = {"perplexity": perplexity(self._read(adapter), self._model().base.head)}
+        measured = {"perplexity": self._on_text(adapter)["perplexity"]}
         if self._config.games.instructions:
             measured["instructions"] = instructions_followed(self._model(), adapter, load_instructions())
         return measured
@@ -189,14 +184,24 @@ class TorchLearner:
     def _base_measures(self) -> Mapping[str, float]:
         return self._measure({})
 
-    def _read(self, adapter: Adapter) -> Any:
-        """Return the states of a version on the general text: those of the base and of the last version are kept."""
+    @cached_property
+    def _base_text(self) -> Any:
         from .probes.states import read_text
 
-        version, base = policy_version(self.base, adapter), policy_version(self.base, {})
+        return read_text(self._model(), {})
+
+    def _on_text(self, adapter: Adapter) -> Mapping[str, float]:
+        """Measure a version on the general text, once: its gate asks, and then the report."""
+        from .probes.drift import mean_kl
+        from .probes.perplexity import perplexity
+        from .probes.states import read_text
+
+        version = policy_version(self.base, adapter)
         if version not in self._texts:
-            self._texts = {name: read for name, read in self._texts.items() if name == base}
-            self._texts[version] = read_text(self._model(), adapter)
+            base, head = self._base_text, self._model().base.head
+            read = read_text(self._model(), adapter) if adapter else base
+            kl = mean_kl(read.states_Td, base.states_Td, head)
+            self._texts[version] = {"perplexity": perplexity(read, head), "kl_to_base": kl}
         return self._texts[version]
 
     def describe(self, folder: Path) -> None:

@@ -55,7 +55,8 @@ def results(out: Path) -> dict[str, Any]:
 def test_a_language_model_goes_through_a_cycle_and_resumes_to_the_same(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    games = GamesConfig("coin-collector level=2 turns=4", "iid", per_client=2, rehearsal=4, gate=4, held_out=6)
+    monkeypatch.setattr("fedoel.server.probes.states.LONGEST", 64)
+    games = GamesConfig("coin-collector level=2 turns=4", "iid", per_client=2, rehearsal=2, gate=2, held_out=3)
     config = RunConfig(
         clients=2,
         cycles=1,
