@@ -169,6 +169,7 @@ class TorchLearner:
 
     def _measure(self, adapter: Adapter) -> dict[str, float]:
         from .probes.instructions import instructions_followed, load_instructions
+
         measured = {"perplexity": self._on_text(adapter)["perplexity"]}
         if self._config.games.instructions:
             measured["instructions"] = instructions_followed(self._model(), adapter, load_instructions())

@@ -70,7 +70,9 @@ def test_prompts_and_commands_have_the_same_tokens(pair: tuple[GgufTokenizer, An
 @given(text=st.one_of(st.text(), st.text("ab1½ \n\t"), st.lists(WORDS, max_size=12).map(" ".join)))
 def test_any_text_that_the_vocabulary_has_has_the_same_tokens(pair: tuple[GgufTokenizer, Any], text: str) -> None:
     """Both leave out a byte that is no token, as \\x16 is none; what stood beside it merges in transformers only."""
-    assume(all(pair[1].decode(pair[1](letter, add_special_tokens=False)["input_ids"]) == letter for letter in set(text)))
+    assume(
+        all(pair[1].decode(pair[1](letter, add_special_tokens=False)["input_ids"]) == letter for letter in set(text))
+    )
     ours, theirs = (tokenizer(text, add_special_tokens=False)["input_ids"] for tokenizer in pair)
     assert list(ours) == list(theirs)
 
