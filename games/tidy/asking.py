@@ -2,6 +2,9 @@
 
 Nothing is listed, and any text is judged: it has to name one of the places that are in sight, in or without a sentence
 such as "put the kettle in the kitchen cabinet". Nothing says whether an answer was right.
+
+The examples of answers are such sentences: where thing and place stand side by side, a small language model's hidden
+states tell better whether they belong together than behind the bare name of a place.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from ...protocol.errors import GameError
 from ...protocol.play import Setting
 from ..game import Frame
-from .engine import ROOMS
+from .engine import ROOMS, put_command
 from .home import Home, draw_home
 from .table import load_table
 
@@ -51,8 +54,8 @@ class AskingEngine:
         return self._frame(home, understood=bool(place))
 
     def walkthrough(self) -> tuple[str, ...]:
-        """Return the right places."""
-        return tuple(self._started().targets.values())
+        """Say where each thing belongs."""
+        return tuple(put_command(thing, place) for thing, place in self._started().targets.items())
 
     def close(self) -> None:
         self._home = None
@@ -74,7 +77,7 @@ class AskingEngine:
         return Frame(
             text="\n".join(lines) if understood else UNKNOWN,
             goal=GOAL,
-            admissible=_places(home) if asks else (),
+            admissible=tuple(put_command(self._thing(home), place) for place in _places(home)) if asks else (),
             score=float(sum(right)),
             max_score=float(len(home.targets)),
             won=not asks and all(right),
@@ -95,11 +98,12 @@ def place_named(answer: str, thing: str, places: Sequence[str]) -> str:
     return next((place for place in places if re.fullmatch(before + re.escape(place.lower()), words)), "")
 
 
-def next_answer(text: str, places: Sequence[str]) -> str:
+def next_answer(text: str, commands: Sequence[str]) -> str:
     """Return the answer of a player that knows the table; empty if nothing is in its hands."""
     asked = HANDS.search(text)
-    right = load_table().right_places.get(asked["thing"], ()) if asked else ()
-    return next((place for place in places if place in right), "")
+    thing = asked["thing"] if asked else ""
+    right = {put_command(thing, place) for place in load_table().right_places.get(thing, ())}
+    return next((command for command in commands if command in right), "")
 
 
 def _places(home: Home) -> tuple[str, ...]:
