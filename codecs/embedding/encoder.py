@@ -45,7 +45,7 @@ class EmbeddingEncoder:
     def vocabulary(self) -> str:
         """Hash of the number of coordinates and of the whitening matrix."""
         matrix = self.whitening.digest if self.whitening else "not computed yet"
-        return hashlib.sha256(repr((self.dimension, matrix, "embedding", 1)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((self.dimension, matrix, "embedding", 2)).encode()).hexdigest()[:16]
 
     def with_parameters(self, parameters: Mapping[str, NDArray[Any]]) -> EmbeddingEncoder:
         """Return the encoder with the server's whitening matrix.

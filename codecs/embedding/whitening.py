@@ -1,11 +1,16 @@
 """The coordinates of the codec `embedding`: whitened differences between the embeddings of a situation's commands.
 
-    phi(x, a) = s W^T (h(x, a) - mean over the alternatives b of h(x, b))
+    phi(x, a) = z(x, a) - mean over the alternatives b of z(x, b)
+      z(x, a) = s W^T (h(x, a) - h(x, m)), shortened to a length of 3
 
 h(x, a) is the embedding of command a behind the prompt of x (`fedoel.policies.abilities.Embedding`). The columns of W
 are the leading principal directions of centred embeddings over public situations, divided by their standard
 deviations: over these situations, the coordinates are uncorrelated and of equal variance, so that the Fisher matrix of
 a uniform policy is diagonal. The scale s makes the mean of |phi|^2 one, whatever the number of coordinates.
+
+m is the alternative in the middle: the one from which the others are nearest. Admissible commands are about 1.4 apart,
+and nothing is shortened. What a policy writes may be no command at all; such an answer is five times as far away, and
+would decide the sign of every reward and the step within the trust region alone.
 
 W is computed once by the server, before the first cycle, and travels with every request.
 """
@@ -24,6 +29,7 @@ from numpy.typing import NDArray
 from ...protocol.errors import VectorError
 
 Embeddings = NDArray[np.float32]
+FARTHEST = 3.0  # from the alternative in the middle; the root mean square length of phi is one
 FLOOR = 1e-6  # of the largest variance: a direction below it holds rounding errors
 
 
@@ -92,8 +98,14 @@ class Whitening:
                 f"a whitening matrix for hidden states of size {len(self.matrix)} does not fit a model with "
                 f"{embeddings.shape[1]}"
             )
+        # Centred first, since the products of whole embeddings would round off what differs.
         features: NDArray[np.float32] = np.matmul(_centred(embeddings), self._wide, dtype=np.float32)
-        return features
+        distances_AA = np.linalg.norm(features[:, None] - features, axis=-1)
+        middle = distances_AA.sum(axis=0).argmin()
+        if distances_AA[middle].max() <= FARTHEST:
+            return features
+        shortened = FARTHEST / np.maximum(distances_AA[middle], FARTHEST)
+        return _centred((features - features[middle]) * shortened[:, None].astype(np.float32))
 
 
 def _centred(embeddings: Embeddings) -> Embeddings:

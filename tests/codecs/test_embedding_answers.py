@@ -10,7 +10,7 @@ import pytest
 
 from fedoel.codecs.embedding.encoder import EmbeddingEncoder
 from fedoel.codecs.embedding.policy import RewardTiltedPolicy
-from fedoel.codecs.embedding.whitening import Whitening
+from fedoel.codecs.embedding.whitening import FARTHEST, Whitening
 from fedoel.codecs.encoder import encode
 from fedoel.games.player import play_episodes
 from fedoel.policies.abilities import speaker
@@ -84,3 +84,17 @@ def test_played_answers_are_encoded_and_what_the_game_refuses_too(policy: FreePo
     spec = VectorSpec("embedding", DIMENSION, encoder.vocabulary, policy.version, ("tidy",), 4, 1.0, 1.0)
     vector = encode(encoder, context, played, spec, np.full((1, 4), -1, np.float32), 1.0)
     assert np.isfinite(vector.gradient).all() and (vector.fisher > 0).any() and vector.gradient.any()
+
+
+def test_an_answer_far_from_the_others_counts_as_one_at_the_bound() -> None:
+    """It neither outweighs the others nor moves them: differences between them stay as they were."""
+    whitening = Whitening(np.eye(8, dtype=np.float16), 8)
+    rng = np.random.default_rng(0)
+    near = rng.normal(0, 0.3, (4, 8)).astype(np.float32)
+    far = near.mean(0) + 50 * np.eye(1, 8, dtype=np.float32)
+    alone, among = whitening.features(near), whitening.features(np.concatenate([near, far]))
+    assert np.allclose(alone, near - near.mean(0), atol=1e-5)
+    assert np.allclose(np.diff(among[:4], axis=0), np.diff(alone, axis=0), atol=1e-5)
+    assert np.allclose(among.sum(0), 0, atol=1e-5)
+    distances = np.linalg.norm(among[4] - among[:4], axis=1)
+    assert distances.min() <= FARTHEST * 1.0001 and distances.max() < FARTHEST + 2
