@@ -4,20 +4,21 @@ With pi the version at the start of the cycle and r(x, y) the context's reward, 
 
     pi_t(y | x) = pi(y | x) exp(r(x, y)) / Z(x)
 
-On-policy, the student samples k answers to each public prompt and follows the gradient of the reverse KL on them:
+On-policy, the student samples k answers to each public prompt, and the loss is the reverse KL on the set S of those
+that differ, with both sides normalised over S:
 
-    grad KL(student || teacher) = E [(c(y) - b) grad log student(y | x)]
-                           c(y) = log student(y | x) - log pi(y | x) - r(x, y)
+    loss = sum over y in S of s(y) (log s(y) - log t(y))     s = student / student(S)     t = pi_t / pi_t(S)
 
-with the mean of c over the other k - 1 answers as the baseline b (Kool, van Hoof, Welling 2019; arXiv 2402.14740). Z(x)
-is not needed. What the reward says nothing about stays as it was: there, c is the log-ratio to pi alone.
+Z(x) is not needed. Its minimum is the teacher, as the minimum of the whole reverse KL is: where student and teacher
+agree on the ratios of all answers that the student gives, they are equal. Its gradient is exact on S. That of the whole
+divergence is estimated from the same answers by E [(c(y) - b) grad log student(y)], c = log student - log pi - r, with
+a far larger variance: a student of few steps does not follow it (docs/results.md).
 
 Off-policy, the answers are those that pi gave at the start of the cycle, weighted in proportion to exp(r).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -55,8 +56,7 @@ class SampledAnswers:
     targets
         The teacher's log-probabilities of each turn's alternatives, for off-policy distillation; None for on-policy.
     divergences
-        Estimates of the reverse KL, recorded in every step: the mean of c plus log Z, with Z estimated from the same
-        answers. None is below zero.
+        The reverse KL on the sampled sets, recorded in every step.
     """
 
     model: TorchModel
@@ -84,10 +84,9 @@ class SampledAnswers:
             batch, answers
         )  # before the student's weights are used
         student_BK = self._log_probs(student, batch, responses)
-        excess_BK = student_BK.detach() - teacher_BK
-        self.divergences.append(float(_divergence(excess_BK)))
-        others_BK = (excess_BK.sum(1, keepdim=True) - excess_BK) / (excess_BK.shape[1] - 1)
-        return ((excess_BK - others_BK) * student_BK).mean()
+        divergence = _on_a_set(student_BK, teacher_BK, _copies(responses).to(student_BK))
+        self.divergences.append(divergence.item())
+        return divergence
 
     def _sample(self, number: int, batch: Sequence[int], student: TorchPolicy) -> list[list[Answer]]:
         streams = [np.random.default_rng([self.seed, 2, number, index]) for index in range(len(batch))]
@@ -162,7 +161,13 @@ def forked_hidden(
     return [torch.cat([first, behind[index]]) if index in behind else first for index, first in enumerate(firsts)]
 
 
-def _divergence(excess_BK: torch.Tensor) -> torch.Tensor:
-    """Mean over prompts of E[c] + log Z, where Z = E[exp(-c)] over the same answers."""
-    log_normaliser_B = torch.logsumexp(-excess_BK, 1) - math.log(excess_BK.shape[1])
-    return (excess_BK.mean(1) + log_normaliser_B).mean()
+def _copies(responses: Sequence[Sequence[Response]]) -> torch.Tensor:
+    """How often each response was given to its prompt, shape (B, K)."""
+    return torch.tensor([[some.count(response) for response in some] for some in responses])
+
+
+def _on_a_set(student_BK: torch.Tensor, teacher_BK: torch.Tensor, copies_BK: torch.Tensor) -> torch.Tensor:
+    """Mean over prompts of the reverse KL on the answers that differ; equal ones share their probability."""
+    student_BK = (student_BK - copies_BK.log()).log_softmax(1)
+    teacher_BK = (teacher_BK - copies_BK.log()).log_softmax(1)
+    return (student_BK.exp() * (student_BK - teacher_BK)).sum(1).mean()
