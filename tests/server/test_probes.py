@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from fedoel.policies.torch.base import load_base
 from fedoel.policies.torch.model import TorchModel
 from fedoel.protocol.config import GamesConfig, PolicyConfig, RunConfig
+from fedoel.protocol.versions import Adapter
 from fedoel.server.probes.drift import mean_kl
 from fedoel.server.probes.perplexity import perplexity
 from fedoel.server.probes.states import TEXT, read_text
@@ -67,7 +68,12 @@ def test_a_text_is_read_once_for_a_version(
     learner, loaded = TorchLearner(RunConfig(policy=policy_config), tmp_path), list[int]()
     learner.load()
     load = TorchModel.load
-    monkeypatch.setattr(TorchModel, "load", lambda model, adapter: (loaded.append(len(adapter)), load(model, adapter)))
+
+    def counted(model: TorchModel, adapter: Adapter) -> None:
+        loaded.append(len(adapter))
+        load(model, adapter)
+
+    monkeypatch.setattr(TorchModel, "load", counted)
     fresh = learner._model().fresh
     other = {name: array + np.float32(0.1) for name, array in fresh.items()}
     drift = learner.drift(other)
