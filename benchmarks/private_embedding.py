@@ -47,10 +47,15 @@ def decisions(split: Split, count: int) -> list[Turn]:
 
 
 def experiment(
-    codec: EmbeddingCodec, policy: EmbeddedPolicy, turns: dict[Split, list[Turn]], multiplier: float, seed: int
+    codec: EmbeddingCodec,
+    policy: EmbeddedPolicy,
+    turns: dict[Split, list[Turn]],
+    multiplier: float,
+    damping: float,
+    seed: int,
 ) -> list[float]:
     """Return the chance of the right place for held-out things, at the start and after each release."""
-    rng, config, encoder = np.random.default_rng(seed), ContextConfig(noise=0.2), codec.encoder
+    rng, config, encoder = np.random.default_rng(seed), ContextConfig(noise=0.2, damping=damping), codec.encoder
     spec = VectorSpec("embedding", encoder.dimension, encoder.vocabulary, "uniform", ("tidy",), 6, CLIPPING_NORM, 1e9)
     context, chances = no_context(encoder.dimension), list[float]()
     own = rng.integers(PRIVATE, size=(DEVICES, DECISIONS))
@@ -86,8 +91,8 @@ def chance(codec: EmbeddingCodec, policy: EmbeddedPolicy, turns: Sequence[Turn],
     return fmean(float(np.exp(t.log_probs[t.action])) for t in answered(codec.teacher(policy, context).score, turns))
 
 
-def main(seeds: Sequence[int]) -> None:
-    """Compute hidden states once, and print one line a seed for each mechanism."""
+def main(seeds: Sequence[int], dampings: Sequence[float]) -> None:
+    """Compute hidden states once, and print one line for each damping, seed and mechanism."""
     model = embedding(load_version(PolicyConfig(threads=1, lora_layers=14), {}, "", default_cache()))
     counts = {Split.PRIVATE: PRIVATE, Split.REHEARSAL: PUBLIC, Split.HELD_OUT: HELD_OUT}
     turns = {split: decisions(split, count) for split, count in counts.items()}
@@ -97,16 +102,23 @@ def main(seeds: Sequence[int]) -> None:
     assert isinstance(bare, EmbeddingCodec)
     codec = bare.with_parameters(bare.parameters(policy, turns[Split.REHEARSAL]))
     noisy = multiplier_for(EPSILON, DELTA, COHORT, DEVICES, RELEASES)
-    kept = list[float]()
-    for seed in seeds:
-        free, private = (experiment(codec, policy, turns, multiplier, seed) for multiplier in (0.0, noisy))
-        kept.append((private[-1] - private[0]) / (free[-1] - free[0]))
-        for name, chances in ((f"epsilon {EPSILON:g}", private), ("no noise", free)):
-            print(f"seed {seed}, {name}: " + " -> ".join(f"{100 * c:.0f}" for c in chances) + " %")
-    print(f"noise multiplier {noisy:.2f}; share of the gain that is left: " + ", ".join(f"{k:.0%}" for k in kept))
+    for damping in dampings:
+        kept = list[float]()
+        for seed in seeds:
+            free, private = (experiment(codec, policy, turns, z, damping, seed) for z in (0.0, noisy))
+            kept.append((private[-1] - private[0]) / (free[-1] - free[0]))
+            for name, chances in ((f"epsilon {EPSILON:g}", private), ("no noise", free)):
+                print(
+                    f"damping {damping:g}, seed {seed}, {name}: "
+                    + " -> ".join(f"{100 * c:.0f}" for c in chances)
+                    + " %"
+                )
+        print(f"noise multiplier {noisy:.2f}; share of the gain that is left: " + ", ".join(f"{k:.0%}" for k in kept))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="0,1,2")
-    main([int(seed) for seed in parser.parse_args().seeds.split(",")])
+    parser.add_argument("--dampings", default="30", help="values of context.damping; the scenario words has 30")
+    asked = parser.parse_args()
+    main([int(seed) for seed in asked.seeds.split(",")], [float(damping) for damping in asked.dampings.split(",")])
