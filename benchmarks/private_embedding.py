@@ -119,6 +119,6 @@ def main(seeds: Sequence[int], dampings: Sequence[float]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--dampings", default="30", help="values of context.damping; the scenario words has 30")
+    parser.add_argument("--dampings", default="3", help="values of context.damping; the scenario words has 3")
     asked = parser.parse_args()
     main([int(seed) for seed in asked.seeds.split(",")], [float(damping) for damping in asked.dampings.split(",")])
