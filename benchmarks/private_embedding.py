@@ -108,11 +108,8 @@ def main(seeds: Sequence[int], dampings: Sequence[float]) -> None:
             free, private = (experiment(codec, policy, turns, z, damping, seed) for z in (0.0, noisy))
             kept.append((private[-1] - private[0]) / (free[-1] - free[0]))
             for name, chances in ((f"epsilon {EPSILON:g}", private), ("no noise", free)):
-                print(
-                    f"damping {damping:g}, seed {seed}, {name}: "
-                    + " -> ".join(f"{100 * c:.0f}" for c in chances)
-                    + " %"
-                )
+                percents = " -> ".join(f"{100 * c:.0f}" for c in chances)
+                print(f"damping {damping:g}, seed {seed}, {name}: {percents} %")
         print(f"noise multiplier {noisy:.2f}; share of the gain that is left: " + ", ".join(f"{k:.0%}" for k in kept))
 
 

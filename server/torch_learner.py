@@ -201,7 +201,7 @@ class TorchLearner:
         if version not in self._texts:
             base, head = self._base_text, self._model().base.head
             read = read_text(self._model(), adapter) if adapter else base
-            kl = mean_kl(read.states_Td, base.states_Td, head)
+            kl = mean_kl(read.states_Td, base.states_Td, head) if adapter else 0.0
             self._texts[version] = {"perplexity": perplexity(read, head), "kl_to_base": kl}
         return self._texts[version]
 

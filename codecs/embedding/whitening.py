@@ -8,9 +8,9 @@ are the leading principal directions of centred embeddings over public situation
 deviations: over these situations, the coordinates are uncorrelated and of equal variance, so that the Fisher matrix of
 a uniform policy is diagonal. The scale s makes the mean of |phi|^2 one, whatever the number of coordinates.
 
-m is the alternative in the middle: the one from which the others are nearest. Admissible commands are about 1.4 apart,
-and nothing is shortened. What a policy writes may be no command at all; such an answer is five times as far away, and
-would decide the sign of every reward and the step within the trust region alone.
+m is the alternative in the middle: the one from which the others are nearest. Admissible commands are rarely 3 away
+from it. What a policy writes may be no command at all; phi of such an answer would be five times as long as theirs, and
+outweigh them in every sum and in the trust region.
 
 W is computed once by the server, before the first cycle, and travels with every request.
 """
