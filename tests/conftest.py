@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from fedoel.protocol.plugins import PLUGINS
 
 HIDDEN, INNER, LAYERS, HEADS, KEY_HEADS = 64, 96, 4, 4, 2
 TEXT = Path(__file__).parents[1] / "server" / "probes" / "general.md"
@@ -46,6 +49,16 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def search_path() -> Iterator[None]:
+    """Forget the working folders that commands add to the search path: a later test would import from them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setenv(PLUGINS, "")  # so that it is put back, whatever a test makes of it
+        patch.delenv(PLUGINS)
         yield
 
 

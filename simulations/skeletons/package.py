@@ -27,7 +27,8 @@ def write_skeleton(kind: str, name: str, where: Path) -> Path:
     folder, module = where / name, module_name(name)
     if not NAME.fullmatch(name) or iskeyword(module):
         raise ConfigError(f"{name!r} is no name for a package: use letters, digits, - and _, and begin with a letter")
-    if find_spec(module) is not None:
+    found = find_spec(module)
+    if found is not None and found.origin is not None:  # a folder without a module has none
         raise ConfigError(f"there is a module {module!r} already, which {name!r} would hide: choose another name")
     if folder.exists():
         raise ConfigError(f"{folder} is there already: choose another name, or another folder to work in")

@@ -109,6 +109,9 @@ def test_what_is_there_is_not_overwritten(
     assert "fedoel check-plugin mine_1:Mine1" in capsys.readouterr().out
     assert main(["new", "strategy", "Mine-1"]) == 2
     assert "is there already" in capsys.readouterr().err
+    assert main(["new", "strategy", "mine"]) == 0  # though a folder of that name is then a package to Python
+    assert main(["new", "strategy", "mine"]) == 2
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_the_reference_names_every_strategy_with_its_options() -> None:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from logging import getLogger
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from fedoel.protocol.messages import PlayRequest
 from fedoel.strategies.server_side import AskFleet, Traffic
+
+
+@pytest.fixture(autouse=True)
+def flower_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower's log reaches every test, whatever an earlier one in this process did to it."""
+    for name, value in (("propagate", True), ("disabled", False)):
+        monkeypatch.setattr(getLogger("flwr"), name, value)
 
 
 @dataclass

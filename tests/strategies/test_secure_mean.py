@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -272,8 +271,6 @@ def test_a_device_that_never_answers_is_waited_for_so_long_and_named(
         return [*push([m for m in asked if m not in lost]), *(f"lost-{n}" for n, _ in enumerate(lost))]
 
     monkeypatch.setattr(fleet.grid, "push_messages", losing)
-    for name, value in (("propagate", True), ("disabled", False)):  # whatever ran before in this process
-        monkeypatch.setattr(getLogger("flwr"), name, value)
     caplog.set_level("INFO", "flwr")
     server = fleet.run(phase_timeout=0.02, timeout=0.02)
     left = range(CLIENTS) if phase in ("confirm", "unmask") else [*range(2), *range(3, CLIENTS)]
