@@ -6,19 +6,21 @@ A thousand devices, of which each release asks a tenth; epsilon 2 at delta 1e-6 
 of all situations are computed once and looked up, so that a fleet fits into minutes; everything else is the code that
 runs: whitening, encoder, clipping, accounting, natural step and trust region. A device's policy is uniform under the
 context, as after the warm start. There is no distillation: printed is the teacher's chance to put an unseen thing
-where it belongs, after each release, with noise and without.
+where it belongs, after each release, with noise and without, under the context as long as `context.teacher-kl` asks.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
 from statistics import fmean
 
 import numpy as np
 
 from fedoel.codecs.codec import load_codec
-from fedoel.codecs.context import TeacherContext, no_context
+from fedoel.codecs.context import TeacherContext, divergence, longer, no_context
 from fedoel.codecs.embedding.codec import EmbeddingCodec
 from fedoel.codecs.tactics.policy import uniform_policy
 from fedoel.games.scripted import play_walkthrough
@@ -51,16 +53,24 @@ def experiment(
     policy: EmbeddedPolicy,
     turns: dict[Split, list[Turn]],
     multiplier: float,
-    damping: float,
+    config: ContextConfig,
     seed: int,
 ) -> list[float]:
     """Return the chance of the right place for held-out things, at the start and after each release."""
-    rng, config, encoder = np.random.default_rng(seed), ContextConfig(noise=0.2, damping=damping), codec.encoder
+    rng, encoder = np.random.default_rng(seed), codec.encoder
     spec = VectorSpec("embedding", encoder.dimension, encoder.vocabulary, "uniform", ("tidy",), 6, CLIPPING_NORM, 1e9)
     context, chances = no_context(encoder.dimension), list[float]()
+    bare = answered(policy.score, turns[Split.REHEARSAL])
+
+    def measured(tried: TeacherContext) -> TeacherContext:
+        return replace(tried, kl=divergence(codec.teacher_log_probs(policy, bare, tried), bare))
+
     own = rng.integers(PRIVATE, size=(DEVICES, DECISIONS))
     for _ in range(RELEASES + 1):
-        chances.append(chance(codec, policy, turns[Split.HELD_OUT], context))
+        finished = measured(context)
+        if context.weights.any() and finished.kl < config.teacher_kl:
+            finished = longer(finished, config.teacher_kl, measured)
+        chances.append(chance(codec, policy, turns[Split.HELD_OUT], finished))
         played = encoder.apply_context(policy, context.weights)
         public = answered(played.score, turns[Split.REHEARSAL])
         baseline = fmean(float(np.exp(turn.log_probs[turn.action])) for turn in public)
@@ -91,8 +101,8 @@ def chance(codec: EmbeddingCodec, policy: EmbeddedPolicy, turns: Sequence[Turn],
     return fmean(float(np.exp(t.log_probs[t.action])) for t in answered(codec.teacher(policy, context).score, turns))
 
 
-def main(seeds: Sequence[int], dampings: Sequence[float]) -> None:
-    """Compute hidden states once, and print one line for each damping, seed and mechanism."""
+def main(seeds: Sequence[int], dampings: Sequence[float], teacher_kls: Sequence[float]) -> None:
+    """Compute hidden states once, and print one line for each setting, seed and mechanism."""
     model = embedding(load_version(PolicyConfig(threads=1, lora_layers=14), {}, "", default_cache()))
     counts = {Split.PRIVATE: PRIVATE, Split.REHEARSAL: PUBLIC, Split.HELD_OUT: HELD_OUT}
     turns = {split: decisions(split, count) for split, count in counts.items()}
@@ -102,20 +112,22 @@ def main(seeds: Sequence[int], dampings: Sequence[float]) -> None:
     assert isinstance(bare, EmbeddingCodec)
     codec = bare.with_parameters(bare.parameters(policy, turns[Split.REHEARSAL]))
     noisy = multiplier_for(EPSILON, DELTA, COHORT, DEVICES, RELEASES)
-    for damping in dampings:
-        kept = list[float]()
+    for damping, teacher_kl in product(dampings, teacher_kls):
+        kept, config = list[float](), ContextConfig(noise=0.2, damping=damping, teacher_kl=teacher_kl)
         for seed in seeds:
-            free, private = (experiment(codec, policy, turns, z, damping, seed) for z in (0.0, noisy))
+            free, private = (experiment(codec, policy, turns, z, config, seed) for z in (0.0, noisy))
             kept.append((private[-1] - private[0]) / (free[-1] - free[0]))
             for name, chances in ((f"epsilon {EPSILON:g}", private), ("no noise", free)):
                 percents = " -> ".join(f"{100 * c:.0f}" for c in chances)
-                print(f"damping {damping:g}, seed {seed}, {name}: {percents} %")
+                print(f"damping {damping:g}, KL {teacher_kl:g}, seed {seed}, {name}: {percents} %")
         print(f"noise multiplier {noisy:.2f}; share of the gain that is left: " + ", ".join(f"{k:.0%}" for k in kept))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--dampings", default="3", help="values of context.damping; the scenario words has 3")
+    parser.add_argument("--dampings", default="30", help="values of context.damping; the scenario words has 30")
+    parser.add_argument("--teacher-kls", default="1.2", help="values of context.teacher-kl; the scenario words has 1.2")
     asked = parser.parse_args()
-    main([int(seed) for seed in asked.seeds.split(",")], [float(damping) for damping in asked.dampings.split(",")])
+    seeds, dampings, kls = asked.seeds.split(","), asked.dampings.split(","), asked.teacher_kls.split(",")
+    main([int(seed) for seed in seeds], [float(damping) for damping in dampings], [float(kl) for kl in kls])

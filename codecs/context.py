@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..protocol.experience import Vector
 from ..protocol.play import Turn
+
+MOST_LENGTHENED = 4.0
+BISECTIONS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,37 @@ class Candidate:
 def no_context(dimension: int) -> TeacherContext:
     """Return the zero context, under which the teacher is the policy itself."""
     return TeacherContext(np.zeros(dimension, np.float32), np.zeros(dimension, np.float32), 0.0)
+
+
+def longer(
+    context: TeacherContext, target: float, measured: Callable[[TeacherContext], TeacherContext]
+) -> TeacherContext:
+    """Multiply a context until the teacher is about `target` nats from the policy, and return it with its KL.
+
+    Devices explore under contexts that lead a short way, and the direction is the better for it; the teacher need not
+    explore. The factor is at most `MOST_LENGTHENED`, since noise grows with it.
+
+    Parameters
+    ----------
+    context
+        A context whose KL is below `target`.
+    measured
+        Returns a context with its KL in nats.
+    """
+
+    def times(factor: float) -> TeacherContext:
+        return measured(replace(context, weights=context.weights * np.float32(factor)))
+
+    low, high, best = 1.0, MOST_LENGTHENED, context
+    if (longest := times(high)).kl <= target:
+        return longest
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        if (tried := times(middle)).kl <= target:
+            low, best = middle, tried
+        else:
+            high = middle
+    return best
 
 
 def divergence(teacher_log_probs: Sequence[NDArray[np.float32]], turns: Sequence[Turn]) -> float:

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from ...codecs.context import TeacherContext, divergence, no_context
+from ...codecs.context import TeacherContext, divergence, longer, no_context
 from ...policies.policy import Policy
 from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
@@ -50,13 +50,33 @@ def contexts_of(run: Run, states: States, exchanges: int) -> list[TeacherContext
 
 
 def mixture_of(run: Run, states: States) -> Mixture:
-    """Return what a cycle's exchanges gave together: one context, or one for each part of their aggregate."""
+    """Return what a cycle's exchanges gave together: one context, or one for each part of their aggregate.
+
+    Each is lengthened as `context.teacher-kl` asks.
+    """
     parts = _parts(run, states.version, states.cycle)
     if len(parts) < 2:
-        return Mixture.of(contexts_of(run, states, len(run.exchanges))[-1])
+        return lengthened(run, states, Mixture.of(contexts_of(run, states, len(run.exchanges))[-1]))
     bare = [no_context(run.codec.encoder.dimension)]
     contexts = [_step(run, states, bare, part, f"context-part-{number}") for number, part in enumerate(parts, start=1)]
-    return Mixture.weighted(contexts, parts, run.plan.families)
+    return lengthened(run, states, Mixture.weighted(contexts, parts, run.plan.families))
+
+
+def lengthened(run: Run, states: States, mixture: Mixture) -> Mixture:
+    """Return every context as long as `context.teacher_kl` asks: see `fedoel.codecs.context.longer`."""
+    target = run.config.context.teacher_kl
+
+    def longer_of(context: TeacherContext, advance: object) -> TeacherContext:
+        states.without_context()  # before the policy, as in `halved`
+        return longer(context, target, partial(_measured, run, states, run.learner.policy(states.version.adapter)))
+
+    contexts = tuple(
+        run.phases.run(states.cycle, f"context-{number}-lengthened", CONTEXT, partial(longer_of, context))
+        if context.kl < target and context.weights.any()
+        else context
+        for number, context in enumerate(mixture.contexts, start=1)
+    )
+    return replace(mixture, contexts=contexts)
 
 
 def halved(run: Run, states: States, mixture: Mixture, halving: int) -> Mixture:

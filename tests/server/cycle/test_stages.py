@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from fedoel.codecs.context import TeacherContext
+from fedoel.codecs.context import MOST_LENGTHENED, TeacherContext
 from fedoel.codecs.encoder import Parameters
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.experience import Aggregate, ExperienceVector
@@ -18,7 +18,7 @@ from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.records.summary import Stats
 from fedoel.server.app import prepare
 from fedoel.server.cycle.contender import Contender, Version
-from fedoel.server.cycle.context import CONTEXT, contexts_of, halved
+from fedoel.server.cycle.context import CONTEXT, contexts_of, halved, lengthened
 from fedoel.server.cycle.distil import TRAINED, Trained, distil
 from fedoel.server.cycle.judge import judge
 from fedoel.server.cycle.measure import measure
@@ -126,6 +126,29 @@ def test_half_a_context_has_half_the_weights_and_about_a_quarter_of_the_divergen
     half = halved(server.run, rollouts, Mixture.of(whole), 1).contexts[0]
     assert np.allclose(half.weights, whole.weights / 2)
     assert half.kl == pytest.approx(whole.kl / 4, rel=0.3)
+
+
+@pytest.mark.parametrize(("target", "factor"), [(0.0, 1.0), (0.02, None), (1e9, MOST_LENGTHENED)])
+def test_a_finished_context_is_lengthened_to_a_divergence(
+    server: CycleServer, target: float, factor: float | None
+) -> None:
+    collect(server, gradient=0.2)
+    config = replace(server.run.config, context=replace(server.run.config.context, teacher_kl=target))
+    run, rollouts = replace(server.run, config=config), rollouts_of(server)
+    whole = contexts_of(run, rollouts, 1)[1]
+    longer = lengthened(run, rollouts, Mixture.of(whole)).contexts[0]
+    times = float(np.linalg.norm(longer.weights) / np.linalg.norm(whole.weights))
+    assert times == pytest.approx(factor) if factor else 1 < times < MOST_LENGTHENED
+    assert factor or longer.kl == pytest.approx(target, rel=0.1)
+    assert np.array_equal(longer.fisher, whole.fisher)
+    again = lengthened(run, rollouts, Mixture.of(whole)).contexts[0]
+    assert np.array_equal(longer.weights, again.weights) and longer.kl == again.kl
+
+
+def test_nothing_is_not_lengthened(server: CycleServer) -> None:
+    config = replace(server.run.config, context=replace(server.run.config.context, teacher_kl=1.0))
+    bare = Mixture.of(context(server, 0.0))
+    assert lengthened(replace(server.run, config=config), rollouts_of(server), bare).contexts == bare.contexts
 
 
 def test_prompts_are_new_games_in_every_cycle_that_the_teacher_answers(
