@@ -146,12 +146,7 @@ class ContextConfig:
     damping: float = setting(3.0, "Added to the Fisher diagonal.", low=1e-6, high=1e12)
     noise: float = setting(0.05, "Variance of an advantage that counts as chance.", low=0, high=1e6)
     max_kl: float = setting(0.5, "Trust region: largest mean KL of a step, in nats.", above=0)
-    teacher_kl: float = setting(
-        0.0,
-        "A cycle's last context is lengthened, at most fourfold, until the teacher is so many nats from the policy; 0 "
-        "leaves it as it is.",
-        low=0,
-    )
+    teacher_kl: float = setting(0.0, "Mean KL to which the finished context is lengthened, at most fourfold.", low=0)
     halvings: int = setting(
         2, "How often a context that does not help on the gate's games is halved and tried again.", low=0, high=64
     )
@@ -169,8 +164,8 @@ class DistilConfig:
     gradient_norm: float = setting(1.0, "Clipping norm of the gradient of a step.", above=0)
     halvings: int = setting(
         1,
-        "How often a candidate that loses in the gate is moved half the way back to the current version, weight by "
-        "weight, and tried again.",
+        "How often a candidate that loses in the gate or drifts too far is moved half the way back to the current "
+        "version, weight by weight, and tried again.",
         low=0,
         high=8,
     )

@@ -1,4 +1,4 @@
-"""Stage `judge`: the gate tries the candidate without a context; one that loses is tried again half as far away.
+"""Stage `judge`: the gate tries the candidate without a context; one that loses or drifts is tried again nearer.
 
 A candidate that goes too far is often better half the way back, where its weights are the mean of its own and of the
 current version's (WiSE-FT, arXiv 2109.01903): that costs no training, only another trial.
@@ -28,7 +28,7 @@ from .trial import compare, play_block
 class Judged:
     """What a candidate came to: itself, what the gate has seen of it and of the current version, and the decision.
 
-    `tried` is false where a red line or its drift has refused it before any game.
+    `tried` is false where a red line or its drift has refused it before any game, and `drifts` says that it was drift.
     """
 
     candidate: Trained
@@ -36,6 +36,7 @@ class Judged:
     evidence: Evidence
     verdict: Verdict
     tried: bool = True
+    drifts: bool = False
 
     @property
     def current_stats(self) -> Stats:
@@ -56,10 +57,10 @@ class Judged:
 
 
 def judge(run: Run, state: State, cycle: int, candidate: Trained) -> Judged:
-    """Compare a candidate with the current version; one that loses and is refused, again at half the distance."""
+    """Compare a candidate with the current version; one refused for losing or for drift, again at half the distance."""
     judged = _compared(run, state, cycle, "gate", candidate)
     for halving in range(1, run.config.distil.halvings + 1):
-        if judged.verdict.passed or judged.verdict.paused or not judged.loses:
+        if judged.verdict.passed or judged.verdict.paused or not (judged.loses or judged.drifts):
             break
         nearer = run.phases.run(
             cycle, f"distil-half-{halving}", TRAINED, partial(_halfway, run, state.version, judged.candidate)
@@ -72,9 +73,11 @@ def judge(run: Run, state: State, cycle: int, candidate: Trained) -> Judged:
 
 def _compared(run: Run, state: State, cycle: int, name: str, candidate: Trained) -> Judged:
     crosses = crossed(run, state, cycle, name.replace("gate", "red-lines"), candidate)
-    if reason := crosses or drifted(run, cycle, name.replace("gate", "drift"), candidate):
+    drifts = "" if crosses else drifted(run, cycle, name.replace("gate", "drift"), candidate)
+    if crosses or drifts:
         untried = Evidence(state.evidence.sample, UNKNOWN)
-        return Judged(candidate, state.evidence, untried, Verdict(False, reason), tried=False)
+        refused = Verdict(False, crosses or drifts)
+        return Judged(candidate, state.evidence, untried, refused, tried=False, drifts=bool(drifts))
     contender = run.contender(candidate.adapter)
     first = play_block(run, state.version, cycle, name, contender, 1)
     return Judged(

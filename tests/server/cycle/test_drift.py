@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from fedoel.protocol.config import PolicyConfig, RunConfig
 from fedoel.server.cycle.distil import Trained
@@ -19,19 +20,23 @@ from fedoel.server.torch_learner import TorchLearner
 
 
 class Far(TacticsLearner):
-    """A learner all of whose versions have drifted by 0.25."""
+    """A learner whose versions drift by a quarter of their largest weight."""
 
     def drift(self, adapter: Adapter) -> float:
-        return 0.25
+        return float(np.abs(adapter["weights"]).max()) / 4
 
 
 def bounded(run: Run, bound: float) -> Run:
     return replace(run, config=replace(run.config, server=replace(run.config.server, max_base_kl=bound)))
 
 
+def without_halves(run: Run) -> Run:
+    return replace(run, config=replace(run.config, distil=replace(run.config.distil, halvings=0)))
+
+
 def test_a_candidate_beyond_the_bound_is_refused_untried(server: CycleServer) -> None:
-    run, state = replace(server.run, learner=Far()), server.state
-    candidate = Trained("candidate", {"weights": state.version.adapter["weights"] + 1})
+    run, state = without_halves(replace(server.run, learner=Far())), server.state
+    candidate = Trained("candidate", {"weights": np.ones_like(state.version.adapter["weights"])})
     near = judge(bounded(run, 0.26), state, 1, candidate)
     assert near.tried and DRIFTED not in near.verdict.reason
     far = judge(bounded(run, 0.24), state, 2, candidate)
@@ -40,6 +45,21 @@ def test_a_candidate_beyond_the_bound_is_refused_untried(server: CycleServer) ->
         far.verdict.reason == f"{DRIFTED}: mean KL 0.250 nats a token on neutral text, and server.max-base-kl is 0.24"
     )
     assert judge(bounded(run, 0), state, 3, candidate).tried, "0 is no bound"
+
+
+@pytest.mark.parametrize(("bound", "reason"), [
+    (0.13, "1/2 of the way to the candidate"),
+    (0.12, f"1/2 of the way to the candidate: {DRIFTED}: mean KL 0.125 nats a token"),
+])  # fmt: skip
+def test_a_candidate_that_drifted_is_tried_again_half_as_far_away(
+    server: CycleServer, bound: float, reason: str
+) -> None:
+    start = server.state.version
+    at_zero = replace(server.state, version=replace(start, adapter={"weights": start.adapter["weights"] * 0}))
+    candidate = Trained("candidate", {"weights": np.ones_like(start.adapter["weights"])})
+    judged = judge(bounded(replace(server.run, learner=Far()), bound), at_zero, 1, candidate)
+    assert judged.verdict.reason.startswith(reason) and judged.tried is (bound > 0.125)
+    assert np.all(judged.candidate.adapter["weights"] == 0.5)
 
 
 def test_a_run_without_a_language_model_has_nothing_to_drift_from(server: CycleServer) -> None:
