@@ -36,7 +36,7 @@ def embeddings(situation: Situation) -> NDArray[np.float32]:
 
 def hidden(text: str) -> NDArray[np.float32]:
     rngs = [np.random.default_rng(list(word.encode())) for word in text.split()]
-    return np.sum([rng.normal(size=HIDDEN) for rng in rngs], axis=0).astype(np.float32)
+    return sum((rng.normal(size=HIDDEN).astype(np.float32) for rng in rngs), np.zeros(HIDDEN, np.float32))
 
 
 @pytest.fixture
