@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from ..protocol.config import SET_HELP, Scalar
+from ..protocol.config import Scalar
 from ..protocol.errors import ConfigError
 from ..protocol.host.cache import expanded
+from ..protocol.set_option import SET_HELP, parse_setting
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 MOST_PROCESSES = 1024
@@ -36,8 +37,6 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Scalar]:
     ConfigError
         If one of them cannot be read.
     """
-    from ..protocol.config import parse_setting
-
     return dict(parse_setting(text) for text in arguments.settings)
 
 

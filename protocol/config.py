@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,7 +18,7 @@ from .formats import KEY
 from .release import RELEASE, Release
 from .rollout import stages_of
 from .settings import Scalar as Scalar
-from .settings import explain, flat, from_table, nested, setting, settings_of, shown, to_table
+from .settings import flat, from_table, nested, setting, settings_of, to_table
 
 PRECISIONS = ("auto", "fp32", "bf16")
 DECODINGS = ("tree", "free")
@@ -33,7 +32,6 @@ MECHANISMS = ("none", "distributed", "central", "local")
 FREE = ("out", "cache", "resume")
 BEFORE = Release(RELEASE.major, RELEASE.minor - 1)
 DIGITS = 16  # of a digest that is signed with every request
-SET_HELP = "one setting, e.g. games.per-client=4; `fedoel settings` lists and explains them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +144,13 @@ class ContextConfig:
     damping: float = setting(3.0, "Added to the Fisher diagonal.", low=1e-6, high=1e12)
     noise: float = setting(0.05, "Variance of an advantage that counts as chance.", low=0, high=1e6)
     max_kl: float = setting(0.5, "Trust region: largest mean KL of a step, in nats.", above=0)
-    teacher_kl: float = setting(0.0, "Mean KL to which the finished context is lengthened, at most fourfold.", low=0)
+    teacher_kl: float = setting(
+        0.0,
+        "A cycle's finished context is lengthened, at most fourfold, until the teacher is so many nats from the "
+        "policy; 0 leaves it as it is.",
+        low=0,
+        since=Release(0, 2),
+    )
     halvings: int = setting(
         2, "How often a context that does not help on the gate's games is halved and tried again.", low=0, high=64
     )
@@ -470,30 +474,3 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
 @lru_cache(maxsize=4)
 def _from_flat(settings: tuple[tuple[str, type, Scalar], ...]) -> RunConfig:
     return RunConfig.from_nested(nested({key: value for key, _, value in settings}))
-
-
-def parse_setting(text: str) -> tuple[str, Scalar]:
-    """Read ``key=value`` as in the option ``--set``: the value is TOML, or else text.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such setting, or the value is none that it may have.
-    """
-    key, equals, written = (part.strip() for part in text.partition("="))
-    if not key or not equals:
-        raise ConfigError(f"--set {shown(text)}: write key=value, e.g. games.per-client=4")
-    try:
-        value = tomllib.loads(f"value = {written}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = written
-    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
-        raise ConfigError(f"--set {key}: {shown(written)} is too long for a number or a setting") from error
-    if not isinstance(value, int | float | str | bool):
-        raise ConfigError(f"--set {shown(text)}: the value must be a number, text, true or false")
-    try:
-        if key not in (known := settings_of(RunConfig)):
-            explain(RunConfig, key)  # raises the error that names the closest one
-        return key, known[key].check(key, value)
-    except ConfigError as error:
-        raise ConfigError(f"--set {shown(text)}: {error}") from error

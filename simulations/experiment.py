@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
-from ..protocol.config import RunConfig, Scalar, parse_setting
+from ..protocol.config import RunConfig, Scalar
 from ..protocol.errors import ConfigError
 from ..protocol.host.files import write_whole
 from ..protocol.records.json_codec import from_stored, to_stored
 from ..protocol.records.summary import Summary
+from ..protocol.set_option import parse_setting
 from ..protocol.settings import read_toml
 from ..server.cycle.phases import lend_cycle
 from ..server.run_folder import own_folder

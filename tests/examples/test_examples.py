@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from fedoel.protocol.config import RunConfig, Scalar, parse_setting
+from fedoel.protocol.config import RunConfig, Scalar
+from fedoel.protocol.set_option import parse_setting
 from fedoel.simulations.conformance.checks import PASSED
 from fedoel.simulations.conformance.plugin import check_plugin
 from fedoel.simulations.inprocess import run_inprocess

@@ -9,9 +9,9 @@ import pytest
 
 from fedoel.cli.main import REFUSED, main
 from fedoel.cli.simulate import SCALES
-from fedoel.protocol.config import parse_setting
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.play import specs_from_text
+from fedoel.protocol.set_option import parse_setting
 from fedoel.simulations.scenario import BUILT_IN, load_scenario
 
 
