@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from logging import INFO, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def flower_log() -> None:
+    """Let Flower log what it logs by itself, whatever an earlier test in this process has made of its logger."""
+    flower = getLogger("flwr")
+    flower.setLevel(INFO)
+    flower.disabled = False
 
 
 @pytest.fixture(autouse=True)

@@ -16,10 +16,9 @@ from fedoel.strategies.server_side import AskFleet, Traffic
 
 
 @pytest.fixture(autouse=True)
-def flower_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flower's log reaches every test, whatever an earlier one in this process did to it."""
-    for name, value in (("propagate", True), ("disabled", False)):
-        monkeypatch.setattr(getLogger("flwr"), name, value)
+def heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Flower's log reach every test: `caplog` hears what loggers hand on."""
+    monkeypatch.setattr(getLogger("flwr"), "propagate", True)
 
 
 @dataclass
