@@ -4,7 +4,8 @@
 
 Two fleets of `looked_up_fleet.py`, whose devices have the packaged model and another one. A server that holds public
 prompts can carry a context w from the one to the other without a reward: with phi of the same alternatives by both
-models, it finds v such that phi' v is as near as possible to phi w, by least squares with a ridge.
+models, it finds v such that phi' v is as near as possible to phi w, by least squares. Both are whitened by the same
+prompts, so that a ridge would only shorten v, which is lengthened afterwards as every teacher's context is.
 
 Printed is the chance to put an unseen thing where it belongs, by a model under contexts of its own fleet after each
 release, under the other fleet's last context, carried over, and under both together.
@@ -31,15 +32,11 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from benchmarks.looked_up_fleet import LookedUpFleet
 
 CONFIG = ContextConfig(noise=0.2, damping=30, teacher_kl=1.2)
-RIDGE = 0.1  # share of the mean square of a coordinate
 
 
 def carried(context: TeacherContext, giver: LookedUpFleet, taker: LookedUpFleet) -> TeacherContext:
     """Return the taker's context that adds to the scores of public prompts what the giver's context adds there."""
-    phi, theirs = features(taker), features(giver) @ context.weights.astype(np.float64)
-    gram = phi.T @ phi
-    ridge = RIDGE * np.trace(gram) / len(gram)
-    weights = np.linalg.solve(gram + ridge * np.eye(len(gram)), phi.T @ theirs)
+    weights = np.linalg.lstsq(features(taker), features(giver) @ context.weights.astype(np.float64))[0]
     return replace(context, weights=weights.astype(np.float32))
 
 

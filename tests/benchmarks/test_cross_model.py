@@ -57,11 +57,10 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Callable[[Embed], looked_up_fleet.
 
 
 def test_a_model_that_sees_the_same_from_elsewhere_takes_what_another_learned(
-    fleet: Callable[[Embed], looked_up_fleet.LookedUpFleet], monkeypatch: pytest.MonkeyPatch
+    fleet: Callable[[Embed], looked_up_fleet.LookedUpFleet],
 ) -> None:
     here, there = fleet(embeddings), fleet(lambda situation: embeddings(situation) @ TURN)
     start, *_, learned = here.contexts(0.0, cross_model.CONFIG, seed=1)
-    monkeypatch.setattr(cross_model, "RIDGE", 1e-9)
     carried = cross_model.carried(learned, here, there)
     assert there.chance(carried) == pytest.approx(here.chance(learned), abs=0.02)
     assert here.chance(learned) > here.chance(start) + 0.2
