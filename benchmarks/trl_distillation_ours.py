@@ -59,7 +59,7 @@ class ActionTree:
     def turn(self, prompts: Sequence[dict[str, Any]], steps: int, say: Say) -> list[float]:
         """Let the frozen teacher answer with the context, read the prompts, and train; returns every step's loss."""
         from fedoel.policies.torch.policy import TorchPolicy
-        from fedoel.server.cycle.phases import return_free_memory
+        from fedoel.protocol.host.memory import return_free_memory
         from fedoel.server.distillation.losses import reverse_kl
         from fedoel.server.distillation.opcd import towards, train
         from fedoel.server.distillation.optimise import Schedule

@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any
 
 from ..protocol.errors import FedoelError
-from ..server.cycle.phases import return_free_memory
+from ..protocol.host.memory import return_free_memory
 from .grid import server_identity
 
 SIZE_BYTES = 8  # of a frame, in front of it

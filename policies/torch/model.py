@@ -13,6 +13,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
 from ...protocol.config import PolicyConfig
 from ...protocol.errors import ModelError
+from ...protocol.host.memory import return_large_blocks_when_freed
 from ...protocol.prompts import TREE_STYLE, Style
 from ...protocol.situation import Situation
 from ...protocol.versions import Adapter, policy_version
@@ -213,5 +214,6 @@ class Subspace:
 @lru_cache(maxsize=1)
 def load_model(config: PolicyConfig, cache: Path) -> TorchModel:
     """Load the base model, once per process."""
+    return_large_blocks_when_freed()
     style = Style(config.decoding == "free", config.thinking, config.listed)
     return TorchModel(load_base(config, cache), config.batch_tokens, style)

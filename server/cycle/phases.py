@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import json
 import shutil
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...protocol.errors import FedoelError
 from ...protocol.host.files import move_into_place, write_whole
+from ...protocol.host.memory import return_free_memory
 from ...protocol.records.json_codec import from_json, to_json
 from ..events import Advance, EventLog
 
@@ -129,16 +129,3 @@ def lend_cycle(lender: Path, borrower: Path, cycle: int = 0) -> None:
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(cycle_folder(lender, cycle), part)
         move_into_place(part, begun)
-
-
-def return_free_memory() -> None:
-    """Call glibc's `malloc_trim`; do nothing with another C library.
-
-    glibc keeps freed blocks that lie between live ones, in a separate heap per thread. Caches of many sizes are freed
-    in the threads of all simulated clients: without this call, a run of twenty clients holds gigabytes of free memory.
-    """
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):
-        return
-    trim(0)
