@@ -68,7 +68,7 @@ class RecordInMemory(DeviceRecord):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._database = database_of(path)
-        for table in ("rounds", "contributions", "refused", "refusals"):
+        for table in ("rounds", "shared", "contributions", "refused", "refusals"):
             self._database.execute(f"DELETE FROM {table}")
 
     @contextmanager
