@@ -39,7 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     enroll.add_argument("--out", type=path, metavar="FILE", help="the bundle (default: NAME.fleet)")
     revoke = add_folder_verb(what, "revoke", "remove a device for good", "/srv/fleet kitchen")
     revoke.add_argument("name", metavar="NAME", help="what the fleet calls it")
-    add_folder_verb(what, "rotate", "between two runs: a new key of the fleet, which the old one signs", "/srv/fleet")
+    text = "between two runs: a new key of the fleet, which the old one signs; or a new certificate authority"
+    rotate = add_folder_verb(what, "rotate", text, "/srv/fleet --certificates")
+    text = "make the next certificate authority, which devices trust beside the present one; also while a run goes on"
+    rotate.add_argument("--certificates", action="store_true", help=text)
+    text = "with --certificates: the next authority takes the place of the present one"
+    rotate.add_argument("--finish", action="store_true", help=text)
+    text = "with --finish: also if a device has no bundle with the next authority"
+    rotate.add_argument("--anyway", action="store_true", help=text)
     add_folder_verb(what, "start", "run the SuperLink and the fleet's run, or go on with it", "/srv/fleet")
     text = "stop every device of the fleet, by a signed notice, until go-on"
     stop = add_folder_verb(what, "stop", text, '/srv/fleet --reason "version 7 orders too much milk"')
@@ -58,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one of the verbs below ``server`` on the server's folder."""
-    from ..server.operate import log, rotate, setup, status, stop
+    from ..server.operate import log, setup, status, stop
     from ..server.operate.folder import ServerFolder
 
     folder = ServerFolder(arguments.dir.absolute())
@@ -70,13 +77,25 @@ def run(arguments: argparse.Namespace) -> int:
         "init": lambda: _init(folder, arguments),
         "enroll": lambda: setup.enroll(folder, arguments.card, arguments.name or "", arguments.out),
         "revoke": lambda: setup.revoke(folder, arguments.name),
-        "rotate": lambda: rotate.rotate(folder),
+        "rotate": lambda: _rotate(folder, arguments),
         "stop": lambda: stop.stop(folder, arguments.reason),
         "go-on": lambda: stop.go_on(folder),
         "status": lambda: status.status(folder),
         "log": lambda: log.show(folder) if arguments.log == "show" else log.verify(folder, arguments.head),
     }
     return verbs[arguments.what]()
+
+
+def _rotate(folder: ServerFolder, arguments: argparse.Namespace) -> int:
+    from ..protocol.errors import ConfigError
+    from ..server.operate import authority
+    from ..server.operate.rotate import rotate
+
+    if arguments.finish > arguments.certificates or arguments.anyway > arguments.finish:
+        raise ConfigError("--finish goes with --certificates, and --anyway with --finish")
+    if arguments.finish:
+        return authority.finish(folder, arguments.anyway)
+    return authority.begin(folder) if arguments.certificates else rotate(folder)
 
 
 def _init(folder: ServerFolder, arguments: argparse.Namespace) -> int:

@@ -78,15 +78,26 @@ class Contribution:
 class Contributions(Protocol):
     """Where a device writes down what it gives and what it refuses."""
 
-    def begin(self, terms: Terms) -> None:
+    def begin(self, terms: Terms, trust: Trust) -> None:
         """Write down that a round begins; no earlier one of its run goes on.
 
         Raises
         ------
         TrustError
-            If the device has confirmed a round for the same exchange.
+            If the device has confirmed a round for the same exchange, or has shared in as many as its owner allows.
         SecureSumError
             If a later round of this run has begun.
+        StoreError
+            If it cannot be written down.
+        """
+
+    def share(self, terms: Terms, trust: Trust) -> None:
+        """Count a round of an exchange in which the device is about to hand out shares of its secrets.
+
+        Raises
+        ------
+        TrustError
+            If its owner allows no more of them.
         StoreError
             If it cannot be written down.
         """
@@ -119,7 +130,10 @@ class Contributions(Protocol):
 class Unrecorded:
     """For simulated devices, whose runs are repeated at will: nothing is written down."""
 
-    def begin(self, terms: Terms) -> None:
+    def begin(self, terms: Terms, trust: Trust) -> None:
+        """Do nothing."""
+
+    def share(self, terms: Terms, trust: Trust) -> None:
         """Do nothing."""
 
     def check_current(self, terms: Terms) -> None:

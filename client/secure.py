@@ -98,6 +98,7 @@ def answer_step(
         state = device.share(state, step.body, member.renewed(step.extra.decode("ascii", "replace")).members, least)
         if not repeated:
             guard.trust.check_known(device.cohort_keys(state))
+            guard.contributions.share(state.terms, guard.trust)
     elif phase == "masked":
         state = _mask(state, step, records, play, guard, member)
     elif phase == "confirm":
@@ -119,7 +120,7 @@ def _begin(step: Step, context: Context, member: Membership, guard: Guard) -> Ro
     SecureSumError
         If the device has already been in a round of this run with the same or a larger number.
     TrustError
-        If the owner does not allow the round, or the device has helped to open one for the same exchange.
+        If the owner does not allow the round, or so many, or the device has helped to open one for the same exchange.
     """
     terms, position = Terms.from_json(step.body.decode("utf-8", "replace")), int.from_bytes(step.extra, "big")
     guard.check(terms)
@@ -130,7 +131,7 @@ def _begin(step: Step, context: Context, member: Membership, guard: Guard) -> Ro
         if last.terms.run == terms.run and last.terms.number >= terms.number:
             raise SecureSumError(f"round {terms.number} is over for this device, which has been in one as late")
     state = device.advertise(member.identity, terms, position, guard.trust.least_cohort, guard.trust.colluding)
-    guard.contributions.begin(terms)
+    guard.contributions.begin(terms, guard.trust)
     return state
 
 

@@ -35,7 +35,7 @@ from ..protocol.secagg.terms import Terms
 from .delivery import RetryWindow, message_to, named, send_and_receive
 from .experience import log
 from .mean import BudgetStrategy
-from .replies import OTHER_RELEASE, OUT, SILENT, failure, of_this_release
+from .replies import OTHER_RELEASE, OUT, SILENT, TIRED, failure, of_this_release
 from .server_side import Safeguards, Traffic
 from .stopped import is_stopped
 
@@ -49,7 +49,8 @@ ATTEMPTS = 2  # phases are idempotent: a device that did not reply in time gets 
 class Tally:
     """Bytes to and from each node, refusals by reason, and whether budget was spent, summed over a round's phases.
 
-    `done` are the nodes that have contributed to this exchange before, in a round that failed: they are out of it.
+    `done` are the nodes that have contributed to this exchange before, in a round that failed, or take part in no more
+    rounds of it: they are out of it.
     `liars` are those that have lied about shares, and `doubtful` those one of two of which has.
     """
 
@@ -385,7 +386,7 @@ class _PhaseSender:
         if reply.has_error():
             reason = failure(reply)
             self.tally.refused[f"{phase.name}: {reason}"] += 1
-            if reason == OUT:
+            if reason in (OUT, TIRED):
                 self.tally.done.add(self.groups[group][position])
             return
         self.tally.up[self.groups[group][position]] += records_bytes(reply.content)

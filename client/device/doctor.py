@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
 
+from cryptography import x509
+
 from ...games.express import missing
 from ...protocol.errors import FedoelError
 from ...protocol.fleet.enrolment import check_address
@@ -35,20 +37,24 @@ DISK = {False: 100, True: 1000}
 BACKENDS = {"llama.cpp": ("llama_cpp", "gguf", "jinja2"), "torch": ("torch", "transformers", "peft", "gguf")}
 # Flower refuses a node whose clock is 5 s ahead of the server's or 305 s behind it. HTTP's dates are whole seconds.
 AHEAD, BEHIND = 4.0, 300.0
+SERVER_SOON, AUTHORITY_SOON = 30, 180  # days before a certificate ends from which on the owner is told
 PATH = "/v1/fleet/"  # the only path that a reverse proxy has to forward
 SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check: what was checked, whether it passed, and what to do if it failed."""
+    """The result of one check: what was checked, whether it passed, what to do if it failed, and what to do soon."""
 
     what: str
     good: bool
     remedy: str = ""
+    soon: str = ""
 
     def line(self) -> str:
         """Return the finding as one line of text."""
+        if self.good and self.soon:
+            return f"[soon] {self.what}: {self.soon}"
         return f"[ok]   {self.what}" if self.good else f"[FAIL] {self.what}: {self.remedy}"
 
 
@@ -172,16 +178,30 @@ def _server(folder: DeviceFolder) -> Iterator[Finding]:
     """Connect to the server as a node does, and compare the clocks."""
     try:
         host, port = check_address(joined(folder).server)
-        offset = probe(host, port, folder.authority)
+        server = probe(host, port, folder.authority)
     except FedoelError as error:
         # Errors before the connection, such as a missing bundle, have a finding of their own.
         step = error.step if isinstance(error, ProbeError) else "reach the server"
         yield Finding(step, False, str(error))
         return
-    yield Finding(f"reach {host}:{port}, with a certificate from the fleet's authority", True)
+    yield Finding(
+        f"reach {host}:{port}, with a certificate from the fleet's authority",
+        True,
+        soon=_ends("its certificate", server.ends, SERVER_SOON, "whoever runs the server has to renew it"),
+    )
+    last = x509.load_pem_x509_certificates(folder.authority.read_bytes())[-1].not_valid_after_utc.timestamp()
+    remedy = "ask whoever runs the server for a bundle with the next authority, and join again"
+    yield Finding("the fleet's authority", True, soon=_ends("its certificate", last, AUTHORITY_SOON, remedy))
+    offset = server.offset
     direction = "ahead of" if offset > 0 else "behind"
     remedy = "set it: timedatectl set-ntp true; Flower ends without a word where clocks differ"
     yield Finding(f"the clock is {abs(offset):.0f} s {direction} the server's", -BEHIND < offset < AHEAD, remedy)
+
+
+def _ends(what: str, end: float, soon: int, remedy: str) -> str:
+    """Say that a certificate ends within `soon` days, and what to do; nothing if it is valid for longer."""
+    days = int((end - time.time()) / 86_400)
+    return f"{what} is valid for {days} days: {remedy}" if days < soon else ""
 
 
 def _checked(what: str, check: Callable[[], object]) -> Finding:
@@ -209,13 +229,24 @@ class ProbeError(FedoelError):
         self.step = step
 
 
-def probe(host: str, port: int, authority: Path) -> float:
-    """Read the server's clock over TLS, with the fleet's own certificate authority.
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a device sees of its server.
 
-    Returns
-    -------
-    float
+    Parameters
+    ----------
+    offset
         Seconds by which this machine's clock is ahead of the server's, accurate to a second.
+    ends
+        When the server's certificate ends, in seconds since the epoch.
+    """
+
+    offset: float
+    ends: float
+
+
+def probe(host: str, port: int, authority: Path) -> Server:
+    """Read the server's clock and certificate over TLS, with the fleet's own certificate authority.
 
     Raises
     ------
@@ -229,6 +260,9 @@ def probe(host: str, port: int, authority: Path) -> float:
         raise ProbeError("the authority's certificate", f"{authority}: {error}; join again") from error
     connection = HTTPSConnection(host, port, timeout=SECONDS, context=context)
     try:
+        connection.connect()
+        certificate = connection.sock.getpeercert() or {}
+        ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
         sent = time.time()
         connection.request("GET", PATH)
         date = connection.getresponse().getheader("date")
@@ -236,7 +270,8 @@ def probe(host: str, port: int, authority: Path) -> float:
     except ssl.SSLCertVerificationError as error:
         remedy = (
             f"{error.verify_message}: the server's certificate is not for {host}, has run out, or is not from "
-            "the fleet's authority; a clock that is far off looks the same"
+            "the fleet's authority, of which there may be a new one: ask for a new bundle and its ca.crt; a clock that "
+            "is far off looks the same"
         )
         raise ProbeError(f"the certificate of {address}", remedy) from error
     except ssl.SSLError as error:
@@ -250,4 +285,4 @@ def probe(host: str, port: int, authority: Path) -> float:
         connection.close()
     if not date:
         raise ProbeError(f"the clock of {address}", "the server sends no date: let the reverse proxy pass it on")
-    return now - (parsedate_to_datetime(date).timestamp() + 0.5)
+    return Server(now - (parsedate_to_datetime(date).timestamp() + 0.5), ends)

@@ -36,7 +36,7 @@ class DeviceFolder:
     settings = _Inside("device.toml")  # settings that the device's owner may change
     node_key = _Inside("keys/node.key")  # private key of the Flower node, in OpenSSH's format
     identity = _Inside("keys/identity.key")  # private Ed25519 key of the device, in hexadecimal
-    authority = _Inside("ca.crt")  # certificate of the authority that has issued the server's certificate
+    authority = _Inside("ca.crt")  # certificates of the authorities that may have issued the server's
     fleet = _Inside("fleet")  # folder with the fleet's bundle, its public key, and the newest list of members
     bundle = _Inside("fleet/bundle.toml")
     store = _Inside("store.sqlite")  # the encrypted log of trajectories

@@ -25,7 +25,7 @@ from ...protocol.fleet.membership import FLEET_KEY, MEMBERS, Members, load_membe
 from ...protocol.fleet.succession import leads_to
 from ...protocol.fleet.trust import Trust
 from ...protocol.host.files import make_private_folder, replace_file
-from ...protocol.host.lock import in_turn
+from ...protocol.host.lock import in_turn, owner
 from ...protocol.settings import from_table, to_table
 from ..store import key_from_file
 from .folder import DeviceFolder
@@ -82,8 +82,9 @@ def _join(
         print(f"hand {card} to whoever runs the server: fedoel server enroll DIR {quote(card.name)}")
         fingerprint = card_from_text(card.read_text(encoding="utf-8")).fingerprint
         print(f"its fingerprint, which that command must print, too: {fingerprint}")
+    trusted = folder.authority.read_bytes() if folder.authority.exists() else b""
     taken = take_bundle(folder, bundle, server, authority) if bundle else None
-    if authority:  # what a bundle contradicts is not kept
+    if authority and not taken:  # a bundle that was taken has it, and may have its successor as well
         replace_file(folder.authority, authority)
     if server:
         replace_file(folder.path / SERVER, server)
@@ -92,6 +93,8 @@ def _join(
         print(f"the fleet's fingerprint, which the server must have printed, too: {taken.fingerprint}")
         _show_trust(folder, taken)
         place = quote(str(folder.path))
+        if folder.authority.read_bytes() != trusted and owner(folder.process):
+            print("restart the device's service: it reads the authority's certificate when it starts")
         print(f"next: fedoel device doctor {place}, then fedoel device start {place}")
 
 
@@ -141,13 +144,15 @@ def take_bundle(folder: DeviceFolder, path: Path, server: str | None = None, aut
     path
         The bundle.
     server, authority
-        Address and authority's certificate that it must name; by default those that the device was given before.
+        Address and authority's certificate that it must name; by default those that the device was given before. The
+        owner may give another authority than the device knows; a bundle by itself cannot.
 
     Raises
     ------
     EnrolmentError
         If the bundle is damaged, is another device's, names another server than ``--server``, or comes from another
-        authority than the device was given, or another fleet than the one that the device has joined.
+        authority than the device was given, or another fleet than the one that the device has joined, or lacks the next
+        authority, which the device has.
     VersionError
         If the bundle's list of members is not signed by the fleet's key, or is older than the device's own.
     ConfigError
@@ -157,11 +162,14 @@ def take_bundle(folder: DeviceFolder, path: Path, server: str | None = None, aut
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise EnrolmentError(f"{path} cannot be read: give the .fleet file that `server enroll` has written") from error
+    trusted = authority
     if authority is None and folder.authority.exists():
-        authority = folder.authority.read_bytes()
+        trusted = folder.authority.read_bytes()
     if server is None and (given := folder.path / SERVER).exists():
         server = given.read_text(encoding="ascii")
-    bundle = bundle_from_text(text, authority)
+    bundle = bundle_from_text(text, trusted)
+    if authority is None and trusted:
+        _check_authorities(trusted, bundle, path)
     if server is not None and server != bundle.server:
         raise EnrolmentError(
             f"the bundle names {bundle.server}, and --server was {server}: get the bundle of that server, or join with "
@@ -191,7 +199,6 @@ def take_bundle(folder: DeviceFolder, path: Path, server: str | None = None, aut
 
 def _keep(folder: DeviceFolder, bundle: Bundle) -> None:
     """Write what a checked bundle holds into the device's folder."""
-    replace_file(folder.authority, bundle.ca)
     if bytes.fromhex(bundle.fleet_key) != bytes.fromhex(_key_before(folder)):
         for version in folder.versions.glob("*.npz"):  # which the key before has signed
             version.unlink()
@@ -199,7 +206,25 @@ def _keep(folder: DeviceFolder, bundle: Bundle) -> None:
     replace_file(folder.fleet / MEMBERS, bundle.members)
     if bundle.log and not folder.log_head.exists():
         replace_file(folder.log_head, witness_text(Witness(head_from_text(bundle.log))))
-    replace_file(folder.bundle, to_text(bundle))  # the last file, because with it the device has joined
+    replace_file(folder.bundle, to_text(bundle))
+    replace_file(folder.authority, bundle.ca)  # last: until then the authorities of before vouch for the new bundle
+
+
+def _check_authorities(known: bytes, bundle: Bundle, path: Path) -> None:
+    """Refuse a bundle from before the fleet's next authority, which the device knows: it would be cut off with it.
+
+    Raises
+    ------
+    EnrolmentError
+        If the bundle lacks an authority that follows the one that has signed it.
+    """
+    authorities, of_bundle = map(x509.load_pem_x509_certificates, (known, bundle.ca.encode()))
+    later = authorities[authorities.index(of_bundle[0]) + 1 :]
+    if not set(later) <= set(of_bundle):
+        raise EnrolmentError(
+            f"{path} is older than the fleet's authority that this device has taken: have the server make a new one "
+            "with `fedoel server enroll`"
+        )
 
 
 def _propose(folder: DeviceFolder, bundle: Bundle) -> None:

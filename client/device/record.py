@@ -23,6 +23,10 @@ KEY = 32  # bytes of a neighbour's key
 KEPT = 20  # refusals whose sentences are kept
 TABLES = """
 CREATE TABLE IF NOT EXISTS rounds (run TEXT PRIMARY KEY, number INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS shared (
+    run TEXT NOT NULL, cycle INTEGER NOT NULL, exchange TEXT NOT NULL, rounds INTEGER NOT NULL,
+    PRIMARY KEY (run, cycle, exchange)
+);
 CREATE TABLE IF NOT EXISTS contributions (
     run TEXT NOT NULL, cycle INTEGER NOT NULL, exchange TEXT NOT NULL, request TEXT NOT NULL, at REAL NOT NULL,
     noise REAL NOT NULL, loss REAL NOT NULL, round BLOB NOT NULL, threshold INTEGER NOT NULL, neighbours BLOB NOT NULL,
@@ -59,17 +63,29 @@ class DeviceRecord:
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self.path, self._clock = path, clock
 
-    def begin(self, terms: Terms) -> None:
+    def begin(self, terms: Terms, trust: Trust) -> None:
         """Write down that a round begins; see `Contributions`."""
         exchange = Exchange.of(terms)
         with self._transaction() as database:
             row = self._row(database, terms.run, exchange)
             if row and row["confirmed"]:
                 raise _done(exchange, "has helped to open a sum for")
+            _check_rounds(database, terms, trust)  # here already, so that no round is lost by the refusal
             last = database.execute("SELECT number FROM rounds WHERE run = ?", (terms.run,)).fetchone()
             if last and last["number"] >= terms.number:
                 raise SecureSumError(f"round {terms.number} is over for this device, which has been in one as late")
             database.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?)", (terms.run, terms.number))
+
+    def share(self, terms: Terms, trust: Trust) -> None:
+        """Count a round in which shares are handed out; see `Contributions`."""
+        exchange = Exchange.of(terms)
+        with self._transaction() as database:
+            _check_rounds(database, terms, trust)
+            database.execute(
+                "INSERT INTO shared VALUES (?, ?, ?, 1) "
+                "ON CONFLICT (run, cycle, exchange) DO UPDATE SET rounds = rounds + 1",
+                (terms.run, exchange.cycle, exchange.name),
+            )
 
     def check_current(self, terms: Terms) -> None:
         """Refuse a round that is not the last one of its run; see `Contributions`."""
@@ -197,6 +213,19 @@ class DeviceRecord:
                 f"the record {self.path} cannot be used ({error}), so nothing may leave this device: make room if the "
                 "disk is full; if the file is damaged, put back a copy of it"
             ) from error
+
+
+def _check_rounds(database: sqlite3.Connection, terms: Terms, trust: Trust) -> None:
+    """Refuse a round of an exchange of which there were as many as the owner allows."""
+    exchange = Exchange.of(terms)
+    place = (terms.run, exchange.cycle, exchange.name)
+    row = database.execute(f"SELECT rounds FROM shared WHERE {PLACE}", place).fetchone()
+    if trust.rounds and row and row["rounds"] >= trust.rounds:
+        raise TrustError(
+            Refusal.ROUNDS,
+            f"the server has made {row['rounds']} rounds of exchange {exchange.name} of cycle {exchange.cycle}, and "
+            f"trust.rounds is {trust.rounds}",
+        )
 
 
 def _done(exchange: Exchange, what: str) -> TrustError:

@@ -4,6 +4,9 @@ A device generates its keys and writes its *card*: both public keys, signed with
 enrols the card and returns a *bundle*: the server's address, the keys to trust, and the list of members. The bundle is
 signed by the certificate authority whose certificate it contains. A device that received this certificate beforehand
 can therefore accept the bundle over an untrusted channel.
+
+While a fleet changes its authority, the bundle has the certificates of both, and the one that has signed it comes
+first: a device that takes it trusts either (`fedoel.server.operate.authority`).
 """
 
 from __future__ import annotations
@@ -86,7 +89,8 @@ class Bundle:
     server
         Address of the fleet's server, ``HOST:PORT``.
     ca
-        Certificate of the authority that signed the server's certificate, PEM.
+        Certificates of the authorities that may have signed the server's certificate, PEM. The first one's key has
+        signed the bundle; a second one, of the next authority, follows while the fleet changes its authority.
     fleet_key
         Public Ed25519 key that verifies requests, versions and lists of members, in hexadecimal.
     members
@@ -200,8 +204,8 @@ def bundle_from_text(text: str, authority: bytes | None = None) -> Bundle:
     text
         What `to_text` returned.
     authority
-        The authority's certificate, PEM, that the device received beforehand. Without it, the certificate in the
-        bundle is trusted, and hence the channel by which the bundle came.
+        Certificates of the authorities, PEM, that the device received beforehand; one of them must have signed the
+        bundle. Without them, the certificate in the bundle is trusted, and hence the channel by which the bundle came.
 
     Raises
     ------
@@ -210,9 +214,12 @@ def bundle_from_text(text: str, authority: bytes | None = None) -> Bundle:
     """
     bundle, received = _from_toml(Bundle, text, "a fleet's bundle")
     try:
-        certificate = x509.load_pem_x509_certificate(bundle.ca.encode())
-        if authority is not None and x509.load_pem_x509_certificate(authority) != certificate:
-            raise EnrolmentError("the bundle comes from another authority than the certificate that this device has")
+        certificate = x509.load_pem_x509_certificates(bundle.ca.encode())[0]
+        if authority is not None and certificate not in x509.load_pem_x509_certificates(authority):
+            raise EnrolmentError(
+                "the bundle comes from another authority than the certificate that this device has: if the fleet has a "
+                "new one, which you have from whoever runs the server, join with it as --ca"
+            )
         key = certificate.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise EnrolmentError("the bundle's authority has a key of an unsupported type: ask for the bundle again")

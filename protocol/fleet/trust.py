@@ -32,6 +32,7 @@ class Refusal(StrEnum):
     NOISE = "TooLittleNoise"
     EPSILON = "EpsilonSpent"
     STOPPED = "FleetStopped"  # by a notice of the fleet's owner
+    ROUNDS = "TooManyRounds"  # of one exchange
     DONE = "AlreadyContributed"  # the device is out of this exchange, however often it is asked
 
 
@@ -59,7 +60,9 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What a device assumes about its fleet, and what it answers. The defaults are open: they refuse nothing.
+    """What a device assumes about its fleet, and what it answers.
+
+    The defaults are open: they refuse nothing but endless rounds of one exchange.
 
     Raises
     ------
@@ -85,6 +88,13 @@ class Trust:
     )
     delta: float = setting(1e-6, "Delta at which `trust.epsilon-a-year` holds.", low=1e-15, high=0.1)
     codecs: str = setting("", "Codecs that may make its vector, separated by spaces; empty for any.")
+    rounds: int = setting(
+        100,
+        "Most rounds of one exchange in which it hands out shares of its secrets. A server makes a round again in "
+        "which too many devices dropped out. 0 for no limit.",
+        low=0,
+        high=10**6,
+    )
     known: str = setting(
         "",
         "Devices that its owner knows, separated by spaces: `identity` in the `.pub` file of each. All others then "
@@ -164,6 +174,10 @@ class Trust:
             number = len(self.known.split())
             whose = f" of the {number} that its owner knows" if number else ""
             yield f"it takes part in secure sums over {self.least_cohort} devices or more{whose}, itself included"
+            if self.rounds:
+                yield f"it takes part in {self.rounds} rounds of one exchange at most"
+            else:
+                yield "it takes part in rounds of one exchange without a limit"
         if any(verb in verbs for verb in PLAIN):
             hidden = "with noise of its own" if self.least_noise or self.epsilon_a_year else "which the server can read"
             yield f"it sends its vector by itself, {hidden}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -75,13 +76,27 @@ def certificate_to_pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.PEM)
 
 
+def belongs(key: Key, certificate: x509.Certificate) -> bool:
+    """Whether a private key is the one of a certificate."""
+    return key.public_key() == certificate.public_key()
+
+
+def issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether an authority has signed a certificate."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
 def key_to_pem(key: Key) -> str:
     """Encode a private key in PEM without encryption; the mode of its file must protect it."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def key_from_pem(text: bytes) -> Key:
-    """Decode a private key from PEM.
+def key_from_pem(text: bytes, name: str = "ca.key") -> Key:
+    """Decode a private key from PEM, of the file with this name.
 
     Raises
     ------
@@ -91,9 +106,9 @@ def key_from_pem(text: bytes) -> Key:
     try:
         key = load_pem_private_key(text, None)
     except (ValueError, TypeError) as error:
-        raise ConfigError("the authority's key cannot be read: put ca.key back, or make a new fleet") from error
+        raise ConfigError(f"the key in {name} cannot be read: put the file back, or make a new fleet") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError("the authority's key must be an elliptic curve key, as `fedoel server init` makes it")
+        raise ConfigError(f"the key in {name} must be an elliptic curve key, as `fedoel server init` makes it")
     return key
 
 

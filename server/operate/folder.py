@@ -41,6 +41,21 @@ class ServerFolder:
         return self.path / "ca.key"
 
     @property
+    def next_ca_key(self) -> Path:
+        """Key of the next authority; there while the fleet changes from one to the other."""
+        return self.path / "ca-next.key"
+
+    @property
+    def next_ca_bundles(self) -> Path:
+        """Numbers of the devices for which a bundle with the next authority was written."""
+        return self.path / "ca-next.json"
+
+    @property
+    def retired(self) -> Path:
+        """Folder of the keys and certificates that are no longer used."""
+        return self.path / "retired"
+
+    @property
     def certificate(self) -> Path:
         return self.path / "server.crt"
 
@@ -117,8 +132,8 @@ class ServerFolder:
         """Folders and files to which nobody but their owner may have access, as far as they exist."""
         databases = self.flower.glob(f"{self.database.name}*")  # it has journals beside it
         return (
-            self.path, self.fleet, self.flower, self.run, self.key, self.ca_key, self.fleet / OWNER_KEY,
-            self.run / LEDGER, *databases,
+            self.path, self.fleet, self.flower, self.run, self.retired, self.key, self.ca_key, self.next_ca_key,
+            self.fleet / OWNER_KEY, self.run / LEDGER, *self.retired.glob("*.key"), *databases,
         )  # fmt: skip
 
 

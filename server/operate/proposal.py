@@ -18,7 +18,7 @@ from ...strategies.secure_mean import SecureMean
 from ..safeguards import WIDE, RunSafeguards
 
 LARGE = 10_000  # population for which the noise is computed: the share that is drawn stays, and more devices may come
-HEALTH = "health"
+LATER = ("health", "rounds")  # settings that devices of release 0.1 lack, which refuse a bundle that names them
 SLACK = 0.5  # of the run's noise: a device counts the shares of the members only that it has checked
 
 
@@ -47,8 +47,8 @@ def proposal(config: RunConfig) -> Mapping[str, Scalar]:
         noise = _rounded_down(SLACK * safeguards.noise_multiplier)
         epsilon = math.ceil(epsilon_of(safeguards.releases * rho_of(noise), config.privacy.delta))
         trust = replace(trust, least_noise=noise, epsilon_a_year=float(epsilon), delta=config.privacy.delta)
-    # A device of release 0.1 has no such setting, and refuses a bundle that names it.
-    return {name: value for name, value in to_table(trust).items() if name != HEALTH or trust.health}
+    usual = to_table(Trust())
+    return {name: value for name, value in to_table(trust).items() if name not in LATER or value != usual[name]}
 
 
 def least_cohort(config: RunConfig) -> int:

@@ -8,7 +8,6 @@ from shlex import quote
 from types import MappingProxyType
 
 import tomli_w
-from cryptography import x509
 
 from ...policies.model_files import find_model, model_digest
 from ...protocol.config import RunConfig, Scalar
@@ -23,15 +22,8 @@ from ...protocol.prompt_pack import PromptPack, write_pack
 from ...protocol.settings import nested
 from ..fleet import make_owner, newest_log, publish_members
 from ..log import FleetLog
-from .certificates import (
-    certificate_to_pem,
-    check_clock,
-    key_from_pem,
-    key_to_pem,
-    make_authority,
-    make_key,
-    make_server_certificate,
-)
+from .authority import certify, issuer, note_bundle, of_bundles
+from .certificates import certificate_to_pem, check_clock, key_to_pem, make_authority, make_key
 from .folder import SETTINGS, ServerFolder, Settings, read_run, read_settings, write_settings
 from .proposal import proposal
 from .roll import Enrolled, Roll, devices, read_roll, write_roll
@@ -100,7 +92,7 @@ def init(
             elif given and ended:
                 _write_run(folder, run, config.server.lacks_pack and folder.first_pack.exists())
             make_private_folder(folder.fleet)
-            _certify(folder, settings)
+            certify(folder, settings, *issuer(folder))
             write_settings(folder, settings)
     except OSError as error:
         raise ConfigError(f"{folder.path} cannot be written: {error.strerror}; choose another folder") from error
@@ -143,9 +135,10 @@ def enroll(folder: ServerFolder, card_file: Path, name: str = "", out: Path | No
         if len(roll.devices) > len(before.devices):
             write_roll(folder.roll, roll)
         _update_superlink(folder, settings, roll)
-    bundle = _bundle(folder, settings, device)
-    out = out or Path(f"{device.name}.fleet")
-    write_whole(out, to_text(bundle).encode())
+        bundle = _bundle(folder, settings, device)
+        out = out or Path(f"{device.name}.fleet")
+        write_whole(out, to_text(bundle).encode())
+        note_bundle(folder, device.number)
     print(f"{device.name} is device {device.number} of {len(roll.active)}; copy {out} to it and run there:")
     print(f"  fedoel device join DIR --bundle {quote(out.name)}")
     print(f"the device must have printed the fingerprint {card.fingerprint}, and will print the fleet's:")
@@ -220,25 +213,17 @@ def _write_run(folder: ServerFolder, run: Mapping[str, Scalar], packed: bool) ->
     write_whole(folder.run_file, (HEAD + PACK * packed + tomli_w.dumps(nested(run))).encode())
 
 
-def _certify(folder: ServerFolder, settings: Settings) -> None:
-    authority = x509.load_pem_x509_certificate(folder.ca_certificate.read_bytes())
-    key = make_key()
-    certificate = make_server_certificate(settings.hosts, key, authority, key_from_pem(folder.ca_key.read_bytes()))
-    replace_file(folder.key, key_to_pem(key), secret=True)
-    write_whole(folder.certificate, certificate_to_pem(certificate))
-
-
 def _bundle(folder: ServerFolder, settings: Settings, device: Enrolled) -> Bundle:
     try:
         check_secret(folder.ca_key, "make a new fleet")
         plain = Bundle(
-            device.name, device.number, settings.address, folder.ca_certificate.read_text(encoding="ascii"),
+            device.name, device.number, settings.address, of_bundles(folder),
             (folder.fleet / FLEET_KEY).read_text(encoding="ascii"),
             (folder.fleet / MEMBERS).read_text(encoding="ascii"), _model(folder),
             identity=device.identity, trust=proposal(read_run(folder)), log=str(newest_log(folder.fleet).heads[-1]),
             succession=" ".join(str(Succession.of_entry(one.values)) for one in FleetLog(folder.fleet).of_kind(KEY)),
         )  # fmt: skip
-        return sign_bundle(key_from_pem(folder.ca_key.read_bytes()), plain)
+        return sign_bundle(issuer(folder)[1], plain)
     except OSError as error:
         raise ConfigError(f"{error.filename} cannot be read: restore it from a copy") from error
 

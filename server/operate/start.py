@@ -25,6 +25,7 @@ from ..log import FleetLog
 from ..notice import newest_notice
 from ..run_folder import STORED, own_folder
 from ..summary import wins
+from .authority import check_certificate
 from .flower import CONNECTION, FLWR, Fleet
 from .folder import ServerFolder, Settings, read_settings, run_of, with_own_prompts
 from .roll import Roll, devices, read_roll
@@ -109,17 +110,18 @@ def families_without_prompts(config: RunConfig) -> list[str]:
 
 
 def _check_keys(folder: ServerFolder) -> None:
-    """Check that the private keys exist and are readable by their owner only.
+    """Check that the private keys exist, are readable by their owner only, and belong to their certificates.
 
     Raises
     ------
     ConfigError
-        If a key is missing, or the mode of its file allows others to read it.
+        If a key is missing or of another certificate, or the mode of its file allows others to read it.
     """
     for path in (folder.key, folder.ca_key, folder.fleet / "fleet.key"):
         if not path.exists():
             raise ConfigError(f"{path} is missing: restore it from a copy, or make a new fleet")
         check_secret(path, "make a new fleet")
+    check_certificate(folder)
 
 
 def _run(folder: ServerFolder, environment: Mapping[str, str], events: Iterator[Event | None]) -> str:

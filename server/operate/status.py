@@ -15,6 +15,7 @@ from ..log import NAME as LOG
 from ..log import chained, read_lines
 from ..run_folder import STORED, stored_config
 from ..summary import NAME, read_summary, wins
+from . import authority
 from .flower import Fleet
 from .folder import ServerFolder, Settings, read_settings
 from .roll import Roll, read_roll
@@ -27,6 +28,7 @@ def status(folder: ServerFolder) -> int:
     roll, fleet = read_roll(folder.roll), Fleet(folder, settings)
     running = fleet.running()
     print(_server(folder, settings, running))
+    print(authority.told(folder))
     for line in told(folder):
         print(line)
     for path in exposed_among(folder.private):

@@ -120,7 +120,7 @@ class HostileServer:
             (runtime.folder / MEMBERS).write_text(self.signed_list, encoding="ascii")
         self._apps = [make_app(runtime) for runtime in self.runtimes]
         self._contexts: dict[tuple[int, int], Context] = {}
-        self._run_config = config.to_flat()
+        self._brought: dict[int, RunConfig] = {}
         self.refused: Counter[str] = Counter()
 
     def sign_list(self, accomplices: Iterable[Identity] = ()) -> str:
@@ -150,13 +150,18 @@ class HostileServer:
         place = (device, flower_run)
         if place not in self._contexts:
             node = {"partition-id": device, "num-partitions": len(self.identities)}
-            self._contexts[place] = Context(flower_run, device + 1, node, RecordDict(), self._run_config)  # type: ignore[arg-type]
+            settings = self._brought.get(flower_run, self.config).to_flat()
+            self._contexts[place] = Context(flower_run, device + 1, node, RecordDict(), settings)  # type: ignore[arg-type]
         message = Message(copy_of(records), dst_node_id=device + 1, message_type=action)
         try:
             return self._apps[device](message, self._contexts[place]).content
         except FedoelError as error:
             self.refused[str(error).removeprefix("code: ")] += 1
             raise
+
+    def bring(self, config: RunConfig, flower_run: int = 1) -> None:
+        """Send devices another configuration with a run of Flower, from the next start of a node on."""
+        self._brought[flower_run] = config
 
     def restart(self, device: int, flower_run: int = 1) -> None:
         """Start a device's node anew: it loses its state."""

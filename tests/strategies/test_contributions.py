@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fedoel.client.secure import Guard
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.experience import ExperienceVector, VectorSpec
 from fedoel.protocol.fleet.trust import Refusal
@@ -63,6 +65,31 @@ def test_devices_that_are_out_of_an_exchange_end_its_tries(monkeypatch: pytest.M
     assert first is None and close(second, range(CLIENTS))
     assert fleet.server.traffic[0].refused == {FAILED: 1, "keys: client AlreadyContributed": CLIENTS}
     assert fleet.server.safeguards.rounds == 3
+
+
+class TiringFleet(Fleet):
+    """Its devices take part in three rounds of one exchange."""
+
+    def guard(self, client: int) -> Guard:
+        guard = super().guard(client)
+        return replace(guard, trust=replace(guard.trust, rounds=3))
+
+
+def test_an_exchange_ends_whose_rounds_fail_more_often_than_devices_take_part(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Devices that die while they play, in every round, would keep the others at work for as long as the patience."""
+    monkeypatch.setattr("fedoel.strategies.delivery.RETRY_SECONDS", 0.0)
+
+    def fault(phase: str, client: int, step: Step) -> None:
+        if phase == "masked" and client >= CLIENTS - 4:
+            raise RuntimeError("out of memory")
+
+    fleet = TiringFleet(fault, records=tmp_path)
+    SecureMean(fleet.server, min_available_nodes=CLIENTS, patience=1e6).start(fleet.grid, num_rounds=1)
+    assert fleet.server.aggregates == [None]
+    assert fleet.server.traffic[0].refused == {FAILED: 1, "keys: client TooManyRounds": CLIENTS}
+    assert [phase for phase, *_ in fleet.sent].count("shares") == 3 * CLIENTS
 
 
 def test_a_plain_exchange_is_not_asked_for_again_where_all_have_answered_it_before(

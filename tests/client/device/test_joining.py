@@ -18,7 +18,7 @@ from flwr.supercore.error import ApiErrorCode
 
 from fedoel.cli.main import REFUSED, main
 from fedoel.client.device import start
-from fedoel.client.device.doctor import examine
+from fedoel.client.device.doctor import Server, examine
 from fedoel.client.device.folder import DeviceFolder, membership_of
 from fedoel.client.device.folder import joined as bundle_of
 from fedoel.client.device.join import take_bundle
@@ -182,9 +182,9 @@ def test_the_doctor_names_what_fails_and_a_remedy(joined: Joined, monkeypatch: p
     monkeypatch.setattr("fedoel.client.device.doctor.free_memory", lambda: 17.0)
     assert "swap" in failing()["17 MB of free memory"]
     monkeypatch.undo()
-    monkeypatch.setattr("fedoel.client.device.doctor.probe", lambda host, port, authority: 12.0)
+    monkeypatch.setattr("fedoel.client.device.doctor.probe", lambda host, port, authority: Server(12.0, 2e9))
     assert "timedatectl" in failing()["the clock is 12 s ahead of the server's"]
-    monkeypatch.setattr("fedoel.client.device.doctor.probe", lambda host, port, authority: -200.0)
+    monkeypatch.setattr("fedoel.client.device.doctor.probe", lambda host, port, authority: Server(-200.0, 2e9))
     assert failing() == {}
     (device.fleet / "members").write_text("nonsense")
     assert "malformed" in failing()["a member of the fleet"]

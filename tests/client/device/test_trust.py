@@ -20,7 +20,7 @@ from fedoel.client.device.runtime import DeviceRuntime
 from fedoel.client.device.settings import DeviceSettings, read_settings, settings_file
 from fedoel.client.runtime import SimulatedRuntime
 from fedoel.games.splits import SECRET_GAMES
-from fedoel.protocol.errors import ConfigError, FedoelError
+from fedoel.protocol.errors import ConfigError, FedoelError, TrustError
 from fedoel.protocol.fleet.enrolment import card_from_text
 from fedoel.protocol.fleet.trust import Trust
 from fedoel.protocol.messages import PlayRequest, request_to_records
@@ -194,6 +194,37 @@ def test_a_device_answers_again_only_if_a_threshold_of_its_neighbours_has_left_t
     strangers = SecureRound(devices, devices.request(), [0, 1, 2, 3, 6], 2).run_to()
     assert strangers.refused[0] == "masked: AlreadyContributed"
     assert not SecureRound(devices, devices.request(), range(6), 3).run_to().refused
+
+
+def test_a_device_takes_part_in_so_many_rounds_of_one_exchange_as_its_owner_allows(devices: Devices) -> None:
+    """An honest server makes a lost round again; one that cheats draws new neighbours with every round."""
+    set_trust(devices, verbs="masked", rounds=2)
+    for number in (1, 2):  # too few are ready: nobody has handed out anything
+        assert not SecureRound(devices, devices.request(), EVERYBODY, number).run_to("keys").refused
+    for number in (3, 4):
+        begun = SecureRound(devices, devices.request(), EVERYBODY, number).run_to("shares")
+        assert begun.step(0, "shares") == begun.step(0, "shares"), "a repeated request is no further round"
+        devices.restart(EVERYBODY)
+    tired = SecureRound(devices, devices.request(), EVERYBODY, 5).run_to()
+    assert tired.refused == dict.fromkeys(EVERYBODY, "keys: TooManyRounds")
+    said = DeviceRuntime(devices.device(0).path).contributions.refusals()[1][0].sentence
+    assert said == "the server has made 2 rounds of exchange 1 of cycle 1, and trust.rounds is 2"
+    assert not SecureRound(devices, devices.request(cycle=2), EVERYBODY, 6).run_to().refused
+    set_trust(devices, verbs="masked", rounds=0)
+    assert not SecureRound(devices, devices.request(), EVERYBODY, 7).run_to().refused
+
+
+def test_rounds_that_were_begun_before_the_last_one_was_allowed_share_no_more(devices: Devices) -> None:
+    """In states of two nodes with one record, as of two runs of Flower."""
+    set_trust(devices, verbs="masked", rounds=1)
+    first = SecureRound(devices, devices.request(), EVERYBODY, 1, run="ab").run_to("keys")
+    first.run_to("shares", first="shares")
+    assert not first.refused
+    record = DeviceRuntime(devices.device(0).path).contributions
+    with pytest.raises(TrustError, match=r"trust\.rounds is 1"):
+        record.share(first.terms, Trust(rounds=1))
+    record.share(first.terms, Trust())
+    record.share(replace(first.terms, run="cd"), Trust(rounds=1))
 
 
 def test_a_trial_is_answered_once_for_each_thing_that_is_tried(devices: Devices) -> None:

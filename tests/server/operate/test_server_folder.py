@@ -126,7 +126,7 @@ def test_a_device_measures_the_clock_over_tls_that_it_checks(server: Path, ahead
         there.socket = context.wrap_socket(there.socket, server_side=True)
         threading.Thread(target=there.serve_forever, daemon=True).start()
         port = there.server_address[1]
-        assert abs(probe("127.0.0.1", port, server / "ca.crt") + ahead) < 3
+        assert abs(probe("127.0.0.1", port, server / "ca.crt").offset + ahead) < 3
         stranger = tmp_path / "stranger"
         init(ServerFolder(stranger), SETTINGS)
         with pytest.raises(ProbeError, match="not from the fleet's authority"):

@@ -45,6 +45,7 @@ CONFIG = RunConfig(
     clients=DEVICES, games=GamesConfig(families="frozen-lake size=3 turns=4", per_client=1),
     policy=PolicyConfig(backend="tactics"), strategy=StrategyConfig(name="secure-mean"),
 )  # fmt: skip
+OTHER_CONFIG = replace(CONFIG, games=replace(CONFIG.games, per_client=2))
 IDENTITIES = [Identity(Ed25519PrivateKey.generate()) for _ in range(DEVICES)]
 ACCOMPLICES = [Identity(Ed25519PrivateKey.generate()) for _ in range(3)]
 Variable = tuple[int, str, int]
@@ -68,7 +69,7 @@ class RecordInMemory(DeviceRecord):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._database = database_of(path)
-        for table in ("rounds", "contributions", "refused", "refusals"):
+        for table in ("rounds", "shared", "contributions", "refused", "refusals"):
             self._database.execute(f"DELETE FROM {table}")
 
     @contextmanager
@@ -80,8 +81,9 @@ class RecordInMemory(DeviceRecord):
 
 @dataclass(frozen=True)
 class Played:
-    """What a device has played for."""
+    """What a device has played for, and under which configuration."""
 
+    config: RunConfig
     device: int
     secret: int
     request: PlayRequest
@@ -91,9 +93,9 @@ class Played:
 def cheap_devices(played: list[Played]) -> Iterator[None]:
     """Let devices make up their vectors in place of playing, and compute what is pure once for all of them."""
 
-    def experience_of(config: Any, request: PlayRequest, client: int, *others: Any, **named: Any) -> Experience:
+    def experience_of(config: RunConfig, request: PlayRequest, client: int, *others: Any, **named: Any) -> Experience:
         secret = named.get("secret") or others[-1]
-        played.append(Played(client, secret, request))
+        played.append(Played(config, client, secret, request))
         return Experience(vector_of(secret, request.cycle))
 
     def write(path: Path, content: bytes) -> None:
@@ -159,6 +161,11 @@ class Schedule:
             for name in (SERIAL, MEMBERS):
                 (self.folder / str(number) / name).unlink(missing_ok=True)
         self.server = HostileServer(CONFIG, trust, DEVICES, self.folder, RecordInMemory, IDENTITIES)
+        self.more = random.Random(f"{self.seed} more")  # of moves that came later: the others stay as they were
+        self.replays = self.more.random() < 0.12  # whether requests come in another order than they were signed in
+        self.changed = self.more.random() < 0.1  # whether a run of Flower brings another configuration
+        if self.changed:
+            self.server.bring(OTHER_CONFIG, self.more.choice((1, 1, 2)))
         self.lists = [self.server.signed_list, self.server.sign_list(ACCOMPLICES)]
 
     def odd(self) -> bool:
@@ -166,7 +173,8 @@ class Schedule:
 
     def run(self) -> None:
         """Run one to three rounds, one after the other or interleaved, with requests for plain vectors between them."""
-        waiting = [self.round() for _ in range(3 if self.again else self.rng.choice((1, 1, 1, 2)))]
+        count = 3 if self.again else self.rng.choice((1, 1, 1, 2))
+        waiting = [self.round() for _ in range(max(count, 2) if self.replays else count)]
         mixed = self.rng.random() < 0.4
         while waiting:
             chosen = self.rng.randrange(len(waiting)) if mixed else 0
@@ -186,6 +194,18 @@ class Schedule:
             self.in_plain.append(number)
 
     def request(self) -> PlayRequest:
+        """Return the request of a round: out of order, or signed for what was brought, where the schedule does that."""
+        if self.replays:  # of a cycle of its own, so that the device would play for it
+            request = self.server.request(SPEC, {}, 1 + len(self.requests))
+            serial = max(0, request.serial + self.more.choice((0, 3, -3)))
+            self.requests.append(request := resigned(self.server, request, serial=serial))
+        else:
+            request = self.usual_request()
+        if self.changed and self.more.random() < 0.5:
+            return resigned(self.server, request, config=OTHER_CONFIG.digest)
+        return request
+
+    def usual_request(self) -> PlayRequest:
         """Return a new request, or one of before; or one that was changed, or signed for another configuration."""
         rng, server = self.rng, self.server
         if self.requests and rng.random() < 0.5:
@@ -366,7 +386,7 @@ class Schedule:
                 check_request(fleet_key, request)
             except FedoelError:
                 yield "a device has played for a request that was not signed"
-            if request.config != CONFIG.digest:
+            if request.config != played.config.digest:
                 yield "a device has played for another configuration than the signed one"
             if request.serial < latest.get(played.device, 0):
                 yield "a device has played for a request that is older than the last"

@@ -47,7 +47,8 @@ def test_no_schedule_of_a_server_that_cheats_gets_more_than_the_owners_allow(tmp
     * a sum whose noise, of as many shares as it has members, is less than `trust.least-noise`;
     * a combination of sums without noise that depends on fewer vectors than that, as the difference of two sums does
       that one device is in once; a device has one vector for a run and cycle;
-    * a vector for a request that the fleet's key has not signed, for another configuration, or older than the last.
+    * a vector for a request that the fleet's key has not signed, or not for the configuration that came with it, or
+      that is older than the last.
     """
     opened = 0
     for schedule in run_schedules(range(SCHEDULES), tmp_path):
@@ -108,7 +109,7 @@ DEFECTS = (
     Defect("opens a second set of survivors", 54, [(Round, "answered", forgetful), (device, "unmask", remembering)]),
     Defect("answers any verb", 0, [unchecked(Trust, Trust.check, "if asked.verb not in self.verbs.split():")]),
     Defect(
-        "counts no members", 750, [
+        "counts no members", 629, [
             (device, "_check_least", nothing),
             unchecked(device, device.advertise, "if terms.minimum < least:"),
             unchecked(Trust, Trust.check, "if asked.cohort is not None and asked.cohort < self.least_cohort:"),
@@ -116,8 +117,8 @@ DEFECTS = (
     ),
     Defect("knows everybody on the list", 71, [(Trust, "check_known", nothing)]),
     Defect("takes keys of strangers", 23, [(Advert, "check", nothing)]),
-    Defect("writes nothing down", 62, [(RecordInMemory, name, nothing) for name in RECORDED]),
-    Defect("goes on with an older round", 62, [(RecordInMemory, name, nothing) for name in ("begin", "check_current")]),
+    Defect("writes nothing down", 67, [(RecordInMemory, name, nothing) for name in RECORDED]),
+    Defect("goes on with an older round", 67, [(RecordInMemory, name, nothing) for name in ("begin", "check_current")]),
     Defect(
         "answers several exchanges of a cycle", 258, [unchecked(RecordInMemory, DeviceRecord._check, OTHER_EXCHANGES)]
     ),
@@ -126,7 +127,15 @@ DEFECTS = (
         [unchecked(Trust, Trust.check, "if asked.noise is not None and asked.noise < self.least_noise:")],
     ),
     Defect("takes another request than that of the round", 449, [(secure, "_check_terms", nothing)]),
-    Defect("plays what nobody has signed", 234, [(Membership, "accept", nothing)]),
+    Defect("plays what nobody has signed", 5, [(Membership, "accept", nothing)]),
+    Defect(
+        "plays what is older than the last", 135,
+        [unchecked(Membership, Membership.accept, "if request.serial < last:")],
+    ),
+    Defect(
+        "plays under a configuration that nobody has signed", 5,
+        [unchecked(Membership, Membership.accept, "if request.config not in signed_digests(config, received or {}):")],
+    ),
 )  # fmt: skip
 
 
