@@ -70,6 +70,25 @@ def test_a_version_reaches_the_fleet_in_stages_and_the_next_one_is_made_behind_t
     assert not verify(locate(Path(config.out))).problems
 
 
+@pytest.mark.parametrize("strategy", ["mean", "secure-mean"])
+def test_where_the_server_has_prompts_only_the_devices_of_a_stage_try_the_version_before(
+    config: RunConfig, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate that asks the fleet decides as it is; who answers for a stage are the devices that it has, all of them."""
+    monkeypatch.setattr(roll_out, "stage_holds", stage_holds)
+    changes = {"strategy.name": strategy, "server.public": "prompts", "trial.games": 2}
+    config = RunConfig.from_flat({**config.to_flat(), **changes})
+    play(config)
+    first, *stages, last = cycles(config)[1:]
+    assert [one.decision for one in (first, *stages, last)] == ["promoted", "rolling-out", "rolling-out", "promoted"]
+    least = LEAST if strategy == "secure-mean" else 1
+    asked = [len(reached(range(CLIENTS), first.version, share, least)) for share in STAGES[:2]]
+    assert [one.accepted for one in stages] == asked and last.accepted == CLIENTS
+    for stage, devices in zip(stages, asked, strict=True):
+        assert f": 0 of {devices} devices have gone back, and the version before has merit " in stage.reason
+    assert not verify(locate(Path(config.out))).problems
+
+
 def test_a_stage_that_does_not_hold_is_repeated_until_an_operator_goes_back(
     config: RunConfig, holds: list[Verdict]
 ) -> None:
