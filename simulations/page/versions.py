@@ -47,8 +47,7 @@ def versions_of(folder: Path, known: VersionList) -> Versions:
 
 
 def _row(known: VersionList, version: KnownVersion, current: str) -> list[object]:
-    reach = known.records[-1].reach if known.records and known.records[-1].version == current else None
-    share = "" if reach is None else f", for {reach:.3g} of the fleet"
+    share = "" if known.reach is None else f", for {known.reach:.3g} of the fleet"
     mark = f"current{share}" if version.name == current else ""
     won = percent(version.results) if version.results else "not measured"
     folder = known.place.versions / version.name

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedoel.cli.main import main
 from fedoel.protocol.config import RunConfig, StrategyConfig
 from fedoel.protocol.records.events import PhaseFinished
 from fedoel.protocol.records.summary import CycleRecord
@@ -87,6 +88,16 @@ def test_where_the_server_has_prompts_only_the_devices_of_a_stage_try_the_versio
     for stage, devices in zip(stages, asked, strict=True):
         assert f": 0 of {devices} devices have gone back, and the version before has merit " in stage.reason
     assert not verify(locate(Path(config.out))).problems
+
+
+def test_versions_say_how_far_the_current_one_has_got(config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    said = list[str]()
+    for last in (2, 3):
+        play(replace(config, cycles=last, out=f"{config.out}-{last}", strategy=StrategyConfig("mean")))
+        assert main(["versions", f"{config.out}-{last}"]) == 0
+        said.append(capsys.readouterr().out.splitlines()[-1])
+    rest = "the rest has the version before until the next stage"
+    assert said == [f"* is current, for 0.5 of the fleet; {rest}", "* is current: what devices play"]
 
 
 def test_a_stage_that_does_not_hold_is_repeated_until_an_operator_goes_back(
