@@ -64,6 +64,6 @@ def _commands(folder: Path, known: VersionList) -> Iterator[Command]:
     if any(version.decision == "waiting" and version.parent == current for version in known.versions):
         yield Command("approve the candidate that waits", f"fedoel approve {place}")
     if current:
-        run = shlex.quote(str(known.place.run))
-        yield Command("watch one game turn by turn, with probabilities", f"fedoel play --run {run} --seed 0")
+        game, both = f"fedoel play --run {place} --seed 0", " before and after" * bool(parent)
+        yield Command(f"watch one game turn by turn, with probabilities{both}", game + " --before" * bool(parent))
     yield Command("check that the run is as its journal says", f"fedoel verify {place}")

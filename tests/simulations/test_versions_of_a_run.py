@@ -313,8 +313,24 @@ def test_every_verb_works_on_a_run_and_on_a_servers_folder(
             verb, *more = words
             assert main([verb, str(folder), *more]) == 0, words
             assert says in capsys.readouterr().out
+        for words in ([second], []):  # weights of the first are still in its cycle's checkpoint
+            assert main(["play", "--run", str(folder), "--before", *words]) == 0
+            assert f"probabilities: of {second if words else versions_of(locate(folder))[-2]} -> of {last}" in (
+                capsys.readouterr().out
+            )
         assert main(["approve", str(folder)]) == REFUSED
         assert "nothing waits for approval" in capsys.readouterr().err
+
+
+def test_a_game_is_compared_with_another_version_of_its_run_only(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, *_ = versions_of(locate(run))
+    for words, says in (
+        (["--before", first], "say --run, too"),
+        (["--run", str(run), "--before", "nope"], "is no version of"),
+    ):
+        assert main(["play", *words]) == REFUSED and says in capsys.readouterr().err
+    assert main(["rollback", str(run), first]) == 0 and main(["play", "--run", str(run), "--before"]) == REFUSED
+    assert f"{first} is the first version of its run" in capsys.readouterr().err
 
 
 def test_behaviour_is_compared_on_a_pack_of_prompts(
