@@ -74,7 +74,7 @@ def test_a_version_is_with_one_device_while_the_others_have_the_one_before_and_t
     begin_ledger(fleet.server / "run")
     for name in DEVICES:
         fleet.start(name)
-    tended(fleet, lambda: records(fleet), every=0.02)
+    tended(fleet, lambda: bool(records(fleet)), every=0.02)
     [first] = records(fleet)
     before, after = read_summary(fleet.server / "run").cycles[0].version, first.version
     assert (first.decision, first.accepted, first.reach) == ("promoted", len(DEVICES), FIRST), first.reason

@@ -59,7 +59,7 @@ def test_a_running_fleet_stops_and_goes_on(fleet: LoopbackFleet) -> None:
     fleet.wait(lambda: "2 devices may connect" in fleet.said("server"), 120)
     for name in DEVICES:
         fleet.start(name)
-    tended(fleet, lambda: accepted(fleet))
+    tended(fleet, lambda: bool(accepted(fleet)))
     fleet.do("server", "stop", str(fleet.server), "--reason", WHY)
     tended(fleet, lambda: all(stopped(fleet)))
     tended(fleet, lambda: "2 of 2 devices have acknowledged it" in fleet.do("server", "status", str(fleet.server)))

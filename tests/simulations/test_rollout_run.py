@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedoel.cli.main import main
-from fedoel.protocol.config import RunConfig, StrategyConfig
+from fedoel.protocol.config import RunConfig, Scalar, StrategyConfig
 from fedoel.protocol.records.events import PhaseFinished
 from fedoel.protocol.records.summary import CycleRecord
 from fedoel.protocol.rollout import reached
@@ -77,8 +77,8 @@ def test_where_the_server_has_prompts_only_the_devices_of_a_stage_try_the_versio
 ) -> None:
     """A gate that asks the fleet decides as it is; who answers for a stage are the devices that it has, all of them."""
     monkeypatch.setattr(roll_out, "stage_holds", stage_holds)
-    changes = {"strategy.name": strategy, "server.public": "prompts", "trial.games": 2}
-    config = RunConfig.from_flat({**config.to_flat(), **changes})
+    changed: dict[str, Scalar] = {"strategy.name": strategy, "server.public": "prompts", "trial.games": 2}
+    config = RunConfig.from_flat({**config.to_flat(), **changed})
     play(config)
     first, *stages, last = cycles(config)[1:]
     assert [one.decision for one in (first, *stages, last)] == ["promoted", "rolling-out", "rolling-out", "promoted"]
