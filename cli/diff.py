@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,9 +49,15 @@ def run(arguments: argparse.Namespace) -> int:
     if situations:
         print(*_behaviour_lines(behaviour(known.place.config, there, situations), arguments.number), sep="\n")
     else:
-        why = f"no weights of {' and '.join(missing)} here" if missing else "no pack of prompts here; give --prompts"
+        why = f"no weights of {' and '.join(missing)} here" if missing else _no_pack(known)
         print(f"behaviour: not compared ({why})")
     return 0
+
+
+def _no_pack(known: VersionList) -> str:
+    """Say how to make a pack of the run's own games, whose compilation may take minutes: nothing does it unasked."""
+    families = shlex.quote(known.place.config.games.families)
+    return f"no pack of prompts here: fedoel prompts make {families} --out pack.jsonl, then --prompts pack.jsonl"
 
 
 def _rows(known: VersionList, first: KnownVersion, second: KnownVersion) -> Iterator[tuple[str, str, str]]:

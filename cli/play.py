@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.errors import ConfigError
 from .flags import add_verbose, path
 
 if TYPE_CHECKING:
-    from ..policies.policy import Policy
+    from ..policies.policy import LogProbs, Policy
     from ..protocol.config import RunConfig
     from ..protocol.play import Trajectory, Turn
+    from ..server.version_list import VersionList
 
 HELP = "watch a policy play one game, turn by turn; nothing is stored"
-EXAMPLES = ("--run runs/mine --seed 3", "--game 'frozen-lake size=4 turns=10'", "--device device --personal")
+EXAMPLES = (
+    "--run runs/mine --seed 3", "--run runs/mine --before", "--game 'frozen-lake size=4 turns=10'",
+    "--device device --personal",
+)  # fmt: skip
 BAR_WIDTH = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     player = parser.add_mutually_exclusive_group()
-    player.add_argument("--run", type=path, metavar="RUN", help="folder of a run: its last version plays")
+    player.add_argument(
+        "--run", type=path, metavar="RUN", help="folder of a run, or of a fleet's server: its current version plays"
+    )
     player.add_argument("--adapter", type=path, metavar="DIR", help="folder of an adapter")
     player.add_argument(
         "--device", type=path, metavar="DIR", help="folder of a device: its last good version plays, offline"
     )
     parser.add_argument("--personal", action="store_true", help="with what that device has learned for itself alone")
+    parser.add_argument(
+        "--before", nargs="?", const="", metavar="VERSION",
+        help="with --run: show probabilities before and after, those of this version (default: the parent) first",
+    )  # fmt: skip
     parser.add_argument("--game", metavar="GAME", help="e.g. 'coin-collector level=102 turns=7'")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="picks the game's instance and the draws")
     add_verbose(parser)
@@ -42,13 +53,46 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.personal and not arguments.device:
         raise ConfigError("--personal plays with what a device has learned for itself: say --device, too")
+    if arguments.before is not None and not arguments.run:
+        raise ConfigError("--before compares with another version of a run: say --run, too")
     if arguments.game:  # refused before a model is loaded
         for_split(GameSpec.parse(arguments.game), Split.HELD_OUT)
     config, policy = _player(arguments)
     spec = for_split(GameSpec.parse(arguments.game or _first_game(config)), Split.HELD_OUT)
     games = [(spec, game_seed(Split.HELD_OUT, arguments.seed))]
-    print(show(play_episodes(policy, games, [arguments.seed], cache_folder(config))[0]))
+    trajectory = play_episodes(policy, games, [arguments.seed], cache_folder(config))[0]
+    if arguments.before is None:
+        print(show(trajectory))
+    else:
+        print(show(trajectory, *_scored_before(arguments, trajectory)))
     return 0
+
+
+def _scored_before(arguments: argparse.Namespace, trajectory: Trajectory) -> tuple[str, list[LogProbs]]:
+    """Return the name of the version to compare with, and how likely it makes each choice of an episode."""
+    from ..policies.backend import load_version
+    from ..protocol.host.cache import cache_folder
+
+    known = _versions(arguments)
+    name = arguments.before or known.find(known.current).parent
+    if not name:
+        raise ConfigError(f"{known.current} is the first version of its run: name the one to compare with")
+    version, config = known.find(name), known.place.config
+    if (adapter := known.adapter(version)) is None:
+        raise ConfigError(f"the weights of version {version.name} are gone: see `fedoel versions`")
+    policy = load_version(config.policy, adapter, version.name, cache_folder(config))
+    return version.name, policy.score([turn.situation for turn in trajectory.turns])
+
+
+def _versions(arguments: argparse.Namespace) -> VersionList:
+    """Return the versions of the run; raises `ConfigError` if it has none yet."""
+    from ..server.run_location import locate
+    from ..server.version_list import VersionList
+
+    known = VersionList(locate(arguments.run))
+    if not known.current:
+        raise ConfigError(f"the run in {arguments.run} has no version yet: finish its first cycle, or name a run")
+    return known
 
 
 def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
@@ -67,17 +111,12 @@ def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
     from ..policies.backend import load_version
     from ..protocol.host.cache import cache_folder
     from ..server.registry import load_adapter
-    from ..server.run_folder import stored_config
-    from ..server.run_location import locate
-    from ..server.version_list import VersionList
     from ..simulations.scenario import load_scenario, scenario_of
 
     version, arrays = "", dict[str, NDArray[Any]]()
     if arguments.run:
-        config = stored_config(arguments.run)
-        known = VersionList(locate(arguments.run))
-        if not known.current:
-            raise ConfigError(f"the run in {arguments.run} has no version yet: finish its first cycle, or name a run")
+        known = _versions(arguments)
+        config = known.place.config
         version, arrays = load_adapter(known.place.versions / known.current)
     elif arguments.adapter:
         version, arrays = load_adapter(arguments.adapter)
@@ -94,22 +133,35 @@ def _first_game(config: RunConfig) -> str:
     return games[0]
 
 
-def show(trajectory: Trajectory) -> str:
-    """Return an episode as text: what the player read, how likely each command was, and how it ended."""
+def show(trajectory: Trajectory, before: str = "", scores: Sequence[LogProbs] = ()) -> str:
+    """Return an episode as text: what the player read, how likely each command was, and how it ended.
+
+    Parameters
+    ----------
+    before, scores
+        Name of another version, and the log-probabilities that it gives to the choices of each turn.
+    """
     head = f"{trajectory.spec}, seed {trajectory.seed}, played by {trajectory.policy_version}"
+    if before:
+        head += f"\nprobabilities: of {before} -> of {trajectory.policy_version}"
     goal = trajectory.turns[0].situation.goal if trajectory.turns else ""
-    turns = [show_turn(number, turn) for number, turn in enumerate(trajectory.turns, 1)]
+    turns = [
+        show_turn(number, turn, scores[number - 1] if before else None)
+        for number, turn in enumerate(trajectory.turns, 1)
+    ]
     return "\n\n".join([head, f"Goal: {goal}", *turns, outcome(trajectory)])
 
 
-def show_turn(number: int, turn: Turn) -> str:
-    """Return one turn: the observation, and a bar for each command with the chosen one marked."""
+def show_turn(number: int, turn: Turn, before: LogProbs | None = None) -> str:
+    """Return one turn: the observation, and a bar for each choice with the chosen one marked."""
     situation = turn.situation
-    text = situation.reply or situation.place_text
-    order = sorted(range(len(situation.admissible)), key=lambda i: -turn.log_probs[i])
-    width = max(len(command) for command in situation.admissible)
+    text, choices = situation.reply or situation.place_text, situation.choices
+    order = sorted(range(len(choices)), key=lambda i: -turn.log_probs[i])
+    width = max(len(choice) for choice in choices)
     bars = [
-        f"{'>' if i == turn.action else ' '} {situation.admissible[i].ljust(width)} {_bar(math.exp(turn.log_probs[i]))}"
+        f"{'>' if i == turn.action else ' '} {choices[i].ljust(width)} "
+        + ("" if before is None else f"{math.exp(before[i]):6.1%} -> ")
+        + _bar(math.exp(turn.log_probs[i]))
         for i in order
     ]
     return "\n".join([f"--- turn {number} of {situation.max_turns}", text.strip(), "", *bars])

@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     add_folder(parser)
     add_version(parser)
-    parser.add_argument("--anyway", action="store_true", help="even if it was refused because of a red line")
+    parser.add_argument(
+        "--anyway", action="store_true", help="even if a red line, its drift or lost abilities have refused it"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

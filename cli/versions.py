@@ -34,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(*columns(rows), sep="\n")
     if known.journal.pending:
         print("* is what an operator has chosen: devices take it with the run's next message")
+    elif known.reach is not None:
+        print(f"* is current, for {known.reach:.3g} of the fleet; the rest has the version before until the next stage")
     elif known.current:
         print("* is current: what devices play")
     return 0

@@ -68,11 +68,9 @@ class GamesConfig:
         4, "How many times `games.gate` games are played at most, while the gate cannot tell.", low=1, high=1000
     )
     prompts: int = setting(
-        0,
-        "More public games, others in every cycle, played at random without the model, to distil on.",
-        low=0,
-        high=1_000_000,
-    )
+        0, "More public games, others in every cycle, played at random without the model, to distil on.",
+        low=0, high=1_000_000,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,11 +285,9 @@ class ServerConfig:
     )
     pack: int = setting(2000, "Prompts of a pack that is made.", low=16, high=1_000_000)
     prompts_per_cycle: int = setting(
-        400,
-        "Prompts that a cycle's context is bounded and distilled on, other ones in every cycle.",
-        low=1,
-        high=1_000_000,
-    )
+        400, "Prompts that a cycle's context is bounded and distilled on, other ones in every cycle.",
+        low=1, high=1_000_000,
+    )  # fmt: skip
     baseline: str = setting(
         "device",
         "Baseline of the advantages without public games: the mean of a `device`'s other episodes, or the `fleet`'s "
@@ -307,13 +303,17 @@ class ServerConfig:
         0.01, "By how much the mean probability of a red line may rise in a candidate.", low=0, high=1
     )
     max_base_kl: float = setting(
-        0.5,
-        "Largest mean KL divergence of a candidate from the base model on neutral text, in nats a token, whatever it "
-        "wins; 0 for no bound.",
-        low=0,
-        high=1e6,
-        since=Release(0, 2),
-    )
+        0.5, "Largest mean KL divergence of a candidate from the base model on neutral text, in nats a token, whatever "
+        "it wins; 0 for no bound.", low=0, high=1e6, since=Release(0, 2),
+    )  # fmt: skip
+    max_perplexity: float = setting(
+        0.0, "Largest perplexity of a candidate on neutral text, as a multiple of the base model's; 0 for no bound.",
+        low=0, high=1e6, since=Release(0, 2),
+    )  # fmt: skip
+    min_instructions: float = setting(
+        0.0, "Fewest of the instructions (`games.instructions`) that a candidate follows, as a share of those that the "
+        "base model follows; 0 for no bound.", low=0, high=1, since=Release(0, 2),
+    )  # fmt: skip
     approve: bool = setting(
         False, "Whether a candidate that has passed every gate waits for an operator's `fedoel approve`."
     )

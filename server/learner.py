@@ -17,6 +17,7 @@ from .events import Advance
 
 Adapter = Mapping[str, NDArray[Any]]
 DRIFTED = "drifted from the base model"  # in the reason of a candidate that has moved too far
+LOST = "lost general abilities"  # in the reason of a candidate that does less than the base model outside of games
 
 
 @dataclass(frozen=True, slots=True)

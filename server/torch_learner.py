@@ -32,6 +32,7 @@ class TorchLearner:
     def __init__(self, config: RunConfig, cache: Path) -> None:
         self._config, self._cache = config, cache
         self._texts: dict[str, Mapping[str, float]] = {}
+        self._followed: dict[str, float] = {}
 
     def load(self) -> None:
         """Load the base model; a GGUF file is dequantised into the cache first."""
@@ -171,8 +172,11 @@ class TorchLearner:
         from .probes.instructions import instructions_followed, load_instructions
 
         measured = {"perplexity": self._on_text(adapter)["perplexity"]}
-        if self._config.games.instructions:
-            measured["instructions"] = instructions_followed(self._model(), adapter, load_instructions())
+        if self._config.games.instructions or self._config.server.min_instructions:
+            version = policy_version(self.base, adapter)
+            if version not in self._followed:  # its gate asks, and then the report
+                self._followed[version] = instructions_followed(self._model(), adapter, load_instructions())
+            measured["instructions"] = self._followed[version]
         return measured
 
     @cached_property

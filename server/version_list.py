@@ -71,6 +71,12 @@ class VersionList:
         """The current version; empty before the first."""
         return self.journal.current or (self.records[-1].version if self.records else "")
 
+    @property
+    def reach(self) -> float | None:
+        """Share of the fleet that the current version goes to in a staged rollout; None if that is all of it."""
+        newest = self.records[-1] if self.records else None
+        return newest.reach if newest and newest.version == self.current else None
+
     @cached_property
     def versions(self) -> list[KnownVersion]:
         """All versions and candidates, in the order in which cycles made them."""

@@ -55,8 +55,9 @@ class ExperienceStrategy(Strategy):
 
     A strategy's own options are what its constructor takes by keyword only, each with a default; see `options`.
     `mechanisms` are the values of `privacy.mechanism` that it works with; `carries_words` says whether its aggregates
-    hold what a codec's contributions say in words; `needs_games` whether the server must have public games; `current`
-    is the cycle and the exchange whose contributions are aggregated.
+    hold what a codec's contributions say in words; `needs_games` whether the server must have public games;
+    `least_of_trial` is the fewest devices that a part of a trial is made of, where there are so many; `current` is the
+    cycle and the exchange whose contributions are aggregated.
 
     Parameters
     ----------
@@ -83,6 +84,7 @@ class ExperienceStrategy(Strategy):
     mechanisms: frozenset[str] = frozenset({"none"})
     carries_words: bool = False
     needs_games: bool = False
+    least_of_trial: int = 1
 
     def __init__(
         self,
@@ -288,9 +290,12 @@ class ExperienceStrategy(Strategy):
         return Aggregate(total(contribution.vector for contribution in contributions), len(contributions))
 
     def draw_trial(self, nodes: list[int], request: PlayRequest, part: int) -> list[int]:
-        """Draw the devices of a part of a trial, the same ones for all trials of a cycle."""
+        """Draw the devices of a part of a trial, the same ones for all trials of a cycle.
+
+        Where devices are missing, or a version has not reached them, there are fewer parts rather than smaller ones.
+        """
         cohort = sample(nodes, self.fraction_train, self.seed, request.cycle)
-        parts = min(self.trial_parts, len(cohort))
+        parts = min(self.trial_parts, max(1, len(cohort) // self.least_of_trial))
         return split(cohort, parts, self.seed, TRIALS + request.cycle)[part - 1] if part <= parts else []
 
     def start(

@@ -52,7 +52,7 @@ class SecureGroups(SecureMean):
             raise ConfigError(
                 f"group-size must be at least {SMALLEST} and norm-bound at least 1, not {group_size} and {norm_bound}"
             )
-        self.group_size, self.norm_bound = group_size, norm_bound
+        self.group_size, self.norm_bound, self.least_of_trial = group_size, norm_bound, 2 * group_size
 
     def check(self, spec: VectorSpec) -> None:
         """Refuse groups too small for a secure sum, and cohorts too small for two groups."""

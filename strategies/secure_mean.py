@@ -32,6 +32,7 @@ from ..protocol.secagg.graph import Graph, check_graph, choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
+from ..protocol.trials import SMALLEST
 from .delivery import RetryWindow, message_to, named, send_and_receive
 from .experience import log
 from .mean import BudgetStrategy
@@ -114,6 +115,7 @@ class SecureMean(BudgetStrategy):
     """
 
     mechanisms = frozenset({"none", "distributed"})
+    least_of_trial = SMALLEST
 
     def __init__(self, *arguments: Any, phase_timeout: float = 120.0, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

@@ -16,6 +16,7 @@ from ..evaluation import UNKNOWN, stats_of_wins
 from ..events import Advance
 from ..gate import Differences, Evidence, Verdict
 from ..learner import Adapter
+from .abilities import lost
 from .contender import Version
 from .distil import TRAINED, Trained
 from .drift import drifted
@@ -28,7 +29,8 @@ from .trial import compare, play_block
 class Judged:
     """What a candidate came to: itself, what the gate has seen of it and of the current version, and the decision.
 
-    `tried` is false where a red line or its drift has refused it before any game, and `drifts` says that it was drift.
+    `tried` is false where a red line, its drift or lost abilities have refused it before any game, and `drifts` says
+    that it was no red line: nearer to the current version it may pass.
     """
 
     candidate: Trained
@@ -74,6 +76,8 @@ def judge(run: Run, state: State, cycle: int, candidate: Trained) -> Judged:
 def _compared(run: Run, state: State, cycle: int, name: str, candidate: Trained) -> Judged:
     crosses = crossed(run, state, cycle, name.replace("gate", "red-lines"), candidate)
     drifts = "" if crosses else drifted(run, cycle, name.replace("gate", "drift"), candidate)
+    if not (crosses or drifts):
+        drifts = lost(run, cycle, name.replace("gate", "abilities"), candidate)
     if crosses or drifts:
         untried = Evidence(state.evidence.sample, UNKNOWN)
         refused = Verdict(False, crosses or drifts)

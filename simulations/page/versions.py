@@ -47,8 +47,7 @@ def versions_of(folder: Path, known: VersionList) -> Versions:
 
 
 def _row(known: VersionList, version: KnownVersion, current: str) -> list[object]:
-    reach = known.records[-1].reach if known.records and known.records[-1].version == current else None
-    share = "" if reach is None else f", for {reach:.3g} of the fleet"
+    share = "" if known.reach is None else f", for {known.reach:.3g} of the fleet"
     mark = f"current{share}" if version.name == current else ""
     won = percent(version.results) if version.results else "not measured"
     folder = known.place.versions / version.name
@@ -65,6 +64,6 @@ def _commands(folder: Path, known: VersionList) -> Iterator[Command]:
     if any(version.decision == "waiting" and version.parent == current for version in known.versions):
         yield Command("approve the candidate that waits", f"fedoel approve {place}")
     if current:
-        run = shlex.quote(str(known.place.run))
-        yield Command("watch one game turn by turn, with probabilities", f"fedoel play --run {run} --seed 0")
+        game, both = f"fedoel play --run {place} --seed 0", " before and after" * bool(parent)
+        yield Command(f"watch one game turn by turn, with probabilities{both}", game + " --before" * bool(parent))
     yield Command("check that the run is as its journal says", f"fedoel verify {place}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from fedoel.cli.play import show
@@ -19,3 +21,13 @@ def test_an_episode_is_shown_with_the_chosen_command_marked() -> None:
     assert "  go north ██████████████████        75.0%" in text
     assert "> go south ██████                    25.0%" in text
     assert "won after 1 turn, score 100%" in text
+    both = show(Trajectory(spec, 3, "v-1", (turn,), True, False, 1.0), "v-0", [np.log(np.array([0.5, 0.5], "f"))])
+    assert "probabilities: of v-0 -> of v-1" in both and "> go south  50.0% -> ██████                    25.0%" in both
+
+
+def test_what_a_free_policy_has_answered_is_shown_with_its_probabilities() -> None:
+    situation = Memory("find the coin", 7).see("-= Hall =-\nA hall.", ("go north", "go south", "wait"), 0)
+    situation = replace(situation, alternatives=("dance", "go south"))
+    turn = Turn(situation, np.log(np.array([0.75, 0.25], dtype=np.float32)), 0, 0.0, "dance", refused=True)
+    text = show(Trajectory(GameSpec.parse("coin-collector turns=7"), 3, "v-1", (turn,), False, False, 0.0))
+    assert "> dance    ██████████████████        75.0%" in text and "go north" not in text

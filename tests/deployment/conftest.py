@@ -57,14 +57,14 @@ def loopback_fleet(folder: Path, devices: Sequence[str], run: str, only_server: 
         made.end()
 
 
-def keys(first: int) -> list[bytes]:
+def keys(first: int, devices: int = len(DEVICES)) -> list[bytes]:
     """Return a key for every device; with the run's name, all of its games follow from it."""
-    return [bytes([first, number] * 16) for number in range(len(DEVICES))]
+    return [bytes([first, number] * 16) for number in range(devices)]
 
 
 def give_keys(fleet: LoopbackFleet, keys: Sequence[bytes]) -> None:
     """Make the games repeatable, with `begin_ledger`: a deployed device draws them with a key of its own."""
-    for name, key in zip(DEVICES, keys, strict=True):
+    for name, key in zip(fleet.names, keys, strict=True):
         replace_file(DeviceFolder(fleet.folder / name).game_key, key.hex(), secret=True)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedoel.protocol.config import RunConfig, StrategyConfig
+from fedoel.cli.main import main
+from fedoel.protocol.config import RunConfig, Scalar, StrategyConfig
 from fedoel.protocol.records.events import PhaseFinished
 from fedoel.protocol.records.summary import CycleRecord
 from fedoel.protocol.rollout import reached
@@ -68,6 +69,35 @@ def test_a_version_reaches_the_fleet_in_stages_and_the_next_one_is_made_behind_t
     assert stages[0].reason == "stage 1 of 3, 0.1 of the fleet: it holds; stage 2 of 3, 0.5 of the fleet begins"
     assert stages[1].reason.endswith("it goes to the whole fleet")
     assert not verify(locate(Path(config.out))).problems
+
+
+@pytest.mark.parametrize("strategy", ["mean", "secure-mean"])
+def test_where_the_server_has_prompts_only_the_devices_of_a_stage_try_the_version_before(
+    config: RunConfig, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate that asks the fleet decides as it is; who answers for a stage are the devices that it has, all of them."""
+    monkeypatch.setattr(roll_out, "stage_holds", stage_holds)
+    changed: dict[str, Scalar] = {"strategy.name": strategy, "server.public": "prompts", "trial.games": 2}
+    config = RunConfig.from_flat({**config.to_flat(), **changed})
+    play(config)
+    first, *stages, last = cycles(config)[1:]
+    assert [one.decision for one in (first, *stages, last)] == ["promoted", "rolling-out", "rolling-out", "promoted"]
+    least = LEAST if strategy == "secure-mean" else 1
+    asked = [len(reached(range(CLIENTS), first.version, share, least)) for share in STAGES[:2]]
+    assert [one.accepted for one in stages] == asked and last.accepted == CLIENTS
+    for stage, devices in zip(stages, asked, strict=True):
+        assert f": 0 of {devices} devices have gone back, and the version before has merit " in stage.reason
+    assert not verify(locate(Path(config.out))).problems
+
+
+def test_versions_say_how_far_the_current_one_has_got(config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    said = list[str]()
+    for last in (2, 3):
+        play(replace(config, cycles=last, out=f"{config.out}-{last}", strategy=StrategyConfig("mean")))
+        assert main(["versions", f"{config.out}-{last}"]) == 0
+        said.append(capsys.readouterr().out.splitlines()[-1])
+    rest = "the rest has the version before until the next stage"
+    assert said == [f"* is current, for 0.5 of the fleet; {rest}", "* is current: what devices play"]
 
 
 def test_a_stage_that_does_not_hold_is_repeated_until_an_operator_goes_back(

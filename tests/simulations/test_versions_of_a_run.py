@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -313,16 +315,34 @@ def test_every_verb_works_on_a_run_and_on_a_servers_folder(
             verb, *more = words
             assert main([verb, str(folder), *more]) == 0, words
             assert says in capsys.readouterr().out
+        for words in ([second], []):  # weights of the first are still in its cycle's checkpoint
+            assert main(["play", "--run", str(folder), "--before", *words]) == 0
+            assert f"probabilities: of {second if words else versions_of(locate(folder))[-2]} -> of {last}" in (
+                capsys.readouterr().out
+            )
         assert main(["approve", str(folder)]) == REFUSED
         assert "nothing waits for approval" in capsys.readouterr().err
+
+
+def test_a_game_is_compared_with_another_version_of_its_run_only(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, *_ = versions_of(locate(run))
+    for words, says in (
+        (["--before", first], "say --run, too"),
+        (["--run", str(run), "--before", "nope"], "is no version of"),
+    ):
+        assert main(["play", *words]) == REFUSED and says in capsys.readouterr().err
+    assert main(["rollback", str(run), first]) == 0 and main(["play", "--run", str(run), "--before"]) == REFUSED
+    assert f"{first} is the first version of its run" in capsys.readouterr().err
 
 
 def test_behaviour_is_compared_on_a_pack_of_prompts(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pack = tmp_path / "pack.jsonl"
-    assert main(["prompts", "make", "frozen-lake turns=6", "--count", "20", "--out", str(pack)]) == 0
     first, *_, last = versions_of(locate(run))
+    assert main(["diff", str(run), first, last]) == 0
+    command = re.search(r"not compared \(no pack of prompts here: fedoel (.*) --out pack", capsys.readouterr().out)
+    assert command and main([*shlex.split(command[1]), "--count", "20", "--out", str(pack)]) == 0
     capsys.readouterr()
     assert main(["diff", str(run), first, last, "--prompts", str(pack)]) == 0
     shown = capsys.readouterr().out

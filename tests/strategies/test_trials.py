@@ -178,6 +178,18 @@ def test_there_are_no_more_parts_than_devices() -> None:
     assert [len(clients) for clients in fleet.asked] == [1, 1, 0, 0]
 
 
+@pytest.mark.parametrize(("name", "nodes", "parts"), [("secure-mean", 15, [5, 5, 5]), ("secure-mean", 3, [3]),
+    ("grouped-secure", 15, [15]), ("grouped-secure", 16, [8, 8]), ("mean", 3, [1, 1, 1])])  # fmt: skip
+def test_where_devices_are_missing_a_secure_trial_has_fewer_parts_of_enough_devices(
+    name: str, nodes: int, parts: list[int], tmp_path: Path
+) -> None:
+    """A sum needs devices to hide in: parts of the usual number would all fail, and nothing could be decided."""
+    strategy = built(name, RunSafeguards(private(tmp_path)), trial_parts=4)
+    drawn = [strategy.draw_trial(list(range(nodes)), trial(), part) for part in (1, 2, 3, 4)]
+    assert [len(cohort) for cohort in drawn if cohort] == parts
+    assert sorted(node for cohort in drawn for node in cohort) == list(range(nodes))
+
+
 def test_what_is_no_answer_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     def mixed(client: int, spec: VectorSpec) -> ExperienceVector:
         vector = answer(client, spec)

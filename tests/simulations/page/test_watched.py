@@ -202,7 +202,7 @@ def test_a_server_folder_shows_its_run_and_how_many_devices_are_enrolled(
     (server.run / "config.json").write_text(json.dumps(dict(fleets["told"].config)))
     page = shown(server.path)
     assert "0 devices enrolled, 0 revoked" in page and "the fleet&#39;s own games" in page
-    assert f"fedoel rollback {server.path}" in page and f"fedoel play --run {server.run}" in page
+    assert f"fedoel rollback {server.path}" in page and f"fedoel play --run {server.path}" in page
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
