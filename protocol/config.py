@@ -31,6 +31,7 @@ MECHANISMS = ("none", "distributed", "central", "local")
 # Settings that may differ between machines, and on resumption: they do not change the results.
 FREE = ("out", "cache", "resume")
 BEFORE = Release(RELEASE.major, RELEASE.minor - 1)
+REPLY_SECONDS = 3600.0  # for which a server waits for answers that are played for
 DIGITS = 16  # of a digest that is signed with every request
 
 

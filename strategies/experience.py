@@ -20,6 +20,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from ..protocol.config import REPLY_SECONDS
 from ..protocol.errors import ConfigError, FedoelError, VectorError
 from ..protocol.experience import Aggregate, Contribution, VectorSpec, total
 from ..protocol.messages import ACTION, PlayRequest, records_bytes, request_to_records, with_notice
@@ -94,7 +95,7 @@ class ExperienceStrategy(Strategy):
         fraction_train: float = 1.0,
         min_available_nodes: int = 2,
         seed: int = 0,
-        timeout: float = 3600.0,
+        timeout: float = REPLY_SECONDS,
         node_timeout: float = 120.0,
         patience: float = 0.0,
         trial_parts: int = 1,
