@@ -7,6 +7,7 @@ every failure leaves this module as the name of its class alone, or as the code 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,7 +68,7 @@ def make_app(runtime: Runtime) -> ClientApp:
     def secure_verb(phase: str, message: Message, context: Context) -> Message:
         here = runtime_of(context.node_config, runtime)
         work = partial(answer_secure, phase, message.content, context, here)
-        return guarded(message, lambda: unless_stopped(message, here, work), here)
+        return guarded(message, lambda: unless_stopped(message, here, work, plays=phase == "masked"), here)
 
     def notice(message: Message, context: Context) -> Message:
         here = runtime_of(context.node_config, runtime)
@@ -107,8 +108,15 @@ def guarded(message: Message, work: Callable[[], RecordDict], runtime: Runtime |
     raise FedoelError(f"code: {failure}")
 
 
-def unless_stopped(message: Message, runtime: Runtime, work: Callable[[], RecordDict]) -> RecordDict:
+def unless_stopped(
+    message: Message, runtime: Runtime, work: Callable[[], RecordDict], plays: bool = True
+) -> RecordDict:
     """Obey the notice of the fleet's owner that came with a message, and do its work unless the fleet is stopped.
+
+    Parameters
+    ----------
+    plays
+        Whether the message asks for play, so that its answer, or that there is none, may have to wait.
 
     Raises
     ------
@@ -121,9 +129,9 @@ def unless_stopped(message: Message, runtime: Runtime, work: Callable[[], Record
     runtime.check_going()
     if runtime.deployed:
         check_server(message.metadata.group_id)
-    with runtime.working():
+    with runtime.held_back() if plays else nullcontext(), runtime.working():
         reply = work()
-    runtime.check_going()  # another message may have brought a notice while this one was played for
+    runtime.check_going()  # another message may have brought a notice while this one was played for, or held back
     return reply
 
 

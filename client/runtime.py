@@ -41,6 +41,7 @@ class Runtime(Protocol):
     `take_notice`   nothing                               keeps the newest notice of the fleet's owner
     `check_going`   nothing                               refuses everything while that says stop
     `working`       nothing                               leaves a mark if the process dies
+    `held_back`     at once                               until the next `play.answer-every`
     `admit`         always                                if the owner's conditions hold
     `begin`         nothing                               counts the games, bounds the memory
     `policy`        as the run says                       base, threads and paths from `device.toml`;
@@ -78,6 +79,9 @@ class Runtime(Protocol):
 
     def working(self) -> AbstractContextManager[None]:
         """Return a block for the work on one message, in which a death of the process is noticed later."""
+
+    def held_back(self) -> AbstractContextManager[None]:
+        """Return a block for a request to play, which ends when its answer may leave."""
 
     def admit(self, games: int) -> None:
         """Check, before anything is loaded, that this many games may be played now.
@@ -148,6 +152,10 @@ class SimulatedRuntime:
 
     def working(self) -> AbstractContextManager[None]:
         """Do nothing: a simulation has one process for many devices."""
+        return nullcontext()
+
+    def held_back(self) -> AbstractContextManager[None]:
+        """Do nothing: a simulation does not wait."""
         return nullcontext()
 
     def admit(self, games: int) -> None:

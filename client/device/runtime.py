@@ -24,6 +24,7 @@ from ...protocol.trials import is_trial
 from ..fallback import Success
 from ..runtime import Runtime, measured
 from ..store import key_from_file
+from .boundary import held_back
 from .deaths import died, working
 from .folder import DeviceFolder, membership_of
 from .idle import count_games, games_today, look, why_not
@@ -70,6 +71,10 @@ class DeviceRuntime:
     def working(self) -> AbstractContextManager[None]:
         """Return a block that leaves a mark if the process dies in it."""
         return working(self.folder.working)
+
+    def held_back(self) -> AbstractContextManager[None]:
+        """Return a block that is left at a boundary, as the owner's settings say when it is entered."""
+        return held_back(read_settings(self.folder.settings).play.answer_every)
 
     def admit(self, games: int) -> None:
         """Check the owner's conditions; this loads nothing.

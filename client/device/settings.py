@@ -10,12 +10,16 @@ from pathlib import Path
 
 import tomli_w
 
+from ...protocol.config import REPLY_SECONDS
 from ...protocol.errors import ConfigError
 from ...protocol.fleet.trust import Trust
 from ...protocol.settings import Scalar, from_table, parse_toml, read_toml, setting, settings_of, to_table
 
 POWERS = ("any", "mains")
 HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+# Half of the time for which a server waits: a request lies for a while until its device takes it, and an answer that
+# leaves after that time has no part in the round.
+LONGEST_INTERVAL = int(REPLY_SECONDS / 2)
 TRUST = "trust"  # the table that a fleet makes a proposal for
 HEAD = "# Settings of this device. It reads them for every request: only changes of [limits] need a restart.\n"
 
@@ -30,6 +34,13 @@ class Play:
     )
     power: str = setting("any", 'With "mains" it never plays on battery, where the system tells.', choices=POWERS)
     games_a_day: int = setting(0, "Most games of a day; 0 for as many as it is asked for.", low=0, high=10**9)
+    answer_every: int = setting(
+        0,
+        "Holds what it answers to a request to play back until a multiple of so many seconds after the request came, "
+        "which hides how long it played; 0 for at once.",
+        low=0,
+        high=LONGEST_INTERVAL,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,9 @@ def _plays(folder: DeviceFolder) -> str:
     settings, now = read_settings(folder.settings), look()
     played = games_today(folder.played, f"{now.clock:%Y-%m-%d}")
     reason = why_not(settings.play, settings.limits.memory, now, played, 1)
-    return f"{f'not now, since {reason}' if reason else 'now, if it is asked'}; {played} games today"
+    when = f"not now, since {reason}" if reason else "now, if it is asked"
+    every = settings.play.answer_every
+    return f"{when}; {played} games today{f'; answers leave at multiples of {every} s' if every else ''}"
 
 
 def _trusts(folder: DeviceFolder) -> Iterator[str]:
