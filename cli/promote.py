@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_folder(parser)
     add_version(parser)
     parser.add_argument(
-        "--anyway", action="store_true", help="even if a red line, its drift or lost abilities have refused it"
+        "--anyway",
+        action="store_true",
+        help="even if a red line, its drift, lost abilities or its answers have refused it",
     )
 
 

@@ -32,12 +32,15 @@ class Answer:
     alternatives
         Commands of the answers that were sampled, this one among them, without repetitions. Empty if the answer has to
         be one of the admissible commands.
+    finished
+        False if it was cut off, at the most tokens that it may have, before its end.
     """
 
     text: str
     tokens: tuple[int, ...]
     log_probs: LogProbs
     alternatives: tuple[str, ...] = ()
+    finished: bool = True
 
     @property
     def command(self) -> str:

@@ -315,6 +315,15 @@ class ServerConfig:
         0.0, "Fewest of the instructions (`games.instructions`) that a candidate follows, as a share of those that the "
         "base model follows; 0 for no bound.", low=0, high=1, since=Release(0, 2),
     )  # fmt: skip
+    max_invalid: float = setting(
+        0.0, "Free decoding: largest share of a candidate's answers to public prompts that are none of the listed "
+        "commands or, where a prompt is open, hold no text or are cut off at `policy.response-tokens`; 0 for no bound.",
+        low=0, high=0.99, since=Release(0, 2),
+    )  # fmt: skip
+    max_answer_tokens: float = setting(
+        0.0, "Free decoding: most tokens, on average, of a candidate's answer to a public prompt; 0 for no bound.",
+        low=0, high=1e6, since=Release(0, 2),
+    )  # fmt: skip
     approve: bool = setting(
         False, "Whether a candidate that has passed every gate waits for an operator's `fedoel approve`."
     )

@@ -22,6 +22,7 @@ from ..strategies.experience import ExperienceStrategy
 from ..strategies.registry import build_strategy, load_strategy
 from ..strategies.secure_mean import SecureMean
 from ..strategies.stopped import wait_while_stopped
+from .cycle.answers import check_bounds
 from .cycle.run import Public, Report, Run, World
 from .cycle.server import CycleServer
 from .events import LOG, EventLog
@@ -115,6 +116,7 @@ def prepare(
         _check_contexts(config, codec.encoder)
     kind = load_strategy(config.strategy.name)
     _check_words(config, codec.encoder, kind)
+    check_bounds(config)
     if config.privacy.mechanism not in kind.mechanisms:
         raise ConfigError(
             f"privacy.mechanism {config.privacy.mechanism!r} and strategy {config.strategy.name!r} do not go together: "

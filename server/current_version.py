@@ -18,7 +18,7 @@ from ..protocol.records.journal import CURRENT, REMOVED, TAKEN, Entry
 from ..protocol.versions import Manifest
 from .fleet import owner_key
 from .journal import OPERATOR
-from .learner import DRIFTED, LOST
+from .learner import DRIFTED, LOST, UNFIT
 from .red_lines import CROSSED
 from .registry import DRAFT, MANIFEST, SIGNATURE, WEIGHTS, load_adapter, save_version
 from .run_location import RunLocation
@@ -54,18 +54,19 @@ def promote(place: RunLocation, name: str, anyway: bool = False) -> Entry:
     Parameters
     ----------
     anyway
-        Whether it may be one that was refused because of a red line, of its drift from the base model, or of abilities
-        that it has lost.
+        Whether it may be one that was refused because of a red line, of its drift from the base model, of abilities
+        that it has lost, or of its answers.
 
     Raises
     ------
     VersionError
         If there is no such version, its weights are gone, its folder does not verify, or it was refused because of a
-        red line, its drift or lost abilities.
+        red line, its drift, lost abilities or its answers.
     """
     versions = VersionList(place)
     target = versions.find(name)
-    if target.decision == "rejected" and any(why in target.reason for why in (CROSSED, DRIFTED, LOST)) and not anyway:
+    untried = any(why in target.reason for why in (CROSSED, DRIFTED, LOST, UNFIT))
+    if target.decision == "rejected" and untried and not anyway:
         raise VersionError(f"version {target.name} was refused: {target.reason}; add --anyway if that is meant")
     return _choose(versions, target, f"promoted by an operator; the run said {target.decision}")
 

@@ -18,6 +18,7 @@ from .events import Advance
 Adapter = Mapping[str, NDArray[Any]]
 DRIFTED = "drifted from the base model"  # in the reason of a candidate that has moved too far
 LOST = "lost general abilities"  # in the reason of a candidate that does less than the base model outside of games
+UNFIT = "unfit answers to public prompts"  # in the reason of a candidate that writes too much, or too much in vain
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ def tactics_only(config: RunConfig) -> RunConfig:
         name=f"{config.name}, tactics only",
         out=str(Path(config.out) / FOLDER),
         policy=replace(config.policy, backend="tactics", decoding="tree"),
+        server=replace(config.server, max_invalid=0, max_answer_tokens=0),  # which are about what is written
         codec=codec,
         privacy=replace(config.privacy, allow_plaintext=False),
         games=replace(config.games, held_out_teacher=1),

@@ -100,8 +100,7 @@ class FreePolicy:
                 log_probs, last = decoder.score_commands() if self.decoding.scored else _unscored(decoder, chunk)
                 responses = write(decoder, last, self.model, self.decoding, [next(rngs) for _ in chunk])
             answers += [
-                Answer(tokenizer.decode(tokens), tokens, scores.cpu().numpy())
-                for tokens, scores in zip(responses, log_probs, strict=True)
+                self._answer(tokens, scores.cpu().numpy()) for tokens, scores in zip(responses, log_probs, strict=True)
             ]
         return [
             _open(answer) if situation.open else answer for answer, (situation, _) in zip(answers, asked, strict=True)
@@ -119,7 +118,7 @@ class FreePolicy:
                 repeated = [hidden for hidden in last for _ in range(copies)]
                 drawing = [rng for rng in [next(rngs) for _ in chunk] for _ in range(copies)]
                 responses = write(decoder, repeated, self.model, self.decoding, drawing)
-            written = [Answer(tokenizer.decode(tokens), tokens, np.zeros(0, np.float32)) for tokens in responses]
+            written = [self._answer(tokens, np.zeros(0, np.float32)) for tokens in responses]
             answers += [written[start : start + copies] for start in range(0, len(written), copies)]
         return answers
 
@@ -146,6 +145,10 @@ class FreePolicy:
     def gradients(self, turns: Sequence[Turn]) -> NDArray[np.float32]:
         """Gradients of the log-probabilities of the commands given, if the inner policy has a soft prompt."""
         return cast(SoftPrompted, self.inner).gradients(turns)
+
+    def _answer(self, tokens: tuple[int, ...], log_probs: LogProbs) -> Answer:
+        tokenizer = self.model.tokenizer
+        return Answer(tokenizer.decode(tokens), tokens, log_probs, finished=tokens[-1] in tokenizer.end_tokens)
 
 
 def _open(answer: Answer) -> Answer:

@@ -17,6 +17,7 @@ from ..events import Advance
 from ..gate import Differences, Evidence, Verdict
 from ..learner import Adapter
 from .abilities import lost
+from .answers import unfit
 from .contender import Version
 from .distil import TRAINED, Trained
 from .drift import drifted
@@ -29,8 +30,8 @@ from .trial import compare, play_block
 class Judged:
     """What a candidate came to: itself, what the gate has seen of it and of the current version, and the decision.
 
-    `tried` is false where a red line, its drift or lost abilities have refused it before any game, and `drifts` says
-    that it was no red line: nearer to the current version it may pass.
+    `tried` is false where a red line, its drift, lost abilities or its answers have refused it before any game, and
+    `drifts` says that it was no red line: nearer to the current version it may pass.
     """
 
     candidate: Trained
@@ -75,9 +76,7 @@ def judge(run: Run, state: State, cycle: int, candidate: Trained) -> Judged:
 
 def _compared(run: Run, state: State, cycle: int, name: str, candidate: Trained) -> Judged:
     crosses = crossed(run, state, cycle, name.replace("gate", "red-lines"), candidate)
-    drifts = "" if crosses else drifted(run, cycle, name.replace("gate", "drift"), candidate)
-    if not (crosses or drifts):
-        drifts = lost(run, cycle, name.replace("gate", "abilities"), candidate)
+    drifts = "" if crosses else _drifts(run, cycle, name, candidate)
     if crosses or drifts:
         untried = Evidence(state.evidence.sample, UNKNOWN)
         refused = Verdict(False, crosses or drifts)
@@ -87,6 +86,14 @@ def _compared(run: Run, state: State, cycle: int, name: str, candidate: Trained)
     return Judged(
         candidate, *compare(run, state, cycle, name, contender, first, run.gate.candidate_holds, run.gate.blocks)
     )
+
+
+def _drifts(run: Run, cycle: int, name: str, candidate: Trained) -> str:
+    """Return what refuses a candidate untried that may pass nearer to the current version; empty if nothing does."""
+    for stage, reason_of in (("drift", drifted), ("abilities", lost), ("answers", unfit)):
+        if reason := reason_of(run, cycle, name.replace("gate", stage), candidate):
+            return reason
+    return ""
 
 
 def _halfway(run: Run, version: Version, candidate: Trained, advance: Advance) -> Trained:

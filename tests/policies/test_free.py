@@ -92,6 +92,16 @@ def test_an_answer_does_not_depend_on_the_batch(model: TorchModel) -> None:
     assert [answer.tokens for answer in together] == [answer.tokens for answer in alone]
 
 
+def test_an_answer_that_is_cut_off_is_not_finished(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, asked = FreePolicy(TorchPolicy(model, {}), Decoding(1.0, 2)), situations()
+    ends = frozenset(range(0, model.base.head.shape[0], 3))  # a random model hardly ever ends by itself
+    monkeypatch.setattr(type(model.tokenizer), "end_tokens", ends)
+    pairs = [(situation, np.random.default_rng(seed)) for seed in range(8) for situation in asked]
+    answers = [*policy.respond(pairs), *(answer for some in policy.sample(pairs) for answer in some)]
+    assert all(answer.finished is (answer.tokens[-1] in ends) for answer in answers)
+    assert {(len(answer.tokens), answer.finished) for answer in answers} == {(1, True), (2, True), (2, False)}
+
+
 def test_the_style_is_part_of_the_version(model: TorchModel, tiny_base: Path, tmp_path: Path) -> None:
     walked = TorchModel(model.base, 512)
     unlisted = TorchModel(model.base, 512, Style(free=True, listed=False))

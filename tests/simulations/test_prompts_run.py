@@ -12,10 +12,13 @@ import pytest
 
 from fedoel.games.tidy import asking
 from fedoel.protocol.config import RunConfig
-from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.errors import ConfigError, VersionError
 from fedoel.protocol.prompt_pack import read_pack
 from fedoel.protocol.records.events import Listener, PhaseFinished, PhaseStarted
+from fedoel.server.current_version import promote
 from fedoel.server.cycle.phases import Phases
+from fedoel.server.run_location import RunLocation
+from fedoel.server.version_list import VersionList
 from fedoel.simulations.inprocess import check, run_inprocess
 from fedoel.simulations.prompts import with_pack
 from fedoel.strategies.experience import ExperienceStrategy
@@ -131,19 +134,22 @@ def test_a_context_that_moves_nothing_ends_the_cycle_without_a_trial(
     assert cycles(run)[-1]["decision"] == "no-gain"
 
 
-def test_answers_in_free_text_are_learned_from_in_secure_sums(
-    config: RunConfig, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def in_free_text(config: RunConfig, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     # A random model names no place: here every other answer does.
     monkeypatch.setattr(
         asking, "place_named", lambda answer, thing, places: places[ord(answer[0]) % 4] if ord(answer[-1]) % 2 else ""
     )
-    run = RunConfig.from_flat({
+    return RunConfig.from_flat({
         **config.to_flat(), "cycles": 1, "games.families": "tidy things=1 open=1 turns=2", "codec.name": "embedding",
         "policy.backend": "torch", "policy.base": str(tiny_base), "policy.decoding": "free", "policy.listed": False,
         "policy.response-tokens": 3, "policy.threads": 1, "policy.lora-layers": 2, "strategy.name": "secure-mean",
         "warm-start.steps": 2, "distil.steps": 2, "distil.batch": 4, "trial.contexts": False,
     })  # fmt: skip
+
+
+def test_answers_in_free_text_are_learned_from_in_secure_sums(in_free_text: RunConfig, tmp_path: Path) -> None:
+    run = in_free_text
     run_inprocess(run)
     last = cycles(run)[-1]
     assert 0 < last["held_out"]["invalid"] <= 1
@@ -153,11 +159,32 @@ def test_answers_in_free_text_are_learned_from_in_secure_sums(
     assert cycles(replace(run, out=str(tmp_path / "again")))[-1] == last
 
 
+def test_a_version_that_never_comes_to_an_end_reaches_no_device(
+    in_free_text: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(*arguments: object) -> None:
+        raise AssertionError("no device may be asked to try such a candidate")
+
+    monkeypatch.setattr(ExperienceStrategy, "trial", nobody)
+    run = replace(in_free_text, server=replace(in_free_text.server, max_invalid=0.5, max_base_kl=0))
+    run_inprocess(run)
+    last = cycles(run)[-1]
+    assert last["decision"] == "rejected" and "are invalid, and server.max-invalid is 0.5" in last["reason"]
+    place = RunLocation(Path(run.out), Path(run.out) / "keys")
+    refused = VersionList(place).versions[-1].name
+    with pytest.raises(VersionError, match=r"unfit answers to public prompts: .*; add --anyway if that is meant"):
+        promote(place, refused)
+    run_inprocess(replace(run, resume=True))
+    assert cycles(run)[-1] == last
+    assert promote(place, refused, anyway=True).values["version"] == refused
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"trial.games": 5}, r"trial\.games 5 is more than games\.per-client 4"),
         ({"policy.decoding": "free", "policy.backend": "torch"}, r"policy\.decoding|free"),
+        ({"server.max-invalid": 0.1}, r"server\.max-invalid is about what a policy writes"),
         ({"server.prompts": "/nowhere.jsonl"}, r"/nowhere\.jsonl cannot be read"),
     ],
 )

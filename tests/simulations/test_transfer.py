@@ -133,9 +133,14 @@ def test_without_a_list_tactics_cannot_play_and_the_table_says_so(tmp_path: Path
     "change",
     [
         {"policy": PolicyConfig(decoding="free"), "codec": CodecConfig(name="tactics-text")},
+        {
+            "policy": PolicyConfig(decoding="free"),
+            "codec": CodecConfig(name="tactics-text"),
+            "server": ServerConfig("games", max_invalid=0.1, max_answer_tokens=8),
+        },
         {"codec": CodecConfig(name="text"), "privacy": PrivacyConfig(allow_plaintext=True)},
     ],
-    ids=["free", "text"],
+    ids=["free", "bounds on answers", "text"],
 )
 def test_the_baseline_without_a_language_model_can_be_run_beside_every_run(
     config: RunConfig, change: dict[str, Any]
