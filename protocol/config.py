@@ -167,8 +167,8 @@ class DistilConfig:
     gradient_norm: float = setting(1.0, "Clipping norm of the gradient of a step.", above=0)
     halvings: int = setting(
         1,
-        "How often a candidate that loses in the gate or drifts too far is moved half the way back to the current "
-        "version, weight by weight, and tried again.",
+        "How often a candidate that loses in the gate, drifts too far or breaks another bound of `server` is moved "
+        "half the way back to the current version, weight by weight, and tried again.",
         low=0,
         high=8,
     )
