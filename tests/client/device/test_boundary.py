@@ -19,6 +19,7 @@ from fedoel.client.device.boundary import held_back
 from fedoel.client.device.notice import take_notice
 from fedoel.client.device.settings import read_settings
 from fedoel.client.runtime import SimulatedRuntime
+from fedoel.games.player import play_episodes
 from fedoel.protocol.errors import ConfigError, NotNow
 from fedoel.protocol.fleet.notice import ACTION, Notice
 from fedoel.protocol.messages import request_to_records, with_notice
@@ -135,7 +136,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Callable[[float], None]:
     """Sets how many seconds all games of a request take."""
-    played: Play = app.play_episodes
+    played: Play = play_episodes
 
     def takes(seconds: float) -> None:
         def slowly(*arguments: object) -> object:
