@@ -20,6 +20,7 @@ import tomli_w
 
 from fedoel.cli.main import main
 from fedoel.client.device.folder import DeviceFolder
+from fedoel.client.device.settings import DeviceSettings, read_settings
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.host.files import replace_file
 from fedoel.server.red_lines import read_red_lines
@@ -116,11 +117,15 @@ class Walk:
 
 
 def check_block(snippet: Snippet, folder: Path) -> None:
-    """Check a block that is no command: settings, or lines of the file of red lines."""
+    """Check a block that is no command: settings of a device or a run, or lines of the file of red lines."""
     if snippet.text.startswith("unlock the medicine cabinet"):
         file = folder / "red-lines.txt"
         file.write_text(snippet.text, encoding="utf-8")
         assert list(read_red_lines(file)) == snippet.text.splitlines()
+    elif snippet.text.startswith("[play]"):
+        file = folder / "device.toml"
+        file.write_text(snippet.text, encoding="utf-8")
+        assert read_settings(file) != DeviceSettings()
     else:
         assert flat(tomllib.loads(snippet.text)).keys() <= RunConfig().to_flat().keys(), snippet.text
 
