@@ -4,15 +4,22 @@ With pi the version at the start of the cycle and r(x, y) the context's reward, 
 
     pi_t(y | x) = pi(y | x) exp(r(x, y)) / Z(x)
 
-On-policy, the student samples k answers to each public prompt, and the loss is the reverse KL on the set S of those
-that differ, with both sides normalised over S:
+On-policy, the student samples k answers to each public prompt, and the loss is the sum of two divergences, neither of
+which needs Z(x). The first is the reverse KL on the set S of the answers that differ, with both sides normalised over
+S:
 
-    loss = sum over y in S of s(y) (log s(y) - log t(y))     s = student / student(S)     t = pi_t / pi_t(S)
+    sum over y in S of s(y) (log s(y) - log t(y))     s = student / student(S)     t = pi_t / pi_t(S)
 
-Z(x) is not needed. Its minimum is the teacher, as the minimum of the whole reverse KL is: where student and teacher
-agree on the ratios of all answers that the student gives, they are equal. Its gradient is exact on S. That of the whole
-divergence can be estimated from the same answers as E [(c(y) - b) grad log student(y)], c = log student - log pi - r, b
-the mean of c over the others (arXiv 2402.14740); in fourteen steps a student learned less by it (docs/results.md).
+It decides between answers, exactly on S, and does not say how likely S is as a whole: with it alone, probability leaks
+to what nobody has sampled, which is mostly no answer (docs/results.md). The second is the forward KL, whose gradient
+is that of the student's log-likelihood of the teacher's answers. The k answers are the student's, so that each weighs
+teacher / student, normalised over the k (self-normalised importance sampling):
+
+    - sum over i of v_i log student(y_i)     v_i in proportion to pi_t(y_i) / student(y_i), held constant
+
+Where the reward says nothing, its expected gradient is zero. The minimum of both is the teacher. The gradient of the
+whole reverse KL can be estimated from the same answers as E [(c(y) - b) grad log student(y)], c = log student - log pi
+- r, b the mean of c over the others (arXiv 2402.14740); in fourteen steps a student learned less by it.
 
 Off-policy, the answers are those that pi gave at the start of the cycle, weighted in proportion to exp(r).
 """
@@ -86,7 +93,7 @@ class SampledAnswers:
         student_BK = self._log_probs(student, batch, responses)
         divergence = _on_a_set(student_BK, teacher_BK, _copies(responses).to(student_BK))
         self.divergences.append(divergence.item())
-        return divergence
+        return divergence + _cross_entropy(student_BK, teacher_BK)
 
     def _sample(self, number: int, batch: Sequence[int], student: TorchPolicy) -> list[list[Answer]]:
         streams = [np.random.default_rng([self.seed, 2, number, index]) for index in range(len(batch))]
@@ -171,3 +178,12 @@ def _on_a_set(student_BK: torch.Tensor, teacher_BK: torch.Tensor, copies_BK: tor
     student_BK = (student_BK - copies_BK.log()).log_softmax(1)
     teacher_BK = (teacher_BK - copies_BK.log()).log_softmax(1)
     return (student_BK.exp() * (student_BK - teacher_BK)).sum(1).mean()
+
+
+def _cross_entropy(student_BK: torch.Tensor, teacher_BK: torch.Tensor) -> torch.Tensor:
+    """Mean over prompts of the student's cross-entropy under the teacher in nats, from answers that the student gave.
+
+    It is the forward KL but for the teacher's entropy. Neither side is normalised.
+    """
+    weights_BK = (teacher_BK - student_BK.detach()).softmax(1)
+    return -(weights_BK * student_BK).sum(1).mean()
