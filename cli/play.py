@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.errors import ConfigError
@@ -57,45 +58,45 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--before compares with another version of a run: say --run, too")
     if arguments.game:  # refused before a model is loaded
         for_split(GameSpec.parse(arguments.game), Split.HELD_OUT)
-    config, policy = _player(arguments)
+    known = _versions(arguments.run) if arguments.run else None
+    before = _before(known, arguments.before) if known and arguments.before is not None else None
+    config, policy = _player(arguments, known)
     spec = for_split(GameSpec.parse(arguments.game or _first_game(config)), Split.HELD_OUT)
     games = [(spec, game_seed(Split.HELD_OUT, arguments.seed))]
     trajectory = play_episodes(policy, games, [arguments.seed], cache_folder(config))[0]
-    if arguments.before is None:
+    if before is None:
         print(show(trajectory))
     else:
-        print(show(trajectory, *_scored_before(arguments, trajectory)))
+        print(show(trajectory, before.version, before.score([turn.situation for turn in trajectory.turns])))
     return 0
 
 
-def _scored_before(arguments: argparse.Namespace, trajectory: Trajectory) -> tuple[str, list[LogProbs]]:
-    """Return the name of the version to compare with, and how likely it makes each choice of an episode."""
+def _before(known: VersionList, name: str) -> Policy:
+    """Load the version to compare with, by default the parent of the current one."""
     from ..policies.backend import load_version
     from ..protocol.host.cache import cache_folder
 
-    known = _versions(arguments)
-    name = arguments.before or known.find(known.current).parent
+    name = name or known.find(known.current).parent
     if not name:
         raise ConfigError(f"{known.current} is the first version of its run: name the one to compare with")
     version, config = known.find(name), known.place.config
     if (adapter := known.adapter(version)) is None:
         raise ConfigError(f"the weights of version {version.name} are gone: see `fedoel versions`")
-    policy = load_version(config.policy, adapter, version.name, cache_folder(config))
-    return version.name, policy.score([turn.situation for turn in trajectory.turns])
+    return load_version(config.policy, adapter, version.name, cache_folder(config))
 
 
-def _versions(arguments: argparse.Namespace) -> VersionList:
+def _versions(run: Path) -> VersionList:
     """Return the versions of the run; raises `ConfigError` if it has none yet."""
     from ..server.run_location import locate
     from ..server.version_list import VersionList
 
-    known = VersionList(locate(arguments.run))
+    known = VersionList(locate(run))
     if not known.current:
-        raise ConfigError(f"the run in {arguments.run} has no version yet: finish its first cycle, or name a run")
+        raise ConfigError(f"the run in {run} has no version yet: finish its first cycle, or name a run")
     return known
 
 
-def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
+def _player(arguments: argparse.Namespace, known: VersionList | None) -> tuple[RunConfig, Policy]:
     """Load the last good version of a device, the last version of a run, an adapter, or else the bare base model."""
     from ..client.device.folder import DeviceFolder
     from ..client.device.offline import load_last_version
@@ -114,8 +115,7 @@ def _player(arguments: argparse.Namespace) -> tuple[RunConfig, Policy]:
     from ..simulations.scenario import load_scenario, scenario_of
 
     version, arrays = "", dict[str, NDArray[Any]]()
-    if arguments.run:
-        known = _versions(arguments)
+    if known is not None:
         config = known.place.config
         version, arrays = load_adapter(known.place.versions / known.current)
     elif arguments.adapter:
