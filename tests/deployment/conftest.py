@@ -12,7 +12,10 @@ import pytest
 
 from fedoel.client.device.folder import DeviceFolder
 from fedoel.protocol.host.files import replace_file
+from fedoel.protocol.records.summary import CycleRecord
 from fedoel.server.safeguards import LEDGER
+from fedoel.server.summary import NAME as SUMMARY
+from fedoel.server.summary import read_summary
 from fedoel.simulations.loopback import SHORTEST_HEARTBEAT, LoopbackFleet
 from fedoel.simulations.loopback_sum import STRATEGY
 
@@ -71,6 +74,33 @@ def give_keys(fleet: LoopbackFleet, keys: Sequence[bytes]) -> None:
 def begin_ledger(run: Path) -> None:
     """Give a run the name from which the devices' games follow, before its first round."""
     replace_file(run / LEDGER, json.dumps({"kind": "ledger", "run": NAME, "secret": 0}) + "\n", secret=True)
+
+
+def tidy_run(devices: int, cycles: int) -> str:
+    """A run whose games are made at once and whose cycles take few seconds, with every device in each of them."""
+    return f"""\
+cycles = {cycles}
+[games]
+families = "tidy things=1 final=0 turns=8"
+per-client = 4
+rehearsal = 16
+gate = 16
+held-out = 8
+[policy]
+backend = "tactics"
+[strategy]
+name = "mean"
+min-available-nodes = {devices}
+patience = 3600.0
+[server]
+public = "games"
+"""
+
+
+def records(fleet: LoopbackFleet) -> Sequence[CycleRecord]:
+    """Records of the cycles that have ended, cycle 0 included."""
+    run = fleet.server / "run"
+    return read_summary(run).cycles if (run / SUMMARY).exists() else ()
 
 
 def summary(folder: Path) -> dict[str, Any]:

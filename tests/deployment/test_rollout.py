@@ -12,11 +12,9 @@ from fedoel.client.device.last_version import LAST, version_at
 from fedoel.games.make_prompts import make_pack
 from fedoel.protocol.play import specs_from_text
 from fedoel.protocol.prompt_pack import write_pack
-from fedoel.protocol.records.summary import CycleRecord
-from fedoel.server.summary import NAME, read_summary
 from fedoel.simulations.loopback import LoopbackFleet
 
-from .conftest import begin_ledger, give_keys, keys, loopback_fleet, tended
+from .conftest import begin_ledger, give_keys, keys, loopback_fleet, records, tended
 
 DEVICES, FIRST = ("one", "two", "three"), 0.01
 FAMILIES = "tidy things=1 final=0 turns=8"
@@ -53,12 +51,6 @@ def fleet(tmp_path: Path, cache: Path) -> Iterator[LoopbackFleet]:
         yield made
 
 
-def records(fleet: LoopbackFleet) -> list[CycleRecord]:
-    """Records of the cycles that have ended, without cycle 0."""
-    run = fleet.server / "run"
-    return list(read_summary(run).cycles[1:]) if (run / NAME).exists() else []
-
-
 def versions(fleet: LoopbackFleet) -> list[str]:
     """The version that each device has played last, and would play if its owner wanted to see it."""
     return [version_at(DeviceFolder(fleet.folder / name).versions / LAST) for name in DEVICES]
@@ -74,9 +66,9 @@ def test_a_version_is_with_one_device_while_the_others_have_the_one_before_and_t
     begin_ledger(fleet.server / "run")
     for name in DEVICES:
         fleet.start(name)
-    tended(fleet, lambda: bool(records(fleet)), every=0.02)
-    [first] = records(fleet)
-    before, after = read_summary(fleet.server / "run").cycles[0].version, first.version
+    tended(fleet, lambda: len(records(fleet)) > 1, every=0.02)
+    start, first = records(fleet)
+    before, after = start.version, first.version
     assert (first.decision, first.accepted, first.reach) == ("promoted", len(DEVICES), FIRST), first.reason
     tended(fleet, lambda: after in versions(fleet), every=0.02)
     fleet.kill("server")
@@ -85,7 +77,7 @@ def test_a_version_is_with_one_device_while_the_others_have_the_one_before_and_t
     fleet.start("server")
     tended(fleet, lambda: fleet.over("server"))
     assert fleet.running.pop("server").returncode == 0, fleet.said("server")
-    _, stage, last = records(fleet)
+    _, _, stage, last = records(fleet)
     assert (stage.decision, stage.accepted, stage.reach, stage.version) == ("rolling-out", 1, None, after)
     assert "0 of 1 devices have gone back" in stage.reason and stage.reason.endswith("it goes to the whole fleet")
     assert last.accepted == len(DEVICES) and versions(fleet) == [after] * len(DEVICES)

@@ -10,29 +10,12 @@ import pytest
 
 from fedoel.client.device.folder import DeviceFolder
 from fedoel.protocol.fleet.notice import kept_notice
-from fedoel.server.summary import NAME, read_summary
 from fedoel.simulations.loopback import LoopbackFleet
 
-from .conftest import loopback_fleet, tended
+from .conftest import loopback_fleet, records, tended, tidy_run
 
 DEVICES, WHY = ("one", "two"), "the answers are in the wrong language"
-RUN = f"""\
-cycles = 30
-[games]
-families = "tidy things=1 final=0 turns=8"
-per-client = 4
-rehearsal = 16
-gate = 16
-held-out = 8
-[policy]
-backend = "tactics"
-[strategy]
-name = "mean"
-min-available-nodes = {len(DEVICES)}
-patience = 3600.0
-[server]
-public = "games"
-"""
+RUN = tidy_run(len(DEVICES), cycles=30)
 
 
 @pytest.fixture
@@ -49,8 +32,7 @@ def stopped(fleet: LoopbackFleet) -> list[bool]:
 
 def accepted(fleet: LoopbackFleet) -> list[int]:
     """How many devices were in each cycle that has ended, without cycle 0."""
-    run = fleet.server / "run"
-    return [record.accepted for record in read_summary(run).cycles[1:]] if (run / NAME).exists() else []
+    return [record.accepted for record in records(fleet)[1:]]
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,48 +15,24 @@ from httpx import HTTPStatusError
 
 from fedoel.client.device.folder import DeviceFolder
 from fedoel.client.device.last_version import LAST, version_at
-from fedoel.protocol.records.summary import CycleRecord
 from fedoel.server.cycle.phases import load_phase
 from fedoel.server.operate.flower import CONNECTION, SECRET, Fleet
 from fedoel.server.operate.folder import ServerFolder, read_settings
 from fedoel.server.operate.run_app import STARTED
-from fedoel.server.summary import NAME, read_summary
 from fedoel.simulations.loopback import LoopbackFleet
 
-from .conftest import loopback_fleet, tended
+from .conftest import loopback_fleet, records, tended, tidy_run
 from .hostile_proxy import hostile_fab, hostile_proxy
 
 DEVICES = ("one", "two", "three")
 LISTENS = re.compile(r"Uvicorn running on http://(127\.0\.0\.1:\d+)")
-RUN = """\
-cycles = 8
-[games]
-families = "tidy things=1 final=0 turns=8"
-per-client = 4
-rehearsal = 16
-gate = 16
-held-out = 8
-[policy]
-backend = "tactics"
-[strategy]
-name = "mean"
-min-available-nodes = 3
-patience = 3600.0
-[server]
-public = "games"
-"""
+RUN = tidy_run(len(DEVICES), cycles=8)
 
 
 @pytest.fixture
 def fleet(tmp_path: Path, cache: Path) -> Iterator[LoopbackFleet]:
     with loopback_fleet(tmp_path, DEVICES, RUN) as made:
         yield made
-
-
-def records(fleet: LoopbackFleet) -> Sequence[CycleRecord]:
-    """Records of the cycles that have ended, cycle 0 included."""
-    run = fleet.server / "run"
-    return read_summary(run).cycles if (run / NAME).exists() else ()
 
 
 def strangers_run_nothing(fleet: LoopbackFleet) -> None:

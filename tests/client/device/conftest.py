@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,16 @@ from fedoel.protocol.signing import sign_request
 from fedoel.server.fleet import owner_key
 from fedoel.server.operate.folder import ServerFolder, Settings
 from fedoel.server.operate.setup import enroll, init
+from fedoel.simulations.grid import server_identity
 
-from .fleet_of_devices import in_the_log
+from .fleet_of_devices import Devices, in_the_log
+
+
+@pytest.fixture(scope="module")
+def joined_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devices]:
+    """The devices of a fleet, and its server, which all tests of a module share."""
+    with server_identity():
+        yield Devices.make(tmp_path_factory.mktemp("fleet"))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from fedoel.protocol.messages import request_to_records, with_notice
 from fedoel.protocol.signing import sign_notice
 from fedoel.protocol.trials import ACTION as TRIAL
 from fedoel.server.fleet import owner_key
-from fedoel.simulations.grid import server_identity
 from fedoel.strategies.experience import ExperienceStrategy
 
 from .fleet_of_devices import PHASES, Devices, SecureRound
@@ -108,21 +107,15 @@ def test_nothing_waits_without_the_setting_and_in_a_simulation() -> None:
     assert not clock.slept
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devices]:
-    with server_identity():
-        yield Devices.make(tmp_path_factory.mktemp("fleet"))
-
-
 @pytest.fixture
-def devices(made: Devices) -> Devices:
+def devices(joined_devices: Devices) -> Devices:
     """A fleet that answers everything, at boundaries; its devices have no notice, and its nodes are new."""
-    for number in range(made.count):
-        device = made.device(number)
+    for number in range(joined_devices.count):
+        device = joined_devices.device(number)
         device.notice.unlink(missing_ok=True)
         device.settings.write_text(f"[play]\nanswer-every = {EVERY}\n")
-    made.restart(range(made.count))
-    return made
+    joined_devices.restart(range(joined_devices.count))
+    return joined_devices
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -33,6 +31,7 @@ from fedoel.server.operate.setup import enroll
 from fedoel.server.run_folder import STORED
 from fedoel.simulations.grid import server_identity
 
+from ...interruption import interrupt
 from .conftest import Joined
 
 CONFIG = RunConfig()
@@ -101,24 +100,12 @@ def test_a_key_that_the_old_one_has_not_signed_is_refused(joined: Joined, tmp_pa
 def test_a_rotation_that_was_interrupted_is_finished_by_the_same_command(
     joined: Joined, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    server, keys, calls = ServerFolder(joined.server), joined.server / "fleet", list[str]()
+    server, keys = ServerFolder(joined.server), joined.server / "fleet"
     accept(joined, 1)
     before = read_fleet_key(keys)
 
-    def dies(name: str) -> Any:
-        original = getattr(os, name)
-
-        def call(*arguments: Any, **named: Any) -> Any:
-            calls.append(name)
-            if len(calls) == step:
-                raise KeyboardInterrupt
-            return original(*arguments, **named)
-
-        return call
-
     with monkeypatch.context() as patch:
-        for name in ("fsync", "replace"):
-            patch.setattr(os, name, dies(name))
+        interrupt(patch, step, ("fsync", "replace"))
         with pytest.raises(KeyboardInterrupt):
             rotate(server)
     assert rotate(server) == 0

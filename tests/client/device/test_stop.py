@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,6 @@ from fedoel.protocol.signing import sign_notice
 from fedoel.server.fleet import owner_key
 from fedoel.server.notice import publish_notice, signed_notice
 from fedoel.server.operate.rotate import rotate
-from fedoel.simulations.grid import server_identity
 
 from .fleet_of_devices import PHASES, Devices, SecureRound
 
@@ -31,22 +29,16 @@ STRANGER = Ed25519PrivateKey.from_private_bytes(bytes(32))
 STOPPED = "code: FleetStopped"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devices]:
-    with server_identity():
-        yield Devices.make(tmp_path_factory.mktemp("fleet"))
-
-
 @pytest.fixture
-def devices(made: Devices) -> Devices:
+def devices(joined_devices: Devices) -> Devices:
     """The same fleet, whose devices have no notice, answer everything, and whose nodes are new."""
-    for number in range(made.count):
-        device = made.device(number)
+    for number in range(joined_devices.count):
+        device = joined_devices.device(number)
         device.notice.unlink(missing_ok=True)
         text = device.settings.read_text().replace('verbs = "masked"', 'verbs = "masked experience trial"')
         device.settings.write_text(text)
-    made.restart(range(made.count))
-    return made
+    joined_devices.restart(range(joined_devices.count))
+    return joined_devices
 
 
 def notice(number: int, stop: bool = True, reason: str = "") -> Notice:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,8 @@ from fedoel.server.operate.authority import begin, check_certificate, finish, is
 from fedoel.server.operate.certificates import belongs, certificate_to_pem, key_from_pem, make_authority
 from fedoel.server.operate.folder import ServerFolder, Settings
 from fedoel.server.operate.setup import enroll, init
+
+from ...interruption import interrupt
 
 HOST = "fleet.example.org"
 DIES = ("fsync", "replace", "unlink", "link")  # what makes a step durable
@@ -120,30 +121,11 @@ def test_grpc_takes_both_authorities_from_one_file(server: ServerFolder) -> None
     assert connects(both, 10) and connects(server.ca_certificate.read_bytes(), 10) and not connects(old, 1)
 
 
-def dying(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Let this process be interrupted before its n-th durable step."""
-    calls = list[str]()
-
-    def dies(name: str) -> Any:
-        original = getattr(os, name)
-
-        def call(*arguments: Any, **named: Any) -> Any:
-            calls.append(name)
-            if len(calls) == step:
-                raise KeyboardInterrupt
-            return original(*arguments, **named)
-
-        return call
-
-    for name in DIES:
-        monkeypatch.setattr(os, name, dies(name))
-
-
 def interrupted_at_every_step(command: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Interrupt a command at each of its steps in turn; ends when it has come to its end."""
     for step in range(1, 100):
         with monkeypatch.context() as patch:
-            dying(patch, step)
+            interrupt(patch, step, DIES)
             try:
                 command()
             except KeyboardInterrupt:
