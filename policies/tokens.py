@@ -45,15 +45,18 @@ class PackedSequence:
     positions
         Position of each token in its prompt, shape (length,).
     prefix_keys
-        Indices of the cached keys that every token attends to.
+        Indices of the cached keys that its tokens attend to.
     mask
         Which token attends to which within the sequence, shape (length, length).
+    prefix_mask
+        Which token attends to which of the cached keys, shape (length, len(prefix_keys)); None if all attend to all.
     """
 
     length: int
     positions: NDArray[np.int64]
     prefix_keys: NDArray[np.int64]
     mask: NDArray[np.bool_]
+    prefix_mask: NDArray[np.bool_] | None = None
 
 
 def causal(length: int) -> NDArray[np.bool_]:

@@ -137,7 +137,7 @@ def _group(
         tokens = np.arange(start, start + length)
         queries[row, :length], positions[row, :length] = tokens, sequence.positions
         keys[row, : prefix + length] = np.concatenate([sequence.prefix_keys, cached_keys + tokens])
-        mask[row, :length, :prefix] = True
+        mask[row, :length, :prefix] = True if sequence.prefix_mask is None else sequence.prefix_mask
         mask[row, :length, prefix : prefix + length] = sequence.mask
         mask[row, length:, 0] = True  # a padded query must attend to some key, or softmax gives NaN
     near = None

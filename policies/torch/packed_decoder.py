@@ -57,7 +57,8 @@ class PackedDecoder:
         self._cached = joined(prefixes.key_values, segment) if segment else prefixes.key_values
         self._key_positions = np.concatenate([prefixes.positions, head + np.arange(length)])
         shared = np.concatenate([np.arange(head), np.arange(prefixes.length, len(self._key_positions))])
-        self._visible: list[Indices] = [np.concatenate([shared, prefixes.indices[row.scene]]) for row in rows]
+        self._shared: list[Indices] = [np.concatenate([shared, prefixes.indices[row.scene]]) for row in rows]
+        self._own: list[Indices] = [np.zeros(0, dtype=np.int64)] * len(rows)  # keys of what each row has read here
         self._positions = [head + len(row.scene) for row in rows]
 
     def score_commands(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -70,8 +71,8 @@ class PackedDecoder:
         last
             Hidden state that the LM head reads at the end of each moment, shape (hidden,) each.
         """
-        read = zip(self._rows, self._positions, self._visible, strict=True)
-        sequences = [row.packed(position, visible) for row, position, visible in read]
+        read = zip(self._rows, self._positions, self._shared, self._own, strict=True)
+        sequences = [row.packed(position, np.concatenate([shared, own])) for row, position, shared, own in read]
         starts = np.cumsum([0, *(sequence.length for sequence in sequences)])[:-1]
         top = self._run([token for row in self._rows for token in row.tokens], sequences)
         for index, (row, start) in enumerate(zip(self._rows, starts, strict=True)):
@@ -84,8 +85,10 @@ class PackedDecoder:
     def fork(self, copies: Sequence[int]) -> None:
         """Make so many rows of each one, side by side, which share what it has read."""
         parents = np.repeat(np.arange(len(self._rows)), copies).tolist()
+        visible = [np.concatenate(keys) for keys in zip(self._shared, self._own, strict=True)]
         self._rows = [self._rows[parent] for parent in parents]
-        self._visible = [self._visible[parent] for parent in parents]
+        self._shared = [visible[parent] for parent in parents]
+        self._own = [np.zeros(0, dtype=np.int64)] * len(parents)
         self._positions = [self._positions[parent] for parent in parents]
 
     def extend(self, indices: Sequence[int], texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
@@ -96,16 +99,48 @@ class PackedDecoder:
         list of tensors
             Hidden states that the LM head reads at each new token, shape (t, hidden) for each of the rows.
         """
-        sequences = [
-            PackedSequence(len(text), self._positions[i] + np.arange(len(text)), self._visible[i], causal(len(text)))
-            for i, text in zip(indices, texts, strict=True)
-        ]
         lengths = [len(text) for text in texts]
+        sequences = [self._together(copies) for copies in self._of_one_row(indices, lengths)]
         top = self._run([token for text in texts for token in text], sequences)
         for index, start, length in zip(indices, np.cumsum([0, *lengths])[:-1], lengths, strict=True):
             self._append(index, int(start), length)
         self._keep_positions(sequences)
         return list(self._trunk.base.decoder.norm(top).split(lengths))
+
+    def _of_one_row(self, indices: Sequence[int], lengths: Sequence[int]) -> list[list[tuple[int, int]]]:
+        """Group the copies of a row that stand side by side: indices, each with its number of new tokens.
+
+        A group's keys are gathered once, and each of its tokens is compared with the keys of all: copies that have
+        written more than they share are not put together.
+        """
+        groups: list[list[tuple[int, int]]] = []
+        own = 0
+        for index, length in zip(indices, lengths, strict=True):
+            written = len(self._own[index]) + length
+            shared = self._shared[index]
+            if groups and self._shared[groups[-1][-1][0]] is shared and own + written <= len(shared):
+                groups[-1].append((index, length))
+                own += written
+            else:
+                groups.append([(index, length)])
+                own = written
+        return groups
+
+    def _together(self, copies: Sequence[tuple[int, int]]) -> PackedSequence:
+        """Return copies of a row as one sequence, in which each attends to what they share and to its own tokens."""
+        shared = self._shared[copies[0][0]]
+        positions = np.concatenate([self._positions[index] + np.arange(length) for index, length in copies])
+        keys = np.concatenate([shared, *(self._own[index] for index, _ in copies)])
+        mask = np.zeros((len(positions), len(positions)), dtype=bool)
+        prefix_mask = np.zeros((len(positions), len(keys)), dtype=bool)
+        prefix_mask[:, : len(shared)] = True
+        token, key = 0, len(shared)
+        for index, length in copies:
+            own = len(self._own[index])
+            mask[token : token + length, token : token + length] = causal(length)
+            prefix_mask[token : token + length, key : key + own] = True
+            token, key = token + length, key + own
+        return PackedSequence(len(positions), positions, keys, mask, prefix_mask)
 
     def _run(self, tokens: Sequence[int], sequences: Sequence[PackedSequence]) -> torch.Tensor:
         computed: dict[int, KeyValues] = {}
@@ -117,7 +152,7 @@ class PackedDecoder:
     def _append(self, index: int, start: int, length: int) -> None:
         """Make the tokens that a row has just read visible to its next ones."""
         new = len(self._key_positions) + start + np.arange(length)
-        self._visible[index] = np.concatenate([self._visible[index], new])
+        self._own[index] = np.concatenate([self._own[index], new])
         self._positions[index] += length
 
     def _keep_positions(self, sequences: Sequence[PackedSequence]) -> None:

@@ -92,6 +92,26 @@ def test_an_answer_does_not_depend_on_the_batch(model: TorchModel) -> None:
     assert [answer.tokens for answer in together] == [answer.tokens for answer in alone]
 
 
+def test_copies_of_a_row_are_read_as_if_each_were_alone(model: TorchModel) -> None:
+    rows, copies, rng = model.tokenizer.encode(situations()[:2]), [3, 40], np.random.default_rng(0)
+    # The last copies go on after the others have ended, and the forty write more than they share.
+    texts = [[rng.integers(5, 100, rng.integers(1, 5)).tolist() for _ in range(sum(copies))] for _ in range(3)]
+    going = [range(43), range(43), [0, 2, *range(30, 43)]]
+    policy = TorchPolicy(model, {})
+    with torch.inference_mode():
+        with policy.open_decoder(rows) as decoder:
+            decoder.extend(range(2), [row.moment for row in rows])
+            decoder.fork(copies)
+            together = [decoder.extend(some, [text[i] for i in some]) for some, text in zip(going, texts, strict=True)]
+        for index in (0, 2, 3, 29, 42):
+            with policy.open_decoder([rows[index >= 3]]) as decoder:
+                decoder.extend([0], [rows[index >= 3].moment])
+                for some, text, hidden in zip(going, texts, together, strict=True):
+                    if index in some:
+                        alone = decoder.extend([0], [text[index]])[0]
+                        assert torch.allclose(alone, hidden[list(some).index(index)], atol=1e-4)
+
+
 def test_an_answer_that_is_cut_off_is_not_finished(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
     policy, asked = FreePolicy(TorchPolicy(model, {}), Decoding(1.0, 2)), situations()
     ends = frozenset(range(0, model.base.head.shape[0], 3))  # a random model hardly ever ends by itself
