@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedoel.codecs.tactics.coordinates import DIMENSION
+from fedoel.games.scripted import play_walkthrough
 from fedoel.policies.backend import load_version
 from fedoel.protocol.config import RunConfig, Scalar
 from fedoel.protocol.errors import FedoelError
@@ -16,6 +18,7 @@ from fedoel.protocol.records.behaviour import Answers, Replay
 from fedoel.server.app import prepare, run
 from fedoel.server.cycle.behaviour import LEAST, PROMPTS, answers, answers_of, kept_answers, kept_replay
 from fedoel.server.cycle.phases import Phases
+from fedoel.server.public.game_plan import GamePlan
 from fedoel.server.registry import load_adapter
 from fedoel.simulations.inprocess import run_inprocess
 from fedoel.simulations.prompts import with_pack
@@ -92,6 +95,16 @@ def test_the_held_out_game_is_the_same_one_and_its_turns_have_the_probabilities_
     assert second.turns[0].question == third.turns[0].question
     # Both versions before the last were asked in the same first turn as they had played in.
     assert second.turns[0].log_probs == third.turns[0].log_probs[:2]
+
+
+def test_the_held_out_game_is_one_with_a_long_solution_whoever_plays(config: RunConfig, cache: Path) -> None:
+    config = replace(config, games=replace(config.games, families="sokoban turns=20"))
+    run = prepare(config, cache)[1].run
+    games = GamePlan.of(config).held_out
+    lengths = {seed: len(play_walkthrough(spec, seed, cache).turns) for spec, seed in games}
+    assert len({*lengths.values()}) > 1 and lengths[games[0][1]] < max(lengths.values())
+    chosen = {run.report.example(run.contender(adapter)).seed for adapter in ({}, {"weights": np.ones(DIMENSION)})}
+    assert len(chosen) == 1 and lengths[chosen.pop()] == max(lengths.values())
 
 
 def test_a_server_without_games_keeps_answers_and_replays_nothing(
