@@ -43,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(*columns([("", first.name, second.name), *_rows(known, first, second)]), sep="\n")
     print("lessons, summed from the first version on:")
     print(*difference_lines(learned(known, first.name), learned(known, second.name)), sep="\n")
-    seen = None if arguments.prompts else _recorded(known, first, second)
-    seen = seen or _scored(known, first, second, arguments.prompts)
+    recorded = None if arguments.prompts else _recorded(known, first, second)
+    seen = recorded or _scored(known, first, second, arguments.prompts)
     if isinstance(seen, str):
         print(f"behaviour: not compared ({seen})")
     else:

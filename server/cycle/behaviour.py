@@ -24,7 +24,7 @@ from .run import Run
 
 ANSWERS, REPLAY = record_form(Answers), record_form(Replay)
 BEHAVIOUR, REPLAYED = "behaviour", "replay"  # names of the phases
-PROMPTS = 32  # that every version answers
+PROMPTS = 16  # that every version answers
 LONGEST = 1_000  # characters that are kept of a text
 LEAST, DIGITS = -99.0, 4  # smallest log-probability that is kept, and digits behind the point
 

@@ -93,7 +93,7 @@ def answers_note(kept: Kept) -> str:
     asked = f"{len(kept.now.questions)} public prompts"
     if not kept.now.parent:
         return f"What the first version answers to {asked}; no version has been promoted yet."
-    parts = []
+    parts = list[str]()
     for name, other in (("the version before", kept.before), ("the first version", kept.first)):
         if other is not None and not (parts and other.version == kept.now.parent):
             seen = compared(other, kept.now)
