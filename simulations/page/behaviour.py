@@ -93,17 +93,16 @@ def answers_note(kept: Kept) -> str:
     asked = f"{len(kept.now.questions)} public prompts"
     if not kept.now.parent:
         return f"What the first version answers to {asked}; no version has been promoted yet."
-    parts = list[str]()
-    for name, other in (("the version before", kept.before), ("the first version", kept.first)):
-        if other is not None and not (parts and other.version == kept.now.parent):
-            seen = compared(other, kept.now)
-            parts.append(f"{seen.changed} of {seen.prompts} than {name} (mean KL {seen.kl:.2f} nats)")
-    if not parts:
-        return f"What the current version answers to {asked}; nothing was kept of earlier versions."
-    return (
-        f"The current version has another most likely command on {' and on '.join(parts)}. "
-        "These prompts have changed most."
+    if kept.before is None:
+        return f"What the current version answers to {asked}; nothing was kept of the version before."
+    seen = compared(kept.before, kept.now)
+    note = (
+        f"On {seen.changed} of {seen.prompts} public prompts, the current version has another most likely command than "
+        f"the version before (mean KL {seen.kl:.2f} nats)."
     )
+    if kept.first is not None and kept.first.version != kept.now.parent:
+        note += f" The mean KL from the first version is {compared(kept.first, kept.now).kl:.2f} nats."
+    return f"{note} Those that have changed most come first."
 
 
 def answer_cards(kept: Kept) -> list[Card]:

@@ -52,7 +52,7 @@ def test_prompts_show_what_the_first_version_the_one_before_and_the_current_one_
     assert row(answers[0], "take coin") == [("20", "first", "20.0"), ("40", "before", "40.0"), ("90", "now", "90.0")]
     others = row(answers[0], "3 other commands")
     assert [version for _, version, _ in others] == ["first", "before", "now"] and others[0][0] == "34"
-    assert "on 0 of 6 than the version before" in page and "than the first version" in page
+    assert "On 0 of 6 public prompts" in page and re.search(r"from the first version is 0\.\d\d nats", page)
 
 
 def test_a_game_is_shown_turn_by_turn_with_probabilities_before_and_after(kept: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_second_version_has_the_first_before_it(begun: Path) -> None:
     page = shown(begun)
     card = cards(part(page, "answers"))[0]
     assert row(card, "take coin") == [("20", "before", "20.0"), ("40", "now", "40.0")]
-    assert "than the first version" not in page and "No game of the current version was kept" in part(page, "replay")
+    assert "from the first version" not in page and "No game of the current version was kept" in part(page, "replay")
 
 
 def test_after_a_rollback_it_is_the_chosen_version_that_is_shown(kept: Path) -> None:
@@ -134,5 +134,5 @@ def test_text_of_games_is_escaped_and_long_text_is_cut(kept: Path) -> None:
         (kept / "checkpoints" / f"cycle-{cycle:03d}" / "behaviour.npz").unlink()
     page = shown(kept)
     assert "<script" not in page and page.count("&lt;script&gt;") >= 8 and "word …" in page
-    assert "nothing was kept of earlier versions" in page
+    assert "nothing was kept of the version before" in page
     assert "I say: &lt;script&gt;" in cards(part(page, "replay"))[0], "what was written instead of a command"
