@@ -79,7 +79,7 @@ class Replay:
     game, seed
         The instance of the game.
     won, lost
-        The outcome; neither if the turns were used up.
+        The outcome; neither if the game ended otherwise.
     score
         Final score over the maximal score.
     """

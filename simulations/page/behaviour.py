@@ -124,7 +124,7 @@ def answer_cards(kept: Kept) -> list[Card]:
 
 def replay_note(replay: Replay) -> str:
     """Say which game it is, and how it ended."""
-    end = "won" if replay.won else "lost" if replay.lost else "out of turns"
+    end = "won" if replay.won else "lost" if replay.lost else "not won"
     turns = f"{len(replay.turns)} {'turn' if len(replay.turns) == 1 else 'turns'}"
     goal = f" Goal: {_clipped(replay.turns[0].question.goal, LONGEST_GOAL)}" if replay.turns else ""
     return (
