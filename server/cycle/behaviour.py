@@ -16,6 +16,7 @@ from ...protocol.play import Turn
 from ...protocol.records.behaviour import Answers, PlayedTurn, Question, Replay
 from ...protocol.situation import Situation
 from ..events import Advance
+from ..learner import Learner
 from ..learner_registry import make_learner
 from .contender import Version
 from .distil import TRAINED
@@ -80,7 +81,8 @@ def answers(policy: Policy, name: str, parent: str, situations: Sequence[Situati
 
 
 def _answers(run: Run, version: Version, parent: str, advance: Advance) -> Answers:
-    return answers(_policy(run, version), version.name, parent, run.public.sample(PROMPTS))
+    policy = _learner(run).policy(version.adapter, measured=True)
+    return answers(policy, version.name, parent, run.public.sample(PROMPTS))
 
 
 def _replay(run: Run, version: Version, before: Version, advance: Advance) -> Replay:
@@ -89,7 +91,9 @@ def _replay(run: Run, version: Version, before: Version, advance: Advance) -> Re
     situations = [replace(turn.situation, alternatives=()) for turn in trajectory.turns]
     first = TRAINED.read(run.phases.load(0, "warm-start"))
     versions = {each.name: each for each in (Version(first.version, first.adapter), before, version)}
-    scores = zip(*(_scores(_policy(run, each), situations) for each in versions.values()), strict=True)
+    learner = _learner(run)  # one for all versions, which share the layers below the adapter
+    policies = (learner.policy(each.adapter, measured=True) for each in versions.values())
+    scores = zip(*(_scores(policy, situations) for policy in policies), strict=True)
     turns = zip(trajectory.turns, situations, scores, strict=True)
     return Replay(
         versions=tuple(versions), game=str(trajectory.spec), seed=trajectory.seed, won=trajectory.won,
@@ -97,9 +101,9 @@ def _replay(run: Run, version: Version, before: Version, advance: Advance) -> Re
     )  # fmt: skip
 
 
-def _policy(run: Run, version: Version) -> Policy:
-    """Return a version with no scene cached: what the run's own learner computes must not depend on these prompts."""
-    return make_learner(run.config, run.cache).policy(version.adapter, measured=True)
+def _learner(run: Run) -> Learner:
+    """Return a learner with no scene cached: what the run's own one computes must not depend on what is asked here."""
+    return make_learner(run.config, run.cache)
 
 
 def _scores(policy: Policy, situations: Sequence[Situation]) -> list[tuple[float, ...]]:

@@ -98,7 +98,8 @@ const inside = cards.every(card => card.left >= 0 && card.right <= wide && card.
 const columns = new Set(cards.map(card => card.left)).size;
 const cut = [...document.querySelectorAll(".card :not(caption)")]
   .filter(element => element.clientWidth && element.scrollWidth > element.clientWidth + 1);
-parent.document.title = [wide, cards.length, inside, columns, bars.length > 20, cut.length];
+const lengths = new Set(boxes("rect.whole").map(bar => Math.round(bar.width)));
+parent.document.title = [wide, cards.length, inside, columns, bars.length > 20, cut.length, lengths.size];
 </script>"""
 
 
@@ -110,7 +111,7 @@ def test_answers_and_a_replayed_game_fit_a_wide_window_and_a_phone(
     frame = tmp_path / "frame.html"
     frame.write_text(f'<iframe width={width} height=800 style="border:0" srcdoc="{html.escape(page)}"></iframe>')
     seen = browse(frame.as_uri(), "--dump-dom")
-    assert f"<title>{width},10,true,{columns},true,0</title>" in seen, re.findall("<title>.*?</title>", seen)
+    assert f"<title>{width},10,true,{columns},true,0,1</title>" in seen, re.findall("<title>.*?</title>", seen)
 
 
 def test_bars_have_their_widths_and_colours_on_the_live_page(kept: Path, tmp_path: Path, browse: Browse) -> None:
