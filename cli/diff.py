@@ -15,6 +15,7 @@ from .version_text import add_folder, add_version, columns, difference_lines, lo
 if TYPE_CHECKING:
     from ..protocol.situation import Situation
     from ..server.compare import Behaviour
+    from ..server.learner import Adapter
     from ..server.version_list import KnownVersion, VersionList
 
 HELP = "compare two versions: lessons, answers to public prompts before and after, sizes, and who contributed"
@@ -27,14 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_folder(parser)
     add_version(parser, "a")
     add_version(parser, "b")
-    parser.add_argument("--prompts", type=path, metavar="FILE", help="pack of prompts (default: the run's)")
+    parser.add_argument("--prompts", type=path, metavar="FILE", help="pack of prompts (default: what the run has kept)")
     parser.add_argument("--number", type=int, default=5, metavar="K", help="prompts to show (default: %(default)s)")
     add_verbose(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the differences."""
-    from ..server.compare import behaviour, learned
+    from ..server.compare import learned
     from ..server.version_list import VersionList
 
     known = VersionList(located(arguments))
@@ -42,16 +43,35 @@ def run(arguments: argparse.Namespace) -> int:
     print(*columns([("", first.name, second.name), *_rows(known, first, second)]), sep="\n")
     print("lessons, summed from the first version on:")
     print(*difference_lines(learned(known, first.name), learned(known, second.name)), sep="\n")
-    weights = {version.name: known.adapter(version) for version in (first, second)}
-    there = {name: adapter for name, adapter in weights.items() if adapter is not None}
-    missing = sorted({*weights} - {*there})
-    situations = () if missing else _situations(known, arguments.prompts)
-    if situations:
-        print(*_behaviour_lines(behaviour(known.place.config, there, situations), arguments.number), sep="\n")
+    recorded = None if arguments.prompts else _recorded(known, first, second)
+    seen = recorded or _scored(known, first, second, arguments.prompts)
+    if isinstance(seen, str):
+        print(f"behaviour: not compared ({seen})")
     else:
-        why = f"no weights of {' and '.join(missing)} here" if missing else _no_pack(known)
-        print(f"behaviour: not compared ({why})")
+        print(*_behaviour_lines(seen, arguments.number), sep="\n")
     return 0
+
+
+def _recorded(known: VersionList, first: KnownVersion, second: KnownVersion) -> Behaviour | None:
+    """Compare what the run has kept of both versions, which needs no model; None if it has not kept it."""
+    from ..server.compare import compared
+    from ..server.cycle.behaviour import answers_of
+
+    before, after = (answers_of(known.place.run, version.cycle, version.name) for version in (first, second))
+    return compared(before, after) if before and after else None
+
+
+def _scored(known: VersionList, first: KnownVersion, second: KnownVersion, prompts: Path | None) -> Behaviour | str:
+    """Let both versions answer the prompts of a pack; return why not where something is missing."""
+    from ..server.compare import behaviour
+
+    weights: dict[str, Adapter] = {}
+    for version in (first, second):
+        if (adapter := known.adapter(version)) is None:
+            return f"no weights of {version.name} here"
+        weights[version.name] = adapter
+    situations = _situations(known, prompts)
+    return behaviour(known.place.config, weights, situations) if situations else _no_pack(known)
 
 
 def _no_pack(known: VersionList) -> str:
@@ -100,8 +120,8 @@ def _behaviour_lines(seen: Behaviour, number: int) -> Iterator[str]:
     changed = f"another first choice on {seen.changed}, mean KL {seen.kl:.3f} nats"
     yield f"behaviour on {seen.prompts} public prompts: {changed}"
     for shift in [shift for shift in seen.shifts if shift.kl > LEAST][: max(number, 0)]:
-        place = shift.situation.place or "no place"
-        yield f"  {printable(shift.situation.goal)} ({printable(place)}, turn {shift.situation.turn})"
+        asked = shift.question
+        yield f"  {printable(asked.goal)} ({printable(asked.place or 'no place')}, turn {asked.turn})"
         shown = {shift.before[0]: shift.before, shift.after[0]: shift.after}
         for command, before, after in shown.values():
             yield f"    {before:4.0%} -> {after:4.0%}  {printable(command)}"

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ..policies.backend import load_version
-from ..policies.policy import LogProbs, Policy
 from ..protocol.config import RunConfig
 from ..protocol.host.cache import cache_folder
+from ..protocol.records.behaviour import Answers, Question
 from ..protocol.situation import Situation
 from .learner import Adapter
 from .version_list import VersionList
@@ -27,7 +27,7 @@ class Shift:
     `before` and `after` are the most likely commands, each with its probability in the first and second version.
     """
 
-    situation: Situation
+    question: Question
     before: tuple[str, float, float]
     after: tuple[str, float, float]
     kl: float
@@ -66,26 +66,35 @@ def behaviour(config: RunConfig, weights: Mapping[str, Adapter], situations: Seq
     ModelError
         If the base model is not there, or makes another version with these weights.
     """
+    from .cycle.behaviour import answers
 
-    def policy_of(name: str) -> Policy:
-        return load_version(config.policy, weights[name], name, cache_folder(config))
+    def answers_of(name: str) -> Answers:
+        return answers(load_version(config.policy, weights[name], name, cache_folder(config)), name, "", situations)
 
     # One after the other: a backend may hold a single adapter.
     names = list(weights)
-    before, after = (policy_of(name).score(situations) for name in (names[0], names[-1]))
-    shifts = [_shift(*one) for one in zip(situations, before, after, strict=True)]
+    before, after = (answers_of(name) for name in (names[0], names[-1]))
+    return compared(before, after)
+
+
+def compared(before: Answers, after: Answers) -> Behaviour:
+    """Compare what two versions have answered, on the prompts that both have been asked."""
+    known = dict(zip(before.questions, before.log_probs, strict=True))
+    pairs = zip(after.questions, after.log_probs, strict=True)
+    shifts = [_shift(question, known[question], log_probs) for question, log_probs in pairs if question in known]
     shifts.sort(key=lambda shift: -shift.kl)
     changed = sum(shift.before[0] != shift.after[0] for shift in shifts)
-    return Behaviour(len(shifts), changed, float(np.mean([shift.kl for shift in shifts])), tuple(shifts))
+    kl = float(np.mean([shift.kl for shift in shifts])) if shifts else 0.0
+    return Behaviour(len(shifts), changed, kl, tuple(shifts))
 
 
-def _shift(situation: Situation, before: LogProbs, after: LogProbs) -> Shift:
-    p, q = np.exp(before.astype(np.float64)), np.exp(after.astype(np.float64))
+def _shift(question: Question, before: Sequence[float], after: Sequence[float]) -> Shift:
+    p, q = np.exp(before), np.exp(after)
     top, other = int(p.argmax()), int(q.argmax())
-    kl = float(np.sum(q * (after.astype(np.float64) - before)))
-    commands = situation.admissible
+    kl = float(np.sum(q * (np.array(after) - before)))
+    commands = question.commands
     return Shift(
-        situation,
+        question,
         (commands[top], float(p[top]), float(q[top])),
         (commands[other], float(p[other]), float(q[other])),
         kl,

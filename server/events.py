@@ -35,8 +35,10 @@ Advance = Callable[..., None]
 
 LOG = "events.jsonl"  # in the folder of a run
 PROGRESS_EVERY = 0.3  # seconds
-FIRST_PHASES = ("model", "games", "codec", "warm-start", "floors", "evaluate")
-CYCLE_PHASES = ("rehearsal", "collect", "context", "teacher", "lessons", "distil", "gate", "evaluate")
+FIRST_PHASES = ("model", "games", "codec", "warm-start", "floors", "evaluate", "behaviour")
+CYCLE_PHASES = (
+    "rehearsal", "collect", "context", "teacher", "lessons", "distil", "gate", "behaviour", "evaluate", "replay",
+)  # fmt: skip
 
 
 class EventLog:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..protocol.host.files import write_whole
 from ..server.events import LOG, read_events
+from .page.behaviour import KEPT, kept_of
 from .page.log import RunLog
 from .page.render import render
-from .page.view import view_of
+from .page.view import attempt, view_of
 from .summary import load_summary
 
 
@@ -32,6 +34,8 @@ def write_report(run: Path) -> Path:
     FedoelError
         If the report cannot be written.
     """
-    path = run / "report.html"
-    write_whole(path, render(view_of(load_summary(run), RunLog().add(read_events(run / LOG)))))
+    path, summary = run / "report.html", load_summary(run)
+    log, problems = RunLog().add(read_events(run / LOG)), list[str]()
+    kept = attempt(KEPT, lambda: kept_of(run, summary), problems)
+    write_whole(path, render(replace(view_of(summary, log, kept=kept), problems=problems)))
     return path

@@ -18,7 +18,7 @@ from ...codecs.encoder import Parameters
 from ...protocol.config import RunConfig
 from ...protocol.errors import FedoelError
 from ...protocol.experience import Aggregate, ExperienceVector, Vector, VectorSpec
-from ...protocol.play import Turn
+from ...protocol.play import Trajectory, Turn
 from ...protocol.records.summary import CycleRecord, Floors, Measures, Results
 from ...protocol.situation import Situation
 from ..events import Advance, EventLog
@@ -103,6 +103,9 @@ class Public(Protocol):
     def situations(self) -> Sequence[Situation]:
         """Return public situations with a choice, the same ones in every cycle."""
 
+    def sample(self, number: int) -> Sequence[Situation]:
+        """Return so many of them at most, the same ones in every cycle, without the work that all of them cost."""
+
     def states(self, run: Run, version: Version, cycle: int) -> States:
         """Return the turns of a version in a cycle."""
 
@@ -126,6 +129,9 @@ class Report(Protocol):
 
     def teacher(self, contender: Contender, evidence: Evidence, advance: Advance) -> Results:
         """Measure a teacher."""
+
+    def example(self, contender: Contender) -> Trajectory:
+        """Play one game, the same one for every version; raises `FedoelError` where there is none (no `episodes`)."""
 
 
 @dataclass(frozen=True, slots=True)

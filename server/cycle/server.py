@@ -39,6 +39,7 @@ from ..safeguards import RunSafeguards
 from ..summary import NAME as SUMMARY
 from ..summary import read_summary, update_summary
 from . import collect
+from .behaviour import keep_behaviour, keep_replay
 from .choices import Choices, Overruled
 from .contender import begin
 from .context import contexts_of, mixture_of
@@ -130,6 +131,7 @@ class CycleServer:
             config=config.to_flat(), machines=machines_of(run.folder, config.policy), floors=floors(run), cycles=(),
         )  # fmt: skip
         measures, evidence = measure_first(run, version)
+        keep_behaviour(run, version, 0)
         reason, teacher = "uniform play over the admissible commands", Results.of(measures.held_out)
         learned = Learned("warm-start", reason, measures, teacher=teacher)
         self._finish(State(version, evidence), 0, Traffic(0.0, 0.0, 0, {}), learned)
@@ -186,6 +188,8 @@ class CycleServer:
         version = promote(run, trained, self.state.version.name, cycle, cohort=traffic.accepted)
         reason = f"weights of {traffic.accepted} devices, whatever they play"
         learned = Learned("averaged", reason, measure(run, version, cycle), candidate=version.name)
+        keep_behaviour(run, version, cycle, self.state.version)
+        keep_replay(run, version, cycle, self.state.version)
         self._finish(replace(self.state, version=version), cycle, traffic, learned)
 
     def adopted(self, cycle: int) -> Adapter | None:
@@ -309,12 +313,14 @@ def _learn(run: Run, state: State, states: States, go_on: Callable[[], None]) ->
         run, judged.candidate, state.version.name, cycle, lessons=lessons, cohort=collect.cohort_of(run, cycle),
         gate=replace(gate, reason=verdict.reason),
     )  # fmt: skip
+    keep_behaviour(run, version, cycle, state.version)
     reason = f"{found.verdict.reason}; {verdict.reason}"
     if run.config.server.approve:
         return state, replace(learned, decision="waiting", reason=f"{reason}; it waits for `fedoel approve`")
     rollout = begin(run.config, state.version)
     reason += f"; {rollout} begins" if rollout else ""
     learned = replace(learned, decision="promoted", reason=reason, measures=measure(run, version, cycle, evidence))
+    keep_replay(run, version, cycle, state.version)
     return State(version, evidence, state.latest, rollout), learned
 
 

@@ -21,6 +21,7 @@ from ..summary import results_of
 from .games import PublicGames
 
 RANDOM_REPEATS = 3
+EXAMPLES = 8  # held-out games of which one is shown turn by turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,13 @@ class HeldOutGames:
     def teacher(self, contender: Contender, evidence: Evidence, advance: Advance) -> Results:
         """Play the teacher's share of the held-out games."""
         return results_of(self.rollouts(contender, self._teacher_games, advance))
+
+    def example(self, contender: Contender) -> Trajectory:
+        """Play the game with the longest solution of the first held-out ones: no result of any version chooses it."""
+        games = self.games.plan.held_out[:EXAMPLES]
+        lengths = [len(play_walkthrough(unrenamed(spec), seed, self.games.cache).turns) for spec, seed in games]
+        longest = games[lengths.index(max(lengths))]
+        return self.rollouts(contender, [longest], lambda finished: None)[0]
 
     def rollouts(self, contender: Contender, games: Sequence[GameId], advance: Advance) -> list[Trajectory]:
         """Play held-out games with a contender."""

@@ -61,6 +61,10 @@ class PromptsPublic:
         """Return all prompts with several commands, in the order in which cycles use them."""
         return [self._situations[index] for index in self._order]
 
+    def sample(self, number: int) -> Sequence[Situation]:
+        """Return the first prompts in the order in which cycles use them."""
+        return [self._situations[index] for index in self._order[:number]]
+
     def states(self, run: Run, version: Version, cycle: int) -> States:
         """Return the prompts of a cycle as turns of a version."""
         return PromptStates(run, self.of_cycle(cycle), version, cycle)

@@ -24,6 +24,8 @@ from ..cycle.run import Run, States, TrainingTurns
 from .games import PublicGames
 from .prompts import turns_under
 
+SAMPLED = 8  # games that a sample of situations is from
+
 
 @dataclass(frozen=True, slots=True)
 class GamesPublic:
@@ -50,6 +52,13 @@ class GamesPublic:
     def situations(self) -> list[Situation]:
         """Return the situations of uniform play that have a choice."""
         return [turn.situation for turn in self.for_parameters() if len(turn.situation.admissible) > 1]
+
+    def sample(self, number: int) -> list[Situation]:
+        """Return situations of uniform play in a few rehearsal games, evenly spread over them."""
+        turns = turns_of(self.games.play(uniform_policy(), self.games.plan.rehearsal[:SAMPLED], "uniform"))
+        situations = [turn.situation for turn in turns if len(turn.situation.admissible) > 1]
+        chosen = min(number, len(situations))
+        return [situations[index * len(situations) // chosen] for index in range(chosen)]
 
     def states(self, run: Run, version: Version, cycle: int) -> States:
         """Return the rollouts of a version in a cycle."""

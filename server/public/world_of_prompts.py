@@ -8,7 +8,8 @@ from pathlib import Path
 from ...codecs.encoder import load_encoder
 from ...policies.abilities import EMBEDDING
 from ...protocol.config import RunConfig
-from ...protocol.errors import ConfigError
+from ...protocol.errors import ConfigError, FedoelError
+from ...protocol.play import Trajectory
 from ...protocol.prompt_pack import read_pack
 from ...protocol.records.summary import Floor, Floors, Measures, Results
 from ..cycle.contender import Contender
@@ -78,3 +79,7 @@ class FleetReport:
     def teacher(self, contender: Contender, evidence: Evidence, advance: Advance) -> Results:
         """Return how the teacher did in its trial."""
         return Results.of(evidence.stats)
+
+    def example(self, contender: Contender) -> Trajectory:
+        """Raise: there is no game."""
+        raise FedoelError("a server that has prompts only plays no games")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -12,7 +12,8 @@ from ...protocol.records.summary import Summary
 from ...server.summary import games_of
 from ..live import Progress
 from ..summary import headline
-from . import tables
+from . import behaviour, tables
+from .behaviour import Card, Kept
 from .chart import Chart, charts
 from .log import RunLog
 from .tables import Figure, Table
@@ -22,6 +23,7 @@ T = TypeVar("T")
 DAMAGE = (FedoelError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 NOTHING_YET = "No cycle has ended yet."
 GATE = "What became of each cycle's candidate, and why."
+SHOWN_ANSWERS, SHOWN_TURNS = 4, 6  # cards that are shown before the rest is unfolded
 LESSONS = (
     "A weight says how much more (or less, if negative) likely the teacher makes a tactic; support is the Fisher "
     "information behind it."
@@ -30,7 +32,7 @@ LESSONS = (
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the page: a heading, a note and tables; `folded` ones are opened by a click."""
+    """A part of the page: a heading, a note, tables and cards; `folded` ones are opened by a click."""
 
     name: str
     title: str
@@ -38,6 +40,7 @@ class Section:
     tables: Sequence[Table] = ()
     folded: bool = False
     versions: Versions | None = None
+    cards: Sequence[Card] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,14 @@ def attempt(name: str, make: Callable[[], T], problems: list[str]) -> T | None:
         return None
 
 
-def view_of(summary: Summary, log: RunLog, versions: Versions | None = None) -> View:
-    """Return the view of a run of which at least one cycle has ended."""
+def view_of(summary: Summary, log: RunLog, versions: Versions | None = None, kept: Kept | None = None) -> View:
+    """Return the view of a run of which at least one cycle has ended.
+
+    Parameters
+    ----------
+    kept
+        What the run has kept of its versions' behaviour; None in runs of an earlier release.
+    """
     title = f"{summary.scenario}, seed {summary.seed}"
     return View(
         title=title,
@@ -92,7 +101,7 @@ def view_of(summary: Summary, log: RunLog, versions: Versions | None = None) -> 
         games=games_of(summary.cycles[0]),
         figures=tables.key_figures(summary),
         charts=charts(summary),
-        sections=_sections(summary, log, versions),
+        sections=_sections(summary, log, versions, kept),
     )
 
 
@@ -115,7 +124,7 @@ def state_words(progress: Progress) -> str:
     return f"cycle {progress.cycle} of {progress.cycles}: {progress.phase}{counted}"
 
 
-def _sections(summary: Summary, log: RunLog, versions: Versions | None) -> list[Section]:
+def _sections(summary: Summary, log: RunLog, versions: Versions | None, kept: Kept | None) -> list[Section]:
     lessons, budget, health = tables.lessons(summary), tables.budget(summary), tables.health(summary)
     families, transfer, floors = tables.families(summary), tables.transfer(summary), tables.floors(summary)
     rates = f"Rates with 95 % intervals, of {games_of(summary.cycles[0])}."
@@ -126,6 +135,7 @@ def _sections(summary: Summary, log: RunLog, versions: Versions | None) -> list[
         Section("gate", "Trials and decisions", GATE, [tables.gate(summary)]),
         Section("lessons", "Lessons learned", LESSONS if lessons else "No lessons were learned.", lessons[:1]),
         Section("weaker", "Weaker lessons", "", lessons[1:], folded=True) if lessons[1:] else None,
+        *(_behaviour(kept, summary.by_fleet) if kept else ()),
         Section("traffic", "Devices and bytes", "Bytes are means of one client.", [tables.traffic(summary)]),
         Section("health", "Fleet health", tables.health_words(summary), health) if health else None,
         Section("budget", "Privacy budget", tables.privacy_words(summary), [budget]) if budget else None,
@@ -141,3 +151,20 @@ def _sections(summary: Summary, log: RunLog, versions: Versions | None) -> list[
         Section("configuration", "Configuration", "", [tables.configuration(summary)], folded=True),
     ]  # fmt: skip
     return [section for section in sections if section]
+
+
+def _behaviour(kept: Kept, by_fleet: bool) -> Iterator[Section]:
+    """Yield what versions answer before and after, and one game turn by turn, or why there is none."""
+    cards = behaviour.answer_cards(kept)
+    yield Section("answers", "Answers before and after", behaviour.answers_note(kept), cards=cards[:SHOWN_ANSWERS])
+    if cards[SHOWN_ANSWERS:]:
+        yield Section("more-answers", "More answers", folded=True, cards=cards[SHOWN_ANSWERS:])
+    title = "One game, turn by turn"
+    if kept.replay is None:
+        if kept.now.parent:  # the first version is replayed beside its first successor
+            yield Section("replay", title, behaviour.NO_GAMES if by_fleet else behaviour.NO_REPLAY)
+        return
+    turns = behaviour.replay_cards(kept.replay)
+    yield Section("replay", title, behaviour.replay_note(kept.replay), cards=turns[:SHOWN_TURNS])
+    if turns[SHOWN_TURNS:]:
+        yield Section("later-turns", "Later turns", folded=True, cards=turns[SHOWN_TURNS:])

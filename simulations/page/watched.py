@@ -17,8 +17,9 @@ from ...server.run_folder import STORED
 from ...server.run_location import locate
 from ...server.version_list import VersionList
 from ..summary import load_summary
+from .behaviour import KEPT, kept_of
 from .log import RunLog
-from .versions import Versions, versions_of
+from .versions import versions_of
 from .view import View, attempt, state_words, view_of, waiting_view
 
 FILES = (STORED, summary.NAME, LOG, journal.NAME)  # whose change changes the page
@@ -86,10 +87,14 @@ class Watched:
 
     def _view(self, known: Summary) -> View:
         problems = self._problems
-        versions = None
+        listed, versions = None, None
         if (self.run / STORED).exists():  # stored results have no versions, but a summary alone
-            versions = attempt("the list of versions", self._versions, problems)
-        view = view_of(known, self._log, versions)
+            listed = attempt("the list of versions", lambda: VersionList(locate(self.folder)), problems)
+        if listed is not None:
+            versions = attempt("the list of versions", partial(versions_of, self.folder, listed), problems)
+        current = listed.current if versions and listed else ""
+        kept = attempt(KEPT, partial(kept_of, self.run, known, current), problems)
+        view = view_of(known, self._log, versions, kept)
         if not (self.folder / SETTINGS).exists():
             return view
         roll = attempt("the list of devices", lambda: read_roll(ServerFolder(self.folder).roll), problems)
@@ -97,9 +102,6 @@ class Watched:
             f" {len(roll.active)} devices enrolled, {len(roll.devices) - len(roll.active)} revoked." if roll else ""
         )
         return replace(view, setting=view.setting + enrolled)
-
-    def _versions(self) -> Versions:
-        return versions_of(self.folder, VersionList(locate(self.folder)))
 
     def _state(self) -> str:
         """Say where the run stands, and when a run that goes on was last heard of: one that was killed says nothing."""

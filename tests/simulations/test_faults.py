@@ -186,7 +186,9 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
     return cycles(config)
 
 
-PHASES = ("warm-start", "floors", "evaluate", "collect", "context", "teacher", "distil", "gate")
+PHASES = (
+    "warm-start", "floors", "evaluate", "collect", "context", "teacher", "distil", "gate", "behaviour", "replay",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*(f"{phase}.npz.part" for phase in PHASES), "manifest.json", "summary.json.part"])

@@ -121,8 +121,8 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 
 @pytest.mark.parametrize(
     ("cycle", "phase"),
-    [(0, "model"), (0, "games"), (0, "warm-start"), (0, "floors"), (0, "evaluate"), (1, "collect"), (1, "context"),
-     (1, "teacher"), (1, "distil"), (1, "gate"), (1, "evaluate"), (2, "collect")],
+    [(0, "model"), (0, "games"), (0, "warm-start"), (0, "floors"), (0, "evaluate"), (0, "behaviour"), (1, "collect"),
+     (1, "context"), (1, "teacher"), (1, "distil"), (1, "gate"), (1, "evaluate"), (1, "replay"), (2, "collect")],
 )  # fmt: skip
 def test_a_run_stopped_in_any_phase_goes_on_to_the_same_result(
     config: RunConfig, whole: dict[str, Any], cycle: int, phase: str

@@ -340,6 +340,8 @@ def test_behaviour_is_compared_on_a_pack_of_prompts(
 ) -> None:
     pack = tmp_path / "pack.jsonl"
     first, *_, last = versions_of(locate(run))
+    for kept in (run / "checkpoints").glob("*/behaviour.npz"):
+        kept.unlink()  # as in a run of release 0.1
     assert main(["diff", str(run), first, last]) == 0
     command = re.search(r"not compared \(no pack of prompts here: fedoel (.*) --out pack", capsys.readouterr().out)
     assert command and main([*shlex.split(command[1]), "--count", "20", "--out", str(pack)]) == 0
@@ -349,6 +351,25 @@ def test_behaviour_is_compared_on_a_pack_of_prompts(
     assert "behaviour on 20 public prompts" in shown and "% ->" in shown
     assert main(["diff", str(run), first, first, "--prompts", str(pack)]) == 0
     assert "another first choice on 0, mean KL 0.000 nats" in capsys.readouterr().out
+
+
+def test_behaviour_is_compared_by_what_the_run_has_kept_without_a_model_or_weights(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedoel.server.compare.load_version", None)
+    first, *_, last = versions_of(locate(run))
+    for path in (*run.glob("versions/*/*.safetensors"), *run.glob("checkpoints/*/distil.npz")):
+        path.unlink()
+    assert main(["diff", str(run), first, last, "--number", "2"]) == 0
+    shown = capsys.readouterr().out
+    asked = re.search(r"behaviour on (\d+) public prompts: another first choice on \d+, mean KL 0\.[0-9]+ nats", shown)
+    assert asked and int(asked[1]) > 10 and len(re.findall(r"^  \S.* turn \d\)$", shown, re.MULTILINE)) == 2
+    assert main(["diff", str(run), first, first]) == 0
+    assert "another first choice on 0, mean KL 0.000 nats" in capsys.readouterr().out
+    kept = run / "checkpoints" / "cycle-003" / "behaviour.npz"
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert main(["diff", str(run), first, last]) == REFUSED
+    assert f"{kept} is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["versions", "show", "rollback", "verify", "prune"])

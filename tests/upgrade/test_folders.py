@@ -25,6 +25,9 @@ def test_a_run_and_a_server_are_reported_listed_and_verified(before: Path, capsy
         assert main(["versions", str(folder)]) == 0 and f"*  {version}" in capsys.readouterr().out
         assert main(["show", str(folder), version]) == 0
         assert main(["verify", str(folder)]) == 0, capsys.readouterr().out
+        page = before / "page.html"
+        assert main(["dash", str(folder), "--file", str(page)]) == 0
+        assert "<h1>" in (shown := page.read_text()) and 'class="problem"' not in shown and 'id="answers"' not in shown
     assert main(["report", str(before / "finished")]) == 0
 
 
@@ -38,6 +41,8 @@ def test_an_interrupted_run_ends_as_the_one_that_was_not(before: Path, capsys: p
         (one.version, one.decision, one.held_out) for one in expected
     ]
     assert main(["verify", str(run)]) == 0
+    assert main(["report", str(run)]) == 0
+    assert 'id="answers"' in (run / "report.html").read_text(), "answers of its versions were kept when it went on"
 
 
 def test_a_device_says_what_it_keeps_and_plays(before: Path, capsys: pytest.CaptureFixture[str]) -> None:

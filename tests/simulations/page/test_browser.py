@@ -28,7 +28,7 @@ from fedoel.simulations.page.watched import Watched
 from .conftest import Save
 
 CHROMIUM = shutil.which("chromium")
-LEARNED, TEACHER, TACTICS = (0, 114, 178), (184, 79, 0), (0, 121, 90)
+LEARNED, TEACHER, TACTICS, MUTED = (0, 114, 178), (184, 79, 0), (0, 121, 90), (90, 102, 114)
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -87,6 +87,42 @@ def test_the_page_does_not_scroll_sideways_on_a_phone(folder: Path, tmp_path: Pa
     frame = tmp_path / "frame.html"
     frame.write_text(f'<iframe width=360 height=800 style="border:0" srcdoc="{html.escape(page)}"></iframe>')
     assert "<title>360</title>" in browse(frame.as_uri(), "--dump-dom")
+
+
+MEASURE = """<script>
+const boxes = shape => [...document.querySelectorAll(`#answers ${shape}, #replay ${shape}`)]
+  .map(element => element.getBoundingClientRect());
+const cards = boxes(".card"), bars = boxes("rect.share").filter(bar => bar.width > 10 && bar.height > 5);
+const wide = document.documentElement.scrollWidth;
+const inside = cards.every(card => card.left >= 0 && card.right <= wide && card.height > 100 && card.width > 250);
+const columns = new Set(cards.map(card => card.left)).size;
+const cut = [...document.querySelectorAll(".card :not(caption)")]
+  .filter(element => element.clientWidth && element.scrollWidth > element.clientWidth + 1);
+const lengths = new Set(boxes("rect.whole").map(bar => Math.round(bar.width)));
+parent.document.title = [wide, cards.length, inside, columns, bars.length > 20, cut.length, lengths.size];
+</script>"""
+
+
+@pytest.mark.parametrize(("width", "columns"), [(1180, 2), (360, 1)])
+def test_answers_and_a_replayed_game_fit_a_wide_window_and_a_phone(
+    width: int, columns: int, kept: Path, tmp_path: Path, browse: Browse
+) -> None:
+    page = render(Watched(kept).view()).replace("</body>", f"{MEASURE}</body>")
+    frame = tmp_path / "frame.html"
+    frame.write_text(f'<iframe width={width} height=800 style="border:0" srcdoc="{html.escape(page)}"></iframe>')
+    seen = browse(frame.as_uri(), "--dump-dom")
+    assert f"<title>{width},10,true,{columns},true,0,1</title>" in seen, re.findall("<title>.*?</title>", seen)
+
+
+def test_bars_have_their_widths_and_colours_on_the_live_page(kept: Path, tmp_path: Path, browse: Browse) -> None:
+    """Its policy allows no inline styles, so that a bar that was styled inline would be empty there."""
+    pictures = [tmp_path / f"{name}.png" for name in ("with", "without")]
+    for picture in pictures:
+        with served(Watched(kept)) as address:
+            browse(address, f"--screenshot={picture}", "--window-size=1180,5000")
+        shutil.rmtree(kept / "checkpoints", ignore_errors=True)
+    coloured = [near(picture, LEARNED) for picture in pictures]
+    assert coloured[0] > coloured[1] + 5_000 and near(pictures[0], MUTED) > near(pictures[1], MUTED) + 5_000
 
 
 def test_the_page_follows_the_run_and_runs_no_foreign_script(

@@ -105,7 +105,7 @@ def test_the_log_is_read_on_from_where_it_ended(folder: Path) -> None:
     for upto in (1, 3, len(lines) - 1, len(lines)):
         (folder / LOG).write_bytes(b"".join(lines[:upto]))
         states.append(watched.view().state.partition(";")[0])
-    assert states[:3] == ["started", "cycle 0 of 3: model, 0 of 3", "cycle 3 of 3: evaluate, 0 of 3"]
+    assert states[:3] == ["started", "cycle 0 of 3: model, 0 of 3", "cycle 3 of 3: replay, 0 of 3"]
     assert states[3].startswith("finished after")
     (folder / LOG).write_bytes(b"".join(lines[:1]))  # another log in its place
     assert watched.view().state.startswith("started")
