@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from flwr.cli import utils
 from flwr.cli.app import app
@@ -108,7 +109,7 @@ def superlink() -> None:
     secret = Path(os.environ[SECRET]).read_text(encoding="ascii")
     module = sys.modules[flower_superlink.__module__]
     put_in_place(module, "load_control_authn_plugin", lambda: OwnerOnly(secret))
-    make = vars(main_of_superlink).get("create_app")
+    make: Any = vars(main_of_superlink).get("create_app")
     put_in_place(main_of_superlink, "create_app", lambda *arguments: FleetApiOnly(make(*arguments)))
     flower_superlink()
 

@@ -41,7 +41,11 @@ def answer(app: ASGIApp, path: str, client: str | None) -> int:
         "type": "http", "path": path, "method": "POST", "headers": [], "server": ("127.0.0.1", 9092),
         "client": None if client is None else (client, 4711),
     }  # fmt: skip
-    asyncio.run(app(scope, receive, send))
+
+    async def call() -> None:
+        await app(scope, receive, send)
+
+    asyncio.run(call())
     return int(sent[0]["status"])
 
 
