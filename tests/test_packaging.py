@@ -73,16 +73,30 @@ def test_constraints_cover_the_direct_dependencies() -> None:
     assert names <= pinned
 
 
-LOCKS = {"device": ("flower",), "llama": ("llama",), "server": ("flower", "privacy", "torch")}
+LOCKS = {
+    "device": ("flower",), "llama": ("llama",), "server": ("flower", "privacy", "torch"),
+    "setup": ("simulation", "express", "dev"),
+}  # fmt: skip
+PARTS = {"setup": ("setup", "torch")}  # of a lock in several files: torch is there in several builds
+INSTALL = re.compile(r"\bpip install ((?:[^`\n&|;#]|\\\n)+)")
 
 
 def requirement_name(requirement: str) -> str:
     return re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
 
 
+def of_extra(extra: str) -> set[str]:
+    """Names of the packages that an extra asks for, those of the extras that it names included."""
+    lines = PYPROJECT["project"]["optional-dependencies"][extra]
+    named = [match[1].split(",") for line in lines if (match := re.match(r"fedoel\[(.+)\]", line))]
+    own = {requirement_name(line) for line in lines if not line.startswith("fedoel[")}
+    return own.union(*(of_extra(name) for names in named for name in names))
+
+
 @pytest.mark.parametrize("role", LOCKS)
 def test_a_lock_has_every_requirement_of_its_role_at_the_tested_release_with_hashes(role: str) -> None:
-    text = (ROOT / "locks" / f"{role}.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+    files = [ROOT / "locks" / f"{part}.txt" for part in PARTS.get(role, (role,))]
+    text = "".join(file.read_text(encoding="utf-8") for file in files).replace("\\\n", " ")
     entries = [line.split(" --hash=") for line in text.splitlines()]
     assert all(hashes and all(re.fullmatch(r"sha256:[0-9a-f]{64}\s*", it) for it in hashes) for _, *hashes in entries)
     locked = dict(name.split(";")[0].strip().split("==") for name, *_ in entries)
@@ -91,13 +105,29 @@ def test_a_lock_has_every_requirement_of_its_role_at_the_tested_release_with_has
     assert {name: tested[name] for name in locked if name in tested} == {
         name: version for name, version in locked.items() if name in tested
     }
-    project = PYPROJECT["project"]
-    extras = [line for extra in LOCKS[role] for line in project["optional-dependencies"][extra]]
-    if role == "llama":  # in addition to those of a device
-        assert {requirement_name(line) for line in extras} <= set(locked)
-    else:
-        wanted = [*project["dependencies"], *extras, "setuptools"]
-        assert {requirement_name(line) for line in wanted} <= set(locked)
+    wanted = set[str]().union(*map(of_extra, LOCKS[role]))
+    if role != "llama":  # which is in addition to those of a device
+        wanted |= {requirement_name(line) for line in PYPROJECT["project"]["dependencies"]} | {"setuptools"}
+    assert wanted <= set(locked)
+
+
+def test_documented_installs_take_packages_by_their_hashes() -> None:
+    """But for the project itself, and for torch, of which everybody chooses a build."""
+    files = [
+        ROOT / "Makefile",
+        ROOT / "README.md",
+        ROOT / "docs" / "deploy.md",
+        *(ROOT / "deploy").glob("Containerfile.*"),
+    ]
+    found = [install.strip() for file in files for install in INSTALL.findall(file.read_text(encoding="utf-8"))]
+    locked = re.compile(r".*--require-hashes --no-deps|\$\(LOCKED\)")
+    others = [install for install in found if not locked.match(install)]
+    assert len(found) - len(others) >= 7
+    project = re.compile(r"(--\S+ )*--no-deps --no-build-isolation (--editable )?(\.|src/)")
+    assert [install for install in others if not project.fullmatch(install)] == [
+        "--quiet --constraint constraints.txt $(PIP_TORCH)"
+    ]
+    assert "LOCKED := --quiet --require-hashes --no-deps\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_no_text_names_a_package_registry() -> None:

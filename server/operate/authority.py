@@ -25,6 +25,7 @@ from .certificates import (
     belongs,
     certificate_to_pem,
     check_clock,
+    is_for,
     issued,
     key_from_pem,
     key_to_pem,
@@ -137,7 +138,8 @@ def of_bundles(folder: ServerFolder) -> str:
 def certify(folder: ServerFolder, settings: Settings, authority: x509.Certificate, authority_key: Key) -> None:
     """Make a key and a certificate of the server, which this authority issues."""
     key = make_key()
-    certificate = make_server_certificate(settings.hosts, key, authority, authority_key)
+    # The commands of the server itself connect to the address on which the SuperLink listens.
+    certificate = make_server_certificate((*settings.hosts, settings.local[0]), key, authority, authority_key)
     replace_file(folder.key, key_to_pem(key), secret=True)
     write_whole(folder.certificate, certificate_to_pem(certificate))
 
@@ -148,7 +150,8 @@ def check_certificate(folder: ServerFolder) -> None:
     Raises
     ------
     ConfigError
-        If they do not, as after an interrupted command.
+        If they do not, as after an interrupted command, or if the certificate is not for the address on which the
+        SuperLink listens.
     """
     try:
         certificate = x509.load_pem_x509_certificate(folder.certificate.read_bytes())
@@ -161,6 +164,15 @@ def check_certificate(folder: ServerFolder) -> None:
         raise ConfigError(
             f"{folder.certificate} is not of {folder.key.name} and {folder.ca_certificate.name}, as after a command "
             f"that was interrupted: do it again, {remedy}"
+        )
+    settings = read_settings(folder)
+    host = settings.local[0]
+    if not is_for(host, certificate):
+        hosts = " ".join(f"--host {quote(name)}" for name in settings.hosts)
+        again = f"fedoel server init {quote(str(folder.path))} {hosts} --port {settings.port} --listen"
+        raise ConfigError(
+            f"{folder.certificate} is not for {host}, on which the SuperLink listens (listen in server.toml), and the "
+            f"server's own commands would refuse it: `{again} {quote(settings.listen)}` makes one that is"
         )
 
 

@@ -71,6 +71,11 @@ def make_server_certificate(
     return builder.add_extension(issuer, critical=False).sign(authority_key, SHA256())
 
 
+def is_for(host: str, certificate: x509.Certificate) -> bool:
+    """Whether a certificate of the server names this host."""
+    return _name(host) in certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+
+
 def certificate_to_pem(certificate: x509.Certificate) -> bytes:
     """Encode a certificate in PEM."""
     return certificate.public_bytes(Encoding.PEM)

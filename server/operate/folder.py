@@ -18,6 +18,7 @@ from ..safeguards import LEDGER
 from .roll import Roll
 
 SETTINGS, RUN_FILE = "server.toml", "run.toml"
+LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # a server that listens on all IPv6 addresses has none of IPv4
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ class Settings:
     def local(self) -> tuple[str, int]:
         """Host and port of the SuperLink for commands on the same machine."""
         host, port = check_address(self.listen)
-        return ("127.0.0.1" if host in ("0.0.0.0", "::") else host), port
+        return LOOPBACK_OF.get(host, host), port
 
 
 def write_settings(folder: ServerFolder, settings: Settings) -> None:

@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
     """Passes everything on, and exchanges the app of a run."""
 
     protocol_version = "HTTP/1.1"
-    target: ClassVar[int]
+    target: ClassVar[tuple[str, int]]
     fab: ClassVar[bytes]
     genuine_hash: ClassVar[str] = ""
     given: ClassVar[int] = 0
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _passed_on(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        server = HTTPSConnection("127.0.0.1", self.target, context=ssl._create_unverified_context(), timeout=100)
+        server = HTTPSConnection(*self.target, context=ssl._create_unverified_context(), timeout=100)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
         try:
             server.request(self.command, self.path, body, headers)
@@ -92,10 +92,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def hostile_proxy(server: Path, target: int, fab: bytes) -> Iterator[tuple[int, type[Handler]]]:
-    """Run the proxy of a server's folder in front of a port, and yield its own port and what it has done."""
+def hostile_proxy(
+    server: Path, target: tuple[str, int], fab: bytes, listen: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[tuple[int, type[Handler]]]:
+    """Run the proxy of a server's folder in front of an address, and yield its own port and what it has done."""
     kind = type("HandlerOfThisRun", (Handler,), {"target": target, "fab": fab})
-    proxy, tls = ThreadingHTTPServer(("127.0.0.1", 0), kind), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    proxy, tls = ThreadingHTTPServer(listen, kind), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(server / "server.crt", server / "server.key")
     proxy.socket = tls.wrap_socket(proxy.socket, server_side=True)
     thread = Thread(target=proxy.serve_forever, daemon=True)

@@ -68,7 +68,7 @@ def test_a_running_server_sends_what_an_operator_has_chosen(fleet: LoopbackFleet
     fleet.start("server")
     fleet.wait(lambda: "3 devices may connect" in fleet.said("server"), 120)
     fab = hostile_fab(fleet.server / "flower" / "app", proof)
-    with hostile_proxy(fleet.server, fleet.port, fab) as (port, proxy):
+    with hostile_proxy(fleet.server, ("127.0.0.1", fleet.port), fab) as (port, proxy):
         fleet.wire.lead_to(port)
         for name in DEVICES:
             fleet.start(name)

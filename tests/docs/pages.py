@@ -23,7 +23,7 @@ NOT_RUN = (
     (r"make test", "runs these tests"),
     (r"(venv/bin/)?pip install|git clone|export PATH|python3 -m venv", "installs: needs a network"),
     (r"sudo (apt|systemctl|useradd|-u)", "changes the system: needs root and systemd"),
-    (r"podman (build|run)", "needs a builder: tests/test_container_files.py"),
+    (r"podman (build|run)|make images", "needs a builder: tests/test_container_files.py"),
     (r"server \{\n", "nginx; tests/deployment has a proxy of its own"),
     (r"fedoel simulate --scale private", "a thousand devices; tests/simulations/test_privacy.py has few"),
     (r"fedoel audit", "minutes: tests/simulations/audit"),

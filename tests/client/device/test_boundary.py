@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import RecordDict
@@ -17,7 +19,7 @@ from fedoel.client import app
 from fedoel.client.device import runtime
 from fedoel.client.device.boundary import held_back
 from fedoel.client.device.notice import take_notice
-from fedoel.client.device.settings import read_settings
+from fedoel.client.device.settings import LONGEST_INTERVAL, read_settings
 from fedoel.client.runtime import SimulatedRuntime
 from fedoel.games.player import play_episodes
 from fedoel.protocol.errors import ConfigError, NotNow
@@ -27,6 +29,7 @@ from fedoel.protocol.signing import sign_notice
 from fedoel.protocol.trials import ACTION as TRIAL
 from fedoel.server.fleet import owner_key
 from fedoel.strategies.experience import ExperienceStrategy
+from fedoel.strategies.secure_mean import SecureMean
 
 from .fleet_of_devices import PHASES, Devices, SecureRound
 
@@ -190,12 +193,33 @@ def test_in_a_secure_sum_only_the_answer_after_play_is_held_back(
     assert clock.now == asked + EVERY
 
 
-def test_who_is_not_ready_for_a_secure_sum_says_so_at_once(devices: Devices, clock: Clock) -> None:
-    """As one that is ready answers at once: no device plays in this phase."""
+def test_who_is_not_ready_for_a_secure_sum_says_so_at_once(
+    devices: Devices, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is ready answers at once, since no device plays in this phase.
+
+    To hold both back would hide from nobody who is ready: the server is told, and the network sees who is asked on.
+    """
+    asked, send = Counter[int](), Devices.send
+
+    def counted(all_devices: Devices, number: int, *message: Any) -> RecordDict:
+        asked[number] += 1
+        return send(all_devices, number, *message)
+
+    monkeypatch.setattr(Devices, "send", counted)
     with devices.device(0).settings.open("a") as settings:
         settings.write("games-a-day = 1\n")
-    assert SecureRound(devices, devices.request(), range(5), 2).run_to("keys").refused == {0: "keys: NotNow"}
-    assert clock.now == 1000
+    secure = SecureRound(devices, devices.request(), range(5), 2).run_to("keys")
+    assert secure.refused == {0: "keys: NotNow"} and clock.now == 1000
+    secure.run_to(first="shares")
+    assert secure.refused == {0: "keys: NotNow"} and clock.now == 1000 + 4 * EVERY
+    assert asked == {0: 1} | dict.fromkeys(range(1, 5), len(PHASES))
+
+
+def test_a_server_does_not_wait_for_the_first_phase_as_long_as_intervals_are() -> None:
+    """Keys that were held back until a multiple would come too late, and the device would not be in the sum."""
+    waits = inspect.signature(SecureMean.__init__).parameters["phase_timeout"].default
+    assert waits == 120 < LONGEST_INTERVAL
 
 
 def test_a_notice_is_acknowledged_at_once_and_obeyed_by_an_answer_that_waits(

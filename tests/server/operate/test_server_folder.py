@@ -9,6 +9,7 @@ import shlex
 import ssl
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -27,8 +28,9 @@ from fedoel.protocol.fleet.enrolment import Card, bundle_from_text, card_from_te
 from fedoel.protocol.fleet.membership import load_members
 from fedoel.protocol.host.lock import in_turn, one_owner
 from fedoel.server.operate import certificates
+from fedoel.server.operate.authority import check_certificate
 from fedoel.server.operate.certificates import make_authority, make_key, make_server_certificate
-from fedoel.server.operate.folder import ServerFolder, Settings, read_run, read_settings, run_of
+from fedoel.server.operate.folder import ServerFolder, Settings, read_run, read_settings, run_of, write_settings
 from fedoel.server.operate.roll import read_roll
 from fedoel.server.operate.setup import enroll, init, revoke
 from fedoel.server.operate.start import start
@@ -144,6 +146,33 @@ def test_a_certificate_is_renewed_and_everything_else_stays(server: Path, join: 
     assert (server / "server.crt").read_bytes() != before
     assert {path: path.read_bytes() for path in kept} == kept
     assert read_settings(ServerFolder(server)).address == "new.example.org:444"
+
+
+@pytest.mark.parametrize(
+    ("listen", "local"),
+    [
+        ("0.0.0.0:9", "127.0.0.1"),
+        ("[::]:9", "::1"),  # where nothing answers on 127.0.0.1
+        ("10.0.0.7:9", "10.0.0.7"),
+        ("[fd00::7]:9", "fd00::7"),
+        ("inside.example.org:9", "inside.example.org"),
+    ],
+)
+def test_the_certificate_is_for_the_address_on_which_the_superlink_listens(
+    server: Path, listen: str, local: str
+) -> None:
+    """The server's own commands connect to that address, whatever name devices know; they refused the certificate."""
+    folder, settings = ServerFolder(server), replace(SETTINGS, listen=listen)
+    assert settings.local == (local, 9)
+    write_settings(folder, settings)  # by hand, behind `init`
+    if local not in certificates.LOCAL:
+        with pytest.raises(ConfigError, match=rf"is not for {local}, on which .* --listen '?{re.escape(listen)}"):
+            check_certificate(folder)
+    init(folder, settings)
+    check_certificate(folder)
+    certificate = x509.load_pem_x509_certificate(folder.certificate.read_bytes())
+    assert all(certificates.is_for(host, certificate) for host in (*SETTINGS.hosts, *certificates.LOCAL, local))
+    assert not certificates.is_for("192.0.2.8", certificate)
 
 
 @pytest.mark.parametrize("host", ["", "a b", "https://x", "*.example.org", "x/y"])
