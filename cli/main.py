@@ -130,6 +130,13 @@ def run_verb(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         print(f"fedoel: {_missing(arguments.verb, error)}", file=sys.stderr)
         return REFUSED
+    except SystemExit as end:  # of no verb: arguments are parsed before
+        print(
+            f"fedoel: something that was called ended the program (SystemExit: {end.code}), such as a plug-in that "
+            "calls `sys.exit`: let it raise an error; what a run has finished is kept, and --resume goes on",
+            file=sys.stderr,
+        )
+        return REFUSED
     except KeyboardInterrupt as interrupt:
         print(_interrupted(arguments.verb, interrupt), file=sys.stderr)
         return INTERRUPTED

@@ -231,3 +231,15 @@ def test_a_plugin_that_exits_while_it_is_imported_is_refused(
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["simulate", "--set", "strategy.name=leaver:It", "--out", str(tmp_path / "run")]) == REFUSED
     assert "cannot be imported: SystemExit: 3" in capsys.readouterr().err
+
+
+def test_a_plugin_that_exits_while_a_run_goes_on_does_not_end_it_as_if_it_were_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "quitter.py").write_text(
+        "import sys\nfrom fedoel.strategies.mean import Mean\nclass It(Mean):\n    def check(self, spec): sys.exit(0)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = ["--set", "strategy.name=quitter:It", "--set", "policy.backend=tactics", "--out", str(tmp_path / "run")]
+    assert main(["simulate", *settings]) == REFUSED
+    assert "ended the program (SystemExit: 0)" in capsys.readouterr().err
