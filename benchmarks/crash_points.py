@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from fedoel.protocol.config import RunConfig
+from fedoel.protocol.host.files import replace_file
 from fedoel.protocol.secagg.server import ServerRound
 from fedoel.server.accounting import Release, epsilon_of
 from fedoel.server.run_folder import STORED, own_folder
@@ -243,7 +244,7 @@ def measure(kind: str, out: Path) -> dict[str, Any]:
             done["wrong"][f"{'behind' if behind else 'before'} {at}: {done['steps'][at]}"] = wrong
         done["kills"] += 1
         done["compared"] += len(result.get("still", ()))
-        path.write_text(json.dumps(done, indent=1), encoding="utf-8")
+        replace_file(path, json.dumps(done, indent=1))
     return done
 
 

@@ -219,7 +219,7 @@ class _Verifier:
 
     def _budget(self) -> str:
         config = self.place.config
-        safeguards = RunSafeguards(config)
+        safeguards = RunSafeguards(config, reads=True)
         if not safeguards.noisy:
             return "privacy budget: none, the run adds no noise"
         if not (self.place.run / LEDGER).exists():

@@ -9,6 +9,7 @@ devices, servers and keys can be entered by their owner only.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -33,7 +34,9 @@ def write_whole(path: Path, content: bytes | str | Iterable[bytes]) -> None:
     try:
         replace_file(path, content)
     except OSError as error:
-        raise FedoelError(f"{path} cannot be written: {error.strerror}; make room and go on with --resume") from error
+        allowed = error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM)
+        remedy = "make room and go on with --resume" if allowed else "copy its folder to where you may write"
+        raise FedoelError(f"{path} cannot be written: {error.strerror}; {remedy}") from error
 
 
 def replace_file(path: Path, content: bytes | str | Iterable[bytes], *, secret: bool = False) -> None:
