@@ -93,6 +93,8 @@ class _Verifier:
                 self.result.checked.append(check())
             except FedoelError as error:
                 self.result.problems.append(str(error))
+            except OSError as error:  # a folder in the place of a file, or one that only another user may read
+                self.result.problems.append(f"{error.filename} cannot be read: {error.strerror}")
         return self.result
 
     def _wrong(self, problem: str) -> None:

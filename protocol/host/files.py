@@ -20,6 +20,10 @@ from pathlib import Path
 from ..errors import ConfigError, FedoelError
 
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
+REMEDIES = {
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "copy its folder to where you may write"),
+    errno.EISDIR: "move that folder away and go on with --resume",
+}
 BLOCK = 65_536  # bytes that are read at a time from the end of a file
 
 
@@ -34,8 +38,7 @@ def write_whole(path: Path, content: bytes | str | Iterable[bytes]) -> None:
     try:
         replace_file(path, content)
     except OSError as error:
-        allowed = error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM)
-        remedy = "make room and go on with --resume" if allowed else "copy its folder to where you may write"
+        remedy = REMEDIES.get(error.errno or 0, "make room and go on with --resume")
         raise FedoelError(f"{path} cannot be written: {error.strerror}; {remedy}") from error
 
 

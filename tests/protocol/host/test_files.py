@@ -190,7 +190,10 @@ def test_a_secret_that_is_there_is_not_drawn_again(tmp_path: Path, synced: list[
     assert synced[-1] == path.parent
 
 
-@pytest.mark.parametrize(("number", "remedy"), [(errno.EROFS, "copy its folder"), (errno.ENOSPC, "make room")])
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EROFS, "copy its folder"), (errno.EISDIR, "move that folder away"), (errno.ENOSPC, "make room")],
+)
 def test_the_remedy_fits_what_is_wrong(
     number: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
