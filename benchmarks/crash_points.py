@@ -6,12 +6,16 @@ A durable step is a call that a power cut or `kill -9` may separate from the nex
 disk (fsync), renamed (replace), cut (truncate) or linked (link), or SQLite commits. One run that nobody kills lists
 them. For each step a process is killed with SIGKILL before it, another one behind it, and a second process resumes the
 run. Where all files are as they were at the moment before, such as behind an fsync, `kill -9` leaves the same behind,
-and there is one kill for both moments.
+and there is one kill for both moments. What is released with noise cannot be taken back: it is a step as well, with a
+kill at both moments.
 
 Twelve devices without a language model play a game in pure Python, in two cycles of two exchanges, with secure sums,
-trials by devices and distillation. Without noise, the resumed run must have the same versions and decisions cycle by
-cycle. With noise, which is never the same twice, its ledger must hold at least as many releases as sums were opened by
-both processes together. In both, `fedoel verify` must find nothing. What is done is kept: the same command goes on.
+trials by devices and distillation; with distributed, central and local noise, eight devices in cycles of one exchange.
+Without noise, the resumed run must have the same versions and decisions cycle by cycle. Noise is never the same twice.
+With it, the ledger and the epsilon of every cycle's record must count at least what both processes released together;
+what was finished before the kill stays; and where a copy of the killed run is resumed as well, both come to the same
+version and decision in every cycle in which neither released anything more. In all, `fedoel verify` must find nothing.
+What is done is kept: the same command goes on.
 """
 
 from __future__ import annotations
@@ -20,27 +24,32 @@ import argparse
 import hashlib
 import json
 import logging
-import os
-import re
+import secrets
+import shutil
 import signal
-import sqlite3
+import sys
 import tempfile
-import traceback
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedoel.protocol.config import RunConfig
+from fedoel.protocol.host.files import replace_file
 from fedoel.protocol.secagg.server import ServerRound
+from fedoel.server.accounting import Release, epsilon_of
 from fedoel.server.run_folder import STORED, own_folder
 from fedoel.server.run_location import locate
-from fedoel.server.safeguards import LEDGER, Ledger
-from fedoel.server.summary import read_summary
+from fedoel.server.safeguards import LEDGER, Ledger, RunSafeguards
+from fedoel.server.summary import NAME, read_summary
 from fedoel.server.verify import verify
 from fedoel.simulations.inprocess import run_inprocess
+from fedoel.strategies.mean import CentralMean, LocalMean
+from fedoel.strategies.secure_mean import SecureMean
 
-STEPS = ("fsync", "replace", "truncate", "link")
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.durable_steps import Steps, in_process
+
+RELEASE = "release"  # name of the step
 SUM: dict[str, Any] = {
     "clients": 12, "cycles": 2, "seed": 9000, "games.families": "frozen-lake size=3 turns=4", "games.per-client": 2,
     "games.rehearsal": 8, "games.gate": 8, "games.held-out": 8, "games.held-out-teacher": 1,
@@ -48,116 +57,74 @@ SUM: dict[str, Any] = {
     "strategy.min-available-nodes": 12, "strategy.exchanges": 2, "server.pack": 16,
     "server.prompts-per-cycle": 16, "trial.share": 1.0, "context.max-kl": 0.5,
 }  # fmt: skip
-NOISE = {"privacy.mechanism": "distributed", "privacy.epsilon": 1000.0}
-RUNS = {"secure sum": SUM, "secure sum with noise": {**SUM, **NOISE}}
+# Fewer devices and one exchange: with noise, a killed run is resumed twice.
+PRIVATE: dict[str, Any] = {
+    **SUM, "clients": 8, "strategy.min-available-nodes": 8, "strategy.exchanges": 1, "privacy.epsilon": 1000.0,
+}  # fmt: skip
+RUNS: dict[str, dict[str, Any]] = {
+    "secure sum": SUM,
+    "secure sum with noise": {**PRIVATE, "privacy.mechanism": "distributed"},
+    "central noise": {**PRIVATE, "privacy.mechanism": "central", "strategy.name": "central-mean"},
+    "local noise": {**PRIVATE, "privacy.mechanism": "local", "strategy.name": "local-mean"},
+}
 
 
-class Steps:
-    """Counts and names the durable steps of this process, and kills it at one of them, or lets that step fail.
+class Releases:
+    """Notes beside a run's folder what leaves its devices or its server, when it does: a cycle and a name a line."""
 
-    Parameters
-    ----------
-    root
-        Steps elsewhere do not count.
-    at, behind
-        Number of the step at which something happens (nothing if it is -1), and whether that is behind it.
-    happens
-        Kills the process, or raises an error; it is told the name of the step.
-    look
-        Whether to note at every moment whether the files have changed since the moment before, in `changes`: two a
-        step.
-    """
+    def __init__(self, out: Path, steps: Steps | None = None) -> None:
+        self._path, self._cycle, self._steps = out.with_suffix(".released"), 0, steps
 
-    def __init__(
-        self, root: Path, at: int = -1, behind: bool = False, look: bool = False,
-        happens: Callable[[str], None] = lambda name: os.kill(os.getpid(), signal.SIGKILL),
-    ) -> None:  # fmt: skip
-        self.root, self.at, self.behind, self.names, self.happens = root, at, behind, list[str](), happens
-        self.changes, self._look, self._files = list[bool](), look, b""
+    def read(self) -> list[int]:
+        """Return the cycle of each release, of all processes."""
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        return [int(line.split()[0]) for line in lines]
 
     def watch(self) -> None:
-        """Replace the calls by some that count."""
-        for name in STEPS:
-            setattr(os, name, self._counted(name, getattr(os, name)))
-        steps = self
+        """Replace by calls that note: shares that open a sum, a sum with the server's noise, vectors with their own."""
+        notes = self
+        sums, take_opened = SecureMean.sums, ServerRound.take_opened
 
-        class Connection(sqlite3.Connection):
-            def __init__(self, path: Any, *rest: Any, **named: Any) -> None:
-                super().__init__(path, *rest, **named)
-                self.path = Path(path)
+        def sums_of_cycle(self: SecureMean, grid: Any, draw: Any, request: Any, *rest: Any) -> Any:
+            notes._cycle = request.cycle
+            return sums(self, grid, draw, request, *rest)
 
-            def __exit__(self, *error: Any) -> Any:
-                return steps.step("commit", self.path, super().__exit__, *error)
+        def taken(self: ServerRound, position: int, reply: bytes) -> None:
+            notes._note(notes._cycle, self.terms.digest.hex())
+            take_opened(self, position, reply)
 
-        sqlite3.connect = partial(sqlite3.connect, factory=Connection)  # type: ignore[assignment]
+        kinds: tuple[Any, Any] = SecureMean, ServerRound
+        kinds[0].sums, kinds[1].take_opened = sums_of_cycle, taken
+        for kind in (CentralMean, LocalMean):
+            self._watch_noise(kind, kind.aggregate, kind.aggregate_trial)
 
-    def _counted(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(what: Any, *rest: Any, **named: Any) -> Any:
-            path = Path(os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else (rest or [what])[0])
-            return self.step(name, path, step, what, *rest, **named)
+    def _watch_noise(self, kind: type[Any], aggregate: Any, aggregate_trial: Any) -> None:
+        def summed(strategy: Any, contributions: Any) -> Any:
+            released = aggregate(strategy, contributions)
+            self._note(strategy.current[0], secrets.token_hex(8))
+            return released
 
-        return counted
+        def tried(strategy: Any, contributions: Any, cycle: int) -> Any:
+            released = aggregate_trial(strategy, contributions, cycle)
+            self._note(cycle, secrets.token_hex(8))
+            return released
 
-    def step(self, name: str, path: Path, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Make a call that makes something durable at a path."""
-        if not path.is_relative_to(self.root):
-            return call(*arguments, **named)
-        here = len(self.names) == self.at
-        self.names.append(f"{name} {drafts_alike(str(path.relative_to(self.root)))}")
-        if here and not self.behind:
-            self.happens(name)
-        self._note_change()
-        result = call(*arguments, **named)
-        if here and self.behind:
-            self.happens(name)
-        self._note_change()
-        return result
+        kind.aggregate, kind.aggregate_trial = summed, tried
 
-    def _note_change(self) -> None:
-        if self._look:
-            before, self._files = self._files, digest_of(self.root)
-            self.changes.append(self._files != before)
-
-
-def digest_of(root: Path) -> bytes:
-    """Return a digest of the names and contents of all files below a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
-        digest.update(f"{path}\0".encode() + (hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b""))
-    return digest.digest()
-
-
-def drafts_alike(path: str) -> str:
-    """Leave out what is random in a path: names of versions and of temporary folders."""
-    return re.sub(r"making-\w+|\b[0-9a-f]{16}\b|\.[\w.]+-\w{8}(?=/|$)", "*", path)
-
-
-def in_process(work: Callable[[], Any]) -> tuple[int, Any]:
-    """Call a function in a process of its own; return how that ended, and the JSON of what the function returned."""
-    with tempfile.NamedTemporaryFile(mode="r+", encoding="utf-8") as answer:
-        if not (child := os.fork()):
-            try:
-                Path(answer.name).write_text(json.dumps(work()), encoding="utf-8")
-                os._exit(0)
-            except BaseException:
-                Path(answer.name).write_text(json.dumps(traceback.format_exc()[-600:]), encoding="utf-8")
-                os._exit(1)
-        _, status = os.waitpid(child, 0)
-        text = answer.read()
-    return os.waitstatus_to_exitcode(status), json.loads(text) if text else None
+    def _note(self, cycle: int, name: str) -> None:
+        line = f"{cycle} {name}\n"
+        if self._path.exists() and line in self._path.read_text(encoding="utf-8"):
+            return
+        with self._path.open("a", encoding="utf-8") as notes:
+            notes.write(line)
+        if self._steps:
+            self._steps.step(RELEASE, self._steps.root, lambda: None)
 
 
 def play(settings: dict[str, Any], out: Path, steps: Steps) -> tuple[list[str], list[bool]]:
-    """Run or resume, note each round whose shares arrive beside the folder, and return durable steps and changes."""
+    """Run or resume, note releases beside the folder, and return durable steps and changes."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    take_opened = ServerRound.take_opened
-
-    def noted(self: ServerRound, position: int, reply: bytes) -> None:
-        with out.with_suffix(".opened").open("a", encoding="utf-8") as notes:
-            notes.write(f"{self.terms.digest.hex()}\n")
-        take_opened(self, position, reply)
-
-    ServerRound.take_opened = noted  # type: ignore[method-assign]
+    Releases(out, steps).watch()
     config = RunConfig.from_flat({**settings, "out": str(out), "resume": (out / STORED).exists()})
     steps.watch()
     with own_folder(config):
@@ -165,37 +132,88 @@ def play(settings: dict[str, Any], out: Path, steps: Steps) -> tuple[list[str], 
     return steps.names, steps.changes
 
 
-def outcome(out: Path) -> dict[str, Any]:
-    """Return what a finished run has come to."""
-    cycles = [[record.cycle, record.decision, record.version] for record in read_summary(out).cycles]
-    opened = len(set(out.with_suffix(".opened").read_text(encoding="utf-8").split()))
-    wrong = list(verify(locate(out)).problems)
-    return {"cycles": cycles, "opened": opened, "spent": Ledger(out / LEDGER).spent(), "wrong": wrong}
+def outcome(settings: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Return what a finished run has come to, and what it has released and counted up to each cycle."""
+    safeguards = RunSafeguards(RunConfig.from_flat({**settings, "out": str(out)}))
+    released, cycles = (
+        Releases(out).read(),
+        [[one.cycle, one.decision, one.version] for one in read_summary(out).cycles],
+    )
+    counts = []
+    for record in read_summary(out).cycles:
+        before = sum(cycle <= record.cycle for cycle in released)
+        counts.append(
+            {
+                "released": before, "in ledger": safeguards.ledger.spent(record.cycle),
+                "epsilon released": epsilon_for(safeguards, before), "epsilon of the record": record.epsilon,
+                "epsilon of the ledger": safeguards.spent(record.cycle),
+            }
+        )  # fmt: skip
+    return {"cycles": cycles, "counts": counts, "wrong": list(verify(locate(out)).problems)}
+
+
+def epsilon_for(safeguards: RunSafeguards, releases: int) -> float:
+    """Return what so many releases of a run cost, computed from their number alone."""
+    if not (safeguards.noisy and releases):
+        return 0.0
+    release = Release(safeguards.noise_multiplier, safeguards.accounted, safeguards.population)
+    return epsilon_of(release, releases, safeguards.accounted_delta)
+
+
+def kept(out: Path) -> dict[str, str]:
+    """Return what a killed run has finished: digests of the outcomes of its stages, and the records of its cycles."""
+    files = {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in out.rglob("*.npz")}
+    cycles = read_summary(out).cycles if (out / NAME).exists() else ()
+    return files | {f"cycle {one.cycle}": f"{one.decision} {one.version}" for one in cycles}
 
 
 def killed_and_resumed(settings: dict[str, Any], at: int, behind: bool) -> dict[str, Any]:
-    """Return what comes of a run that is killed at a step and resumed."""
+    """Return what comes of a run that is killed at a step and resumed; with noise, of a copy of it as well."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
+        out, copy = Path(folder) / "run", Path(folder) / "copy"
         code, said = in_process(lambda: play(settings, out, Steps(out.resolve(), at, behind)))
         if code != -signal.SIGKILL:
             return {"error": f"was not killed: {said}"}
-        code, said = in_process(lambda: play(settings, out, Steps(out.resolve())))
-        return outcome(out) if code == 0 else {"error": said}
+        before, spent = kept(out), spends_of(out, settings["cycles"])
+        if settings is not SUM and spent[-1]:  # before the first release, there is nothing that has to be the same
+            shutil.copytree(out, copy)
+        results = []
+        for one in filter(Path.exists, (copy, out)):
+            code, said = in_process(lambda one=one: play(settings, one, Steps(one.resolve())))  # type: ignore[misc]
+            if code:
+                return {"error": said}
+            after = kept(one)
+            lost = [name for name in before if after.get(name) != before[name]]
+            now = spends_of(one, settings["cycles"])
+            still = [cycle for cycle, count in enumerate(now) if count == spent[cycle]]
+            results.append({**outcome(settings, one), "lost": lost, "still": still})
+        return {**results[-1], "copy": results[0]}
+
+
+def spends_of(out: Path, cycles: int) -> list[int]:
+    """Return how many releases a run's ledger has up to each cycle; none where there is no ledger."""
+    return [Ledger(out / LEDGER).spent(cycle) if (out / LEDGER).exists() else 0 for cycle in range(cycles + 1)]
 
 
 def problems(result: dict[str, Any], whole: dict[str, Any], noisy: bool) -> list[str]:
     """Return what is not as it has to be."""
     if "error" in result:
         return [result["error"]]
-    found = list(result["wrong"])
-    if result["spent"] < result["opened"]:
-        found.append(f"{result['opened']} sums were opened, and {result['spent']} are in the ledger")
+    found = [*result["wrong"], *(f"{name} was finished, and is another now" for name in result["lost"])]
+    for cycle, count in enumerate(result["counts"]):
+        if count["in ledger"] < count["released"]:
+            found.append(f"cycle {cycle}: {count['released']} releases, and {count['in ledger']} in the ledger")
+        if min(count["epsilon of the record"], count["epsilon of the ledger"]) < count["epsilon released"]:
+            found.append(f"cycle {cycle}: epsilon is under-counted: {count}")
     if [cycle for cycle, *_ in result["cycles"]] != [cycle for cycle, *_ in whole["cycles"]]:
         found.append("cycles are missing")
     if not noisy and result["cycles"] != whole["cycles"]:
         found.append(f"{result['cycles']} instead of {whole['cycles']}")
-    return found
+    return found + [
+        f"cycle {cycle}: {ours} and {theirs} of the same kept outcomes"
+        for cycle, (ours, theirs) in enumerate(zip(result["cycles"], result["copy"]["cycles"], strict=False))
+        if cycle in result["still"] and cycle in result["copy"]["still"] and ours != theirs
+    ]
 
 
 def measure(kind: str, out: Path) -> dict[str, Any]:
@@ -209,17 +227,28 @@ def measure(kind: str, out: Path) -> dict[str, Any]:
             if code:
                 raise SystemExit(found)
             names, changes = found
-            done = {"steps": names, "changes": changes, "whole": outcome(run), "wrong": {}, "tried": 0, "kills": 0}
+            whole = outcome(settings, run)
+            done = {
+                "steps": names,
+                "changes": changes,
+                "whole": whole,
+                "wrong": {},
+                "compared": 0,
+                "tried": 0,
+                "kills": 0,
+            }
     for number in range(done["tried"], 2 * len(done["steps"])):
         at, behind = divmod(number, 2)
         done["tried"] = number + 1
-        if not done["changes"][number]:
+        released = done["steps"][at].startswith(RELEASE)
+        if not (done["changes"][number] or (released and settings is not SUM)):
             continue
         result = killed_and_resumed(settings, at, bool(behind))
         if wrong := problems(result, done["whole"], settings is not SUM):
             done["wrong"][f"{'behind' if behind else 'before'} {at}: {done['steps'][at]}"] = wrong
         done["kills"] += 1
-        path.write_text(json.dumps(done, indent=1), encoding="utf-8")
+        done["compared"] += len(result.get("still", ()))
+        replace_file(path, json.dumps(done, indent=1))
     return done
 
 
@@ -229,12 +258,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    lines = ["| run | durable steps | distinct | moments | kills | wrong afterwards |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| run | durable steps | distinct | moments | kills | cycles compared | wrong afterwards |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for kind in RUNS:
         done = measure(kind, out)
-        steps = done["steps"]
+        steps, compared = done["steps"], done["compared"] if kind != "secure sum" else "all"
         lines.append(
-            f"| {kind} | {len(steps)} | {len(set(steps))} | {done['tried']} | {done['kills']} | {len(done['wrong'])} |"
+            f"| {kind} | {len(steps)} | {len(set(steps))} | {done['tried']} | {done['kills']} | {compared} "
+            f"| {len(done['wrong'])} |"
         )
     (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

@@ -4,9 +4,11 @@
 
 A server and five devices run as processes on this machine, with TLS, node authentication and a secure sum, the real
 base model in llama.cpp on the devices, and torch on the server. One misfortune a cycle: a device loses its power in
-each of the five phases, the network is cut for a moment and for longer than Flower takes a silent node for alive, and
-the server loses its power. Devices that died or gave up are started again, as their service does: a SuperNode whose
-connection breaks while it is being made gives up, for one.
+each of the five phases; it stops in each of them, as a machine that sleeps (SIGSTOP), and goes on when the cycle has
+ended (SIGCONT); the process for a message hangs, while the rest of the device says that it lives; the network is cut
+for a moment and for longer than Flower takes a silent node for alive; and the server loses its power. Devices that died
+or gave up are started again, as their service does: a SuperNode whose connection breaks while it is being made gives
+up, for one.
 
 After each cycle the released aggregate is compared, to the last bit, with the sum of the vectors of the devices that
 are in it, made again from the games that they have logged; a sum of nothing counts as wrong. Few games and few steps
@@ -32,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from fedoel.client.device.start import TASK as TASK_COMMAND
 from fedoel.protocol.host.processes import descendants
 from fedoel.protocol.records.events import PhaseStarted
 from fedoel.protocol.records.summary import CycleRecord
@@ -66,6 +69,7 @@ steps = 4
 batch = 4
 [strategy]
 name = "{strategy}"
+options = "phase-timeout={seconds:g}"
 min-available-nodes = 5
 patience = 3600.0
 [server]
@@ -74,6 +78,9 @@ public = "games"
 Misfortune = Callable[[int], Sequence[str]]
 GAMES = 2  # of each device in a cycle
 MOMENT = 5.0  # seconds of a short cut
+TASK = TASK_COMMAND[-1]  # among the arguments of a process for one message
+PHASE = 45.0  # seconds that a device has for a phase in which it does not play, each of two times
+STOP, HANG = "stop-", "hang-"  # in front of a phase
 LATEST = 1800.0  # seconds that a cycle may take
 
 
@@ -105,9 +112,26 @@ class Drill:
         victim = NAMES[cycle % len(NAMES)]
         self._wait_for(phase, [victim])
         self.fleet.kill(victim)
-        # Who has sent its masked vector is in the sum, whether it lives to see it or not.
-        sent = PHASES.index(phase) > PHASES.index("masked")
-        return NAMES if sent else [name for name in NAMES if name != victim]
+        return in_sum(victim, phase)
+
+    def stop(self, phase: str, cycle: int) -> Sequence[str]:
+        """Stop all processes of a device when it is asked in a phase; `go_on` behind the cycle lets them go on."""
+        victim = NAMES[cycle % len(NAMES)]
+        self._wait_for(phase, [victim])
+        self.fleet.halt(victim)
+        return in_sum(victim, phase)
+
+    def hang(self, phase: str, cycle: int) -> Sequence[str]:
+        """Stop the process that a device has for a phase's message, and nothing else of it."""
+        victim = NAMES[cycle % len(NAMES)]
+        self._wait_for(phase, [victim])
+        self.wait(lambda: self.fleet.halt(victim, TASK), every=0.02)
+        return in_sum(victim, phase)
+
+    def go_on(self) -> None:
+        """Let devices that were stopped go on."""
+        for name in self.fleet.running.keys() & set(NAMES):
+            self.fleet.go_on(name)
 
     def cut(self, seconds: float, cycle: int) -> Sequence[str]:
         """Cut the network while devices play."""
@@ -135,6 +159,12 @@ class Drill:
     def _wait_for(self, phase: str, names: Sequence[str]) -> None:
         line = f"Receiving: {ACTIONS[phase]} message"
         self.wait(lambda: all(self.fleet.log(n).count(line) > self._seen[n].count(line) for n in names), every=0.02)
+
+
+def in_sum(victim: str, phase: str) -> Sequence[str]:
+    """Who should be in a sum in which a device is lost in a phase: who has sent its masked vector is."""
+    sent = PHASES.index(phase) > PHASES.index("masked")
+    return NAMES if sent else [name for name in NAMES if name != victim]
 
 
 class Memory(Thread):
@@ -165,7 +195,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", choices=("llama", "tactics"), default="llama")
     parser.add_argument("--heartbeat", type=int, default=FLOWERS_HEARTBEAT, help="seconds; Flower's own is 30")
-    parser.add_argument("--only", default="", help="nothing, a phase, short-cut, long-cut, server; commas between them")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="nothing, a phase, stop- or hang- and a phase, short-cut, long-cut, server; commas between them",
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--keep", type=Path, help="folder to run in, which stays")
     arguments = parser.parse_args()
@@ -190,12 +224,17 @@ def drill(fleet: LoopbackFleet, backend: str, only: Sequence[str] = ()) -> dict[
     plans: dict[str, tuple[str, Misfortune]] = {"nothing": ("nothing", doing.nothing)}
     plans |= {phase: (f"a device is killed when asked for `{phase}`", partial(doing.kill, phase)) for phase in PHASES}
     plans |= {
+        f"{STOP}{phase}": (f"a device is stopped when asked for `{phase}`", partial(doing.stop, phase))
+        for phase in PHASES
+    }
+    plans[f"{HANG}keys"] = ("a device's process for `keys` hangs", partial(doing.hang, "keys"))
+    plans |= {
         name: (f"the network is cut for {seconds:.0f} s", partial(doing.cut, seconds))
         for name, seconds in (("short-cut", MOMENT), ("long-cut", longer))
     }
     plans["server"] = ("the server is killed", doing.server)
     chosen = [plans[name] for name in only] or list(plans.values())
-    fleet.make(RUN.format(games=GAMES, cycles=len(chosen), backend=backend, strategy=STRATEGY))
+    fleet.make(RUN.format(games=GAMES, cycles=len(chosen), backend=backend, strategy=STRATEGY, seconds=PHASE))
     fleet.start("server")
     fleet.wait(lambda: f"{len(NAMES)} devices may connect" in fleet.said("server"), LATEST)
     for name in NAMES:
@@ -208,6 +247,7 @@ def drill(fleet: LoopbackFleet, backend: str, only: Sequence[str] = ()) -> dict[
         names = do(cycle)
         counted.update(names)
         doing.wait(partial(_ended, fleet, cycle))
+        doing.go_on()
         rows.append(row_of(fleet, cycle, what, names))
         print(json.dumps(asdict(rows[-1])), flush=True)
     doing.wait(lambda: fleet.over("server"))

@@ -49,7 +49,8 @@ from .output import dropping_lost_output, quiet_libraries
 
 REFUSED, INTERRUPTED, UNREAD = 2, 130, 141
 OUTPUT_PROBLEMS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-PATH_PROBLEMS = (errno.ENAMETOOLONG, errno.ELOOP)  # of any path that is typed, whichever verb looks there first
+# Of any path that is typed, or of a file of a folder that is, whichever verb looks there first.
+PATH_PROBLEMS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.EROFS)
 GO_ON = ("simulate", "experiment", "audit", "server", "device")  # what they do is worth more than what they print
 ENVIRONMENT = (
     # Waiting threads of torch must sleep, or they take the cores of everybody else, but not between two operations:
@@ -130,6 +131,13 @@ def run_verb(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         print(f"fedoel: {_missing(arguments.verb, error)}", file=sys.stderr)
         return REFUSED
+    except SystemExit as end:  # of no verb: arguments are parsed before
+        print(
+            f"fedoel: something that was called ended the program (SystemExit: {end.code}), such as a plug-in that "
+            "calls `sys.exit`: let it raise an error; what a run has finished is kept, and --resume goes on",
+            file=sys.stderr,
+        )
+        return REFUSED
     except KeyboardInterrupt as interrupt:
         print(_interrupted(arguments.verb, interrupt), file=sys.stderr)
         return INTERRUPTED
@@ -189,6 +197,7 @@ def set_environment() -> None:
     for name, value in ENVIRONMENT:
         os.environ.setdefault(name, value)
     os.environ["MPLBACKEND"] = "agg"  # figures are files; the backend that a notebook hands down may be missing
+    os.environ.pop("SOURCE_DATE_EPOCH", None)  # of figures, which have no date: one that is no number fails them
 
 
 def import_from_working_folder() -> None:

@@ -5,6 +5,7 @@ Gymnasium itself is not needed. `environment_family` returns a `Family`, which i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from .game import Frame
 Action: TypeAlias = Any
 Info: TypeAlias = Mapping[str, Any]
 GOAL = "Reach the goal."
+SHOWN = 80  # characters of a value in an error
 TRIES, LONGEST = 100, 100  # of a walkthrough: episodes played to find one, and its commands
 
 
@@ -157,6 +159,10 @@ class EnvironmentEngine:
     def _frame(self) -> Frame:
         step, outcome = self._step, self._functions.outcome(self._step)
         self._actions = self._listed(step)
+        if not isinstance(self._actions, Mapping):
+            raise GameError(
+                f"`commands` returns {type(self._actions).__name__}, and has to return the actions by their commands"
+            )
         text = self._functions.text(step.observation, step.info)
         commands, over = tuple(self._actions), step.terminated or step.truncated
         is_open = self._functions.answer is not None and not over
@@ -196,11 +202,26 @@ class EnvironmentEngine:
 
 
 def _take(environment: Environment, before: Step, action: Action) -> Step:
-    observation, reward, terminated, truncated, info = environment.step(action)
-    gained = float(reward)
+    taken = environment.step(action)
+    try:
+        observation, reward, terminated, truncated, info = taken
+        gained = float(reward)
+        if not math.isfinite(gained):
+            raise ValueError(gained)
+    except (TypeError, ValueError) as error:
+        raise GameError(
+            f"`step` of {type(environment).__name__} returns {shortened(taken)}, and has to return an observation, the "
+            "reward as a finite number, terminated, truncated, and info"
+        ) from error
     return Step(observation, info, gained, bool(terminated), bool(truncated), before.total + gained)
 
 
 def _close(environment: Environment) -> None:
     if close := getattr(environment, "close", None):
         close()
+
+
+def shortened(value: object) -> str:
+    """Show a value in an error, as much of it as a line has room for."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

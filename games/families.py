@@ -149,7 +149,7 @@ def build_game(spec: GameSpec, cache: Path) -> Game:
     """
     content, renamed = content_of(spec), settings_of(spec)[RENAMED]
     engine = family_of(spec.family).engine(spec.family, content, cache)
-    return RuledGame(RenamedEngine(engine) if renamed else engine, spec.max_turns)
+    return RuledGame(RenamedEngine(engine) if renamed else engine, spec.max_turns, repr(str(spec)))
 
 
 def settings_of(spec: GameSpec) -> dict[str, Setting]:

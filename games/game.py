@@ -7,6 +7,7 @@ commands.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
@@ -14,6 +15,8 @@ from ..protocol.errors import GameError
 from ..protocol.play import Observation
 
 REFUSAL = "That is not possible here."
+# A prompt lists all commands, and a device holds the probability of each: these bounds are far above what a game needs.
+MOST_COMMANDS, LONGEST_TEXT = 1000, 100_000
 
 
 class Game(Protocol):
@@ -80,15 +83,18 @@ class RuledGame:
         The dynamics.
     max_turns
         Number of commands, inadmissible ones included, after which an episode is truncated.
+    name
+        Of the game, for errors.
     """
 
-    def __init__(self, engine: Engine, max_turns: int) -> None:
+    def __init__(self, engine: Engine, max_turns: int, name: str = "") -> None:
         self._engine = engine
         self._max_turns = max_turns
+        self._name = name
         self._observation: Observation | None = None
 
     def reset(self, seed: int) -> Observation:
-        """Start an episode of the instance with this seed."""
+        """Start an episode of the instance with this seed; raises `GameError` if its first frame is none."""
         self._observation = self._observe(self._engine.start(seed), turn=0)
         return self._observation
 
@@ -98,7 +104,7 @@ class RuledGame:
         Raises
         ------
         GameError
-            If no episode was started, or it is over.
+            If no episode was started, or it is over, or the engine's frame cannot be shown to a policy.
         """
         before = self._observation
         if before is None:
@@ -125,7 +131,44 @@ class RuledGame:
         self._engine.close()
 
     def _observe(self, frame: Frame, turn: int) -> Observation:
+        if problem := problem_of(frame):
+            raise GameError(f"the game {self._name or type(self._engine).__name__} {problem}")
         over = frame.won or frame.lost or not (frame.admissible or frame.open)
         truncated = not over and turn >= self._max_turns
         seen = {field.name: getattr(frame, field.name) for field in fields(frame)}  # not a copy, as `asdict` makes
         return Observation(**seen, done=over or truncated, truncated=truncated, turn=turn)
+
+
+def problem_of(frame: Frame) -> str:
+    """Say what makes a frame one that no policy can be shown, such as text that is a number; empty if nothing does.
+
+    Games can be plug-ins, whose mistakes would come out much later, or never: a score that is not a number is a loss.
+    """
+    for name in ("text", "goal"):
+        if not isinstance(text := getattr(frame, name), str):
+            return f"gives a value of the type {type(text).__name__} as its {name}, and a policy reads text"
+        if len(text) > LONGEST_TEXT:
+            return f"shows {len(text):,} characters at once, and a policy reads {LONGEST_TEXT:,} at most"
+    if not all(isinstance(command, str) for command in frame.admissible):
+        return f"has a command that is not text: {next(c for c in frame.admissible if not isinstance(c, str))!r}"
+    if len(frame.admissible) > MOST_COMMANDS:
+        return f"lists {len(frame.admissible):,} commands at once, and a policy chooses among {MOST_COMMANDS:,} at most"
+    wrong = [command for command in frame.admissible if "\0" in command or len(command.splitlines()) != 1]
+    if wrong:  # a prompt has a command a line
+        return f"has the command {wrong[0]!r}, and a command is one line of text"
+    if not is_utf8("\n".join((frame.text, frame.goal, *frame.admissible))):
+        return "shows characters that are not in Unicode (surrogates), which no file and no message can hold"
+    if not (math.isfinite(frame.score) and math.isfinite(frame.max_score)):
+        return f"has the score {frame.score:g} of {frame.max_score:g}, which is no number"
+    return ""
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written to a file or sent in a message."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -45,14 +45,21 @@ WIDE = 6.0  # standard deviations of a cohort's size that a plan allows for
 
 @dataclass
 class RunSafeguards:
-    """Implements `fedoel.strategies.server_side.Safeguards`."""
+    """Implements `fedoel.strategies.server_side.Safeguards`.
+
+    Parameters
+    ----------
+    reads
+        Whether only numbers are wanted: the ledger is then read as it is, also where nobody may write.
+    """
 
     config: RunConfig
+    reads: bool = False
 
     @cached_property
     def ledger(self) -> Ledger:
         """Where rounds and releases are written down."""
-        return Ledger(Path(self.config.out) / LEDGER)
+        return Ledger(Path(self.config.out) / LEDGER, self.reads)
 
     @property
     def mode(self) -> RunMode:
@@ -284,7 +291,7 @@ def _binomial(hits: int, draws: int, chance: float) -> float:
 
 
 class Ledger:
-    """The ledger in a file, which is created if it does not exist.
+    """The ledger in a file, which is created if it does not exist, unless it is only read.
 
     `run` is the run's random name, `secret` the seed of cohort sampling that devices do not know, and `rounds` the
     number of rounds begun.
@@ -295,9 +302,12 @@ class Ledger:
         If the file cannot be read or written, or is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._size = path, -1
+    def __init__(self, path: Path, reads: bool = False) -> None:
+        self.path, self._size, self._reads = path, -1, reads
         self.run, self.secret, self.rounds, self._cycles = "", 0, 0, list[int]()
+        if reads:  # without a lock, which needs a folder that can be written; a line that is being written counts
+            self._refresh()
+            return
         with self.held():
             if not self._size:
                 run, secret = secrets.token_hex(16), secrets.randbits(64)
@@ -352,8 +362,9 @@ class Ledger:
         if not self.path.exists():
             return []
         try:
-            with suppress(PermissionError):  # of a ledger that is another user's, which is only read
-                make_private_file(self.path)
+            if not self._reads:
+                with suppress(PermissionError):  # of a ledger that is another user's, which is only read
+                    make_private_file(self.path)
             lines = self.path.read_bytes().splitlines()
         except OSError as error:
             raise self._unreadable(error) from error

@@ -22,6 +22,7 @@ from .evaluation import by_family, summarise
 from .events import LOG
 
 NAME = "summary.json"
+SHOWN = 8  # cycles in an error
 FIRST_CYCLES = 16  # after each of which the summary is written
 REMEDY = "give the folder of a run, or finish the run with: fedoel simulate ... --resume"
 
@@ -124,7 +125,8 @@ def read_summary(run: Path) -> Summary:
     Raises
     ------
     ConfigError
-        If the file is missing or is not JSON, its schema is newer, or one of its fields cannot be read.
+        If the file is missing or is not JSON, its schema is newer, one of its fields cannot be read, or a cycle is
+        missing or there twice.
     """
     path = run / NAME
     try:
@@ -134,8 +136,15 @@ def read_summary(run: Path) -> Summary:
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON ({error}); {REMEDY}") from error
     summary = from_stored(Summary, table, path, REMEDY)
+    if (numbers := [record.cycle for record in summary.cycles]) != list(range(len(numbers))):
+        raise ConfigError(f"{path} has the cycles {_first(numbers)}, and not each of them once from 0 on; {REMEDY}")
     later = later_cycles(run, len(summary.cycles), int(summary.config.get("cycles", 0)))
     return replace(summary, cycles=(*summary.cycles, *(from_json(CycleRecord, entry) for entry in later)))
+
+
+def _first(numbers: Sequence[int]) -> str:
+    """Show the first of many numbers."""
+    return f"{', '.join(map(str, numbers[:SHOWN]))}{', ...' * (len(numbers) > SHOWN)}"
 
 
 def later_cycles(run: Path, known: int, cycles: int) -> list[dict[str, Any]]:

@@ -93,6 +93,8 @@ class _Verifier:
                 self.result.checked.append(check())
             except FedoelError as error:
                 self.result.problems.append(str(error))
+            except OSError as error:  # a folder in the place of a file, or one that only another user may read
+                self.result.problems.append(f"{error.filename} cannot be read: {error.strerror}")
         return self.result
 
     def _wrong(self, problem: str) -> None:
@@ -219,7 +221,7 @@ class _Verifier:
 
     def _budget(self) -> str:
         config = self.place.config
-        safeguards = RunSafeguards(config)
+        safeguards = RunSafeguards(config, reads=True)
         if not safeguards.noisy:
             return "privacy budget: none, the run adds no noise"
         if not (self.place.run / LEDGER).exists():

@@ -138,14 +138,24 @@ class InProcessGrid(Grid):
         if len(nodes) == 1:
             self._node(*nodes[0])
             return
+        interrupts = list[BaseException]()
+
+        def node(number: int, messages: Sequence[Message]) -> None:
+            try:
+                self._node(number, messages)
+            except BaseException as interrupt:  # which would end this thread only, and leave its message unanswered
+                interrupts.append(interrupt)
+
         threads = [
-            Thread(target=self._node, args=(node, own_messages), name=f"node-{node}", daemon=True)
-            for node, own_messages in nodes
+            Thread(target=node, args=(number, messages), name=f"node-{number}", daemon=True)
+            for number, messages in nodes
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        if interrupts:
+            raise interrupts[0]
 
     def _node(self, node: int, messages: Sequence[Message]) -> None:
         with self._batcher.playing(node - FIRST_NODE_ID):
@@ -156,7 +166,7 @@ class InProcessGrid(Grid):
         """Call the ClientApp on a copy, so that nodes share no data, and turn exceptions into error replies."""
         try:
             return _separate(self._app(_separate(message), context))
-        except Exception as error:  # as Flower does, including the text, which therefore must not hold private data
+        except (Exception, SystemExit) as error:  # as Flower does, with the text, which must hold no private data
             return Message(Error(CLIENT_APP_RAISED, f"{type(error)}:<'{error}'>"), reply_to=message)
 
     def _keep(self, reply: Message) -> None:

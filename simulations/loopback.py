@@ -234,6 +234,30 @@ class LoopbackFleet:
                 os.kill(pid, signal.SIGKILL)
         process.wait()
 
+    def halt(self, who: str, only: str = "") -> int:
+        """SIGSTOP a process and everything below it, as when a machine sleeps; return how many processes that are.
+
+        Parameters
+        ----------
+        only
+            Stop only the processes with this among their arguments; what else belongs to it goes on.
+        """
+        pids = self._halted(who, only)
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        return len(pids)
+
+    def go_on(self, who: str) -> None:
+        """Let a process that was halted go on."""
+        for pid in self._halted(who, ""):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def _halted(self, who: str, only: str) -> list[int]:
+        pids = [self.running[who].pid, *descendants(self.running[who].pid)]
+        return [pid for pid in pids if not only or only in arguments_of(pid)]
+
     def stop(self, who: str) -> int:
         """Ask a process to end, and return its exit code."""
         process = self.running.pop(who)
@@ -253,6 +277,13 @@ class LoopbackFleet:
 
     def _logs(self) -> list[Path]:
         return [*self.folder.glob("*.out"), *self.folder.glob("*/s*.log"), *self.folder.glob("server/flower/run.log")]
+
+
+def arguments_of(pid: int) -> str:
+    """Return the arguments of a process as one text; empty for one that is over (Linux only)."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").replace("\0", " ")
+    return ""
 
 
 def _text(path: Path) -> str:

@@ -213,7 +213,7 @@ class ExperienceStrategy(Strategy):
         self.current = self.place(server_round)
         aggregate, refused = None, dict(arrived.refused)
         try:
-            aggregate = self.aggregate(arrived.contributions) if arrived.contributions else None
+            aggregate = self._checked(self.aggregate(arrived.contributions)) if arrived.contributions else None
         except VectorError:
             refused[UNUSABLE] = len(arrived.contributions)
         for reason, count in refused.items():
@@ -221,6 +221,15 @@ class ExperienceStrategy(Strategy):
         accepted = len(arrived.contributions) if aggregate else 0
         self.hand_on(server_round, aggregate, Traffic(fmean(arrived.uplink or [0]), downlink_bytes, accepted, refused))
         return MetricRecord({"accepted": accepted, "refused": sum(refused.values())})
+
+    def _checked(self, aggregate: object) -> Aggregate:
+        """Return what a strategy made of the vectors, if that is an aggregate: most strategies are plug-ins."""
+        if not isinstance(aggregate, Aggregate):
+            raise FedoelError(
+                f"the strategy {type(self).__name__} makes {type(aggregate).__name__} of the vectors, and has to make "
+                "an Aggregate, or to raise VectorError if there is none: try `fedoel check-plugin`"
+            )
+        return aggregate
 
     def hand_on(self, server_round: int, aggregate: Aggregate | None, traffic: Traffic) -> None:
         """Give the server what an exchange brought, after the server's optimiser."""
@@ -266,7 +275,7 @@ class ExperienceStrategy(Strategy):
     def _usable_trial(self, contributions: Sequence[Contribution], cycle: int) -> Aggregate | None:
         """Return the sum of the answers to a trial; None if there are none, or the strategy has no use for them."""
         try:
-            answer = self.aggregate_trial(contributions, cycle) if contributions else None
+            answer = self._checked(self.aggregate_trial(contributions, cycle)) if contributions else None
         except VectorError as error:
             log(WARNING, "trial: the strategy refuses the answers: %s", error)
             return None

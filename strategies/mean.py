@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from logging import WARNING
 
 import numpy as np
-from flwr.app import MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from ..protocol.errors import ConfigError, PrivacyError
@@ -140,21 +140,38 @@ class CentralMean(BudgetStrategy):
 class LocalMean(BudgetStrategy):
     """Local DP: every device adds the full noise to its own vector, so that it need not trust the server.
 
-    For a given epsilon this needs the most noise of all mechanisms.
+    For a given epsilon this needs the most noise of all mechanisms. A vector is released as soon as it is sent, so that
+    a release is written down before anybody is asked, and counts even if nobody answers.
     """
 
     mechanisms = frozenset({"local"})
 
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Ask as other strategies do, once the release is on disk."""
+        messages = super().configure_train(server_round, arrays, config, grid)
+        return self._paid(messages, self.place(server_round)[0])
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Ask for a trial, whose round is its cycle, once the release is on disk."""
+        return self._paid(list(super().configure_evaluate(server_round, arrays, config, grid)), server_round)
+
+    def _paid(self, messages: list[Message], cycle: int) -> list[Message]:
+        if messages:
+            self.server.safeguards.spend(cycle)
+        return messages
+
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Sum the vectors, which carry noise already."""
-        return self._sum(contributions, self.current[0])
+        return self._sum(contributions)
 
     def aggregate_trial(self, contributions: Sequence[Contribution], cycle: int) -> Aggregate:
         """Sum the answers, which carry noise already."""
-        return self._sum(contributions, cycle)
+        return self._sum(contributions)
 
-    def _sum(self, contributions: Sequence[Contribution], cycle: int) -> Aggregate:
-        safeguards, devices = self.server.safeguards, len(contributions)
-        plan = safeguards.plan(contributions[0].vector.spec)
-        safeguards.spend(cycle)
+    def _sum(self, contributions: Sequence[Contribution]) -> Aggregate:
+        devices, plan = len(contributions), self.server.safeguards.plan(contributions[0].vector.spec)
         return Aggregate(total(item.vector for item in contributions), devices, plan.variance("gradient", devices))

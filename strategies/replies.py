@@ -22,6 +22,7 @@ from ..protocol.release import CODE, release_in, talks
 FAILURE = re.compile(r"code: ([A-Za-z]{1,40})'")
 OUT = f"client {Refusal.DONE}"  # the device has contributed to this exchange before, and is out of it
 TIRED = f"client {Refusal.ROUNDS}"  # it takes part in no more rounds of this exchange
+GONE = "error code 5"  # of Flower: the node has not said for two heartbeats that it lives
 OTHER_RELEASE = f"client {CODE}"  # a device is too far behind, or ahead
 DUPLICATE, UNASKED, SILENT, BAD_VECTOR = "duplicate", "not asked for", "no reply", "bad vector"
 

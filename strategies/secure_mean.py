@@ -36,7 +36,7 @@ from ..protocol.trials import SMALLEST
 from .delivery import RetryWindow, message_to, named, send_and_receive
 from .experience import log
 from .mean import BudgetStrategy
-from .replies import OTHER_RELEASE, OUT, SILENT, TIRED, failure, of_this_release
+from .replies import GONE, OTHER_RELEASE, OUT, SILENT, TIRED, failure, of_this_release
 from .server_side import Safeguards, Traffic
 from .stopped import is_stopped
 
@@ -348,14 +348,17 @@ class _PhaseSender:
     groups: Sequence[Sequence[int]]
     tally: Tally
     safeguards: Safeguards
+    failed: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # nodes by phase and reason
 
     def send(self, phases: Mapping[int, _Phase]) -> None:
         """Send each group's phase, and pass usable replies on; devices without one have dropped out."""
         pending = {(group, position) for group, phase in phases.items() for position in phase.steps}
+        self.failed.clear()
         for _ in range(ATTEMPTS):
-            if not pending:
-                return
-            pending = self._attempt(phases, sorted(pending))
+            pending = self._attempt(phases, sorted(pending)) if pending else pending
+        for (phase_name, reason), nodes in sorted(self.failed.items()):
+            meaning = " (it no longer says that it lives)" if reason == GONE else ""
+            log(WARNING, "exchange: %s%s in phase %r: %s", reason, meaning, phase_name, named(nodes))
         for group, phase in phases.items():
             if silent := [self.groups[group][position] for one, position in pending if one == group]:
                 log(
@@ -386,10 +389,11 @@ class _PhaseSender:
 
     def _take(self, phase: _Phase, group: int, position: int, reply: Message) -> None:
         if reply.has_error():
-            reason = failure(reply)
+            reason, node = failure(reply), self.groups[group][position]
             self.tally.refused[f"{phase.name}: {reason}"] += 1
+            self.failed.setdefault((phase.name, reason), []).append(node)
             if reason in (OUT, TIRED):
-                self.tally.done.add(self.groups[group][position])
+                self.tally.done.add(node)
             return
         self.tally.up[self.groups[group][position]] += records_bytes(reply.content)
         if not of_this_release(reply):

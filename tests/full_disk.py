@@ -17,7 +17,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.crash_points import STEPS, Steps, drafts_alike
+from benchmarks.durable_steps import STEPS, Steps, drafts_alike
 
 NO_ROOM = os.strerror(errno.ENOSPC)
 

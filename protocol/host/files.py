@@ -9,6 +9,7 @@ devices, servers and keys can be entered by their owner only.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -19,6 +20,10 @@ from pathlib import Path
 from ..errors import ConfigError, FedoelError
 
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
+REMEDIES = {
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "copy its folder to where you may write"),
+    errno.EISDIR: "move that folder away and go on with --resume",
+}
 BLOCK = 65_536  # bytes that are read at a time from the end of a file
 
 
@@ -33,7 +38,8 @@ def write_whole(path: Path, content: bytes | str | Iterable[bytes]) -> None:
     try:
         replace_file(path, content)
     except OSError as error:
-        raise FedoelError(f"{path} cannot be written: {error.strerror}; make room and go on with --resume") from error
+        remedy = REMEDIES.get(error.errno or 0, "make room and go on with --resume")
+        raise FedoelError(f"{path} cannot be written: {error.strerror}; {remedy}") from error
 
 
 def replace_file(path: Path, content: bytes | str | Iterable[bytes], *, secret: bool = False) -> None:

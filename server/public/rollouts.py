@@ -13,6 +13,7 @@ from ...codecs.tactics.policy import uniform_policy
 from ...games.partition import games_per_client
 from ...games.prepare import prepare
 from ...policies.policy import Policy
+from ...protocol.errors import GameError
 from ...protocol.experience import Aggregate, ExperienceVector, Vector
 from ...protocol.play import Trajectory, Turn, turns_of
 from ...protocol.situation import Situation
@@ -40,8 +41,20 @@ class GamesPublic:
         prepare((*plan.rehearsal, *plan.gate[0], *plan.measured), self.games.cache)
 
     def uniform(self) -> list[Turn]:
-        """Play the rehearsal games uniformly."""
-        return turns_of(self.games.play(uniform_policy(), self.games.plan.rehearsal, "uniform"))
+        """Play the rehearsal games uniformly.
+
+        Raises
+        ------
+        GameError
+            If every game is over before its first turn: a run could play for hours, and learn nothing.
+        """
+        turns = turns_of(self.games.play(uniform_policy(), self.games.plan.rehearsal, "uniform"))
+        if not turns:
+            raise GameError(
+                f"all {len(self.games.plan.rehearsal)} rehearsal games are over before their first turn, so that there "
+                "is nothing to learn from: games.families needs a game that offers a command"
+            )
+        return turns
 
     def for_parameters(self) -> list[Turn]:
         """Play the rehearsal games and the first cycle's prompts uniformly."""

@@ -91,7 +91,7 @@ def _run(check: Callable[[Subject], None], subject: Subject) -> Outcome:
         return Outcome(claim, SKIPPED, str(reason))
     except AssertionError as reason:
         return Outcome(claim, FAILED, str(reason))
-    except Exception as error:  # a plug-in may raise anything; its author needs to see it
+    except (Exception, SystemExit) as error:  # a plug-in may raise anything; its author needs to see it
         return Outcome(claim, FAILED, f"{type(error).__name__}: {error}")
     return Outcome(claim, PASSED)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -77,10 +78,21 @@ def test_a_working_folder_that_was_removed_is_said(
 
 
 def test_a_backend_of_matplotlib_that_is_not_there_is_not_loaded(run: Path) -> None:
-    """A notebook hands its own down to the commands that it starts."""
+    """A notebook hands its own down to the commands that it starts; a build, the date of its sources."""
     code = f"import sys; from fedoel.cli.main import main; sys.exit(main(['report', {str(run)!r}]))"
     environment = {**os.environ, "MPLBACKEND": "module://nowhere", "MPLCONFIGDIR": "/dev/null"}
+    environment["SOURCE_DATE_EPOCH"] = "today"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "summary.json", "report.html"])
+def test_a_folder_in_the_place_of_a_run_s_file_is_said(
+    name: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / name).unlink(missing_ok=True)
+    (run / name).mkdir()
+    assert main(["report", str(run)]) == REFUSED
+    assert re.search(rf"fedoel: .*{name}.* Is a directory; (give|move)", capsys.readouterr().err)
 
 
 def test_report_is_written_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,3 +243,15 @@ def test_a_plugin_that_exits_while_it_is_imported_is_refused(
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["simulate", "--set", "strategy.name=leaver:It", "--out", str(tmp_path / "run")]) == REFUSED
     assert "cannot be imported: SystemExit: 3" in capsys.readouterr().err
+
+
+def test_a_plugin_that_exits_while_a_run_goes_on_does_not_end_it_as_if_it_were_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "quitter.py").write_text(
+        "import sys\nfrom fedoel.strategies.mean import Mean\nclass It(Mean):\n    def check(self, spec): sys.exit(0)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = ["--set", "strategy.name=quitter:It", "--set", "policy.backend=tactics", "--out", str(tmp_path / "run")]
+    assert main(["simulate", *settings]) == REFUSED
+    assert "ended the program (SystemExit: 0)" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from threading import Event, Thread
 import pytest
 
 from fedoel.protocol.config import RunConfig
+from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.records.events import CycleFinished, PhaseProgress
 from fedoel.protocol.records.summary import CycleRecord, Floor, Floors, Stats, Summary
 from fedoel.server.events import EventLog, read_events
@@ -76,3 +78,15 @@ def test_a_record_that_is_being_written_is_not_there_yet(tmp_path: Path) -> None
     for more in (b'{"event": "cycle_finished", "t": 1.0, "cyc', b'{"event": "cycle_finished", "cycle": 151'):
         log.write_bytes(whole + more)
         assert len(read_summary(tmp_path).cycles) == CYCLES + 1
+
+
+@pytest.mark.parametrize("cycles", [[1], [0, 1, 1], [1, 0], [0, 2]])
+def test_a_summary_whose_cycles_were_edited_by_hand_is_refused(cycles: list[int], tmp_path: Path) -> None:
+    """Figures take the records for the cycles from 0 on, in their order."""
+    write(tmp_path, Event())
+    path = tmp_path / "summary.json"
+    table = json.loads(path.read_bytes())
+    table["cycles"] = [table["cycles"][cycle] for cycle in cycles]
+    path.write_text(json.dumps(table))
+    with pytest.raises(ConfigError, match=rf"has the cycles {', '.join(map(str, cycles))}, and not each of them once"):
+        read_summary(tmp_path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent, SelfComposedDpEvent
@@ -304,3 +306,28 @@ def test_verification_knows_that_a_noisy_cohort_is_the_number_drawn_on_average(
     place = SimpleNamespace(config=config)
     _Verifier._cohorts(SimpleNamespace(decided=[entry], place=place, _wrong=found.append))  # type: ignore[arg-type]
     assert len(found) == problems
+
+
+def test_a_ledger_that_nobody_may_write_can_be_read_and_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a read-only medium, for example; a run was called changed because its ledger could not be locked."""
+    run = safeguards(tmp_path)
+    run.spend(1)
+
+    def refused(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("fedoel.protocol.host.lock.make_folder", refused)
+    monkeypatch.setattr("fedoel.server.safeguards.make_private_file", refused)
+    with pytest.raises(FedoelError, match="Read-only file system"):
+        safeguards(tmp_path).spent()
+    assert RunSafeguards(run.config, reads=True).spent() == pytest.approx(run.spent())
+    records = (SimpleNamespace(cycle=1, epsilon=run.spent()),)
+    place = SimpleNamespace(run=tmp_path, config=run.config)
+    verifier = SimpleNamespace(place=place, records=records, _wrong=pytest.fail)
+    assert _Verifier._budget(cast(Any, verifier)).startswith("privacy budget: epsilon 1")
+
+
+def test_a_ledger_that_is_read_only_is_not_made(tmp_path: Path) -> None:
+    assert Ledger(tmp_path / "privacy.jsonl", reads=True).spent() == 0 and not list(tmp_path.iterdir())

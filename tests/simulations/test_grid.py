@@ -119,3 +119,22 @@ def test_the_identity_is_put_back() -> None:
     with server_identity():
         assert TaskIdentity.run_id == 1
     assert TaskIdentity.run_id == 1  # the fixture's
+
+
+@pytest.mark.parametrize("wave", [1, 2])
+def test_a_client_that_exits_has_failed_and_an_interrupt_in_a_client_is_the_run_s(wave: int) -> None:
+    """In a thread of its own, either would leave a message that nobody answers, and a run that waits for an hour."""
+    raised = list[BaseException]()
+    app = ClientApp()
+
+    @app.train("work")
+    def work(message: Message, context: Context) -> Message:
+        raise raised[0]
+
+    grid = InProcessGrid(app, 2, {}, wave=wave)
+    asked = [Message(RecordDict(), dst_node_id=FIRST_NODE_ID + client, message_type="train.work") for client in (0, 1)]
+    raised.append(SystemExit(0))
+    assert [reply.has_error() for reply in grid.send_and_receive(asked)] == [True, True]
+    raised[0] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        grid.push_messages(asked)

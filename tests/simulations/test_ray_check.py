@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +83,29 @@ def test_a_port_that_is_taken_meanwhile_is_not_the_end(tmp_path: Path, monkeypat
         with pytest.raises(FedoelError, match=r"SuperLink did not start.*(?s:.)*Address already in use"):
             superlink(tmp_path, 1).__enter__()
     assert started[2:] == 3 * [str(taken)]
+
+
+def test_of_two_runs_at_once_each_has_a_superlink_and_a_ray_of_its_own_that_outlives_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(command: list[str], *rest: Any) -> subprocess.Popen[bytes]:
+        return start_process([sys.executable, "-c", SUPERLINK, command[command.index("--port") + 1]], *rest)
+
+    def answers(environment: Mapping[str, str]) -> bool:
+        url = f"http://127.0.0.1:{environment['FLWR_LOCAL_SUPERLINK_HTTP_API_PORT']}/health"
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            return bool(reply.status == 200)
+
+    monkeypatch.setattr(ray_engine, "start_process", start)
+    homes = [tmp_path / "first", tmp_path / "second"]
+    for home in homes:
+        home.mkdir()
+    with superlink(homes[1], 1) as (second, _):
+        with superlink(homes[0], 1) as (first, _):
+            assert answers(first) and answers(second)
+            assert [one["FLWR_HOME"] for one in (first, second)] == list(map(str, homes))
+            apis = ("SUPERLINK_HTTP", "CONTROL")
+            assert len({one[f"FLWR_LOCAL_{api}_API_PORT"] for one in (first, second) for api in apis}) == 4
+            # Ray notes its newest cluster for all programs of the machine; whoever is told no other joins that.
+            assert [one["RAY_ADDRESS"] for one in (first, second)] == ["local", "local"]
+        assert answers(second)

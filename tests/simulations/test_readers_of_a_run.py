@@ -23,7 +23,7 @@ from fedoel.simulations.inprocess import run_inprocess
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.crash_points import STEPS, Steps
+from benchmarks.durable_steps import STEPS, Steps
 
 
 class Watched(Steps):

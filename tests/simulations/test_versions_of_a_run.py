@@ -425,3 +425,5 @@ def test_the_budget_of_a_private_run_is_verified_from_its_ledger(config: RunConf
     assert any("privacy.jsonl, bytes" in problem for problem in problems)
     ledger.unlink()
     assert any("privacy.jsonl is missing" in problem for problem in verify(place).problems)
+    ledger.mkdir()
+    assert any("privacy.jsonl cannot be read: Is a directory" in problem for problem in verify(place).problems)

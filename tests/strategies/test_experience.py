@@ -364,3 +364,13 @@ def test_strategies_are_found_by_name() -> None:
 def test_strategies_that_are_none_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"strategy\.name"):
         load_strategy(name)
+
+
+@pytest.mark.parametrize("made", [None, "a sum", 3.0])
+def test_a_strategy_that_makes_no_aggregate_is_named(made: object) -> None:
+    class Odd(Mean):
+        def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
+            return made  # type: ignore[return-value]
+
+    with pytest.raises(FedoelError, match=r"strategy Odd makes .* of the vectors, and has to make an Aggregate"):
+        Odd(Ledger(SPEC)).start(InProcessGrid(make_app(good), CLIENTS, {}), num_rounds=1)

@@ -7,11 +7,17 @@ from typing import cast
 
 import numpy as np
 import pytest
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
 
 from fedoel.protocol.experience import Contribution, ExperienceVector, VectorSpec
+from fedoel.protocol.messages import reply_to_records
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
+from fedoel.simulations.grid import InProcessGrid, server_identity
 from fedoel.strategies.mean import BudgetStrategy, CentralMean, LocalMean
 from fedoel.strategies.server_side import ServerSide
+
+from .conftest import Ledger
 
 SPEC = VectorSpec("tactics", 400, "vocabulary", "v1", ("coin",), 2, 5.0, 20.0)
 DEVICES, DRAWN = 6, 7  # that sent a vector, and that are drawn on average
@@ -48,6 +54,24 @@ def test_what_devices_have_noised_themselves_is_added_up_with_a_share_of_each() 
     spent: list[int] = []
     strategy, plan = built(LocalMean, 1.0, spent)
     aggregate = strategy.aggregate(sent(0.01))
-    assert (aggregate.cohort, spent) == (DEVICES, [3])
+    assert (aggregate.cohort, spent) == (DEVICES, []), "it was paid for before anybody was asked"
     assert aggregate.noise == plan.variance("gradient", DEVICES)
     assert np.allclose(aggregate.vector.gradient, np.sum([each.vector.gradient for each in sent(0.01)], axis=0))
+
+
+def test_noise_of_the_devices_is_paid_for_before_a_device_is_asked_and_once_in_an_exchange() -> None:
+    spent, when = list[int](), list[list[int]]()
+    app, safeguards = ClientApp(), built(LocalMean, 1.0, spent)[0].server.safeguards
+    more = {"noisy": True, "secret": 0, "log": None, "notice": None, "deployed": False}
+    vars(safeguards).update(more, chance=lambda: 1.0, releasable=bool, check_budget=lambda: None)
+
+    @app.train("experience")
+    def experience(message: Message, context: Context) -> Message:
+        when.append(list(spent))
+        return Message(reply_to_records(sent(0.01)[0].vector), reply_to=message)
+
+    server = Ledger(SPEC, safeguards)
+    with server_identity():
+        LocalMean(cast(ServerSide, server), exchanges=2).start(InProcessGrid(app, DEVICES, {}), num_rounds=2)
+    assert server.traffic[0].accepted == DEVICES and spent == [1, 1, 2, 2]
+    assert sorted(when) == sorted([[1], [1, 1], [1, 1, 2], [1, 1, 2, 2]] * DEVICES)

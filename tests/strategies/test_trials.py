@@ -319,6 +319,18 @@ def test_a_noisy_trial_spends_one_release_and_says_its_variance(name: str, tmp_p
     assert (np.abs(sums_of(aggregate.vector) - expected(fleet.asked[0], spec)) < 6 * deviation + 0.05).all()
 
 
+def test_a_trial_with_noise_of_the_devices_is_written_down_before_a_device_answers(tmp_path: Path) -> None:
+    config = private(tmp_path, **{"strategy.name": "local-mean"}, **NOISY["local-mean"])
+    safeguards, spent = RunSafeguards(config), list[int]()
+
+    def noted(client: int, spec: VectorSpec) -> ExperienceVector:
+        spent.append(RunSafeguards(config).ledger.spent(1))
+        return answer(client, spec)
+
+    Fleet(noted, config).trial(built("local-mean", safeguards), trial())
+    assert set(spent) == {1}
+
+
 @pytest.mark.parametrize("name", list(NOISY))
 def test_an_exhausted_budget_asks_nobody(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = private(tmp_path, **{"strategy.name": name}, **NOISY[name])

@@ -19,7 +19,7 @@ from fedoel.simulations.grid import server_identity
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from benchmarks.crash_points import Steps
+from benchmarks.durable_steps import Steps
 
 from .fleet_of_devices import PHASES, Devices, SecureRound
 

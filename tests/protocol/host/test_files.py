@@ -188,3 +188,18 @@ def test_a_secret_that_is_there_is_not_drawn_again(tmp_path: Path, synced: list[
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("first", 0o600)
     assert [found.name for found in path.parent.iterdir()] == ["store.key"]
     assert synced[-1] == path.parent
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EROFS, "copy its folder"), (errno.EISDIR, "move that folder away"), (errno.ENOSPC, "make room")],
+)
+def test_the_remedy_fits_what_is_wrong(
+    number: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(FedoelError, match=f"cannot be written: .*; {remedy}"):
+        write_whole(tmp_path / "report.html", b"one")

@@ -23,7 +23,7 @@ from fedoel.games.grid.frozen_lake import FrozenLakeEngine
 from fedoel.protocol.errors import ConfigError, VectorError
 from fedoel.protocol.experience import Aggregate, Contribution, total
 from fedoel.server.tactics_learner import TacticsLearner
-from fedoel.simulations.conformance.checks import FAILED, PASSED, SKIPPED, Outcome
+from fedoel.simulations.conformance.checks import FAILED, PASSED, SKIPPED, Outcome, run_checks
 from fedoel.simulations.conformance.plugin import check_plugin, kind_of
 from fedoel.strategies.mean import Mean
 from fedoel.strategies.registry import BUILT_IN
@@ -310,3 +310,12 @@ def test_the_command_says_what_failed_and_exits_with_one(
 def test_what_is_no_plugin_is_refused(name: str) -> None:
     with pytest.raises(ConfigError):
         kind_of(name)
+
+
+def test_a_plugin_that_exits_has_failed_and_the_other_checks_go_on() -> None:
+    def leaves(plugin: object) -> None:
+        """It stays"""
+        raise SystemExit(0)
+
+    found = run_checks([leaves, lambda plugin: None], None)
+    assert [(outcome.result, outcome.reason) for outcome in found] == [(FAILED, "SystemExit: 0"), (PASSED, "")]
