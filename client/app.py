@@ -16,7 +16,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from ..codecs.encoder import Encoder, SendsWords, encode, load_encoder, with_parameters
+from ..codecs.encoder import Encoder, SendsWords, encode, load_encoder, rewarded, with_parameters
 from ..games.partition import client_games
 from ..games.player import play_episodes
 from ..games.splits import secret_seed
@@ -287,7 +287,8 @@ def experience_of(
     played = play_episodes(policy, games[done:], seeds[done:], runtime.cache(config))
     rows = [*first.rows, *(store.add(played) if store else [])]
     trajectories = [*first.trajectories, *played]
-    vector = encode(encoder, policy, trajectories, request.spec, request.baseline, config.codec.discount)
+    experience = rewarded(trajectories, config.codec)
+    vector = encode(encoder, policy, experience, request.spec, request.baseline, config.codec.discount)
     if store:
         store.note_use(rows, vector.to_array().tobytes())
     words = encoder.words(policy, trajectories) if isinstance(encoder, SendsWords) else []

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..codecs.encoder import encode, load_encoder
+from ..codecs.encoder import encode, load_encoder, rewarded
 from ..codecs.natural_step import natural_step
 from ..codecs.tactics.policy import LARGEST_WEIGHT, within_trust_region
 from ..policies.policy import Policy
@@ -27,7 +27,8 @@ def personalised(
 ) -> Policy:
     """Return the shared version under the personal context that a device has learned from its episodes with it."""
     encoder = load_encoder(config.codec.name)
-    vector = encode(encoder, policy, trajectories, spec, baseline, config.codec.discount)
+    experience = rewarded(trajectories, config.codec)
+    vector = encode(encoder, policy, experience, spec, baseline, config.codec.discount)
     return encoder.apply_context(policy, personal_context(vector, turns_of(trajectories), config.context))
 
 

@@ -1,6 +1,6 @@
 """The device half of a codec: what its coordinates mean, its gradient estimate, and how a policy plays a context.
 
-`encode` makes an experience vector of trajectories. With rewards r:
+`encode` makes an experience vector of trajectories. With rewards r, after `rewarded`:
 
     G_t = sum_{s >= t} discount^(s - t) r_s        A_t = G_t - baseline[family, t]
 """
@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..policies.policy import Policy
+from ..protocol.config import CodecConfig
 from ..protocol.errors import VectorError
 from ..protocol.experience import BASE_COUNTERS, Counters, ExperienceVector, Floats, Vector, VectorSpec
 from ..protocol.play import Trajectory, Turn, turns_of
@@ -165,6 +167,17 @@ def encode(
     gradient, fisher = encoder.gradient_and_fisher(policy, [turns[index] for index in scored], scored_advantages)
     counters = count(trajectories, spec, discount)
     return ExperienceVector(spec, gradient.astype(np.float32), fisher.astype(np.float32), counters)
+
+
+def rewarded(trajectories: Sequence[Trajectory], config: CodecConfig) -> Sequence[Trajectory]:
+    """Return trajectories with the rewards that experience is made of: what a game does not take costs `refusal`."""
+    if not config.refusal:
+        return trajectories
+    return [replace(each, turns=tuple(_rewarded(turn, config.refusal) for turn in each.turns)) for each in trajectories]
+
+
+def _rewarded(turn: Turn, refusal: float) -> Turn:
+    return replace(turn, reward=turn.reward - refusal) if turn.refused else turn
 
 
 def advantages_of(

@@ -14,7 +14,7 @@ from statistics import fmean
 
 from ..client.app import private_games
 from ..client.personal_context import check_personal, personalised
-from ..codecs.encoder import count, load_encoder
+from ..codecs.encoder import count, load_encoder, rewarded
 from ..games.player import play_episodes
 from ..policies.backend import load_version
 from ..protocol.config import RunConfig
@@ -76,7 +76,8 @@ def measure_personal(config: RunConfig, adapter: Path) -> list[Extra]:
     policy = load_version(config.policy, arrays, version, cache)
     public, cycle = PublicGames(plan, cache), config.cycles + 1
     spec = plan.vector_spec(config, load_encoder(config.codec.name), version)
-    baseline = count(public.play(policy, plan.rehearsal, "rehearsal", cycle), spec, config.codec.discount).baseline()
+    rehearsed = rewarded(public.play(policy, plan.rehearsal, "rehearsal", cycle), config.codec)
+    baseline = count(rehearsed, spec, config.codec.discount).baseline()
     streams, extras = plan.streams("held-out", len(plan.held_out)), list[Extra]()
     for client in range(config.clients):
         games, seeds = private_games(config, cycle, client, config.clients)

@@ -19,7 +19,7 @@ from ..client.app import private_games
 from ..client.device.folder import DeviceFolder, joined
 from ..client.device.runtime import DeviceRuntime
 from ..client.store import Contents, TrajectoryStore, key_from_file
-from ..codecs.encoder import encode, load_encoder
+from ..codecs.encoder import encode, load_encoder, rewarded
 from ..codecs.tactics.coordinates import DIMENSION
 from ..codecs.tactics.policy import TacticsPolicy
 from ..protocol.config import RunConfig
@@ -83,7 +83,8 @@ def expected(server: Path, devices: Sequence[Path], cycle: int, notes: Path) -> 
     total = np.zeros(plan.cells, np.int64)
     for device in devices:
         played = played_in(device, config, cycle, RunSafeguards(config).ledger.run)
-        total += plan.quantised(encode(encoder, policy, played, spec, baseline, config.codec.discount).parts())
+        vector = encode(encoder, policy, rewarded(played, config.codec), spec, baseline, config.codec.discount)
+        total += plan.quantised(vector.parts())
     decoded = plan.decode(total.astype(cell_type(plan.bits)))
     return ExperienceVector.from_parts(spec, decoded).to_array()
 

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import ClassVar
 
 from ...codecs.context import TeacherContext, no_context
-from ...codecs.encoder import count, encode
+from ...codecs.encoder import count, encode, rewarded
 from ...codecs.tactics.policy import uniform_policy
 from ...games.partition import games_per_client
 from ...games.prepare import prepare
@@ -117,15 +117,15 @@ class PublicRollouts:
 
     def baseline(self, exchange: int, contexts: Sequence[TeacherContext]) -> Vector:
         """Mean return-to-go by family and step in an exchange, shape ``(families, horizon)``."""
-        counters = count(self.of(exchange, contexts), self.run.spec(self.version.name), self.run.config.codec.discount)
-        return counters.baseline()
+        played, codec = self.of(exchange, contexts), self.run.config.codec
+        return count(rewarded(played, codec), self.run.spec(self.version.name), codec.discount).baseline()
 
     def reference(self, exchange: int, contexts: Sequence[TeacherContext]) -> ExperienceVector:
         """Encode the rollouts of an exchange as a device does, without clipping."""
         run, played = self.run, self.of(exchange, contexts)
         policy = run.codec.teacher(run.learner.policy(self.version.adapter), contexts[exchange - 1])
-        spec, discount = run.spec(self.version.name), run.config.codec.discount
-        return encode(run.codec.encoder, policy, played, spec, self.baseline(exchange, contexts), discount)
+        spec, baseline, codec = run.spec(self.version.name), self.baseline(exchange, contexts), run.config.codec
+        return encode(run.codec.encoder, policy, rewarded(played, codec), spec, baseline, codec.discount)
 
     def scale(self, aggregate: Aggregate, turns: Sequence[Turn]) -> float:
         """How many times as many games the cohort played as the server."""

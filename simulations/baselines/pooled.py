@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from ...client.app import encoder_of, guarded, player_of, private_games
 from ...client.runtime import Runtime
 from ...client.trajectory_bytes import trajectory_to_bytes
-from ...codecs.encoder import SendsWords, count, encode, load_encoder
+from ...codecs.encoder import SendsWords, count, encode, load_encoder, rewarded
 from ...games.player import play_episodes
 from ...protocol.config import RunConfig
 from ...protocol.errors import ConfigError
@@ -94,9 +94,9 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     played = play_episodes(policy, games, seeds, runtime.cache(config))
     size = sum(len(trajectory_to_bytes(trajectory)) for trajectory in played) / clients
     write_whole(_sizes(Path(config.out), request.cycle), json.dumps(size).encode())
-    discount = config.codec.discount
-    baseline = count(played, request.spec, discount).baseline()
-    return reply_to_records(encode(encoder, policy, played, request.spec, baseline, discount))
+    experience, discount = rewarded(played, config.codec), config.codec.discount
+    baseline = count(experience, request.spec, discount).baseline()
+    return reply_to_records(encode(encoder, policy, experience, request.spec, baseline, discount))
 
 
 def _sizes(out: Path, cycle: int) -> Path:

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, RecordDict
 
+from fedoel.client import app as client_app
 from fedoel.client.app import make_app, partition, streams
 from fedoel.client.device.runtime import runtime_of
 from fedoel.client.runtime import SimulatedRuntime
@@ -21,9 +22,10 @@ from fedoel.codecs.tactics.policy import TacticsPolicy
 from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, ModelError, VersionError
-from fedoel.protocol.experience import VectorSpec
+from fedoel.protocol.experience import BASE_COUNTERS, VectorSpec
 from fedoel.protocol.fleet.membership import Membership, RunMode, keys_folder
 from fedoel.protocol.messages import PlayRequest, records_bytes, request_to_records, vector_from_reply
+from fedoel.protocol.play import Trajectory
 from fedoel.protocol.secagg.keys import Identity
 from fedoel.protocol.signing import check_request, sign_request
 from fedoel.protocol.situation import Situation
@@ -122,6 +124,27 @@ def test_a_reply_counts_the_episodes_and_quotes_no_game(runtime: FakeRuntime) ->
 def test_the_same_request_gets_the_same_answer(runtime: FakeRuntime) -> None:
     first, second = (call(runtime, signed(request())).content for _ in range(2))
     assert first.array_records["experience"] == second.array_records["experience"]
+
+
+def test_what_the_game_does_not_take_lowers_the_returns_that_a_device_counts(
+    runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play = client_app.play_episodes
+
+    def refused_at_first(*arguments: Any) -> list[Trajectory]:
+        played = play(*arguments)
+        return [replace(each, turns=(replace(each.turns[0], refused=True), *each.turns[1:])) for each in played]
+
+    monkeypatch.setattr(client_app, "play_episodes", refused_at_first)
+    costly = replace(CONFIG, codec=replace(CONFIG.codec, refusal=0.5))
+    free, paid = (
+        vector_from_reply(call(runtime, signed(replace(request(), config=each.digest)), context(each)).content, SPEC)
+        for each in (CONFIG, costly)
+    )
+    lost = free.counters.returns - paid.counters.returns
+    assert lost[0] == pytest.approx([0.5 * CONFIG.games.per_client, *[0.0] * (SPEC.horizon - 1)], abs=1e-3)
+    assert np.array_equal(paid.counters.values[:, :BASE_COUNTERS], free.counters.values[:, :BASE_COUNTERS])
+    assert not np.array_equal(paid.gradient, free.gradient)
 
 
 def test_a_device_plays_under_the_context_of_the_request(runtime: FakeRuntime) -> None:

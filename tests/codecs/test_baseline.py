@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.codecs.encoder import advantages_of, encode, load_encoder, returns_to_go
+from fedoel.codecs.encoder import advantages_of, encode, load_encoder, returns_to_go, rewarded
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY
 from fedoel.codecs.tactics.policy import TacticsPolicy
+from fedoel.protocol.config import CodecConfig
 from fedoel.protocol.experience import VectorSpec
 from fedoel.protocol.play import GameSpec, Trajectory, Turn
 from fedoel.protocol.situation import Memory
@@ -90,3 +93,13 @@ def test_a_vector_without_a_baseline_has_the_gradient_of_these_advantages_and_al
     turns = [turn for one in played for turn in one.turns]
     advantages = np.array([0.9, 1.0, -0.9, 0.0])
     assert np.allclose(alone.gradient, encoder.gradient_and_fisher(policy, turns, advantages)[0], atol=1e-6)
+
+
+def test_an_answer_that_the_game_does_not_take_costs_what_the_setting_says() -> None:
+    played = episode("tidy", [0.0, 1.0, 0.0])
+    first, *others = played.turns
+    refused = replace(played, turns=(replace(first, refused=True), *others))
+    assert rewarded([refused], CodecConfig()) == [refused]
+    costly = rewarded([played, refused], CodecConfig(refusal=0.5))
+    assert [[turn.reward for turn in each.turns] for each in costly] == [[0.0, 1.0, 0.0], [-0.5, 1.0, 0.0]]
+    assert costly[0] == played and costly[1].score == refused.score
