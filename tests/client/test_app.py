@@ -19,6 +19,7 @@ from fedoel.client.runtime import SimulatedRuntime
 from fedoel.client.store import TrajectoryStore, key_from_file
 from fedoel.codecs.tactics import coordinates as tactics
 from fedoel.codecs.tactics.policy import TacticsPolicy
+from fedoel.games.player import play_episodes
 from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import GamesConfig, PolicyConfig, PrivacyConfig, RunConfig
 from fedoel.protocol.errors import ConfigError, FedoelError, ModelError, VersionError
@@ -129,10 +130,8 @@ def test_the_same_request_gets_the_same_answer(runtime: FakeRuntime) -> None:
 def test_what_the_game_does_not_take_lowers_the_returns_that_a_device_counts(
     runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    play = client_app.play_episodes
-
     def refused_at_first(*arguments: Any) -> list[Trajectory]:
-        played = play(*arguments)
+        played = play_episodes(*arguments)
         return [replace(each, turns=(replace(each.turns[0], refused=True), *each.turns[1:])) for each in played]
 
     monkeypatch.setattr(client_app, "play_episodes", refused_at_first)
