@@ -287,12 +287,14 @@ def experience_of(
     played = play_episodes(policy, games[done:], seeds[done:], runtime.cache(config))
     rows = [*first.rows, *(store.add(played) if store else [])]
     trajectories = [*first.trajectories, *played]
-    experience = rewarded(trajectories, config.codec)
+    experience = rewarded(trajectories, config.games.refusal)
     vector = encode(encoder, policy, experience, request.spec, request.baseline, config.codec.discount)
     if store:
         store.note_use(rows, vector.to_array().tobytes())
     words = encoder.words(policy, trajectories) if isinstance(encoder, SendsWords) else []
-    return Experience(vector, tuple(words), tuple(merit(trajectory) for trajectory in trajectories))
+    return Experience(
+        vector, tuple(words), tuple(merit(trajectory, config.games.refusal) for trajectory in trajectories)
+    )
 
 
 def player_of(config: RunConfig, request: PlayRequest, encoder: Encoder, runtime: Runtime) -> Policy:

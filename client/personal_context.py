@@ -27,7 +27,7 @@ def personalised(
 ) -> Policy:
     """Return the shared version under the personal context that a device has learned from its episodes with it."""
     encoder = load_encoder(config.codec.name)
-    experience = rewarded(trajectories, config.codec)
+    experience = rewarded(trajectories, config.games.refusal)
     vector = encode(encoder, policy, experience, spec, baseline, config.codec.discount)
     return encoder.apply_context(policy, personal_context(vector, turns_of(trajectories), config.context))
 

@@ -137,7 +137,8 @@ def trial_of(
         after = games.play(policy_of(candidate), tried, seeds)
     fallen_back = games.runtime.success(games.state).fell_back_from(request.spec.policy_version)
     health = games.runtime.health(games.state, request, pace_of(before, after)) if terms.health else None
-    return answer_of(request.spec, before.trajectories, after.trajectories, fallen_back, health)
+    played = before.trajectories, after.trajectories
+    return answer_of(request.spec, *played, fallen_back, health, config.games.refusal)
 
 
 def pace_of(*parts: Played) -> float | None:

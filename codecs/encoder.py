@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..policies.policy import Policy
-from ..protocol.config import CodecConfig
 from ..protocol.errors import VectorError
 from ..protocol.experience import BASE_COUNTERS, Counters, ExperienceVector, Floats, Vector, VectorSpec
 from ..protocol.play import Trajectory, Turn, turns_of
@@ -169,11 +168,11 @@ def encode(
     return ExperienceVector(spec, gradient.astype(np.float32), fisher.astype(np.float32), counters)
 
 
-def rewarded(trajectories: Sequence[Trajectory], config: CodecConfig) -> Sequence[Trajectory]:
+def rewarded(trajectories: Sequence[Trajectory], refusal: float) -> Sequence[Trajectory]:
     """Return trajectories with the rewards that experience is made of: what a game does not take costs `refusal`."""
-    if not config.refusal:
+    if not refusal:
         return trajectories
-    return [replace(each, turns=tuple(_rewarded(turn, config.refusal) for turn in each.turns)) for each in trajectories]
+    return [replace(each, turns=tuple(_rewarded(turn, refusal) for turn in each.turns)) for each in trajectories]
 
 
 def _rewarded(turn: Turn, refusal: float) -> Turn:

@@ -72,6 +72,10 @@ class GamesConfig:
         0, "More public games, others in every cycle, played at random without the model, to distil on.",
         low=0, high=1_000_000,
     )  # fmt: skip
+    refusal: float = setting(
+        0.0, "What an answer that a game does not take costs, in experience and in trials, beside its turn.",
+        low=0, high=1, since=Release(0, 2),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +137,6 @@ class CodecConfig:
     clipping_norm: float = setting(50.0, "Clipping norm of the gradient that a device sends.", above=0)
     fisher_norm: float = setting(200.0, "Clipping norm of the Fisher diagonal that a device sends.", above=0)
     discount: float = setting(0.9, "Discount of later rewards, per turn.", low=0, high=1)
-    refusal: float = setting(
-        0.0,
-        "Subtracted from the reward of an answer that the game does not take, which else is worth what a wrong one is.",
-        low=0,
-        high=1,
-        since=Release(0, 2),
-    )
 
 
 @dataclass(frozen=True, slots=True)

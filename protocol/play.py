@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,9 +183,16 @@ class Trajectory:
     response_tokens: int = 0
 
 
-def merit(trajectory: Trajectory) -> float:
-    """Return what a gate compares: the score, plus one for a win, minus one for a loss."""
-    return trajectory.score + float(trajectory.won) - float(trajectory.lost)
+def merit(trajectory: Trajectory, refusal: float = 0.0) -> float:
+    """Return what a gate compares: the score, plus one for a win, minus one for a loss, minus the price of refusals.
+
+    Parameters
+    ----------
+    refusal
+        Price of an episode in which the game took no answer; one that took some costs a share of it.
+    """
+    price = refusal * fmean(turn.refused for turn in trajectory.turns) if refusal and trajectory.turns else 0.0
+    return trajectory.score + float(trajectory.won) - float(trajectory.lost) - price
 
 
 def turns_of(trajectories: Iterable[Trajectory]) -> list[Turn]:

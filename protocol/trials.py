@@ -154,6 +154,7 @@ def answer_of(
     after: Sequence[Trajectory],
     fallen_back: bool = False,
     health: Health | None = None,
+    refusal: float = 0.0,
 ) -> ExperienceVector:
     """Return a device's answer from what it has played with the current version and with what is tried.
 
@@ -163,9 +164,11 @@ def answer_of(
         The same games in the same order.
     fallen_back, health
         As in `trial_vector`.
+    refusal
+        As in `fedoel.protocol.play.merit`.
     """
     both = before, after
-    merits = np.array([[merit(trajectory) for trajectory in played] for played in both], dtype=np.float64)
+    merits = np.array([[merit(trajectory, refusal) for trajectory in played] for played in both], dtype=np.float64)
     won = np.array([[trajectory.won for trajectory in played] for played in both])
     return trial_vector(spec, [trajectory.spec.family for trajectory in before], merits, won, fallen_back, health)
 

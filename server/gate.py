@@ -135,10 +135,10 @@ class Trial:
     families: NDArray[np.str_]
 
     @classmethod
-    def of(cls, trajectories: Sequence[Trajectory]) -> Trial:
-        """Take what the gate looks at from some episodes."""
+    def of(cls, trajectories: Sequence[Trajectory], refusal: float = 0.0) -> Trial:
+        """Take what the gate looks at from some episodes; `refusal` as in `fedoel.protocol.play.merit`."""
         return cls(
-            np.array([merit(t) for t in trajectories], dtype=np.float64),
+            np.array([merit(t, refusal) for t in trajectories], dtype=np.float64),
             np.array([t.won for t in trajectories], dtype=bool),
             np.array([t.spec.family for t in trajectories]),
         )

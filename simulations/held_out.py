@@ -76,7 +76,7 @@ def measure_personal(config: RunConfig, adapter: Path) -> list[Extra]:
     policy = load_version(config.policy, arrays, version, cache)
     public, cycle = PublicGames(plan, cache), config.cycles + 1
     spec = plan.vector_spec(config, load_encoder(config.codec.name), version)
-    rehearsed = rewarded(public.play(policy, plan.rehearsal, "rehearsal", cycle), config.codec)
+    rehearsed = rewarded(public.play(policy, plan.rehearsal, "rehearsal", cycle), config.games.refusal)
     baseline = count(rehearsed, spec, config.codec.discount).baseline()
     streams, extras = plan.streams("held-out", len(plan.held_out)), list[Extra]()
     for client in range(config.clients):

@@ -83,7 +83,7 @@ def expected(server: Path, devices: Sequence[Path], cycle: int, notes: Path) -> 
     total = np.zeros(plan.cells, np.int64)
     for device in devices:
         played = played_in(device, config, cycle, RunSafeguards(config).ledger.run)
-        vector = encode(encoder, policy, rewarded(played, config.codec), spec, baseline, config.codec.discount)
+        vector = encode(encoder, policy, rewarded(played, config.games.refusal), spec, baseline, config.codec.discount)
         total += plan.quantised(vector.parts())
     decoded = plan.decode(total.astype(cell_type(plan.bits)))
     return ExperienceVector.from_parts(spec, decoded).to_array()

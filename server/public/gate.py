@@ -16,9 +16,10 @@ from .games import PublicGames
 
 @dataclass(frozen=True, slots=True)
 class PublicGate(Decisions):
-    """Plays blocks of public games with every contender."""
+    """Plays blocks of public games with every contender; `refusal` as in `fedoel.protocol.play.merit`."""
 
     public: PublicGames
+    refusal: float = 0.0
 
     @property
     def episodes(self) -> int:
@@ -40,4 +41,4 @@ class PublicGate(Decisions):
         if block > 1:  # the first block was prepared with the run's other games
             prepare(games, self.public.cache)
         played = self.public.rollouts(contender, games, "gate" if block == 1 else f"gate-{block}", advance)
-        return Evidence(Trial.of(played), summarise(played))
+        return Evidence(Trial.of(played, self.refusal), summarise(played))

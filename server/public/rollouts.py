@@ -117,15 +117,17 @@ class PublicRollouts:
 
     def baseline(self, exchange: int, contexts: Sequence[TeacherContext]) -> Vector:
         """Mean return-to-go by family and step in an exchange, shape ``(families, horizon)``."""
-        played, codec = self.of(exchange, contexts), self.run.config.codec
-        return count(rewarded(played, codec), self.run.spec(self.version.name), codec.discount).baseline()
+        config = self.run.config
+        played = rewarded(self.of(exchange, contexts), config.games.refusal)
+        return count(played, self.run.spec(self.version.name), config.codec.discount).baseline()
 
     def reference(self, exchange: int, contexts: Sequence[TeacherContext]) -> ExperienceVector:
         """Encode the rollouts of an exchange as a device does, without clipping."""
-        run, played = self.run, self.of(exchange, contexts)
+        run, config = self.run, self.run.config
+        played = rewarded(self.of(exchange, contexts), config.games.refusal)
         policy = run.codec.teacher(run.learner.policy(self.version.adapter), contexts[exchange - 1])
-        spec, baseline, codec = run.spec(self.version.name), self.baseline(exchange, contexts), run.config.codec
-        return encode(run.codec.encoder, policy, rewarded(played, codec), spec, baseline, codec.discount)
+        spec, baseline = run.spec(self.version.name), self.baseline(exchange, contexts)
+        return encode(run.codec.encoder, policy, played, spec, baseline, config.codec.discount)
 
     def scale(self, aggregate: Aggregate, turns: Sequence[Turn]) -> float:
         """How many times as many games the cohort played as the server."""

@@ -17,4 +17,4 @@ def world(config: RunConfig, cache: Path) -> World:
     """Return the parts of a run whose server plays; raises as `GamePlan.of` does."""
     games = PublicGames(GamePlan.of(config), cache)
     held_out = HeldOutGames(games, config.games.held_out_teacher)
-    return World(games.plan, GamesPublic(games), PublicGate(games), held_out)
+    return World(games.plan, GamesPublic(games), PublicGate(games, config.games.refusal), held_out)

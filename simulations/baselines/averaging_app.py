@@ -88,7 +88,7 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     policy = runtime.policy(config, PlayRequest(cycle, 1, spec, baseline, adapter))
     games, seeds = private_games(config, cycle, client, clients)
     played = play_episodes(policy, games, seeds, runtime.cache(config))
-    advantages = advantages_of(rewarded(played, config.codec), spec, baseline, config.codec.discount)
+    advantages = advantages_of(rewarded(played, config.games.refusal), spec, baseline, config.codec.discount)
     if not (turns := turns_of(played)):
         raise NoTurns("no game had a turn")
     order = int(np.random.SeedSequence([config.seed, 5, client, cycle]).generate_state(1)[0])

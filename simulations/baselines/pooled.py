@@ -94,7 +94,7 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     played = play_episodes(policy, games, seeds, runtime.cache(config))
     size = sum(len(trajectory_to_bytes(trajectory)) for trajectory in played) / clients
     write_whole(_sizes(Path(config.out), request.cycle), json.dumps(size).encode())
-    experience, discount = rewarded(played, config.codec), config.codec.discount
+    experience, discount = rewarded(played, config.games.refusal), config.codec.discount
     baseline = count(experience, request.spec, discount).baseline()
     return reply_to_records(encode(encoder, policy, experience, request.spec, baseline, discount))
 

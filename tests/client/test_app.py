@@ -135,7 +135,7 @@ def test_what_the_game_does_not_take_lowers_the_returns_that_a_device_counts(
         return [replace(each, turns=(replace(each.turns[0], refused=True), *each.turns[1:])) for each in played]
 
     monkeypatch.setattr(client_app, "play_episodes", refused_at_first)
-    costly = replace(CONFIG, codec=replace(CONFIG.codec, refusal=0.5))
+    costly = replace(CONFIG, games=replace(CONFIG.games, refusal=0.5))
     free, paid = (
         vector_from_reply(call(runtime, signed(replace(request(), config=each.digest)), context(each)).content, SPEC)
         for each in (CONFIG, costly)

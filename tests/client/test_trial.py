@@ -171,6 +171,24 @@ def test_the_answer_is_what_the_games_differ_in(device: Device, of_context: bool
     assert sums_of(vector)[:, 2].sum() == pytest.approx(3, abs=1e-2)
 
 
+def test_a_candidate_whose_answers_no_game_takes_pays_for_them_in_a_trial(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(policy: Policy, *arguments: Any) -> list[Trajectory]:
+        played = player.play_episodes(policy, *arguments)
+        if policy.version != CANDIDATE:
+            return played
+        return [replace(each, turns=tuple(replace(turn, refused=True) for turn in each.turns)) for each in played]
+
+    monkeypatch.setattr(client_trial, "play_episodes", refused)
+    free = sums_of(fresh(device).answer(trial(candidate=CANDIDATE)))
+    costly = fresh(device)
+    costly.context.run_config["games.refusal"] = 0.5
+    paid = sums_of(costly.answer(trial(candidate=CANDIDATE)))
+    assert (free - paid)[:, 0].sum() == pytest.approx(3 * 0.5, abs=1e-2)
+    assert np.array_equal(free[:, 2:], paid[:, 2:])
+
+
 def test_what_a_trial_has_played_is_experience_of_the_next_cycle_and_is_not_played_again(device: Device) -> None:
     """Whatever becomes of the candidate: the current version's games count if it stays, and else the candidate's."""
     games, seeds = next_games()

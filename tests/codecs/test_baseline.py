@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from fedoel.codecs.encoder import advantages_of, encode, load_encoder, returns_to_go, rewarded
 from fedoel.codecs.tactics.coordinates import DIMENSION, VOCABULARY
 from fedoel.codecs.tactics.policy import TacticsPolicy
-from fedoel.protocol.config import CodecConfig
 from fedoel.protocol.experience import VectorSpec
 from fedoel.protocol.play import GameSpec, Trajectory, Turn
 from fedoel.protocol.situation import Memory
@@ -99,7 +98,7 @@ def test_an_answer_that_the_game_does_not_take_costs_what_the_setting_says() -> 
     played = episode("tidy", [0.0, 1.0, 0.0])
     first, *others = played.turns
     refused = replace(played, turns=(replace(first, refused=True), *others))
-    assert rewarded([refused], CodecConfig()) == [refused]
-    costly = rewarded([played, refused], CodecConfig(refusal=0.5))
+    assert rewarded([refused], 0.0) == [refused]
+    costly = rewarded([played, refused], 0.5)
     assert [[turn.reward for turn in each.turns] for each in costly] == [[0.0, 1.0, 0.0], [-0.5, 1.0, 0.0]]
     assert costly[0] == played and costly[1].score == refused.score

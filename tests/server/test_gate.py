@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedoel.protocol.play import GameSpec, Trajectory
+from fedoel.protocol.play import GameSpec, Trajectory, Turn
+from fedoel.protocol.situation import Memory
 from fedoel.server.evaluation import summarise
 from fedoel.server.gate import Decisions, Differences, Evidence, Trial, Verdict, sample_of
 
@@ -87,6 +88,14 @@ def test_merit_is_the_score_plus_one_for_a_win_minus_one_for_a_loss() -> None:
     found = Trial.of(played)
     assert found.merits.tolist() == [1.5, -0.5, 0.5]
     assert found.won.tolist() == [True, False, False] and found.families.tolist() == ["coin"] * 3
+
+
+def test_refused_answers_cost_the_share_of_the_turns_that_they_took() -> None:
+    situation = Memory("Say where.", 4).see("-= Hall =-\nA hall.", ("east",), 0)
+    turns = tuple(Turn(situation, np.zeros(1, np.float32), 0, 0.0, refused=refused) for refused in (True, False))
+    played = Trajectory(GameSpec("tidy", (), 4), 0, "v", turns, True, False, 1.0, 30)
+    assert Trial.of([played]).merits.tolist() == [2.0]
+    assert Trial.of([played], refusal=0.5).merits.tolist() == [1.75]
 
 
 def test_the_gate_is_sure_of_what_further_games_would_hardly_change() -> None:
