@@ -1,7 +1,9 @@
 """A small real run that is searched for leaks: every byte that leaves a device, every log line and every file.
 
 The texts of the games are recorded where the policy reads them. A leak is a substring of such a text, too long to occur
-by chance, in a reply, a log or a file. The number of unmasked sums is compared with the privacy ledger.
+by chance, in a reply, a log or a file. Left out are the files in which a run keeps public prompts and a held-out game
+for people to read: they have the same phrases as games of devices, and are made of nothing that a device has sent. The
+number of unmasked sums is compared with the privacy ledger.
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ from ...protocol.messages import serialised
 from ...protocol.secagg.messages import ACTIONS
 from ...protocol.situation import Situation
 from ...server import app as server
+from ...server.cycle.behaviour import BEHAVIOUR, REPLAYED
 from ...server.safeguards import Ledger
 from ..grid import InProcessGrid, server_identity
 from ..wrapping import WrappingRuntime
 
 LENGTH = 18  # characters of a quotation
+QUOTED = (BEHAVIOUR, REPLAYED)  # files with texts of public prompts and of a held-out game
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ def watch(config: RunConfig, out: Path, runtime: Runtime | None = None) -> Surve
     grid = TappedGrid(recording, config)
     with server_identity(), _logged() as lines:
         server.run(grid, config, cache_folder(config))
-    files = [path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()]
+    files = [path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file() and path.stem not in QUOTED]
     outputs = {"replies": b"\n".join(grid.replies), "logs": "\n".join(lines).encode(), "files": b"\n".join(files)}
     leaks = [f"{name}: {leak!r}" for name, output in outputs.items() if (leak := _leak(texts, output))]
     ledger = out / "privacy.jsonl"
