@@ -117,17 +117,19 @@ class PublicRollouts:
 
     def baseline(self, exchange: int, contexts: Sequence[TeacherContext]) -> Vector:
         """Mean return-to-go by family and step in an exchange, shape ``(families, horizon)``."""
-        config = self.run.config
-        played = rewarded(self.of(exchange, contexts), config.games.refusal)
-        return count(played, self.run.spec(self.version.name), config.codec.discount).baseline()
+        played, discount = self._experience(exchange, contexts), self.run.config.codec.discount
+        return count(played, self.run.spec(self.version.name), discount).baseline()
 
     def reference(self, exchange: int, contexts: Sequence[TeacherContext]) -> ExperienceVector:
         """Encode the rollouts of an exchange as a device does, without clipping."""
-        run, config = self.run, self.run.config
-        played = rewarded(self.of(exchange, contexts), config.games.refusal)
+        run, played = self.run, self._experience(exchange, contexts)
         policy = run.codec.teacher(run.learner.policy(self.version.adapter), contexts[exchange - 1])
-        spec, baseline = run.spec(self.version.name), self.baseline(exchange, contexts)
-        return encode(run.codec.encoder, policy, played, spec, baseline, config.codec.discount)
+        spec, discount = run.spec(self.version.name), run.config.codec.discount
+        return encode(run.codec.encoder, policy, played, spec, self.baseline(exchange, contexts), discount)
+
+    def _experience(self, exchange: int, contexts: Sequence[TeacherContext]) -> Sequence[Trajectory]:
+        """Return the rollouts of an exchange with the rewards that devices learn from."""
+        return rewarded(self.of(exchange, contexts), self.run.config.games.refusal)
 
     def scale(self, aggregate: Aggregate, turns: Sequence[Turn]) -> float:
         """How many times as many games the cohort played as the server."""
