@@ -190,6 +190,14 @@ class DistilConfig:
         low=0,
         high=1e6,
     )
+    examples: float = setting(
+        0.0,
+        "Free decoding with rewards of answers: weight of the negative log-likelihood of the set of examples of answers "
+        "that a public prompt comes with.",
+        low=0,
+        high=1e6,
+        since=Release(0, 2),
+    )
     divergence: str = setting("reverse-kl", "Divergence of the student from the teacher.", choices=DIVERGENCES)
     top_k: int = setting(
         256, "Free decoding: how many of the student's most likely tokens are compared; 0 for all.", low=0, high=10**9

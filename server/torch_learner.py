@@ -126,7 +126,8 @@ class TorchLearner:
         if all(isinstance(teacher, Rewarding) for teacher in task.teachers):
             sampled = SampledAnswers(
                 model, adapter, task.turns, cast(Sequence[Rewarding], task.teachers), decoding_of(self._config.policy),
-                task.seed, None if self._config.distil.on_policy else task.targets, views.without,
+                task.seed, None if self._config.distil.on_policy else task.targets, self._config.distil.examples,
+                views.without,
             )  # fmt: skip
             student = self._optimise(adapter, sampled, schedule, task.seed, advance)
             return Distilled(student, views.means(last))

@@ -22,6 +22,11 @@ whole reverse KL can be estimated from the same answers as E [(c(y) - b) grad lo
 - r, b the mean of c over the others (arXiv 2402.14740); in fourteen steps a student learned less by it.
 
 Off-policy, the answers are those that pi gave at the start of the cycle, weighted in proportion to exp(r).
+
+A reward that has seen few answers can lead to some that no game would take. Public prompts come with examples E of
+answers, which a warm start has imitated; a third term keeps them likely as a set, and says nothing about which of them:
+
+    - weight * log (sum over y in E of student(y))
 """
 
 from __future__ import annotations
@@ -62,6 +67,8 @@ class SampledAnswers:
         For each prompt, that version with the context.
     targets
         The teacher's log-probabilities of each turn's alternatives, for off-policy distillation; None for on-policy.
+    examples
+        Weight of the examples of answers that public prompts come with.
     divergences
         The reverse KL on the sampled sets, recorded in every step.
     """
@@ -73,6 +80,7 @@ class SampledAnswers:
     decoding: Decoding
     seed: int
     targets: Sequence[LogProbs] | None = None
+    examples: float = 0.0
     divergences: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -90,10 +98,10 @@ class SampledAnswers:
         teacher_BK = self._start(batch, responses) + self._rewards(
             batch, answers
         )  # before the student's weights are used
-        student_BK = self._log_probs(student, batch, responses)
+        student_BK, unlikely = self._student(student, batch, responses)
         divergence = _on_a_set(student_BK, teacher_BK, _copies(responses).to(student_BK))
         self.divergences.append(divergence.item())
-        return divergence + _cross_entropy(student_BK, teacher_BK)
+        return divergence + _cross_entropy(student_BK, teacher_BK) + self.examples * unlikely
 
     def _sample(self, number: int, batch: Sequence[int], student: TorchPolicy) -> list[list[Answer]]:
         streams = [np.random.default_rng([self.seed, 2, number, index]) for index in range(len(batch))]
@@ -104,7 +112,22 @@ class SampledAnswers:
     def _start(self, batch: Sequence[int], responses: Sequence[Sequence[Response]]) -> torch.Tensor:
         """Log-probabilities at the start of the cycle, shape (B, K); the student's weights are put back."""
         with weights_preserved(self.model):
-            return self._log_probs(TorchPolicy(self.model, self.start, self._start_scenes), batch, responses)
+            before = TorchPolicy(self.model, self.start, self._start_scenes)
+            return torch.stack(self._log_probs(before, batch, responses))
+
+    def _student(
+        self, student: TorchPolicy, batch: Sequence[int], responses: Sequence[Sequence[Response]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities of K responses to each prompt, shape (B, K), and minus that of its examples as a set."""
+        examples = [self._responses(self._prompts[index].admissible) if self.examples else [] for index in batch]
+        rows = self._log_probs(student, batch, [[*some, *more] for some, more in zip(responses, examples, strict=True)])
+        number = len(responses[0])
+        sets = [row[number:].logsumexp(0) for row in rows if len(row) > number]
+        return torch.stack([row[:number] for row in rows]), -torch.stack(sets).mean() if sets else torch.zeros(())
+
+    def _responses(self, texts: Sequence[str]) -> list[Response]:
+        tokenizer = self.model.tokenizer
+        return [(*tokenizer.ids(text), tokenizer.end_token) for text in texts]
 
     def _rewards(self, batch: Sequence[int], answers: Sequence[Sequence[Answer]]) -> torch.Tensor:
         """Return what the context says of each answer, shape (B, K)."""
@@ -123,19 +146,18 @@ class SampledAnswers:
 
     def _likelihood(self, student: TorchPolicy, batch: Sequence[int]) -> torch.Tensor:
         """Return the mean negative log-likelihood of the start's answers, weighted as the teacher would give them."""
-        tokenizer, losses = self.model.tokenizer, list[torch.Tensor]()
-        targets = cast(Sequence[LogProbs], self.targets)
+        losses, targets = list[torch.Tensor](), cast(Sequence[LogProbs], self.targets)
         for index in batch:
-            texts = self.turns[index].situation.choices
-            responses = [[(*tokenizer.ids(text), tokenizer.end_token) for text in texts]]
-            log_probs_A = self._log_probs(student, [index], responses)[0]
-            losses.append(-(torch.from_numpy(np.exp(targets[index])).to(log_probs_A) * log_probs_A).sum())
+            responses = [self._responses(self.turns[index].situation.choices)]
+            log_probs_1A, unlikely = self._student(student, [index], responses)
+            weights_A = torch.from_numpy(np.exp(targets[index])).to(log_probs_1A)
+            losses.append(self.examples * unlikely - (weights_A * log_probs_1A[0]).sum())
         return torch.stack(losses).mean()
 
     def _log_probs(
         self, policy: TorchBackendPolicy, batch: Sequence[int], responses: Sequence[Sequence[Response]]
-    ) -> torch.Tensor:
-        """Log-probabilities of K responses to each prompt, shape (B, K)."""
+    ) -> list[torch.Tensor]:
+        """Log-probabilities of the responses to each prompt, one of shape (responses,) per prompt."""
         # The head is most of the work, and what a policy is sure of it says again and again.
         distinct = [list(dict.fromkeys(some)) for some in responses]
         hidden = forked_hidden(policy, [self.rows[index] for index in batch], distinct)
@@ -147,7 +169,7 @@ class SampledAnswers:
         for some, different in zip(responses, distinct, strict=True):
             log_prob_of = {response: next(sums) for response in different}
             rows.append(torch.stack([log_prob_of[response] for response in some]))
-        return torch.stack(rows)
+        return rows
 
 
 def forked_hidden(

@@ -50,9 +50,14 @@ def prompts() -> list[Situation]:
     return [Memory(f"Task {n}.", 5).see(f"-= Room {n} =-\nA room.", ("go e", "take"), 0) for n in range(PROMPTS)]
 
 
-def task(model: TorchModel, decoding: Decoding = DECODING, targets: Sequence[LogProbs] | None = None) -> SampledAnswers:
+def task(
+    model: TorchModel,
+    decoding: Decoding = DECODING,
+    targets: Sequence[LogProbs] | None = None,
+    examples: float = 0.0,
+) -> SampledAnswers:
     turns = [Turn(replace(s, alternatives=("a", "B")), np.log(np.full(2, 0.5, np.float32)), 0, 0.0) for s in prompts()]
-    return SampledAnswers(model, model.adapter(), turns, [ByLetter()] * PROMPTS, decoding, 0, targets)
+    return SampledAnswers(model, model.adapter(), turns, [ByLetter()] * PROMPTS, decoding, 0, targets, examples)
 
 
 def mean_reward(model: TorchModel, text: SampledAnswers) -> float:
@@ -165,3 +170,30 @@ def test_off_policy_the_starts_answers_are_weighted(model: TorchModel) -> None:
         hidden = response_hidden(student, text.rows[:1], [response])[0]
         wanted = token_nll(hidden, torch.tensor(response), model.base.head).sum().item()
     assert loss == pytest.approx(wanted, rel=1e-4)
+
+
+def likelihood_of_examples(model: TorchModel, text: SampledAnswers) -> list[tuple[float, float]]:
+    """Of each prompt, the log-probability of the set of its two examples, and of the second within it."""
+    student = TorchPolicy(model, {}, live="examples")
+    with torch.no_grad():
+        responses = [text._responses(prompt.admissible) for prompt in prompts()]
+        rows = text._log_probs(student, range(PROMPTS), responses)
+    return [(row.logsumexp(0).item(), (row[1] - row.logsumexp(0)).item()) for row in rows]
+
+
+@pytest.mark.parametrize("off_policy", [False, True])
+def test_examples_become_likelier_as_a_set(model: TorchModel, off_policy: bool) -> None:
+    targets = [np.log(np.full(2, 0.5, np.float32))] * PROMPTS if off_policy else None
+    text = task(model, replace(DECODING, longest=4), targets, examples=4.0)
+    before = likelihood_of_examples(model, text)
+    optimise(model, text.rows, text.step, Schedule(15, PROMPTS, 1e-2), 0)
+    after = likelihood_of_examples(model, text)
+    assert np.mean([some for some, _ in after]) > np.mean([some for some, _ in before]) + 1
+
+
+def test_the_weight_of_examples_multiplies_minus_the_log_probability_of_the_set(model: TorchModel) -> None:
+    plain, weighted = task(model), task(model, examples=3.0)
+    with torch.no_grad():
+        losses = [text.step(0, range(PROMPTS)).item() for text in (plain, weighted)]
+    wanted = -3.0 * float(np.mean([some for some, _ in likelihood_of_examples(model, weighted)]))
+    assert losses[1] - losses[0] == pytest.approx(wanted, rel=1e-4)
