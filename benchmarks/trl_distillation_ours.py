@@ -73,7 +73,7 @@ class ActionTree:
         model.load(self.adapter)
         say("prepared")
         schedule = Schedule(steps, self.task["batch"], self.task["learning_rate"])
-        losses = train(rehearsal, towards(targets, reverse_kl), schedule, 0, lambda _: say("step"))
+        losses = train(rehearsal, towards(targets, reverse_kl), schedule, 0, lambda _: say("step")).losses
         self.adapter = model.adapter()
         return losses
 

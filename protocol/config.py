@@ -192,8 +192,8 @@ class DistilConfig:
     )
     examples: float = setting(
         0.0,
-        "Free decoding with rewards of answers: weight of the negative log-likelihood of the set of examples of answers "
-        "that a public prompt comes with.",
+        "Free decoding with a reward of answers: weight of the negative log-likelihood of a public prompt's examples "
+        "of answers, as a set.",
         low=0,
         high=1e6,
         since=Release(0, 2),

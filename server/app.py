@@ -29,6 +29,7 @@ from .events import LOG, EventLog
 from .fleet import make_fleet
 from .fleet_gate import FleetGate
 from .gate import Gate
+from .learner import Divided, Workers
 from .learner_registry import make_learner
 from .red_lines import RedLines, read_red_lines
 from .safeguards import RunSafeguards
@@ -50,6 +51,7 @@ def run(
     engine: str = "",
     make_gate: MakeGate = the_same,
     make_report: MakeReport | None = None,
+    workers: Workers | None = None,
 ) -> None:
     """Run every cycle of a run.
 
@@ -70,13 +72,15 @@ def run(
     make_report
         Makes what measures versions in a simulation; by default, a server with prompts only reports what its fleet
         says.
+    workers
+        Processes that compute the steps of training; by default, this one does.
 
     Raises
     ------
     ConfigError
         If the run cannot be what its configuration says.
     """
-    strategy, server = prepare(config, cache, listener, engine or type(grid).__name__, make_gate, make_report)
+    strategy, server = prepare(config, cache, listener, engine or type(grid).__name__, make_gate, make_report, workers)
     with server.run.log:  # from here on, no other process plays this run
         if RunMode.of(config) is RunMode.SIMULATION:  # a deployment's keys exist before its runs
             make_fleet(keys_folder(config), config.clients)
@@ -98,6 +102,7 @@ def prepare(
     engine: str = "",
     make_gate: MakeGate = the_same,
     make_report: MakeReport | None = None,
+    workers: Workers | None = None,
 ) -> tuple[ExperienceStrategy, CycleServer]:
     """Build the parts of a run, and do none of its work.
 
@@ -124,8 +129,11 @@ def prepare(
             "'central' noise 'central-mean' and 'local' noise 'local-mean'"
         )
     _check_colluding(config, kind)
+    learner = make_learner(config, cache)
+    if workers is not None and isinstance(learner, Divided):
+        learner.use(workers)
     parts = Run(
-        config, world.plan, codec, make_learner(config, cache), world.public, make_gate(world.gate),
+        config, world.plan, codec, learner, world.public, make_gate(world.gate),
         make_report(config, cache) if make_report else world.report, RunSafeguards(config),
         EventLog(Path(config.out) / LOG, listener), cache, engine, secure=issubclass(kind, SecureMean),
         red_lines=_red_lines(config, world.public),

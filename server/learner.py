@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -16,6 +16,8 @@ from ..protocol.play import Turn
 from .events import Advance
 
 Adapter = Mapping[str, NDArray[Any]]
+Share = TypeVar("Share")
+Result = TypeVar("Result")
 DRIFTED = "drifted from the base model"  # in the reason of a candidate that has moved too far
 LOST = "lost general abilities"  # in the reason of a candidate that does less than the base model outside of games
 UNFIT = "unfit answers to public prompts"  # in the reason of a candidate that writes too much, or too much in vain
@@ -33,10 +35,9 @@ class DistillationTask:
         Public states to train on.
     targets
         The teacher's log-probabilities of each state's commands.
-    teachers
-        For each state, the policy at the start of the cycle with the context.
     apply_context
-        For each state, the function that gives a policy the context.
+        For each state, the function that gives a policy the context: the teacher is the policy at the start of the
+        cycle with it.
     score_offsets
         What the context adds to the score of each command; None if the context acts in another way.
     seed
@@ -46,7 +47,6 @@ class DistillationTask:
     context: TeacherContext
     turns: Sequence[Turn]
     targets: Sequence[LogProbs]
-    teachers: Sequence[Policy]
     apply_context: Sequence[ApplyContext]
     score_offsets: Sequence[LogProbs] | None
     seed: int
@@ -58,6 +58,17 @@ class Distilled:
 
     adapter: Adapter
     views: Mapping[str, float]
+
+
+class Workers(Protocol):
+    """Processes that compute shares of some work, this one among them."""
+
+    @property
+    def processes(self) -> int:
+        """How many there are."""
+
+    def map(self, function: Callable[[Share], Result], shares: Sequence[Share]) -> list[Result]:
+        """Compute all shares, wherever there is room, and return the results in order."""
 
 
 class Learner(Protocol):
@@ -87,6 +98,14 @@ class Learner(Protocol):
 
     def describe(self, folder: Path) -> None:
         """Write the files that a reader of the adapter's folder needs in addition to the weights."""
+
+
+@runtime_checkable
+class Divided(Protocol):
+    """A learner that can use several processes."""
+
+    def use(self, workers: Workers) -> None:
+        """Divide the work of training among processes; results do not depend on how many there are."""
 
 
 @runtime_checkable

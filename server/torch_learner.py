@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -17,13 +17,13 @@ import numpy as np
 
 from ..policies.abilities import Rewarding
 from ..policies.policy import Policy, Speaker
-from ..policies.routed import call_grouped
+from ..policies.routed import call_grouped, with_contexts
 from ..protocol.config import RunConfig
 from ..protocol.host.files import write_whole
 from ..protocol.play import Turn
 from ..protocol.versions import policy_version
 from .events import Advance
-from .learner import Adapter, DistillationTask, Distilled
+from .learner import Adapter, DistillationTask, Distilled, Workers
 
 
 class TorchLearner:
@@ -31,6 +31,7 @@ class TorchLearner:
 
     def __init__(self, config: RunConfig, cache: Path) -> None:
         self._config, self._cache = config, cache
+        self._workers: Workers | None = None
         self._texts: dict[str, Mapping[str, float]] = {}
         self._followed: dict[str, float] = {}
 
@@ -42,6 +43,10 @@ class TorchLearner:
     def base(self) -> str:
         """Digest of the base model's file."""
         return str(self._model().name)
+
+    def use(self, workers: Workers) -> None:
+        """Divide the steps of training among processes."""
+        self._workers = workers
 
     def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
         """Return the model with this adapter.
@@ -63,19 +68,19 @@ class TorchLearner:
         """Train new LoRA layers towards uniform play, or load the result of the same training from the cache."""
         if not self._config.warm_start.steps:
             return rounded(self._model().fresh)
-        from .distillation.optimise import Schedule
-
         path = self._cache / "warm-starts" / f"{self._warm_key(turns)}.npz"
         # A file that is not there, or is damaged, is made again.
         with suppress(OSError, ValueError, EOFError, BadZipFile), np.load(path, allow_pickle=False) as stored:
             return rounded({name: stored[name] for name in stored.files})
-        settings = self._config.warm_start
-        schedule = Schedule(settings.steps, settings.batch, settings.learning_rate, anchor=settings.anchor)
-        if settings.kind == "prior":
+        if self._config.warm_start.kind == "prior":
             model, situations = self._model(), [turn.situation for turn in turns]
             model.load(model.fresh)
             turns = [replace(turn, log_probs=s) for turn, s in zip(turns, model.score(situations), strict=True)]
-        adapter = self._imitate(turns, schedule, advance)
+        from .distillation.optimise import Schedule
+
+        settings = self._config.warm_start
+        schedule = Schedule(settings.steps, settings.batch, settings.learning_rate, anchor=settings.anchor)
+        adapter, _ = self._run(self._job({}, turns, 0, schedule), schedule, advance)
         buffer = io.BytesIO()
         np.savez(buffer, **adapter)  # type: ignore[arg-type]
         write_whole(path, buffer.getvalue())
@@ -83,82 +88,72 @@ class TorchLearner:
 
     def distil(self, adapter: Adapter, task: DistillationTask, advance: Advance) -> Distilled:
         """Distil the teacher into the adapter on public states."""
-        from .distillation.opcd import Views, divergence_of, towards, with_retention
         from .distillation.optimise import Schedule
 
-        settings, views = self._config.distil, Views()
+        settings = self._config.distil
         schedule = Schedule(
             settings.steps, settings.batch, settings.learning_rate, settings.gradient_norm, settings.anchor
         )
         if self._free:
-            return self._distil_text(adapter, task, schedule, advance)
-        divergence = divergence_of(settings.divergence, settings.beta)
-        objective, retained = (
-            with_retention(task.targets, task.score_offsets, settings.retention, views, divergence),
-            None,
-        )
-        if task.score_offsets is None:
-            retained = self._retention(task, views.context), towards(task.targets, divergence)
-        student = self._train(adapter, task.turns, objective, schedule, task.seed, advance, retained)
-        return Distilled(student, views.means(settings.batch * self._last_steps))
+            teachers = with_contexts(self.policy(adapter), task.apply_context)
+            if not all(isinstance(teacher, Rewarding) for teacher in teachers):
+                return self._distil_text(adapter, task, teachers, schedule, advance)
+        elif task.score_offsets is None:
+            return self._distil_behind_contexts(adapter, task, schedule, advance)
+        job = replace(
+            self._job(adapter, task.turns, task.seed, schedule), targets=task.targets,
+            score_offsets=task.score_offsets, apply_context=task.apply_context,
+        )  # fmt: skip
+        student, history = self._run(job, schedule, advance)
+        return Distilled(student, history.means(self._last_steps))
 
     @property
     def _last_steps(self) -> int:
         """Number of steps at the end of distillation over which the student's divergences are averaged."""
         return max(1, self._config.distil.steps // 4)
 
-    def _retention(self, task: DistillationTask, divergences: list[float]) -> Any:
+    def _retention(self, task: DistillationTask) -> Any:
         from .distillation.retention import Retention
 
         settings = self._config.distil
-        return Retention(task.apply_context, settings.retention, settings.steps - self._last_steps, divergences)
+        return Retention(task.apply_context, settings.retention, settings.steps - self._last_steps)
 
-    def _distil_text(self, adapter: Adapter, task: DistillationTask, schedule: Any, advance: Advance) -> Distilled:
+    def _distil_behind_contexts(
+        self, adapter: Adapter, task: DistillationTask, schedule: Any, advance: Advance
+    ) -> Distilled:
+        """Distil contexts that act inside the model into commands, with the retention term of such contexts."""
+        from .distillation.opcd import commands_loss, divergence_of, towards, with_retention
+
+        divergence = divergence_of(self._config.distil.divergence, self._config.distil.beta)
+        states = self._states(task.turns)
+        loss = commands_loss(
+            states, lambda views: with_retention(task.targets, None, 0.0, views, divergence),
+            (self._retention(task), towards(task.targets, divergence)),
+        )  # fmt: skip
+        student, history = self._train_here(adapter, states.rows, loss, schedule, task.seed, advance)
+        return Distilled(student, history.means(self._last_steps))
+
+    def _distil_text(
+        self, adapter: Adapter, task: DistillationTask, teachers: Sequence[Policy], schedule: Any, advance: Advance
+    ) -> Distilled:
         """Distil on the student's own responses or, off-policy, on the teacher's."""
         from ..policies.torch.policy import decoding_of
         from .distillation.free_text import TextDistillation
         from .distillation.losses import token_loss
-        from .distillation.opcd import Views
-        from .distillation.sampled_answers import SampledAnswers
 
         model, states = self._model(), [turn.situation for turn in task.turns]
-        views, last = Views(), self._last_steps
-        if all(isinstance(teacher, Rewarding) for teacher in task.teachers):
-            sampled = SampledAnswers(
-                model, adapter, task.turns, cast(Sequence[Rewarding], task.teachers), decoding_of(self._config.policy),
-                task.seed, None if self._config.distil.on_policy else task.targets, self._config.distil.examples,
-                views.without,
-            )  # fmt: skip
-            student = self._optimise(adapter, sampled, schedule, task.seed, advance)
-            return Distilled(student, views.means(last))
-        streams = [np.random.default_rng([task.seed, 4, index]) for index in range(len(states))]
         responses = None
         if not self._config.distil.on_policy:
+            streams = [np.random.default_rng([task.seed, 4, index]) for index in range(len(states))]
             prompts = list(zip(states, streams, strict=True))
-            answers = call_grouped(task.teachers, prompts, lambda teacher, part: cast(Speaker, teacher).respond(part))
+            answers = call_grouped(teachers, prompts, lambda teacher, part: cast(Speaker, teacher).respond(part))
             responses = [answer.tokens for answer in answers]
         text = TextDistillation(
-            model, states, task.teachers, decoding_of(self._config.policy), token_loss(self._config.distil), task.seed,
-            responses, self._retention(task, views.context), divergences=views.without,
+            model, states, teachers, decoding_of(self._config.policy), token_loss(self._config.distil), task.seed,
+            responses, self._retention(task),
         )  # fmt: skip
-        student = self._optimise(adapter, text, schedule, task.seed, advance)
-        masses = {
-            f"{name}_mass": float(np.mean([getattr(coverage, name) for coverage in text.coverage[-last:]]))
-            for name in ("student", "teacher")
-        }
-        return Distilled(student, {**views.means(last), **masses})
-
-    def _imitate(self, turns: Sequence[Turn], schedule: Any, advance: Advance) -> Adapter:
-        """Train new LoRA layers towards the command distributions of turns."""
-        from .distillation.losses import forward_kl
-        from .distillation.opcd import towards
-
-        if not self._free:
-            objective = towards([turn.log_probs for turn in turns], forward_kl)
-            return self._train({}, turns, objective, schedule, 0, advance)
-        from .distillation.free_text import Imitation
-
-        return self._optimise({}, Imitation(self._model(), turns, 0), schedule, 0, advance)
+        student, history = self._train_here(adapter, text.rows, text.loss_of, schedule, task.seed, advance)
+        return Distilled(student, history.means(self._last_steps))
 
     def probe(self, adapter: Adapter) -> Mapping[str, float]:
         """Measure perplexity, drift and, if configured, instruction following, beside those of the base model."""
@@ -227,41 +222,49 @@ class TorchLearner:
 
         return load_model(self._config.policy, self._cache)
 
-    def _train(
-        self,
-        adapter: Adapter,
-        turns: Sequence[Turn],
-        objective: Any,
-        schedule: Any,
-        seed: int,
-        advance: Advance,
-        retained: Any = None,
-    ) -> Adapter:
-        """Train the adapter on an objective over the listed commands of turns."""
-        from .distillation.opcd import train
+    def _job(self, adapter: Adapter, turns: Sequence[Turn], seed: int, schedule: Any) -> Any:
+        """Describe a training so that several processes can compute its gradients."""
+        from .distillation.job import Job
+
+        return Job(
+            self._config, self._cache, adapter, turns, seed, None if self._free else self._states(turns).bottoms,
+            self._anchor.groups if schedule.anchor else None,
+        )  # fmt: skip
+
+    def _states(self, turns: Sequence[Turn]) -> Any:
         from .distillation.training_states import TrainingStates
 
-        states = TrainingStates.prepare(self._model(), [turn.situation for turn in turns], self._training_scenes)
-        return self._fit(
-            adapter, schedule, lambda anchor: train(states, objective, schedule, seed, advance, anchor, retained)
-        )
+        return TrainingStates.prepare(self._model(), [turn.situation for turn in turns], self._training_scenes)
 
-    def _optimise(self, adapter: Adapter, task: Any, schedule: Any, seed: int, advance: Advance) -> Adapter:
-        """Train the adapter on the loss of a task over free text."""
+    def _run(self, job: Any, schedule: Any, advance: Advance) -> tuple[Adapter, Any]:
+        """Run a job in this process, and in the workers if there are some."""
+        from .distillation.job import gradients_of
+
+        rows, loss = job.built(self._model())
+        with gradients_of(job, self._model(), loss, self._workers) as gradients:
+            return self._train(job.start, rows, gradients, schedule, job.seed, advance)
+
+    def _train_here(
+        self, adapter: Adapter, rows: Any, loss: Any, schedule: Any, seed: int, advance: Advance
+    ) -> tuple[Adapter, Any]:
+        """Train on a loss whose gradients this process computes."""
+        from .distillation.anchor import anchored
+        from .distillation.parts import gradients_here
+
+        loss = anchored(loss, self._anchor if schedule.anchor else None, seed)
+        return self._train(adapter, rows, gradients_here(self._model(), loss), schedule, seed, advance)
+
+    def _train(
+        self, adapter: Adapter, rows: Any, gradients: Any, schedule: Any, seed: int, advance: Advance
+    ) -> tuple[Adapter, Any]:
+        """Load an adapter, train it, empty the cache of training games, and return the new adapter and the history."""
         from .distillation.optimise import optimise
 
         model = self._model()
-        return self._fit(
-            adapter, schedule, lambda anchor: optimise(model, task.rows, task.step, schedule, seed, advance, anchor)
-        )
-
-    def _fit(self, adapter: Adapter, schedule: Any, steps: Callable[[Any], object]) -> Adapter:
-        """Load an adapter, run the training steps, empty the cache of training games, and return the new adapter."""
-        anchor, model = self._anchor if schedule.anchor else None, self._model()
         model.load(adapter)
-        steps(anchor)
+        history = optimise(model, rows, gradients, schedule, seed, advance)
         self.forget()
-        return rounded(model.adapter())
+        return rounded(model.adapter()), history
 
     @property
     def _free(self) -> bool:

@@ -81,7 +81,7 @@ def run_inprocess(
     make_gate
         Given the run's gate, returns what decides whether a context is distilled and a candidate promoted.
     processes
-        How many processes play, encode and measure. Results do not depend on it. With more than one, `make` and
+        How many processes play, encode, measure and train. Results do not depend on it. With more than one, `make` and
         `runtime` must be picklable.
     """
     runtime = runtime or SimulatedRuntime()
@@ -92,7 +92,7 @@ def run_inprocess(
         grid = DividedGrid(Devices.of(config, make, runtime), config, workers, present)
         run(
             grid, config, cache, listener, engine="inprocess", make_gate=make_gate,
-            make_report=lambda config, cache: divided_report(config, cache, workers),
+            make_report=lambda config, cache: divided_report(config, cache, workers), workers=workers,
         )  # fmt: skip
 
 

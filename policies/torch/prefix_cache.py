@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,14 +68,15 @@ class PrefixCache:
     head
         Token ids of the head of all prompts.
     keep_bottoms
-        Whether `kept_bottoms` keeps the hidden states of every row that is played below the first adapted layer, shape
-        (t, hidden), because training will start from them, and `kept_embeddings` those of the commands, shape
-        (A, hidden), where they were computed.
+        Whether hidden states below the first adapted layer are kept, because training will start from them: in
+        `kept_bottoms` those of every row that is played, in `kept_segments` those of heads and scenes, shapes
+        (t, hidden), and in `kept_embeddings` those of the commands, shape (A, hidden), where they were computed.
     """
 
     def __init__(self, trunk: Trunk, head: Ids, keep_bottoms: bool = False) -> None:
         self._trunk, self._head = trunk, head
         self.kept_bottoms: dict[TokensKey, torch.Tensor] | None = {} if keep_bottoms else None
+        self.kept_segments: dict[Ids, torch.Tensor] = {}
         self.kept_embeddings: dict[CommandsKey, torch.Tensor] = {}
         self._segments: OrderedDict[Ids, CachedSegment] = OrderedDict()
 
@@ -92,6 +93,16 @@ class PrefixCache:
         for segment in (*wanted, self._head):
             self._segments.move_to_end(segment)
         self._evict(len(wanted) + 1)
+
+    def put(self, bottoms: Mapping[Ids, torch.Tensor]) -> None:
+        """Put in segments by their hidden states below the first adapted layer: only their tops can be used then."""
+        self._segments |= {segment: CachedSegment(hidden, hidden[:0]) for segment, hidden in bottoms.items()}
+
+    def branch(self) -> PrefixCache:
+        """Return a cache with the same bottoms and no tops, for another version that is used by turns with this one."""
+        other = PrefixCache(self._trunk, self._head)
+        other._segments |= {key: CachedSegment(part.hidden, part.bottom) for key, part in self._segments.items()}
+        return other
 
     def keep(self, rows: Sequence[TokenizedSituation], bottoms: Sequence[torch.Tensor]) -> None:
         """Keep what the frozen layers computed of rows, if this cache keeps it: copies, so that batches are freed."""
@@ -128,7 +139,9 @@ class PrefixCache:
         lengths = [len(segment) for segment in batch]
         parts = zip(batch, hidden.split(lengths), stacked.split(lengths, dim=3), strict=True)
         for segment, segment_hidden, bottom in parts:
-            self._segments[segment] = CachedSegment(segment_hidden.clone(), self._kept(bottom))
+            cached = self._segments[segment] = CachedSegment(segment_hidden.clone(), self._kept(bottom))
+            if self.kept_bottoms is not None:
+                self.kept_segments[segment] = cached.hidden
 
     def _compute_tops(self, batch: Sequence[Ids], version: str) -> None:
         computed: dict[int, KeyValues] = {}

@@ -87,11 +87,7 @@ def consolidation(
         added = codec.score_offsets(policy, [*visited, *led], context)
         offsets = None if offsets is None or added is None else [*offsets, *added]
     under = [partial(codec.teacher, context=context) for context in mixture.contexts]
-    teachers = [with_context(policy) for with_context in under]
-    return DistillationTask(
-        mixture.merged(), turns, targets, [teachers[index] for index in indices], [under[index] for index in indices],
-        offsets, seed,
-    )  # fmt: skip
+    return DistillationTask(mixture.merged(), turns, targets, [under[index] for index in indices], offsets, seed)
 
 
 def _choices(turns: Sequence[Turn]) -> list[Turn]:

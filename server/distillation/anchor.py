@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from ...policies.torch.free import tell
 from ...policies.torch.model import TorchModel
 from ...protocol.host.files import write_whole
 from .losses import TokenLoss, chunked_divergence
+from .parts import Loss, Part, PartLoss
 
 TEXT = Path(__file__).parent / "anchor.md"
 REQUESTS = Path(__file__).parent / "requests.md"
@@ -96,6 +98,17 @@ class Anchor:
         student = self.model.base.decoder.norm(hidden[positions + length - compared])
         losses, _ = chunked_divergence(student, passage.top[positions], self.model.base.head, DIVERGENCE)
         return losses.mean()
+
+
+def anchored(loss: PartLoss, anchor: Anchor | None, seed: int) -> PartLoss:
+    """Return the loss of every part, that of the anchor included, whose passages a seed determines."""
+
+    def of(part: Part) -> Loss:
+        if part.batch:
+            return loss(part)
+        return Loss(cast(Anchor, anchor).loss(np.random.default_rng(part.seed(seed, 1))))
+
+    return of
 
 
 def _answers(model: TorchModel, requests: Sequence[str], kept: Path | None) -> list[Passage]:

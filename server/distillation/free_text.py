@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -28,6 +28,7 @@ from ...protocol.play import Turn
 from ...protocol.prompts import COMMAND_MARK
 from ...protocol.situation import Situation
 from .losses import Coverage, TokenLoss, chunked_divergence, mean_over_sequences, token_nll
+from .parts import Loss, Part
 from .retention import Retention
 
 Response = tuple[int, ...]
@@ -47,10 +48,6 @@ class TextDistillation:
         One response of the teacher to each state, for off-policy distillation; None for on-policy distillation.
     retention
         The retention term: the student with the context, on the same responses and with the same teacher.
-    coverage
-        Probability mass on the compared tokens, recorded in every step.
-    divergences
-        Divergence of the student without the context, recorded in every step.
     """
 
     model: TorchModel
@@ -61,24 +58,27 @@ class TextDistillation:
     seed: int
     teacher_responses: Sequence[Response] | None = None
     retention: Retention | None = None
-    coverage: list[Coverage] = field(default_factory=list)
-    divergences: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rows: list[TokenizedSituation] = self.model.tokenizer.encode(self.states)
         self._scenes = self.model.new_prefix_cache()
 
-    def step(self, number: int, batch: Sequence[int]) -> torch.Tensor:
-        """Loss of one step: the mean over the tokens of each response, then over responses."""
-        student = TorchPolicy(self.model, {}, self._scenes, live=f"step {number}")
-        responses = self._responses(number, batch, student)
+    def loss_of(self, part: Part) -> Loss:
+        """Loss of a part: the mean over the tokens of each response, then over responses."""
+        student = TorchPolicy(self.model, {}, self._scenes, live=part.name)
+        responses = self._responses(part, student)
         with weights_preserved(self.model):
-            teacher_Nd = self._teacher_hidden(batch, responses)
-        student_Nd = torch.cat(response_hidden(student, [self.rows[index] for index in batch], responses))
+            teacher_Nd = self._teacher_hidden(part.batch, responses)
+        student_Nd = torch.cat(response_hidden(student, [self.rows[index] for index in part.batch], responses))
         mean, coverage = self._compare(student_Nd, teacher_Nd, responses)
-        self.coverage.append(coverage)
-        self.divergences.append(mean.item())
-        return mean if self.retention is None else mean + self._retained(number, batch, student, responses, teacher_Nd)
+        recorded = {
+            "without_context": mean.item(), "student_mass": coverage.student, "teacher_mass": coverage.teacher
+        }  # fmt: skip
+        if self.retention is not None:
+            term, with_context = self._retained(self.retention, part, student, responses, teacher_Nd)
+            mean = mean + term
+            recorded |= {"with_context": float(np.mean(with_context))} if with_context else {}
+        return Loss(mean, recorded)
 
     def _compare(
         self, student_Nd: torch.Tensor, teacher_Nd: torch.Tensor, responses: Sequence[Response]
@@ -88,26 +88,24 @@ class TextDistillation:
 
     def _retained(
         self,
-        number: int,
-        batch: Sequence[int],
+        retention: Retention,
+        part: Part,
         student: TorchPolicy,
         responses: Sequence[Response],
         teacher_Nd: torch.Tensor,
-    ) -> torch.Tensor:
-        retention = cast(Retention, self.retention)
-
+    ) -> tuple[torch.Tensor, list[float]]:
         def divergences() -> torch.Tensor:
-            students = retention.students(FreePolicy(student, self.decoding), batch)
-            return self._compare(self._hidden(students, batch, responses), teacher_Nd, responses)[0][None]
+            students = retention.students(FreePolicy(student, self.decoding), part.batch)
+            return self._compare(self._hidden(students, part.batch, responses), teacher_Nd, responses)[0][None]
 
-        return retention.loss(number, divergences)
+        return retention.loss(part.step, divergences)
 
-    def _responses(self, number: int, batch: Sequence[int], student: TorchPolicy) -> list[Response]:
+    def _responses(self, part: Part, student: TorchPolicy) -> list[Response]:
         """Sample the student's responses, or return the teacher's for off-policy distillation."""
         if self.teacher_responses is not None:
-            return [self.teacher_responses[index] for index in batch]
-        streams = [np.random.default_rng([self.seed, 2, number, index]) for index in range(len(batch))]
-        prompts = list(zip([self.states[index] for index in batch], streams, strict=True))
+            return [self.teacher_responses[index] for index in part.batch]
+        streams = [np.random.default_rng([*part.seed(self.seed, 2), n]) for n in range(len(part.batch))]
+        prompts = list(zip([self.states[index] for index in part.batch], streams, strict=True))
         writer = FreePolicy(student, replace(self.decoding, scored=False))
         return [answer.tokens for answer in writer.respond(prompts)]
 
@@ -136,17 +134,16 @@ class Imitation:
 
     def __post_init__(self) -> None:
         self.rows: list[TokenizedSituation] = self.model.tokenizer.encode([turn.situation for turn in self.turns])
-        self._scenes = self.model.new_prefix_cache()
 
-    def step(self, number: int, batch: Sequence[int]) -> torch.Tensor:
+    def loss_of(self, part: Part) -> Loss:
         """Mean negative log-likelihood of one drawn command per state, over its tokens and then over states."""
-        rng = np.random.default_rng([self.seed, 3, number])
-        student = TorchPolicy(self.model, {}, self._scenes, live=f"step {number}")
-        responses = [self._command(self.turns[index], rng) for index in batch]
-        student_Nd = torch.cat(response_hidden(student, [self.rows[index] for index in batch], responses))
+        rng = np.random.default_rng(part.seed(self.seed, 3))
+        student = TorchPolicy(self.model, {}, live=part.name)
+        responses = [self._command(self.turns[index], rng) for index in part.batch]
+        student_Nd = torch.cat(response_hidden(student, [self.rows[index] for index in part.batch], responses))
         tokens_N = torch.tensor([token for response in responses for token in response], device=student_Nd.device)
         losses_N = token_nll(student_Nd, tokens_N, self.model.base.head)
-        return mean_over_sequences(losses_N, [len(response) for response in responses])
+        return Loss(mean_over_sequences(losses_N, [len(response) for response in responses]))
 
     def _command(self, turn: Turn, rng: np.random.Generator) -> Response:
         """Draw a command, and return its tokens with the end-of-turn token."""

@@ -17,15 +17,16 @@ commands is applied to the student's log-probabilities here; for contexts that a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from ...policies.policy import LogProbs
-from .anchor import Anchor
+from .anchor import Anchor, anchored
 from .losses import TokenLoss, compare, reverse_kl
-from .optimise import Advance, Schedule, optimise
+from .optimise import Advance, History, Schedule, optimise
+from .parts import Loss, Part, PartLoss, gradients_here
 from .retention import Retention
 from .training_states import TrainingStates
 
@@ -37,15 +38,15 @@ Objective = Callable[[int, torch.Tensor], torch.Tensor]
 
 @dataclass
 class Views:
-    """The student's divergence from the teacher, without the context and with it, per state or per step."""
+    """The student's divergence from the teacher, without the context and with it, of every state of a part."""
 
     without: list[float] = field(default_factory=list)
     context: list[float] = field(default_factory=list)
 
-    def means(self, last: int) -> dict[str, float]:
-        """Return the means over the last entries, of those views that were recorded."""
+    def means(self) -> dict[str, float]:
+        """Return the means of those views that were recorded."""
         views = {"without_context": self.without, "with_context": self.context}
-        return {name: float(np.mean(values[-last:])) for name, values in views.items() if values}
+        return {name: float(np.mean(values)) for name, values in views.items() if values}
 
 
 def divergence_of(name: str, beta: float) -> Divergence:
@@ -96,6 +97,37 @@ def with_retention(
     return objective
 
 
+def commands_loss(
+    states: TrainingStates,
+    make_objective: Callable[[Views], Objective],
+    retained: tuple[Retention, Objective] | None = None,
+) -> PartLoss:
+    """Return the loss of parts over listed commands.
+
+    Parameters
+    ----------
+    make_objective
+        Makes the loss of one state, which records divergences in the views that it is given.
+    retained
+        The retention term for contexts that act inside the model, which is added with its own weight, and the loss of
+        one state for the log-probabilities of the student with the context.
+    """
+
+    def loss(part: Part) -> Loss:
+        views = Views()
+        mean = _losses(make_objective(views), part.batch, states.log_probs(part.batch)).mean()
+        if retained is not None:
+            retention, with_context = retained
+            term, divergences = retention.loss(
+                part.step, lambda: _losses(with_context, part.batch, retention.commands(states, part))
+            )
+            views.context += divergences
+            mean = mean + term
+        return Loss(mean, views.means())
+
+    return loss
+
+
 def train(
     states: TrainingStates,
     objective: Objective,
@@ -104,29 +136,17 @@ def train(
     advance: Advance = lambda steps: None,
     anchor: Anchor | None = None,
     retained: tuple[Retention, Objective] | None = None,
-) -> list[float]:
-    """Train the adapter in place on listed commands, and return the mean loss of every step.
+) -> History:
+    """Train the adapter in place on listed commands, in this process; see `commands_loss`.
 
     Parameters
     ----------
     anchor
         Added to the loss with the weight ``schedule.anchor``.
-    retained
-        The retention term for contexts that act inside the model, which is added with its own weight, and the loss of
-        one state for the log-probabilities of the student with the context.
     """
-
-    def loss(step: int, batch: Sequence[int]) -> torch.Tensor:
-        version = f"step {step}"
-        mean = _losses(objective, batch, states.log_probs(batch, version)).mean()
-        if retained is None:
-            return mean
-        retention, with_context = retained
-        return mean + retention.loss(
-            step, lambda: _losses(with_context, batch, retention.commands(states, batch, version))
-        )
-
-    return optimise(states.model, states.rows, loss, schedule, seed, advance, anchor)
+    loss = anchored(commands_loss(states, lambda views: objective, retained), anchor, seed)
+    schedule = schedule if anchor else replace(schedule, anchor=0.0)
+    return optimise(states.model, states.rows, gradients_here(states.model, loss), schedule, seed, advance)
 
 
 def _losses(objective: Objective, batch: Sequence[int], log_probs: Sequence[torch.Tensor]) -> torch.Tensor:

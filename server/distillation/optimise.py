@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ...policies.tokens import Ids, TokenizedSituation
 from ...policies.torch.model import TorchModel
-from .anchor import EVERY, Anchor
+from .anchor import EVERY
+from .parts import Gradient, Gradients, Part, parts_of, split_like
 
 Advance = Callable[[int], None]
-StepLoss = Callable[[int, Sequence[int]], torch.Tensor]
-"""Loss of one step, from its number and the indices of the states in its batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,46 +28,75 @@ class Schedule:
     anchor: float = 0.0
 
 
+@dataclass(slots=True)
+class History:
+    """The loss of every step, without the anchor's, and what was recorded about it."""
+
+    losses: list[float] = field(default_factory=list)
+    recorded: list[Mapping[str, float]] = field(default_factory=list)
+
+    def add(self, parts: Sequence[Gradient], shares: Sequence[float]) -> None:
+        """Add a step: the mean over its parts, each with its share of the states."""
+        self.losses.append(sum(share * part.loss for part, share in zip(parts, shares, strict=True)))
+        common = set.intersection(*(set(part.recorded) for part in parts))
+        names = [name for name in parts[0].recorded if name in common]
+        self.recorded.append(
+            {name: sum(s * part.recorded[name] for part, s in zip(parts, shares, strict=True)) for name in names}
+        )
+
+    def means(self, steps: int) -> dict[str, float]:
+        """Return the mean of what was recorded over the last steps, of each name that is known in any of them."""
+        last = self.recorded[-steps:]
+        names = list(dict.fromkeys(name for values in last for name in values))
+        return {name: float(np.mean([values[name] for values in last if name in values])) for name in names}
+
+
 def optimise(
     model: TorchModel,
     rows: Sequence[TokenizedSituation],
-    loss: StepLoss,
+    gradients: Gradients,
     schedule: Schedule,
     seed: int,
     advance: Advance = lambda steps: None,
-    anchor: Anchor | None = None,
-) -> list[float]:
-    """Train the adapter in place, and return the loss of every step, without the anchor's.
+) -> History:
+    """Train the adapter in place.
 
     Parameters
     ----------
     rows
         The tokenised states from which batches are drawn.
+    gradients
+        Computes the gradients of a step's parts; asked for that of the anchor where the schedule gives it a weight.
     advance
         Called after every step, for progress.
     """
-    weights = model.trained
+    weights, history = model.trained, History()
     optimiser = torch.optim.AdamW(weights, lr=schedule.learning_rate, weight_decay=0.0)
     # Linear decay to zero: at a constant rate, a few dozen steps would end on the noise of the last batches.
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / schedule.steps)
     drawn = batches(rows, schedule.batch, np.random.default_rng(seed))
-    anchor_rng = np.random.default_rng([seed, 1])
-    losses: list[float] = []
-    with _deterministic():
-        for step, batch in zip(range(schedule.steps), drawn, strict=False):
-            mean = loss(step, batch)
-            optimiser.zero_grad(set_to_none=True)
-            mean.backward()
-            if anchor is not None and step % EVERY == 0:
-                # A second backward pass, so that only one graph is in memory at a time.
-                (EVERY * schedule.anchor * anchor.loss(anchor_rng)).backward()
-            torch.nn.utils.clip_grad_norm_(weights, schedule.gradient_norm)
-            optimiser.step()
-            decay.step()
-            losses.append(mean.item())
-            advance(1)
+    for step, batch in zip(range(schedule.steps), drawn, strict=False):
+        parts = parts_of(step, batch)
+        anchor = [Part(step, len(parts), ())] if schedule.anchor and step % EVERY == 0 else []
+        found = gradients([*parts, *anchor])
+        shares = [len(part.batch) / len(batch) for part in parts]
+        total = _sum(found, [*shares, *[EVERY * schedule.anchor for _ in anchor]])
+        for weight, values in zip(weights, split_like(model, total), strict=True):
+            weight.grad = values
+        torch.nn.utils.clip_grad_norm_(weights, schedule.gradient_norm)
+        optimiser.step()
+        decay.step()
+        history.add(found[: len(parts)], shares)
+        advance(1)
     model.changed()
-    return losses
+    return history
+
+
+def _sum(gradients: Sequence[Gradient], factors: Sequence[float]) -> NDArray[np.float32]:
+    total = np.zeros_like(gradients[0].values)
+    for gradient, factor in zip(gradients, factors, strict=True):
+        total += np.float32(factor) * gradient.values
+    return total
 
 
 def batches(rows: Sequence[TokenizedSituation], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
@@ -83,18 +111,3 @@ def batches(rows: Sequence[TokenizedSituation], size: int, rng: np.random.Genera
             while len(pending) >= size:
                 yield pending[:size]
                 pending = pending[size:]
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Use deterministic algorithms: otherwise threads accumulate the gradients of shared rows in any order.
-
-    Without it the same inputs give another adapter, and so another version, in every run. torch warns of operations
-    that have no deterministic algorithm on a device.
-    """
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -10,7 +10,7 @@ teacher's context, and the gradient flows through them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -18,6 +18,7 @@ from ...policies.policy import Policy
 from ...policies.routed import ApplyContext, call_grouped, route, with_contexts
 from ...policies.torch.packed_decoder import TorchBackendPolicy
 from ...policies.torch.policy import TorchPolicy
+from .parts import Part
 from .training_states import TrainingStates
 
 
@@ -32,43 +33,34 @@ class Retention:
     weight
         Weight of the divergence in the loss.
     since
-        First step in which the divergence is recorded even if its weight is zero.
-    divergences
-        Where it is recorded.
+        First step in which the divergence is computed even if its weight is zero, to be recorded.
     """
 
     under: Sequence[ApplyContext]
     weight: float
     since: int = 0
-    divergences: list[float] = field(default_factory=list)
 
-    def loss(self, step: int, divergences: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Return the retention term of one step's loss.
+    def loss(self, step: int, divergences: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, list[float]]:
+        """Return the retention term of a part's loss, and its divergences to be recorded.
 
         Parameters
         ----------
         divergences
-            Computes the divergences of the batch, shape ``(n,)``. Not called where they are neither weighted nor
+            Computes the divergences of the part, shape ``(n,)``. Not called where they are neither weighted nor
             recorded.
         """
         if not self.weight and step < self.since:
-            return torch.zeros(())
+            return torch.zeros(()), []
         with torch.set_grad_enabled(self.weight > 0):
             divergences_n = divergences()
-        self.divergences.extend(divergences_n.tolist())
-        return self.weight * divergences_n.mean()
+        return self.weight * divergences_n.mean(), divergences_n.tolist()
 
     def students(self, policy: Policy, batch: Sequence[int]) -> list[Policy]:
         """Give a policy the context of each state in a batch."""
         return with_contexts(policy, [self.under[index] for index in batch])
 
-    def commands(self, states: TrainingStates, batch: Sequence[int], version: str) -> list[torch.Tensor]:
-        """Log-probabilities of the commands of a batch's states for the student with the context.
-
-        Parameters
-        ----------
-        version
-            Name of the adapter's current weights.
+    def commands(self, states: TrainingStates, part: Part) -> list[torch.Tensor]:
+        """Log-probabilities of the commands of a part's states for the student with the context.
 
         Returns
         -------
@@ -80,10 +72,10 @@ class Retention:
             # A context that changes scores outside the model needs no gradient.
             if not isinstance(policy, TorchBackendPolicy):
                 return [torch.from_numpy(scores) for scores in policy.score([chosen[index] for index in indices])]
-            with policy.open_decoder([states.rows[batch[index]] for index in indices]) as decoder:
+            with policy.open_decoder([states.rows[part.batch[index]] for index in indices]) as decoder:
                 return decoder.score_commands()[0]
 
-        chosen = [states.situations[index] for index in batch]
-        students = self.students(TorchPolicy(states.model, {}, states.scenes, live=version), batch)
+        chosen = [states.situations[index] for index in part.batch]
+        students = self.students(TorchPolicy(states.model, {}, live=part.name), part.batch)
         policies = [route(student, situation) for student, situation in zip(students, chosen, strict=True)]
-        return call_grouped(policies, range(len(batch)), read)
+        return call_grouped(policies, range(len(part.batch)), read)

@@ -32,7 +32,7 @@ answers, which a warm start has imitated; a third term keeps them likely as a se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -40,7 +40,7 @@ import torch
 
 from ...policies.abilities import Rewarding
 from ...policies.policy import Answer, LogProbs, Policy, with_answers
-from ...policies.routed import call_grouped
+from ...policies.routed import ApplyContext, call_grouped, with_contexts
 from ...policies.tokens import TokenizedSituation
 from ...policies.torch.free import Decoding, FreePolicy
 from ...policies.torch.model import TorchModel
@@ -51,11 +51,12 @@ from ...protocol.situation import Situation
 from ...protocol.versions import Adapter
 from .free_text import Response, weights_preserved
 from .losses import token_nll
+from .parts import Loss, Part
 
 
 @dataclass
 class SampledAnswers:
-    """The loss of a distillation.
+    """The loss of a distillation; of the reverse KL on the sampled sets, the mean is recorded.
 
     Parameters
     ----------
@@ -63,57 +64,71 @@ class SampledAnswers:
         Adapter of the version at the start of the cycle.
     turns
         Public prompts to train on, with alternatives that this version has sampled.
-    teachers
-        For each prompt, that version with the context.
+    apply_context
+        For each prompt, what gives that version the context: the teacher, which must tell rewards.
     targets
         The teacher's log-probabilities of each turn's alternatives, for off-policy distillation; None for on-policy.
     examples
         Weight of the examples of answers that public prompts come with.
-    divergences
-        The reverse KL on the sampled sets, recorded in every step.
     """
 
     model: TorchModel
     start: Adapter
     turns: Sequence[Turn]
-    teachers: Sequence[Rewarding]
+    apply_context: Sequence[ApplyContext]
     decoding: Decoding
     seed: int
     targets: Sequence[LogProbs] | None = None
     examples: float = 0.0
-    divergences: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._prompts = [replace(turn.situation, alternatives=()) for turn in self.turns]
         self.rows: list[TokenizedSituation] = self.model.tokenizer.encode(self._prompts)
-        self._scenes, self._start_scenes = self.model.new_prefix_cache(), self.model.new_prefix_cache()
 
-    def step(self, number: int, batch: Sequence[int]) -> torch.Tensor:
-        """Loss of one step: the mean over prompts and answers."""
-        student = TorchPolicy(self.model, {}, self._scenes, live=f"step {number}")
+    def loss_of(self, part: Part) -> Loss:
+        """Loss of a part: the mean over prompts and answers."""
+        scenes = self.model.new_prefix_cache()
+        scenes.prepare([self.rows[index].scene for index in part.batch], version=None)
+        student = TorchPolicy(self.model, {}, scenes, live=part.name)
         if self.targets is not None:
-            return self._likelihood(student, batch)
-        answers = self._sample(number, batch, student)
+            return self._likelihood(student, part.batch)
+        answers = self._sample(part, student)
         responses = [[answer.tokens for answer in some] for some in answers]
-        teacher_BK = self._start(batch, responses) + self._rewards(
-            batch, answers
-        )  # before the student's weights are used
-        student_BK, unlikely = self._student(student, batch, responses)
+        start = TorchPolicy(self.model, self.start, scenes.branch())
+        with weights_preserved(self.model):  # before the student's weights are used
+            teacher_BK = self._before(start, part.batch, responses) + self._rewards(start, part.batch, answers)
+        student_BK, unlikely = self._student(student, part.batch, responses)
         divergence = _on_a_set(student_BK, teacher_BK, _copies(responses).to(student_BK))
-        self.divergences.append(divergence.item())
-        return divergence + _cross_entropy(student_BK, teacher_BK) + self.examples * unlikely
+        mean = divergence + _cross_entropy(student_BK, teacher_BK) + self.examples * unlikely
+        return Loss(mean, {"without_context": divergence.item()})
 
-    def _sample(self, number: int, batch: Sequence[int], student: TorchPolicy) -> list[list[Answer]]:
-        streams = [np.random.default_rng([self.seed, 2, number, index]) for index in range(len(batch))]
-        asked = list(zip([self._prompts[index] for index in batch], streams, strict=True))
+    def _sample(self, part: Part, student: TorchPolicy) -> list[list[Answer]]:
+        streams = [np.random.default_rng([*part.seed(self.seed, 2), n]) for n in range(len(part.batch))]
+        asked = list(zip([self._prompts[index] for index in part.batch], streams, strict=True))
         return FreePolicy(student, self.decoding).sample(asked)
 
     @torch.inference_mode()
-    def _start(self, batch: Sequence[int], responses: Sequence[Sequence[Response]]) -> torch.Tensor:
-        """Log-probabilities at the start of the cycle, shape (B, K); the student's weights are put back."""
-        with weights_preserved(self.model):
-            before = TorchPolicy(self.model, self.start, self._start_scenes)
-            return torch.stack(self._log_probs(before, batch, responses))
+    def _before(
+        self, start: TorchPolicy, batch: Sequence[int], responses: Sequence[Sequence[Response]]
+    ) -> torch.Tensor:
+        """Log-probabilities at the start of the cycle, shape (B, K)."""
+        return torch.stack(self._log_probs(start, batch, responses))
+
+    def _rewards(self, start: TorchPolicy, batch: Sequence[int], answers: Sequence[Sequence[Answer]]) -> torch.Tensor:
+        """Return what the context says of each answer, shape (B, K)."""
+        situations = [with_answers(self._prompts[index], some) for index, some in zip(batch, answers, strict=True)]
+        teachers = with_contexts(FreePolicy(start, self.decoding), [self.apply_context[index] for index in batch])
+
+        def read(teacher: Policy, asked: list[Situation]) -> list[LogProbs]:
+            return cast(Rewarding, teacher).rewards(asked)
+
+        rewards = call_grouped(teachers, situations, read)
+        return torch.tensor(
+            [
+                [values[situation.alternatives.index(answer.command)] for answer in some]
+                for situation, some, values in zip(situations, answers, rewards, strict=True)
+            ]
+        )
 
     def _student(
         self, student: TorchPolicy, batch: Sequence[int], responses: Sequence[Sequence[Response]]
@@ -129,22 +144,7 @@ class SampledAnswers:
         tokenizer = self.model.tokenizer
         return [(*tokenizer.ids(text), tokenizer.end_token) for text in texts]
 
-    def _rewards(self, batch: Sequence[int], answers: Sequence[Sequence[Answer]]) -> torch.Tensor:
-        """Return what the context says of each answer, shape (B, K)."""
-        situations = [with_answers(self._prompts[index], some) for index, some in zip(batch, answers, strict=True)]
-
-        def read(teacher: Policy, asked: list[Situation]) -> list[LogProbs]:
-            return cast(Rewarding, teacher).rewards(asked)
-
-        rewards = call_grouped([self.teachers[index] for index in batch], situations, read)
-        return torch.tensor(
-            [
-                [values[situation.alternatives.index(answer.command)] for answer in some]
-                for situation, some, values in zip(situations, answers, rewards, strict=True)
-            ]
-        )
-
-    def _likelihood(self, student: TorchPolicy, batch: Sequence[int]) -> torch.Tensor:
+    def _likelihood(self, student: TorchPolicy, batch: Sequence[int]) -> Loss:
         """Return the mean negative log-likelihood of the start's answers, weighted as the teacher would give them."""
         losses, targets = list[torch.Tensor](), cast(Sequence[LogProbs], self.targets)
         for index in batch:
@@ -152,7 +152,7 @@ class SampledAnswers:
             log_probs_1A, unlikely = self._student(student, [index], responses)
             weights_A = torch.from_numpy(np.exp(targets[index])).to(log_probs_1A)
             losses.append(self.examples * unlikely - (weights_A * log_probs_1A[0]).sum())
-        return torch.stack(losses).mean()
+        return Loss(torch.stack(losses).mean())
 
     def _log_probs(
         self, policy: TorchBackendPolicy, batch: Sequence[int], responses: Sequence[Sequence[Response]]

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
 
 import torch
 
-from ...policies.tokens import TokenizedSituation
+from ...policies.tokens import Ids, TokenizedSituation, TokensKey
 from ...policies.torch.model import TorchModel
 from ...policies.torch.prefix_cache import PrefixCache
 from ...protocol.situation import Situation
 
 
 @dataclass(frozen=True)
-class TrainingStates:
-    """Public states to train on, tokenised.
+class Bottoms:
+    """Hidden states below the first adapted layer, shapes ``(t, hidden)``.
 
-    `bottoms` are the states' hidden states below the first adapted layer, shapes ``(t, hidden)``.
+    Parameters
+    ----------
+    segments
+        Those of the prompt's head and of all scenes.
+    rows
+        Those of each state's own tokens.
     """
+
+    segments: Mapping[Ids, torch.Tensor]
+    rows: Sequence[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingStates:
+    """Public states to train on, and what the frozen layers compute of them."""
 
     model: TorchModel
     situations: Sequence[Situation]
-    scenes: PrefixCache
-    rows: Sequence[TokenizedSituation]
-    bottoms: Sequence[torch.Tensor]
+    bottoms: Bottoms
+
+    @cached_property
+    def rows(self) -> list[TokenizedSituation]:
+        """The tokenised states."""
+        return self.model.tokenizer.encode(self.situations)
 
     @classmethod
     @torch.no_grad()
@@ -39,33 +57,35 @@ class TrainingStates:
             The cache with which the states were played, made with `keep_bottoms`; by default a new one.
         """
         scenes = scenes or model.new_prefix_cache(keep_bottoms=True)
-        cached = scenes.kept_bottoms = scenes.kept_bottoms or {}
+        cached = cast(dict[TokensKey, torch.Tensor], scenes.kept_bottoms)
         rows = model.tokenizer.encode(situations)
         for chunk in model.chunks([row for row in rows if row.key not in cached]):
             scenes.prepare([row.scene for row in chunk], version=None)
             hidden, _, _ = model.run_frozen_layers(chunk, scenes, tops=False)
             scenes.keep(chunk, hidden.split([len(row.tokens) for row in chunk]))
-        return cls(model, situations, scenes, rows, [cached[row.key] for row in rows])
+        used = dict.fromkeys([model.tokenizer.head, *(row.scene for row in rows)])
+        segments = {segment: scenes.kept_segments[segment] for segment in used}
+        return cls(model, situations, Bottoms(segments, [cached[row.key] for row in rows]))
 
-    def log_probs(self, batch: Sequence[int], version: str) -> list[torch.Tensor]:
+    def log_probs(self, batch: Sequence[int]) -> list[torch.Tensor]:
         """Log-probabilities of each state's admissible commands, differentiable in the adapter.
 
         The gradient flows through the tokens of the current turn and of the commands. The keys and values of the
-        prompt's head and scenes are computed once per version for all states that share them, and are treated as
-        constants, because they are most of the tokens.
+        prompt's head and scenes are computed once for all states that share them, and are treated as constants, because
+        they are most of the tokens.
 
         Parameters
         ----------
         batch
             Indices of states.
-        version
-            Name of the adapter's current weights; scenes are recomputed when it changes.
 
         Returns
         -------
         list of Tensor
             One of shape ``(commands,)`` per state.
         """
-        rows = [self.rows[index] for index in batch]
-        self.scenes.prepare([row.scene for row in rows], version)
-        return self.model.run_adapted_layers(rows, [self.bottoms[index] for index in batch], self.scenes)
+        rows, scenes = [self.rows[index] for index in batch], self.model.new_prefix_cache()
+        used = [self.model.tokenizer.head, *(row.scene for row in rows)]
+        scenes.put({segment: self.bottoms.segments[segment] for segment in used})
+        scenes.prepare(used[1:], "in training")
+        return self.model.run_adapted_layers(rows, [self.bottoms.rows[index] for index in batch], scenes)

@@ -113,12 +113,11 @@ def check_learns_what_it_is_told(named: Named) -> None:
     ]
     targets = [tilt(turn.log_probs, turn.situation, weights) for turn in seen]
     context = replace(no_context(DIMENSION), weights=weights)
-    policy, count = named.load(named.adapter), len(seen)
 
     def under(policy: Policy) -> Policy:
         return TiltedPolicy(policy, weights)
 
-    task = DistillationTask(context, seen, targets, [under(policy)] * count, [under] * count, None, seed=0)
+    task = DistillationTask(context, seen, targets, [under] * len(seen), None, seed=0)
     distilled = named.learner.distil(named.adapter, task, lambda steps: None).adapter
     before, after = (_mean_kl(targets, _answers(named, adapter)) for adapter in (named.adapter, distilled))
     demand(after < 0.9 * before, f"mean KL to the teacher was {before:.3f} before distillation and {after:.3f} after")

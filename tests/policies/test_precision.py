@@ -83,7 +83,7 @@ def test_training_in_half_precision_learns_and_is_repeatable(tiny_base: Path, tm
         model.load({})
         losses = train(
             TrainingStates.prepare(model, situations()), towards(targets, reverse_kl), Schedule(30, 6, 2e-2), 0
-        )
+        ).losses
         assert losses[-1] < 0.25 * losses[0]
         made.append(model.adapter())
     assert all(np.array_equal(made[0][name], made[1][name]) for name in made[0])

@@ -60,7 +60,7 @@ def test_an_anchored_student_learns_and_stays_closer_to_the_base(model: TorchMod
         model.load({})
         schedule = Schedule(40, 8, 2e-2, anchor=3.0)
         losses.append(
-            train(TrainingStates.prepare(model, states), towards(targets, reverse_kl), schedule, 0, anchor=kept)
+            train(TrainingStates.prepare(model, states), towards(targets, reverse_kl), schedule, 0, anchor=kept).losses
         )
         left.append(abs(np.log(perplexity(read_text(model, model.adapter(), text), model.base.head) / base)))
     assert losses[1][-1] < 0.3 * losses[1][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from fedoel.protocol.situation import Memory, Situation
 from fedoel.server.distillation.free_text import Imitation, TextDistillation, response_hidden, weights_preserved
 from fedoel.server.distillation.losses import TokenLoss, token_nll
 from fedoel.server.distillation.optimise import Schedule, optimise
+from fedoel.server.distillation.parts import Part, gradients_here
 
 DECODING = Decoding(1.0, 4)
 LOSS = TokenLoss(top_k=0)
@@ -33,28 +35,33 @@ def task(model: TorchModel, context: str, loss: TokenLoss = LOSS) -> TextDistill
     return TextDistillation(model, states(), [teacher.behind(context) if context else teacher] * 6, DECODING, loss, 0)
 
 
+def part(step: int = 0) -> Part:
+    return Part(step, 0, tuple(range(6)))
+
+
 def test_without_a_context_there_is_nothing_to_learn(model: TorchModel) -> None:
     for loss in (LOSS, TokenLoss(top_k=16), TokenLoss("forward-kl", top_k=8, tail=True), TokenLoss("jsd", top_k=0)):
-        found = task(model, "", loss).step(0, range(6))
+        found = task(model, "", loss).loss_of(part()).mean
         assert abs(found.item()) < 1e-6
-    assert task(model, ADVICE).step(0, range(6)).item() > 1e-4
+    assert task(model, ADVICE).loss_of(part()).mean.item() > 1e-4
 
 
 def test_the_student_learns_to_write_as_its_teacher(model: TorchModel) -> None:
     text = task(model, "")
     model.load({})  # what the teacher knows is in its adapter: the student can come to know all of it
-    losses = optimise(model, text.rows, text.step, Schedule(120, 6, 1e-2), 0)
-    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
-    assert len(text.coverage) == 120
-    assert text.coverage[-1].student == pytest.approx(1, abs=1e-4)
+    history = optimise(model, text.rows, gradients_here(model, text.loss_of), Schedule(120, 6, 1e-2), 0)
+    assert np.mean(history.losses[-10:]) < 0.5 * np.mean(history.losses[:5])
+    assert len(history.losses) == len(history.recorded) == 120
+    assert history.means(1)["student_mass"] == pytest.approx(1, abs=1e-4)
 
 
 def test_it_writes_anew_in_every_step_and_the_same_in_another_run(model: TorchModel) -> None:
     text, again = task(model, ADVICE), task(model, ADVICE)
     student = TorchPolicy(model, {}, live="step 0")
-    first = text._responses(0, range(6), student)
-    assert first == again._responses(0, range(6), student)
-    assert first != text._responses(1, range(6), student)
+    first = text._responses(part(0), student)
+    assert first == again._responses(part(0), student)
+    assert first != text._responses(part(1), student)
+    assert first != text._responses(replace(part(0), number=1), student)
 
 
 def test_the_end_of_an_answer_is_learned_too(model: TorchModel) -> None:
@@ -65,7 +72,7 @@ def test_the_end_of_an_answer_is_learned_too(model: TorchModel) -> None:
     assert (len(short), len(long)) == (2, 3)  # one position for each token, that of the end included
     imitation = Imitation(model, [Turn(states(1)[0], np.log(np.full(2, 0.5, np.float32)), 0, 0.0)], 0)
     assert imitation._command(imitation.turns[0], np.random.default_rng(0))[-1] == end
-    written = [tokens for seed in range(40) for tokens in text._responses(seed, range(6), student)]
+    written = [tokens for seed in range(40) for tokens in text._responses(part(seed), student)]
     ended = [tokens for tokens in written if end in tokens]
     assert ended
     assert all(tokens.index(end) == len(tokens) - 1 for tokens in ended)
@@ -74,7 +81,7 @@ def test_the_end_of_an_answer_is_learned_too(model: TorchModel) -> None:
 def test_off_policy_the_teacher_has_responses(model: TorchModel) -> None:
     text = task(model, ADVICE)
     text.teacher_responses = [(5, 6, 0)] * 6
-    assert text._responses(3, [1, 2], TorchPolicy(model, {}, live="x")) == [(5, 6, 0)] * 2
+    assert text._responses(Part(3, 0, (1, 2)), TorchPolicy(model, {}, live="x")) == [(5, 6, 0)] * 2
 
 
 def test_the_teacher_does_not_move_and_the_student_is_left_alone(model: TorchModel) -> None:
@@ -94,7 +101,7 @@ def test_the_teacher_does_not_move_and_the_student_is_left_alone(model: TorchMod
 def test_only_the_student_gets_a_gradient(model: TorchModel) -> None:
     text = task(model, ADVICE)
     model.version = ""
-    text.step(0, range(6)).backward()
+    text.loss_of(part()).mean.backward()
     assert all(weight.grad is not None for weight in model.trained)
     frozen = [weight for weight in model.base.model.parameters() if not weight.requires_grad]
     assert all(weight.grad is None for weight in frozen)
@@ -119,7 +126,7 @@ def test_several_teachers_answer_for_their_own_states(model: TorchModel) -> None
 def test_the_warm_start_teaches_to_write_commands(model: TorchModel) -> None:
     found = [Turn(state, np.log(np.full(2, 0.5, np.float32)), 0, 0.0) for state in states()]
     imitation = Imitation(model, found, 0)
-    losses = optimise(model, imitation.rows, imitation.step, Schedule(60, 6, 2e-2), 0)
+    losses = optimise(model, imitation.rows, gradients_here(model, imitation.loss_of), Schedule(60, 6, 2e-2), 0).losses
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
     policy = FreePolicy(TorchPolicy(model, model.adapter()), Decoding(0.5, 6))
     answers = policy.respond([(state, np.random.default_rng(n)) for n, state in enumerate(states())])

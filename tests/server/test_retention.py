@@ -24,8 +24,9 @@ from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.prompts import TREE_STYLE, Style
 from fedoel.server.distillation.free_text import TextDistillation
 from fedoel.server.distillation.losses import TokenLoss, reverse_kl
-from fedoel.server.distillation.opcd import Views, towards, train, with_retention
+from fedoel.server.distillation.opcd import towards, train, with_retention
 from fedoel.server.distillation.optimise import Schedule, optimise
+from fedoel.server.distillation.parts import Part, gradients_here
 from fedoel.server.distillation.retention import Retention
 from fedoel.server.distillation.training_states import TrainingStates
 
@@ -71,7 +72,7 @@ def model(tiny_base: Path, tmp_path: Path) -> TorchModel:
 def test_the_student_with_the_context_is_the_policy_with_it_and_can_be_trained(model: TorchModel, name: str) -> None:
     states, under = situations(), drawn(name)
     asked = score(TorchPolicy(model, model.adapter()), under)
-    found = Retention(under, 1.0).commands(TrainingStates.prepare(model, states), range(12), "now")
+    found = Retention(under, 1.0).commands(TrainingStates.prepare(model, states), Part(0, 0, tuple(range(12))))
     assert all(np.allclose(mine.detach().numpy(), theirs, atol=1e-5) for mine, theirs in zip(found, asked, strict=True))
     assert not np.allclose(asked[0], TorchPolicy(model, model.adapter()).score(states)[0], atol=1e-3)
     gradients = torch.autograd.grad(found[0][0] + found[7][1], model.trained)
@@ -80,7 +81,7 @@ def test_the_student_with_the_context_is_the_policy_with_it_and_can_be_trained(m
 
 @pytest.mark.parametrize("name", [*CONTEXTS, "mixed"])
 def test_retention_keeps_the_student_with_the_context_near_the_teacher(model: TorchModel, name: str) -> None:
-    states, under, start, views = situations(), drawn(name), model.adapter(), Views()
+    states, under, start, noted = situations(), drawn(name), model.adapter(), list[float]()
     # Elsewhere than where the context leads: so that what is learned without it spoils what is done with it.
     told, kept = (
         [np.log(np.array([0.9, *[0.025] * 4], np.float32)) for _ in states],
@@ -89,16 +90,17 @@ def test_retention_keeps_the_student_with_the_context_near_the_teacher(model: To
     apart = []
     for weight in (0.0, 4.0):
         model.load(start)
-        retained = Retention(under, weight, 14, views.context), towards(kept, reverse_kl)
-        objective = with_retention(told, None, weight, views)
-        train(TrainingStates.prepare(model, states), objective, Schedule(20, 6, 2e-2), 0, retained=retained)
+        retained = Retention(under, weight, 14), towards(kept, reverse_kl)
+        objective = with_retention(told, None, weight)
+        prepared, schedule = TrainingStates.prepare(model, states), Schedule(20, 6, 2e-2)
+        history = train(prepared, objective, schedule, 0, retained=retained)
+        noted += [recorded["with_context"] for recorded in history.recorded if recorded]
         scored = score(TorchPolicy(model, model.adapter()), under)
         apart.append(np.mean([(np.exp(s) * (s - t)).sum() for s, t in zip(scored, kept, strict=True)]))
     assert apart[1] < 0.5 * apart[0]
     # Six steps of the first training, in which it only looked on, and all of the second.
-    assert len(views.context) == (6 + 20) * 6
-    assert set(views.means(36)) == {"without_context", "with_context"}
-    assert np.mean(views.context[:36]) == pytest.approx(apart[0], rel=0.5)
+    assert len(noted) == 6 + 20
+    assert np.mean(noted[:6]) == pytest.approx(apart[0], rel=0.5)
 
 
 def outside(policy: Policy) -> Policy:
@@ -128,10 +130,11 @@ def test_retention_of_text_that_is_written_freely(tiny_base: Path, tmp_path: Pat
         model.load(start)
         retention = Retention(under, weight)
         text = TextDistillation(model, states, teachers, DECODING, losses, 0, retention=retention)
-        optimise(model, text.rows, text.step, Schedule(20, 6, 2e-2), 0)
-        assert len(text.divergences) == len(retention.divergences) == 20
-        first.append(retention.divergences[0])
-        last.append(np.mean(retention.divergences[-6:]))
+        history = optimise(model, text.rows, gradients_here(model, text.loss_of), Schedule(20, 6, 2e-2), 0)
+        noted = [recorded["with_context"] for recorded in history.recorded]
+        assert len(noted) == 20
+        first.append(noted[0])
+        last.append(np.mean(noted[-6:]))
     # Before anything is learned, the student with the context is the teacher.
     assert max(map(abs, first)) < 1e-5
     assert 0 <= last[1] < 0.5 * last[0]

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from fedoel.policies.policy import LogProbs
+from fedoel.policies.policy import LogProbs, Policy
 from fedoel.policies.torch.free import Decoding, FreePolicy
 from fedoel.policies.torch.model import TorchModel
 from fedoel.policies.torch.policy import TorchPolicy
 from fedoel.protocol.play import Turn
 from fedoel.protocol.situation import Memory, Situation
-from fedoel.server.distillation.free_text import response_hidden
+from fedoel.server.distillation.free_text import response_hidden, weights_preserved
 from fedoel.server.distillation.losses import token_nll
 from fedoel.server.distillation.optimise import Schedule, optimise
+from fedoel.server.distillation.parts import Part, gradients_here
 from fedoel.server.distillation.sampled_answers import SampledAnswers, _copies, _cross_entropy, _on_a_set, forked_hidden
 
 DECODING = Decoding(1.0, 1, alternatives=4)  # answers of one token: there are few
@@ -42,6 +43,10 @@ class ByLetter:
     abilities: frozenset[str] = frozenset()
 
 
+def by_letter(policy: Policy) -> Policy:
+    return ByLetter()
+
+
 def reward(command: str) -> float:
     return 2.0 if command[:1].islower() else -1.0
 
@@ -57,7 +62,7 @@ def task(
     examples: float = 0.0,
 ) -> SampledAnswers:
     turns = [Turn(replace(s, alternatives=("a", "B")), np.log(np.full(2, 0.5, np.float32)), 0, 0.0) for s in prompts()]
-    return SampledAnswers(model, model.adapter(), turns, [ByLetter()] * PROMPTS, decoding, 0, targets, examples)
+    return SampledAnswers(model, model.adapter(), turns, [by_letter] * PROMPTS, decoding, 0, targets, examples)
 
 
 def mean_reward(model: TorchModel, text: SampledAnswers) -> float:
@@ -100,7 +105,7 @@ def test_the_gradient_goes_where_that_of_the_whole_reverse_kl_goes(model: TorchM
     text, total = task(model), torch.zeros(())
     whole = whole_gradient(model, text, 0)
     for number in range(STEPS):
-        loss = text.step(number, [0] * 8)
+        loss = text.loss_of(Part(number, 0, (0,) * 8)).mean
         total = total + torch.cat([part.flatten() for part in torch.autograd.grad(loss, model.trained)])
     assert torch.nn.functional.cosine_similarity(total, whole, dim=0) > 0.9
 
@@ -130,33 +135,43 @@ def test_what_the_teacher_gives_more_often_becomes_likelier_beside_what_was_not_
 def test_the_student_comes_to_give_what_the_teacher_prefers(model: TorchModel) -> None:
     text = task(model)
     before = mean_reward(model, text)
-    optimise(model, text.rows, text.step, Schedule(STEPS, PROMPTS, 2e-2), 0)
+    history = optimise(model, text.rows, gradients_here(model, text.loss_of), Schedule(STEPS, PROMPTS, 2e-2), 0)
     assert mean_reward(model, text) > before + 0.3
-    assert min(text.divergences) > -1e-6
-    assert np.mean(text.divergences[-10:]) < np.mean(text.divergences[:10])
+    divergences = [recorded["without_context"] for recorded in history.recorded]
+    assert min(divergences) > -1e-6
+    assert np.mean(divergences[-10:]) < np.mean(divergences[:10])
 
 
-def constancy(model: TorchModel, text: SampledAnswers) -> float:
+def constancy(model: TorchModel, text: SampledAnswers, steps: int) -> float:
     """How much the gradients of steps at the start of a cycle have in common: 1 if they are equal, 0 if it is noise."""
-    parts = [torch.autograd.grad(text.step(number, range(PROMPTS)), model.trained) for number in range(STEPS)]
+    parts = [
+        torch.autograd.grad(text.loss_of(Part(number, 0, tuple(range(PROMPTS)))).mean, model.trained)
+        for number in range(STEPS)
+    ]
     gradients = torch.stack([torch.cat([part.flatten() for part in some]) for some in parts])
-    return float(gradients.mean(0).norm() / gradients.norm(dim=1).mean())
+    return float(gradients.mean(0).norm() / gradients.norm(dim=1).square().mean().sqrt())
 
 
 def test_where_the_reward_says_nothing_nothing_is_learned(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    rewarded = constancy(model, task(model))
+    steps = 2 * STEPS
+    rewarded = constancy(model, task(model), steps)
     monkeypatch.setattr(ByLetter, "rewards", lambda self, some: [np.zeros(len(s.choices), np.float32) for s in some])
-    chance = STEPS**-0.5  # as of directions that are drawn
-    assert constancy(model, task(model)) < 1.2 * chance < 1.8 * chance < rewarded
+    chance = steps**-0.5  # the root mean square of directions that are drawn; few directions vary, so single ones do
+    assert constancy(model, task(model), steps) < 1.6 * chance < 2 * chance < rewarded
 
 
 def test_the_start_does_not_move_and_the_student_is_left_alone(model: TorchModel) -> None:
     text, responses = task(model), [[(5, 6), (7,)]] * PROMPTS
-    first = text._start(range(PROMPTS), responses)
+
+    def before() -> torch.Tensor:
+        with weights_preserved(model):
+            return text._before(TorchPolicy(model, text.start), range(PROMPTS), responses)
+
+    first = before()
     with torch.no_grad():
         model.trained[0].add_(1.0)
     moved = [weight.detach().clone() for weight in model.trained]
-    assert torch.allclose(first, text._start(range(PROMPTS), responses), atol=1e-6)
+    assert torch.allclose(first, before(), atol=1e-6)
     assert all(torch.equal(weight, kept) for weight, kept in zip(model.trained, moved, strict=True))
 
 
@@ -166,7 +181,7 @@ def test_off_policy_the_starts_answers_are_weighted(model: TorchModel) -> None:
     student = TorchPolicy(model, {}, live="likelihood")
     response = (*model.tokenizer.ids("a"), end)
     with torch.no_grad():
-        loss = text._likelihood(student, [0]).item()
+        loss = text._likelihood(student, [0]).mean.item()
         hidden = response_hidden(student, text.rows[:1], [response])[0]
         wanted = token_nll(hidden, torch.tensor(response), model.base.head).sum().item()
     assert loss == pytest.approx(wanted, rel=1e-4)
@@ -186,7 +201,7 @@ def test_examples_become_likelier_as_a_set(model: TorchModel, off_policy: bool) 
     targets = [np.log(np.full(2, 0.5, np.float32))] * PROMPTS if off_policy else None
     text = task(model, replace(DECODING, longest=4), targets, examples=4.0)
     before = likelihood_of_examples(model, text)
-    optimise(model, text.rows, text.step, Schedule(15, PROMPTS, 1e-2), 0)
+    optimise(model, text.rows, gradients_here(model, text.loss_of), Schedule(15, PROMPTS, 1e-2), 0)
     after = likelihood_of_examples(model, text)
     assert np.mean([some for some, _ in after]) > np.mean([some for some, _ in before]) + 1
 
@@ -194,6 +209,6 @@ def test_examples_become_likelier_as_a_set(model: TorchModel, off_policy: bool) 
 def test_the_weight_of_examples_multiplies_minus_the_log_probability_of_the_set(model: TorchModel) -> None:
     plain, weighted = task(model), task(model, examples=3.0)
     with torch.no_grad():
-        losses = [text.step(0, range(PROMPTS)).item() for text in (plain, weighted)]
+        losses = [text.loss_of(Part(0, 0, tuple(range(PROMPTS)))).mean.item() for text in (plain, weighted)]
     wanted = -3.0 * float(np.mean([some for some, _ in likelihood_of_examples(model, weighted)]))
     assert losses[1] - losses[0] == pytest.approx(wanted, rel=1e-4)

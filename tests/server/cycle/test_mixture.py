@@ -80,7 +80,7 @@ def counts(chosen: Sequence[int], mixture: Mixture, on_policy: bool = True) -> t
         training.append(TrainingTurns(turns if on_policy else [], turns))
     task = consolidation(load_codec("tactics"), policy, mixture, training, 0)
     assert task.score_offsets is not None
-    assert len(task.turns) == len(task.teachers) == len(task.apply_context)
+    assert len(task.turns) == len(task.apply_context)
     contexts = [id(context) for context in mixture.contexts]
     drawn = [contexts.index(id(cast(partial[Policy], under).keywords["context"])) for under in task.apply_context]
     return len(task.turns), len(task.targets), len(task.score_offsets), sum(drawn)
