@@ -13,6 +13,7 @@ from ..codecs.context import TeacherContext
 from ..policies.policy import LogProbs, Policy
 from ..policies.routed import ApplyContext
 from ..protocol.play import Turn
+from ..protocol.situation import Situation
 from .events import Advance
 
 Adapter = Mapping[str, NDArray[Any]]
@@ -105,7 +106,12 @@ class Divided(Protocol):
     """A learner that can use several processes."""
 
     def use(self, workers: Workers) -> None:
-        """Divide the work of training among processes; results do not depend on how many there are."""
+        """Divide the work among processes; results do not depend on how many there are."""
+
+    def turns(
+        self, adapter: Adapter, apply_context: ApplyContext, situations: Sequence[Situation], seed: Sequence[int]
+    ) -> list[Turn]:
+        """Return public prompts as turns of a version under a context: see `fedoel.server.public.turns.turns_under`."""
 
 
 @runtime_checkable

@@ -17,10 +17,11 @@ import numpy as np
 
 from ..policies.abilities import Rewarding
 from ..policies.policy import Policy, Speaker
-from ..policies.routed import call_grouped, with_contexts
+from ..policies.routed import ApplyContext, call_grouped, with_contexts
 from ..protocol.config import RunConfig
 from ..protocol.host.files import write_whole
 from ..protocol.play import Turn
+from ..protocol.situation import Situation
 from ..protocol.versions import policy_version
 from .events import Advance
 from .learner import Adapter, DistillationTask, Distilled, Workers
@@ -47,6 +48,15 @@ class TorchLearner:
     def use(self, workers: Workers) -> None:
         """Divide the steps of training among processes."""
         self._workers = workers
+
+    def turns(
+        self, adapter: Adapter, apply_context: ApplyContext, situations: Sequence[Situation], seed: Sequence[int]
+    ) -> list[Turn]:
+        """Return public prompts as turns of a version under a context."""
+        from .reading import Answerer, in_shares
+
+        answerer = Answerer(self._config, self._cache, dict(adapter), apply_context, seed)
+        return in_shares(situations, answerer, self._training_scenes.kept, self._workers)
 
     def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
         """Return the model with this adapter.
@@ -233,8 +243,14 @@ class TorchLearner:
 
     def _states(self, turns: Sequence[Turn]) -> Any:
         from .distillation.training_states import TrainingStates
+        from .reading import Reader, in_shares
 
-        return TrainingStates.prepare(self._model(), [turn.situation for turn in turns], self._training_scenes)
+        model, scenes = self._model(), self._training_scenes
+        situations = [turn.situation for turn in turns]
+        rows = zip(model.tokenizer.encode(situations), situations, strict=True)
+        unread = [situation for row, situation in rows if row.key not in scenes.kept.rows]
+        in_shares(unread, Reader(self._config, self._cache), scenes.kept, self._workers)
+        return TrainingStates.prepare(model, situations, scenes)
 
     def _run(self, job: Any, schedule: Any, advance: Advance) -> tuple[Adapter, Any]:
         """Run a job in this process, and in the workers if there are some."""
@@ -273,18 +289,19 @@ class TorchLearner:
     def _warm_key(self, turns: Sequence[Turn]) -> str:
         """Hash everything that determines the warm start: base, precision, prompt, LoRA shape, schedule and states.
 
-        The number of threads is included: it determines the order of sums, and differences in the last bits change
-        which commands are sampled later.
+        The numbers of threads and of a step's parts are included: they determine the order of sums, and differences in
+        the last bits change which commands are sampled later.
         """
         import torch
 
         from ..protocol.prompts import render
+        from .distillation.parts import PARTS
 
         style = self._model().style
         policy, precision, threads = self._config.policy, self._model().base.precision, torch.get_num_threads()
         shape = asdict(self._config.warm_start)
         kind = shape.pop("kind")
-        settings = [shape, policy.lora_rank, policy.lora_layers, precision, threads]
+        settings = [shape, policy.lora_rank, policy.lora_layers, precision, threads, PARTS]
         if kind != "uniform":
             settings.append(kind)
         if self._config.warm_start.anchor:

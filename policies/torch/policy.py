@@ -81,7 +81,7 @@ class TorchPolicy:
 
     def embed(self, situations: Sequence[Situation]) -> list[NDArray[np.float32]]:
         """Embeddings of each situation's commands: see `fedoel.policies.abilities.Embedding`."""
-        kept = self._prefix_cache.kept_embeddings
+        kept = self._prefix_cache.kept.embeddings if self._prefix_cache.kept else {}
         keys = [commands.key for commands in self.model.tokenizer.encode_whole(situations)]
         missing = {key: situation for key, situation in zip(keys, situations, strict=True) if key not in kept}
         computed = self.model.score_and_embed(list(missing.values()), self._prefix_cache, scored=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,6 +30,31 @@ class CachedSegment:
     bottom: torch.Tensor
     top: torch.Tensor | None = None
     version: str = ""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Hidden states below the first adapted layer, which training starts from.
+
+    Parameters
+    ----------
+    rows
+        Those of each row that was read, shape (t, hidden).
+    segments
+        Those of heads and scenes, shape (t, hidden).
+    embeddings
+        Those of the commands of a row, shape (A, hidden), where they were computed.
+    """
+
+    rows: dict[TokensKey, torch.Tensor] = field(default_factory=dict)
+    segments: dict[Ids, torch.Tensor] = field(default_factory=dict)
+    embeddings: dict[CommandsKey, torch.Tensor] = field(default_factory=dict)
+
+    def add(self, other: Kept) -> None:
+        """Add what was kept elsewhere."""
+        self.rows.update(other.rows)
+        self.segments.update(other.segments)
+        self.embeddings.update(other.embeddings)
 
 
 @dataclass(frozen=True)
@@ -68,16 +93,12 @@ class PrefixCache:
     head
         Token ids of the head of all prompts.
     keep_bottoms
-        Whether hidden states below the first adapted layer are kept, because training will start from them: in
-        `kept_bottoms` those of every row that is played, in `kept_segments` those of heads and scenes, shapes
-        (t, hidden), and in `kept_embeddings` those of the commands, shape (A, hidden), where they were computed.
+        Whether `kept` keeps what the frozen layers compute.
     """
 
     def __init__(self, trunk: Trunk, head: Ids, keep_bottoms: bool = False) -> None:
         self._trunk, self._head = trunk, head
-        self.kept_bottoms: dict[TokensKey, torch.Tensor] | None = {} if keep_bottoms else None
-        self.kept_segments: dict[Ids, torch.Tensor] = {}
-        self.kept_embeddings: dict[CommandsKey, torch.Tensor] = {}
+        self.kept = Kept() if keep_bottoms else None
         self._segments: OrderedDict[Ids, CachedSegment] = OrderedDict()
 
     @torch.inference_mode()
@@ -106,13 +127,13 @@ class PrefixCache:
 
     def keep(self, rows: Sequence[TokenizedSituation], bottoms: Sequence[torch.Tensor]) -> None:
         """Keep what the frozen layers computed of rows, if this cache keeps it: copies, so that batches are freed."""
-        if self.kept_bottoms is not None:
-            self.kept_bottoms |= {row.key: part.clone() for row, part in zip(rows, bottoms, strict=True)}
+        if self.kept is not None:
+            self.kept.rows.update((row.key, part.clone()) for row, part in zip(rows, bottoms, strict=True))
 
     def keep_embeddings(self, commands: Sequence[WholeCommands], embeddings: Sequence[torch.Tensor]) -> None:
         """Keep the embeddings of commands, if this cache keeps what the frozen layers computed."""
-        if self.kept_bottoms is not None:
-            self.kept_embeddings |= {command.key: part for command, part in zip(commands, embeddings, strict=True)}
+        if self.kept is not None:
+            self.kept.embeddings.update((c.key, part) for c, part in zip(commands, embeddings, strict=True))
 
     def pack(self, scenes: Iterable[Ids], bottoms: bool = True, tops: bool = True) -> PackedPrefixes:
         """Pack the head and these scenes, all prepared before, for the frozen layers, the adapted layers, or both."""
@@ -140,8 +161,8 @@ class PrefixCache:
         parts = zip(batch, hidden.split(lengths), stacked.split(lengths, dim=3), strict=True)
         for segment, segment_hidden, bottom in parts:
             cached = self._segments[segment] = CachedSegment(segment_hidden.clone(), self._kept(bottom))
-            if self.kept_bottoms is not None:
-                self.kept_segments[segment] = cached.hidden
+            if self.kept is not None:
+                self.kept.segments[segment] = cached.hidden
 
     def _compute_tops(self, batch: Sequence[Ids], version: str) -> None:
         computed: dict[int, KeyValues] = {}

@@ -9,9 +9,9 @@ from typing import cast
 
 import torch
 
-from ...policies.tokens import Ids, TokenizedSituation, TokensKey
+from ...policies.tokens import Ids, TokenizedSituation
 from ...policies.torch.model import TorchModel
-from ...policies.torch.prefix_cache import PrefixCache
+from ...policies.torch.prefix_cache import Kept, PrefixCache
 from ...protocol.situation import Situation
 
 
@@ -57,15 +57,14 @@ class TrainingStates:
             The cache with which the states were played, made with `keep_bottoms`; by default a new one.
         """
         scenes = scenes or model.new_prefix_cache(keep_bottoms=True)
-        cached = cast(dict[TokensKey, torch.Tensor], scenes.kept_bottoms)
-        rows = model.tokenizer.encode(situations)
-        for chunk in model.chunks([row for row in rows if row.key not in cached]):
+        kept, rows = cast(Kept, scenes.kept), model.tokenizer.encode(situations)
+        for chunk in model.chunks([row for row in rows if row.key not in kept.rows]):
             scenes.prepare([row.scene for row in chunk], version=None)
             hidden, _, _ = model.run_frozen_layers(chunk, scenes, tops=False)
             scenes.keep(chunk, hidden.split([len(row.tokens) for row in chunk]))
         used = dict.fromkeys([model.tokenizer.head, *(row.scene for row in rows)])
-        segments = {segment: scenes.kept_segments[segment] for segment in used}
-        return cls(model, situations, Bottoms(segments, [cached[row.key] for row in rows]))
+        segments = {segment: kept.segments[segment] for segment in used}
+        return cls(model, situations, Bottoms(segments, [kept.rows[row.key] for row in rows]))
 
     def log_probs(self, batch: Sequence[int]) -> list[torch.Tensor]:
         """Log-probabilities of each state's admissible commands, differentiable in the adapter.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 
 from ...codecs.context import TeacherContext, no_context
 from ...codecs.tactics.policy import uniform_policy
-from ...policies.abilities import speaker
-from ...policies.policy import Policy
+from ...policies.routed import ApplyContext
 from ...protocol.errors import FedoelError
 from ...protocol.experience import Aggregate, ExperienceVector, Vector
 from ...protocol.play import Turn
@@ -21,6 +20,8 @@ from ..cycle import collect
 from ..cycle.contender import Version
 from ..cycle.mixture import Mixture
 from ..cycle.run import Run, States, TrainingTurns
+from ..learner import Divided
+from .turns import turns_under
 
 FOR_PARAMETERS = 600  # prompts that a codec's parameters are computed from, at most
 
@@ -106,12 +107,16 @@ class PromptStates:
         if not self._answered:
             self.run.learner.forget()
         while len(self._answered) < exchange:
-            policy = self.run.codec.teacher(
-                self.run.learner.policy(self.version.adapter), contexts[len(self._answered)]
-            )
+            apply_context = partial(self.run.codec.teacher, context=contexts[len(self._answered)])
             seed = [self.run.plan.training_seed(self.cycle), len(self._answered)]
-            self._answered.append(turns_under(policy, self._situations, seed))
+            self._answered.append(self._under(apply_context, seed))
         return self._answered[exchange - 1]
+
+    def _under(self, apply_context: ApplyContext, seed: Sequence[int]) -> list[Turn]:
+        learner, adapter = self.run.learner, self.version.adapter
+        if isinstance(learner, Divided):
+            return learner.turns(adapter, apply_context, self._situations, seed)
+        return turns_under(apply_context(learner.policy(adapter)), self._situations, seed)
 
     def without_context(self) -> list[Turn]:
         """Return the prompts with the log-probabilities of the bare policy."""
@@ -143,24 +148,3 @@ class PromptStates:
         """Return the cycle's prompts for every context; those of several are spread over the prompts by turns."""
         turns, number = self.without_context(), len(contexts.contexts)
         return [TrainingTurns(turns[index::number], ()) for index in range(number)]
-
-
-def turns_under(policy: Policy, situations: Sequence[Situation], seed: Sequence[int] = ()) -> list[Turn]:
-    """Return situations as turns with a policy's log-probabilities; what was chosen is not known and has no reward.
-
-    Parameters
-    ----------
-    seed
-        Seed of the answers of a policy that writes: its log-probabilities are about alternatives that it samples.
-    """
-    if (writer := speaker(policy)) is not None:
-        streams = [np.random.default_rng([*seed, index]) for index in range(len(situations))]
-        answers = writer.respond(list(zip(situations, streams, strict=True)))
-        return [
-            Turn(replace(situation, alternatives=answer.alternatives), answer.log_probs, 0, 0.0)
-            for situation, answer in zip(situations, answers, strict=True)
-        ]
-    return [
-        Turn(situation, log_probs, 0, 0.0)
-        for situation, log_probs in zip(situations, policy.score(situations), strict=True)
-    ]

@@ -23,7 +23,7 @@ from ..cycle.context import contexts_of
 from ..cycle.mixture import Mixture
 from ..cycle.run import Run, States, TrainingTurns
 from .games import PublicGames
-from .prompts import turns_under
+from .turns import turns_under
 
 SAMPLED = 8  # games that a sample of situations is from
 

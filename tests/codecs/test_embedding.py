@@ -81,8 +81,8 @@ def test_the_prefix_cache_of_training_keeps_embeddings_and_the_states_to_train_o
     kept = TorchPolicy(policy.model, {}, cache)
     _, embeddings = kept.score_and_embed(situations(1))[0]
     (row,) = policy.model.tokenizer.encode(situations(1))
-    assert len(cache.kept_embeddings) == 1
-    assert cache.kept_bottoms is not None and row.key in cache.kept_bottoms
+    assert cache.kept is not None and len(cache.kept.embeddings) == 1
+    assert row.key in cache.kept.rows
     assert np.array_equal(kept.embed(situations(1))[0], embeddings)
 
 

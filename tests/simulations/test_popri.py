@@ -18,7 +18,7 @@ from fedoel.protocol.config import ContextConfig, RunConfig
 from fedoel.protocol.errors import VectorError
 from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.play import GameSpec, Turn, turns_of
-from fedoel.server.public.prompts import turns_under
+from fedoel.server.public.turns import turns_under
 from fedoel.simulations.baselines.popri import POPRI, PROMPTS, SAMPLES, Votes, VotesCodec
 from fedoel.simulations.inprocess import run_inprocess
 

@@ -68,7 +68,7 @@ def test_two_processes_give_the_results_of_one_to_the_bit(tmp_path: Path, cache:
 
 
 PROMPTS = {
-    "server.public": "prompts", "server.pack": 48, "server.prompts-per-cycle": 16, "trial.contexts": False
+    "server.public": "prompts", "server.pack": 96, "server.prompts-per-cycle": 40, "trial.contexts": False
 }  # fmt: skip
 WRITTEN = {
     **PROMPTS, "codec.name": "embedding", "policy.decoding": "free", "policy.response-tokens": 4,
