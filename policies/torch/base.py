@@ -37,6 +37,7 @@ from ...protocol.host.cache import REMEDY
 from ...protocol.host.files import move_into_place
 from ..lora import lora_alpha
 from ..model_files import file_digest, find_model, model_digest
+from ..same_tokens import check_same_tokens
 from . import packed_attention
 from .exactness import check_exact
 
@@ -102,9 +103,13 @@ def load_base(config: PolicyConfig, cache: Path) -> Base:
         except ModelError:  # the copy is damaged
             shutil.rmtree(folder, ignore_errors=True)
             tokenizer, model = _read(dequantised(source, cache)[0])
-    with checked_once(cache, digest) as known:
+    with checked_once(cache, digest, "exact") as known:
         if not known:
             check_exact(model, tokenizer)
+    if config.backend == "llama":
+        with checked_once(cache, digest, "tokens") as known:
+            if not known:
+                check_same_tokens(source, tokenizer)
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
     if precision == HALF:
@@ -126,9 +131,9 @@ def _read(folder: Path) -> tuple[Any, PreTrainedModel]:
 
 
 @contextmanager
-def checked_once(cache: Path, digest: str) -> Iterator[bool]:
+def checked_once(cache: Path, digest: str, check: str) -> Iterator[bool]:
     """Say whether a model has passed a check with this version of transformers; remember it at the end."""
-    mark = cache / "models" / f"{digest[:16]}-exact-{CHECK}-{transformers.__version__}"
+    mark = cache / "models" / f"{digest[:16]}-{check}-{CHECK}-{transformers.__version__}"
     known = mark.exists()
     yield known
     if not known:
