@@ -23,6 +23,7 @@ RECORD = 40_000  # bytes that a cycle leaves on disk, without vectors
 KEPT = 24  # bytes on disk for each number of an aggregate: itself, and the running sum
 LIBRARIES = 350e6  # bytes of a process with torch or llama.cpp, before it loads a model
 IN_MEMORY = 6  # a model in single precision to its file in four bits; less for other files
+TRAINING = 700e6  # bytes of activations, of scenes and of what is kept of prompts, as `quick` has them in each process
 MANY_CLIENTS = 500  # for fewer without a language model, a second process takes longer to start than it saves
 WITH_MODEL = ("torch", "llama")
 
@@ -54,7 +55,7 @@ def processes_of(config: RunConfig, asked: int | None = None) -> int:
     free = free_memory()
     if free is None:
         return most
-    return max(1, min(most, int(free * MEGABYTE / (LIBRARIES + IN_MEMORY * _model_bytes(config)))))
+    return max(1, min(most, int(free * MEGABYTE / (LIBRARIES + IN_MEMORY * _model_bytes(config) + TRAINING))))
 
 
 def processors() -> int:
