@@ -78,8 +78,8 @@ def test_by_default_there_are_as_many_processes_as_processors_and_models_that_fi
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(needs, "processors", lambda: 8)
-    config = with_model(tmp_path, 100)  # 0.95 GB a process
-    for free, processes in ((100_000.0, 8), (3_000.0, 3), (500.0, 1), (None, 8)):
+    config = with_model(tmp_path, 100)  # 1.65 GB a process
+    for free, processes in ((100_000.0, 8), (5_000.0, 3), (3_000.0, 1), (500.0, 1), (None, 8)):
         monkeypatch.setattr(needs, "free_memory", lambda free=free: free)
         assert needs.processes_of(config) == processes
     assert needs.processes_of(config, 5) == 5
