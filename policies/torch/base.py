@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,13 +103,9 @@ def load_base(config: PolicyConfig, cache: Path) -> Base:
         except ModelError:  # the copy is damaged
             shutil.rmtree(folder, ignore_errors=True)
             tokenizer, model = _read(dequantised(source, cache)[0])
-    with checked_once(cache, digest, "exact") as known:
-        if not known:
-            check_exact(model, tokenizer)
+    check_once(cache, digest, "exact", lambda: check_exact(model, tokenizer))
     if config.backend == "llama":
-        with checked_once(cache, digest, "tokens") as known:
-            if not known:
-                check_same_tokens(source, tokenizer)
+        check_once(cache, digest, "tokens", lambda: check_same_tokens(source, tokenizer))
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
     if precision == HALF:
@@ -130,16 +126,15 @@ def _read(folder: Path) -> tuple[Any, PreTrainedModel]:
     return tokenizer, model
 
 
-@contextmanager
-def checked_once(cache: Path, digest: str, check: str) -> Iterator[bool]:
-    """Say whether a model has passed a check with this version of transformers; remember it at the end."""
-    mark = cache / "models" / f"{digest[:16]}-{check}-{CHECK}-{transformers.__version__}"
-    known = mark.exists()
-    yield known
-    if not known:
-        with suppress(OSError):  # then it is checked again the next time
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
+def check_once(cache: Path, digest: str, name: str, check: Callable[[], None]) -> None:
+    """Check a model unless it has passed with this version of transformers; remember that it passed."""
+    mark = cache / "models" / f"{digest[:16]}-{name}-{CHECK}-{transformers.__version__}"
+    if mark.exists():
+        return
+    check()
+    with suppress(OSError):  # then it is checked again the next time
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
 
 
 def _with_lora(model: PreTrainedModel, config: PolicyConfig) -> tuple[PeftModel, int]:

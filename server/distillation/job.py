@@ -22,6 +22,7 @@ from ...policies.routed import ApplyContext
 from ...policies.tokens import TokenizedSituation
 from ...policies.torch.model import TorchModel, load_model
 from ...policies.torch.policy import decoding_of
+from ...policies.torch.prefix_cache import Kept
 from ...protocol.config import RunConfig
 from ...protocol.play import Turn
 from ...protocol.versions import Adapter
@@ -32,7 +33,7 @@ from .losses import forward_kl
 from .opcd import Views, commands_loss, divergence_of, towards, with_retention
 from .parts import Gradient, Gradients, Part, PartLoss, gradient, gradients_here, put_in_training, weights_in_training
 from .sampled_answers import SampledAnswers
-from .training_states import Bottoms, TrainingStates
+from .training_states import TrainingStates
 
 Share = tuple[NDArray[np.float32], Part]
 FILE = "job.pt"
@@ -61,7 +62,7 @@ class Job:
     start: Adapter
     turns: Sequence[Turn]
     seed: int
-    bottoms: Bottoms | None
+    bottoms: Kept | None
     passages: Sequence[Sequence[Passage]] | None = None
     targets: Sequence[LogProbs] | None = None
     score_offsets: Sequence[LogProbs] | None = None
@@ -105,11 +106,11 @@ def gradients_of(job: Job, model: TorchModel, loss: PartLoss, workers: Workers |
     with TemporaryDirectory(prefix="fedoel-job-") as folder:
         path = Path(folder) / FILE
         torch.save(job, path)
-        shared, most = _SharedJob(path, model, loss), workers
+        compute, shared = workers.map, _SharedJob(path, model, loss)
 
         def gradients(parts: Sequence[Part]) -> list[Gradient]:
             weights = weights_in_training(model)
-            return most.map(shared, [(weights, part) for part in parts])
+            return compute(shared, [(weights, part) for part in parts])
 
         yield gradients
 

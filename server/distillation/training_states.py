@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
 import torch
 
-from ...policies.tokens import Ids, TokenizedSituation
+from ...policies.tokens import TokenizedSituation
 from ...policies.torch.model import TorchModel
 from ...policies.torch.prefix_cache import Kept, PrefixCache
 from ...protocol.situation import Situation
 
 
 @dataclass(frozen=True)
-class Bottoms:
-    """Hidden states below the first adapted layer, shapes ``(t, hidden)``.
-
-    Parameters
-    ----------
-    segments
-        Those of the prompt's head and of all scenes.
-    rows
-        Those of each state's own tokens.
-    """
-
-    segments: Mapping[Ids, torch.Tensor]
-    rows: Sequence[torch.Tensor]
-
-
-@dataclass(frozen=True)
 class TrainingStates:
-    """Public states to train on, and what the frozen layers compute of them."""
+    """Public states to train on; `bottoms` is what the frozen layers compute of them and of nothing else."""
 
     model: TorchModel
     situations: Sequence[Situation]
-    bottoms: Bottoms
+    bottoms: Kept
 
     @cached_property
     def rows(self) -> list[TokenizedSituation]:
@@ -64,7 +48,7 @@ class TrainingStates:
             scenes.keep(chunk, hidden.split([len(row.tokens) for row in chunk]))
         used = dict.fromkeys([model.tokenizer.head, *(row.scene for row in rows)])
         segments = {segment: kept.segments[segment] for segment in used}
-        return cls(model, situations, Bottoms(segments, [kept.rows[row.key] for row in rows]))
+        return cls(model, situations, Kept({row.key: kept.rows[row.key] for row in rows}, segments))
 
     def log_probs(self, batch: Sequence[int]) -> list[torch.Tensor]:
         """Log-probabilities of each state's admissible commands, differentiable in the adapter.
@@ -87,4 +71,4 @@ class TrainingStates:
         used = [self.model.tokenizer.head, *(row.scene for row in rows)]
         scenes.put({segment: self.bottoms.segments[segment] for segment in used})
         scenes.prepare(used[1:], "in training")
-        return self.model.run_adapted_layers(rows, [self.bottoms.rows[index] for index in batch], scenes)
+        return self.model.run_adapted_layers(rows, [self.bottoms.rows[row.key] for row in rows], scenes)

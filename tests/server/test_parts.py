@@ -14,7 +14,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedoel.policies.policy import LogProbs, Policy
 from fedoel.policies.torch.model import TorchModel, load_model
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.play import Turn
@@ -25,9 +24,11 @@ from fedoel.server.distillation.optimise import Schedule, optimise
 from fedoel.server.distillation.parts import PARTS, Part, gradient, parts_of, put_in_training, weights_in_training
 from fedoel.server.distillation.training_states import TrainingStates
 
+from .test_sampled_answers import by_letter
+
 
 class Copying:
-    """Processes as workers see them: every share and every result is pickled."""
+    """Processes as workers see them: every share and every result is pickled, and the last share is computed first."""
 
     processes = 2
 
@@ -37,7 +38,8 @@ class Copying:
     def map(self, function: Callable[[Any], Any], shares: Sequence[Any]) -> list[Any]:
         sent = [pickle.dumps((function, share)) for share in shares]
         self.sizes += map(len, sent)
-        return [pickle.loads(pickle.dumps(call(share))) for call, share in map(pickle.loads, sent)]
+        found = [pickle.dumps(call(share)) for call, share in map(pickle.loads, reversed(sent))]
+        return [pickle.loads(result) for result in reversed(found)]
 
 
 def states(number: int = 9) -> list[Situation]:
@@ -50,25 +52,6 @@ def config(tiny_base: Path) -> RunConfig:
     return RunConfig.from_flat({
         "policy.base": str(tiny_base), "policy.device": "cpu", "policy.lora-layers": 2, "policy.lora-rank": 4,
     })  # fmt: skip
-
-
-class ByLetter:
-    """A teacher that likes answers by their first letter."""
-
-    version, abilities = "by letter", frozenset[str]()
-
-    def rewards(self, situations: Sequence[Situation]) -> list[LogProbs]:
-        return [np.array([ord(text[0]) % 7 for text in state.choices], np.float32) for state in situations]
-
-    def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
-        raise NotImplementedError
-
-    def tokens(self, situations: Sequence[Situation]) -> list[int]:
-        raise NotImplementedError
-
-
-def by_letter(policy: Policy) -> Policy:
-    return ByLetter()
 
 
 def job_of(config: RunConfig, cache: Path, model: TorchModel, kind: str = "listed") -> Job:

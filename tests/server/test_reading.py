@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +19,9 @@ from fedoel.server.learner_registry import make_learner
 from fedoel.server.reading import PROMPTS, Answerer, in_shares
 from fedoel.server.torch_learner import TorchLearner
 
+from .test_parts import Copying
+
 NUMBER = 2 * PROMPTS + 5
-
-
-class Backwards:
-    """Processes that compute the last share first, each in a copy."""
-
-    processes = 2
-
-    def map(self, function: Callable[[Any], Any], shares: Sequence[Any]) -> list[Any]:
-        calls = [pickle.dumps((function, share)) for share in shares]
-        found = [pickle.dumps(call(share)) for call, share in map(pickle.loads, reversed(calls))]
-        return [pickle.loads(result) for result in reversed(found)]
 
 
 def prompts(number: int = NUMBER) -> list[Situation]:
@@ -57,7 +46,7 @@ def test_shares_give_the_same_turns_and_states_to_the_bit_wherever_they_are_read
     config = config_of(tiny_base, **({"policy.decoding": "free", "policy.response-tokens": 3} if written else {}))
     asked = [replace(prompt, open=written) for prompt in prompts()]
     answerer, found = Answerer(config, tmp_path, {}, unchanged, [7]), []
-    for workers in (None, Backwards()):
+    for workers in (None, Copying()):
         kept = Kept()
         found.append((in_shares(asked, answerer, kept, workers), kept))
     (one, kept), (other, kept_there) = found
