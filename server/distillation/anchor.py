@@ -33,6 +33,7 @@ from .parts import Loss, Part, PartLoss
 
 TEXT = Path(__file__).parent / "anchor.md"
 REQUESTS = Path(__file__).parent / "requests.md"
+ANSWERS = Path(__file__).parent / "answers"  # of models that are used often, so that nobody waits for them
 LENGTH = 48  # tokens of a passage; one passage is used in each step
 ANSWER = 24  # most tokens of an answer; one answer is used in each step
 EVERY = 2  # steps
@@ -73,7 +74,7 @@ class Anchor:
         Parameters
         ----------
         cache
-            Folder in which answers are kept; None keeps none.
+            Folder in which answers are kept that the package does not ship; None keeps none.
         """
         model.load({})
         text = text or TEXT.read_text(encoding="utf-8")
@@ -83,7 +84,7 @@ class Anchor:
         parts = [tokens[start : start + LENGTH] for start in range(0, len(tokens) - LENGTH + 1, LENGTH)] or [tokens]
         passages = [_passage(model, part, 0) for part in parts]
         name = hashlib.sha256(settings.encode()).hexdigest()[:16]
-        return cls(model, name, (passages, _answers(model, requests, cache and cache / f"{name}.json")))
+        return cls(model, name, (passages, _answers(model, requests, name, cache)))
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         """Return the sum of the mean KL on a random passage and on a random answer, differentiable in the adapter."""
@@ -111,21 +112,27 @@ def anchored(loss: PartLoss, anchor: Anchor | None, seed: int) -> PartLoss:
     return of
 
 
-def _answers(model: TorchModel, requests: Sequence[str], kept: Path | None) -> list[Passage]:
+def _answers(model: TorchModel, requests: Sequence[str], name: str, cache: Path | None) -> list[Passage]:
     """Requests with the base model's answers; only the answers are compared."""
     tokenizer = model.tokenizer
-    path = kept and kept.with_stem(f"{model.name.split()[0][:16]}-{kept.stem}")
-    answers = _kept(path, len(requests)) if path else None
+    file = f"{model.name.split()[0][:16]}-{name}.json"
+    folders = [ANSWERS, cache] if cache else [ANSWERS]
+    answers = next(filter(None, (_kept(folder / file, len(requests)) for folder in folders)), None)
     if answers is None:
-        asked = list(zip(requests, np.random.default_rng(0).spawn(len(requests)), strict=True))
-        answers = [text for n in range(0, len(asked), BATCH) for text in tell(model, asked[n : n + BATCH], ANSWER)]
-        if path:
-            write_whole(path, json.dumps(answers).encode())
+        answers = _written(model, requests)
+        if cache:
+            write_whole(cache / file, json.dumps(answers).encode())
     prompts = [tokenizer.chat_prompt(request) for request in requests]
     return [
         _passage(model, (*prompt, *tokenizer.ids(answer)), len(prompt) - 1)
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
+
+
+def _written(model: TorchModel, requests: Sequence[str]) -> list[str]:
+    """Let the base model answer."""
+    asked = list(zip(requests, np.random.default_rng(0).spawn(len(requests)), strict=True))
+    return [text for n in range(0, len(asked), BATCH) for text in tell(model, asked[n : n + BATCH], ANSWER)]
 
 
 def _kept(path: Path, count: int) -> list[str] | None:
