@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -39,9 +41,6 @@ def test_the_app_that_a_run_brings_is_neither_unpacked_nor_loaded(monkeypatch: p
         def pushed(client: Any, reply: Message, context: Context) -> None:
             replies.append(reply)
 
-        def run_one() -> None:
-            run_clientapp.run_clientapp("127.0.0.1:9", "token", insecure=True)
-
         for name in ("install_from_fab", "get_load_client_app_fn"):  # put back behind the test
             monkeypatch.setattr(run_clientapp, name, getattr(run_clientapp, name))
         monkeypatch.setattr(run_clientapp, "pull_task_input", lambda client: (message, context, Run, fab))
@@ -51,8 +50,13 @@ def test_the_app_that_a_run_brings_is_neither_unpacked_nor_loaded(monkeypatch: p
         monkeypatch.setattr(run_clientapp, "event", lambda *_: None)  # telemetry
         monkeypatch.setattr(RuntimeHttpClient, "from_server_address", lambda **_: Client())
         monkeypatch.setattr(run_clientapp, "HeartbeatSender", lambda *_: Client())
-        monkeypatch.setattr(task, "flwr_clientapp", run_one)
+        monkeypatch.setattr(sys, "argv", ["task", "--runtime-api-address=127.0.0.1:9", "--token=token", "--insecure"])
         task.main()
     assert task.installed_app("stranger/app", "6.6.6", "0") is app
     [reply] = replies
     assert isinstance(reply.error, Error) and "code: VectorError" in str(reply.error.reason)  # what our app says of it
+
+
+def test_a_message_does_not_wait_for_the_import_of_a_database() -> None:
+    code = "import sys, fedoel.client.device.task; assert not {'alembic', 'torch'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True)
