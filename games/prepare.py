@@ -24,6 +24,7 @@ from .splits import fingerprint
 
 # Families with fast preparation last: starting with the slowest makes all processes finish at about one time.
 _SLOWNESS = {"cooking": 0, "treasure-hunter": 1, "coin-collector": 2}
+_WORTH_A_PROCESS = 8  # games: it starts in the time in which it prepares about five
 
 
 def prepare(
@@ -41,7 +42,7 @@ def prepare(
     cache
         Folder for compiled games.
     processes
-        Number of games to prepare at a time.
+        Most games to prepare at a time; a few games have fewer processes.
     progress
         Called with (games done, all games) after each game.
 
@@ -68,7 +69,7 @@ def prepare(
     cached = len(distinct) - len(missing)
     for done in range(1, cached + 1):
         progress(done, len(distinct))
-    workers = [_Worker(cache) for _ in range(min(processes, len(missing)))]
+    workers = [_Worker(cache) for _ in range(min(processes, -(-len(missing) // _WORTH_A_PROCESS)))]
     try:
         _distribute(missing, workers, lambda done: progress(cached + done, len(distinct)))
     finally:

@@ -13,6 +13,7 @@ import pytest
 
 from fedoel.codecs.tactics.coordinates import DIMENSION
 from fedoel.protocol.config import (
+    DistilConfig,
     GamesConfig,
     PolicyConfig,
     RunConfig,
@@ -79,10 +80,11 @@ def test_with_a_language_model_both_play_the_same_games_equally_well(
         clients=2,
         cycles=1,
         cache=str(cache),
-        games=replace(CONFIG.games, families="coin-collector level=1 turns=6", per_client=4, rehearsal=4),
+        games=replace(CONFIG.games, families="orchard turns=6", per_client=4, rehearsal=4),
         policy=PolicyConfig(base=str(tiny_base), device="cpu", threads=1, lora_layers=2, lora_rank=4),
         strategy=StrategyConfig(),
         warm_start=WarmStartConfig(steps=12, batch=4, learning_rate=2e-3),
+        distil=DistilConfig(steps=12, batch=4),
     )
     vectors, summaries = [], []
     for name, engine in (("here", run_inprocess), ("there", run_ray)):
