@@ -44,7 +44,8 @@ SETTINGS: dict[str, Scalar] = {
 }
 # Ten times as much work, so only where games that are compiled matter, or where a run must not be over too soon.
 COMPILED: dict[str, Scalar] = {
-    **SETTINGS, "cycles": 1, "games.families": "coin-collector level=102 turns=6", "games.transfer": "frozen-lake turns=6"
+    **SETTINGS, "cycles": 1, "games.families": "coin-collector level=102 turns=6",
+    "games.transfer": "frozen-lake turns=6",
 }  # fmt: skip
 WAIT = 120
 REPEATED = re.compile(r"(-1)?-half-[12]|-block-\d|-current-\d")  # in the names of phases
