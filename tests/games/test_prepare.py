@@ -55,6 +55,24 @@ def test_cached_games_start_no_process(cache: Path, monkeypatch: pytest.MonkeyPa
     assert calls == [(1, 2), (2, 2)]
 
 
+@pytest.mark.parametrize(("games", "processes"), [(1, 1), (8, 1), (9, 2), (40, 2)])
+def test_a_process_is_started_for_every_eight_games(
+    games: int, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Path] = []
+
+    class Worker:
+        def __init__(self, cache: Path) -> None:
+            started.append(cache)
+
+        def prepare(self, spec: GameSpec, seed: int) -> None: ...
+        def stop(self) -> None: ...
+
+    monkeypatch.setattr("fedoel.games.prepare._Worker", Worker)
+    assert prepare([(COIN, seed) for seed in range(games)], tmp_path) == games
+    assert len(started) == processes
+
+
 def test_all_games_are_checked_before_the_first_is_prepared(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown game family"):
         prepare([(COIN, 1), (GameSpec("chess", (), 3), 1)], tmp_path)
