@@ -17,6 +17,7 @@ from .game import Engine, Game, RuledGame
 from .grid.frozen_lake import FrozenLakeEngine, check_lake
 from .grid.sokoban import SokobanEngine
 from .orchard import LANDS, OrchardEngine
+from .reasoning import TASKS, ReasoningEngine, check_reasoning
 from .renamed import RenamedEngine
 from .tidy.asking import AskingEngine
 from .tidy.engine import TidyEngine
@@ -279,6 +280,11 @@ _ASSISTANT: Mapping[str, Rule] = {
     "open": Flag(),
     "split": _SPLIT,
 }
+_REASONING: Mapping[str, Rule] = {
+    "task": Word(tuple(TASKS), "needle"),
+    "size": Number(2, 12, default=4),
+    "open": Flag(),
+}
 _ORCHARD = Family(
     {"trees": Number(2, 7, default=4)},
     lambda family, settings, cache: OrchardEngine(family, int(settings["trees"])),
@@ -299,6 +305,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             _EXPRESS, lambda family, settings, cache: ExpressEngine(settings), lambda settings: missing()
         ),
         "assistant": Family(_ASSISTANT, lambda family, settings, cache: AssistantEngine(settings), check_assistant),
+        "reasoning": Family(_REASONING, lambda family, settings, cache: ReasoningEngine(settings), check_reasoning),
         **dict.fromkeys(LANDS, _ORCHARD),
     }
 )

@@ -24,6 +24,7 @@ SPECS = tuple(
         "mirror-orchard trees=2 turns=6",
         "tidy things=2 rooms=2 split=train turns=16",
         "assistant commands=8 split=train turns=2",
+        "reasoning task=needle turns=2",
         "coin-collector level=102 renamed=1 turns=6",
         "treasure-hunter level=5 renamed=1 turns=10",
         "cooking recipe=1 take=1 renamed=1 split=train turns=10",
