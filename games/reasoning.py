@@ -79,10 +79,10 @@ TASKS: Mapping[str, Task] = MappingProxyType(
         "relatives": Task(
             "family_relationships", ("min_family_size", "max_family_size"), lambda entries: RELATIVES, least=3
         ),
-        "sums": Task("chain_sum", ("min_terms", "max_terms"), _answers, 64, r"-?\d+", (("max_digits", 1),)),
+        "sums": Task("chain_sum", ("min_terms", "max_terms"), _answers, 64, r"-?\d+", (("max_digits", 2),)),
     }
 )
-"""Who does what, who is whose relative, and sums of numbers of one digit."""
+"""Who does what, who is whose relative, and sums of numbers below a hundred."""
 
 
 def check_reasoning(settings: Mapping[str, Setting]) -> str:
