@@ -3,7 +3,7 @@
     python benchmarks/seeds.py benchmarks/results/standard-*
 
 The line below the table compares student and teacher where both played the same games with the same random streams: on
-the gate's games of every promoted cycle.
+the gate's games of every promoted cycle, if contexts were tried.
 """
 
 from __future__ import annotations
@@ -52,9 +52,11 @@ def main(folders: Sequence[str]) -> None:
 
 def kept(runs: Sequence[Summary]) -> str:
     """Say how much of the teachers' gain on the gate's games the students have: of every cycle, and since the start."""
-    promoted = [[r.gate for r in run.cycles[1:] if r.gate and r.decision == "promoted"] for run in runs]
+    promoted = [[gate for r in run.cycles[1:] if (gate := r.gate) and r.decision == "promoted"] for run in runs]
     if not any(promoted):
         return "No cycle was promoted."
+    if not all(gate.teacher.episodes for gates in promoted for gate in gates):
+        return "Contexts were not tried."
     last = [
         (first.current, gates[-1])
         for run, gates in zip(runs, promoted, strict=True)
