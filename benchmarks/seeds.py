@@ -56,7 +56,7 @@ def kept(runs: Sequence[Summary]) -> str:
     if not any(promoted):
         return "No cycle was promoted."
     if not all(gate.teacher.episodes for gates in promoted for gate in gates):
-        return "Contexts were not tried."
+        return "Contexts were not tried in every run."
     last = [
         (first.current, gates[-1])
         for run, gates in zip(runs, promoted, strict=True)

@@ -47,8 +47,8 @@ class RenamedEngine:
         return self._renamed(self._engine.start(seed))
 
     def act(self, command: str) -> Frame:
-        """Execute an admissible command."""
-        return self._renamed(self._engine.act(self._original[command]))
+        """Execute an admissible command, or any text after an open frame."""
+        return self._renamed(self._engine.act(self._original.get(command, command)))
 
     def walkthrough(self) -> tuple[str, ...] | None:
         """Return the engine's walkthrough, renamed."""

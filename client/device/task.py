@@ -20,7 +20,7 @@ from ..app import app
 
 
 def main() -> None:
-    """Answer one message; takes the arguments of ``flwr-clientapp``."""
+    """Answer one message; takes the arguments that `fedoel.protocol.host.superexec` passes."""
     parser = ArgumentParser(description="Answer one message to a device with the app that is installed on it.")
     parser.add_argument("--runtime-api-address", required=True, help="where the device's SuperNode is asked for it")
     add_args_flwr_app_common(parser, include_runtime_dependency_install=False)

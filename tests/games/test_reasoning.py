@@ -1,7 +1,8 @@
-"""Questions that make themselves: what may be answered, who is right, and what chance comes to."""
+"""Generated questions: what may be answered, and what is right."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_an_open_answer_may_differ_in_case_and_end_in_a_full_stop(task: str) -> 
 @pytest.mark.parametrize(
     ("task", "answer", "valid"),
     [("task=needle size=5", "nobody", False), ("task=relatives size=5", "grandniece", False),
-     ("task=relatives size=5", "Father-in-law", True), ("task=sums size=2", "4711", True),
+     ("task=relatives size=5", "Grandfather", True), ("task=sums size=2", "4711", True),
      ("task=sums size=2", "-3", True), ("task=sums size=2", "seven or so", False)],
 )  # fmt: skip
 def test_what_is_no_answer_is_not_valid(task: str, answer: str, valid: bool) -> None:
@@ -62,10 +63,34 @@ def test_those_who_are_named_may_be_answered() -> None:
         assert 3 <= len(first.admissible) <= 6
 
 
-def test_relatives_are_those_of_the_package() -> None:
-    from reasoning_gym.graphs.family_relationships import Relationship
+@pytest.mark.parametrize("size", [3, 4, 8])
+def test_relatives_fit_the_one_who_is_asked_about(size: int) -> None:
+    """The package has some of them the wrong way round: those questions are not asked."""
+    from reasoning_gym.graphs.family_relationships import FamilyRelationshipsConfig
 
-    assert sorted(RELATIVES) == sorted(str(each.value) for each in Relationship)
+    women = set(FamilyRelationshipsConfig().female_names)
+    female = {"aunt", "daughter", "grandmother", "mother", "sister", "wife"}
+    game = ask(f"task=relatives size={size}")
+    for seed in range(200):
+        asked = re.search(r"(?:How|What|What relation) is (\w+) ", game.reset(seed).text)
+        [answer] = game.walkthrough() or ()
+        assert answer in RELATIVES
+        assert asked and (asked[1] in women) == (answer in female)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_neighbouring_seeds_ask_other_questions(task: str) -> None:
+    game = ask(task)
+    texts = [game.reset(seed).text for seed in range(300)]
+    assert len(set(texts)) > 290
+
+
+@pytest.mark.parametrize(("task", "seed", "answer"), [("sums size=2", 3, "{}.0"), ("needle size=4", 3, " {} ")])
+def test_what_is_right_is_valid(task: str, seed: int, answer: str) -> None:
+    game = ask(f"task={task}", "open=1")
+    game.reset(seed)
+    last = game.step(answer.format(*(game.walkthrough() or ())))
+    assert last.won and last.valid
 
 
 def test_what_cannot_be_asked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

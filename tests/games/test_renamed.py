@@ -26,6 +26,7 @@ PLAIN = [
     "coin-collector level=102 turns=6", "treasure-hunter level=5 turns=10",
     "cooking recipe=2 take=2 open=1 cook=1 cut=1 drop=1 turns=30", "frozen-lake turns=6", "sokoban turns=5",
     "orchard turns=8", "mirror-orchard turns=8", "tidy things=2 rooms=3 turns=30", "assistant turns=1",
+    "reasoning turns=1",
     *([] if missing() else ["express kind=twc turns=12"]),
 ]  # fmt: skip
 SEED = 4
@@ -170,3 +171,13 @@ def test_a_plugged_in_family_is_renamed_too(cache: Path, monkeypatch: pytest.Mon
 
 def test_every_family_can_be_renamed() -> None:
     assert {GameSpec.parse(text).family for text in PLAIN} == set(FAMILIES) - ({"express"} if missing() else set())
+
+
+@pytest.mark.parametrize("text", ["tidy open=1 turns=2", "assistant open=1 turns=1", "reasoning open=1 turns=1"])
+def test_any_text_may_be_answered_in_other_words_too(text: str, cache: Path) -> None:
+    game = build_game(renamed(GameSpec.parse(text)), cache)
+    assert game.reset(SEED).open
+    assert not game.step("hello there").valid
+    game.reset(SEED)
+    [answer] = game.walkthrough() or ()
+    assert game.step(answer).won
