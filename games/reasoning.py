@@ -6,9 +6,8 @@ same kind, so that whoever does not read the question is right by chance only.
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -19,6 +18,7 @@ import numpy as np
 from ..protocol.errors import GameError
 from ..protocol.play import Setting
 from .game import Frame
+from .random_state import preserved_random_state
 
 GOAL = "Answer the question."
 CHOICES = 8  # where a question does not say itself what may be answered
@@ -45,8 +45,9 @@ class Task:
     sizes
         The dataset's settings that ``size`` sets.
     choices
-        Answers to choose from, or examples of them where any text may be answered, in any order, by the entries of a
-        question and of those that follow. If the right answer is not among them, the next question takes its place.
+        Different answers to choose from, or examples of them where any text may be answered, in any order, by the
+        entries of a question and of those that follow. If the right answer is not among them, the next question takes
+        its place.
     pattern
         Of an answer that can be understood although it is none of the choices.
     settings
@@ -57,19 +58,19 @@ class Task:
 
     dataset: str
     sizes: tuple[str, ...]
-    choices: Callable[[Sequence[Entry]], Sequence[str]]
+    choices: Callable[[Iterable[Entry]], Sequence[str]]
     pattern: str = r"(?!)"
     settings: tuple[tuple[str, int], ...] = ()
     least: int = 2
 
 
-def _people(entries: Sequence[Entry]) -> list[str]:
+def _people(entries: Iterable[Entry]) -> list[str]:
     """Return the first words of the sentences before the question."""
-    told = str(entries[0]["question"]).splitlines()[0]
-    return [sentence.split()[0] for sentence in told.split(". ") if sentence.strip()]
+    told = str(next(iter(entries))["question"]).splitlines()[0]
+    return list(dict.fromkeys(sentence.split()[0] for sentence in told.split(". ") if sentence.strip()))
 
 
-def _answers(entries: Sequence[Entry]) -> list[str]:
+def _answers(entries: Iterable[Entry]) -> list[str]:
     """Return the right answers of this question and of others."""
     return list(dict.fromkeys(str(entry["answer"]) for entry in entries))[:CHOICES]
 
@@ -109,24 +110,22 @@ class ReasoningEngine:
         self._task, self._open = TASKS[str(settings["task"])], bool(settings["open"])
         self._settings = {**dict(self._task.settings), **dict.fromkeys(self._task.sizes, int(settings["size"]))}
         self._dataset: Any = None
-        self._entry: Mapping[str, Any] = {}
+        self._entry: Entry = {}
         self._choices: tuple[str, ...] = ()
 
     def start(self, seed: int) -> Frame:
         """Ask the question of this seed."""
         self._dataset = _dataset(self._task.dataset, seed, self._settings)
-        entries = [self._dataset[number] for number in range(ENTRIES)]
-        first = next(number for number in range(ENTRIES) if self._answered(entries[number:]))
-        self._entry, choices = entries[first], self._task.choices(entries[first:])
-        self._choices = tuple(np.random.default_rng(seed).permutation(list(dict.fromkeys(choices))).tolist())
+        number = next(number for number in range(ENTRIES) if self._dataset[number]["answer"] in self._listed(number))
+        self._entry = self._dataset[number]
+        self._choices = tuple(np.random.default_rng(seed).permutation(self._listed(number)).tolist())
         text = f"-= Question =-\n{str(self._entry['question']).strip()}"
         return Frame(text, GOAL, self._choices, 0.0, 1.0, won=False, lost=False, open=self._open)
 
     def act(self, command: str) -> Frame:
         """Judge an answer; case and a full stop at its end do not matter."""
-        self._started()
-        answer = command.strip().rstrip(".").lower()
-        right = self._dataset.score_answer(answer, self._entry) == 1.0
+        entry, answer = self._started(), command.strip().rstrip(".").lower()
+        right = self._dataset.score_answer(answer, entry) == 1.0
         listed = answer in [choice.lower() for choice in self._choices]
         understood = re.fullmatch(self._task.pattern, answer) is not None
         text = "That is right." if right else "That is not right."
@@ -140,10 +139,11 @@ class ReasoningEngine:
         """Forget the question."""
         self._entry = {}
 
-    def _answered(self, entries: Sequence[Entry]) -> bool:
-        return entries[0]["answer"] in self._task.choices(entries)
+    def _listed(self, number: int) -> Sequence[str]:
+        """Return the choices of an entry."""
+        return self._task.choices(self._dataset[later] for later in range(number, ENTRIES))
 
-    def _started(self) -> Mapping[str, Any]:
+    def _started(self) -> Entry:
         if not self._entry:
             raise GameError("reset the game before the first command")
         return self._entry
@@ -151,8 +151,6 @@ class ReasoningEngine:
 
 def _dataset(name: str, seed: int, settings: Mapping[str, int]) -> Any:
     """Return a dataset whose entries no other seed has."""
-    before = random.getstate()
-    from reasoning_gym import create_dataset  # its import changes the state of `random`
-
-    random.setstate(before)
-    return create_dataset(name, seed=seed * ENTRIES, size=ENTRIES, **settings)  # an entry's own seed is one higher
+    with preserved_random_state():  # which the import changes
+        from reasoning_gym import create_dataset
+    return create_dataset(name, seed=seed * ENTRIES, size=ENTRIES, **settings)  # each entry has a seed

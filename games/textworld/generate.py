@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import random
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +19,7 @@ import numpy as np
 
 from ...protocol.errors import GameError
 from ...protocol.play import Setting
+from ..random_state import preserved_random_state
 
 ATTEMPTS = 50
 """Generation fails for some seeds (e.g. treasure hunter from level 9 on): so many derived seeds are tried in turn."""
@@ -61,7 +61,7 @@ def borrowed_textworld(seed: int = 0) -> Iterator[Any]:
     Within the context, two slow steps of TextWorld are replaced: each knowledge base is loaded once per process, and
     `set_walkthrough` simulates a walkthrough without compiling the game.
     """
-    with _TEXTWORLD_LOCK, _preserved_random_state(), warnings.catch_warnings():
+    with _TEXTWORLD_LOCK, preserved_random_state(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the interpreter warns about every TextWorld game that it is unknown
         textworld = importlib.import_module("textworld")
         knowledge = importlib.import_module("textworld.generator.data").KnowledgeBase
@@ -81,16 +81,6 @@ def borrowed_textworld(seed: int = 0) -> Iterator[Any]:
 @functools.cache
 def _load_once(load: Any, knowledge: Any, *paths: str | None, **named_paths: str | None) -> Any:
     return load(knowledge, *paths, **named_paths)
-
-
-@contextmanager
-def _preserved_random_state() -> Iterator[None]:
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
 
 
 def _generate_game(textworld: Any, family: str, settings: Mapping[str, Setting], seed: int) -> Any:
