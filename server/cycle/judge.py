@@ -43,11 +43,11 @@ class Judged:
 
     @property
     def current_stats(self) -> Stats:
-        """Results of the current version, which a trial on devices knows from the candidate's evidence only."""
-        wins = self._differences.wins
-        if self.current.stats.episodes or wins is None:
+        """Results of the current version beside the candidate's: in a trial on devices, its games of the same trial."""
+        sample = self.evidence.sample
+        if not self.tried or not isinstance(sample, Differences) or sample.wins is None:
             return self.current.stats
-        return stats_of_wins(float(wins[0].sum()), float(self._differences.episodes.sum()))
+        return stats_of_wins(float(sample.wins[0].sum()), float(sample.episodes.sum()))
 
     @property
     def loses(self) -> bool:

@@ -22,8 +22,10 @@ from fedoel.protocol.privacy.plan import PrivacyPlan
 from fedoel.protocol.signing import check_request
 from fedoel.protocol.trials import WEIGHT, TrialTerms
 from fedoel.server.cycle.contender import Contender, Version
+from fedoel.server.cycle.distil import Trained
+from fedoel.server.cycle.judge import Judged
 from fedoel.server.cycle.mixture import Mixture
-from fedoel.server.evaluation import UNKNOWN, combined
+from fedoel.server.evaluation import UNKNOWN, combined, stats_of_wins
 from fedoel.server.fleet import make_fleet, owner_key
 from fedoel.server.fleet_gate import NOBODY, FleetGate, unavailable
 from fedoel.server.gate import Differences, Evidence, Verdict
@@ -256,3 +258,11 @@ def test_devices_of_all_parts_count(make: Make) -> None:
     fleet.fallbacks = 0
     both = first.with_block(evidence(gate, candidate(), 2))
     assert gate.candidate_holds(differences(first)).paused and gate.candidate_holds(differences(both)).passed
+
+
+def test_the_record_shows_what_the_current_version_won_in_this_trial_not_in_the_one_that_made_it(make: Make) -> None:
+    gate, _ = make(GAIN)
+    earlier = Evidence(gate.differences(None), stats_of_wins(6.0, 8.0))
+    judged = Judged(Trained("v2", {}), earlier, evidence(gate, candidate()), Verdict(True, ""))
+    assert judged.current_stats == stats_of_wins(1.0 + 3.0, 10.0 + 6.0)
+    assert replace(judged, tried=False).current_stats == earlier.stats, "no trial has said more"
