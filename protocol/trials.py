@@ -37,6 +37,7 @@ SMALLEST = 4  # devices of a part of a trial: fewer hide nobody in a sum
 WEIGHT = 0.25  # of the number of episodes, of the sum of squares, and of whether the device has gone back
 HEALTH_WEIGHT = 0.125  # of each count of its health: all of them together add 3 % to the noise of a private run
 HEALTH = "health"  # the last word of the terms of a trial that asks for it
+SLACK = 0.01  # of what one device can send: how far half precision or the rounding of a secure sum can move an entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,26 @@ def health_of(vector: ExperienceVector) -> Floats | None:
     if not TrialTerms.of(vector.spec).health:
         return None
     return vector.gradient[-CELLS:].astype(np.float64).reshape(SHAPE) / HEALTH_WEIGHT
+
+
+def is_possible(vector: ExperienceVector, devices: int = 1) -> bool:
+    """Whether so many honest devices can have sent this sum of answers, without noise.
+
+    Clipping bounds the whole answer only. Without this check a lie in one entry changes what the others mean: a
+    negative number of games turns a loss into a gain, and a device can say many times that it has gone back.
+    """
+    terms, slack = TrialTerms.of(vector.spec), SLACK * devices
+    entries = vector.gradient[: terms.entries(vector.spec.families)].astype(np.float64)
+    rows = entries.reshape(-1, len(terms.units)) / [1, WEIGHT, *[WEIGHT, 1, 1] * terms.detailed]
+    gains, squares, *more = rows.T  # shares of what a device can send
+    games, *wins = more or [np.full(1, float(devices))]
+    counts = [np.array(fallbacks_of(vector)), *[health_of(vector)] * terms.health]
+    return bool(
+        all((-slack <= part).all() and (part <= games + slack).all() for part in (games, squares, *wins))
+        and games.sum() <= devices + slack
+        and (gains**2 <= (squares + slack) * (games + slack)).all()  # Cauchy and Schwarz
+        and all((-slack <= count).all() and (count <= devices + slack).all() for count in counts if count is not None)
+    )
 
 
 def parts_of_trial(config: RunConfig) -> int:

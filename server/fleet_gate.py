@@ -148,7 +148,7 @@ class FleetGate(Decisions):
             return Differences(families, zeros, zeros, zeros, np.zeros((2, len(families))) if self._detailed else None)
         total, squares, *more = sums_of(aggregate.vector).T
         terms = TrialTerms.of(aggregate.vector.spec)
-        episodes = more[0] if more else np.array([float(aggregate.cohort * terms.games)])
+        episodes = np.maximum(more[0], 0) if more else np.array([float(aggregate.cohort * terms.games)])
         deviation = math.sqrt(aggregate.noise) * terms.games * terms.clip
         wins = np.stack(more[1:]) if more else None
         return Differences(

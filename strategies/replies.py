@@ -18,6 +18,7 @@ from ..protocol.fleet.trust import Refusal
 from ..protocol.messages import records_bytes, release_of_reply, vector_from_reply, words_from_reply
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.release import CODE, release_in, talks
+from ..protocol.trials import is_possible, is_trial
 
 FAILURE = re.compile(r"code: ([A-Za-z]{1,40})'")
 OUT = f"client {Refusal.DONE}"  # the device has contributed to this exchange before, and is out of it
@@ -70,6 +71,8 @@ def sort_replies(
                 vector = vector_from_reply(reply.content, spec, bool(plan), games)
                 if plan:
                     PrivacyPlan.from_json(plan).check(vector)
+                elif is_trial(spec) and not is_possible(vector):
+                    raise VectorError("no device that plays the trial can have sent this")
                 accepted.append(Contribution(node, vector, words))
             except (VectorError, PrivacyError):
                 refused[BAD_VECTOR] += 1

@@ -32,7 +32,7 @@ from ..protocol.secagg.graph import Graph, check_graph, choose_graph
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
-from ..protocol.trials import SMALLEST
+from ..protocol.trials import SMALLEST, is_possible, is_trial
 from .delivery import RetryWindow, message_to, named, send_and_receive
 from .experience import log
 from .mean import BudgetStrategy
@@ -40,7 +40,8 @@ from .replies import GONE, OTHER_RELEASE, OUT, SILENT, TIRED, failure, of_this_r
 from .server_side import Safeguards, Traffic
 from .stopped import is_stopped
 
-FAILED, UNCLIPPED = "round failed", "sum too long"
+FAILED, UNCLIPPED, IMPOSSIBLE = "round failed", "sum too long", "impossible answers"
+LIES = {UNCLIPPED: "has not clipped", IMPOSSIBLE: "has sent what no game can give"}
 LIAR, DOUBTFUL = "lies about shares", "in dispute about shares"
 AGAIN = 3  # rounds that are made again at once, each without the devices that made the one before fail
 ATTEMPTS = 2  # phases are idempotent: a device that did not reply in time gets the same message once more
@@ -321,23 +322,25 @@ class SecureMean(BudgetStrategy):
 
 
 def _possible(sums: list[Aggregate], where: str, tally: Tally) -> list[Aggregate]:
-    """Leave out sums that are longer than clipped vectors can make them, where no noise could have done that.
+    """Leave out sums that honest devices cannot have made, where no noise could have done that.
 
     What such a sum says is a lie, and later cycles would go on adding to it.
     """
-    possible = [one for one in sums if one.noise or _is_possible(one)]
-    if len(possible) < len(sums):
-        log(
-            WARNING, "%s: %d of %d sums left out: a device has not clipped", where, len(sums) - len(possible), len(sums)
-        )
-        tally.refused[UNCLIPPED] += len(sums) - len(possible)
-    return possible
+    lies = [_lie(one) for one in sums]
+    for lie, count in sorted(Counter(filter(None, lies)).items()):
+        log(WARNING, "%s: %d of %d sums left out: a device %s", where, count, len(sums), LIES[lie])
+        tally.refused[lie] += count
+    return [one for one, lie in zip(sums, lies, strict=True) if not lie]
 
 
-def _is_possible(one: Aggregate) -> bool:
-    """Whether no part of a sum is longer than as many clipped ones can make it."""
-    norms, parts = one.vector.spec.norms, one.vector.parts()
-    return all(float(np.linalg.norm(part)) <= one.cohort * norms[name] * (1 + ROUNDING) for name, part in parts.items())
+def _lie(one: Aggregate) -> str:
+    """Say what is wrong with a sum: a part that is longer than clipped ones can make it, or answers to no trial."""
+    spec, parts = one.vector.spec, one.vector.parts()
+    if one.noise:
+        return ""
+    if any(float(np.linalg.norm(p)) > one.cohort * spec.norms[name] * (1 + ROUNDING) for name, p in parts.items()):
+        return UNCLIPPED
+    return IMPOSSIBLE if is_trial(spec) and not is_possible(one.vector, one.cohort) else ""
 
 
 @dataclass(frozen=True, slots=True)

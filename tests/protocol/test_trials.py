@@ -13,13 +13,14 @@ from hypothesis.extra import numpy as hnp
 
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import VectorError
-from fedoel.protocol.experience import ROUNDING, VectorSpec, total
+from fedoel.protocol.experience import ROUNDING, ExperienceVector, VectorSpec, total
 from fedoel.protocol.health import MOST, SHAPE, Health
 from fedoel.protocol.messages import records_bytes, reply_to_records, vector_from_reply
 from fedoel.protocol.trials import (
     TrialTerms,
     fallbacks_of,
     health_of,
+    is_possible,
     is_trial,
     most_trials,
     parts_of_trial,
@@ -195,3 +196,32 @@ def test_how_often_a_fleet_may_be_asked_follows_from_the_configuration() -> None
     assert most_trials(prompts) == 4 + 3 + 3 * 4
     assert most_trials(RunConfig.from_flat({"trial.contexts": False, "trial.share": 1.0, "distil.halvings": 0})) == 1
     assert most_trials(RunConfig.from_flat({"server.public": "games"})) == 0
+
+
+@given(answers(), st.integers(1, 50))
+def test_honest_answers_and_their_sums_are_possible_even_in_half_precision(answer: Answer, devices: int) -> None:
+    vector = trial_vector(*answer)
+    sent = ExperienceVector.from_parts(vector.spec, {"gradient": vector.gradient.astype(np.float16)})
+    idle = trial_vector(vector.spec, [], np.zeros((2, 0)), np.zeros((2, 0), bool))
+    assert is_possible(sent) and is_possible(total([sent] * devices + [idle]), devices + 1)
+
+
+LIES = {
+    "games below zero": (2, -1.7), "more games than were asked": (2, 0.26), "more wins than games": (4, 1.1),
+    "wins below zero": (3, -1.1), "squares below zero": (1, -0.2), "a gain that its squares deny": (0, 0.9),
+    "gone back seven times": (-1, 1.7), "gone back less than never": (-1, -0.1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("honest", [0, 3])
+def test_a_lie_in_one_entry_is_seen_alone_and_in_a_sum(lie: str, honest: int) -> None:
+    terms = TrialTerms(2, 3.0, True, "candidate")
+    spec = terms.spec(VERSION, FAMILIES[:1])
+    truth = trial_vector(spec, ["coin-collector"] * 2, np.zeros((2, 2)), np.ones((2, 2), bool))
+    assert is_possible(truth)
+    entry, value = LIES[lie]
+    told = truth.gradient.copy()
+    told[entry] = value * (honest + 1)  # in a sum, what the others send hides a smaller lie
+    liar = ExperienceVector.from_parts(spec, {"gradient": told})
+    assert not is_possible(total([truth] * honest + [liar]), honest + 1)

@@ -298,6 +298,26 @@ def test_a_secure_sum_that_clipped_answers_cannot_give_is_left_out(
     assert (aggregate.cohort if aggregate else 0) == counted and "a device has not clipped" in caplog.text
 
 
+@pytest.mark.parametrize(("entry", "value", "hidden"), [(2, -1.7, False), (-1, 1.7, True)])
+def test_an_answer_that_no_device_can_give_is_left_out_or_its_secure_sum_if_that_shows_it(
+    entry: int, value: float, hidden: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fewer games than none would turn a loss into a gain; one device that has gone back seven times hides in eight."""
+
+    def lies(client: int, spec: VectorSpec) -> ExperienceVector:
+        told = answer(client, spec).gradient.copy()
+        told[entry] = value if client == 0 else told[entry]
+        return ExperienceVector.from_parts(spec, {"gradient": told})
+
+    plain = Fleet(lies).trial(built("mean"), trial())
+    others = list(range(1, CLIENTS))
+    assert plain.cohort == len(others) and np.allclose(sums_of(plain.vector), expected(others), atol=0.01)
+    config = private(tmp_path)
+    with caplog.at_level(logging.WARNING, "flwr"):
+        secure = Fleet(lies, config).trial(built("secure-mean", RunSafeguards(config)), trial())
+    assert (secure is not None) == hidden == ("a device has sent what no game can give" not in caplog.text)
+
+
 def test_groups_too_small_for_a_part_of_a_trial_are_refused_with_the_setting_that_helps(tmp_path: Path) -> None:
     config = private(tmp_path, **{"strategy.name": "grouped-secure"}, **{"trial.share": 0.5})
     with pytest.raises(ConfigError, match=r"4 devices in a part of a trial do not make .* or trial\.share, or lower"):
