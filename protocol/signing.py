@@ -24,7 +24,7 @@ NOTICE = formats.NOTICE.purpose
 
 def sign_request(key: Ed25519PrivateKey, request: PlayRequest) -> PlayRequest:
     """Return the request with its signature set."""
-    return replace(request, signature=key.sign(REQUEST + _digest(request)))
+    return replace(request, signature=key.sign(REQUEST + digest_of(request)))
 
 
 def check_request(public: bytes, request: PlayRequest) -> None:
@@ -40,7 +40,7 @@ def check_request(public: bytes, request: PlayRequest) -> None:
     VersionError
         If the signature is invalid.
     """
-    _check(public, request.signature, REQUEST + _digest(request), "a request to play")
+    _check(public, request.signature, REQUEST + digest_of(request), "a request to play")
 
 
 def sign_manifest(key: Ed25519PrivateKey, text: str) -> bytes:
@@ -77,7 +77,7 @@ def entry_of_request(request: PlayRequest) -> Mapping[str, Any]:
     """Return a request's entry in the fleet's log; the digest is of everything that its signature covers."""
     return {
         "serial": request.serial, "cycle": request.cycle, "exchange": request.exchange,
-        "version": request.spec.policy_version, "config": request.config, "sha256": _digest(request).hex(),
+        "version": request.spec.policy_version, "config": request.config, "sha256": digest_of(request).hex(),
     }  # fmt: skip
 
 
@@ -88,8 +88,11 @@ def _check(public: bytes, signature: bytes, body: bytes, name: str) -> None:
         raise VersionError(f"{name} is not signed by this fleet's key, or was changed: fetch it again") from error
 
 
-def _digest(request: PlayRequest) -> bytes:
-    """Hash all fields of a request but signature and log; shapes are included, so that the encoding is unambiguous."""
+def digest_of(request: PlayRequest) -> bytes:
+    """Return the SHA-256 of all fields of a request but signature and log.
+
+    Shapes are included, so that the encoding is unambiguous.
+    """
     head = [request.serial, request.cycle, request.exchange, request.spec.to_json(), request.plan]
     head += [request.config] if request.config else []
     head += [[request.more]] if request.more else []

@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, RecordDict
 from ..errors import SecureSumError
 from ..messages import PlayRequest
 from ..privacy.plan import PrivacyPlan
+from ..signing import digest_of
 from ..trials import TrialTerms, is_trial
 from .device import PHASES, Round
 from .terms import Terms
@@ -88,8 +89,12 @@ def reply_from_records(records: RecordDict) -> bytes:
 
 
 def subject(request: PlayRequest, plan: PrivacyPlan) -> str:
-    """Return the `Terms.subject` of a round: the vector's specification, the privacy plan, and what it is asked for."""
-    return f"{request.spec.digest} {plan.digest} {exchange_of(request)}"
+    """Return the `Terms.subject` of a round: specification of the vector, privacy plan, request, what it is asked for.
+
+    All devices of a round answer the same request to the byte. A server that could give others a context under which
+    their gradients are zero would get the vector of the one that is left out of the sum.
+    """
+    return f"{request.spec.digest} {plan.digest} {digest_of(request).hex()} {exchange_of(request)}"
 
 
 @dataclass(frozen=True, slots=True, order=True)

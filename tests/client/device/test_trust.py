@@ -147,6 +147,20 @@ def test_a_repeated_step_gets_the_same_answer_and_no_second_one(devices: Devices
     assert again.refused.pop(1) == "keys: SecureSumError"  # the round has begun before
 
 
+def test_all_devices_of_a_round_answer_one_request(devices: Devices) -> None:
+    """Others under a context that makes their gradients zero would leave the sum to the one that plays without it."""
+    context = np.full(SPEC.dimension, 1e4, np.float32)
+    mine, theirs = devices.request(), devices.request(context=context)
+    found = SecureRound(devices, mine, EVERYBODY, 1).run_to("shares")
+    for position in EVERYBODY:
+        found.request = mine if position == 0 else theirs
+        if position == 0:
+            found.server.take_masked(position, found.step(position, "masked"))
+        else:
+            with pytest.raises(FedoelError, match="SecureSumError"):
+                found.step(position, "masked")
+
+
 def test_an_honest_server_asks_again_for_an_exchange_whose_round_nobody_can_open(devices: Devices) -> None:
     """It crashed after devices had answered, or too few were left: the old round is dead, and the new one counts."""
     lost = SecureRound(devices, devices.request(), EVERYBODY, 1).run_to("masked")
