@@ -30,8 +30,8 @@ def world(config: RunConfig, cache: Path) -> World:
     Raises
     ------
     ConfigError
-        If there is no pack, it cannot be read, or it has too few prompts to choose an answer to; or if a trial has more
-        games than a cycle.
+        If there is no pack, it cannot be read, or it has too few prompts to choose an answer to; if a trial has more
+        games than a cycle; or if the baseline needs counters that noise hides.
     """
     if not config.server.prompts:
         raise ConfigError(
@@ -44,6 +44,11 @@ def world(config: RunConfig, cache: Path) -> World:
         raise ConfigError(
             f"trial.games {config.trial.games} is more than games.per-client {config.games.per_client}: the games of a "
             "trial are the first of a device's next cycle"
+        )
+    if config.server.baseline == "fleet" and config.privacy.mechanism != "none":
+        raise ConfigError(
+            'server.baseline "fleet" needs counters, which a run with noise does not ask for: leave it at "device", or '
+            'set privacy.mechanism to "none"'
         )
     pack = read_pack(Path(config.server.prompts))
     if sum(len(prompt.situation.admissible) > 1 for prompt in pack.prompts) < LEAST:

@@ -185,6 +185,15 @@ def test_a_version_that_never_comes_to_an_end_reaches_no_device(
         ({"trial.games": 5}, r"trial\.games 5 is more than games\.per-client 4"),
         ({"policy.decoding": "free", "policy.backend": "torch"}, r"policy\.decoding|free"),
         ({"server.max-invalid": 0.1}, r"server\.max-invalid is about what a policy writes"),
+        (
+            {
+                "server.baseline": "fleet",
+                "strategy.name": "secure-mean",
+                "privacy.mechanism": "distributed",
+                "privacy.epsilon": 100.0,
+            },
+            r'server\.baseline "fleet" needs counters',
+        ),
         ({"server.prompts": "/nowhere.jsonl"}, r"/nowhere\.jsonl cannot be read"),
     ],
 )
