@@ -26,9 +26,8 @@ from ..protocol.records.journal import CURRENT, DECIDED, FIRST, OPENED, TAKEN, E
 from .events import LOG, read_events
 from .fleet import owner_key
 from .log import FleetLog
-from .run_folder import STORED
 
-NAME = "journal.jsonl"
+NAME, CONFIG = "journal.jsonl", "config.json"
 OPERATOR, CYCLE = "operator", "cycle"
 TOLD = ("cycle", "decision", "version", "config")  # what an entry of the fleet's log says of a line, beside its digest
 
@@ -224,15 +223,21 @@ def digest_of(path: Path, start: int = 0, end: int | None = None) -> str:
     return digest.hexdigest()
 
 
-def config_digest(run: Path) -> str:
-    """Return the SHA-256 of the settings that a run may not change; empty if they are not stored."""
-    if not (run / STORED).exists():
+def config_digest(run: Path, cycles: int | None = None) -> str:
+    """Return the SHA-256 of the settings that a run may not change; empty if they are not stored.
+
+    Parameters
+    ----------
+    cycles
+        Number of cycles in the place of the stored one.
+    """
+    if not (run / CONFIG).exists():
         return ""
     try:
-        settings = json.loads((run / STORED).read_bytes())
-        return settings_digest(settings)
+        settings = json.loads((run / CONFIG).read_bytes())
+        return settings_digest(settings if cycles is None else {**settings, "cycles": cycles})
     except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{run / STORED} is not a stored configuration ({error})") from error
+        raise ConfigError(f"{run / CONFIG} is not a stored configuration ({error})") from error
 
 
 def _finished(run: Path) -> tuple[int, str]:

@@ -65,15 +65,16 @@ def write_summary(run: Path, summary: Summary) -> Path:
     return path
 
 
-def update_summary(run: Path, summary: Summary, cycle: int, last: bool) -> None:
+def update_summary(run: Path, summary: Summary, cycle: int, due: bool) -> None:
     """Write ``summary.json`` of a run after a cycle, if it is time.
 
     Parameters
     ----------
     summary
         The run without its cycles, which are read from the log, one after the other.
-    last
-        Whether no cycle comes behind this one.
+    due
+        Whether it is written whatever the number of the cycle: the last one, and the last that a resumed run had
+        finished before, since the settings in the summary may have changed.
 
     Raises
     ------
@@ -81,7 +82,7 @@ def update_summary(run: Path, summary: Summary, cycle: int, last: bool) -> None:
         If the disk refuses it.
     """
     doubled = cycle & (cycle - 1) == 0
-    if last or cycle < FIRST_CYCLES or doubled:
+    if due or cycle < FIRST_CYCLES or doubled:
         write_whole(run / NAME, _text(summary, _logged(run / LOG, range(cycle + 1))))
 
 

@@ -20,6 +20,7 @@ from ..protocol.records.journal import (
     DECIDED,
     ENDED,
     OPENED,
+    RAISED,
     REMOVED,
     Entry,
     chain_problems,
@@ -120,9 +121,19 @@ class _Verifier:
 
     def _settings(self) -> str:
         known = {entry.values["config"] for entry in self.entries if entry.kind == OPENED} - {""}
+        raised = [entry for entry in self.entries if entry.kind == RAISED]
+        for entry in raised:
+            cycle, before, cycles = (entry.values[name] for name in ("cycle", "before", "cycles"))
+            self.result.notes.append(f"after cycle {cycle}, the run was given {cycles} cycles instead of {before}")
+            if known and config_digest(self.place.run, before) not in known:
+                self._wrong(f"{NAME}, line {entry.number}: more than the number of cycles changed")
+            known.add(entry.values["config"])
+        if raised and raised[-1] is not self.entries[-1]:  # otherwise the run has not gone on with it
+            known = {raised[-1].values["config"]}
         if known and config_digest(self.place.run) not in known:
             self._wrong("config.json: the settings are not those that the run began with")
-        return "settings: those that the run began with"
+        more = f", with {raised[-1].values['cycles']} cycles" if raised else ""
+        return f"settings: those that the run began with{more}"
 
     def _logs(self) -> str:
         for name in LOGS:
@@ -252,6 +263,7 @@ def _readable(lines: Sequence[bytes]) -> Iterator[Entry]:
 
 FIELDS = {
     OPENED: ("config", "cycle"), CURRENT: ("version", "by", "cycle", "reason"), REMOVED: ("files",),
+    RAISED: ("config", "cycles", "before", "cycle"),
     DECIDED: ("cycle", "decision", "version", "exchanges", "members", "secure", "record", "summary", "files", "logs"),
     ENDED: ("logs",),
 }  # fmt: skip

@@ -15,6 +15,7 @@ kind           meaning
 ``current``    a version became current, by a cycle's gate or by an operator
 ``taken``      the run took an operator's choice, in this cycle
 ``removed``    files of versions were removed
+``raised``     the run was given more cycles: how many, instead of how many, and the digest of its settings with them
 ``ended``      the run came to its end
 =============  =========================================================================================
 """
@@ -37,6 +38,7 @@ PURPOSE = JOURNAL.purpose
 FIRST = "0" * 64  # what the first entry names as the digest of the line before
 FIELD = ', "signature": "'
 OPENED, DECIDED, CURRENT, TAKEN, REMOVED, ENDED = "opened", "decided", "current", "taken", "removed", "ended"
+RAISED = "raised"
 
 
 @dataclass(frozen=True, slots=True)

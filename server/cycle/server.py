@@ -257,7 +257,8 @@ class CycleServer:
         log.emit(Decided(cycle=cycle, decision=record.decision, reason=record.reason, version=record.version))
         log.emit(CycleFinished(cycle=cycle, entry=record))
         if cycle >= log.known_cycle:  # a resumed run goes through cycles that are in the summary already
-            update_summary(self.run.folder, self._summary, cycle, last=cycle == self.run.config.cycles)
+            due = cycle in (log.known_cycle, self.run.config.cycles)
+            update_summary(self.run.folder, self._summary, cycle, due)
         return replace(state, latest=record)
 
 

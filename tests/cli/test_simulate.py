@@ -62,6 +62,18 @@ def test_a_run_is_not_overwritten_and_resumes_only_as_itself(
     assert "seed was 0 and is now 4" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("engines")
+def test_a_run_goes_on_with_more_cycles_and_never_with_fewer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["simulate", "--scale", "quick", "--out", str(tmp_path / "run")]
+    assert main(call) == 0
+    assert main([*call, "--resume", "--cycles", "4"]) == 0
+    assert stored_config(tmp_path / "run").cycles == 4
+    assert main([*call, "--resume", "--cycles", "3"]) == main([*call, "--resume"]) == REFUSED
+    assert "run of 4 cycles, and cycles is now 2: a run can get more cycles, not fewer" in capsys.readouterr().err
+
+
 def test_a_run_killed_before_it_began_starts_over(tmp_path: Path) -> None:
     (tmp_path / "config.json.part").write_text('{"na')
     prepare_folder(load_scenario("quick", {"out": str(tmp_path), "resume": True}))

@@ -41,7 +41,7 @@ def write(run: Path, ended: Event) -> None:
         for cycle in range(CYCLES + 1):
             log.emit(PhaseProgress(cycle=cycle, phase="collect", done=1, total=2))
             log.emit(CycleFinished(cycle=cycle, entry=record(cycle)))
-            update_summary(run, head, cycle, last=cycle == CYCLES)
+            update_summary(run, head, cycle, due=cycle == CYCLES)
     ended.set()
 
 

@@ -33,6 +33,7 @@ from fedoel.server.fleet import newest_log, next_serial, owner_key
 from fedoel.server.log import FleetLog
 from fedoel.server.operate.folder import ServerFolder, Settings, read_run
 from fedoel.server.operate.setup import enroll, init
+from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
 
 PHASES = ("keys", "shares", "masked", "confirm", "unmask")
 RUN = """\
@@ -124,6 +125,15 @@ class Devices:
         """Ask a device for its vector by itself."""
         reply = self.send(number, "train.experience", request_to_records(request))
         return vector_from_reply(reply, request.spec, noisy).gradient
+
+
+class DevicesGrid(InProcessGrid):
+    """Nodes of devices that have joined, instead of simulated ones."""
+
+    def __init__(self, devices: Devices) -> None:
+        super().__init__(make_app(SimulatedRuntime()), devices.count, devices.config.to_flat())
+        for number in range(devices.count):
+            self._contexts[FIRST_NODE_ID + number].node_config["home"] = str(devices.device(number).path)
 
 
 @dataclass

@@ -11,9 +11,7 @@ import pytest
 from flwr.app import Message
 
 from fedoel.cli.main import REFUSED, main
-from fedoel.client.app import make_app
 from fedoel.client.device.notice import check_going
-from fedoel.client.runtime import SimulatedRuntime
 from fedoel.games.make_prompts import make_pack
 from fedoel.protocol.errors import TrustError
 from fedoel.protocol.fleet.notice import ACTION
@@ -23,10 +21,10 @@ from fedoel.server.app import run
 from fedoel.server.operate.folder import ServerFolder
 from fedoel.server.run_folder import own_folder
 from fedoel.server.summary import read_summary
-from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid, server_identity
+from fedoel.simulations.grid import server_identity
 from fedoel.strategies import stopped
 
-from .fleet_of_devices import RUN, Devices
+from .fleet_of_devices import RUN, Devices, DevicesGrid
 
 SECONDS = 60.0
 
@@ -40,15 +38,12 @@ def devices(tmp_path: Path, cache: Path) -> Iterator[Devices]:
         yield made
 
 
-class DevicesGrid(InProcessGrid):
-    """Nodes of devices that have joined, instead of simulated ones; the fleet is stopped while they first mask."""
+class StoppingGrid(DevicesGrid):
+    """Stops the fleet while devices first mask."""
 
     def __init__(self, devices: Devices) -> None:
-        super().__init__(make_app(SimulatedRuntime()), devices.count, devices.config.to_flat())
+        super().__init__(devices)
         self.server, self.asked = devices.server, list[str]()
-        for number in range(devices.count):
-            home = str(devices.device(number).path)
-            self._contexts[FIRST_NODE_ID + number].node_config["home"] = home
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         messages = list(messages)
@@ -77,7 +72,7 @@ def test_a_run_carries_the_stop_waits_and_goes_on_to_the_same_end(
     devices: Devices, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(stopped, "POLL_SECONDS", 0.01)
-    server, grid, problems = devices.server, DevicesGrid(devices), list[BaseException]()
+    server, grid, problems = devices.server, StoppingGrid(devices), list[BaseException]()
 
     def play() -> None:
         try:
