@@ -11,9 +11,10 @@ from functools import cached_property
 from pathlib import Path
 
 from ..protocol.errors import FedoelError, VersionError
+from ..protocol.records.journal import CURRENT, TAKEN
 from ..protocol.records.summary import CycleRecord, Stats
 from ..protocol.versions import Manifest
-from .journal import Journal
+from .journal import CYCLE, Journal
 from .learner import Adapter
 from .registry import MANIFEST, WEIGHTS, load_adapter, load_manifest
 from .run_location import RunLocation
@@ -70,6 +71,21 @@ class VersionList:
     def current(self) -> str:
         """The current version; empty before the first."""
         return self.journal.current or (self.records[-1].version if self.records else "")
+
+    @property
+    def chosen(self) -> KnownVersion | None:
+        """What an operator has made current since the last cycle; None if the version that it ended with is current.
+
+        Raises
+        ------
+        VersionError
+            If the run has no such version.
+        """
+        newest = self.journal.last(CURRENT, TAKEN)
+        if newest is None or newest.values.get("by") == CYCLE or not self.records:
+            return None
+        version = str(newest.values["version"])
+        return None if version == self.records[-1].version else self.find(version)
 
     @property
     def reach(self) -> float | None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from ..protocol.host.files import write_whole
 from ..server.events import LOG, read_events
+from ..server.run_folder import STORED
+from ..server.run_location import locate
+from ..server.version_list import VersionList
 from .page.behaviour import KEPT, kept_of
 from .page.log import RunLog
 from .page.render import render
@@ -36,6 +39,10 @@ def write_report(run: Path) -> Path:
     """
     path, summary = run / "report.html", load_summary(run)
     log, problems = RunLog().add(read_events(run / LOG)), list[str]()
-    kept = attempt(KEPT, lambda: kept_of(run, summary), problems)
-    write_whole(path, render(replace(view_of(summary, log, kept=kept), problems=problems)))
+    has_versions = (run / STORED).exists()  # stored results have none
+    chosen = (
+        attempt("the list of versions", lambda: VersionList(locate(run)).chosen, problems) if has_versions else None
+    )
+    kept = attempt(KEPT, lambda: kept_of(run, summary, chosen.name if chosen else ""), problems)
+    write_whole(path, render(replace(view_of(summary, log, kept=kept, chosen=chosen), problems=problems)))
     return path

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..protocol.errors import ConfigError
 from ..protocol.records.summary import Floor, Lesson, Stats, Summary
+from ..server.evaluation import UNKNOWN
 from ..server.summary import NAME, REMEDY, games_of, read_summary
+
+if TYPE_CHECKING:
+    from ..server.version_list import KnownVersion
 
 
 def load_summary(run: Path, *, ended: bool = True) -> Summary:
@@ -33,8 +38,16 @@ def load_summary(run: Path, *, ended: bool = True) -> Summary:
 NOT_MEASURED = "not measured"
 
 
-def headline(summary: Summary) -> str:
-    """Say the result of a run in one or two sentences, with its uncertainty."""
+def headline(summary: Summary, chosen: KnownVersion | None = None) -> str:
+    """Say the result of a run in one or two sentences, with its uncertainty.
+
+    Parameters
+    ----------
+    chosen
+        What an operator has made current since the last cycle; the result is then that of this version.
+    """
+    if chosen is not None:
+        return _chosen_headline(summary, chosen)
     if summary.by_fleet:
         return _fleet_headline(summary)
     first, last = summary.cycles[0].held_out, summary.cycles[-1].held_out
@@ -61,6 +74,35 @@ def _fleet_headline(summary: Summary) -> str:
     if not last.held_out.episodes:
         return f"{said} How often the current version wins is not measured."
     return f"{said} In its trial the current one won {percent(last.held_out)} of {games_of(last)}."
+
+
+def _chosen_headline(summary: Summary, chosen: KnownVersion) -> str:
+    """Say what the version won that an operator has chosen."""
+    first, results = summary.cycles[0], current_results(summary, chosen)
+    said = f"An operator has made version {chosen.name[:8]} of cycle {chosen.cycle} current."
+    if not results.episodes:
+        return f"{said} How often it wins is not measured."
+    if summary.by_fleet:
+        return f"{said} In its trial it won {percent(results)} of {games_of(first)}."
+    before = f", the first version {percent(first.held_out)}" if chosen.cycle else ""
+    return (
+        f"{said} It won {percent(results)} of {results.episodes} held-out games{before}; random play wins "
+        f"{percent(summary.floors.random)}."
+    )
+
+
+def current_results(summary: Summary, chosen: KnownVersion | None = None) -> Stats:
+    """Return what the current version won of the games that a summary reports, of no episodes if nobody measured it.
+
+    Parameters
+    ----------
+    chosen
+        As for `headline`. Other games than held-out ones decided about a candidate that was refused.
+    """
+    if chosen is None:
+        return summary.cycles[-1].held_out
+    reported = (record.held_out for record in summary.cycles if record.version == chosen.name)
+    return next(reported, (chosen.results if summary.by_fleet else None) or UNKNOWN)
 
 
 def _counted(number: int, noun: str) -> str:

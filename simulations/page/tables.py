@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from ...protocol.records.summary import CycleRecord, Lesson, PrivacyPromise, Stats, Summary
 from ...server import health as fleet
 from ...server.summary import games_of
-from ..summary import lesson_words, measured_floors, percent, refused_words, size, wins_column
+from ...server.version_list import KnownVersion
+from ..summary import (
+    current_results,
+    lesson_words,
+    measured_floors,
+    percent,
+    refused_words,
+    size,
+    wins_column,
+)
 
 LESSONS = 12  # that are shown before the rest is unfolded
 HISTORY = 24  # cycles whose lessons are shown
@@ -43,19 +52,27 @@ class Figure:
     note: str
 
 
-def key_figures(summary: Summary) -> list[Figure]:
-    """Return the few numbers that say how a run does."""
-    first, last = summary.cycles[0], summary.cycles[-1]
-    won = _rate(last.held_out).partition(" (")
-    known = first.held_out.episodes and last.held_out.episodes and len(summary.cycles) > 1
+def key_figures(summary: Summary, chosen: KnownVersion | None = None) -> list[Figure]:
+    """Return the few numbers that say how a run does.
+
+    Parameters
+    ----------
+    chosen
+        What an operator has made current since the last cycle.
+    """
+    first, last, results = summary.cycles[0], summary.cycles[-1], current_results(summary, chosen)
+    won = percent(results).partition(" (")
+    made = chosen.cycle if chosen else last.cycle
+    known = first.held_out.episodes and results.episodes and made
     before = f"; {first.held_out.win_rate:.0%} before".replace("%", " %") if known else ""
     note = f"95 % interval {won[2].removesuffix(')')}{before}" if won[1] else f"wins of {games_of(last)}"
     promoted = sum(record.decision == "promoted" for record in summary.cycles)
+    current = f"{chosen.name[:8]} is current, which an operator chose" if chosen else f"{last.version[:8]} plays"
     asked = [record for record in summary.cycles if record.accepted or record.refused]
     sums = asked[-1] if asked else last
     return [
         Figure(wins_column(summary), won[0], note),
-        Figure("promoted", f"{promoted} of {len(summary.cycles) - 1}", f"cycles; version {last.version[:8]} plays"),
+        Figure("promoted", f"{promoted} of {len(summary.cycles) - 1}", f"cycles; version {current}"),
         Figure(
             "devices in the sum", str(sums.accepted), f"of {summary.clients}; not in it: {refused_words(sums.refused)}"
         ),

@@ -10,6 +10,7 @@ from typing import TypeVar
 from ...protocol.errors import FedoelError
 from ...protocol.records.summary import Summary
 from ...server.summary import games_of
+from ...server.version_list import KnownVersion
 from ..live import Progress
 from ..summary import headline
 from . import behaviour, tables
@@ -83,23 +84,31 @@ def attempt(name: str, make: Callable[[], T], problems: list[str]) -> T | None:
         return None
 
 
-def view_of(summary: Summary, log: RunLog, versions: Versions | None = None, kept: Kept | None = None) -> View:
+def view_of(
+    summary: Summary,
+    log: RunLog,
+    versions: Versions | None = None,
+    kept: Kept | None = None,
+    chosen: KnownVersion | None = None,
+) -> View:
     """Return the view of a run of which at least one cycle has ended.
 
     Parameters
     ----------
     kept
         What the run has kept of its versions' behaviour; None in runs of an earlier release.
+    chosen
+        What an operator has made current since the last cycle.
     """
     title = f"{summary.scenario}, seed {summary.seed}"
     return View(
         title=title,
-        headline=headline(summary),
+        headline=headline(summary, chosen),
         setting=f"Engine {summary.engine}, {summary.clients} clients. {tables.privacy_words(summary)}",
         state=state_words(log.progress),
         finished=bool(log.progress.finished),
         games=games_of(summary.cycles[0]),
-        figures=tables.key_figures(summary),
+        figures=tables.key_figures(summary, chosen),
         charts=charts(summary),
         sections=_sections(summary, log, versions, kept),
     )

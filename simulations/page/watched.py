@@ -94,7 +94,8 @@ class Watched:
             versions = attempt("the list of versions", partial(versions_of, self.folder, listed), problems)
         current = listed.current if versions and listed else ""
         kept = attempt(KEPT, partial(kept_of, self.run, known, current), problems)
-        view = view_of(known, self._log, versions, kept)
+        chosen = attempt("the list of versions", lambda: listed.chosen, problems) if versions and listed else None
+        view = view_of(known, self._log, versions, kept, chosen)
         if not (self.folder / SETTINGS).exists():
             return view
         roll = attempt("the list of devices", lambda: read_roll(ServerFolder(self.folder).roll), problems)

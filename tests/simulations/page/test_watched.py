@@ -13,10 +13,14 @@ import pytest
 
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.health import SHAPE
+from fedoel.protocol.records.journal import CURRENT
 from fedoel.protocol.records.summary import PrivacyPromise, Summary
 from fedoel.server.events import LOG
+from fedoel.server.fleet import make_fleet
 from fedoel.server.health import fleet_health
+from fedoel.server.journal import OPERATOR, open_journal
 from fedoel.server.operate.folder import ServerFolder, Settings, write_settings
+from fedoel.server.version_list import VersionList
 from fedoel.simulations.page import watched as watched_module
 from fedoel.simulations.page.render import render
 from fedoel.simulations.page.watched import Watched
@@ -40,6 +44,56 @@ def test_the_page_shows_result_decisions_lessons_devices_bytes_and_versions(fold
         assert part in page
     assert f"fedoel rollback {folder}" in page and "fedoel diff" in page and "fedoel play --run" in page
     assert "<td class=short>current</td><td class=short>v-0003a1</td><td class=short>v-0002a1</td>" in page
+
+
+def operator_chooses(run: Path, version: str) -> None:
+    make_fleet(run / "keys", 2)
+    open_journal(run, run / "keys").add(CURRENT, version=version, by=OPERATOR, cycle=3, reason="rolled back")
+
+
+@pytest.mark.parametrize(
+    ("version", "won", "headline"),
+    [
+        ("v-0001a1", "36 % 95 % interval 29-43 %; 21 % before", "of cycle 1 current. It won 36 % (29-43 %) of 200"),
+        (
+            "v-0000a1",
+            "21 % 95 % interval 15-27 %",
+            "of cycle 0 current. It won 21 % (15-27 %) of 200 held-out games; rand",
+        ),
+    ],
+)
+def test_after_a_rollback_figures_and_headline_are_of_the_chosen_version(
+    version: str, won: str, headline: str, folder: Path
+) -> None:
+    operator_chooses(folder, version)
+    view = Watched(folder).view()
+    assert not view.problems and f"version {version} {headline}" in view.headline
+    assert f"{view.figures[0].value} {view.figures[0].note}" == won
+    assert view.figures[1].note == f"cycles; version {version} is current, which an operator chose"
+    for page in (shown(folder), write_report(folder).read_text(encoding="utf-8")):
+        assert "v-0003a1 plays" not in page and "went from" not in page and f"{version} is current" in page
+
+
+def test_a_refused_candidate_that_an_operator_promotes_has_no_result_of_held_out_games(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trial played other games."""
+    monkeypatch.setattr(VersionList, "candidate_of", lambda self, record: "v-0002c1")
+    operator_chooses(folder, "v-0002c1")
+    view = Watched(folder).view()
+    assert view.headline.endswith("version v-0002c1 of cycle 2 current. How often it wins is not measured.")
+    assert (view.figures[0].value, view.figures[0].note) == ("not measured", "wins of held-out games")
+
+
+def test_in_a_fleet_that_reports_trials_a_chosen_version_has_won_its_trial(
+    tmp_path: Path, save: Save, fleets: dict[str, Summary]
+) -> None:
+    first, second = fleets["told"].cycles
+    third = replace(second, cycle=2, version="v-0002a1", held_out=first.held_out)
+    folder = save(tmp_path / "run", replace(fleets["told"], cycles=(first, second, third)))
+    (folder / "config.json").write_text(json.dumps(dict(fleets["told"].config)))
+    operator_chooses(folder, second.version)
+    assert "In its trial it won 75 % (45-100 %) of the fleet's own games." in Watched(folder).view().headline
 
 
 def test_lessons_have_a_row_each_with_their_weight_in_every_cycle(tmp_path: Path, save: Save, summary: Summary) -> None:
