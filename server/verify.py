@@ -28,6 +28,7 @@ from ..protocol.records.journal import (
 )
 from ..protocol.records.summary import CycleRecord
 from .cycle.record import LOGS, digest_of_table, head_of
+from .events import LOG
 from .journal import NAME, OPERATOR, config_digest, digest_of, read_lines
 from .registry import DRAFT, MANIFEST, WEIGHTS, load_adapter, load_manifest
 from .run_location import RunLocation
@@ -105,6 +106,11 @@ class _Verifier:
     def records(self) -> Sequence[CycleRecord]:
         return read_summary(self.place.run).cycles
 
+    @cached_property
+    def begun(self) -> int:
+        """The last cycle that had ended before the journal began; -1 if it is there from the beginning."""
+        return next((int(entry.values["cycle"]) for entry in self.entries if entry.kind == OPENED), -1)
+
     def _chain(self, head: str) -> None:
         if not self.lines:
             self.result.notes.append(UNCHAINED)
@@ -115,9 +121,8 @@ class _Verifier:
             self._wrong(f"{NAME}, {problem}")
         if head and head not in {entry.digest for entry in self.entries}:
             self._wrong(f"{NAME} does not hold the line {head}: its end was cut off, or it is another run's")
-        opened = next((int(entry.values["cycle"]) for entry in self.entries if entry.kind == OPENED), -1)
-        if opened >= 0:
-            self.result.notes.append(f"cycles up to {opened} had ended before the journal began")
+        if self.begun >= 0:
+            self.result.notes.append(f"cycles up to {self.begun} had ended before the journal began")
 
     def _settings(self) -> str:
         known = {entry.values["config"] for entry in self.entries if entry.kind == OPENED} - {""}
@@ -172,7 +177,31 @@ class _Verifier:
             self._wrong("summary.json: what it says of the whole run was changed")
         for cycle in sorted(newest):
             self._wrong(f"summary.json lacks cycle {cycle}: go on with the run, or put back a copy")
+        self._cut_off(len(written["cycles"]), configured)
         return f"records: {len(self.records)} cycles"
+
+    def _cut_off(self, in_summary: int, configured: int) -> None:
+        """Find what the end of the journal lacks.
+
+        A cycle is written into the log, the journal and the summary, in this order: only the last one of the log may
+        lack its line, where the run was killed in between.
+        """
+        known, last = {int(entry.values["cycle"]) for entry in self.decided}, len(self.records) - 1
+        unknown = [cycle for cycle in range(self.begun + 1, last + 1) if cycle not in known]
+        if unknown == [last] and last >= in_summary:
+            self.result.notes.append(f"{NAME} does not tell of cycle {last} yet: the run goes on, or was killed there")
+            return
+        for cycle in unknown:
+            teller = SUMMARY if cycle < in_summary else LOG
+            self._wrong(
+                f"{teller} tells of cycle {cycle}, of which {NAME} knows nothing: the journal's end was cut off"
+            )
+        ends = next((entry.kind for entry in reversed(self.entries) if entry.kind in (DECIDED, ENDED)), "")
+        if in_summary > configured > self.begun and not unknown and ends != ENDED:
+            self._wrong(
+                f"{NAME} lacks the end of the run, all of whose cycles {SUMMARY} has: its own end was cut off, or the "
+                "run was killed there and goes on with --resume"
+            )
 
     def _versions(self) -> str:
         whole = (path for path in self.place.versions.glob("*") if not path.name.startswith(DRAFT))

@@ -174,9 +174,16 @@ class CycleServer:
             raise Overruled
 
     def _finish(self, state: State, cycle: int, traffic: Traffic, learned: Learned) -> None:
-        """Complete a cycle, and write its end into the journal."""
+        """Complete a cycle: log its record, write its end into the journal, and bring the summary up to date.
+
+        In this order, so that no cycle is ever in the summary of which the journal says nothing: `fedoel verify` takes
+        such a cycle for one whose line was cut off.
+        """
         self._state = self._finished(state, cycle, traffic, learned)
         note(self.run, self.journal, replace(self._summary, cycles=(self._state.record,)), learned.candidate)
+        known = self.run.log.known_cycle
+        if cycle >= known:  # a resumed run goes through cycles that are in the summary already
+            update_summary(self.run.folder, self._summary, cycle, due=cycle in (known, self.run.config.cycles))
 
     def adopt(self, cycle: int, adapter: Adapter) -> None:
         """Make what devices have trained themselves the next version, without distillation or gate: a baseline."""
@@ -251,14 +258,11 @@ class CycleServer:
         return self._states
 
     def _finished(self, state: State, cycle: int, traffic: Traffic, learned: Learned) -> State:
-        """Log a cycle's record, and bring the summary up to date."""
+        """Log a cycle's record."""
         record = _recorded(self.run, state, cycle, traffic, learned)
         log = self.run.log
         log.emit(Decided(cycle=cycle, decision=record.decision, reason=record.reason, version=record.version))
         log.emit(CycleFinished(cycle=cycle, entry=record))
-        if cycle >= log.known_cycle:  # a resumed run goes through cycles that are in the summary already
-            due = cycle in (log.known_cycle, self.run.config.cycles)
-            update_summary(self.run.folder, self._summary, cycle, due)
         return replace(state, latest=record)
 
 
