@@ -142,8 +142,24 @@ class RunSafeguards:
         """Whether a sum over a drawn cohort of this size can be released."""
         if self.config.privacy.mechanism in ("central", "local"):
             return cohort >= 1
-        minimum, bad = math.floor(cohort * (1 - self.max_dropout)), math.floor(cohort * self.colluding)
+        minimum, bad = self._survivors(cohort), math.floor(cohort * self.colluding)
         return minimum >= 2 and minimum > bad and complete_graph(cohort, self.colluding, self.max_dropout) is not None
+
+    def _survivors(self, cohort: int) -> int:
+        """Return how many devices of a cohort must be left for its sum to be opened."""
+        return math.floor(cohort * (1 - self.max_dropout))
+
+    @cached_property
+    def fewest(self) -> int:
+        """Fewest devices that a secure sum of experience can be over.
+
+        With noise or in stages that is said by the cohort that was drawn, here the smallest one that is releasable;
+        else by the run's plan.
+        """
+        cohort = self.sample()
+        if self.noisy or self.staged:
+            cohort = next(filter(self.releasable, range(1, cohort)), cohort)
+        return self._survivors(cohort)
 
     def chance_of_redraw(self, sample: int) -> float:
         """Return the probability that a draw of `sample` devices on average is not releasable and is made again.
@@ -216,7 +232,7 @@ class RunSafeguards:
         parts = tuple(Part(n, spec.sizes[n], spec.norms[n], weight) for n, weight in weights.items() if weight)
         spread = WIDE * math.sqrt(sample * (1 - chance)) if self.noisy else 1.0
         largest = min(self.population, math.ceil(sample + spread))
-        minimum = math.floor(sample * (1 - self.max_dropout))
+        minimum = self._survivors(sample)
         if minimum < 2 or largest < 3:
             remedy = "raise trial.share" if is_trial(spec) else "lower strategy.exchanges"
             more = "enrol more devices" if self.mode is RunMode.DEPLOYMENT else "raise clients"

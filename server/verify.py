@@ -15,6 +15,8 @@ from functools import cached_property
 from typing import Any
 
 from ..protocol.errors import FedoelError, RecordError, VersionError
+from ..protocol.host.lock import owner
+from ..protocol.options import read_options
 from ..protocol.records.journal import (
     CURRENT,
     DECIDED,
@@ -27,10 +29,14 @@ from ..protocol.records.journal import (
     read_line,
 )
 from ..protocol.records.summary import CycleRecord
+from ..strategies.registry import BUILT_IN
+from ..strategies.secure_groups import SecureGroups, fewest_of_group
+from ..strategies.secure_mean import SecureMean
 from .cycle.record import LOGS, digest_of_table, head_of
 from .events import LOG
 from .journal import NAME, OPERATOR, config_digest, digest_of, read_lines
 from .registry import DRAFT, MANIFEST, WEIGHTS, load_adapter, load_manifest
+from .run_folder import LOCK, STORED
 from .run_location import RunLocation
 from .safeguards import LEDGER, RunSafeguards
 from .summary import NAME as SUMMARY
@@ -38,6 +44,7 @@ from .summary import later_cycles, read_summary
 from .version_list import MADE
 
 UNCHAINED = "unchained: the run is of a fedoel without a journal, so that its logs and records can only be read"
+LEARNED = ("promoted", "rejected", "no-gain", "waiting", "rolling-out")  # decisions that need experience of devices
 TOLERANCE = 1e-6  # of epsilon, which is computed in floating point
 
 
@@ -184,20 +191,20 @@ class _Verifier:
         """Find what the end of the journal lacks.
 
         A cycle is written into the log, the journal and the summary, in this order: only the last one of the log may
-        lack its line, where the run was killed in between.
+        lack its line, where the run was killed in between. The journal is read again, behind the summary, since the run
+        may have gone on meanwhile.
         """
-        known, last = {int(entry.values["cycle"]) for entry in self.decided}, len(self.records) - 1
+        last, goes_on = len(self.records) - 1, owner(self.place.run / LOCK)
+        ends = [entry for entry in _readable(read_lines(self.place.run)) if entry.kind in (DECIDED, ENDED)]
+        known = {int(entry.values["cycle"]) for entry in ends if entry.kind == DECIDED}
         unknown = [cycle for cycle in range(self.begun + 1, last + 1) if cycle not in known]
         if unknown == [last] and last >= in_summary:
             self.result.notes.append(f"{NAME} does not tell of cycle {last} yet: the run goes on, or was killed there")
             return
         for cycle in unknown:
             teller = SUMMARY if cycle < in_summary else LOG
-            self._wrong(
-                f"{teller} tells of cycle {cycle}, of which {NAME} knows nothing: the journal's end was cut off"
-            )
-        ends = next((entry.kind for entry in reversed(self.entries) if entry.kind in (DECIDED, ENDED)), "")
-        if in_summary > configured > self.begun and not unknown and ends != ENDED:
+            self._wrong(f"{teller} tells of cycle {cycle}, of which {NAME} knows nothing: its end was cut off")
+        if in_summary > configured > self.begun and not unknown and ends[-1].kind != ENDED and not goes_on:
             self._wrong(
                 f"{NAME} lacks the end of the run, all of whose cycles {SUMMARY} has: its own end was cut off, or the "
                 "run was killed there and goes on with --resume"
@@ -245,6 +252,12 @@ class _Verifier:
                 self.result.notes.append(text)
             elif made.get((version, cycle)) not in MADE and (version, cycle) in made:
                 self._wrong(f"{NAME}, line {entry.number}: cycle {cycle} made {version} current without a gate")
+        for entry in self.decided:
+            decision = entry.values["decision"]
+            if decision in LEARNED and not any(exchange["cohort"] for exchange in entry.values["exchanges"]):
+                self._wrong(
+                    f"{NAME}, line {entry.number}: {_cycle(entry)} is {decision}, and no device took part in it"
+                )
         return f"current versions: {len(choices)} changes, each by a gate or an operator"
 
     def _cohorts(self) -> str:
@@ -252,10 +265,15 @@ class _Verifier:
         safeguards = RunSafeguards(self.place.config)
         for entry, exchange in exchanges:
             cohort, members = exchange["cohort"], entry.values["members"]
-            least = 2 if entry.values["secure"] else 1
+            least = _fewest(safeguards, entry.values["secure"])
             # With noise, it is the number that is drawn on average of the population, of which some are missing.
             most = max(members, safeguards.population) if safeguards.noisy else members
-            if cohort and not least <= cohort <= most:
+            if cohort and cohort < least:
+                self._wrong(
+                    f"{NAME}, line {entry.number}: a cohort of {cohort}, and by {STORED} a sum is over {least} devices "
+                    "or more"
+                )
+            elif cohort > most:
                 self._wrong(f"{NAME}, line {entry.number}: a cohort of {cohort}, and the fleet had {members} devices")
         return f"cohorts: {len(exchanges)} exchanges within the fleet"
 
@@ -276,6 +294,19 @@ class _Verifier:
         if total > config.privacy.epsilon * (1 + TOLERANCE):
             self._wrong(f"{LEDGER}: epsilon {total:.4g} was spent of {config.privacy.epsilon:g}")
         return f"privacy budget: epsilon {total:.3g} of {config.privacy.epsilon:g} spent"
+
+
+def _fewest(safeguards: RunSafeguards, secure: bool) -> int:
+    """Return the fewest devices that an exchange of a run can be over; `secure` is what the journal says of it."""
+    config = safeguards.config.strategy
+    strategy = BUILT_IN.get(config.name)
+    if strategy is None:  # a plug-in is not loaded: whoever has sent the run's folder may have named it
+        return 2 if secure else 1
+    if issubclass(strategy, SecureGroups):
+        known = strategy.options()
+        size = read_options(config.options, known).get("group_size", known["group_size"].default)
+        return fewest_of_group(int(size), safeguards.max_dropout)
+    return safeguards.fewest if issubclass(strategy, SecureMean) else 1
 
 
 def _cycle(entry: Entry) -> str:

@@ -32,6 +32,11 @@ SMALLEST = 3
 QUARTILE = 0.25  # lower quartile of norms: robust as long as at least a quarter of the groups is honest
 
 
+def fewest_of_group(group_size: int, max_dropout: float) -> int:
+    """Return the fewest devices that the sum of a group can be over."""
+    return max(2, int(group_size * (1 - max_dropout)))
+
+
 class SecureGroups(SecureMean):
     """Base class of strategies over secure sums of groups, without noise; subclasses override `combine`.
 
@@ -69,7 +74,7 @@ class SecureGroups(SecureMean):
     def plan(self, spec: VectorSpec, cohort: int | None = None) -> PrivacyPlan:
         """Return the plan of one group's sum: the parts of the run's plan, for the possible sizes of a group."""
         run_plan = self.server.safeguards.plan(spec)
-        minimum = max(2, int(self.group_size * (1 - self.server.safeguards.max_dropout)))
+        minimum = fewest_of_group(self.group_size, self.server.safeguards.max_dropout)
         return PrivacyPlan.make(run_plan.parts, 2 * self.group_size - 1, minimum, 0.0)
 
     def groups(self, cohort: list[int]) -> list[list[int]]:

@@ -84,6 +84,17 @@ def test_noise_is_whole_for_every_size_of_a_cohort(tmp_path: Path) -> None:
     assert not run.releasable(2) and not run.enough(799) and run.enough(800)
 
 
+def test_no_sum_is_over_fewer_devices_than_the_plans_of_its_cohorts_say(tmp_path: Path) -> None:
+    sums: dict[str, Scalar] = {
+        "privacy.mechanism": "none", "privacy.epsilon": 0.0, "clients": 20, "strategy.fraction-train": 1.0,
+    }  # fmt: skip
+    assert safeguards(tmp_path, **sums).fewest == 16 == safeguards(tmp_path, **sums).plan(SPEC).minimum
+    assert safeguards(tmp_path, **{**sums, "strategy.exchanges": 2}).fewest == 8
+    for run in (safeguards(tmp_path), safeguards(tmp_path, **sums, **{"rollout.stages": "0.1 1"})):
+        released = filter(run.releasable, range(1, 21))
+        assert run.fewest == min(run.plan(SPEC, cohort).minimum for cohort in released) == 2
+
+
 def test_redraws_are_accounted_for(tmp_path: Path) -> None:
     """Draws are made again for their size: rarely enough for a thousandth of delta, or sampling counts for nothing."""
     large = safeguards(tmp_path)

@@ -19,7 +19,6 @@ from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import FedoelError, VersionError
 from fedoel.protocol.records.events import Event, Listener, PhaseFinished, PhaseStarted
 from fedoel.server.current_version import approve, promote, removable, remove, roll_back
-from fedoel.server.cycle import server as cycle_server
 from fedoel.server.cycle.phases import load_phase
 from fedoel.server.gate import Differences, Verdict
 from fedoel.server.registry import WEIGHTS
@@ -248,45 +247,6 @@ def test_lines_that_are_cut_off_are_found_by_an_earlier_head(run: Path) -> None:
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
     assert any("its end was cut off" in problem for problem in verify(place, head).problems)
     assert main(["verify", str(run), "--head", head]) == 1
-
-
-def test_lines_that_are_cut_off_are_found_by_what_the_summary_tells(run: Path) -> None:
-    place, journal, summary = locate(run), run / "journal.jsonl", run / "summary.json"
-    lines, told = journal.read_bytes().splitlines(keepends=True), json.loads(summary.read_bytes())
-    assert not verify(place).problems
-    journal.write_bytes(b"".join(lines[:-1]))
-    assert ["lacks the end of the run" in problem for problem in verify(place).problems] == [True]
-    kinds = [json.loads(line)["kind"] for line in lines]
-    assert kinds[-2:] == ["decided", "ended"]
-    told["cycles"][-1]["decision"] = "rejected"
-    summary.write_text(json.dumps(told))
-    journal.write_bytes(b"".join(lines[:-2]))
-    assert any("summary.json tells of cycle 3, of which journal.jsonl" in one for one in verify(place).problems)
-    journal.write_bytes(lines[0])
-    told_of = [problem for problem in verify(place).problems if "tells of cycle" in problem]
-    assert [int(problem.split("cycle ")[1][0]) for problem in told_of] == [0, 1, 2, 3]
-
-
-def test_a_run_that_is_killed_as_a_cycle_ends_is_not_taken_for_a_forged_one(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is killed before the journal, the summary, and the journal's last line are written."""
-    place = RunLocation(Path(config.out), Path(config.out) / "keys")
-    for step, cycle, notes, problems in (("note", 2, 1, 0), ("update_summary", 3, 0, 0), ("note_end", 3, 0, 1)):
-        original = getattr(cycle_server, step)
-
-        def until_killed(*arguments: Any, cycle: int = cycle, original: Any = original, **named: Any) -> None:
-            if len(VersionList(place).records) > cycle:
-                raise Stopped
-            original(*arguments, **named)
-
-        with monkeypatch.context() as patched, pytest.raises(Stopped):
-            patched.setattr(cycle_server, step, until_killed)
-            play(replace(config, resume=place.run.exists()))
-        result = verify(place)
-        assert len(result.notes) == notes and len(result.problems) == problems
-    play(replace(config, resume=True))
-    assert not verify(place).problems and len(cycles(config)) == 4
 
 
 def test_a_run_without_a_journal_is_read_and_goes_on(config: RunConfig) -> None:
