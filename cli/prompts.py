@@ -76,6 +76,8 @@ def summary(pack: PromptPack) -> Iterator[str]:
     yield f"prompt pack {pack.digest}: {count} {'prompt' if count == 1 else 'prompts'}"
     yield f"origin: {printable(pack.origin) or 'not stated'}"
     yield f"licence: {printable(pack.licence) or 'not stated'}"
+    if pack.red_lines:
+        yield f"red lines: {printable(', '.join(pack.red_lines))}"
     for family in pack.families:
         situations = [prompt.situation for prompt in pack.prompts if prompt.family == family]
         open_answers = sum(situation.open or not situation.admissible for situation in situations)

@@ -70,6 +70,7 @@ def environment_family(
     solve: Callable[[Any], Iterator[Action]] | None = None,
     answer: Callable[[str, Any, Info], Action] | None = None,
     rules: Mapping[str, Rule] | None = None,
+    red_lines: tuple[str, ...] = (),
 ) -> Family:
     """Return the family of an environment. Functions get the observation and the info of `reset` or `step`.
 
@@ -94,9 +95,15 @@ def environment_family(
         none. The commands are then examples of answers, which prompts do not list.
     rules
         The settings of the family, by name.
+    red_lines
+        Harmful commands, as in `Family`.
     """
     functions = _Functions(text, commands, outcome, goal, solve, answer)
-    return Family(rules or {}, lambda family, settings, cache: EnvironmentEngine(partial(make, **settings), functions))
+    return Family(
+        rules or {},
+        lambda family, settings, cache: EnvironmentEngine(partial(make, **settings), functions),
+        red_lines=red_lines,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +11,7 @@ from types import MappingProxyType
 from ..protocol.errors import ConfigError
 from ..protocol.play import GameSpec, Setting
 from ..protocol.plugins import POINTS
+from ..protocol.red_lines import check_red_lines, plain
 from .assistant.engine import LANGUAGES, MOST_COMMANDS, SEVERAL, AssistantEngine, check_assistant
 from .express import KINDS, ExpressEngine, missing
 from .game import Engine, Game, RuledGame
@@ -18,7 +19,7 @@ from .grid.frozen_lake import FrozenLakeEngine, check_lake
 from .grid.sokoban import SokobanEngine
 from .orchard import LANDS, OrchardEngine
 from .reasoning import TASKS, ReasoningEngine, check_reasoning
-from .renamed import RenamedEngine
+from .renamed import RenamedEngine, rename_command
 from .tidy.asking import AskingEngine
 from .tidy.engine import TidyEngine
 
@@ -102,6 +103,9 @@ class Family:
         Whether the instance of a seed is prepared; does no work.
     prepare
         Prepares the instance of a seed; returns False if it was prepared before.
+    red_lines
+        Commands that are harmful in these games, with ``*`` for any text: no version may make one likelier, whatever
+        it wins.
     """
 
     rules: Mapping[str, Rule]
@@ -109,6 +113,7 @@ class Family:
     check: Callable[[Mapping[str, Setting]], str] = lambda settings: ""
     ready: Callable[[str, Mapping[str, Setting], int, Path], bool] = lambda family, settings, seed, cache: True
     prepare: Callable[[str, Mapping[str, Setting], int, Path], bool] = _nothing_to_prepare
+    red_lines: tuple[str, ...] = ()
 
     @property
     def prepares(self) -> bool:
@@ -123,13 +128,15 @@ def family_of(name: str) -> Family:
     Raises
     ------
     ConfigError
-        If there is none of this name, it is not a `Family`, or it declares one of the `COMMON_SETTINGS`.
+        If there is none of this name, it is not a `Family`, or it declares one of the `COMMON_SETTINGS` or red lines
+        that are none.
     """
     family = POINTS["game"].find(name, FAMILIES)
     if not isinstance(family, Family):
         raise ConfigError(f"game family {name!r} is {family!r}, not a Family")
     if taken := family.rules.keys() & COMMON_SETTINGS.keys():
         raise ConfigError(f"game family {name!r} must rename its setting {', '.join(taken)}: every family has one")
+    check_red_lines(family.red_lines, f"red_lines of the game family {name!r}")
     return family
 
 
@@ -191,6 +198,16 @@ def _value(spec: GameSpec, name: str, rule: Rule, setting: Setting | None) -> Se
 def content_of(spec: GameSpec) -> dict[str, Setting]:
     """Return the settings that determine a game's content (all but `renamed`), in canonical form."""
     return {name: value for name, value in settings_of(spec).items() if name != RENAMED}
+
+
+def red_lines_of(specs: Iterable[GameSpec]) -> tuple[str, ...]:
+    """Return the red lines that the families of these games declare, each once, in the words of the games."""
+    lines = dict[str, None]()
+    for spec in specs:
+        renamed = settings_of(spec)[RENAMED]
+        for line in map(plain, family_of(spec.family).red_lines):
+            lines[rename_command(line) if renamed else line] = None
+    return tuple(lines)
 
 
 def unrenamed(spec: GameSpec) -> GameSpec:

@@ -28,7 +28,7 @@ from ..protocol.plugins import import_object
 from ..protocol.prompt_pack import Prompt, PromptPack, read_pack, write_pack
 from ..protocol.prompts import LONGEST_REPLY
 from ..protocol.situation import Memory, Situation
-from .families import family_of
+from .families import family_of, red_lines_of
 from .heuristics import uniform
 from .prepare import prepare
 from .scripted import play_scripted
@@ -52,6 +52,8 @@ def make_pack(
     specs: Sequence[GameSpec], count: int, seed: int, cache: Path, origin: str = "", licence: str = ""
 ) -> PromptPack:
     """Make a pack of states that uniform play of public games visits, every game specification in equal shares.
+
+    The pack carries the red lines that the families declare.
 
     Only states with two or more commands are kept, at most `STATES_PER_GAME` of a game instance. The turns that have
     the fewest states so far are preferred, so that early and late turns are about equally frequent. Where a family
@@ -88,7 +90,8 @@ def make_pack(
         parts.append(_draw(spec, share, known, np.random.default_rng([seed, index]), cache))
     # Interleaved, so that every prefix of the pack has the families in about equal shares.
     prompts = tuple(prompt for row in zip_longest(*parts) for prompt in row if prompt)
-    return PromptPack(origin or f"uniform play of {'; '.join(map(str, specs))}", licence, prompts)
+    played = f"uniform play of {'; '.join(map(str, specs))}"
+    return PromptPack(origin or played, licence, prompts, red_lines_of(specs))
 
 
 def pack_for(families: str, count: int, cache: Path) -> Path:
@@ -101,7 +104,8 @@ def pack_for(families: str, count: int, cache: Path) -> Path:
     count
         Number of prompts; see `make_pack`.
     cache
-        The cache folder. A pack of plug-in games stays as it is when the plug-in changes: delete its file then.
+        The cache folder. A pack of plug-in games stays as it is when the plug-in changes, unless its red lines do:
+        delete its file then.
 
     Raises
     ------
@@ -127,8 +131,9 @@ def pack_for(families: str, count: int, cache: Path) -> Path:
 
 
 def pack_name(families: str, count: int) -> str:
-    """Return the name of the file of the pack that `pack_for` makes."""
-    return f"{hashlib.sha256(json.dumps([families, count, FORMAT]).encode()).hexdigest()[:16]}.jsonl"
+    """Return the name of the file of the pack that `pack_for` makes; it follows from the families' red lines, too."""
+    red_lines = red_lines_of(specs_from_text(families))
+    return f"{hashlib.sha256(json.dumps([families, count, FORMAT, *red_lines]).encode()).hexdigest()[:16]}.jsonl"
 
 
 def held_out_duplicates(pack: PromptPack, specs: Sequence[GameSpec], games: int, cache: Path) -> list[int]:

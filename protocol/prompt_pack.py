@@ -1,9 +1,9 @@
 """Prompt packs: public situations without reward, outcome, walkthrough or engine, for a server that never plays.
 
-A pack is a JSONL file in UTF-8. Its first line is a header with ``schema``, ``kind``, ``origin`` and ``licence``; every
-other line is one prompt: ``family``, and the fields of a `Situation`. Tuples and sets are lists; fields that are empty
-may be left out. A prompt that is ``open``, or without ``admissible`` commands, asks for an open answer. A pack is named
-by its `digest`.
+A pack is a JSONL file in UTF-8. Its first line is a header with ``schema``, ``kind``, ``origin``, ``licence`` and
+``red_lines``, if the families that it was made from declare any; every other line is one prompt: ``family``, and the
+fields of a `Situation`. Tuples and sets are lists; fields that are empty may be left out. A prompt that is ``open``, or
+without ``admissible`` commands, asks for an open answer. A pack is named by its `digest`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from typing import Any, get_origin, get_type_hints
 from .errors import ConfigError, FedoelError
 from .formats import PACK
 from .host.files import replace_file
+from .red_lines import check_red_lines
 from .situation import Situation
 
 KIND = "fedoel prompts"
 HEADER: Mapping[str, Any] = MappingProxyType({"schema": PACK.current, "kind": KIND, "origin": "", "licence": ""})
+RED_LINES = "red_lines"  # of the header; left out where there are none
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # what some editors write first
 FIRST_LINE = 2  # number of the line that holds the first prompt
 MAX_TEXT = 8_000  # characters of all texts of a prompt together
@@ -66,20 +68,28 @@ class Prompt:
 class PromptPack:
     """Distinct prompts, where they come from, and under which licence they may be used.
 
+    Parameters
+    ----------
+    red_lines
+        What the families that the prompts are from declare that no version may make likelier.
+
     Raises
     ------
     ConfigError
-        If there are no prompts, two of them are equal, or `origin` or `licence` is no text of at most `MAX_TEXT`.
+        If there are no prompts, two of them are equal, `origin` or `licence` is no text of at most `MAX_TEXT`, or
+        `red_lines` are none.
     """
 
     origin: str
     licence: str
     prompts: tuple[Prompt, ...]
+    red_lines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, text in (("origin", self.origin), ("licence", self.licence)):
             if len(_text(name, text)) > MAX_TEXT:
                 raise ConfigError(f"{name} has {len(text)} characters, and at most {MAX_TEXT} are allowed")
+        check_red_lines(self.red_lines, RED_LINES)
         if not self.prompts:
             raise ConfigError("the pack has no prompts")
         if repeat := _first_repeat(self.prompts):
@@ -105,6 +115,8 @@ def to_bytes(pack: PromptPack) -> bytes:
         If it is longer than `MAX_BYTES`.
     """
     header = {**HEADER, "origin": pack.origin, "licence": pack.licence}
+    if pack.red_lines:
+        header[RED_LINES] = pack.red_lines
     tables = [header, *map(_to_table, pack.prompts)]
     data = b"".join(json.dumps(table, ensure_ascii=False).encode() + b"\n" for table in tables)
     _check_size("the pack", len(data))
@@ -142,7 +154,8 @@ def pack_from_bytes(data: bytes, name: str) -> PromptPack:
         earlier, later = (index + FIRST_LINE for index in repeat)
         raise ConfigError(f"{name}, line {later}: this prompt equals the one of line {earlier}")
     try:
-        return PromptPack(header["origin"], header["licence"], tuple(prompts))
+        red_lines: Any = _to_value(tuple[str, ...], header[RED_LINES])
+        return PromptPack(header["origin"], header["licence"], tuple(prompts), red_lines)
     except ConfigError as error:
         raise ConfigError(f"{name}, line 1: {error}") from error
 
@@ -224,8 +237,8 @@ def _checked_header(table: Mapping[str, Any]) -> Mapping[str, Any]:
             f'it must be the header of a prompt pack, {{"schema": {PACK.current}, "kind": "{KIND}", ...}}'
         )
     PACK.check(table["schema"], "the pack")
-    _check_names(table, tuple(HEADER))
-    return {**HEADER, **table}
+    _check_names(table, (*HEADER, RED_LINES))
+    return {**HEADER, RED_LINES: [], **table}
 
 
 def _check_names(table: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from ..strategies.registry import build_strategy, load_strategy
 from ..strategies.secure_mean import SecureMean
 from ..strategies.stopped import wait_while_stopped
 from .cycle.answers import check_bounds
-from .cycle.run import Public, Report, Run, World
+from .cycle.run import Report, Run, World
 from .cycle.server import CycleServer
 from .events import LOG, EventLog
 from .fleet import make_fleet
@@ -31,7 +31,7 @@ from .fleet_gate import FleetGate
 from .gate import Gate
 from .learner import Divided, Workers
 from .learner_registry import make_learner
-from .red_lines import RedLines, read_red_lines
+from .red_lines import RedLines, joined, read_red_lines
 from .safeguards import RunSafeguards
 
 MakeGate = Callable[[Gate], Gate]
@@ -136,7 +136,7 @@ def prepare(
         config, world.plan, codec, learner, world.public, make_gate(world.gate),
         make_report(config, cache) if make_report else world.report, RunSafeguards(config),
         EventLog(Path(config.out) / LOG, listener), cache, engine, secure=issubclass(kind, SecureMean),
-        red_lines=_red_lines(config, world.public),
+        red_lines=_red_lines(config, world),
     )  # fmt: skip
     server = CycleServer(parts)
     strategy = build_strategy(config.strategy, server, config.seed, world.gate.blocks)
@@ -160,11 +160,13 @@ def _world(config: RunConfig, cache: Path) -> World:
     return world(config, cache)
 
 
-def _red_lines(config: RunConfig, public: Public) -> RedLines | None:
-    """Return the red lines of a run, if it has any, and check that its prompts can watch them."""
-    if not config.server.red_lines:
+def _red_lines(config: RunConfig, world: World) -> RedLines | None:
+    """Return the operator's and the families' red lines, if any, and check that the run's prompts can watch them."""
+    operators = read_red_lines(expanded(config.server.red_lines)) if config.server.red_lines else ()
+    lines = joined(operators, world.red_lines)
+    if not lines:
         return None
-    red_lines = RedLines(read_red_lines(expanded(config.server.red_lines)), public.situations)
+    red_lines = RedLines(lines, world.public.situations)
     if config.server.public == "prompts":  # games would have to be played for that
         red_lines.check()
     return red_lines

@@ -4,6 +4,9 @@ They are measured on public prompts: the mean probability of the commands that m
 one. Where few prompts list a command, it is added to others as one more choice, so that a server can watch a command
 that its prompts do not show. A red line with ``*`` cannot be added: some prompt must list a command that matches it.
 
+The operator names them in a file (`server.red-lines`), and families of games declare them: see
+`fedoel.protocol.red_lines`.
+
 Only versions are held to them. A context that devices play during a cycle, or try, is not.
 """
 
@@ -21,9 +24,9 @@ from numpy.typing import NDArray
 
 from ..policies.policy import Policy
 from ..protocol.errors import ConfigError
+from ..protocol.red_lines import LONGEST, MOST_LINES, plain
 from ..protocol.situation import Situation
 
-MOST_LINES, LONGEST = 200, 200
 MOST_PROMPTS = 64  # on which one red line is measured
 CROSSED = "red line "  # how the reason of a refused candidate begins
 FEWEST_PROMPTS = 32  # below which a command is added to prompts that do not list it
@@ -41,14 +44,18 @@ def read_red_lines(path: Path) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise ConfigError(f"server.red-lines: {path} cannot be read ({error})") from error
-    plain = [_plain(line) for line in lines]
-    red_lines = tuple(dict.fromkeys(line for line in plain if line and not line.startswith("#")))
+    red_lines = joined([line for line in map(plain, lines) if line and not line.startswith("#")])
     if not 0 < len(red_lines) <= MOST_LINES or any(len(line) > LONGEST for line in red_lines):
         raise ConfigError(
             f"server.red-lines: {path} must hold 1 to {MOST_LINES} lines of at most {LONGEST} characters, not "
             f"{len(red_lines)}"
         )
     return red_lines
+
+
+def joined(*lists: Sequence[str]) -> tuple[str, ...]:
+    """Return the red lines of several lists in the form in which they are compared, each once."""
+    return tuple(dict.fromkeys(plain(line) for lines in lists for line in lines))
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class RedLines:
     Parameters
     ----------
     lines
-        What `read_red_lines` returned.
+        What `joined` returned.
     situations
         Returns public situations, each with several commands.
     """
@@ -101,7 +108,7 @@ class RedLines:
 
 def matches(line: str, command: str) -> bool:
     """Whether a command crosses a red line: they are equal up to case and spaces, or ``*`` stands for what differs."""
-    return fnmatchcase(_plain(command), line.replace("[", "[[]").replace("?", "[?]"))
+    return fnmatchcase(plain(command), line.replace("[", "[[]").replace("?", "[?]"))
 
 
 def crossing(
@@ -134,16 +141,12 @@ def _prompts_for(line: str, situations: Sequence[Situation]) -> list[Situation]:
     if "*" in line or len(listing) >= FEWEST_PROMPTS:
         if not listing:
             raise ConfigError(
-                f"server.red-lines: no public prompt lists a command that matches {line!r}: write a command without *, "
-                "or add prompts that list one"
+                f"red lines: no public prompt lists a command that matches {line!r}: write a command without *, or add "
+                "prompts that list one"
             )
         return listing
     others = [s for s in situations if not any(matches(line, command) for command in s.admissible)]
     added = [replace(s, admissible=(*s.admissible, line)) for s in others[: FEWEST_PROMPTS - len(listing)]]
     if not listing and not added:
-        raise ConfigError(f"server.red-lines: there are no public prompts with several commands to watch {line!r} on")
+        raise ConfigError(f"red lines: there are no public prompts with several commands to watch {line!r} on")
     return [*listing, *added]
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())

@@ -136,12 +136,19 @@ class Report(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a run is made of, depending on what the server has of the world."""
+    """What a run is made of, depending on what the server has of the world.
+
+    Parameters
+    ----------
+    red_lines
+        What the families of its games declare that no candidate may make likelier.
+    """
 
     plan: RunPlan
     public: Public
     gate: Gate
     report: Report
+    red_lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +162,7 @@ class Run:
     parameters
         Public parameters of the codec, by name: see `fedoel.codecs.codec.HasParameters`.
     red_lines
-        What no candidate may make likelier; None if the configuration names nothing.
+        What no candidate may make likelier; None if neither operator nor families name anything.
     """
 
     config: RunConfig

@@ -55,7 +55,7 @@ def world(config: RunConfig, cache: Path) -> World:
         raise ConfigError(f"{config.server.prompts} has fewer than {LEAST} prompts with several commands: make more")
     plan = RunPlan.of(config)
     public = PromptsPublic(pack, config.server.prompts_per_cycle, config.seed)
-    return World(plan, public, FleetGate(config, plan, {}), FleetReport())
+    return World(plan, public, FleetGate(config, plan, {}), FleetReport(), pack.red_lines)
 
 
 @dataclass(frozen=True, slots=True)

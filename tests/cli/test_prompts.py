@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,15 @@ def test_a_pack_of_games_is_made_shown_and_checked(lake: Path, capsys: pytest.Ca
     assert out.count("---") == 2 and out.count("Goal: ") == 2 and "> " in out
     assert main(["prompts", "check", str(lake), "--against", f"{LAKE}; {TIDY}"]) == 0
     assert "no prompt nearly equals a state of 50 held-out games" in capsys.readouterr().out
+
+
+def test_red_lines_are_shown_without_what_controls_a_terminal(
+    lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prompts", "show", str(lake)]) == 0 and "red lines" not in capsys.readouterr().out
+    write_pack(tmp_path / "guarded.jsonl", replace(read_pack(lake), red_lines=("go \x1b[2J up", "swim *")))
+    assert main(["prompts", "show", str(tmp_path / "guarded.jsonl")]) == 0
+    assert "red lines: go ?[2J up, swim *\n" in capsys.readouterr().out
 
 
 def test_a_file_is_not_overwritten(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,6 +112,11 @@ def test_settings_reach_the_environment_and_it_is_made_late_and_closed() -> None
         engine.walkthrough()
 
 
+def test_an_environment_has_red_lines_as_any_family() -> None:
+    family = environment_family(Walk, lambda seen, info: "A path.", lambda seen, info: {}, red_lines=("go back",))
+    assert family.red_lines == ("go back",)
+
+
 def test_without_a_solution_the_walkthrough_is_found_by_random_play_and_leaves_the_episode_alone() -> None:
     engine = walk()
     engine.start(0)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fedoel.games.families import build_game, settings_of
+from fedoel.games.families import FAMILIES, build_game, family_of, red_lines_of, settings_of
 from fedoel.protocol.errors import ConfigError
-from fedoel.protocol.play import GameSpec
+from fedoel.protocol.play import GameSpec, specs_from_text
+
+GUARDED = replace(FAMILIES["frozen-lake"], red_lines=("Go  up", "open *"))
+WRONG: object = ["go up"]
+MISTAKEN = replace(GUARDED, red_lines=WRONG)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,18 @@ def test_settings_are_canonical() -> None:
     spelled_out = settings_of(GameSpec.parse("cooking open=1 recipe=1 take=0 go=1 cook=0 split=all turns=9"))
     assert from_defaults == spelled_out
     assert list(from_defaults) == sorted(from_defaults)
+
+
+def test_red_lines_of_games_are_in_the_words_that_players_read() -> None:
+    lake = f"{__name__}:GUARDED turns=3"
+    assert red_lines_of(specs_from_text(f"sokoban turns=3; {lake}")) == ("go up", "open *")
+    assert red_lines_of(specs_from_text(f"{__name__}:GUARDED renamed=1 turns=3")) == ("walk upward", "unseal *")
+    assert red_lines_of(specs_from_text("sokoban turns=3")) == ()
+
+
+def test_red_lines_that_are_no_tuple_are_refused_with_the_name_of_the_family() -> None:
+    with pytest.raises(ConfigError, match=r"red_lines of the game family '.*:MISTAKEN' must be at most 200 texts"):
+        family_of(f"{__name__}:MISTAKEN")
 
 
 def test_importing_the_families_is_light() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fedoel.games import make_prompts
-from fedoel.games.families import family_of
+from fedoel.games.families import FAMILIES, family_of
 from fedoel.games.heuristics import uniform
 from fedoel.games.make_prompts import (
     FIRST_GAME,
@@ -21,6 +21,7 @@ from fedoel.games.make_prompts import (
     held_out_duplicates,
     make_pack,
     pack_for,
+    pack_name,
     prompts_from_plugin,
     prompts_from_text,
 )
@@ -34,6 +35,7 @@ LAKE = GameSpec.parse("frozen-lake size=4 turns=6")
 TIDY = GameSpec.parse("tidy things=1 final=1 turns=6")
 SOKOBAN = GameSpec.parse("sokoban turns=10")
 ORCHARD = GameSpec.parse("orchard trees=2 turns=6")
+GUARDED = replace(FAMILIES["frozen-lake"], red_lines=("go up",))
 SHOWN = "-= Inbox =-\nOne letter from the bank."
 
 
@@ -155,6 +157,18 @@ def test_a_pack_is_made_on_first_use_and_again_if_it_is_damaged(
     assert len({path, pack_for(text, 21, tmp_path), pack_for(str(LAKE), 20, tmp_path)}) == 3
     monkeypatch.setattr(make_prompts, "make_pack", lambda *arguments: pytest.fail("was made again"))
     assert pack_for(text, 20, tmp_path) == path
+
+
+def test_a_pack_carries_the_red_lines_of_its_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"{LAKE}; {__name__}:GUARDED size=4 turns=6"
+    pack = make_pack(specs_from_text(text), 20, 0, tmp_path)
+    assert pack.red_lines == ("go up",) and make_pack([LAKE], 20, 0, tmp_path).red_lines == ()
+    assert read_pack(pack_for(text, 20, tmp_path)) == pack
+    before = pack_name(text, 20)
+    monkeypatch.setattr(f"{__name__}.GUARDED", replace(GUARDED, red_lines=("go down",)))
+    family_of.cache_clear()
+    assert pack_name(text, 20) != before, "a pack in the cache would lack what the family has declared since"
+    family_of.cache_clear()
 
 
 def test_situations_are_read_from_text(tmp_path: Path) -> None:

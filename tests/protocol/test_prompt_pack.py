@@ -36,7 +36,10 @@ SITUATIONS = st.builds(
     turn=st.integers(0, 2**70), max_turns=st.integers(0, 99),
 )  # fmt: skip
 PROMPTS = st.builds(Prompt, st.text(min_size=1, max_size=20), SITUATIONS)
-PACKS = st.builds(PromptPack, TEXTS, TEXTS, st.lists(PROMPTS, min_size=1, max_size=5, unique=True).map(tuple))
+RED_LINES = st.lists(st.text(max_size=20).filter(str.strip), max_size=3).map(tuple)
+PACKS = st.builds(
+    PromptPack, TEXTS, TEXTS, st.lists(PROMPTS, min_size=1, max_size=5, unique=True).map(tuple), RED_LINES
+)
 
 
 def prompt(text: str = "A lake.", commands: tuple[str, ...] = ("go east", "go west"), family: str = "lake") -> Prompt:
@@ -102,6 +105,23 @@ def test_a_pack_is_named_by_the_hash_of_its_file(tmp_path: Path) -> None:
     assert pack.families == ("lake", "hill")
 
 
+def test_the_header_carries_red_lines_and_the_hash_covers_them() -> None:
+    pack = PromptPack("by hand", "CC0", (prompt(),))
+    guarded = replace(pack, red_lines=("Break the ice", "swim *"))
+    header = to_bytes(guarded).splitlines()[0]
+    assert json.loads(header)["red_lines"] == ["Break the ice", "swim *"]
+    assert pack_from_bytes(to_bytes(guarded), "pack") == guarded and guarded.digest != pack.digest
+
+
+def test_a_pack_without_red_lines_is_what_the_release_before_wrote_and_read() -> None:
+    header = b'{"schema": 1, "kind": "fedoel prompts", "origin": "by hand", "licence": "CC0"}'
+    pack = PromptPack("by hand", "CC0", (prompt(),))
+    assert to_bytes(pack).splitlines()[0] == header
+    assert pack_from_bytes(to_bytes(pack), "pack").red_lines == ()
+    listed = header.removesuffix(b"}") + b', "red_lines": []}\n' + to_bytes(pack).splitlines()[1]
+    assert pack_from_bytes(listed, "pack") == pack
+
+
 def test_a_line_is_short_and_needs_a_family_only() -> None:
     data = file_of(HEADER, {"family": "mail"}, {"family": "mail", "goal": "Ask.", "done": ["b", "a", "b"]})
     first, second = pack_from_bytes(data + b"\n \n", "pack").prompts
@@ -127,6 +147,12 @@ def test_a_line_is_short_and_needs_a_family_only() -> None:
         (file_of({**HEADER, "author": "me"}, LINE), "line 1: unknown field 'author'; known are schema, kind, origin"),
         (file_of({**HEADER, "origin": 3}, LINE), "line 1: origin must be text, not 3"),
         (file_of({**HEADER, "licence": "x" * (MAX_TEXT + 1)}, LINE), "line 1: licence has 8001 characters"),
+        (
+            file_of({**HEADER, "red_lines": "swim"}, LINE),
+            "line 1: red_lines must be at most 200 texts of 1 to 200 char",
+        ),
+        (file_of({**HEADER, "red_lines": ["swim", 1]}, LINE), "line 1: red_lines must be at most 200 texts"),
+        (file_of({**HEADER, "red_lines": ["\ud800"]}, LINE), "line 1: red_lines must be at most 200 texts"),
         (file_of(HEADER), "pack, line 1: the pack has no prompts"),
         (file_of(HEADER, LINE) + b"{", "pack, line 3: it is not JSON in UTF-8"),
         (file_of(HEADER) + "{'é'}".encode("latin-1"), "pack, line 2: it is not JSON in UTF-8"),

@@ -16,11 +16,13 @@ from fedoel.games.families import family_of
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import ConfigError, VersionError
 from fedoel.protocol.situation import Memory
+from fedoel.server.app import prepare
 from fedoel.server.current_version import promote
 from fedoel.server.registry import load_adapter
 from fedoel.server.run_location import RunLocation
 from fedoel.server.version_list import VersionList
 from fedoel.simulations.inprocess import check, run_inprocess
+from fedoel.simulations.prompts import with_pack
 from fedoel.simulations.scenario import load_scenario
 from fedoel.strategies.experience import ExperienceStrategy
 
@@ -52,6 +54,7 @@ class Plant:
         return Frame(text, "Raise the output.", COMMANDS, float(won), 1.0, won, lost)
 
 PLANT = Family({}, lambda family, settings, cache: Plant())
+GUARDED = Family({}, lambda family, settings, cache: Plant(), red_lines=("Open  the valve", "explode"))
 '''
 COMMANDS = ("open the valve", "close the valve", "examine the gauge")
 
@@ -111,6 +114,36 @@ def test_a_rewarded_red_line_is_learned_without_the_gate_and_refused_with_it(
     run_inprocess(replace(guarded, resume=True))
     assert [entry["reason"] for entry in cycles(guarded)[1:]] == [entry["reason"] for entry in later]
     assert promote(place, refused.name, anyway=True).values["version"] == refused.name
+
+
+def in_a_guarded_world(config: RunConfig) -> RunConfig:
+    """The same run in the same world, which now declares that the valve must stay closed."""
+    return replace(config, games=replace(config.games, families="plant_world:GUARDED turns=3"))
+
+
+def test_a_rewarded_red_line_of_the_world_is_refused_without_a_word_from_the_operator(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(*arguments: object) -> None:
+        raise AssertionError("no device may be asked to try such a candidate")
+
+    monkeypatch.setattr(ExperienceStrategy, "trial", nobody)
+    guarded = in_a_guarded_world(config)
+    assert not guarded.server.red_lines
+    run_inprocess(guarded)
+    first, *later = cycles(guarded)
+    assert [entry["decision"] for entry in later] == ["rejected"] * 2
+    assert all("red line 'open the valve': probability 33.3% ->" in entry["reason"] for entry in later)
+    assert {entry["version"] for entry in later} == {first["version"]}
+    assert chance_to_open(guarded) == pytest.approx(1 / 3)
+
+
+def test_the_operators_red_lines_and_the_worlds_are_joined(config: RunConfig, cache: Path) -> None:
+    guarded = with_red_lines(in_a_guarded_world(config), "explode", "close the valve")
+    _, server = prepare(with_pack(guarded, cache), cache)
+    assert server.run.red_lines and server.run.red_lines.lines == ("explode", "close the valve", "open the valve")
+    _, server = prepare(with_pack(config, cache), cache)
+    assert server.run.red_lines is None
 
 
 def test_other_red_lines_stop_nothing(config: RunConfig) -> None:
