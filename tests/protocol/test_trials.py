@@ -223,5 +223,5 @@ def test_a_lie_in_one_entry_is_seen_alone_and_in_a_sum(lie: str, honest: int) ->
     entry, value = LIES[lie]
     told = truth.gradient.copy()
     told[entry] = value * (honest + 1)  # in a sum, what the others send hides a smaller lie
-    liar = ExperienceVector.from_parts(spec, {"gradient": told})
+    liar = ExperienceVector.from_parts(spec, {"gradient": told.astype(np.float64)})
     assert not is_possible(total([truth] * honest + [liar]), honest + 1)

@@ -307,7 +307,7 @@ def test_an_answer_that_no_device_can_give_is_left_out_or_its_secure_sum_if_that
     def lies(client: int, spec: VectorSpec) -> ExperienceVector:
         told = answer(client, spec).gradient.copy()
         told[entry] = value if client == 0 else told[entry]
-        return ExperienceVector.from_parts(spec, {"gradient": told})
+        return ExperienceVector.from_parts(spec, {"gradient": told.astype(np.float64)})
 
     plain = Fleet(lies).trial(built("mean"), trial())
     others = list(range(1, CLIENTS))
