@@ -117,12 +117,15 @@ def _begin(step: Step, context: Context, member: Membership, guard: Guard) -> Ro
 
     Raises
     ------
+    VersionError
+        If the fleet's owner has not signed the terms.
     SecureSumError
         If the device has already been in a round of this run with the same or a larger number.
     TrustError
         If the owner does not allow the round, or so many, or the device has helped to open one for the same exchange.
     """
-    terms, position = Terms.from_json(step.body.decode("utf-8", "replace")), int.from_bytes(step.extra, "big")
+    member.check_terms(step.body, step.extra[2:])
+    terms, position = Terms.from_json(step.body.decode("utf-8", "replace")), int.from_bytes(step.extra[:2], "big")
     guard.check(terms)
     last = _last_round(context)
     if last is not None:

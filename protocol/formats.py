@@ -91,11 +91,12 @@ BUNDLE = Format("Bundle", "a device's `.fleet` file, `bundle.toml`")
 NOTICE = Format("notice", "signed notice of the fleet's owner, in messages")
 MANIFEST = Format("manifest", "`manifest.sig`")
 REQUEST = Format("request", "signature of a request to devices")
+TERMS = Format("terms of a secure sum", "signature of the terms of a round, in messages")
 SECURE_SUM = Format("secure sum", "messages between devices in a secure sum", current=2, oldest=2)
 
 FORMATS: Sequence[Format] = (
     RECORDS, SETTINGS, JOURNAL, LEDGER, PACK, STORE, EPISODE, CONTRIBUTIONS, KEPT_VERSION, LOG, LOG_HEAD, MEMBERS,
-    SUCCESSOR, NOTICE, CARD, BUNDLE, MANIFEST, REQUEST, SECURE_SUM,
+    SUCCESSOR, NOTICE, CARD, BUNDLE, MANIFEST, REQUEST, TERMS, SECURE_SUM,
 )  # fmt: skip
 
 

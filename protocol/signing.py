@@ -19,7 +19,7 @@ from .fleet.notice import Notice
 from .messages import PlayRequest, optional_arrays
 
 REQUEST, MANIFEST, LOG_HEAD = formats.REQUEST.purpose, formats.MANIFEST.purpose, formats.LOG_HEAD.purpose
-NOTICE = formats.NOTICE.purpose
+NOTICE, TERMS = formats.NOTICE.purpose, formats.TERMS.purpose
 
 
 def sign_request(key: Ed25519PrivateKey, request: PlayRequest) -> PlayRequest:
@@ -51,6 +51,16 @@ def sign_manifest(key: Ed25519PrivateKey, text: str) -> bytes:
 def check_manifest(public: bytes, signature: bytes, text: str) -> None:
     """Check the signature of a manifest's JSON text; raises as `check_request` does."""
     _check(public, signature, MANIFEST + text.encode(), "a manifest")
+
+
+def sign_terms(key: Ed25519PrivateKey, text: bytes) -> bytes:
+    """Return the signature of the terms of a round, as JSON: whose vectors are added up, and with which noise."""
+    return key.sign(TERMS + text)
+
+
+def check_terms(public: bytes, signature: bytes, text: bytes) -> None:
+    """Check the signature of a round's terms; raises as `check_request` does."""
+    _check(public, signature, TERMS + text, "the terms of a secure sum")
 
 
 def sign_head(key: Ed25519PrivateKey, head: Head) -> bytes:

@@ -32,8 +32,9 @@ from ..protocol.privacy.published import public_factor
 from ..protocol.records.summary import PrivacyPromise
 from ..protocol.rollout import stages_of
 from ..protocol.secagg.graph import complete_graph
+from ..protocol.signing import sign_terms
 from ..protocol.trials import is_trial, most_trials, parts_of_trial
-from .fleet import newest_log
+from .fleet import newest_log, owner_key
 from .log import FleetLog
 from .notice import acknowledge, signed_notice
 
@@ -254,6 +255,10 @@ class RunSafeguards:
     def begin_round(self) -> tuple[str, int]:
         """Number a round that was never used, not even before a crash."""
         return self.ledger.run, self.ledger.begin()
+
+    def sign_terms(self, text: bytes) -> bytes:
+        """Sign a round's terms with the fleet's key."""
+        return sign_terms(owner_key(keys_folder(self.config)), text)
 
     def check_budget(self) -> None:
         """Refuse another release that would exceed the budget."""

@@ -300,7 +300,8 @@ class SecureMean(BudgetStrategy):
         """Yield the phases; the budget is spent before anybody is asked for what opens the sum."""
         terms, safeguards, wait = state.terms, self.server.safeguards, self.phase_timeout
         name, signed_list = terms.digest, safeguards.signed_members
-        yield _Phase("keys", {p: first_step(terms, p) for p in range(terms.cohort)}, state.take_keys, wait)
+        signature = safeguards.sign_terms(terms.to_json().encode())
+        yield _Phase("keys", {p: first_step(terms, p, signature) for p in range(terms.cohort)}, state.take_keys, wait)
         state.check(state.adverts, terms.threshold + 1)
         steps = {p: Step(name, state.adverts_for(p), signed_list) for p in state.adverts}
         yield _Phase("shares", steps, state.take_shares, wait)

@@ -141,6 +141,9 @@ class Safeguards(Protocol):
     def begin_round(self) -> tuple[str, int]:
         """Return the run's random name and the number of a round that was never used, not even before a crash."""
 
+    def sign_terms(self, text: bytes) -> bytes:
+        """Return the signature of a round's terms with the fleet's key, which devices check."""
+
     def check_budget(self) -> None:
         """Refuse another release.
 

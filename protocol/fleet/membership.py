@@ -31,7 +31,7 @@ from ..messages import PlayRequest
 from ..release import CODE as RELEASE_CODE
 from ..secagg.keys import Identity
 from ..settings import settings_of
-from ..signing import check_head, check_request, entry_of_request
+from ..signing import check_head, check_request, check_terms, entry_of_request
 from .log import MEMBERS as LOGGED_MEMBERS
 from .log import NOTICE, REFUSED, REQUEST, leaf_of, read_witness, witness_text
 from .notice import kept_notice
@@ -190,6 +190,14 @@ class Membership:
             raise VersionError(f"request {request.serial} is older than {last}, which this device has accepted")
         if request.serial > last:
             write_whole(self.serial_file, str(request.serial).encode())
+
+    def check_terms(self, text: bytes, signature: bytes) -> None:
+        """Check that the fleet's owner has signed the terms of a round; raises `VersionError` if not.
+
+        Whoever carries the messages could otherwise choose who is added up with whom, and the number of a round, behind
+        which a device takes part in no earlier one.
+        """
+        check_terms(self.fleet_key, signature, text)
 
     def _check_log(self, request: PlayRequest) -> None:
         """Check that a request is in a log that continues the one that this device has seen, and keep its head."""

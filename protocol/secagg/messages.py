@@ -141,9 +141,9 @@ def exchange_of(request: PlayRequest) -> Exchange:
     return Exchange(request.cycle, f"{TRIAL}{hashlib.sha256(tried).hexdigest()[:16]}")
 
 
-def first_step(terms: Terms, position: int) -> Step:
-    """Return the step of the phase ``keys`` for the device at a position."""
-    return Step(terms.digest, terms.to_json().encode(), position.to_bytes(2, "big"))
+def first_step(terms: Terms, position: int, signature: bytes) -> Step:
+    """Return the step of the phase ``keys`` for the device at a position, with the signature of the terms' JSON."""
+    return Step(terms.digest, terms.to_json().encode(), position.to_bytes(2, "big") + signature)
 
 
 def round_to_record(state: Round) -> ConfigRecord:

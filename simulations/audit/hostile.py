@@ -33,7 +33,7 @@ from ...protocol.secagg.keys import Advert, Identity
 from ...protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_records, subject
 from ...protocol.secagg.shares import SEALED
 from ...protocol.secagg.terms import Terms, from_bitmap, pack, to_bitmap, unpack
-from ...protocol.signing import sign_request
+from ...protocol.signing import sign_request, sign_terms
 from ...protocol.versions import Adapter
 from .adversary import Accomplice, Transcript
 
@@ -209,7 +209,8 @@ class HostileRound:
     def keys(self, position: int) -> None:
         """Ask for keys."""
         body = self.terms.to_json().encode()
-        reply = self._step(position, "keys", body, position.to_bytes(2, "big"))
+        signature = sign_terms(self.server.key, body)
+        reply = self._step(position, "keys", body, position.to_bytes(2, "big") + signature)
         self.transcript.adverts[position] = Advert.from_bytes(reply)
 
     def adverts_for(self, position: int) -> dict[int, bytes]:

@@ -28,7 +28,7 @@ from fedoel.protocol.secagg.graph import Graph, complete_graph
 from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_records, subject
 from fedoel.protocol.secagg.server import ServerRound
 from fedoel.protocol.secagg.terms import Terms
-from fedoel.protocol.signing import entry_of_request, sign_request
+from fedoel.protocol.signing import entry_of_request, sign_request, sign_terms
 from fedoel.server.fleet import newest_log, next_serial, owner_key
 from fedoel.server.log import FleetLog
 from fedoel.server.operate.folder import ServerFolder, Settings, read_run
@@ -117,6 +117,10 @@ class Devices:
         )  # fmt: skip
         return in_the_log(self.server.fleet, sign_request(owner_key(self.server.fleet), replace(plain, **changed)))
 
+    def signature(self, terms: Terms) -> bytes:
+        """Return the signature of a round's terms that the fleet's owner makes."""
+        return sign_terms(owner_key(self.server.fleet), terms.to_json().encode())
+
     def send(self, number: int, action: str, records: RecordDict) -> RecordDict:
         message = Message(copy_of(records), dst_node_id=number + 1, message_type=action)
         return make_app(SimulatedRuntime())(message, self.contexts[number]).content
@@ -163,9 +167,10 @@ class SecureRound:
 
     def step(self, position: int, phase: str) -> bytes:
         """Ask one device, and return its answer."""
-        server, digest = self.server, self.terms.digest
+        server, digest, terms = self.server, self.terms.digest, self.terms.to_json().encode()
+        signature = self.devices.signature(self.terms)
         steps: Mapping[str, Callable[[], Step]] = {
-            "keys": lambda: Step(digest, self.terms.to_json().encode(), position.to_bytes(2, "big")),
+            "keys": lambda: Step(digest, terms, position.to_bytes(2, "big") + signature),
             "shares": lambda: Step(digest, server.adverts_for(position)),
             "masked": lambda: Step(digest, server.shares_for(position), self.plan.to_json().encode()),
             "confirm": lambda: Step(digest, server.survivors),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import RecordDict
 
 from fedoel.cli.main import main
 from fedoel.client import app as client_app
@@ -25,7 +26,7 @@ from fedoel.protocol.fleet.enrolment import card_from_text
 from fedoel.protocol.fleet.trust import Trust
 from fedoel.protocol.messages import PlayRequest, request_to_records
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
-from fedoel.protocol.secagg.messages import exchange_of
+from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, exchange_of
 from fedoel.protocol.trials import TrialTerms
 from fedoel.simulations.grid import server_identity
 
@@ -145,6 +146,22 @@ def test_a_repeated_step_gets_the_same_answer_and_no_second_one(devices: Devices
     assert begun.refused == {1: "confirm: SecureSumError"}
     again = SecureRound(devices, begun.request, EVERYBODY, 1).run_to("keys")
     assert again.refused.pop(1) == "keys: SecureSumError"  # the round has begun before
+
+
+def test_whoever_carries_messages_chooses_neither_a_cohort_nor_the_number_of_a_round(
+    devices: Devices,
+) -> None:
+    """Terms that the fleet's key has not signed begin nothing, and leave nothing behind that the next round meets."""
+    request = devices.request()
+    for changed in ({"number": 2**62}, {"cohort": 4, "neighbours": 3, "minimum": 3}):
+        forged = SecureRound(devices, request, EVERYBODY, 1)
+        signed = forged.terms
+        forged.terms = replace(signed, **changed)
+        step = Step(forged.terms.digest, forged.terms.to_json().encode(), bytes(2) + devices.signature(signed))
+        with pytest.raises(FedoelError, match="VersionError"):
+            devices.send(0, ACTIONS["keys"], RecordDict({RECORD: step.to_record()}))
+    devices.restart(EVERYBODY)
+    assert not SecureRound(devices, request, EVERYBODY, 1).run_to().refused
 
 
 def test_all_devices_of_a_round_answer_one_request(devices: Devices) -> None:
