@@ -28,7 +28,7 @@ from ..protocol.messages import PlayRequest, copy_of, records_bytes, request_to_
 from ..protocol.privacy.plan import PrivacyPlan
 from ..protocol.privacy.published import public_variance, with_public_noise
 from ..protocol.secagg.disputes import Disputes
-from ..protocol.secagg.graph import Graph, check_graph, choose_graph
+from ..protocol.secagg.graph import Graph, check_graph, choose_graph, least_minimum
 from ..protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ..protocol.secagg.server import ServerRound
 from ..protocol.secagg.terms import Terms
@@ -131,16 +131,21 @@ class SecureMean(BudgetStrategy):
     def check_graph(self, devices: int, spec: VectorSpec) -> None:
         """Refuse a number of devices for which no communication graph is safe from colluders and dropouts."""
         try:
-            self.graph(devices, self.plan(spec).minimum)
+            self.graph(devices, self.plan(spec))
         except SecureSumError as error:
             raise ConfigError(str(error)) from error
 
-    def graph(self, cohort: int, minimum: int) -> Graph:
-        """Return the communication graph of a cohort; raises `SecureSumError` if there is none that devices accept."""
+    def graph(self, cohort: int, plan: PrivacyPlan) -> tuple[Graph, int]:
+        """Return the communication graph of a cohort, and the fewest survivors whose sum is unmasked.
+
+        These are as many as the privacy plan says, or as devices insist on. Raises `SecureSumError` if there is no
+        graph that devices accept.
+        """
         safeguards = self.server.safeguards
         graph = choose_graph(cohort, safeguards.colluding, safeguards.max_dropout)
+        minimum = max(plan.minimum, least_minimum(graph, cohort, safeguards.colluding))
         check_graph(graph, cohort, minimum, safeguards.colluding)
-        return graph
+        return graph, minimum
 
     def aggregate(self, contributions: Sequence[Contribution]) -> Aggregate:
         """Raise `VectorError`: secure aggregation reveals no single contribution."""
@@ -287,11 +292,9 @@ class SecureMean(BudgetStrategy):
             cohort = min(cohort, plan.cohort)
         if not plan.minimum <= cohort <= plan.cohort:
             raise SecureSumError(f"{cohort} devices were drawn, outside the plan's {plan.minimum} to {plan.cohort}")
-        graph, digest = self.graph(cohort, plan.minimum), subject(request, plan)
+        (graph, minimum), digest = self.graph(cohort, plan), subject(request, plan)
         run, number = safeguards.begin_round()
-        terms = Terms(
-            run, number, cohort, graph.neighbours, graph.threshold, plan.minimum, plan.cells, plan.bits, digest
-        )
+        terms = Terms(run, number, cohort, graph.neighbours, graph.threshold, minimum, plan.cells, plan.bits, digest)
         return terms, plan
 
     def _phases(
@@ -302,7 +305,7 @@ class SecureMean(BudgetStrategy):
         name, signed_list = terms.digest, safeguards.signed_members
         signature = safeguards.sign_terms(terms.to_json().encode())
         yield _Phase("keys", {p: first_step(terms, p, signature) for p in range(terms.cohort)}, state.take_keys, wait)
-        state.check(state.adverts, terms.threshold + 1)
+        state.check_keys()
         steps = {p: Step(name, state.adverts_for(p), signed_list) for p in state.adverts}
         yield _Phase("shares", steps, state.take_shares, wait)
         state.check(state.sealed, terms.threshold + 1)

@@ -128,7 +128,8 @@ def share(state: Round, adverts: bytes, members: Collection[bytes], least: int =
     Raises
     ------
     SecureSumError
-        If an advert is not of a member, or not signed; or there are fewer than the threshold or `least`.
+        If an advert is not of a member, or not signed; or there are fewer than the threshold or `least`, or so few
+        that those that collude may be too many of them (`fedoel.protocol.secagg.graph.count_picks`).
     """
     if state.answered("shares", adverts):
         return state
@@ -142,9 +143,9 @@ def share(state: Round, adverts: bytes, members: Collection[bytes], least: int =
     for advert in others.values():
         terms.check_position(advert.position)
         advert.check(terms, members)
-    neighbours = sorted(RANDOM.sample(sorted(others), terms.picked(len(others))))
-    _check_threshold(len(neighbours), terms)
+    _check_threshold(len(others), terms)
     _check_least(len(others), least)
+    neighbours = sorted(RANDOM.sample(sorted(others), terms.picked(len(others))))
     mask_shares, own_shares = (
         split(state.secrets[name], len(neighbours), terms.threshold) for name in ("mask_seed", "own_seed")
     )

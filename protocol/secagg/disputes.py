@@ -30,11 +30,17 @@ class Disputes:
         Positions of dealer and holder.
     unrecovered
         Positions of the dealers whose masks the shares of their neighbours do not open.
+    holders_each
+        Number of holders that each dealer has picked: fewer than the terms say, where some devices have sent no keys.
     """
 
     terms: Terms
     pairs: set[tuple[int, int]] = field(default_factory=set)
     unrecovered: set[int] = field(default_factory=set)
+    holders_each: int = 0
+
+    def __post_init__(self) -> None:
+        self.holders_each = self.holders_each or self.terms.neighbours
 
     def add(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Add pairs of a dealer and a holder."""
@@ -48,8 +54,8 @@ class Disputes:
     def most_liars(self) -> tuple[int, int]:
         """Number of liars that the graph is made for, at least one: among a dealer's holders, and in the cohort."""
         terms = self.terms
-        of_holders = max(1, 2 * terms.threshold - terms.neighbours - 1)
-        return of_holders, of_holders * terms.cohort // terms.neighbours
+        of_cohort = max(1, 2 * terms.threshold - terms.neighbours - 1) * terms.cohort // terms.neighbours
+        return max(1, 2 * terms.threshold - self.holders_each - 1), of_cohort
 
     def liars(self) -> frozenset[int]:
         """Return the devices that lie, unless more do than the graph is made for.

@@ -8,11 +8,16 @@ of each honest neighbour, and both of each that colludes: with c of these, it ca
 by it, and every device checks the graph of a round by it, with the share of colluding devices that its owner assumes.
 
 The numbers of colluding and of dropped-out neighbours are hypergeometric, so these probabilities are exact.
+
+Devices that drop out before their keys are shown cannot be picked, and a server that cheats can hide the keys of honest
+ones. Those that collude are then a larger share of the others. So a device picks fewer where fewer are shown, and the
+threshold of the round is high enough again (`count_picks`).
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -94,7 +99,8 @@ def check_graph(graph: Graph, cohort: int, minimum: int, colluding: float) -> No
     Raises
     ------
     SecureSumError
-        If the threshold is lower than `least_threshold`, or all survivors may collude.
+        If the threshold is lower than `least_threshold`, if fewer than two honest devices may be in the sum, or fewer
+        than `least_minimum` devices.
     """
     bad, least = math.floor(colluding * cohort), least_threshold(cohort, graph.neighbours, colluding)
     if graph.threshold < least:
@@ -102,17 +108,75 @@ def check_graph(graph: Graph, cohort: int, minimum: int, colluding: float) -> No
             f"a threshold of {graph.threshold} of {graph.neighbours} neighbours is too low: with {bad} colluding "
             f"devices of {cohort}, two sets of survivors could be unmasked; it must be at least {least}"
         )
-    if minimum <= bad:
-        raise SecureSumError(f"the sum may be over {minimum} devices, and as many as {bad} of {cohort} may collude")
+    fewest = least_minimum(graph, cohort, colluding)
+    if minimum < fewest:
+        raise SecureSumError(
+            f"the sum may be over {minimum} devices, and as many as {bad} of {cohort} may collude: it must be over at "
+            f"least {fewest}"
+        )
 
 
-@lru_cache(maxsize=64)
+def least_minimum(graph: Graph, cohort: int, colluding: float) -> int:
+    """Return the smallest minimum of a round with which more than half of the honest devices are in its sum.
+
+    A threshold of others, and a device itself, confirm every sum that it helps to open. In a complete graph that is
+    enough, and the minimum only has to be two above those that collude. In others, it has to be as many as in a
+    complete one.
+    """
+    needed = least_threshold(cohort, cohort - 1, colluding) + 1
+    return needed if graph.threshold + 1 < needed else math.floor(colluding * cohort) + 2
+
+
 def least_threshold(cohort: int, neighbours: int, colluding: float) -> int:
     """Return the smallest t with ``2 t > k + c``: k neighbours, of which at most c collude.
 
     Every device picks its neighbours at random: c is exceeded at any with a probability of at most `MAX_SECRECY_LOSS`.
     """
-    tail = [*_upper_tail(cohort - 1, math.floor(colluding * cohort), neighbours), 0.0]
+    return _least_threshold(cohort, cohort - 1, math.floor(colluding * cohort), neighbours)
+
+
+@lru_cache(maxsize=64)
+def count_picks(graph: Graph, cohort: int, others: int) -> int:
+    """Return how many neighbours each device of a cohort picks among those whose keys it is shown.
+
+    As many as the graph says, if all have sent keys. Otherwise the most for which the threshold is the least one or
+    higher (`least_threshold`), although as many may collude as the graph withstands, all of them among those shown.
+    In a complete graph that is all of them.
+
+    Parameters
+    ----------
+    graph
+        Neighbours and threshold of the round.
+    cohort
+        Number of devices in the cohort.
+    others
+        Number of other devices that are shown.
+
+    Raises
+    ------
+    SecureSumError
+        If too few are shown: even a threshold of neighbours could all collude.
+    """
+    if others >= cohort - 1:
+        return graph.neighbours
+    bad = bisect_right(
+        range(cohort), graph.threshold, key=lambda bad: _least_threshold(cohort, cohort - 1, bad, graph.neighbours)
+    )
+    most = min(graph.neighbours, others)
+    counts = range(graph.threshold, most + 1)
+    safe = bisect_right(counts, graph.threshold, key=lambda count: _least_threshold(cohort, others, bad - 1, count))
+    if not (bad and safe):
+        raise SecureSumError(
+            f"{others} other devices of a cohort of {cohort} have sent keys, too few for a threshold of "
+            f"{graph.threshold}: those that collude may be too many of them"
+        )
+    return counts[safe - 1]
+
+
+@lru_cache(maxsize=1024)
+def _least_threshold(cohort: int, others: int, bad: int, neighbours: int) -> int:
+    """Return the least threshold where `bad` of the others collude, or all of them if they are fewer."""
+    tail = [*_upper_tail(others, min(bad, others), neighbours), 0.0]
     colluding_neighbours = next(c for c in range(neighbours + 1) if cohort * tail[c + 1] <= MAX_SECRECY_LOSS)
     return max(2, (neighbours + colluding_neighbours) // 2 + 1)
 

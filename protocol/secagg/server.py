@@ -105,6 +105,7 @@ class ServerRound:
         if not sealed.keys() <= others or len(sealed) != self.terms.picked(len(others)):
             raise SecureSumError("sealed shares are not for as many devices that sent keys as have to be picked")
         self.sealed[position] = sealed
+        self.disputes.holders_each = len(sealed)
 
     def take_masked(self, position: int, reply: bytes) -> None:
         """Accept a masked vector, and what its device says about shares that it could not open.
@@ -150,6 +151,11 @@ class ServerRound:
         needed = max(least, self.terms.minimum)
         if len(positions) < needed:
             raise SecureSumError(f"{len(positions)} devices of at least {needed} are left")
+
+    def check_keys(self) -> None:
+        """Check that devices are shown enough keys to share their secrets; raises `SecureSumError` as they would."""
+        self.check(self.adverts, self.terms.threshold + 1)
+        self.terms.picked(len(self.adverts) - 1)
 
     def check_openable(self, holders: Collection[int]) -> None:
         """Check that enough neighbours hold shares of every mask that is going to be removed.

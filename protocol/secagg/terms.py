@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import SecureSumError
+from .graph import Graph, count_picks
 
 WIDTHS = (16, 32)
 LARGEST = 2**16  # cohort
@@ -102,8 +103,8 @@ class Terms:
             raise SecureSumError(f"there is no position {position} in a cohort of {self.cohort}")
 
     def picked(self, others: int) -> int:
-        """Return how many of so many other devices a device picks: all of them where they are few."""
-        return min(self.neighbours, others)
+        """Return how many of so many other devices a device picks; raises `SecureSumError` if they are too few."""
+        return count_picks(Graph(self.neighbours, self.threshold), self.cohort, others)
 
 
 def bitmap_size(terms: Terms) -> int:

@@ -59,7 +59,7 @@ def test_a_device_confirms_no_neighbour_that_it_was_never_paired_with() -> None:
 
 def test_a_device_unmasks_on_no_word_of_a_stranger() -> None:
     """Those that confirm are its own neighbours: whom others have picked does not count."""
-    fleet = until(Fleet(terms(cohort=7, neighbours=4)), "unmask")
+    fleet = until(Fleet(terms(cohort=7, neighbours=4, minimum=5)), "unmask")
     signed = fleet.server.signatures
     others = sorted(signed.keys() - fleet.server.sealed[0].keys() - {0})
     picked = sorted(fleet.server.sealed[0])
@@ -87,7 +87,7 @@ def test_the_server_takes_keys_only_of_members_for_their_own_position_and_once()
 
 
 def test_the_server_takes_shares_for_as_many_devices_as_have_to_be_picked() -> None:
-    fleet = until(Fleet(terms(cohort=7, neighbours=4)), "masked")
+    fleet = until(Fleet(terms(cohort=7, neighbours=4, minimum=5)), "masked")
     sealed = fleet.server.sealed.pop(0)
     [first, *rest] = sealed
     more = next(position for position in range(1, 7) if position not in sealed)
@@ -114,7 +114,7 @@ def test_the_server_takes_no_confirmation_of_another_set_or_size() -> None:
 
 
 def test_the_server_takes_no_shares_of_a_device_that_gave_none() -> None:
-    fleet = until(Fleet(terms(cohort=7, neighbours=4)), "unmask")
+    fleet = until(Fleet(terms(cohort=7, neighbours=4, minimum=5)), "unmask")
     holder = next(p for p in range(1, 7) if p not in fleet.server.sealed[0])
     with pytest.raises(SecureSumError, match="gave none to this one"):
         fleet.server.take_opened(holder, pack([(0, bytes(SEED))]))

@@ -5,16 +5,18 @@ Every honest device runs its own code with all of its checks. Those that collude
 
 from __future__ import annotations
 
+from math import comb
+
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedoel.protocol.errors import SecureSumError
 from fedoel.protocol.secagg import device
-from fedoel.protocol.secagg.graph import Graph, check_graph, choose_graph, least_threshold
+from fedoel.protocol.secagg.graph import Graph, check_graph, choose_graph, count_picks, least_minimum, least_threshold
 from fedoel.protocol.secagg.keys import CONFIRMED, Identity
 from fedoel.protocol.secagg.server import ServerRound
-from fedoel.protocol.secagg.shares import SEED, recover
+from fedoel.protocol.secagg.shares import SEALED, SEED, recover
 from fedoel.protocol.secagg.terms import Terms, pack, to_bitmap, unpack
 
 VICTIM = 0
@@ -68,7 +70,12 @@ def terms_of(cohort: int, graph: Graph, minimum: int) -> Terms:
 def test_no_graph_gives_away_both_masks_of_a_device(cohort: int, colluding: float) -> None:
     graph = choose_graph(cohort, colluding, 0.2)
     bad = min(int(colluding * cohort), graph.neighbours)
-    own, pair = shares_of_two_stories(terms_of(cohort, graph, max(2, int(0.8 * cohort))), bad)
+    minimum = max(bad + 2, int(0.8 * cohort))
+    if minimum == cohort:
+        with pytest.raises(SecureSumError, match=f"{cohort - 1} survivors of at least {cohort}"):
+            shares_of_two_stories(terms_of(cohort, graph, minimum), bad)
+        return
+    own, pair = shares_of_two_stories(terms_of(cohort, graph, minimum), bad)
     assert min(len(own), len(pair)) < graph.threshold
 
 
@@ -105,7 +112,81 @@ def test_a_device_accepts_what_the_server_chooses(colluding: float, dropout: flo
         )
 
 
+def shown(honest: int, colluding: int, terms: Terms, least: int = 2) -> list[frozenset[int]]:
+    """Show an honest device only some of the honest others and all that collude; return whom of these it picks.
+
+    There is one entry for each of several draws; those that collude have the highest positions.
+    """
+    identities = [Identity(Ed25519PrivateKey.generate()) for _ in range(1 + honest + colluding)]
+    states = [device.advertise(identity, terms, p, least) for p, identity in enumerate(identities)]
+    adverts = b"".join(state.replies["keys"] for state in states[1:])
+    members = {identity.public for identity in identities}
+    picked = (unpack(device.share(states[0], adverts, members, least).replies["shares"], SEALED) for _ in range(3))
+    return [frozenset(each) for each in picked]
+
+
+def test_a_device_shares_nothing_among_those_that_collude_alone() -> None:
+    """A third of 54 collude, the terms let all 18 neighbours do so by chance, and no key of the others is shown."""
+    with pytest.raises(SecureSumError, match="over 19 devices, and as many as 18 of 54"):
+        shown(0, 18, terms_of(54, Graph(18, 18), 19))
+    with pytest.raises(SecureSumError, match="over 20 devices, and as many as 18 of 54"):
+        shown(0, 18, terms_of(54, Graph(18, 18), 20))
+    for honest in (0, 12, 24):
+        with pytest.raises(SecureSumError, match="too few for a threshold of 18"):
+            shown(honest, 18, terms_of(54, Graph(18, 18), 43))
+
+
+def test_hidden_keys_do_not_lift_those_that_collude_above_what_the_threshold_is_made_for() -> None:
+    """100 of 300 collude, and the keys of 82 honest devices are hidden: a device picks fewer neighbours."""
+    graph = choose_graph(300, 1 / 3, 0.2)
+    for picked in shown(117, 100, terms_of(300, graph, 217), least=217):
+        bad = sum(position > 117 for position in picked)
+        assert graph.threshold < len(picked) < graph.neighbours and 2 * graph.threshold > len(picked) + bad
+    count = count_picks(graph, 300, 217)
+    chance = chance_of_two_stories(217, 100, count, graph.threshold)
+    assert 300 * chance <= 2**-40 < 300 * chance_of_two_stories(217, 100, graph.neighbours, graph.threshold)
+
+
+def chance_of_two_stories(others: int, bad: int, picks: int, threshold: int) -> float:
+    """Return the chance that so many of a device's picks collude that two sets of survivors can be opened."""
+    hits = range(max(2 * threshold - picks, 0), min(bad, picks) + 1)
+    return sum(comb(bad, c) * comb(others - bad, picks - c) for c in hits) / comb(others, picks)
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.2])
+@pytest.mark.parametrize("cohort", [4, 5, 8, 10, 30, 57, 58, 59, 60, 80, 100, 300, 1000])
+def test_as_many_may_drop_out_before_their_keys_are_shown_as_later(cohort: int, dropout: float) -> None:
+    """Whenever they do, the round is safe, and hardly less likely to end in a sum than if all drop out in the end."""
+    graph, gone = choose_graph(cohort, 1 / 3, dropout), int(dropout * cohort)
+    minimum = max(int((1 - dropout) * cohort), least_minimum(graph, cohort, 1 / 3))
+    check_graph(graph, cohort, minimum, 1 / 3)
+    assert minimum <= cohort - gone
+    for early in sorted({0, 1, gone // 2, gone - 1, gone} & set(range(gone + 1))):
+        others, bad, late = cohort - 1 - early, cohort // 3, gone - early
+        picks = count_picks(graph, cohort, others)
+        assert cohort * chance_of_two_stories(others, bad, picks, graph.threshold) <= 2**-40
+        left = range(max(picks - late, 0), graph.threshold)  # of the picks: fewer than the threshold
+        lost = sum(comb(late, picks - n) * comb(others - late, n) for n in left) / comb(others, picks)
+        assert cohort * lost <= 2 ** -(19 if early else 20)
+        if graph.neighbours == cohort - 1:
+            assert picks == others, "in a complete graph, all are picked, and no chance is taken"
+
+
+def test_too_few_keys_end_a_round_before_anybody_is_shown_them() -> None:
+    terms = terms_of(54, Graph(18, 18), 43)
+    identities = [Identity(Ed25519PrivateKey.generate()) for _ in range(43)]
+    server = ServerRound(terms, {identity.public for identity in identities})
+    for p, identity in enumerate(identities):
+        server.take_keys(p, device.advertise(identity, terms, p).replies["keys"])
+    with pytest.raises(SecureSumError, match="42 other devices of a cohort of 54 have sent keys, too few"):
+        server.check_keys()
+
+
 def test_a_device_refuses_a_sum_over_those_that_may_all_collude() -> None:
     with pytest.raises(SecureSumError, match="over 3 devices, and as many as 3 of 9"):
         check_graph(Graph(8, 6), 9, 3, 1 / 3)
+    with pytest.raises(SecureSumError, match="over 4 devices, and as many as 3 of 9"):
+        check_graph(Graph(8, 6), 9, 4, 1 / 3)  # it and its enemies
+    with pytest.raises(SecureSumError, match="over 67 devices, and as many as 33 of 100"):
+        check_graph(choose_graph(100, 1 / 3, 0.2), 100, 67, 1 / 3)  # most honest devices are in every sum
     assert least_threshold(300, 20, 1 / 3) > 20, "of 20 neighbours of 300 devices, all may collude"
