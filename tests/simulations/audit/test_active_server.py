@@ -18,7 +18,7 @@ from fedoel.client.device.record import DeviceRecord
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.fleet.membership import Membership
 from fedoel.protocol.fleet.trust import Refusal, Trust
-from fedoel.protocol.secagg import device
+from fedoel.protocol.secagg import device, graph
 from fedoel.protocol.secagg.device import Round
 from fedoel.protocol.secagg.keys import Advert
 from fedoel.simulations.grid import server_identity
@@ -111,6 +111,7 @@ DEFECTS = (
     Defect(
         "counts no members", 629, [
             (device, "_check_least", nothing),
+            (graph, "least_minimum", lambda *terms: 2),  # it refuses nearly all sums that are too small for the owner
             unchecked(device, device.advertise, "if terms.minimum < least:"),
             unchecked(Trust, Trust.check, "if asked.cohort is not None and asked.cohort < self.least_cohort:"),
         ],
