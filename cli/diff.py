@@ -90,7 +90,7 @@ def _rows(known: VersionList, first: KnownVersion, second: KnownVersion) -> Iter
     both = first, second
     yield row("parent", *(version.parent or "-" for version in both))
     yield row("cycle", *(version.cycle for version in both))
-    yield row("decision", *(version.decision for version in both))
+    yield row("decision", *(known.decision_on(version) for version in both))
     yield row("won", *(won(version.results) for version in both))
     yield row("bytes", *(f"{size_of(known.place.versions / version.name):,}" for version in both))
     yield row("contributed", *(bounds_of(version.record.accepted if version.record else 0) for version in both))

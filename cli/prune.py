@@ -33,6 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--keep must be at least 0, not {arguments.keep}")
     place = located(arguments)
     names = removable(VersionList(place), arguments.keep)
+    if not names:
+        print(f"nothing to remove: of the versions that have weights here, each is needed with --keep {arguments.keep}")
+        return 0
     for name in names:
         print(f"{'would remove' if arguments.dry_run else 'removes'} the weights of {name}")
     if not arguments.dry_run:

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         ("version", version.name + (" (current)" if version.name == known.current else "")),
         ("parent", version.parent or "none, it is the first"),
         ("cycle", str(version.cycle)),
-        ("decision", version.decision),
+        ("decision", known.decision_on(version)),
         ("reason", printable(version.reason)),
         ("won", won(version.results)),
         ("manifest", "signed by the fleet's key" if manifest else "none: it was not promoted"),

@@ -25,9 +25,11 @@ def run(arguments: argparse.Namespace) -> int:
     for version in known.versions:
         mark = "*" if version.name == known.current else ""
         weights = "" if known.has_weights(version.name) or version.decision == "rejected" else " (weights removed)"
+        became = known.decision_on(version)
+        decision = became if became == version.decision else f"{version.decision}, then {became}"
         rows.append(
             (
-                mark, version.name, version.parent or "-", str(version.cycle), f"{version.decision}{weights}",
+                mark, version.name, version.parent or "-", str(version.cycle), f"{decision}{weights}",
                 won(version.results), printable(version.reason),
             )
         )  # fmt: skip

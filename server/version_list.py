@@ -14,7 +14,7 @@ from ..protocol.errors import FedoelError, VersionError
 from ..protocol.records.journal import CURRENT, TAKEN
 from ..protocol.records.summary import CycleRecord, Stats
 from ..protocol.versions import Manifest
-from .journal import CYCLE, Journal
+from .journal import CYCLE, OPERATOR, Journal
 from .learner import Adapter
 from .registry import MANIFEST, WEIGHTS, load_adapter, load_manifest
 from .run_location import RunLocation
@@ -104,6 +104,18 @@ class VersionList:
                 known.append(_candidate(record, name, record.version))
             parent = record.version
         return known
+
+    def decision_on(self, version: KnownVersion) -> str:
+        """Return what became of a version, with what an operator has made of a candidate that waited.
+
+        That is ``approved``, or ``passed-over`` if another version than its parent is current and it never was.
+        """
+        if version.decision != "waiting":
+            return version.decision
+        chosen = (str(e.values["version"]) for e in self.journal.of_kind(CURRENT) if e.values["by"] == OPERATOR)
+        if version.name in chosen:
+            return "approved"
+        return "waiting" if version.parent == self.current else "passed-over"
 
     def find(self, name: str) -> KnownVersion:
         """Return the version whose name begins with a text, or the current one for an empty text.

@@ -44,6 +44,13 @@ def make_app(watched: Watched, access: Access) -> Starlette:
     return Starlette(routes=routes, middleware=[Middleware(Guard, access=access)])
 
 
+def _name_of(host: str) -> str:
+    """Return what names an address in a browser: where that is all addresses of this machine, the machine's name."""
+    if host.strip("0:.") == "":
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
 def serve(folder: Path, host: str, port: int) -> None:
     """Serve the page of a run until the process is interrupted, and print its address.
 
@@ -64,8 +71,8 @@ def serve(folder: Path, host: str, port: int) -> None:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot listen on {host}, port {port}: {reason}; choose another --port or --host") from error
     access = Access(host, "" if is_loopback(host) else secrets.token_urlsafe(32))
-    name, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
-    print(f"http://{name}:{port}/{f'?token={access.token}' if access.token else ''}")
+    port = listening.getsockname()[1]
+    print(f"http://{_name_of(host)}:{port}/{f'?token={access.token}' if access.token else ''}")
     if access.token:
         print("whoever has this address may read the page, unencrypted; an SSH tunnel to the loopback is safer")
     print("Ctrl-C ends it; the run goes on", flush=True)

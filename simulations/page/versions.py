@@ -52,7 +52,7 @@ def _row(known: VersionList, version: KnownVersion, current: str) -> list[object
     won = percent(version.results) if version.results else "not measured"
     folder = known.place.versions / version.name
     weights = "stored" if known.has_weights(version.name) else "removed" if folder.exists() else "-"
-    return [mark, version.name, version.parent or "-", version.cycle, version.decision, won, weights]
+    return [mark, version.name, version.parent or "-", version.cycle, known.decision_on(version), won, weights]
 
 
 def _commands(folder: Path, known: VersionList) -> Iterator[Command]:

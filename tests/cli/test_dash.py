@@ -6,6 +6,7 @@ import builtins
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -54,9 +55,12 @@ def test_a_missing_library_is_named_with_the_extra_that_has_it(
     )
 
 
-@pytest.mark.parametrize(("host", "token"), [("127.0.0.1", False), ("0.0.0.0", True)])
-def test_it_serves_until_it_is_interrupted_and_loads_no_model(run: Path, host: str, token: bool) -> None:
-    """A page that other machines reach asks for a token, which is in its printed address."""
+@pytest.mark.parametrize(
+    ("host", "named", "token"),
+    [("127.0.0.1", "127.0.0.1", False), ("0.0.0.0", socket.gethostname(), True), ("::", socket.gethostname(), True)],
+)
+def test_it_serves_until_it_is_interrupted_and_loads_no_model(run: Path, host: str, named: str, token: bool) -> None:
+    """A page that other machines reach asks for a token, which is in its printed address; they can open that."""
     code = (
         "import atexit, sys; from fedoel.cli.main import main; "
         "atexit.register(lambda: print(*sorted({'torch', 'transformers', 'matplotlib'} & set(sys.modules)))); "
@@ -67,7 +71,9 @@ def test_it_serves_until_it_is_interrupted_and_loads_no_model(run: Path, host: s
     try:
         assert process.stdout is not None
         address = process.stdout.readline()
-        assert re.fullmatch(rf"http://{host}:\d+/" + (r"\?token=[\w-]{43}" if token else "") + "\n", address)
+        assert re.fullmatch(
+            rf"http://{re.escape(named)}:\d+/" + (r"\?token=[\w-]{43}" if token else "") + "\n", address
+        )
         line = process.stdout.readline()
         assert ("unencrypted" in line) is token
         while "Ctrl-C" not in line:

@@ -156,7 +156,9 @@ def test_a_choice_that_changes_nothing_ends_no_cycle(config: RunConfig) -> None:
     assert [entry["decision"] for entry in cycles(config)[1:]] == ["promoted"] * 3
 
 
-def test_a_candidate_that_waits_is_played_after_it_was_approved(config: RunConfig) -> None:
+def test_a_candidate_that_waits_is_played_after_it_was_approved(
+    config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
     waits = replace(config, cycles=2, server=replace(config.server, approve=True))
     with pytest.raises(Stopped):
         play(waits, at(PhaseStarted, 2, "rehearsal", stop))
@@ -166,11 +168,19 @@ def test_a_candidate_that_waits_is_played_after_it_was_approved(config: RunConfi
     assert candidate.decision == "waiting" and known.current == first.name == cycles(config)[1]["version"]
     with pytest.raises(VersionError, match="nope does not wait"):
         approve(place, "nope")
+    assert main(["versions", str(place.run)]) == 0 and "waiting  " in capsys.readouterr().out
     assert approve(place).values["version"] == candidate.name
+    assert VersionList(place).decision_on(candidate) == "approved"
+    assert main(["versions", str(place.run)]) == 0 and "waiting, then approved  " in capsys.readouterr().out
     with pytest.raises(VersionError, match="nothing waits"):
         approve(place)
     play(replace(waits, resume=True))
     assert asked(config, 2) == candidate.name and not verify(place).problems
+    *_, next_one = VersionList(place).versions
+    assert next_one.parent == candidate.name and VersionList(place).decision_on(next_one) == "waiting"
+    roll_back(place)
+    assert VersionList(place).decision_on(next_one) == "passed-over"
+    assert VersionList(place).decision_on(candidate) == "approved"
 
 
 def test_a_refused_candidate_can_be_seen_and_promoted_and_then_carries_the_fleets_signature(
@@ -310,6 +320,8 @@ def test_every_verb_works_on_a_run_and_on_a_servers_folder(
             (["promote", last], f"{last} is current: promoted by an operator"),
             (["prune", "--dry-run", "--keep", "0"], f"would remove the weights of {first}"),
             (["prune", "--keep", "0"], "bytes freed"),
+            (["prune", "--keep", "0", "--dry-run"], "nothing to remove"),
+            (["prune"], "nothing to remove: of the versions that have weights here, each is needed"),
             (["verify"], "everything that was checked holds"),
         ):
             verb, *more = words
