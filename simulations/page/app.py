@@ -44,6 +44,15 @@ def make_app(watched: Watched, access: Access) -> Starlette:
     return Starlette(routes=routes, middleware=[Middleware(Guard, access=access)])
 
 
+class _Server(uvicorn.Server):
+    """Says how it ends once it takes signals: before, an interrupt may come where Python ignores it."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets)
+        print("Ctrl-C ends it; the run goes on", flush=True)
+
+
 def _name_of(host: str) -> str:
     """Return what names an address in a browser: where that is all addresses of this machine, the machine's name."""
     if host.strip("0:.") == "":
@@ -72,13 +81,12 @@ def serve(folder: Path, host: str, port: int) -> None:
         raise ConfigError(f"cannot listen on {host}, port {port}: {reason}; choose another --port or --host") from error
     access = Access(host, "" if is_loopback(host) else secrets.token_urlsafe(32))
     port = listening.getsockname()[1]
-    print(f"http://{_name_of(host)}:{port}/{f'?token={access.token}' if access.token else ''}")
+    print(f"http://{_name_of(host)}:{port}/{f'?token={access.token}' if access.token else ''}", flush=True)
     if access.token:
         print("whoever has this address may read the page, unencrypted; an SSH tunnel to the loopback is safer")
-    print("Ctrl-C ends it; the run goes on", flush=True)
     config = uvicorn.Config(
         make_app(watched, access), access_log=False, log_level="warning", proxy_headers=False, server_header=False,
         lifespan="off", ws="none", timeout_graceful_shutdown=2,
     )  # fmt: skip
     with listening:
-        uvicorn.Server(config).run(sockets=[listening])
+        _Server(config).run(sockets=[listening])
