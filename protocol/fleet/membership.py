@@ -192,11 +192,29 @@ class Membership:
             write_whole(self.serial_file, str(request.serial).encode())
 
     def check_terms(self, text: bytes, signature: bytes) -> None:
-        """Check that the fleet's owner has signed the terms of a round; raises `VersionError` if not.
+        """Check that the fleet's owner has signed the terms of a round.
 
         Whoever carries the messages could otherwise choose who is added up with whom, and the number of a round, behind
         which a device takes part in no earlier one.
+
+        Parameters
+        ----------
+        text
+            The terms as JSON, as they were received.
+
+        Raises
+        ------
+        VersionError
+            If the signature is invalid.
+        TrustError
+            If there is none, as of a server of a release that did not sign terms.
         """
+        if not signature:
+            raise TrustError(
+                RELEASE_CODE,
+                "the terms of a secure sum are not signed, as a server of an earlier release sends them: whoever runs "
+                "the server has to upgrade it",
+            )
         check_terms(self.fleet_key, signature, text)
 
     def _check_log(self, request: PlayRequest) -> None:

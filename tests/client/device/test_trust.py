@@ -160,6 +160,9 @@ def test_whoever_carries_messages_chooses_neither_a_cohort_nor_the_number_of_a_r
         step = Step(forged.terms.digest, forged.terms.to_json().encode(), bytes(2) + devices.signature(signed))
         with pytest.raises(FedoelError, match="VersionError"):
             devices.send(0, ACTIONS["keys"], RecordDict({RECORD: step.to_record()}))
+    unsigned = Step(signed.digest, signed.to_json().encode(), bytes(2))  # as an earlier release sends it
+    with pytest.raises(FedoelError, match="ReleaseRefused"):
+        devices.send(0, ACTIONS["keys"], RecordDict({RECORD: unsigned.to_record()}))
     devices.restart(EVERYBODY)
     assert not SecureRound(devices, request, EVERYBODY, 1).run_to().refused
 
