@@ -153,11 +153,9 @@ def test_whoever_carries_messages_chooses_neither_a_cohort_nor_the_number_of_a_r
 ) -> None:
     """Terms that the fleet's key has not signed begin nothing, and leave nothing behind that the next round meets."""
     request = devices.request()
-    for changed in ({"number": 2**62}, {"cohort": 4, "neighbours": 3, "minimum": 3}):
-        forged = SecureRound(devices, request, EVERYBODY, 1)
-        signed = forged.terms
-        forged.terms = replace(signed, **changed)
-        step = Step(forged.terms.digest, forged.terms.to_json().encode(), bytes(2) + devices.signature(signed))
+    signed = SecureRound(devices, request, EVERYBODY, 1).terms
+    for forged in (replace(signed, number=2**62), replace(signed, cohort=4, neighbours=3, minimum=3)):
+        step = Step(forged.digest, forged.to_json().encode(), bytes(2) + devices.signature(signed))
         with pytest.raises(FedoelError, match="VersionError"):
             devices.send(0, ACTIONS["keys"], RecordDict({RECORD: step.to_record()}))
     unsigned = Step(signed.digest, signed.to_json().encode(), bytes(2))  # as an earlier release sends it
