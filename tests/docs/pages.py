@@ -21,7 +21,7 @@ NOT_RUN = (
     (r" +device \(many\)", "a picture"),
     (r"\{toctree\}|\{eval-rst\}", "built by tests/docs/test_site.py"),
     (r"make test", "runs these tests"),
-    (r"(venv/bin/)?pip install|git clone|export PATH|python3 -m venv", "installs: needs a network"),
+    (r"(venv/bin/)?pip (install|wheel)|git clone|export PATH|python3 -m venv", "installs: needs a network"),
     (r"sudo (apt|systemctl|useradd|-u)", "changes the system: needs root and systemd"),
     (r"podman (build|run)|make images", "needs a builder: tests/test_container_files.py"),
     (r"server \{\n", "nginx; tests/deployment has a proxy of its own"),
