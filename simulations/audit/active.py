@@ -42,13 +42,14 @@ from ...strategies.registry import build_strategy
 from ...strategies.secure_groups import SecureGroups
 from ...strategies.secure_mean import SecureMean
 from ..grid import server_identity
-from .hostile import HostileRound, HostileServer, everybody, terms_of
+from .hostile import HostileRound, HostileServer, everybody, resigned, terms_of
 
 LARGEST = 9  # devices of an attacked cohort
 GAMES = "frozen-lake size=3 turns=4"
 HORIZON = 4
 VICTIM = 0
 REPEATS = 20  # of one request
+SATURATED = 1e4  # weights of a context under which a policy is sure of one command everywhere, and gradients are zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +322,25 @@ def replay(target: Target) -> Iterable[ActiveAttack]:
     return [ActiveAttack(name, _said(server, recovered), recovered)]
 
 
+def two_requests(target: Target) -> Iterable[ActiveAttack]:
+    """Give everybody but the victim a context under which nothing is learned: the sum is the victim's vector."""
+    name = "another request for everybody but the victim"
+    if not target.secure:
+        return [_not_masked(name)]
+    server = target.server("requests", target.cohort)
+    request = target.request(server)
+    blinding = resigned(server, request, context=np.full(target.spec.dimension, SATURATED, np.float32))
+    a_round = target.round(server, request, range(target.cohort))
+    a_round.each(a_round.keys)
+    a_round.each(a_round.shares, list(a_round.transcript.adverts))
+    for position in list(a_round.transcript.sealed):
+        a_round.request = request if position == VICTIM else blinding
+        a_round.each(a_round.mask, [position])
+    a_round.open(a_round.transcript.masked)
+    alone = any(VICTIM in opened.positions for opened in a_round.transcript.opened_sums())
+    return [ActiveAttack(name, _said(server, alone), alone)]
+
+
 def groups_across_cycles(target: Target) -> Iterable[ActiveAttack]:
     """Solve the sums of all cycles for what each device sends on average."""
     name, strategy, config = "sums over other devices in every cycle", target.strategy, target.config
@@ -366,5 +386,5 @@ def _not_masked(name: str) -> ActiveAttack:
 
 ATTACKS: Sequence[Callable[[Target], Iterable[ActiveAttack]]] = (
     two_sets_of_survivors, phantom_cohort, verb_confusion, exact_counts, local_without_noise, replay,
-    groups_across_cycles,
+    two_requests, groups_across_cycles,
 )  # fmt: skip

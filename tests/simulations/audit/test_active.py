@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 from fedoel.cli.main import main
+from fedoel.client import secure as client_secure
 from fedoel.client.device.record import DeviceRecord
 from fedoel.protocol.config import Scalar
 from fedoel.protocol.fleet.trust import Trust
+from fedoel.protocol.messages import PlayRequest
+from fedoel.protocol.privacy.plan import PrivacyPlan
 from fedoel.protocol.secagg import device
 from fedoel.protocol.secagg.keys import Advert
-from fedoel.simulations.audit import active
+from fedoel.protocol.secagg.messages import exchange_of
+from fedoel.simulations.audit import active, hostile
 from fedoel.simulations.audit.active import ActiveAttack, Target, determined
 from fedoel.simulations.audit.against import against, fewest_honest
 from fedoel.simulations.grid import server_identity
@@ -112,6 +116,19 @@ def test_one_exchange_asked_for_twice(settings: Settings, tmp_path: Path, monkey
     for name in ("begin", "check_current", "check", "add", "confirm"):
         monkeypatch.setattr(DeviceRecord, name, nothing)
     [broken] = results(active.replay, target(tmp_path / "2", settings))
+    assert broken.broken
+
+
+def test_another_request_for_everybody_but_the_victim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [held] = results(active.two_requests, target(tmp_path / "1"))
+    assert not held.recovered and "SecureSumError" in held.outcome
+
+    def without_request(request: PlayRequest, plan: PrivacyPlan) -> str:
+        return f"{request.spec.digest} {plan.digest} {exchange_of(request)}"
+
+    for module in (client_secure, hostile):
+        monkeypatch.setattr(module, "subject", without_request)
+    [broken] = results(active.two_requests, target(tmp_path / "2"))
     assert broken.broken
 
 
