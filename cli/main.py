@@ -50,7 +50,10 @@ from .output import dropping_lost_output, quiet_libraries
 REFUSED, INTERRUPTED, UNREAD = 2, 130, 141
 OUTPUT_PROBLEMS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # Of any path that is typed, or of a file of a folder that is, whichever verb looks there first.
-PATH_PROBLEMS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.EROFS)
+PATH_PROBLEMS = (
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.EROFS, errno.EACCES, errno.EPERM,
+)  # fmt: skip
+NO_PROCESSES = "this user may not start any more processes or threads: end some, or raise `ulimit -u`"
 GO_ON = ("simulate", "experiment", "audit", "server", "device")  # what they do is worth more than what they print
 ENVIRONMENT = (
     # Waiting threads of torch must sleep, or they take the cores of everybody else, but not between two operations:
@@ -128,6 +131,11 @@ def run_verb(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return REFUSED
+    except RuntimeError as error:
+        if str(error) != "can't start new thread":
+            raise
+        print(f"fedoel: {NO_PROCESSES}", file=sys.stderr)
+        return REFUSED
     except ModuleNotFoundError as error:
         print(f"fedoel: {_missing(arguments.verb, error)}", file=sys.stderr)
         return REFUSED
@@ -144,6 +152,9 @@ def run_verb(arguments: argparse.Namespace) -> int:
     except OSError as error:
         if error.filename is not None and error.errno in PATH_PROBLEMS:
             print(f"fedoel: {shown(error.filename)}: {error.strerror}; choose another path", file=sys.stderr)
+            return REFUSED
+        if error.errno == errno.EAGAIN:  # fork(2)
+            print(f"fedoel: {NO_PROCESSES}", file=sys.stderr)
             return REFUSED
         if error.errno == errno.ENOENT and error.filename is None:  # getcwd(3)
             print("fedoel: the working folder has been removed: go to another one", file=sys.stderr)

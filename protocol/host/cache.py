@@ -54,8 +54,11 @@ def expanded(path: str | Path) -> Path:
 
 
 def _can_be_made(folder: Path) -> bool:
-    """Whether a folder exists, or can be made."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    """Whether a folder exists, or can be made; not behind a folder that this user may not enter."""
+    try:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except PermissionError:
+        return False
     return folder.is_dir() or (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK))
 
 

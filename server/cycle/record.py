@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...protocol.errors import FedoelError
 from ...protocol.fleet.membership import RunMode
 from ...protocol.formats import KEY
 from ...protocol.records.journal import CURRENT, DECIDED, ENDED
@@ -57,6 +58,29 @@ def note(run: Run, journal: Journal, summary: Summary, candidate: str) -> None:
 def note_end(run: Run, journal: Journal) -> None:
     """Write into the journal that the run has come to its end, with what its logs have gained since the last cycle."""
     journal.add(ENDED, logs=_grown(run.folder, journal))
+
+
+def check_ledger(run: Run, journal: Journal) -> None:
+    """Check that a private run goes on with all that it has spent.
+
+    Raises
+    ------
+    FedoelError
+        If the ledger is shorter than the journal says, or knows of fewer releases than the run has kept: it is missing,
+        was cut, or is another run's.
+    """
+    if not run.safeguards.noisy:
+        return
+    path, covered, ledger = run.folder / LEDGER, journal.last(DECIDED, ENDED), run.safeguards.ledger
+    lacks = covered is not None and path.stat().st_size < covered.values["logs"][LEDGER]["end"]
+    for cycle in range(1, run.config.cycles + 1):
+        released = sum(entry["cohort"] > 0 for entry in _exchanges(run, cycle))
+        lacks |= ledger.spent(cycle) - ledger.spent(cycle - 1) < released and ledger.spent(0) == 0
+    if lacks:
+        raise FedoelError(
+            f"the privacy ledger {path} does not hold all that this run has spent: put the file back as it was, or "
+            "start another run"
+        )
 
 
 def digest_of_table(table: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ from .health import health_in
 from .judge import judge
 from .measure import measure, measure_first
 from .promote import promote
-from .record import note, note_end
+from .record import check_ledger, note, note_end
 from .roll_out import nodes_reached, roll_out
 from .run import Run, State, States
 from .search import lessons_of, search
@@ -115,7 +115,7 @@ class CycleServer:
                 cycles=config.cycles, config=config.to_flat(),
             )
         )  # fmt: skip
-        _ = self.journal  # begun before the first cycle ends
+        check_ledger(run, self.journal)  # and the journal is begun before the first cycle ends
         # Other processes make the games, if there are any, while this one loads the model.
         with ThreadPoolExecutor(1) as pool:
             made = pool.submit(run.public.prepare)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -203,6 +204,21 @@ def test_too_little_memory_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(VERBS["plugins"], "run", run)
     assert main(["plugins"]) == REFUSED
     assert capsys.readouterr().err.startswith("fedoel: there is not enough memory (Unable to allocate 745. GiB): take")
+
+
+@pytest.mark.parametrize(("error", "says"), [
+    (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "'/root/x': Permission denied; choose another path"),
+    (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "any more processes or threads: end some"),
+    (RuntimeError("can't start new thread"), "any more processes or threads: end some"),
+])  # fmt: skip
+def test_what_this_user_may_not_do_is_said(
+    error: Exception, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr(VERBS["plugins"], "run", run)
+    assert main(["plugins"]) == REFUSED and says in capsys.readouterr().err
 
 
 def test_a_reader_that_stops_is_no_error() -> None:

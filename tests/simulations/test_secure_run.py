@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fedoel.protocol.config import RunConfig, Scalar
-from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.errors import ConfigError, FedoelError
 from fedoel.simulations.inprocess import run_inprocess
 
 SETTINGS: dict[str, Scalar] = {
@@ -78,6 +78,29 @@ def test_a_resumed_run_does_not_spend_again(tmp_path: Path, cache: Path) -> None
     again = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert len(entries(tmp_path)) == 5
     assert [cycle["version"] for cycle in again["cycles"]] == [cycle["version"] for cycle in first["cycles"]]
+
+
+@pytest.mark.parametrize("left", [None, 1, 3], ids=["missing", "cut to its first line", "without the last release"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_does_not_go_on_with_a_ledger_that_has_forgotten_a_release(
+    finished: bool, left: int | None, tmp_path: Path, cache: Path
+) -> None:
+    """Of a finished cycle the journal knows the ledger's length, and of one under way the exchanges are on disk."""
+    run(tmp_path, cache, **NOISY)
+    out = tmp_path / "run"
+    if not finished:
+        (out / "journal.jsonl").unlink()
+        for path in (out / "checkpoints" / "cycle-002").iterdir():
+            if path.name != "collect.npz":
+                path.unlink()
+    ledger = out / "privacy.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.unlink() if left is None else ledger.write_bytes(b"".join(lines[:left]))
+    config = RunConfig.from_flat({**SETTINGS, **NOISY, "cache": str(cache), "out": str(out)})
+    with pytest.raises(FedoelError, match="does not hold all that this run has spent: put the file back"):
+        run_inprocess(replace(config, resume=True))
+    ledger.write_bytes(b"".join(lines))
+    run_inprocess(replace(config, resume=True))
 
 
 def test_an_exhausted_budget_ends_training_and_nothing_else(tmp_path: Path, cache: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -34,6 +35,20 @@ def test_without_a_home_the_cache_is_a_private_temporary_folder(homeless: Path) 
     folder = default_cache()
     assert folder == default_cache() == homeless / f"fedoel-{os.getuid()}"
     assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_home_that_this_user_may_not_enter_is_none(homeless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `su` without a login: HOME is the other user's."""
+    exists = Path.exists
+
+    def refused(self: Path, **options: bool) -> bool:
+        if self.is_relative_to("/elsewhere/home"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return exists(self, **options)
+
+    monkeypatch.setattr(Path, "exists", refused)
+    monkeypatch.setenv("HOME", "/elsewhere/home")
+    assert default_cache() == homeless / f"fedoel-{os.getuid()}"
 
 
 def test_xdg_cache_home_comes_before_it_and_fedoel_cache_before_all(
