@@ -112,7 +112,7 @@ def pack_for(families: str, count: int, cache: Path) -> Path:
     FedoelError
         If the pack cannot be made, as `make_pack` says, or not be written.
     """
-    path = cache / "prompts" / pack_name(families, count)
+    path = pack_file(cache, pack_name(families, count))
     digest = path.with_suffix(".digest")  # a pack that was cut behind a line is a pack, and another one
     with suppress(ConfigError, OSError, UnicodeDecodeError):
         if read_pack(path).digest == digest.read_text(encoding="ascii"):
@@ -128,6 +128,11 @@ def pack_for(families: str, count: int, cache: Path) -> Path:
     except OSError as error:
         raise FedoelError(f"{path} cannot be written: {error.strerror}; {REMEDY}") from error
     return path
+
+
+def pack_file(cache: Path, name: str) -> Path:
+    """Return the file of a pack in the cache."""
+    return cache / "prompts" / name
 
 
 def pack_name(families: str, count: int) -> str:

@@ -31,7 +31,7 @@ from .divided_games import divided_report
 from .divided_grid import Devices, DividedGrid
 from .grid import server_identity
 from .needs import check_needs
-from .prompts import with_any_pack, with_pack
+from .prompts import makes_pack, with_any_pack, with_pack
 from .workers import Workers
 
 MADE_AT_ONCE = 500  # games that are prepared ahead before more of them are looked up
@@ -44,13 +44,15 @@ def check(config: RunConfig, processes: int = 1) -> None:
     games = config.games
     check_private_games(games.per_client, config.clients, config.cycles, games.amounts, config.seed)
     mixture(specs_from_text(games.families), 0, config.clients, games.partition, config.seed)
-    check_place(cache_folder(config), "cache")
+    cache = cache_folder(config)
+    check_place(cache, "cache")
     if config.privacy.keys:
         raise ConfigError(
             f"privacy.keys {config.privacy.keys!r} are keys of a deployed fleet: leave it out of a simulation, which "
             "makes keys of its own"
         )
-    _, server = prepare_server(with_any_pack(config), cache_folder(config))
+    _, server = prepare_server(with_any_pack(config), cache)
+    check_place(cache, "cache", writable=makes_pack(config, cache))  # before the run has a folder
     check_needs(config, server.run.spec("").size, processes)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..games.families import settings_of
-from ..games.make_prompts import pack_for, pack_name
+from ..games.make_prompts import pack_file, pack_for, pack_name
 from ..protocol.config import RunConfig
 from ..protocol.play import specs_from_text
 
@@ -20,6 +20,14 @@ def with_pack(config: RunConfig, cache: Path) -> RunConfig:
     packaged = PACKS / pack_name(config.families_of_prompts, config.server.pack)
     path = packaged if packaged.exists() else pack_for(config.families_of_prompts, config.server.pack, cache)
     return _with(config, path)
+
+
+def makes_pack(config: RunConfig, cache: Path) -> bool:
+    """Whether a run makes a pack of prompts, and writes it into the cache."""
+    if not config.server.lacks_pack:
+        return False
+    name = pack_name(config.families_of_prompts, config.server.pack)
+    return not ((PACKS / name).exists() or pack_file(cache, name).exists())
 
 
 def with_any_pack(config: RunConfig) -> RunConfig:

@@ -133,17 +133,24 @@ def make_folder(folder: Path, *, private: bool = False) -> None:
         sync(path.parent)
 
 
-def check_place(folder: Path, setting: str) -> None:
+def check_place(folder: Path, setting: str, writable: bool = False) -> None:
     """Check that a folder is one, or that nothing is in the way of making it.
+
+    Parameters
+    ----------
+    writable
+        Whether it has to be possible to make files in it.
 
     Raises
     ------
     ConfigError
-        If a file has its name, or the name of a folder above it.
+        If a file has its name, or the name of a folder above it; or if it cannot be written.
     """
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not nearest.is_dir():
         raise ConfigError(f"{setting}: {nearest} is not a folder; choose another one")
+    if writable and not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(f"{setting}: {nearest} cannot be written; choose another one")
 
 
 def sync(path: Path) -> None:

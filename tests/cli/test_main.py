@@ -207,7 +207,7 @@ def test_too_little_memory_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 @pytest.mark.parametrize(("error", "says"), [
-    (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "'/root/x': Permission denied; choose another path"),
+    (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "'/root/x': Permission denied; choose"),
     (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "any more processes or threads: end some"),
     (RuntimeError("can't start new thread"), "any more processes or threads: end some"),
 ])  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fedoel.cli.main import REFUSED, main
 from fedoel.games.make_prompts import pack_for
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import FedoelError
@@ -45,6 +46,24 @@ def test_a_read_only_cache_is_used_if_it_has_what_a_run_needs_and_refused_with_a
     with full_disk(cache, ReadOnlyDisk):
         run(cache, tmp_path / "filled")
     assert len(read_summary(tmp_path / "filled").cycles) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_refused_before_there_is_a_run_if_it_lacks_the_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, out, access = tmp_path / "cache", tmp_path / "run", os.access
+    cache.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and Path(path) != cache)  # root may write
+    words = ["simulate", "--quiet", "--out", str(out), "--cycles", "1", "--clients", "3"]
+    settings = {
+        "cache": cache, "games.families": FAMILIES, "policy.backend": "tactics", "server.pack": PROMPTS,
+        "server.prompts-per-cycle": PROMPTS, "games.held-out": 2,
+    }  # fmt: skip
+    words += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    assert main(words) == REFUSED
+    assert f"cache: {cache} cannot be written" in capsys.readouterr().err and not out.exists()
+    pack_for(FAMILIES, PROMPTS, cache)
+    assert main(words) == 0
 
 
 def test_a_cache_needs_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
