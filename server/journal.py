@@ -194,7 +194,7 @@ def open_journal(run: Path, keys: Path) -> Journal:
 
 
 def read_lines(run: Path) -> list[bytes]:
-    """Return the whole lines of a run's journal, unchecked; none if there is no journal.
+    """Return the whole lines of a run's journal, unchecked; none if there is no journal, or it has no whole line.
 
     Raises
     ------

@@ -44,6 +44,7 @@ from .summary import later_cycles, read_summary
 from .version_list import MADE
 
 UNCHAINED = "unchained: the run is of a fedoel without a journal, so that its logs and records can only be read"
+TORN = f"{NAME} has no whole line: put back a copy of it; a run that was killed as it began goes on with --resume"
 LEARNED = ("promoted", "rejected", "no-gain", "waiting", "rolling-out")  # decisions that need experience of devices
 TOLERANCE = 1e-6  # of epsilon, which is computed in floating point
 
@@ -119,7 +120,9 @@ class _Verifier:
         return next((int(entry.values["cycle"]) for entry in self.entries if entry.kind == OPENED), -1)
 
     def _chain(self, head: str) -> None:
-        if not self.lines:
+        if not self.lines and (self.place.run / NAME).exists():
+            self._wrong(TORN)
+        elif not self.lines:
             self.result.notes.append(UNCHAINED)
         else:
             self.result.checked.append(f"journal: {len(self.lines)} entries, each signed and chained to the one before")

@@ -13,7 +13,7 @@ from fedoel.protocol.config import RunConfig
 from fedoel.protocol.records.journal import FIRST, new_line, read_line
 from fedoel.server.cycle import server as cycle_server
 from fedoel.server.fleet import owner_key
-from fedoel.server.run_folder import own_folder
+from fedoel.server.run_folder import own_folder, prepare_folder
 from fedoel.server.run_location import RunLocation, locate
 from fedoel.server.verify import verify
 from fedoel.server.version_list import VersionList
@@ -45,6 +45,25 @@ def test_lines_that_are_cut_off_are_found_by_what_the_summary_tells(config: RunC
     journal.write_bytes(lines[0])
     told_of = [problem for problem in verify(place).problems if "tells of cycle" in problem]
     assert [int(problem.split("cycle ")[1][0]) for problem in told_of] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("left", [0, 300])
+def test_a_journal_without_a_whole_line_is_not_an_absent_one(config: RunConfig, left: int) -> None:
+    play(config)
+    journal, place = Path(config.out) / "journal.jsonl", locate(Path(config.out))
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:left])
+    assert whole.index(b"\n") > left and [one for one in verify(place).problems if "has no whole line" in one]
+    journal.unlink()
+    assert not verify(place).problems, "as of a fedoel without a journal"
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"number": 1, "prev'])
+def test_a_run_that_was_killed_in_the_first_line_of_its_journal_goes_on(config: RunConfig, torn: bytes) -> None:
+    prepare_folder(config)
+    (Path(config.out) / "journal.jsonl").write_bytes(torn)
+    play(replace(config, resume=True))
+    assert not verify(locate(Path(config.out))).problems
 
 
 def test_a_run_that_is_killed_as_a_cycle_ends_is_not_taken_for_a_forged_one(
