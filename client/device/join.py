@@ -129,7 +129,7 @@ def make_card(folder: DeviceFolder, name: str, hours: str = "") -> Path:
     key_from_file(folder.game_key)
     if not folder.settings.exists():
         replace_file(folder.settings, settings_file(DeviceSettings(Play(hours))))
-    identity = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(folder.identity.read_text(encoding="ascii")))
+    identity = _identity(folder)
     card = sign_card(identity, name, folder.node_key.with_suffix(".pub").read_text(encoding="ascii"))
     path = folder.path / f"{name}.pub"
     replace_file(path, to_text(card))
@@ -175,7 +175,7 @@ def take_bundle(folder: DeviceFolder, path: Path, server: str | None = None, aut
             f"the bundle names {bundle.server}, and --server was {server}: get the bundle of that server, or join with "
             f"--server {bundle.server}"
         )
-    identity = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(folder.identity.read_text(encoding="ascii")))
+    identity = _identity(folder)
     members = read_members(bytes.fromhex(bundle.fleet_key), bundle.members)
     public = identity.public_key().public_bytes_raw()
     if bundle.identity and bundle.identity != public.hex():
@@ -263,6 +263,17 @@ def _known_members(folder: DeviceFolder, bundle: Bundle) -> Members | None:
         return load_members(folder.fleet)[0]
     except ConfigError:  # a damaged list is what joining again repairs
         return None
+
+
+def _identity(folder: DeviceFolder) -> Ed25519PrivateKey:
+    """Return the device's private key."""
+    try:
+        return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(folder.identity.read_text(encoding="ascii")))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{folder.identity} holds no key of this device ({error}): put back a copy of it, or delete it and join as "
+            f"a new device: fedoel device join {quote(str(folder.path))} --name NAME"
+        ) from error
 
 
 def _certificate(path: Path) -> bytes:

@@ -112,7 +112,7 @@ def issuer(folder: ServerFolder) -> tuple[x509.Certificate, Key]:
     ConfigError
         If the key belongs to no certificate in `ca.crt`, or either cannot be read.
     OSError
-        If a file is missing.
+        If the key's file is missing.
     """
     key = key_from_pem(folder.ca_key.read_bytes())
     certificate = _of_key(folder, key)
@@ -122,11 +122,28 @@ def issuer(folder: ServerFolder) -> tuple[x509.Certificate, Key]:
 
 
 def authorities(folder: ServerFolder) -> Sequence[x509.Certificate]:
-    """Return the certificates in `ca.crt`: one, or two while the fleet changes its authority."""
+    """Return the certificates in `ca.crt`: one, or two while the fleet changes its authority.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or damaged.
+    """
     try:
         return x509.load_pem_x509_certificates(folder.ca_certificate.read_bytes())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{folder.ca_certificate} cannot be read ({error}): put back a copy of it") from error
+
+
+def server_certificate(folder: ServerFolder) -> x509.Certificate:
+    """Return the server's certificate; raises `ConfigError` if it is missing or damaged."""
+    try:
+        return x509.load_pem_x509_certificate(folder.certificate.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{folder.certificate} cannot be read ({error}): `fedoel server init`, with its --host, makes it and its "
+            "key anew"
+        ) from error
 
 
 def of_bundles(folder: ServerFolder) -> str:
@@ -153,12 +170,11 @@ def check_certificate(folder: ServerFolder) -> None:
         If they do not, as after an interrupted command, or if the certificate is not for the address on which the
         SuperLink listens.
     """
+    known, certificate = authorities(folder), server_certificate(folder)
     try:
-        certificate = x509.load_pem_x509_certificate(folder.certificate.read_bytes())
-        good = belongs(_server_key(folder), certificate)
-        good = good and any(issued(certificate, authority) for authority in authorities(folder))
+        good = belongs(_server_key(folder), certificate) and any(issued(certificate, one) for one in known)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder.certificate}: {error}; `fedoel server init` makes it and its key anew") from error
+        raise ConfigError(f"{folder.key}: {error}; `fedoel server init` makes it and its certificate anew") from error
     if not good:
         remedy = _command(folder, " --finish") if folder.next_ca_key.exists() else "fedoel server init, with its --host"
         raise ConfigError(
@@ -206,7 +222,7 @@ def _finish(folder: ServerFolder, settings: Settings) -> None:
     if authority is None:
         raise ConfigError(f"the change was interrupted when it began: begin it again, {_command(folder)}")
     _retire(folder, authority)
-    certificate = x509.load_pem_x509_certificate(folder.certificate.read_bytes())
+    certificate = server_certificate(folder)
     if not (issued(certificate, authority) and belongs(_server_key(folder), certificate)):
         certify(folder, settings, authority, key)
     replace_file(folder.ca_key, key_to_pem(key), secret=True)
@@ -220,7 +236,7 @@ def _retire(folder: ServerFolder, authority: x509.Certificate) -> None:
     """Copy the certificates that are not of the next authority, and their keys, to names of their own."""
     make_private_folder(folder.retired)
     old = [("ca", folder.ca_key, known) for known in authorities(folder) if known != authority]
-    server = x509.load_pem_x509_certificate(folder.certificate.read_bytes())
+    server = server_certificate(folder)
     if not issued(server, authority):
         old.append(("server", folder.key, server))
     for name, key_file, certificate in old:

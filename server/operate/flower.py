@@ -19,6 +19,7 @@ from ...protocol.errors import FedoelError
 from ...protocol.host.files import make_private_file, replace_file, write_whole
 from ...protocol.host.flower import superexec_command
 from ...protocol.host.processes import flower_environment, start_process, stop, wait_until_healthy
+from .authority import authorities
 from .database import prune
 from .folder import ServerFolder, Settings
 from .roll import Enrolled, Roll
@@ -65,7 +66,8 @@ class Fleet:
         return self.folder.flower / "superlink.pid"
 
     def running(self) -> bool:
-        """Whether the SuperLink answers."""
+        """Whether the SuperLink answers; raises `ConfigError` if the fleet's authority cannot be read."""
+        authorities(self.folder)  # which names a file that `ssl` does not
         context = ssl.create_default_context(cafile=str(self.folder.ca_certificate))
         try:
             with urllib.request.urlopen(f"{self.url}/health", timeout=2, context=context):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from cryptography import x509
-
 from ...protocol.host.files import exposed_among
 from ...protocol.records.summary import CycleRecord
 from ..health import HEAD, known_health, note, rows
@@ -86,8 +84,7 @@ def _reach(record: CycleRecord) -> str:
 
 
 def _server(folder: ServerFolder, settings: Settings, running: bool) -> str:
-    certificate = x509.load_pem_x509_certificate(folder.certificate.read_bytes())
-    days = (certificate.not_valid_after_utc - datetime.now(UTC)).days
+    days = (authority.server_certificate(folder).not_valid_after_utc - datetime.now(UTC)).days
     state = "answers" if running else "does not answer"
     renew = "" if days > 30 else "; renew it: fedoel server init, with the same --host, then start the server again"
     return f"server: the SuperLink {state} on {settings.listen}; its certificate is valid for {days} days{renew}"

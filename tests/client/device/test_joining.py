@@ -345,6 +345,22 @@ def test_what_a_refused_join_was_given_is_not_kept(fresh: Fresh, tmp_path: Path)
     assert (device.path / "server").read_text() == "127.0.0.1:9"
 
 
+@pytest.mark.parametrize("content", ["", "nonsense", "é"])
+def test_a_damaged_key_of_the_device_is_named_with_a_remedy(
+    fresh: Fresh, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    device, bundle = fresh("one")
+    device.identity.write_text(content, encoding="utf-8")
+    capsys.readouterr()
+    for more in (["--name", "one"], ["--bundle", str(bundle)]):
+        assert main(["device", "join", str(device.path), *more]) == REFUSED
+        said = capsys.readouterr().err
+        assert said.startswith(f"fedoel: {device.identity} holds no key of this device")
+        assert "delete it and join as a new device: fedoel device join" in said and said.count("\n") == 1
+    device.identity.unlink()
+    assert main(["device", "join", str(device.path), "--name", "two"]) == 0
+
+
 def test_a_second_device_with_the_same_keys_is_named(joined: Joined) -> None:
     """Flower's SuperLink refuses the second node with the same key while the first is alive."""
     folder = joined.device

@@ -419,6 +419,38 @@ def test_status_says_how_the_fleet_is(
     assert "does not answer" in said and "1 enrolled, 0 revoked" in said and "run: not started" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "verbs", "remedy"),
+    [
+        ("server.crt", None, ("status",), "`fedoel server init`, with its --host, makes it and its key anew"),
+        ("server.crt", "", ("status",), "`fedoel server init`, with its --host, makes it and its key anew"),
+        ("ca.crt", None, ("status", "enroll", "revoke"), "put back a copy of it"),
+        ("ca.crt", "", ("status", "enroll", "revoke"), "put back a copy of it"),
+    ],
+)
+def test_a_certificate_that_is_missing_or_empty_is_named_with_a_remedy(
+    server: Path, join: Callable[[str], Path], capsys: pytest.CaptureFixture[str],
+    name: str, content: str | None, verbs: tuple[str, ...], remedy: str,
+) -> None:  # fmt: skip
+    card = join("one")
+    add(server, card)
+    (server / name).unlink()
+    if content is not None:
+        (server / name).write_text(content)
+    capsys.readouterr()
+    more = {"enroll": [str(card)], "revoke": ["one"]}
+    for verb in verbs:
+        assert main(["server", verb, str(server), *more.get(verb, [])]) == REFUSED
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.startswith(f"fedoel: {server / name} cannot be read")
+        assert remedy in said.err and said.err.count("\n") == 1
+    if name == "server.crt":
+        with pytest.raises(ConfigError, match="makes it and its key anew"):
+            check_certificate(ServerFolder(server))
+        init(ServerFolder(server), SETTINGS)
+        check_certificate(ServerFolder(server))
+
+
 def test_models_are_known_by_their_digest(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     assert model_digest(find_model(str(tmp_path / "m.gguf"))) == hashlib.sha256(b"GGUF").hexdigest()
