@@ -389,7 +389,7 @@ class RolloutConfig:
 class RunConfig:
     """One run."""
 
-    name: str = setting("quick", "Name of the run; a scenario file's own name by default.")
+    name: str = setting("quick", "Name of the run; a scenario file's own name by default.", printable=True)
     seed: int = setting(
         0,
         "Seed of games, their assignment, sampling and training; keys and noise come from the operating system.",

@@ -47,6 +47,8 @@ class Setting:
         Allowed values; empty for any.
     since
         The first release that has it.
+    printable
+        Whether text is shown as it is, and may hold no control characters and nothing that turns the writing direction.
     """
 
     default: Scalar
@@ -56,6 +58,7 @@ class Setting:
     above: float = -math.inf
     choices: tuple[Scalar, ...] = ()
     since: Release = FIRST
+    printable: bool = False
 
     @property
     def allowed(self) -> str:
@@ -88,6 +91,8 @@ class Setting:
             raise ConfigError(f"{name} must be {self.allowed}, not {shown(value)}")
         if isinstance(value, str) and not is_plain(value):
             raise ConfigError(f"{name} must be text in UTF-8 without NUL characters, not {shown(value)}")
+        if self.printable and isinstance(value, str) and not value.isprintable():
+            raise ConfigError(f"{name} must be text without control and other invisible characters, not {shown(value)}")
         return value
 
     def _allows(self, value: Scalar) -> bool:
@@ -120,9 +125,11 @@ def setting(
     above: float = -math.inf,
     choices: tuple[Value, ...] = (),
     since: Release = FIRST,
+    printable: bool = False,
 ) -> Value:
     """Declare a field of a table of settings; the parameters are those of `Setting`."""
-    return field(default=default, metadata={"setting": Setting(default, help, low, high, above, choices, since)})
+    declared = Setting(default, help, low, high, above, choices, since, printable)
+    return field(default=default, metadata={"setting": declared})
 
 
 @cache  # every client of a simulation reads what there is

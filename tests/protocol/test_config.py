@@ -43,6 +43,9 @@ def test_the_flat_form_holds_everything() -> None:
         ("context.step", 1e308, "a number above 0 and at most 1000000, not 1e.308"),
         ("context.damping", 1e-320, "a number between 1e-06 and "),
         ("out", "a\0b", r"out must be text in UTF-8 without NUL characters, not 'a\\x00b'"),
+        ("name", "\x1b[31mred", r"name must be text without control .*, not '\\x1b\[31mred'"),
+        ("name", "red\u202eabc", r"name must be text without control .*, not 'red\\u202eabc'"),
+        ("name", "two\nlines", r"name must be text without control .*, not 'two\\nlines'"),
         ("policy.base", os.fsdecode(b"\xff"), "policy.base must be text in UTF-8"),
     ],
 )

@@ -45,6 +45,17 @@ def test_a_name_that_is_no_folder_s_is_refused_where_it_makes_one(tmp_path: Path
     assert load_scenario("quick", {"name": name, "out": str(tmp_path)}).name == name
 
 
+def test_a_name_that_would_change_what_a_terminal_shows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(r'name = "\u001b[31mred\u202eabc"')
+    with pytest.raises(ConfigError, match=r"mine\.toml: name must be text without control") as refusal:
+        load_scenario(str(path))
+    assert str(refusal.value).isprintable()
+    with pytest.raises(ConfigError, match=r"^--set .*name must be text without control"):
+        parse_setting("name=red\u202eabc")
+    assert load_scenario("quick", {"name": "größe 1"}).name == "größe 1"
+
+
 def test_a_working_folder_whose_name_cannot_be_written_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
