@@ -189,7 +189,7 @@ def from_table(table: type[Table], values: Any, prefix: str = "") -> Table:
     known, chosen = _fields(table), dict[str, Any]()
     for name, value in values.items():
         if name not in known:
-            raise _unknown(table, name, prefix)
+            raise _unknown(table, name, prefix, value)
         item = known[name]
         declared = item.metadata.get("setting")
         chosen[item.name] = (
@@ -275,11 +275,21 @@ def _fields(table: Any) -> dict[str, Any]:
     return {item.name.replace("_", "-"): item for item in fields(table)}
 
 
-def _unknown(table: type, name: str, prefix: str) -> ConfigError:
+def _unknown(table: type, name: str, prefix: str, value: Any = None) -> ConfigError:
     known = settings_of(table)
+    if name in known:
+        return _quoted(prefix + name, value)
     closest = [full for full in known if full.rpartition(".")[2] == name] or get_close_matches(name, known, 1)
     hint = f"the closest is {explain(table, closest[0], prefix)}" if closest else f"known: {', '.join(_fields(table))}"
     return ConfigError(f"unknown setting {prefix}{name}; {hint}")
+
+
+def _quoted(name: str, value: Any) -> ConfigError:
+    """Return the error for a setting of a table inside whose whole name is one quoted key."""
+    table, _, key = name.rpartition(".")
+    written = _written(value) if isinstance(value, Scalar) else "..."
+    line = f"{key} = {written if len(written) <= SHOWN else '...'}"
+    return ConfigError(f"unknown setting {name!r}, a name in quotes: write it in the table [{table}] as {line}")
 
 
 def _written(value: Scalar) -> str:

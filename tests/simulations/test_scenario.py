@@ -84,6 +84,9 @@ def test_a_pack_is_found_from_the_file_that_names_it(tmp_path: Path, monkeypatch
         ("clinets = 3\n", "unknown setting clinets"),
         ("clients = 0\n", "clients must be an integer of at least 1"),
         ("games = 3\n", "table"),
+        ('"games.held-out" = 2\n', r"write it in the table \[games\] as held-out = 2$"),
+        ('"policy.base" = "m"\n', r'write it in the table \[policy\] as base = "m"$'),
+        ('"games.held-out" = [2]\n', r"write it in the table \[games\] as held-out = \.\.\.$"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(tmp_path: Path, content: str, says: str) -> None:
