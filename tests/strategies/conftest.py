@@ -9,10 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
 from fedoel.protocol.messages import PlayRequest
+from fedoel.protocol.signing import sign_terms
 from fedoel.strategies.server_side import AskFleet, Traffic
+
+OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+FLEET_KEY = OWNER.public_key().public_bytes_raw()
+
+
+def terms_signature(text: bytes) -> bytes:
+    """Sign the terms of a secure sum as the fleet's owner does."""
+    return sign_terms(OWNER, text)
 
 
 @pytest.fixture(autouse=True)

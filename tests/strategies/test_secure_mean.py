@@ -33,14 +33,13 @@ from fedoel.protocol.secagg.device import PHASES
 from fedoel.protocol.secagg.keys import Identity
 from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_records, step_from_records
 from fedoel.protocol.secagg.terms import Terms
-from fedoel.protocol.signing import sign_terms
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid, server_identity
 from fedoel.strategies.mean import EXHAUSTED
 from fedoel.strategies.registry import load_strategy
 from fedoel.strategies.secure_groups import GroupedSecure
 from fedoel.strategies.secure_mean import FAILED, SecureMean, Tally
 
-from .conftest import Ledger
+from .conftest import FLEET_KEY, Ledger, terms_signature
 
 SPEC = VectorSpec("tactics", 4, "vocabulary", "v1", ("coin",), 2, 5.0, 20.0)
 CLIENTS = 8
@@ -51,9 +50,6 @@ Fault = Callable[[str, int, Step], None]
 def identity() -> Iterator[None]:
     with server_identity():
         yield
-
-
-OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 @dataclass
@@ -75,6 +71,7 @@ class Paper:
     notice: Any = None
     staged: bool = False
     deployed: bool = False
+    sign_terms: Callable[[bytes], bytes] = terms_signature
 
     @property
     def noisy(self) -> bool:
@@ -105,9 +102,6 @@ class Paper:
         self.rounds += 1
         return "ab", self.rounds
 
-    def sign_terms(self, text: bytes) -> bytes:
-        return sign_terms(OWNER, text)
-
     def check_budget(self) -> None:
         if self.budget < 1:
             raise PrivacyError("spent")
@@ -135,9 +129,7 @@ class Fleet:
         self.records = records
         identities = [Identity(Ed25519PrivateKey.generate()) for _ in range(CLIENTS)]
         members = frozenset(each.public for each in identities)
-        self.members = [
-            Membership(each, members, OWNER.public_key().public_bytes_raw(), Path("nowhere")) for each in identities
-        ]
+        self.members = [Membership(each, members, FLEET_KEY, Path("nowhere")) for each in identities]
         self.fault = fault
         self.server = Ledger(SPEC, Paper(members, **settings))
         self.sent: list[tuple[str, int, RecordDict]] = []
