@@ -198,6 +198,13 @@ def is_possible(vector: ExperienceVector, devices: int = 1) -> bool:
 
     Clipping bounds the whole answer only. Without this check a lie in one entry changes what the others mean: a
     negative number of games turns a loss into a gain, and a device can say many times that it has gone back.
+
+    Parameters
+    ----------
+    vector
+        The sum, or a single answer, exact to `SLACK` of what a device can send.
+    devices
+        Number of answers in it.
     """
     terms, slack = TrialTerms.of(vector.spec), SLACK * devices
     entries = vector.gradient[: terms.entries(vector.spec.families)].astype(np.float64)
