@@ -26,7 +26,8 @@ from .hostile_proxy import hostile_fab, hostile_proxy
 
 DEVICES = ("one", "two", "three")
 LISTENS = re.compile(r"Uvicorn running on http://(127\.0\.0\.1:\d+)")
-RUN = tidy_run(len(DEVICES), cycles=8)
+# More cycles than the fleet gets to, also on a machine so busy that a command takes several of them.
+RUN = tidy_run(len(DEVICES), cycles=24)
 
 
 @pytest.fixture
