@@ -211,7 +211,7 @@ def is_possible(vector: ExperienceVector, devices: int = 1) -> bool:
     rows = entries.reshape(-1, len(terms.units)) / [1, WEIGHT, *[WEIGHT, 1, 1] * terms.detailed]
     gains, squares, *more = rows.T  # shares of what a device can send
     games, *wins = more or [np.full(1, float(devices))]
-    counts = [np.array(fallbacks_of(vector)), *[health_of(vector)] * terms.health]
+    counts = np.array(fallbacks_of(vector)), health_of(vector)
     return bool(
         all((-slack <= part).all() and (part <= games + slack).all() for part in (games, squares, *wins))
         and games.sum() <= devices + slack

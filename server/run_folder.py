@@ -91,10 +91,11 @@ def _is_new(config: RunConfig) -> bool:
         raise _unusable(out, error) from error
     if not config.resume:
         raise ConfigError(f"{out} is not empty: continue it with --resume, or choose another folder with --out")
-    before, now = stored_config(out).to_flat(), config.to_flat()
+    stored = stored_config(out)
+    before, now = stored.to_flat(), config.to_flat()
     changed = [key for key in now if key not in FREE and before[key] != now[key]]
     if changed == ["cycles"]:
-        _check_more_cycles(config, stored_config(out).cycles)
+        _check_more_cycles(config, stored.cycles)
     elif changed:
         differences = ", ".join(f"{key} was {before[key]!r} and is now {now[key]!r}" for key in changed)
         raise ConfigError(f"{out} holds another run: {differences}; use the same settings, or another folder")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..protocol.errors import ConfigError
 from ..protocol.records.summary import Floor, Lesson, Stats, Summary
 from ..server.evaluation import UNKNOWN
 from ..server.summary import NAME, REMEDY, games_of, read_summary
-
-if TYPE_CHECKING:
-    from ..server.version_list import KnownVersion
+from ..server.version_list import KnownVersion
 
 
 def load_summary(run: Path, *, ended: bool = True) -> Summary:

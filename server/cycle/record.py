@@ -72,11 +72,12 @@ def check_ledger(run: Run, journal: Journal) -> None:
     if not run.safeguards.noisy:
         return
     path, covered, ledger = run.folder / LEDGER, journal.last(DECIDED, ENDED), run.safeguards.ledger
-    lacks = covered is not None and path.stat().st_size < covered.values["logs"][LEDGER]["end"]
-    for cycle in range(1, run.config.cycles + 1):
-        released = sum(entry["cohort"] > 0 for entry in _exchanges(run, cycle))
-        lacks |= ledger.spent(cycle) - ledger.spent(cycle - 1) < released and ledger.spent(0) == 0
-    if lacks:
+    cut = covered is not None and path.stat().st_size < covered.values["logs"][LEDGER]["end"]
+    whole = ledger.spent(0) == 0  # a truncated entry counts for every cycle
+    cycles = range(1, run.config.cycles + 1)
+    released = ((cycle, sum(each["cohort"] > 0 for each in _exchanges(run, cycle))) for cycle in cycles)
+    forgotten = whole and any(ledger.spent(c) - ledger.spent(c - 1) < made for c, made in released if made)
+    if cut or forgotten:
         raise FedoelError(
             f"the privacy ledger {path} does not hold all that this run has spent: put the file back as it was, or "
             "start another run"

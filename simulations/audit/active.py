@@ -331,9 +331,7 @@ def two_requests(target: Target) -> Iterable[ActiveAttack]:
     request = target.request(server)
     blinding = resigned(server, request, context=np.full(target.spec.dimension, SATURATED, np.float32))
     a_round = target.round(server, request, range(target.cohort))
-    a_round.each(a_round.keys)
-    a_round.each(a_round.shares, list(a_round.transcript.adverts))
-    for position in list(a_round.transcript.sealed):
+    for position in a_round.up_to_shares():
         a_round.request = request if position == VICTIM else blinding
         a_round.each(a_round.mask, [position])
     a_round.open(a_round.transcript.masked)

@@ -30,7 +30,7 @@ from ...protocol.messages import PlayRequest, copy_of, request_to_records
 from ...protocol.privacy.plan import PrivacyPlan
 from ...protocol.secagg.graph import Graph
 from ...protocol.secagg.keys import Advert, Identity
-from ...protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_records, subject
+from ...protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from ...protocol.secagg.shares import SEALED
 from ...protocol.secagg.terms import Terms, from_bitmap, pack, to_bitmap, unpack
 from ...protocol.signing import sign_request, sign_terms
@@ -208,9 +208,8 @@ class HostileRound:
 
     def keys(self, position: int) -> None:
         """Ask for keys."""
-        body = self.terms.to_json().encode()
-        signature = sign_terms(self.server.key, body)
-        reply = self._step(position, "keys", body, position.to_bytes(2, "big") + signature)
+        step = first_step(self.terms, position, sign_terms(self.server.key, self.terms.to_json().encode()))
+        reply = self._step(position, "keys", step.body, step.extra)
         self.transcript.adverts[position] = Advert.from_bytes(reply)
 
     def adverts_for(self, position: int) -> dict[int, bytes]:
@@ -266,11 +265,14 @@ class HostileRound:
             answered.append(position)
         return answered
 
+    def up_to_shares(self) -> list[int]:
+        """Make the first two phases as an honest server does; return the positions that have shared their secrets."""
+        self.each(self.keys)
+        return self.each(self.shares, list(self.transcript.adverts))
+
     def up_to_masked(self) -> list[int]:
         """Make the first three phases as an honest server does; return the positions that are in the sum."""
-        self.each(self.keys)
-        self.each(self.shares, list(self.transcript.adverts))
-        return self.each(self.mask, list(self.transcript.sealed))
+        return self.each(self.mask, self.up_to_shares())
 
     def open(self, survivors: Iterable[int]) -> None:
         """Make the last two phases with one set of survivors."""

@@ -25,7 +25,7 @@ from fedoel.protocol.fleet.membership import load_members
 from fedoel.protocol.messages import PlayRequest, copy_of, request_to_records, vector_from_reply
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.protocol.secagg.graph import Graph, complete_graph
-from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, reply_from_records, subject
+from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, first_step, reply_from_records, subject
 from fedoel.protocol.secagg.server import ServerRound
 from fedoel.protocol.secagg.terms import Terms
 from fedoel.protocol.signing import entry_of_request, sign_request, sign_terms
@@ -167,10 +167,9 @@ class SecureRound:
 
     def step(self, position: int, phase: str) -> bytes:
         """Ask one device, and return its answer."""
-        server, digest, terms = self.server, self.terms.digest, self.terms.to_json().encode()
-        signature = self.devices.signature(self.terms)
+        server, digest = self.server, self.terms.digest
         steps: Mapping[str, Callable[[], Step]] = {
-            "keys": lambda: Step(digest, terms, position.to_bytes(2, "big") + signature),
+            "keys": lambda: first_step(self.terms, position, self.devices.signature(self.terms)),
             "shares": lambda: Step(digest, server.adverts_for(position)),
             "masked": lambda: Step(digest, server.shares_for(position), self.plan.to_json().encode()),
             "confirm": lambda: Step(digest, server.survivors),
