@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..protocol.config import PACK_PLAYS
 from ..protocol.errors import ConfigError
 from .flags import add_verb, path
 
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make = add_verb(what, "make", "make a pack from games, a text file or a plug-in", examples)
     make.add_argument(
         "source", nargs="?", default="", metavar="FAMILIES",
-        help=f"games that are played uniformly, e.g. {games}, or the plug-in "
+        help=f"games that are played without rewards, e.g. {games}, or the plug-in "
         "module:function, which returns prompts",
     )  # fmt: skip
     make.add_argument("--text", type=path, metavar="FILE", help="situations as text: see docs/simulate.md")
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.add_argument(
         "--count", type=int, default=500, metavar="N", help="prompts of games or a plug-in (default: %(default)s)"
     )
+    _add_play(make)
     make.add_argument("--out", type=path, required=True, metavar="FILE", help="the pack; it must not exist")
     make.add_argument("--origin", default="", metavar="TEXT", help="where the prompts come from (default: the source)")
     make.add_argument("--licence", default="", metavar="TEXT", help="under which licence they may be used")
@@ -47,6 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = add_verb(what, "check", text, [f"pack.jsonl --against {games}"])
     check.add_argument("file", type=path, metavar="FILE", help="the pack")
     check.add_argument("--against", metavar="FAMILIES", help="games whose held-out instances to compare")
+    _add_play(check)
+
+
+def _add_play(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--play", choices=PACK_PLAYS, default=PACK_PLAYS[0], metavar="WAY",
+        help="how games are played: uniform, or explore, which finds more late states (default: %(default)s)",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -123,7 +133,7 @@ def _made(arguments: argparse.Namespace) -> PromptPack:
     if ":" in source and len(source.split()) == 1:  # games need at least a turn limit: several words
         return PromptPack(origin or source, licence, prompts_from_plugin(source, arguments.count))
     specs = specs_from_text(source)
-    return make_pack(specs, arguments.count, arguments.seed, default_cache(), origin, licence)
+    return make_pack(specs, arguments.count, arguments.seed, default_cache(), origin, licence, arguments.play)
 
 
 def _check_against(pack: PromptPack, arguments: argparse.Namespace) -> None:
@@ -135,7 +145,8 @@ def _check_against(pack: PromptPack, arguments: argparse.Namespace) -> None:
     specs = specs_from_text(arguments.against)
     if not specs:
         raise ConfigError("--against names no games, e.g. 'tidy things=1 turns=6'")
-    lines = [index + FIRST_LINE for index in held_out_duplicates(pack, specs, HELD_OUT_GAMES, default_cache())]
+    found = held_out_duplicates(pack, specs, HELD_OUT_GAMES, default_cache(), arguments.play)
+    lines = [index + FIRST_LINE for index in found]
     if lines:
         listed = ", ".join(map(str, lines[:LISTED]))
         more = f" and {len(lines) - LISTED} more" if len(lines) > LISTED else ""

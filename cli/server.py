@@ -120,7 +120,9 @@ def _make_pack(config: RunConfig) -> PromptPack:
     try:
         from ..games.make_prompts import make_pack
 
-        return make_pack(specs_from_text(families), config.server.pack, 0, cache_folder(config))
+        return make_pack(
+            specs_from_text(families), config.server.pack, 0, cache_folder(config), play=config.server.pack_play
+        )
     except (FedoelError, ImportError) as error:
         raise ConfigError(
             f"prompts of {families!r} cannot be made here ({error}): make them where the games are, `fedoel prompts "

@@ -26,6 +26,7 @@ WARM_STARTS = ("uniform", "prior")
 DIVERGENCES = ("reverse-kl", "forward-kl", "jsd")
 WEIGHTS = ("file", "q8_0", "f16")
 PUBLIC = ("prompts", "games")
+PACK_PLAYS = ("uniform", "explore")
 BASELINES = ("device", "fleet")
 MECHANISMS = ("none", "distributed", "central", "local")
 # Settings that may differ between machines, and on resumption: they do not change the results.
@@ -297,6 +298,10 @@ class ServerConfig:
         "", "Families of a pack that a simulation makes, written like `games.families`; empty for the same ones."
     )
     pack: int = setting(2000, "Prompts of a pack that is made.", low=16, high=1_000_000)
+    pack_play: str = setting(
+        "uniform", "How public games are played, without rewards, for a pack that is made: `explore` finds more states "
+        "behind a few right commands among many, and takes longer.", choices=PACK_PLAYS, since=Release(0, 2),
+    )  # fmt: skip
     prompts_per_cycle: int = setting(
         400, "Prompts that a cycle's context is bounded and distilled on, other ones in every cycle.",
         low=1, high=1_000_000,
@@ -359,12 +364,9 @@ class TrialConfig:
         False, "Whether contexts are tried, too; otherwise only what was distilled is, which costs less play."
     )
     fallback_share: float = setting(
-        0.25,
-        "Nothing is promoted while a larger share of a trial's devices has gone back to the version before, because "
-        "the current one is clearly worse for them.",
-        low=0,
-        high=1,
-    )
+        0.25, "Nothing is promoted while a larger share of a trial's devices has gone back to the version before, "
+        "because the current one is clearly worse for them.", low=0, high=1,
+    )  # fmt: skip
     health: bool = setting(
         False,
         "Whether devices say in trials how they are: class of machine, deaths of processes, version, time and memory, "
@@ -391,11 +393,9 @@ class RunConfig:
 
     name: str = setting("quick", "Name of the run; a scenario file's own name by default.", printable=True)
     seed: int = setting(
-        0,
-        "Seed of games, their assignment, sampling and training; keys and noise come from the operating system.",
-        low=0,
-        high=2**31 - 1,
-    )
+        0, "Seed of games, their assignment, sampling and training; keys and noise come from the operating system.",
+        low=0, high=2**31 - 1,
+    )  # fmt: skip
     clients: int = setting(8, "Number of clients.", low=1)
     cycles: int = setting(2, "Number of cycles after the warm start.", low=1)
     out: str = setting("", "Folder of the results; empty for `runs/NAME-SEED`.")

@@ -31,7 +31,7 @@ from .divided_games import divided_report
 from .divided_grid import Devices, DividedGrid
 from .grid import server_identity
 from .needs import check_needs
-from .prompts import makes_pack, with_any_pack, with_pack
+from .prompts import check_pack, makes_pack, with_any_pack, with_pack
 from .workers import Workers
 
 MADE_AT_ONCE = 500  # games that are prepared ahead before more of them are looked up
@@ -53,6 +53,7 @@ def check(config: RunConfig, processes: int = 1) -> None:
         )
     _, server = prepare_server(with_any_pack(config), cache)
     check_place(cache, "cache", writable=makes_pack(config, cache))  # before the run has a folder
+    check_pack(config, cache)
     check_needs(config, server.run.spec("").size, processes)
 
 

@@ -14,10 +14,12 @@ from fedoel.games import make_prompts
 from fedoel.games.families import FAMILIES, family_of
 from fedoel.games.heuristics import uniform
 from fedoel.games.make_prompts import (
+    EXPLORE,
     FIRST_GAME,
     HELD_OUT_GAMES,
     LEAST_STATES,
     STATES_PER_GAME,
+    UNIFORM,
     held_out_duplicates,
     make_pack,
     pack_for,
@@ -93,13 +95,26 @@ def test_only_public_training_games_are_played_that_no_run_uses(
     assert {spec for spec, seeds in public.items() if seeds} == {ORCHARD, for_split(LAKE, Split.REHEARSAL)}
     assert all(seed - game_seed(Split.REHEARSAL, 0) >= FIRST_GAME for seeds in public.values() for seed in seeds)
     assert max(seed for seeds in public.values() for seed in seeds) < Split.GATE.value
-    assert len(public[for_split(LAKE, Split.REHEARSAL)]) == 30 / STATES_PER_GAME
+    assert len(public[for_split(LAKE, Split.REHEARSAL)]) == 30 / STATES_PER_GAME[UNIFORM]
 
 
-@pytest.mark.parametrize("spec", [LAKE, TIDY, SOKOBAN], ids=str)
-def test_held_out_content_stays_out(spec: GameSpec, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("spec", "play"), [(LAKE, UNIFORM), (TIDY, UNIFORM), (SOKOBAN, UNIFORM), (TIDY, EXPLORE)], ids=str
+)
+def test_held_out_content_stays_out(spec: GameSpec, play: str, tmp_path: Path) -> None:
     assert "split" in family_of(spec.family).rules
-    assert not held_out_duplicates(make_pack([spec], 100, 0, tmp_path), [spec], HELD_OUT_GAMES, tmp_path)
+    pack = make_pack([spec], 100, 0, tmp_path, play=play)
+    assert not any(held_out_duplicates(pack, [spec], HELD_OUT_GAMES, tmp_path, way) for way in {UNIFORM, play})
+
+
+def test_exploration_gives_other_packs_of_their_own_names(tmp_path: Path) -> None:
+    explored, again = (make_pack([TIDY], 40, 1, tmp_path, play=EXPLORE) for _ in range(2))
+    assert to_bytes(explored) == to_bytes(again)
+    assert explored.origin == "exploration of tidy final=1 things=1 turns=6"
+    assert set(explored.prompts) != set(make_pack([TIDY], 40, 1, tmp_path).prompts)
+    assert pack_name(str(TIDY), 40, EXPLORE) != pack_name(str(TIDY), 40)
+    with pytest.raises(ConfigError, match="are played uniform or explore, not 'gold'"):
+        make_pack([TIDY], 40, 1, tmp_path, play="gold")
 
 
 def test_states_of_held_out_games_are_found_whatever_their_order_and_history(tmp_path: Path) -> None:

@@ -8,12 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from fedoel.games.heuristics import uniform
+from fedoel.games.scripted import play_scripted
+from fedoel.games.splits import Split, for_split, game_seed
 from fedoel.games.tidy import asking
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import ConfigError, VersionError
-from fedoel.protocol.prompt_pack import read_pack
+from fedoel.protocol.play import GameSpec
+from fedoel.protocol.prompt_pack import Prompt, read_pack, write_pack
 from fedoel.protocol.records.events import Listener, PhaseFinished, PhaseStarted
 from fedoel.server.current_version import promote
 from fedoel.server.cycle.phases import Phases
@@ -69,6 +74,26 @@ def test_a_run_promotes_what_its_fleet_has_tried_and_repeats_to_the_bit(config: 
     again = replace(config, out=str(tmp_path / "again"))
     run_inprocess(again)
     assert cycles(again) == whole
+
+
+def test_a_pack_with_states_of_held_out_games_is_refused_before_any_work(
+    config: RunConfig, cache: Path, tmp_path: Path
+) -> None:
+    spec = for_split(GameSpec.parse(GAMES), Split.HELD_OUT)
+    episode = play_scripted(spec, game_seed(Split.HELD_OUT, 3), uniform, np.random.default_rng(0), cache)
+    held_out = Prompt("tidy", replace(episode.turns[0].situation, max_turns=7))
+    pack = read_pack(Path(with_pack(config, cache).server.prompts))
+
+    def with_prompts(name: str, *prompts: Prompt) -> RunConfig:
+        write_pack(tmp_path / name, replace(pack, prompts=(*pack.prompts, *prompts)))
+        return replace(config, server=replace(config.server, prompts=str(tmp_path / name)))
+
+    check(with_prompts("clean.jsonl"), 1)
+    planted = with_prompts("planted.jsonl", held_out)
+    with pytest.raises(ConfigError, match=r"planted.jsonl: 1 of 61 prompts are states of held-out games, e.g. line 62"):
+        check(planted, 1)
+    check(replace(planted, games=replace(planted.games, held_out=3)), 1)  # of games 0 to 2 there are none
+    assert not Path(config.out).exists()
 
 
 def test_every_manifest_names_the_pack(config: RunConfig, cache: Path) -> None:
