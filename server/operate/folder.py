@@ -18,6 +18,8 @@ from ..safeguards import LEDGER
 from .roll import Roll
 
 SETTINGS, RUN_FILE = "server.toml", "run.toml"
+# A device says after 25 s at most that it lives, and tries again after 20 s at most where nobody listens.
+RECONNECT_SECONDS, MOST_RECONNECT_SECONDS = 60.0, 86_400.0
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # a server that listens on all IPv6 addresses has none of IPv4
 
 
@@ -150,11 +152,14 @@ class Settings:
         Port to which devices connect.
     listen
         Address on which the SuperLink listens, ``HOST:PORT``. Behind a reverse proxy it differs from the above.
+    reconnect
+        Seconds for which a server that is started again waits for the devices that were connected when it ended.
     """
 
     hosts: tuple[str, ...]
     port: int
     listen: str
+    reconnect: float = RECONNECT_SECONDS
 
     @property
     def address(self) -> str:
@@ -187,9 +192,12 @@ def read_settings(folder: ServerFolder) -> Settings:
         raise ConfigError(f"{folder.path} is not a server's folder: make one with `fedoel server init`")
     values = read_toml(file)
     try:
-        settings = Settings(tuple(values["hosts"]), int(values["port"]), str(values["listen"]))
+        reconnect = float(values.get("reconnect", RECONNECT_SECONDS))
+        settings = Settings(tuple(values["hosts"]), int(values["port"]), str(values["listen"]), reconnect)
         check_address(settings.listen)
         check_address(settings.address)
+        if not 0 <= reconnect <= MOST_RECONNECT_SECONDS:
+            raise ValueError(f"reconnect = {reconnect:g} is not between 0 and {MOST_RECONNECT_SECONDS:.0f} seconds")
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ConfigError(f"{file} cannot be used ({error}): it needs hosts, port and listen") from error
     return settings

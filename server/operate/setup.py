@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from types import MappingProxyType
@@ -74,7 +75,7 @@ def init(
     check_address(settings.listen)
     check_clock()
     new = not folder.ca_key.exists()
-    before = _address_before(folder)
+    before, settings = _address_before(folder), _as_before(folder, settings)
     check_place(folder.path, "the server's folder")
     if new and folder.path.exists() and any(folder.path.iterdir()) and not _is_begun(folder):
         raise ConfigError(f"{folder.path} is not empty and not a server's folder: choose an empty folder")
@@ -185,6 +186,14 @@ def _address_before(folder: ServerFolder) -> str:
         return read_settings(folder).address
     except ConfigError:
         return ""
+
+
+def _as_before(folder: ServerFolder, settings: Settings) -> Settings:
+    """Return the settings with what the folder's owner has written into `server.toml` and no command asks for."""
+    try:
+        return replace(settings, reconnect=read_settings(folder).reconnect)
+    except ConfigError:
+        return settings
 
 
 def _is_begun(folder: ServerFolder) -> bool:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -26,6 +27,7 @@ from ..notice import newest_notice
 from ..run_folder import STORED, own_folder
 from ..summary import wins
 from .authority import check_certificate
+from .database import connected, wait_until_back
 from .flower import CONNECTION, FLWR, Fleet
 from .folder import ServerFolder, Settings, read_settings, run_of, with_own_prompts
 from .roll import Roll, devices, read_roll
@@ -81,11 +83,12 @@ def _start(folder: ServerFolder, settings: Settings) -> int:
 
 def _serve(folder: ServerFolder, fleet: Fleet, roll: Roll, events: Iterator[Event | None]) -> str:
     """Run the SuperLink, and the run on it, and return the run's final status."""
-    settings = fleet.settings
+    settings, before = fleet.settings, connected(folder.database)
     with fleet.superlink() as environment:
         print(f"the SuperLink listens on {settings.listen}; devices reach it at {settings.address}", flush=True)
         fleet.register(roll)
         print(f"{devices(len(roll.active))} may connect", flush=True)
+        wait_until_back(folder.database, before, settings.reconnect, partial(print, flush=True))
         return _run(folder, environment, events)
 
 

@@ -409,6 +409,21 @@ def test_init_again_says_what_to_do(server: Path, capsys: pytest.CaptureFixture[
     assert read_settings(ServerFolder(server)).address == "fleet.example.org:443"
 
 
+def test_how_long_a_server_waits_for_its_devices_is_a_setting_that_init_keeps(server: Path) -> None:
+    folder, file = ServerFolder(server), server / "server.toml"
+    assert read_settings(folder).reconnect == 60
+    text = "\n".join(line for line in file.read_text().splitlines() if "reconnect" not in line)
+    file.write_text(text)
+    assert read_settings(folder).reconnect == 60, "files of earlier releases do not say it"
+    file.write_text(f"{text}\nreconnect = 5\n")
+    init(folder, SETTINGS)
+    assert read_settings(folder).reconnect == 5
+    for wrong in ("-1", "nan", "inf", "1e9", '"soon"'):
+        file.write_text(f"{text}\nreconnect = {wrong}\n")
+        with pytest.raises(ConfigError, match=r"cannot be used.*it needs hosts, port and listen"):
+            read_settings(folder)
+
+
 def test_status_says_how_the_fleet_is(
     server: Path, join: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
