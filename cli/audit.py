@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..protocol.host.cache import expanded
-from .flags import add_settings, add_verbose, settings_of
+from .flags import add_settings, add_verbose, settings_of, whole_number
 
 HELP = "attack a scenario's protections and write a privacy card; exits with 1 if a promise is broken"
 EXAMPLES = ("", "my.toml --trials 500")
@@ -15,7 +15,9 @@ BROKEN = 1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("scenario", nargs="?", metavar="SCENARIO", help="TOML file or built-in name (default: private)")
-    parser.add_argument("--trials", type=int, default=2000, metavar="N", help="of each attack (default: %(default)s)")
+    parser.add_argument(
+        "--trials", type=whole_number, default=2000, metavar="N", help="of each attack (default: %(default)s)"
+    )
     parser.add_argument("--with-updates", action="store_true", help="attack LoRA updates too, with the language model")
     parser.add_argument("--out", metavar="DIR", help="folder of the card (default: runs/audit)")
     add_settings(parser)

@@ -6,7 +6,7 @@ import argparse
 from contextlib import suppress
 
 from ..protocol.errors import ConfigError
-from .flags import path
+from .flags import path, whole_number
 from .version_text import add_folder
 
 HELP = "show a run or a fleet in a browser, live: curve, decisions, lessons, devices, bytes, budget, versions"
@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", metavar="ADDRESS",
         help="address to listen on; one that other machines reach asks for a token (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--port", type=int, default=8765, metavar="N", help="0 for a free one (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=whole_number, default=8765, metavar="N", help="0 for a free one (default: %(default)s)"
+    )
     parser.add_argument("--file", type=path, metavar="PAGE.html", help="write the page to a file instead of serving it")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .flags import add_folder_verb, path
+from .flags import add_folder_verb, path, whole_number
 
 HELP = "put this machine into a fleet: see docs/deploy.md"
 EXAMPLES = ("join device --name kitchen", "start device")
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     service.add_argument("--write", type=path, metavar="FILE", help="e.g. /etc/systemd/system/fedoel-device.service")
     add_folder_verb(what, "status", "say what it is, plays and keeps", "device")
     logs = add_folder_verb(what, "logs", "print the end of its log", "device --lines 100")
-    logs.add_argument("--lines", type=int, default=50, metavar="N", help="default: %(default)s")
+    logs.add_argument("--lines", type=whole_number, default=50, metavar="N", help="default: %(default)s")
     wipe = add_folder_verb(what, "wipe", "delete keys, store and versions for good", "device --store")
     wipe.add_argument("--store", action="store_true", help="only what it played, and stay in the fleet")
     wipe.add_argument("--yes", action="store_true", help="do not ask")

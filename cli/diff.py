@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .flags import add_verbose, path
+from .flags import add_verbose, path, whole_number
 from .prompts import printable
 from .version_text import add_folder, add_version, columns, difference_lines, located, won
 
@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_version(parser, "a")
     add_version(parser, "b")
     parser.add_argument("--prompts", type=path, metavar="FILE", help="pack of prompts (default: what the run has kept)")
-    parser.add_argument("--number", type=int, default=5, metavar="K", help="prompts to show (default: %(default)s)")
+    parser.add_argument(
+        "--number", type=whole_number, default=5, metavar="K", help="prompts to show (default: %(default)s)"
+    )
     add_verbose(parser)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .flags import add_processes, add_settings, add_verbose, path, settings_of
+from .flags import add_processes, add_settings, add_verbose, path, settings_of, whole_number
 
 HELP = "measure an adapter on held-out games"
 EXAMPLES = ("runs/mine/versions/3f2a --games 200",)
@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("adapter", type=path, metavar="ADAPTER", help="folder of the adapter")
     parser.add_argument("--scenario", default="", help="file or built-in name (default: its run, or quick)")
-    parser.add_argument("--games", type=int, metavar="N", help="number of held-out games (default: the scenario's)")
+    parser.add_argument(
+        "--games", type=whole_number, metavar="N", help="number of held-out games (default: the scenario's)"
+    )
     parser.add_argument("--personal", action="store_true", help="what each device gains by a context of its own")
     add_processes(parser)
     add_settings(parser)

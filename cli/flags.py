@@ -11,6 +11,7 @@ from ..protocol.config import Scalar
 from ..protocol.errors import ConfigError
 from ..protocol.host.cache import expanded
 from ..protocol.set_option import SET_HELP, parse_setting
+from ..protocol.settings import shown
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 MOST_PROCESSES = 1024
@@ -49,8 +50,16 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def whole_number(text: str) -> int:
+    """Read a whole number, of which argparse says what type it is to be and not how it is written."""
+    try:
+        return int(text)
+    except ValueError as error:  # also of more digits than Python reads
+        raise argparse.ArgumentTypeError(f"must be a whole number in digits, such as 100, not {shown(text)}") from error
+
+
 def _number(text: str) -> int:
-    number = int(text)
+    number = whole_number(text)
     if not 1 <= number <= MOST_PROCESSES:
         raise argparse.ArgumentTypeError(f"must be from 1 to {MOST_PROCESSES}, not {number}")
     return number

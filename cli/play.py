@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.errors import ConfigError
-from .flags import add_verbose, path
+from .flags import add_verbose, path, whole_number
 
 if TYPE_CHECKING:
     from ..policies.policy import LogProbs, Policy
@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --run: show probabilities before and after, those of this version (default: the parent) first",
     )  # fmt: skip
     parser.add_argument("--game", metavar="GAME", help="e.g. 'coin-collector level=102 turns=7'")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="picks the game's instance and the draws")
+    parser.add_argument(
+        "--seed", type=whole_number, default=0, metavar="N", help="picks the game's instance and the draws"
+    )
     add_verbose(parser)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from .flags import whole_number
+
 HELP = "plan what a private run promises and costs, before anything runs"
 EXAMPLES = ("plan --epsilon 2 --clients 1000 --cohort 100 --cycles 3",)
 
@@ -13,13 +15,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("plan",), help="print noise, secure sum, bytes and a forecast")
     parser.add_argument("--epsilon", type=float, required=True, metavar="E", help="budget of the whole run")
     parser.add_argument("--delta", type=float, default=1e-6, metavar="D", help="its delta (default: %(default)s)")
-    parser.add_argument("--clients", type=int, required=True, metavar="N", help="devices of the fleet")
-    parser.add_argument("--cohort", type=int, required=True, metavar="N", help="devices of a cycle, on average")
-    parser.add_argument("--cycles", type=int, required=True, metavar="N", help="cycles of the run")
+    parser.add_argument("--clients", type=whole_number, required=True, metavar="N", help="devices of the fleet")
+    parser.add_argument(
+        "--cohort", type=whole_number, required=True, metavar="N", help="devices of a cycle, on average"
+    )
+    parser.add_argument("--cycles", type=whole_number, required=True, metavar="N", help="cycles of the run")
     parser.add_argument("--codec", default="tactics", help="what is sent (default: %(default)s)")
     parser.add_argument("--clipping-norm", type=float, default=2.0, metavar="C", help="default: %(default)s")
     parser.add_argument(
-        "--trial-games", type=int, default=2, metavar="N",
+        "--trial-games", type=whole_number, default=2, metavar="N",
         help="of a device in the trial of each cycle; 0 if the server has games (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--max-dropout", type=float, default=0.2, metavar="P", help="default: %(default)s")

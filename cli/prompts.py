@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..protocol.config import PACK_PLAYS
+from ..protocol.config import MOST_PROMPTS, PACK_PLAYS
 from ..protocol.errors import ConfigError
-from .flags import add_verb, path
+from ..protocol.settings import shown
+from .flags import add_verb, path, whole_number
 
 if TYPE_CHECKING:
     from ..protocol.prompt_pack import Prompt, PromptPack
@@ -33,17 +34,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.add_argument("--text", type=path, metavar="FILE", help="situations as text: see docs/simulate.md")
     make.add_argument("--family", default="", metavar="NAME", help="what to call the family of a text file")
     make.add_argument(
-        "--count", type=int, default=500, metavar="N", help="prompts of games or a plug-in (default: %(default)s)"
+        "--count",
+        type=whole_number,
+        default=500,
+        metavar="N",
+        help="prompts of games or a plug-in (default: %(default)s)",
     )
     _add_play(make)
     make.add_argument("--out", type=path, required=True, metavar="FILE", help="the pack; it must not exist")
     make.add_argument("--origin", default="", metavar="TEXT", help="where the prompts come from (default: the source)")
     make.add_argument("--licence", default="", metavar="TEXT", help="under which licence they may be used")
-    make.add_argument("--seed", type=int, default=0, metavar="N", help="of instances and play (default: %(default)s)")
+    make.add_argument(
+        "--seed", type=whole_number, default=0, metavar="N", help="of instances and play (default: %(default)s)"
+    )
     show = add_verb(what, "show", "say what a pack holds, with examples", ["pack.jsonl --number 5"])
     show.add_argument("file", type=path, metavar="FILE", help="the pack")
     show.add_argument(
-        "--number", type=int, default=3, metavar="K", help="prompts to show, from the first on (default: %(default)s)"
+        "--number",
+        type=whole_number,
+        default=3,
+        metavar="K",
+        help="prompts to show, from the first on (default: %(default)s)",
     )
     text = "check a pack's form, and that it holds nothing of held-out games"
     check = add_verb(what, "check", text, [f"pack.jsonl --against {games}"])
@@ -103,10 +114,10 @@ def example_lines(index: int, prompt: Prompt) -> Iterator[str]:
     from ..protocol.prompts import render
 
     situation = prompt.situation
-    shown = render(situation)
+    rendered = render(situation)
     turn = f"turn {situation.turn} of {situation.max_turns}"
     yield f"--- line {index + FIRST_LINE}: {printable(prompt.family)}, {turn}"
-    yield printable(shown.scene + shown.moment)
+    yield printable(rendered.scene + rendered.moment)
     yield from (printable(f"> {command}") for command in situation.admissible)
     if situation.open or not situation.admissible:
         yield "(open answer)"
@@ -126,8 +137,11 @@ def _made(arguments: argparse.Namespace) -> PromptPack:
     source, origin, licence = arguments.source.strip(), arguments.origin, arguments.licence
     if bool(source) == bool(arguments.text) or bool(arguments.text) != bool(arguments.family):
         raise ConfigError("name games or a plug-in, or else a text file with --text FILE --family NAME")
-    if arguments.count < 1 or arguments.seed < 0:
-        raise ConfigError(f"--count must be at least 1 and --seed at least 0, not {arguments.count}, {arguments.seed}")
+    if not 1 <= arguments.count <= MOST_PROMPTS or arguments.seed < 0:
+        raise ConfigError(
+            f"--count must be from 1 to {MOST_PROMPTS:,} and --seed at least 0, not {shown(arguments.count)} and "
+            f"{shown(arguments.seed)}"
+        )
     if arguments.text:
         return PromptPack(origin or arguments.text.name, licence, prompts_from_text(arguments.text, arguments.family))
     if ":" in source and len(source.split()) == 1:  # games need at least a turn limit: several words

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..protocol.errors import ConfigError
+from .flags import whole_number
 from .version_text import add_folder, located
 
 HELP = "remove weights of old versions; manifests stay, and everything that the chain, the run or an operator needs"
@@ -16,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_folder(parser)
     parser.add_argument(
         "--keep",
-        type=int,
+        type=whole_number,
         default=5,
         metavar="N",
         help="versions before the current one (default: %(default)s)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from .flags import add_folder_verb, add_settings, add_verb, path, settings_of
+from .flags import add_folder_verb, add_settings, add_verb, path, settings_of, whole_number
 
 if TYPE_CHECKING:
     from ..protocol.config import RunConfig
@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "/srv/fleet --host fleet.example.org",
     )
     init.add_argument("--host", action="append", required=True, metavar="NAME", help="name or address of the server")
-    init.add_argument("--port", type=int, default=8443, metavar="N", help="that devices reach (default: %(default)s)")
+    init.add_argument(
+        "--port", type=whole_number, default=8443, metavar="N", help="that devices reach (default: %(default)s)"
+    )
     init.add_argument(
         "--listen", default="127.0.0.1:9092", metavar="HOST:PORT", help="of the SuperLink itself (default: %(default)s)"
     )

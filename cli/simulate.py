@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .flags import add_output, add_processes, add_settings, settings_of
+from .flags import add_output, add_processes, add_settings, settings_of, whole_number
 
 if TYPE_CHECKING:
     from ..protocol.config import Scalar
@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine", choices=ENGINES, default="inprocess", help="where clients run (default: %(default)s)"
     )
     add_processes(parser)
-    parser.add_argument("--clients", type=int, metavar="N", help="number of clients")
-    parser.add_argument("--cycles", type=int, metavar="N", help="number of cycles after the warm start")
-    parser.add_argument("--seed", type=int, metavar="N", help="picks games, mixes and draws")
+    parser.add_argument("--clients", type=whole_number, metavar="N", help="number of clients")
+    parser.add_argument("--cycles", type=whole_number, metavar="N", help="number of cycles after the warm start")
+    parser.add_argument("--seed", type=whole_number, metavar="N", help="picks games, mixes and draws")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/NAME-SEED)")
     parser.add_argument("--resume", action="store_true", help="continue the run in that folder")
     parser.add_argument(

@@ -42,7 +42,9 @@ def game_seed(split: Split, index: int, client: int = 0) -> int:
             raise ConfigError(f"{split.name} games are public: they have no client, not {client}")
         return int(split.value) + _within(index, PUBLIC_GAMES, f"index of a {split.name} game")
     if client >= CLIENTS:
-        raise ConfigError(f"more clients than seeds: client {client}, but there are seeds for {CLIENTS}")
+        raise ConfigError(
+            f"more clients than seeds: there are private games for {CLIENTS:,} clients, and not for {client + 1:,}"
+        )
     return _within(client, CLIENTS, "client") * GAMES_PER_CLIENT + _within(index, GAMES_PER_CLIENT, "private game")
 
 

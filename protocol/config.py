@@ -33,6 +33,7 @@ MECHANISMS = ("none", "distributed", "central", "local")
 FREE = ("out", "cache", "resume")
 BEFORE = Release(RELEASE.major, RELEASE.minor - 1)
 REPLY_SECONDS = 3600.0  # for which a server waits for answers that are played for
+MOST_PROMPTS = 1_000_000  # of a pack that is made
 DIGITS = 16  # of a digest that is signed with every request
 
 
@@ -297,7 +298,7 @@ class ServerConfig:
     prompt_families: str = setting(
         "", "Families of a pack that a simulation makes, written like `games.families`; empty for the same ones."
     )
-    pack: int = setting(2000, "Prompts of a pack that is made.", low=16, high=1_000_000)
+    pack: int = setting(2000, "Prompts of a pack that is made.", low=16, high=MOST_PROMPTS)
     pack_play: str = setting(
         "uniform", "How public games are played, without rewards, for a pack that is made: `explore` finds more states "
         "behind a few right commands among many, and takes longer.", choices=PACK_PLAYS, since=Release(0, 2),

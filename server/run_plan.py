@@ -33,7 +33,10 @@ class RunPlan:
         specs = specs_from_text(config.games.families)
         families = [spec.family for spec in specs]
         if not specs or len(set(families)) < len(families):
-            raise ConfigError(f"games.families must name at least one game, each family once, not {families}")
+            raise ConfigError(
+                f"games.families must name at least one game, such as 'tidy things=1 turns=6', each family once, not "
+                f"{families or repr(config.games.families)}"
+            )
         # A trial plays the first games of the next cycle.
         games = (config.cycles + 1) * config.games.per_client
         if games > GAMES_PER_CLIENT:

@@ -27,6 +27,7 @@ from ..protocol.records.events import Listener
 from ..server.app import MakeGate, run, the_same
 from ..server.app import check as check_server
 from ..server.app import prepare as prepare_server
+from ..server.run_plan import RunPlan
 from .divided_games import divided_report
 from .divided_grid import Devices, DividedGrid
 from .grid import server_identity
@@ -41,9 +42,9 @@ def check(config: RunConfig, processes: int = 1) -> None:
     """Raise `ConfigError` for a configuration that no engine can run, or that needs more than this machine has."""
     if config.policy.backend == "llama" and importlib.util.find_spec("llama_cpp") is None:
         raise ConfigError("policy.backend 'llama' needs llama.cpp, which is not installed: make setup LLAMA=1")
-    games = config.games
+    games, plan = config.games, RunPlan.of(config)
     check_private_games(games.per_client, config.clients, config.cycles, games.amounts, config.seed)
-    mixture(specs_from_text(games.families), 0, config.clients, games.partition, config.seed)
+    mixture(plan.specs, 0, config.clients, games.partition, config.seed)
     cache = cache_folder(config)
     check_place(cache, "cache")
     if config.privacy.keys:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,14 +19,18 @@ from ..protocol.errors import ConfigError, FedoelError
 from ..protocol.host.cache import cache_folder, expanded
 from ..protocol.host.processes import flower_environment, free_ports, start_process, stop, tail, wait_until_healthy
 from ..protocol.records.events import Event, Listener
+from ..protocol.settings import shown
 from ..server.events import LOG, follow
 from ..server.operate.run_app import COMPLETED, Beginning, run_started, run_status, write_app
 from .inprocess import whole_fleet
 from .prompts import with_pack
+from .summary import size
 
 POLL_SECONDS = 0.5
 SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest that Ray makes
 LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
+CURRENT_CLUSTER = "ray_current_cluster"  # Ray's file with the address of the newest cluster of this machine
+SESSION = 50e6  # bytes: some megabytes of logs for a run with hundreds of clients, and what they grow by
 CONNECT_SECONDS = 3.0
 STARTS = 3  # attempts to start a SuperLink
 
@@ -36,8 +41,8 @@ def check_ray() -> None:
     Raises
     ------
     ConfigError
-        If the folder for temporary files has too long a name for Ray's sockets (unix(7)), or RAY_ADDRESS names a
-        cluster that does not answer.
+        If the folder for temporary files has too long a name for Ray's sockets (unix(7)) or is full, or RAY_ADDRESS
+        names no cluster that answers.
     """
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
     folder = os.environ.get(variable, "/tmp")
@@ -47,14 +52,59 @@ def check_ray() -> None:
             f"{variable} {folder!r} has a name that is {excess} bytes too long for Ray's sockets: set RAY_TMPDIR to a "
             f"folder with a name of at most {LONGEST_SOCKET - len(SOCKET)} bytes, such as /tmp"
         )
-    host, _, port = os.environ.get("RAY_ADDRESS", "").removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
+    check_room(folder, variable or "the folder for temporary files")
+    check_address(os.environ.get("RAY_ADDRESS", ""), Path(folder) / "ray" / CURRENT_CLUSTER)
+
+
+def check_room(folder: str, name: str) -> None:
+    """Refuse a folder without room for what a Ray of our own writes before it starts; it says nothing of it itself."""
+    if os.environ.get("RAY_ADDRESS", "") not in ("", "local") or not os.path.isdir(folder):
+        return
+    free = shutil.disk_usage(folder).free
+    if free < SESSION:
+        raise ConfigError(
+            f"{name} {folder!r} has {size(free)} free, and Ray takes {size(SESSION)} for its logs and sockets: make "
+            "room there, or set RAY_TMPDIR to a folder of another file system"
+        )
+
+
+def check_address(address: str, current: Path) -> None:
+    """Refuse a RAY_ADDRESS at which there is no cluster.
+
+    Parameters
+    ----------
+    current
+        Where `ray start` notes the address of the cluster that is meant by ``auto``.
+
+    Raises
+    ------
+    ConfigError
+        If it is no address, or nobody answers there.
+    """
+    if address in ("", "local"):
+        return
+    named = shown(address)
+    if address == "auto":
         try:
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        except (OSError, OverflowError) as error:
+            address = current.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"RAY_ADDRESS is {host}:{port}, where no Ray cluster answers ({error}): start it, or unset RAY_ADDRESS"
+                f"RAY_ADDRESS is 'auto', and `ray start` has started no cluster here ({current} cannot be read): start "
+                "one, set RAY_ADDRESS to the HOST:PORT of another, or unset it"
             ) from error
+        named = f"'auto', which is {shown(address)}"
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()):
+        raise ConfigError(
+            f"RAY_ADDRESS is {named}, which is no address of a Ray cluster: set it to HOST:PORT, or to 'auto' "
+            "for the cluster that `ray start` has started here, or unset it"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise ConfigError(
+            f"RAY_ADDRESS is {named}, where no Ray cluster answers ({error}): start it, or unset RAY_ADDRESS"
+        ) from error
 
 
 def run_ray(config: RunConfig, listener: Listener | None = None) -> None:

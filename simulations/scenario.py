@@ -67,6 +67,11 @@ def scenario_of(adapter: Path, scenario: str = "", overrides: Mapping[str, Scala
 
 def _find(scenario: str) -> Path:
     path = FOLDER / f"{scenario}.toml" if scenario in BUILT_IN else Path(scenario)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ConfigError(
+            f"the scenario {scenario!r} is a pipe or a device, which can be read once only, and not by --resume: write "
+            "it into a file, and give its path"
+        )
     if not path.is_file():
         raise ConfigError(
             f"no scenario {scenario!r}: give the path of a TOML file, or a built-in name: {', '.join(BUILT_IN)}"

@@ -24,6 +24,7 @@ REMEDIES = {
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "copy its folder to where you may write"),
     errno.EISDIR: "move that folder away and go on with --resume",
 }
+MAKE_ROOM = "make room and repeat the command, or go on with --resume if a run was interrupted"
 BLOCK = 65_536  # bytes that are read at a time from the end of a file
 
 
@@ -38,7 +39,7 @@ def write_whole(path: Path, content: bytes | str | Iterable[bytes]) -> None:
     try:
         replace_file(path, content)
     except OSError as error:
-        remedy = REMEDIES.get(error.errno or 0, "make room and go on with --resume")
+        remedy = REMEDIES.get(error.errno or 0, MAKE_ROOM)
         raise FedoelError(f"{path} cannot be written: {error.strerror}; {remedy}") from error
 
 
@@ -61,15 +62,20 @@ def replace_file(path: Path, content: bytes | str | Iterable[bytes], *, secret: 
     """
     part = path.with_name(f"{path.name}.part")
     make_folder(path.parent, private=secret)
-    if secret:  # the mode is set before there is any content
-        part.unlink(missing_ok=True)
-        part.touch(PRIVATE_FILE, exist_ok=False)
-    with part.open("wb") as file:
-        content = content.encode() if isinstance(content, str) else content
-        file.writelines([content] if isinstance(content, bytes) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        if secret:  # the mode is set before there is any content
+            part.unlink(missing_ok=True)
+            part.touch(PRIVATE_FILE, exist_ok=False)
+        with part.open("wb") as file:
+            content = content.encode() if isinstance(content, str) else content
+            file.writelines([content] if isinstance(content, bytes) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)  # what is left of it takes the room that is missing
+        raise
     sync(path.parent)
 
 

@@ -41,6 +41,25 @@ def test_what_cannot_be_done_is_refused_with_a_reason(words: list[str], capsys: 
 
 @pytest.mark.parametrize(
     "words",
+    [
+        "simulate --clients {0}", "simulate --cycles {0}", "simulate --processes {0}", "evaluate x --games {0}",
+        "prompts make x --out y --count {0}", "prune x --keep {0}", "dash x --port {0}",
+        "privacy --epsilon 1 --clients {0} --cohort 9 --cycles 9",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("number", ["1e8", "0x10", "1.0", "ten", "9" * 5000])
+def test_a_number_that_is_not_in_digits_is_refused_with_one_that_is(
+    words: str, number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words.format(number).split())
+    assert ended.value.code == REFUSED
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f": must be a whole number in digits, such as 100, not '{number[:9]}" in last and len(last) < 300
+
+
+@pytest.mark.parametrize(
+    "words",
     ["simulate {0}", "simulate --out {0}", "simulate --resume --out {0}", "report {0}", "versions {0}", "dash {0}",
      "prune {0}", "experiment {0}", "server status {0}", "device join {0} --name one", "new strategy {0}"],
 )  # fmt: skip

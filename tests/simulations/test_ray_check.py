@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
 import urllib.request
+from collections import namedtuple
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from fedoel.cli.main import main
 from fedoel.protocol.errors import ConfigError, FedoelError
 from fedoel.protocol.host.processes import free_ports, start_process
 from fedoel.simulations import ray_engine
-from fedoel.simulations.ray_engine import LONGEST_SOCKET, SOCKET, check_ray, superlink
+from fedoel.simulations.ray_engine import CURRENT_CLUSTER, LONGEST_SOCKET, SOCKET, check_address, check_ray, superlink
+
+Usage = namedtuple("Usage", ["total", "used", "free"])
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +35,8 @@ def test_a_usual_environment_is_accepted(monkeypatch: pytest.MonkeyPatch) -> Non
     check_ray()
     monkeypatch.setenv("TMPDIR", "/" + "x" * 200)
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    check_ray()
+    monkeypatch.setenv("RAY_ADDRESS", "local")
     check_ray()
 
 
@@ -54,6 +59,40 @@ def test_a_cluster_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPat
     with socket.create_server(("127.0.0.1", 0)) as cluster:
         monkeypatch.setenv("RAY_ADDRESS", f"ray://127.0.0.1:{cluster.getsockname()[1]}")
         check_ray()
+
+
+def test_a_full_folder_for_temporary_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10**9, 10**9 - 4096, 4096))
+    with pytest.raises(ConfigError, match=r"folder for temporary files '/tmp' has 4.1 kB free, and Ray takes 50.0 MB"):
+        check_ray()
+    monkeypatch.setenv("RAY_TMPDIR", "/dev")
+    with pytest.raises(ConfigError, match=r"RAY_TMPDIR '/dev' has .*: make room there, or set RAY_TMPDIR"):
+        check_ray()
+    with socket.create_server(("127.0.0.1", 0)) as cluster:  # whose folder is elsewhere
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{cluster.getsockname()[1]}")
+        check_ray()
+
+
+@pytest.mark.parametrize(
+    "address", ["foo", "10.0.0.1", "10.0.0.1:", ":6379", "head:port", "ray://head", "AUTO", "\x1b[31m"]
+)
+def test_what_is_no_address_of_a_cluster_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError, match="no address of a Ray cluster: set it to HOST:PORT, or to 'auto'") as refused:
+        check_ray()
+    assert str(refused.value).isprintable()
+
+
+def test_auto_is_the_cluster_that_ray_has_noted_if_it_answers(tmp_path: Path) -> None:
+    noted = tmp_path / CURRENT_CLUSTER
+    with pytest.raises(ConfigError, match=r"'auto', and `ray start` has started no cluster here .*: start one, set"):
+        check_address("auto", noted)
+    noted.write_text(f"127.0.0.1:{free_ports(1)[0]}\n")
+    with pytest.raises(ConfigError, match=r"'auto', which is '127.0.0.1:\d+', where no Ray cluster answers"):
+        check_address("auto", noted)
+    with socket.create_server(("127.0.0.1", 0)) as cluster:
+        noted.write_text(f"127.0.0.1:{cluster.getsockname()[1]}")
+        check_address("auto", noted)
 
 
 SUPERLINK = """

@@ -240,6 +240,8 @@ def test_what_cannot_be_run_is_refused_before_any_work(
         ("policy.backend=magic", "policy.backend"),
         ("games.partition=dirichlet:nan", "unknown partition"),
         ("cache={file}", "cache: {file} is not a folder"),
+        ("games.families=", "games.families must name at least one game, such as 'tidy things=1 turns=6', each"),
+        ("clients=100000000", "there are private games for 100,000 clients, and not for 100,000,000"),
         ("privacy.keys={file}", "leave it out of a simulation"),
     ],
 )

@@ -109,6 +109,15 @@ def test_a_missing_scenario_lists_the_built_in_ones() -> None:
         load_scenario("nowhere.toml")
 
 
+def test_a_scenario_from_a_pipe_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for pipe in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(ConfigError, match=r"is a pipe or a device, which can be read once only.*: write it into a"):
+            load_scenario(str(pipe))
+    with pytest.raises(ConfigError, match="give the path of a TOML file"):
+        load_scenario(str(tmp_path))
+
+
 def test_settings_are_toml_or_text() -> None:
     assert parse_setting("games.per-client=4") == ("games.per-client", 4)
     assert parse_setting("distil.learning-rate = 1e-4") == ("distil.learning-rate", 1e-4)

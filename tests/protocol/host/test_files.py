@@ -192,7 +192,11 @@ def test_a_secret_that_is_there_is_not_drawn_again(tmp_path: Path, synced: list[
 
 @pytest.mark.parametrize(
     ("number", "remedy"),
-    [(errno.EROFS, "copy its folder"), (errno.EISDIR, "move that folder away"), (errno.ENOSPC, "make room")],
+    [
+        (errno.EROFS, "copy its folder"),
+        (errno.EISDIR, "move that folder away"),
+        (errno.ENOSPC, "make room and repeat the command, or go on with --resume if a run"),
+    ],
 )
 def test_the_remedy_fits_what_is_wrong(
     number: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -203,3 +207,4 @@ def test_the_remedy_fits_what_is_wrong(
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(FedoelError, match=f"cannot be written: .*; {remedy}"):
         write_whole(tmp_path / "report.html", b"one")
+    assert list(tmp_path.iterdir()) == [], "what was written of it takes no room"
