@@ -117,7 +117,15 @@ def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path, au
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all its descendants: Flower's simulation and Ray start sessions of their own."""
+    """End a process and all its descendants: Flower's simulation and Ray start sessions of their own.
+
+    A second Ctrl-C, for which people are quick, waits until they have ended.
+    """
+    with undisturbed():
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
     pids = [process.pid, *descendants(process.pid)]
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in pids:
@@ -134,10 +142,31 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def end_session(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and everything left in the session that `start_process` made for it."""
-    process.kill()
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with undisturbed():
+        process.kill()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Raise a `KeyboardInterrupt` that comes in the block behind it: it must not leave half of what the block ends."""
+    if threading.current_thread() is not threading.main_thread():  # in which handlers run, and no other
+        yield
+        return
+    came = list[int]()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *_ends_a_session())}
+    before = {number: handler for number, handler in handlers.items() if handler is signal.default_int_handler}
+    for number in before:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -146,8 +175,7 @@ def as_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in _ends_a_session()}
     for number, handler in before.items():
         if handler is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
@@ -157,6 +185,11 @@ def as_interrupts() -> Iterator[None]:
         for number, handler in before.items():
             if handler is signal.SIG_DFL:
                 signal.signal(number, handler)
+
+
+def _ends_a_session() -> list[signal.Signals]:
+    """Return the signals by which a machine or a terminal ends what runs there, as far as the system has them."""
+    return [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
 
 
 def descendants(root: int) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Set
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +42,7 @@ def connected(database: Path) -> frozenset[int]:
 
 def wait_until_back(
     database: Path,
-    nodes: Collection[int],
+    nodes: Set[int],
     seconds: float,
     say: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -65,6 +66,29 @@ def test_signals_that_end_a_process_are_taken_for_an_interrupt(name: str) -> Non
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, before)
+
+
+def test_a_second_interrupt_waits_until_what_was_started_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that takes its time to end was left behind by whoever pressed Ctrl-C twice."""
+    monkeypatch.setattr(processes, "STOP_SECONDS", 0.5)
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+    )
+    child = start_process([sys.executable, "-c", stubborn], os.environ, tmp_path)
+    assert child.stdout and child.stdout.readline()
+    before = signal.getsignal(signal.SIGINT)
+    again = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    again.start()
+    with pytest.raises(KeyboardInterrupt):
+        stop(child)
+    again.join()
+    assert child.poll() == -signal.SIGKILL
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt):  # the next one comes at once
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
