@@ -91,6 +91,7 @@ class Transcript:
     partners: dict[int, frozenset[int]] = field(default_factory=dict)
     own_shares: dict[int, dict[int, bytes]] = field(default_factory=dict)
     pair_shares: dict[int, dict[int, bytes]] = field(default_factory=dict)
+    _unsealed: dict[tuple[int, int], tuple[bytes, bytes]] = field(default_factory=dict)  # by dealer and accomplice
 
     def note_masked(self, position: int, request: bytes, reply: bytes) -> None:
         """Note a masked vector, and which pair masks are in it: picked devices that have shared, and picking ones."""
@@ -168,8 +169,10 @@ class Transcript:
             if holder in given:
                 shares[index] = given[holder]
             elif holder in self.accomplices:
-                pair = self.accomplices[holder].shares(self.adverts[dealer], self.sealed[dealer][holder], terms)
-                shares[index] = pair[own]
+                if (dealer, holder) not in self._unsealed:
+                    pair = self.accomplices[holder].shares(self.adverts[dealer], self.sealed[dealer][holder], terms)
+                    self._unsealed[dealer, holder] = pair
+                shares[index] = self._unsealed[dealer, holder][own]
         try:
             return recover(shares, terms.threshold)
         except SecureSumError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...protocol.fleet.trust import Trust
 from ...protocol.secagg.graph import least_threshold
 from ...strategies.mean import LocalMean
-from .active import ActiveAttack, Target
+from .target import ActiveAttack, Target
 
 NETWORK = (
     "who sends how much, and when. In a deployment it reads nothing (TLS), and cannot change what a device is asked "

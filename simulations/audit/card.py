@@ -21,12 +21,13 @@ from ...server.app import check
 from ...server.public.game_plan import GamePlan
 from ...server.safeguards import RunSafeguards
 from ..prompts import with_any_pack
-from .active import ActiveAttack, Target, attack
+from .active import attack
 from .against import Holds, against
 from .attacks import FAMILIES, VIEWS, Finding, attribute, membership, play_pool, trial_pool
 from .leaks import Surveillance, watch
 from .mechanism import Bound, Mechanism, audit_mechanism, audited
 from .planted import Extraction, extractions, lora_extraction
+from .target import ActiveAttack, Target
 
 PROTECTED = VIEWS[2:]
 CONFIDENCE, CELLS, SPARE = 0.999, 2048, 40
@@ -182,7 +183,8 @@ PAGE = """# Privacy card
 ## A server that cheats
 
 The server has every key of the fleet and keeps to no rule. Devices run their own code, with the settings that the fleet
-would propose to their owners. Cohorts are small, with the minimum, graph and noise that the run makes for their size.
+would propose to their owners. Cohorts are small, with the minimum, graph and noise that the run makes for their size;
+keys are hidden in larger ones, whose terms the server makes as devices accept them.
 
 | attack | outcome | promise |
 |---|---|---|

@@ -13,15 +13,18 @@ from fedoel.cli.main import main
 from fedoel.client import secure as client_secure
 from fedoel.client.device.record import DeviceRecord
 from fedoel.protocol.config import Scalar
+from fedoel.protocol.errors import SecureSumError
 from fedoel.protocol.fleet.trust import Trust
 from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.privacy.plan import PrivacyPlan
-from fedoel.protocol.secagg import device
+from fedoel.protocol.secagg import device, graph, terms
+from fedoel.protocol.secagg.graph import Graph
 from fedoel.protocol.secagg.keys import Advert
 from fedoel.protocol.secagg.messages import exchange_of
-from fedoel.simulations.audit import active, hostile
-from fedoel.simulations.audit.active import ActiveAttack, Target, determined
+from fedoel.simulations.audit import active, hidden, hostile
+from fedoel.simulations.audit.active import determined
 from fedoel.simulations.audit.against import against, fewest_honest
+from fedoel.simulations.audit.target import ActiveAttack, Target
 from fedoel.simulations.grid import server_identity
 from fedoel.simulations.scenario import load_scenario
 from fedoel.strategies.secure_groups import SecureGroups
@@ -132,6 +135,43 @@ def test_another_request_for_everybody_but_the_victim(tmp_path: Path, monkeypatc
     assert broken.broken
 
 
+def only_as_the_terms_say(graph: Graph, cohort: int, others: int) -> int:
+    """Pick as many neighbours as the terms say, or all that are shown."""
+    return min(graph.neighbours, others)
+
+
+def test_keys_that_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many, so that 37 devices have to be run for the second cohort and not 76."""
+    many = Trust(colluding=0.6, verbs="masked")
+    held = results(hidden.hidden_keys, target(tmp_path / "1", PLAIN, many))
+    assert [(made.recovered, made.promised) for made in held] == [(False, True), (False, True)]
+    assert held[0].outcome == "refused with SecureSumError"
+    for module in (terms, graph):
+        monkeypatch.setattr(module, "count_picks", only_as_the_terms_say)
+    assert [made.broken for made in results(hidden.hidden_keys, target(tmp_path / "2", PLAIN, many))] == [False, True]
+    monkeypatch.setattr(graph, "least_minimum", lambda *of: 2)
+    monkeypatch.setattr(hidden, "MOST", 60)
+    [alone, other] = results(hidden.hidden_keys, target(tmp_path / "3", PLAIN, many))
+    assert alone.broken and "no such cohort of 60 devices or less" in other.outcome
+
+
+@pytest.mark.parametrize("share", [1 / 3, 0.4, 0.6])
+def test_cohorts_in_which_keys_are_hidden(share: float) -> None:
+    """All that are shown collude, or half of them; a device's terms allow both graphs."""
+    few, half = hidden._all_hidden(share, 2), hidden._half_hidden(share, 2)
+    assert few and few.honest == 1 and few.graph.threshold == few.graph.neighbours <= few.colluding
+    assert half and half.honest + half.colluding == half.graph.neighbours + 1 < half.cohort
+    assert half.colluding / half.graph.neighbours > share
+    for hiding in (few, half):
+        least = graph.least_minimum(hiding.graph, hiding.cohort, share)
+        graph.check_graph(hiding.graph, hiding.cohort, least, share)
+    with pytest.raises(SecureSumError, match="too few for a threshold"):
+        graph.count_picks(few.graph, few.cohort, few.colluding)
+    assert graph.count_picks(half.graph, half.cohort, half.graph.neighbours) < half.graph.neighbours
+    more = hidden._half_hidden(share, half.graph.neighbours + 10)
+    assert more and more.graph.neighbours >= half.graph.neighbours + 10
+
+
 def test_groups_of_three_across_cycles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [held] = results(active.groups_across_cycles, target(tmp_path, GROUPS | EVERYBODY))
     assert not held.recovered and "0 of 12" in held.outcome
@@ -177,6 +217,7 @@ def test_the_fewest_honest_devices_of_a_sum() -> None:
 def test_the_card_of_a_run_without_noise_has_the_active_attacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(hidden, "MOST", 100)  # the larger cohort takes seconds, and has a test of its own
     assert main(["audit", "quick", "--out", str(tmp_path / "card")]) == 0
     said = capsys.readouterr().out
     assert "refused with AlreadyContributed | holds" in said and "## Noise" not in said
