@@ -1,9 +1,9 @@
 """Attacks of a server that cheats on honest devices, with the terms of a run's configuration.
 
 The server here has every key of the fleet. Devices run their own code, with what the fleet of this run would propose
-for `[trust]` (`fedoel.server.operate.proposal`), and play small games without a language model. A cohort has at most
-`LARGEST` devices, so that an attack costs seconds; minimum, graph, threshold and noise are those that the run makes for
-a cohort of this size. What the server gets is computed from what it has received
+for `[trust]` (`fedoel.server.operate.proposal`), but for a `least-cohort` that fits, and play small games without a
+language model. A cohort has at most `LARGEST` devices, so that an attack costs seconds; minimum, graph, threshold and
+noise are those that the run makes for a cohort of this size. What the server gets is computed from what it has received
 (`fedoel.simulations.audit.adversary`).
 """
 
@@ -44,7 +44,8 @@ def two_sets_of_survivors(target: Target) -> Iterable[ActiveAttack]:
     name = "two sets of survivors"
     if not target.secure:
         return [not_masked(name)]
-    made, half = [], max(2, target.graph.neighbours // 2)
+    # Half of the devices that hear a story, without the one that is asked: as many sign it.
+    made, half = [], max(2, target.cohort // 2 - 1)
     for threshold, words in ((0, "the run's threshold"), (half, f"a threshold of {half}")):
         server = target.server(f"stories-{threshold}", target.cohort)
         a_round = target.round(server, target.request(server), range(target.cohort), threshold=threshold)
@@ -86,7 +87,7 @@ def _phantoms(target: Target, name: str, known: int | None, signed: bool) -> Act
     server = target.server(name.replace(" ", "-").replace(":", ""), 1)
     if known:
         keys = [Identity(Ed25519PrivateKey.generate()).public.hex() for _ in range(known)]
-        server = target.server(f"known-{known}", 1, replace(target.trust, known=" ".join(keys)))
+        server = target.server(f"known-{known}", 1, replace(target.small_trust, known=" ".join(keys)))
     if signed:
         server.signed_list = server.sign_list(own)
     a_round = target.round(server, target.request(server), [VICTIM])

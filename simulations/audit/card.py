@@ -183,8 +183,9 @@ PAGE = """# Privacy card
 ## A server that cheats
 
 The server has every key of the fleet and keeps to no rule. Devices run their own code, with the settings that the fleet
-would propose to their owners. Cohorts are small, with the minimum, graph and noise that the run makes for their size;
-keys are hidden in larger ones, whose terms the server makes as devices accept them.
+would propose to their owners. Cohorts are small, with the minimum, graph and noise that the run makes for their size,
+and a `trust.least-cohort` that is not larger than this minimum; keys are hidden in larger ones, whose terms the server
+makes as devices accept them.
 
 | attack | outcome | promise |
 |---|---|---|

@@ -56,7 +56,7 @@ def hidden_keys(target: Target) -> Iterable[ActiveAttack]:
     """Hide keys of honest devices: all of them from the victim, and so many that the server's own are half of them."""
     if not target.secure:
         return [not_masked(NAME)]
-    share, least = target.trust.colluding, target.trust.least_cohort
+    share, least = target.trust.colluding, target.small_trust.least_cohort
     return [
         _attacked(target, f"{NAME}: all but members of the server's own", _all_hidden(share, least)),
         _attacked(target, f"{NAME}: until every other one shown is the server's own", _half_hidden(share, least)),

@@ -94,6 +94,13 @@ class Target:
         return from_table(Trust, proposal(self.small)) if self.settings is None else self.settings
 
     @cached_property
+    def small_trust(self) -> Trust:
+        """The same for a cohort of few devices, which `trust.least-cohort` would refuse before any other check."""
+        if not self.secure:
+            return self.trust
+        return replace(self.trust, least_cohort=min(self.trust.least_cohort, self.plan.minimum))
+
+    @cached_property
     def safeguards(self) -> RunSafeguards:
         return RunSafeguards(self.small)
 
@@ -148,7 +155,7 @@ class Target:
     def server(self, name: str, devices: int, trust: Trust | None = None) -> HostileServer:
         """Return a server with new devices."""
         config = replace(self.small, clients=devices)
-        return HostileServer(config, trust or self.trust, devices, self.folder / name)
+        return HostileServer(config, trust or self.small_trust, devices, self.folder / name)
 
     def request(self, server: HostileServer, plan: str = "", cycle: int = 1) -> PlayRequest:
         return server.request(self.spec, self.adapter, cycle, plan=plan)

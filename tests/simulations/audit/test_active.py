@@ -51,12 +51,14 @@ def nothing(*_: Any, **__: Any) -> None:
     """Check nothing."""
 
 
-def test_two_sets_of_survivors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = results(active.two_sets_of_survivors, target(tmp_path / "1"))
+@pytest.mark.parametrize("devices", [6, 9])
+def test_two_sets_of_survivors(devices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: Settings = {**PLAIN, "strategy.fraction-train": devices / 60}
+    held = results(active.two_sets_of_survivors, target(tmp_path / "1", settings))
     assert not any(made.recovered for made in held) and len(held) == 2
     assert "refused with SecureSumError" in held[1].outcome
     monkeypatch.setattr(device, "check_graph", nothing)
-    [safe, broken] = results(active.two_sets_of_survivors, target(tmp_path / "2"))
+    [safe, broken] = results(active.two_sets_of_survivors, target(tmp_path / "2", settings))
     assert not safe.recovered and broken.broken and broken.outcome == "a device's vector was recovered"
 
 
