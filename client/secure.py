@@ -7,7 +7,7 @@ the round: nobody can make it continue, and what it had masked stays masked.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Context, RecordDict
 
@@ -21,6 +21,7 @@ from ..protocol.secagg import device
 from ..protocol.secagg.device import Round
 from ..protocol.secagg.masks import Cells, cell_type
 from ..protocol.secagg.messages import (
+    Exchange,
     Step,
     reply_records,
     round_from_record,
@@ -60,9 +61,22 @@ class Guard:
         """Check a round before anything is loaded for it; raises `TrustError`."""
         self.trust.check(Asked(MASKED, self.codec, terms.minimum, noise))
 
-    def known(self, terms: Terms) -> int:
-        """Return how many devices a sum has at least: this device confirms it only if it has checked all their keys."""
-        return max(self.trust.least_cohort, terms.minimum)
+    def of(self, terms: Terms) -> Guard:
+        """Return what holds for a round: a trial may have a smallest cohort of its own."""
+        return replace(self, trust=self.trust.for_trial()) if Exchange.of(terms).of_trial else self
+
+    def noisy(self, state: Round) -> int:
+        """Return of how many devices' noise there is in every sum that this device's vector can be in.
+
+        Every device that helps to open a sum has checked that it has as many members as the terms say. Which of them
+        add noise depends on them. Where the owner names the devices that he knows, only these count, and whether
+        the others have such a list as well cannot be told. A threshold of this device's neighbours helps to open its
+        own mask, all of which are in the sum but strangers: so the known ones among them add noise, and itself.
+        """
+        terms = state.terms
+        if not self.trust.known:
+            return max(self.trust.least_cohort, terms.minimum)
+        return 1 + max(0, terms.threshold - self.trust.count_strangers(device.neighbours_keys(state)))
 
 
 def answer_step(
@@ -91,6 +105,7 @@ def answer_step(
     """
     step, guard = step_from_records(records), guard or Guard()
     state = _begin(step, context, member, guard) if phase == "keys" else _current(step, context)
+    guard = guard.of(state.terms)
     least, repeated = guard.trust.least_cohort, phase in state.request_digests
     if phase != "keys":
         guard.contributions.check_current(state.terms)
@@ -126,6 +141,7 @@ def _begin(step: Step, context: Context, member: Membership, guard: Guard) -> Ro
     """
     member.check_terms(step.body, step.extra[2:])
     terms, position = Terms.from_json(step.body.decode("utf-8", "replace")), int.from_bytes(step.extra[:2], "big")
+    guard = guard.of(terms)
     guard.check(terms)
     last = _last_round(context)
     if last is not None:
@@ -156,7 +172,7 @@ def _mask(state: Round, step: Step, records: RecordDict, play: Play, guard: Guar
     def vector() -> Cells:
         request, plan = request_from_records(without_step(records)), PrivacyPlan.from_json(step.extra.decode())
         _check_terms(terms, request, plan)
-        noise = plan.noise_of(guard.known(terms))
+        noise = plan.noise_of(guard.noisy(state))
         guard.check(terms, noise)
         asked_by = f"{member.fleet} {request.serial}"
         contribution = Contribution.masked(state, asked_by, noise, plan.loss_of_sum(terms.cohort))

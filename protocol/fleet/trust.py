@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ..errors import ConfigError, TrustError
@@ -80,6 +80,13 @@ class Trust:
     least_cohort: int = setting(
         2, "Fewest devices of a secure sum, itself included, that it has checked to be members.", low=2, high=10_000
     )
+    least_trial: int = setting(
+        0,
+        "The same of a secure sum of answers to a trial, which may be over a part of the fleet. 0 for as many as "
+        "`trust.least-cohort`.",
+        low=0,
+        high=10_000,
+    )
     least_noise: float = setting(
         0.0, "Smallest noise multiplier that hides its vector; 0 asks for no noise.", low=0, high=1000
     )
@@ -112,6 +119,10 @@ class Trust:
         unknown = [verb for verb in self.verbs.split() if verb not in VERBS]
         if unknown or not self.verbs.split():
             raise ConfigError(f"trust.verbs must be some of {', '.join(VERBS)}, not {shown(self.verbs)}")
+
+    def for_trial(self) -> Trust:
+        """Return what holds for a secure sum of answers to a trial: its own smallest cohort, as `least_cohort`."""
+        return replace(self, least_cohort=self.least_trial or self.least_cohort)
 
     def check(self, asked: Asked) -> None:
         """Refuse what the owner does not allow.
@@ -150,10 +161,10 @@ class Trust:
         TrustError
             If unknown devices are more than may collude, or known ones, this one included, fewer than `least_cohort`.
         """
-        known = {bytes.fromhex(key) for key in self.known.split()}
-        if not known:
+        if not self.known:
             return
-        strangers, friends = len(others - known), 1 + len(others & known)
+        strangers = self.count_strangers(others)
+        friends = 1 + len(others) - strangers
         if strangers > math.floor(self.colluding * (1 + len(others))):
             raise TrustError(
                 Refusal.STRANGERS,
@@ -167,6 +178,10 @@ class Trust:
                 f"{self.least_cohort}",
             )
 
+    def count_strangers(self, others: Set[bytes]) -> int:
+        """Return how many of these devices are not in `known`, by their public keys, 32 bytes each."""
+        return len(others - {bytes.fromhex(key) for key in self.known.split()})
+
     def words(self) -> Iterator[str]:
         """Say in one sentence each what this allows."""
         verbs = self.verbs.split()
@@ -174,6 +189,8 @@ class Trust:
             number = len(self.known.split())
             whose = f" of the {number} that its owner knows" if number else ""
             yield f"it takes part in secure sums over {self.least_cohort} devices or more{whose}, itself included"
+            if self.least_trial not in (0, self.least_cohort):
+                yield f"for a trial, that is {self.least_trial} devices or more{whose}"
             if self.rounds:
                 yield f"it takes part in {self.rounds} rounds of one exchange at most"
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from fedoel.protocol.errors import ConfigError, FedoelError, TrustError
 from fedoel.protocol.fleet.enrolment import card_from_text
 from fedoel.protocol.fleet.trust import Trust
 from fedoel.protocol.messages import PlayRequest, request_to_records
+from fedoel.protocol.privacy.concentrated import epsilon_of, rho_of
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.protocol.secagg.messages import ACTIONS, RECORD, Step, exchange_of
 from fedoel.protocol.trials import TrialTerms
@@ -101,14 +103,14 @@ def test_two_rounds_for_one_exchange_do_not_differ_by_a_device(devices: Devices)
     assert not SecureRound(devices, request, EVERYBODY, 1).run_to().refused
     for number, again in enumerate((request, devices.request()), start=2):  # a new one, as a server makes after a crash
         devices.restart(EVERYBODY)  # nodes of a new run of Flower have no state
-        second = SecureRound(devices, again, WITHOUT_ZERO, number).run_to()
+        second = SecureRound(devices, again, WITHOUT_ZERO, number, minimum=4).run_to()
         assert second.refused == dict.fromkeys(WITHOUT_ZERO, "keys: AlreadyContributed")
 
 
 def test_two_exchanges_of_a_cycle_without_noise_do_not_differ_by_a_device(devices: Devices) -> None:
     """They are of the same games; an honest server asks a device in one of them only."""
     SecureRound(devices, devices.request(), EVERYBODY, 1).run_to()
-    second = SecureRound(devices, devices.request(exchange=2), WITHOUT_ZERO, 2).run_to()
+    second = SecureRound(devices, devices.request(exchange=2), WITHOUT_ZERO, 2, minimum=4).run_to()
     assert second.refused == dict.fromkeys(WITHOUT_ZERO, "masked: AlreadyContributed")
     assert not SecureRound(devices, devices.request(cycle=2), EVERYBODY, 3).run_to().refused
 
@@ -120,9 +122,9 @@ def test_in_another_run_a_device_plays_other_games(devices: Devices) -> None:
     """
     request = devices.request()
     everybody = SecureRound(devices, request, EVERYBODY, 1).run_to().sum()
-    replayed = SecureRound(devices, request, WITHOUT_ZERO, 1, run="bc").run_to()
+    replayed = SecureRound(devices, request, WITHOUT_ZERO, 1, run="bc", minimum=4).run_to()
     assert replayed.refused == dict.fromkeys(WITHOUT_ZERO, "masked: AlreadyContributed")
-    others = SecureRound(devices, devices.request(), WITHOUT_ZERO, 1, run="cd").run_to()
+    others = SecureRound(devices, devices.request(), WITHOUT_ZERO, 1, run="cd", minimum=4).run_to()
     assert not others.refused
     [first] = [vector_of(devices, 0, "ab")]
     assert np.allclose(everybody, sum(vector_of(devices, number, "ab") for number in EVERYBODY), atol=0.05)
@@ -385,6 +387,42 @@ def test_the_smallest_cohort_counts_known_devices_only(devices: Devices) -> None
 def test_a_key_that_is_none_is_refused_with_its_remedy() -> None:
     with pytest.raises(ConfigError, match=r"trust\.known has 'd1\.pub': give the 64 digits of `identity`"):
         Trust(known="d1.pub")
+
+
+def test_only_the_noise_of_known_devices_counts_where_the_owner_names_them(devices: Devices) -> None:
+    """Three of its four neighbours open its mask; of them, one may be a stranger, which need not add noise."""
+    knows(devices, 0, [1, 2, 3], verbs="masked", least_noise=1.0)
+    bare = SecureRound(devices, devices.request(), EVERYBODY, 1, noise=1.1, minimum=4).run_to("masked")
+    assert bare.refused == {0: "masked: TooLittleNoise"}, "1.1 are of four devices, and 0.95 of three"
+    enough = SecureRound(devices, devices.request(), EVERYBODY, 2, noise=1.2, minimum=4).run_to()
+    assert not enough.refused
+    spent = DeviceRuntime(devices.device(0).path).contributions.epsilon(1e-6)
+    assert spent == pytest.approx(epsilon_of(rho_of(1.2 * math.sqrt(3 / 4)), 1e-6), rel=1e-3)
+    knows(devices, 0, [1, 2, 3, 4], verbs="masked", least_noise=1.0)
+    devices.restart([0])
+    assert not SecureRound(devices, devices.request(cycle=2), EVERYBODY, 3, noise=1.0, minimum=4).run_to().refused
+
+
+def test_a_trial_may_have_a_smallest_cohort_of_its_own(devices: Devices) -> None:
+    """The fleet asks parts of its devices for trials, and sums of experience need not be as small as these."""
+    trust = read_settings(devices.device(0).settings).trust
+    assert (trust.least_cohort, trust.least_trial) == (4, 3)
+    small = SecureRound(devices, devices.request(), WITHOUT_ZERO, 1, minimum=3).run_to()
+    assert small.refused == dict.fromkeys(WITHOUT_ZERO, "keys: CohortTooSmall")
+    asked = devices.request(spec=TrialTerms(2, 2.0, True, "v2").spec("v1", ("frozen-lake",)), baseline=None)
+    assert not SecureRound(devices, asked, WITHOUT_ZERO, 2, minimum=3).run_to("shares").refused
+    set_trust(devices, least_cohort=4)
+    third = SecureRound(devices, asked, WITHOUT_ZERO, 3, minimum=3).run_to("shares")
+    assert third.refused == dict.fromkeys(WITHOUT_ZERO, "keys: CohortTooSmall"), "no number is the same number"
+
+
+def test_a_sum_of_experience_is_not_as_small_as_a_trial_because_its_terms_say_that_it_is_one(devices: Devices) -> None:
+    set_trust(devices, least_cohort=5, least_trial=4)
+    claimed = SecureRound(devices, devices.request(), EVERYBODY, 1)
+    subject = claimed.terms.subject.rpartition(" ")[0]
+    claimed.terms = replace(claimed.terms, subject=f"{subject} 1.trial-0123456789abcdef")
+    claimed.server.terms = claimed.terms
+    assert claimed.run_to("masked").refused == dict.fromkeys(EVERYBODY, "masked: SecureSumError")
 
 
 @pytest.mark.parametrize(("gone", "phase"), [("shares", "masked"), ("masked", "confirm")])

@@ -57,3 +57,10 @@ def test_words_say_whether_a_vector_leaves_by_itself_and_whether_it_can_be_read(
     assert "epsilon 8 in 365 days" in " ".join(STRICT.words())
     assert "does not tell how it is" in " ".join(STRICT.words())
     assert "counts in its answers to trials how it is" in " ".join(replace(STRICT, health=True).words())
+
+
+def test_words_say_the_smallest_cohort_of_a_trial_where_it_is_another() -> None:
+    both = replace(STRICT, least_trial=3)
+    assert "for a trial, that is 3 devices or more" in both.words() and both.for_trial().least_cohort == 3
+    for same in (STRICT, replace(STRICT, least_trial=5)):
+        assert not any("trial, that" in words for words in same.words()) and same.for_trial().least_cohort == 5

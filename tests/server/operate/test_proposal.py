@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -47,11 +48,41 @@ def test_verbs_follow_from_the_strategy(settings: dict[str, Scalar], verbs: str)
     assert (trust.least_noise, trust.epsilon_a_year) == (0.0, 0.0)
 
 
-def test_the_smallest_cohort_is_that_of_the_fewest_nodes() -> None:
-    assert proposed({**SECURE, "server.public": "games"}).least_cohort == 4
-    assert proposed({**SECURE, "trial.share": 1.0}).least_cohort == 4
-    assert proposed(SECURE).least_cohort == 3, "of a part of a trial, once the fleet has grown"
-    assert proposed({**SECURE, "strategy.min-available-nodes": 2}).least_cohort == 2
+@pytest.mark.parametrize(
+    ("settings", "least", "trial"),
+    [
+        ({"server.public": "games"}, 4, 0),
+        ({"trial.share": 1.0}, 4, 0),
+        ({}, 4, 3),  # of a part of a trial, once the fleet has grown
+        ({"strategy.min-available-nodes": 2}, 2, 0),
+        ({"strategy.min-available-nodes": 100}, 80, 40),
+        ({"strategy.min-available-nodes": 100, "trial.share": 0.1}, 80, 8),
+        ({"strategy.min-available-nodes": 100, "strategy.fraction-train": 0.5}, 40, 20),
+        ({"strategy.min-available-nodes": 100, "strategy.exchanges": 4, "trial.share": 1.0}, 20, 80),
+        ({"privacy.population": 1000}, 800, 400),
+        ({"strategy.name": "grouped-secure"}, 3, 0),
+        ({"strategy.name": "trusted-secure", "strategy.options": "group-size=10"}, 8, 0),
+    ],
+)
+def test_the_smallest_cohorts_are_those_of_the_fewest_nodes(
+    settings: dict[str, Scalar], least: int, trial: int
+) -> None:
+    trust = proposed({**SECURE, **settings})
+    assert (trust.least_cohort, trust.least_trial) == (least, trial)
+
+
+@pytest.mark.parametrize(("population", "fraction"), [(60, 1.0), (1000, 1.0), (1000, 0.1), (10_000, 1.0)])
+def test_devices_of_a_run_with_noise_allow_the_cohorts_of_a_fleet_of_which_some_are_missing(
+    population: int, fraction: float
+) -> None:
+    """A server draws a cohort when all but a fifth of the population are there, and a fifth of that may drop out."""
+    settings = {**NOISY, "privacy.population": population, "strategy.fraction-train": fraction}
+    trust, safeguards = proposed(settings), RunSafeguards(RunConfig.from_flat(settings))
+    present = next(nodes for nodes in range(population) if safeguards.enough(nodes))
+    mean = present * safeguards.chance()
+    few = math.floor(mean - 4 * math.sqrt(mean * (1 - safeguards.chance())))
+    assert safeguards.plan(SPEC, few).minimum >= trust.least_cohort
+    assert trust.least_cohort > 0.3 * safeguards.plan(SPEC, round(mean)).minimum, "and not much less"
 
 
 @pytest.mark.parametrize(
@@ -74,9 +105,10 @@ def test_every_sum_of_the_run_fits_however_the_fleet_grows(
         if not safeguards.releasable(cohort):
             continue
         plan = safeguards.plan(spec, cohort)
-        known = max(trust.least_cohort, choose_graph(cohort, safeguards.colluding, 0.2).threshold + 1)
-        trust.check(Asked("masked", config.codec.name, plan.minimum, plan.noise_of(known)))
-        assert known >= trust.least_cohort
+        allowed = trust.for_trial() if spec is trial else trust
+        known = max(allowed.least_cohort, choose_graph(cohort, safeguards.colluding, 0.2).threshold + 1)
+        allowed.check(Asked("masked", config.codec.name, plan.minimum, plan.noise_of(known)))
+        assert known >= allowed.least_cohort
         if safeguards.noisy:
             assert epsilon_of(safeguards.releases * rho_of(plan.noise_of(known)), trust.delta) <= trust.epsilon_a_year
 

@@ -156,7 +156,7 @@ class Schedule:
         self.again = self.rng.random() < 0.3  # whether it asks for the same vectors again and again
         self.noisy, self.knows = self.rng.random() < 0.3, self.rng.random() < 0.4
         known = " ".join(identity.public.hex() for identity in IDENTITIES) if self.knows else ""
-        trust = Trust(COLLUDING, "masked", LEAST_COHORT, LEAST_NOISE if self.noisy else 0.0, known=known)
+        trust = Trust(COLLUDING, "masked", LEAST_COHORT, least_noise=LEAST_NOISE if self.noisy else 0.0, known=known)
         for number in range(DEVICES):  # the folder is that of the schedule before
             for name in (SERIAL, MEMBERS):
                 (self.folder / str(number) / name).unlink(missing_ok=True)
@@ -353,7 +353,7 @@ class Schedule:
                 counted = len(opened.positions) if self.knows else members
                 if counted < LEAST_COHORT:
                     found.append(f"a sum over {len(opened.positions)} honest devices and {listed} accomplices")
-                noise = a_round.plan.noise_multiplier * sqrt(members / a_round.plan.minimum)
+                noise = a_round.plan.noise_multiplier * sqrt(counted / a_round.plan.minimum)
                 if self.noisy and noise < LEAST_NOISE - 1e-9:
                     found.append(f"a sum with noise {noise:.3g}")
                 if not a_round.plan.noise_multiplier:

@@ -15,6 +15,7 @@ import pytest
 
 from fedoel.client import secure
 from fedoel.client.device.record import DeviceRecord
+from fedoel.client.secure import Guard
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.fleet.membership import Membership
 from fedoel.protocol.fleet.trust import Refusal, Trust
@@ -44,7 +45,7 @@ def test_no_schedule_of_a_server_that_cheats_gets_more_than_the_owners_allow(tmp
     * a vector that a device has sent by itself;
     * a sum over fewer devices than `trust.least-cohort`: over fewer known ones where the owner names them, and else
       over fewer members, of which the server's own are at most `trust.colluding` of the cohort;
-    * a sum whose noise, of as many shares as it has members, is less than `trust.least-noise`;
+    * a sum whose noise, of as many shares as it has members, or known devices, is less than `trust.least-noise`;
     * a combination of sums without noise that depends on fewer vectors than that, as the difference of two sums does
       that one device is in once; a device has one vector for a run and cycle;
     * a vector for a request that the fleet's key has not signed, or not for the configuration that came with it, or
@@ -79,6 +80,11 @@ def remembering(state: Round, survivors: bytes, signatures: bytes) -> Round:
     kept = state.secrets
     opened = ORIGINAL_UNMASK(state, survivors, signatures)
     return Round(opened.terms, opened.position, kept, opened.request_digests, opened.replies)
+
+
+def noise_of_members(guard: Guard, state: Round) -> int:
+    """Count whoever is on the list, although the owner names those that he knows."""
+    return max(guard.trust.least_cohort, state.terms.minimum)
 
 
 ORIGINAL_UNMASK = device.unmask
@@ -127,6 +133,7 @@ DEFECTS = (
         "adds any noise", 3,
         [unchecked(Trust, Trust.check, "if asked.noise is not None and asked.noise < self.least_noise:")],
     ),
+    Defect("counts the noise of strangers", 870, [(Guard, "noisy", noise_of_members)]),
     Defect("takes another request than that of the round", 449, [(secure, "_check_terms", nothing)]),
     Defect("plays what nobody has signed", 5, [(Membership, "accept", nothing)]),
     Defect(
