@@ -132,8 +132,8 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
 
 def _with_noise(card: Card, config: RunConfig, trials: int, with_updates: bool) -> Card:
     """Add the attacks on sums with noise, and a run under surveillance."""
-    cache = cache_folder(config)
-    check(with_any_pack(config), cache)
+    cache, config = cache_folder(config), with_any_pack(config)
+    check(config, cache)
     safeguards, encoder = RunSafeguards(config), load_codec(config.codec.name).encoder
     plan, delta = safeguards.plan(GamePlan.of(config).vector_spec(config, encoder, "audit")), config.privacy.delta
     canaries = audited(plan, CELLS)

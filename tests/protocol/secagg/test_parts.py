@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
-from math import comb
+from math import comb, prod
 
 import numpy as np
 import pytest
@@ -58,6 +58,17 @@ def test_any_threshold_of_shares_recovers_a_secret(seed: int, data: st.DataObjec
     assert shares.recover({index: parts[index] for index in chosen}, 4) == secret
     points = [shamirs.share(index + 1, int.from_bytes(parts[index], "big"), shares.PRIME) for index in chosen]
     assert shamirs.interpolate(points, threshold=4) == seed
+
+
+@given(points=st.sets(st.integers(0, 600), min_size=1, max_size=40))
+@settings(max_examples=60)
+def test_coefficients_are_those_of_lagrange(points: set[int]) -> None:
+    """Computed from the points that are missing, they are the products over those that are there."""
+    indices = tuple(sorted(points))
+    for index, weight in zip(indices, shares._lagrange_weights(indices), strict=True):
+        others = [other + 1 for other in indices if other != index]
+        numerator, denominator = prod(others), prod(other - index - 1 for other in others)
+        assert (weight * denominator - numerator) % shares.PRIME == 0
 
 
 def test_fewer_shares_than_the_threshold_reveal_nothing() -> None:

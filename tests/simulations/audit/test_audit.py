@@ -17,13 +17,17 @@ from fedoel.client.runtime import SimulatedRuntime
 from fedoel.policies.policy import LogProbs, Policy
 from fedoel.protocol.config import PolicyConfig, RunConfig, Scalar
 from fedoel.protocol.errors import ConfigError
+from fedoel.protocol.experience import ExperienceVector
 from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.protocol.situation import Situation
+from fedoel.protocol.trials import TrialTerms
+from fedoel.server.app import check
 from fedoel.server.safeguards import RunSafeguards
+from fedoel.simulations.audit import card
 from fedoel.simulations.audit.attacks import Pool, attribute, auroc, detected, membership, play_pool
 from fedoel.simulations.audit.card import Card
-from fedoel.simulations.audit.leaks import watch
+from fedoel.simulations.audit.leaks import Surveillance, small, watch
 from fedoel.simulations.audit.mechanism import Bound
 from fedoel.simulations.audit.planted import Extraction, candidates, extractions, lora_extraction
 from fedoel.simulations.prompts import with_any_pack
@@ -73,6 +77,25 @@ def test_a_run_with_trials_of_several_games_keeps_its_promises(config: RunConfig
     config = replace(config, server=replace(config.server, public="prompts"), trial=replace(config.trial, games=2))
     found = watch(with_any_pack(config), tmp_path / "run")
     assert not found.leaks and found.unmasked == found.journaled > 1
+
+
+def test_the_documented_command_audits_a_run_that_can_begin(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server of `private` has no games and names no pack of prompts; attacks and run are tested by themselves."""
+    one = ExperienceVector.from_parts(TrialTerms(1, 2.0, False).spec("v1", ("coin",)), {})
+
+    def checked(config: RunConfig, out: Path) -> Surveillance:
+        check(small(config, out), cache)
+        return Surveillance(0, (), 0, 0)
+
+    for name in ("attack", "audited", "Mechanism", "audit_mechanism", "membership", "attribute", "extractions"):
+        monkeypatch.setattr(card, name, lambda *given: [])
+    for name in ("play_pool", "trial_pool"):
+        monkeypatch.setattr(card, name, lambda *given: Pool([one], []))
+    monkeypatch.setattr(card, "watch", checked)
+    assert main(["audit", "--out", str(tmp_path / "card"), "--set", f"cache={cache}"]) == 0
+    assert "Every promise held in this audit" in capsys.readouterr().out
 
 
 def test_a_trajectory_in_a_log_is_found(config: RunConfig, tmp_path: Path) -> None:
@@ -139,9 +162,9 @@ def test_scores_are_summed_up() -> None:
 
 def test_a_card_says_what_does_not_hold(config: RunConfig, tmp_path: Path) -> None:
     surveillance = watch(config, tmp_path / "run")
-    card = Card({}, [Bound("one release", 1.0, 2.0, 0.5)], [], [Extraction("noisy sum", 3, 1000)], surveillance)
-    assert len(card.problems) == 2 and "at least epsilon 2.00, promised 1.00" in card.markdown()
-    fine = replace(card, bounds=[Bound("one release", 1.0, 0.9, 0.5)], extractions=[Extraction("raw text", 9, 9)])
+    made = Card({}, [Bound("one release", 1.0, 2.0, 0.5)], [], [Extraction("noisy sum", 3, 1000)], surveillance)
+    assert len(made.problems) == 2 and "at least epsilon 2.00, promised 1.00" in made.markdown()
+    fine = replace(made, bounds=[Bound("one release", 1.0, 0.9, 0.5)], extractions=[Extraction("raw text", 9, 9)])
     assert not fine.problems and "Every promise held" in fine.markdown()
     for path in fine.write(tmp_path / "card"):
         assert path.exists()
