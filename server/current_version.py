@@ -1,4 +1,4 @@
-"""What an operator does to a run's versions: roll back, promote, approve, and remove what nothing needs.
+"""What an operator does to a run's versions: roll back, promote and approve.
 
 Each makes a signed entry in the run's journal, under the journal's lock. A run that is under way takes the entry before
 its next message to devices; one that is not, when it is started again.
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..protocol.errors import VersionError
 from ..protocol.host.files import move_into_place
-from ..protocol.records.journal import CURRENT, REMOVED, TAKEN, Entry
+from ..protocol.records.journal import CURRENT, Entry
 from ..protocol.versions import Manifest
 from .fleet import owner_key
 from .journal import OPERATOR
@@ -23,8 +22,6 @@ from .red_lines import CROSSED
 from .registry import DRAFT, MANIFEST, SIGNATURE, WEIGHTS, load_adapter, save_version
 from .run_location import RunLocation
 from .version_list import KnownVersion, VersionList
-
-KEPT = 5  # versions before the current one whose weights stay
 
 
 def roll_back(place: RunLocation, name: str = "") -> Entry:
@@ -149,37 +146,3 @@ def _restore(versions: VersionList, target: KnownVersion) -> None:
     with tempfile.TemporaryDirectory(dir=place.versions, prefix=DRAFT) as folder:
         save_file(dict(adapter), str(Path(folder) / WEIGHTS))
         move_into_place(Path(folder) / WEIGHTS, place.versions / target.name / WEIGHTS)
-
-
-def removable(versions: VersionList, keep: int = KEPT) -> list[str]:
-    """Return the versions whose weights nothing needs.
-
-    Weights stay of the current version and of `keep` versions before it, of what an operator has chosen, and of
-    candidates that wait. Manifests and signatures always stay: the chain of parents is made of them.
-    Devices hold the version that they would fall back to themselves.
-    """
-    current = versions.current
-    needed = {*versions.lineage(current)[: keep + 1], *(str(e.values["version"]) for e in versions.journal.pending)}
-    needed |= {version.name for version in versions.versions if version.decision == "waiting"}
-    needed |= {str(entry.values["version"]) for entry in versions.journal.of_kind(TAKEN)}  # a resumed run reads them
-    if versions.records:  # what plays until the run takes the choice
-        needed |= {*versions.lineage(versions.records[-1].version)[: keep + 1]}
-    return [
-        name
-        for name in dict.fromkeys(version.name for version in versions.versions)
-        if name not in needed and versions.has_weights(name)
-    ]
-
-
-def remove(place: RunLocation, names: Sequence[str], keep: int = KEPT) -> int:
-    """Remove the weights of versions, as far as `removable` still names them; return how many bytes that freed."""
-    journal, freed = place.opened_journal(), 0
-    with journal.held():
-        versions = VersionList(place)
-        files = [place.versions / name / WEIGHTS for name in removable(versions, keep) if name in names]
-        if files:  # written before it happens, so that no file is ever missing without an entry
-            journal.add_held(REMOVED, files=[path.relative_to(place.run).as_posix() for path in files])
-        for path in files:
-            freed += path.stat().st_size
-            path.unlink()
-    return freed

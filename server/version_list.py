@@ -180,7 +180,7 @@ class VersionList:
         if decided is not None:
             return str(decided.values["candidate"])
         path = self.checkpoint_of(record.cycle)
-        return "" if path is None else _version_in(path)
+        return "" if path is None else version_in(path)
 
     def checkpoint_of(self, cycle: int, name: str = "") -> Path | None:
         """Return the file of a cycle that holds an adapter, of this version if one is named; None if there is none."""
@@ -188,7 +188,7 @@ class VersionList:
 
         folder = cycle_folder(self.place.run, cycle)
         paths = [path for pattern in TRAINED_IN for path in sorted(folder.glob(pattern), reverse=True)]
-        return next((path for path in paths if not name or _version_in(path) == name), None)
+        return next((path for path in paths if not name or version_in(path) == name), None)
 
     def _parent_of(self, name: str, otherwise: str) -> str:
         try:
@@ -208,7 +208,7 @@ def _candidate(record: CycleRecord, name: str, parent: str) -> KnownVersion:
     return KnownVersion(name, parent, record.cycle, record.decision, record.reason, results, record)
 
 
-def _version_in(path: Path) -> str:
+def version_in(path: Path) -> str:
     """Return the version whose adapter is in the file of a phase; empty if it holds none."""
     from .cycle.phases import load_phase
 

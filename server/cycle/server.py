@@ -44,6 +44,7 @@ from .choices import Choices, Overruled
 from .contender import begin
 from .context import contexts_of, mixture_of
 from .distil import TRAINED, Trained, distil
+from .ended import begins_behind, keep_ended, state_behind
 from .first_version import floors, warm_start, with_parameters
 from .health import health_in
 from .judge import judge
@@ -135,9 +136,20 @@ class CycleServer:
         reason, teacher = "uniform play over the admissible commands", Results.of(measures.held_out)
         learned = Learned("warm-start", reason, measures, teacher=teacher)
         self._finish(State(version, evidence), 0, Traffic(0.0, 0.0, 0, {}), learned)
+        if self._behind:
+            self._state = state_behind(run, self._behind)
+            candidate = self.journal.decision(self._behind)
+            self._note(self._behind, str(candidate.values["candidate"]) if candidate else "")
+
+    @cached_property
+    def _behind(self) -> int:
+        """The cycle behind which this process begins; 0 if it goes through all cycles from the first one on."""
+        return begins_behind(self.journal)
 
     def consolidate(self, cycle: int, ask: AskFleet) -> None:
         """Turn what a cycle collected into the next version, or say why not."""
+        if cycle <= self._behind:
+            return
         self._take(cycle)
         traffic = _received(self.run, cycle)
         try:
@@ -180,7 +192,12 @@ class CycleServer:
         such a cycle for one whose line was cut off.
         """
         self._state = self._finished(state, cycle, traffic, learned)
-        note(self.run, self.journal, replace(self._summary, cycles=(self._state.record,)), learned.candidate)
+        keep_ended(self.run, self._state, cycle)
+        self._note(cycle, learned.candidate)
+
+    def _note(self, cycle: int, candidate: str) -> None:
+        """Write the end of the cycle that the state is of into the journal and the summary."""
+        note(self.run, self.journal, replace(self._summary, cycles=(self.state.record,)), candidate)
         known = self.run.log.known_cycle
         if cycle >= known:  # a resumed run goes through cycles that are in the summary already
             update_summary(self.run.folder, self._summary, cycle, due=cycle in (known, self.run.config.cycles))
@@ -235,6 +252,8 @@ class CycleServer:
 
     def collected(self, cycle: int, exchange: int) -> bool:
         """Whether an exchange's outcome is on disk, or an operator has ended the cycle."""
+        if cycle <= self._behind:
+            return True
         self._take(cycle)
         return cycle in self.choices.overruled or self.run.phases.finished(cycle, collect.numbered("collect", exchange))
 

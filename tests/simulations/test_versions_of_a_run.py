@@ -18,9 +18,10 @@ from fedoel.cli.main import REFUSED, main
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import FedoelError, VersionError
 from fedoel.protocol.records.events import Event, Listener, PhaseFinished, PhaseStarted
-from fedoel.server.current_version import approve, promote, removable, remove, roll_back
+from fedoel.server.current_version import approve, promote, roll_back
 from fedoel.server.cycle.phases import load_phase
 from fedoel.server.gate import Differences, Verdict
+from fedoel.server.pruning import removable, remove
 from fedoel.server.registry import WEIGHTS
 from fedoel.server.run_folder import own_folder
 from fedoel.server.run_location import RunLocation, locate
