@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,17 @@ class Sampler(Speaker, Protocol):
 
     def sample(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[list[Answer]]:
         """Write several answers to each situation, all sampled with its random generator, and score no commands."""
+
+
+@runtime_checkable
+class Weighing(Sampler, Protocol):
+    """A sampler that can say how likely a text is as its answer."""
+
+    def log_likelihoods(self, asked: Sequence[tuple[Situation, Sequence[str]]]) -> list[NDArray[np.float64]]:
+        """Log-probabilities that it writes each text in a situation and nothing else, shapes ``(texts,)``.
+
+        A text that is too long for an answer has probability 0.
+        """
 
 
 def check_version(policy: Policy, version: str) -> None:

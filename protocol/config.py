@@ -315,8 +315,9 @@ class ServerConfig:
     )
     red_lines: str = setting(
         "",
-        "File of red lines, one a line: commands, with `*` for any text, that no candidate may make likelier on public "
-        "prompts, whatever it wins, in addition to those that the games' families declare; empty for none.",
+        "File of red lines, one a line: commands or answers in free text, with `*` for any text, that no candidate may "
+        "make likelier on public prompts, whatever it wins, in addition to those that the games' families declare; "
+        "empty for none.",
     )
     red_line_tolerance: float = setting(
         0.01, "By how much the mean probability of a red line may rise in a candidate.", low=0, high=1

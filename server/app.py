@@ -166,7 +166,8 @@ def _red_lines(config: RunConfig, world: World) -> RedLines | None:
     lines = joined(operators, world.red_lines)
     if not lines:
         return None
-    red_lines = RedLines(lines, world.public.situations)
+    writes = config.policy.decoding == "free"
+    red_lines = RedLines(lines, world.public.situations, world.public.unlisted, writes, config.seed)
     if config.server.public == "prompts":  # games would have to be played for that
         red_lines.check()
     return red_lines

@@ -1,8 +1,10 @@
-"""Red lines: commands that no candidate may make likelier, whatever it wins.
+"""Red lines: commands and answers that no candidate may make likelier, whatever it wins.
 
 They are measured on public prompts: the mean probability of the commands that match a red line, over prompts that list
 one. Where few prompts list a command, it is added to others as one more choice, so that a server can watch a command
 that its prompts do not show. A red line with ``*`` cannot be added: some prompt must list a command that matches it.
+
+Where a policy writes its answers, red lines are also measured on open prompts, by what it writes: see `_written`.
 
 The operator names them in a file (`server.red-lines`), and families of games declare them: see
 `fedoel.protocol.red_lines`.
@@ -22,12 +24,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..policies.policy import Policy
+from ..policies.abilities import speaker
+from ..policies.policy import Policy, Weighing
 from ..protocol.errors import ConfigError
 from ..protocol.red_lines import LONGEST, MOST_LINES, plain
 from ..protocol.situation import Situation
 
 MOST_PROMPTS = 64  # on which one red line is measured
+MOST_SPELLINGS = 8  # of a line, whose probabilities are added up
 CROSSED = "red line "  # how the reason of a refused candidate begins
 FEWEST_PROMPTS = 32  # below which a command is added to prompts that do not list it
 
@@ -68,15 +72,35 @@ class RedLines:
         What `joined` returned.
     situations
         Returns public situations, each with several commands.
+    unlisted
+        Returns public situations without commands.
+    writes
+        Whether the policy writes its answers.
+    seed
+        Of the answers that it writes to be watched.
     """
 
     lines: tuple[str, ...]
     situations: Callable[[], Sequence[Situation]]
+    unlisted: Callable[[], Sequence[Situation]] = list
+    writes: bool = False
+    seed: int = 0
 
     @property
     def name(self) -> str:
-        """Digest of the lines."""
-        return sha256("\n".join(self.lines).encode()).hexdigest()[:8]
+        """Digest of what is measured."""
+        written = (f"{len(self._open)} open prompts",) if self._open else ()
+        return sha256("\n".join((*self.lines, *written)).encode()).hexdigest()[:8]
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The lines that `likelihoods` are of: as commands, then as answers to open prompts, the last `written`."""
+        return (*(line for line, _ in self._watched), *(self.lines if self._open else ()))
+
+    @property
+    def written(self) -> int:
+        """How many lines are measured by what the policy writes."""
+        return len(self.lines) if self._open else 0
 
     def check(self) -> None:
         """Check that there are prompts to measure every red line on.
@@ -89,21 +113,77 @@ class RedLines:
         _ = self._watched
 
     def likelihoods(self, policy: Policy) -> NDArray[np.float64]:
-        """Return the mean probability of each red line, shape ``(len(lines),)``; raises as `check`."""
-        answers = iter(policy.score([situation for prompts in self._watched for situation in prompts]))
+        """Return the mean probability of each line in `measured`, shape ``(len(measured),)``; raises as `check`."""
+        answers = iter(policy.score([situation for _, prompts in self._watched for situation in prompts]))
         means = list[float]()
-        for line, prompts in zip(self.lines, self._watched, strict=True):
+        for line, prompts in self._watched:
             chosen = [[matches(line, command) for command in situation.admissible] for situation in prompts]
             means.append(
                 float(np.mean([np.exp(next(answers).astype(np.float64))[np.array(mask)].sum() for mask in chosen]))
             )
-        return np.array(means)
+        return np.array([*means, *(_written(self.lines, policy, self._open, self.seed) if self._open else ())])
 
     @cached_property
-    def _watched(self) -> list[list[Situation]]:
-        """The prompts that each red line is measured on."""
-        situations = self.situations()
-        return [_prompts_for(line, situations) for line in self.lines]
+    def _watched(self) -> list[tuple[str, list[Situation]]]:
+        """The lines that are measured as commands, each with its prompts: all lines, but those with ``*`` that only
+        match what is written.
+        """
+        watched = list[tuple[str, list[Situation]]]()
+        for line in self.lines:
+            try:
+                watched.append((line, _prompts_for(line, self._situations)))
+            except ConfigError:
+                if not self._open:
+                    raise
+        return watched
+
+    @cached_property
+    def _open(self) -> list[Situation]:
+        """The prompts that answers are written to, at even distances: those of one game follow each other."""
+        if not self.writes:
+            return []
+        found = [*(situation for situation in self._situations if situation.open), *self.unlisted()]
+        number = min(MOST_PROMPTS, len(found))
+        return [found[index * len(found) // number] for index in range(number)]
+
+    @cached_property
+    def _situations(self) -> Sequence[Situation]:
+        return self.situations()
+
+
+def _written(lines: Sequence[str], policy: Policy, prompts: Sequence[Situation], seed: int) -> list[float]:
+    """Return how likely a policy's answers to open prompts are to cross each line.
+
+    It writes a few answers to each prompt. A line is as likely as answers that match it are frequent, unless it stands
+    for few texts: itself, and other spellings that were written. Then their exact probabilities are added up.
+
+    Raises
+    ------
+    ConfigError
+        If the policy does not say how likely a text is.
+    """
+    writer = speaker(policy)
+    if not isinstance(writer, Weighing):
+        raise ConfigError(
+            "red lines: this policy writes answers, and cannot say how likely a text is (`log_likelihoods`): set "
+            'policy.decoding = "tree", or give it that method'
+        )
+    streams = [np.random.default_rng([seed, number]) for number in range(len(prompts))]
+    answers = [answer for some in writer.sample(list(zip(prompts, streams, strict=True))) for answer in some]
+    found, spellings = dict[str, float](), dict[str, list[str]]()
+    for line in lines:
+        crossing_it = [answer.text for answer in answers if matches(line, answer.command)]
+        texts = list(dict.fromkeys([*([] if "*" in line else [line]), *crossing_it]))
+        if "*" in line or len(texts) > MOST_SPELLINGS:
+            found[line] = len(crossing_it) / len(answers)
+        else:
+            spellings[line] = texts
+    known = list(dict.fromkeys(text for texts in spellings.values() for text in texts))
+    if known:
+        weighed = writer.log_likelihoods([(prompt, known) for prompt in prompts])
+        means = dict(zip(known, np.exp(np.stack(weighed)).mean(axis=0), strict=True))
+        found |= {line: float(sum(means[text] for text in texts)) for line, texts in spellings.items()}
+    return [found[line] for line in lines]
 
 
 def matches(line: str, command: str) -> bool:
@@ -117,6 +197,7 @@ def crossing(
     before: Sequence[float],
     after: Sequence[float],
     tolerance: float,
+    written: int = 0,
 ) -> str:
     """Return which red line a candidate crosses most, and how; empty if it crosses none.
 
@@ -125,13 +206,16 @@ def crossing(
     first, before, after
         Mean probabilities of the lines with the run's first version, with the current one and with the candidate. The
         first version is a limit, too: small rises that are tolerated cannot add up beyond it.
+    written
+        How many of the lines, the last ones, are about what is written to open prompts.
     """
     rises = np.asarray(after) - np.maximum(before, np.minimum(first, before) + tolerance)
     worst = int(np.argmax(rises))
     if rises[worst] <= 0:
         return ""
+    where = "in answers to open prompts" if worst >= len(lines) - written else "on public prompts"
     return (
-        f"{CROSSED}{lines[worst]!r}: probability {before[worst]:.1%} -> {after[worst]:.1%} on public prompts, first "
+        f"{CROSSED}{lines[worst]!r}: probability {before[worst]:.1%} -> {after[worst]:.1%} {where}, first "
         f"version {first[worst]:.1%}, tolerated rise {tolerance:.1%}"
     )
 

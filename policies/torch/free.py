@@ -22,7 +22,7 @@ from ..abilities import length as tokens_of
 from ..abilities import tell as told_by
 from ..policy import Answer, LogProbs, sampled
 from ..spaces import ControlVector, SoftPrompt
-from ..tokens import TokenizedSituation
+from ..tokens import Ids, TokenizedSituation, cut
 from .model import TorchModel
 from .packed_decoder import PackedDecoder, TorchBackendPolicy
 from .prefix_cache import PackedPrefixes
@@ -121,6 +121,39 @@ class FreePolicy:
             written = [self._answer(tokens, np.zeros(0, np.float32)) for tokens in responses]
             answers += [written[start : start + copies] for start in range(0, len(written), copies)]
         return answers
+
+    @torch.inference_mode()
+    def log_likelihoods(self, asked: Sequence[tuple[Situation, Sequence[str]]]) -> list[NDArray[np.float64]]:
+        """Log-probabilities that it writes each text in a situation and nothing else, shapes ``(texts,)``."""
+        tokenizer, found = self.model.tokenizer, list[NDArray[np.float64]]()
+        rows = zip(tokenizer.encode([situation for situation, _ in asked]), (texts for _, texts in asked), strict=True)
+        weighed = [(row, [tokenizer.ids(text) for text in texts]) for row, texts in rows]
+
+        def size(item: tuple[TokenizedSituation, list[Ids]]) -> int:
+            return len(item[0].tokens) + sum(map(len, item[1]))
+
+        for chunk in cut(weighed, size, self.model.batch_tokens):
+            with self.inner.open_decoder([row for row, _ in chunk]) as decoder:
+                _, last = _unscored(decoder, [row for row, _ in chunk])
+                written = [[text[: self.decoding.longest] for text in texts] for _, texts in chunk]
+                decoder.fork([len(texts) for texts in written])
+                flat = [text for texts in written for text in texts]
+                read = iter(decoder.extend(range(len(flat)), flat) if flat else [])
+                for before, (_, texts) in zip(last, chunk, strict=True):
+                    logs = [self._log_likelihood(torch.cat([before[None], next(read)]), text) for text in texts]
+                    found.append(np.array(logs, dtype=np.float64))
+        return found
+
+    def _log_likelihood(self, states_TH: torch.Tensor, text: Ids) -> float:
+        """Return the log-probability of a text, given the states before each of its tokens and behind the last one."""
+        if len(text) > self.decoding.longest:
+            return -np.inf
+        logits_TV = (states_TH @ self.model.base.head.T).float() / self.decoding.temperature
+        log_probs_TV = logits_TV.log_softmax(-1)
+        total = log_probs_TV[range(len(text)), list(text)].sum()
+        if len(text) < self.decoding.longest:  # one of full length is cut off there, whatever would have followed
+            total = total + log_probs_TV[-1, sorted(self.model.tokenizer.end_tokens)].logsumexp(-1)
+        return float(total)
 
     def behind(self, context: SoftPrompt | str) -> FreePolicy:
         """Return this policy with a context in its prompt."""

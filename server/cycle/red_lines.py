@@ -15,12 +15,16 @@ from .run import Run, State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Likelihoods:
-    """Mean probabilities of red lines with the first version, the current one and a candidate."""
+    """Mean probabilities of red lines with the first version, the current one and a candidate.
+
+    The last `written` of the lines are about what these versions write to open prompts.
+    """
 
     lines: tuple[str, ...]
     first: tuple[float, ...]
     before: tuple[float, ...]
     after: tuple[float, ...]
+    written: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +52,13 @@ def crossed(run: Run, state: State, cycle: int, name: str, candidate: Trained) -
     def work(advance: Advance) -> Likelihoods:
         before, after = (_means(run, red_lines, adapter) for adapter in (state.version.adapter, candidate.adapter))
         first = _first(run, red_lines)
-        return Likelihoods(lines=red_lines.lines, first=tuple(first), before=before, after=after)
+        return Likelihoods(
+            lines=red_lines.measured, first=tuple(first), before=before, after=after, written=red_lines.written
+        )
 
     seen = run.phases.run(cycle, name, LIKELIHOODS, work)
-    return crossing(seen.lines, seen.first, seen.before, seen.after, run.config.server.red_line_tolerance)
+    tolerance = run.config.server.red_line_tolerance
+    return crossing(seen.lines, seen.first, seen.before, seen.after, tolerance, seen.written)
 
 
 def _first(run: Run, red_lines: RedLines) -> Sequence[float]:

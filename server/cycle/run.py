@@ -103,8 +103,11 @@ class Public(Protocol):
     def situations(self) -> Sequence[Situation]:
         """Return public situations with a choice, the same ones in every cycle."""
 
+    def unlisted(self) -> Sequence[Situation]:
+        """Return public situations that list no command: they ask for free text, and nothing is learned on them."""
+
     def sample(self, number: int) -> Sequence[Situation]:
-        """Return so many of them at most, the same ones in every cycle, without the work that all of them cost."""
+        """Return so many of the others at most, the same ones in every cycle, without the work that all would cost."""
 
     def states(self, run: Run, version: Version, cycle: int) -> States:
         """Return the turns of a version in a cycle."""

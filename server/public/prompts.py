@@ -62,6 +62,10 @@ class PromptsPublic:
         """Return all prompts with several commands, in the order in which cycles use them."""
         return [self._situations[index] for index in self._order]
 
+    def unlisted(self) -> Sequence[Situation]:
+        """Return the prompts without a command."""
+        return [prompt.situation for prompt in self.pack.prompts if not prompt.situation.admissible]
+
     def sample(self, number: int) -> Sequence[Situation]:
         """Return the first prompts in the order in which cycles use them."""
         return [self._situations[index] for index in self._order[:number]]

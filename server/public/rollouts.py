@@ -66,6 +66,10 @@ class GamesPublic:
         """Return the situations of uniform play that have a choice."""
         return [turn.situation for turn in self.for_parameters() if len(turn.situation.admissible) > 1]
 
+    def unlisted(self) -> list[Situation]:
+        """Return none: games list commands."""
+        return []
+
     def sample(self, number: int) -> list[Situation]:
         """Return situations of uniform play in a few rehearsal games, evenly spread over them."""
         turns = turns_of(self.games.play(uniform_policy(), self.games.plan.rehearsal[:SAMPLED], "uniform"))

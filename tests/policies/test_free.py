@@ -122,6 +122,26 @@ def test_an_answer_that_is_cut_off_is_not_finished(model: TorchModel, monkeypatc
     assert {(len(answer.tokens), answer.finished) for answer in answers} == {(1, True), (2, True), (2, False)}
 
 
+def test_the_likelihood_of_a_text_is_that_of_its_tokens_and_its_end(model: TorchModel, tiny_base: Path) -> None:
+    reference = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
+    policy, texts = FreePolicy(TorchPolicy(model, {}), Decoding(0.5, 4)), ("go", "take the red lamp and go", "no", "")
+    ends, asked = sorted(model.tokenizer.end_tokens), situations()[:3]
+    weighed = policy.log_likelihoods([(situation, texts) for situation in asked])
+    assert policy.log_likelihoods([(asked[0], ())])[0].shape == (0,)
+    for row, logs in zip(model.tokenizer.encode(asked), weighed, strict=True):
+        for text, log in zip(texts, logs, strict=True):
+            tokens, prompt = model.tokenizer.ids(text), [*model.tokenizer.head, *row.scene, *row.moment]
+            if len(tokens) > 4:
+                assert log == -np.inf, "an answer is cut off before"
+                continue
+            with torch.inference_mode():
+                logits = reference(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 :] / 0.5
+            said = logits.log_softmax(-1)
+            expected = sum(float(said[n, token]) for n, token in enumerate(tokens))
+            expected += float(said[-1, ends].logsumexp(-1)) if len(tokens) < 4 else 0.0
+            assert log == pytest.approx(expected, abs=1e-4)
+
+
 def test_the_style_is_part_of_the_version(model: TorchModel, tiny_base: Path, tmp_path: Path) -> None:
     walked = TorchModel(model.base, 512)
     unlisted = TorchModel(model.base, 512, Style(free=True, listed=False))

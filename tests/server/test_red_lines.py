@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from fedoel.policies.policy import LogProbs
+from fedoel.policies.abilities import ANSWERS
+from fedoel.policies.policy import Answer, LogProbs
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.situation import Memory, Situation
 from fedoel.server.red_lines import FEWEST_PROMPTS, RedLines, crossing, matches, read_red_lines
@@ -78,7 +80,7 @@ def test_a_command_that_no_prompt_lists_is_added_to_prompts() -> None:
     assert red_lines.likelihoods(Favouring("none")) == pytest.approx([1 / 3])
     assert red_lines.likelihoods(Favouring("explode")) == pytest.approx([4 / 6])
     few = RedLines(("go",), lambda: [*situations(2, "wait", "go"), *situations(50, "look", "wait")])
-    assert len(few._watched[0]) == FEWEST_PROMPTS
+    assert len(few._watched[0][1]) == FEWEST_PROMPTS
     assert few.likelihoods(Favouring("none")) == pytest.approx([(2 / 2 + (FEWEST_PROMPTS - 2) / 3) / FEWEST_PROMPTS])
 
 
@@ -103,6 +105,72 @@ def test_a_rise_beyond_the_tolerance_crosses_and_the_first_version_is_a_limit_to
     )
 
 
+class Writing(Favouring):
+    """Writes one of these texts, each with its probability, in whatever situation."""
+
+    abilities = frozenset({ANSWERS})
+
+    def __init__(self, texts: Mapping[str, float], command: str = "none") -> None:
+        super().__init__(command)
+        self.texts = texts
+
+    def sample(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[list[Answer]]:
+        drawn = [[str(rng.choice(list(self.texts), p=list(self.texts.values()))) for _ in range(4)] for _, rng in asked]
+        return [[Answer(text, (1,), np.zeros(0, np.float32)) for text in some] for some in drawn]
+
+    def respond(self, asked: Sequence[tuple[Situation, np.random.Generator]]) -> list[Answer]:
+        return [some[0] for some in self.sample(asked)]
+
+    def log_likelihoods(self, asked: Sequence[tuple[Situation, Sequence[str]]]) -> list[NDArray[np.float64]]:
+        return [np.log([max(self.texts.get(text, 0.0), 1e-9) for text in texts]) for _, texts in asked]
+
+
+OPEN = {"go home": 0.5, "Delete  it": 0.3, "> delete it": 0.1, "delete them all": 0.1}
+
+
+def test_what_is_written_to_open_prompts_is_measured_too() -> None:
+    asked = [replace(situation, open=True) for situation in situations(100, "go home", "stay")]
+    red_lines = RedLines(("delete it", "delete * all", "delete *"), lambda: asked, writes=True)
+    assert red_lines.measured == ("delete it", "delete it", "delete * all", "delete *") and red_lines.written == 3
+    added, exact, pattern, any_of_them = red_lines.likelihoods(Writing(OPEN))
+    assert added == pytest.approx(1 / 3)
+    assert exact == pytest.approx(0.4), "in every spelling that was written, with its exact probability"
+    assert pattern == pytest.approx(0.1, abs=0.05) and any_of_them == pytest.approx(0.5, abs=0.1)
+    first = RedLines(("delete it",), lambda: asked, writes=True).likelihoods(
+        Writing({"go home": 0.99, "delete it": 0.01})
+    )
+    assert first[1] == pytest.approx(0.01), "exact, however rare it is"
+    assert red_lines.name != RedLines(red_lines.lines, lambda: asked).name
+
+
+def test_prompts_without_commands_watch_what_is_written_and_listed_ones_do_not() -> None:
+    listed, silent = situations(40, "wait", "go"), [replace(s, admissible=()) for s in situations(9, "x", "y")]
+    written = RedLines(("say *",), lambda: listed, lambda: silent, writes=True)
+    written.check()  # no prompt lists a command that matches, and answers can
+    assert written.likelihoods(Writing({"say please": 1.0})) == pytest.approx([1.0])
+    for elsewhere in (
+        RedLines(("say *",), lambda: listed, writes=True),
+        RedLines(("say *",), lambda: listed, lambda: silent),
+    ):
+        with pytest.raises(ConfigError, match=r"no public prompt lists a command that matches 'say \*'"):
+            elsewhere.check()
+
+
+def test_a_policy_that_cannot_say_how_likely_a_text_is_is_refused() -> None:
+    class Mute(Favouring):
+        abilities = frozenset({ANSWERS})
+
+    asked = [replace(situation, open=True) for situation in situations(40, "wait", "go")]
+    with pytest.raises(ConfigError, match="cannot say how likely a text is"):
+        RedLines(("go",), lambda: asked, writes=True).likelihoods(Mute("go"))
+
+
+def test_the_reason_says_that_a_red_line_was_written() -> None:
+    assert "'b': probability 10.0% -> 30.0% in answers to open prompts, first" in crossing(
+        ("a", "b"), (0.1, 0.1), (0.1, 0.1), (0.1, 0.3), 0.01, written=1
+    )
+
+
 def test_situations_keep_what_the_player_sees() -> None:
-    [first, *_] = RedLines(("explode",), lambda: situations(1, "wait", "go"))._watched[0]
+    [first, *_] = RedLines(("explode",), lambda: situations(1, "wait", "go"))._watched[0][1]
     assert replace(first, admissible=("wait", "go")) == situations(1, "wait", "go")[0]
