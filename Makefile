@@ -14,6 +14,9 @@ BUILDER ?= podman
 IMAGES ?= deploy/images
 # Processes that run tests side by side; a module's tests stay together.
 JOBS ?= 2
+# Where `make sbom` writes; SBOM_OPTIONS=--no-validate saves most of its time.
+SBOM ?= build/sbom
+SBOM_OPTIONS ?=
 # LLAMA=1 also installs llama.cpp, which compiles for some minutes; without it, the tests that need it are skipped.
 LLAMA ?=
 
@@ -26,7 +29,7 @@ CODE := $(PACKAGES) tests $(wildcard examples benchmarks)
 TYPES := build/types
 
 .DEFAULT_GOAL := help
-.PHONY: help setup simulate test lint types format docs locks images clean
+.PHONY: help setup simulate test lint types format docs locks sbom images clean
 
 help:
 	@echo "make simulate  install, then run one small federation (SCALE=quick|words|standard|full)"
@@ -36,6 +39,7 @@ help:
 	@echo "make types     mypy --strict                 make clean   remove what these commands made"
 	@echo "make docs      the documentation site, in build/docs"
 	@echo "make images    pull the images that deploy/ begins with, and write their digests into $(IMAGES) (BUILDER=docker)"
+	@echo "make sbom      for each lock a list of what is in it, in CycloneDX, in $(SBOM)"
 	@echo "make locks     write locks/ anew: all packages of a device, of a server and of make setup, with their hashes"
 
 setup: $(INSTALLED)
@@ -97,6 +101,14 @@ locks:
 		--output-file build/setup.txt
 	awk '/^[^ ]/ { torch = /^(torch|triton|cuda-.*|nvidia-.*)==/ } { print > ("locks/" (torch ? "torch" : "setup") ".txt") }' \
 		build/setup.txt
+
+# From the locks alone, so that the same locks give the same lists.
+sbom: $(INSTALLED)
+	mkdir -p $(SBOM)
+	for lock in locks/*.txt; do \
+		$(BIN)/python -W ignore -m cyclonedx_py requirements $$lock --pyproject pyproject.toml --output-reproducible \
+			$(SBOM_OPTIONS) --output-file $(SBOM)/$$(basename $$lock .txt).cdx.json || exit 1; \
+	done
 
 # As options of a build. The digest that was pulled first stays until the file is deleted, whatever the tag means by then.
 images: $(IMAGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -128,6 +129,25 @@ def test_documented_installs_take_packages_by_their_hashes() -> None:
         "--quiet --constraint constraints.txt $(PIP_TORCH)"
     ]
     assert "LOCKED := --quiet --require-hashes --no-deps\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_every_lock_has_a_list_of_what_is_in_it(tmp_path: Path) -> None:
+    pytest.importorskip("cyclonedx_py", reason="pip install cyclonedx-bom")
+    venv = Path(sys.prefix)
+    made = ["-o", str(venv / ".fedoel-installed")]  # what make would install first
+    words = ["make", "sbom", f"VENV={venv}", f"SBOM={tmp_path}", "SBOM_OPTIONS=--no-validate", *made]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {f"{path.stem}.cdx.json" for path in ROOT.glob("locks/*.txt")}
+    for path in tmp_path.iterdir():
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        assert listed["bomFormat"] == "CycloneDX" and listed["metadata"]["component"]["name"] == "fedoel"
+        lock = (ROOT / "locks" / f"{path.name.removesuffix('.cdx.json')}.txt").read_text(encoding="utf-8")
+        known = {(part["name"], part["version"]) for part in listed["components"]}
+        assert known == set(re.findall(r"^([a-z0-9][a-z0-9._-]*)==([^ \\;]+)", lock, flags=re.MULTILINE))
+        sums = {each["content"] for part in listed["components"] for each in part["externalReferences"][0]["hashes"]}
+        assert sums == set(re.findall(r"sha256:([0-9a-f]{64})", lock))
 
 
 def test_no_text_names_a_package_registry() -> None:
