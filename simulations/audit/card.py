@@ -20,7 +20,7 @@ from ...protocol.trials import TrialTerms, most_trials
 from ...server.app import check
 from ...server.public.game_plan import GamePlan
 from ...server.safeguards import RunSafeguards
-from ..prompts import with_any_pack
+from ..prompts import with_any_pack, with_pack
 from .active import attack
 from .against import Holds, against
 from .attacks import FAMILIES, VIEWS, Finding, attribute, membership, play_pool, trial_pool
@@ -132,8 +132,8 @@ def audit(config: RunConfig, trials: int, with_updates: bool) -> Card:
 
 def _with_noise(card: Card, config: RunConfig, trials: int, with_updates: bool) -> Card:
     """Add the attacks on sums with noise, and a run under surveillance."""
-    cache, config = cache_folder(config), with_any_pack(config)
-    check(config, cache)
+    cache = cache_folder(config)
+    check(with_any_pack(config), cache)
     safeguards, encoder = RunSafeguards(config), load_codec(config.codec.name).encoder
     plan, delta = safeguards.plan(GamePlan.of(config).vector_spec(config, encoder, "audit")), config.privacy.delta
     canaries = audited(plan, CELLS)
@@ -151,7 +151,7 @@ def _with_noise(card: Card, config: RunConfig, trials: int, with_updates: bool) 
         findings += membership(answers, trial_plan, safeguards.chance(answers.vectors[0].spec), trials, config.seed)
         findings += attribute(answers, trial_plan, trials, config.seed)
     with tempfile.TemporaryDirectory(prefix="fedoel-audit-") as folder:
-        surveillance = watch(config, Path(folder) / "run")
+        surveillance = watch(with_pack(config, cache), Path(folder) / "run")
     secrets = extractions(plan, config.seed)
     if with_updates:
         secrets.insert(2, lora_extraction(config.policy, cache, config.seed))
