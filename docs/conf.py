@@ -10,7 +10,7 @@ version = release = installed_version("fedoel")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
-include_patterns = ["docs/*.md", "benchmarks/results/**/*.md", "*.md"]
+include_patterns = ["docs/*.md", "docs/howto/*.md", "benchmarks/results/**/*.md", "*.md"]
 suppress_warnings = ["toc.not_included"]  # tables of results, which the pages link to
 html_theme = "furo"
 html_title = "fedoel"
@@ -20,3 +20,6 @@ myst_heading_anchors = 4  # anchors as on GitHub, so that links work in both
 
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
+
+linkcheck_anchors = False  # many sites make them with a script
+linkcheck_timeout = 20

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "howto").glob("*.md")])
 FENCE = re.compile(r"^ *```([\w{}:-]*)\n(.*?)^ *```$", flags=re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:\$ )?(?:sudo )?(fedoel|make|cd|export|pip|venv/bin/pip|podman|git|sudo|ray) ")
 
@@ -36,7 +36,10 @@ NOT_RUN = (
     (r"fedoel approve", "needs a candidate that waits: tests/simulations/test_versions_of_a_run.py"),
 )
 # Sections about a fleet of processes, by their pages: how their titles begin.
-IN_FLEETS = {"README.md": ("Deploy",), "deploy.md": ("",), "tutorial.md": ("5. Two devices on one machine",)}
+IN_FLEETS = {
+    "README.md": ("Deploy",), "deploy.md": ("",), "raspberry-pis.md": ("",),
+    "tutorial.md": ("5. Two devices on one machine",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

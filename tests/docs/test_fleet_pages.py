@@ -152,8 +152,8 @@ def walk(here: Sequence[Snippet], folder: Path, changes: dict[str, Any]) -> Walk
 
 
 @pytest.mark.slow
-def test_a_fleet_is_made_by_the_commands_of_readme_and_of_the_page_on_deployment(tmp_path: Path, cache: Path) -> None:
-    walked = walk(in_fleets("README.md", "deploy.md"), tmp_path, RUN)
+def test_a_fleet_is_made_by_the_commands_of_readme_and_of_the_pages_on_deployment(tmp_path: Path, cache: Path) -> None:
+    walked = walk(in_fleets("README.md", "deploy.md", "raspberry-pis.md"), tmp_path, RUN)
     assert "ExecStart" in (tmp_path / "unit.service").read_text()
     run = walked.fleet.server / "run"
     assert [cycle["decision"] for cycle in summary(tmp_path)["cycles"]] == ["warm-start", "promoted"]

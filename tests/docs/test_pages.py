@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 
@@ -25,12 +26,29 @@ SMALLER = (
     "context.max-kl=0.5",
 )  # fmt: skip
 FAMILIES = "games.families=frozen-lake size=3 turns=4"
+# What a page needs instead: a model of four layers, sums of a share of the fleet.
+OTHERWISE = {
+    "own-model.md": (
+        "policy.backend=torch", "policy.lora-layers=2", "policy.lora-rank=2", "policy.threads=1", "warm-start.steps=2",
+        "distil.steps=2", "distil.batch=4", "warm-start.anchor=0", "distil.anchor=0", "server.max-base-kl=0",
+    ),
+    "private-run.md": ("strategy.fraction-train=0.5",),
+}  # fmt: skip
+CLIENTS = {"tutorial.md": 8, "thousand-clients.md": 40, "private-run.md": 40}  # where sums are secure
+OWN_FAMILIES = ("assistant.md", "own-world.md")  # pages about a family
 # Blocks that a page's commands read as files, by how they begin.
 FILES = {
     "question = ": "my-arms.toml", "Goal: Answer": "letters.txt", '{"schema"': "by-hand.jsonl",
-    "from fedoel.protocol": "my_module.py", "from examples.lift": "my_lift.py",
+    "from fedoel.protocol": "my_module.py", "from examples.lift": "my_lift.py", "clients = 1000": "thousand.toml",
+    '"""A kettle': "my_world.py", '"""Count only': "loudest.py", '"""Print wins': "wins.py",
 }  # fmt: skip
-MODULES = ("my_module", "my_strategy", "my_lift")  # of the working folder: every page has its own
+MODULES = (
+    "my_module",
+    "my_strategy",
+    "my_lift",
+    "my_world",
+    "loudest",
+)  # of the working folder: every page has its own
 
 
 def to_run(page: Path) -> list[Snippet]:
@@ -91,9 +109,17 @@ def forgotten() -> Iterator[None]:
 @pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=lambda page: page.name)
 def test_the_snippets_of_a_page_run_in_their_order(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cache: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if page.name == "own-model.md":
+        Path("models").mkdir()
+        Path("models/my-model").symlink_to(request.getfixturevalue("tiny_base"))
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])  # to which commands add this folder; for examples
     Path("my.toml").write_text("seed = 1\n", encoding="utf-8")
     for snippet in to_run(page):
@@ -112,6 +138,9 @@ def test_the_snippets_of_a_page_run_in_their_order(
         elif file_of(snippet) == "my_lift.py":
             monkeypatch.chdir(tmp_path)
             assert main(["check-plugin", "my_lift:LIFT"]) == 0, capsys.readouterr()
+        elif file_of(snippet) == "wins.py":
+            run_path("wins.py")
+            assert "cycle 2: " in capsys.readouterr().out
         elif snippet.text.startswith("Goal: Do what"):
             assert [line for line in snippet.text.splitlines() if line.strip() not in printed] == []
         else:
@@ -121,9 +150,9 @@ def test_the_snippets_of_a_page_run_in_their_order(
 def smaller(words: list[str], page: str) -> list[str]:
     """Make a command play few small games, and name versions that there are."""
     if words[0] in {"simulate", "experiment"}:
-        settings = SMALLER if page == "assistant.md" else (*SMALLER, FAMILIES)  # that page is about a family
+        settings = (*SMALLER, *([] if page in OWN_FAMILIES else [FAMILIES]), *OTHERWISE.get(page, ()))
         words = [*words, *(word for setting in settings for word in ("--set", setting))]
-        few = ["--clients", "8" if page == "tutorial.md" else "4"]  # two secure sums there, each of four at least
+        few = ["--clients", str(CLIENTS.get(page, 4))]
         words += ["--seeds", "0", "--set", "clients=4"] if words[0] == "experiment" else few
     if words[:2] == ["privacy", "plan"]:
         words += ["--clients", "30", "--cohort", "10"]  # the accounts of a thousand take seconds
