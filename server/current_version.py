@@ -124,8 +124,8 @@ def _restore(versions: VersionList, target: KnownVersion) -> None:
     adapter = versions.adapter(target)
     if adapter is None:
         raise VersionError(
-            f"the weights of version {target.name} are neither in {place.versions} nor in a checkpoint any more: choose "
-            "a version that `fedoel versions` lists with weights"
+            f"the weights of version {target.name} are neither in {place.versions} nor in a checkpoint any more: "
+            "choose a version that `fedoel versions` lists with weights"
         )
     manifest = versions.manifest(target.name)
     if manifest is None:
