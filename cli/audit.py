@@ -30,14 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Audit a scenario or a fleet's run, print its card, and write it."""
     from ..simulations.audit.card import audit
-    from ..simulations.audit.fleet import config_of_fleet
+    from ..simulations.audit.fleet import as_fleet, config_of_fleet
     from ..simulations.scenario import BUILT_IN, load_scenario
 
     scenario, settings = arguments.scenario or "private", settings_of(arguments)
     if scenario not in BUILT_IN and expanded(scenario).is_dir():
         config = config_of_fleet(expanded(scenario), settings)
     else:
-        config = load_scenario(scenario, settings)
+        config = as_fleet(load_scenario(scenario, settings))
     card = audit(config, arguments.trials, arguments.with_updates)
     print(card.markdown())
     for path in card.write(expanded(arguments.out or "runs/audit").absolute()):

@@ -1,4 +1,4 @@
-"""The configuration of a deployed fleet, for an audit that touches neither its keys nor its files."""
+"""The configuration of a fleet that is audited: a deployed one, of which nothing is touched, or that of a scenario."""
 
 from __future__ import annotations
 
@@ -35,3 +35,12 @@ def config_of_fleet(folder: Path, overrides: Mapping[str, Scalar] | None = None)
         privacy=replace(config.privacy, keys=""),
     )  # fmt: skip
     return RunConfig.from_flat({**config.to_flat(), **(overrides or {})})
+
+
+def as_fleet(config: RunConfig) -> RunConfig:
+    """Return a scenario's configuration as that of a fleet which waits for all of the scenario's clients.
+
+    What devices are proposed follows from the fewest nodes that a run waits for, and a simulation waits for nobody.
+    """
+    nodes = max(config.strategy.min_available_nodes, config.clients)
+    return replace(config, strategy=replace(config.strategy, min_available_nodes=nodes))

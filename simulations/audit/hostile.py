@@ -206,9 +206,11 @@ class HostileRound:
 
     # Steps; each raises `FedoelError` if the device refuses.
 
-    def keys(self, position: int) -> None:
-        """Ask for keys."""
-        step = first_step(self.terms, position, sign_terms(self.server.key, self.terms.to_json().encode()))
+    def keys(self, position: int, signature: bytes | None = None) -> None:
+        """Ask for keys, with the signature of the terms by the fleet's key or another one."""
+        if signature is None:
+            signature = sign_terms(self.server.key, self.terms.to_json().encode())
+        step = first_step(self.terms, position, signature)
         reply = self._step(position, "keys", step.body, step.extra)
         self.transcript.adverts[position] = Advert.from_bytes(reply)
 

@@ -9,63 +9,71 @@ import base64
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
+from typing import cast
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from safetensors.numpy import save
 
 from fedoel import simulations as packs
+from fedoel.client.secure import answer_step
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.experience import VectorSpec
 from fedoel.protocol.fleet.enrolment import Bundle, bundle_from_text, card_from_text, sign_bundle, sign_card, to_text
+from fedoel.protocol.fleet.log import EMPTY, LEAF, Witness
 from fedoel.protocol.fleet.membership import PURPOSE, read_members, sign_members
+from fedoel.protocol.fleet.succession import Succession, leads_to
 from fedoel.protocol.messages import (
-    PlayRequest,
     request_from_records,
     request_to_records,
+    take_notice_from,
     vector_from_reply,
+    with_notice,
     words_from_reply,
 )
-from fedoel.protocol.privacy.plan import Part, PrivacyPlan
+from fedoel.protocol.privacy.plan import PrivacyPlan
 from fedoel.protocol.prompt_pack import pack_from_bytes
+from fedoel.protocol.release import RELEASE, check_server, talks
 from fedoel.protocol.secagg import device
-from fedoel.protocol.secagg.graph import choose_graph
-from fedoel.protocol.secagg.keys import Identity
-from fedoel.protocol.secagg.messages import Exchange, Step, exchange_of, reply_from_records, step_from_records, subject
+from fedoel.protocol.secagg.messages import Exchange, Step, exchange_of, reply_from_records, step_from_records
 from fedoel.protocol.secagg.server import ServerRound
 from fedoel.protocol.secagg.terms import Terms
-from fedoel.protocol.signing import sign_request
+from fedoel.protocol.signing import check_head, check_notice, sign_head, sign_notice, sign_terms
 from fedoel.protocol.trials import TrialTerms, fallbacks_of, health_of, is_trial, sums_of
 from fedoel.protocol.versions import Manifest
 from fedoel.server.operate.certificates import certificate_to_pem, make_authority, make_key
 from fedoel.server.registry import WEIGHTS, load_adapter
+from fedoel.strategies.replies import failure
+
+from .parts import (
+    EXTRACT,
+    FLEET_KEY,
+    IDENTITIES,
+    KEY,
+    MEMBER,
+    MEMBERS,
+    NOTICE,
+    PLAN,
+    REQUEST,
+    SPEC,
+    TERMS,
+    TRIAL,
+    advertised,
+    confirmations,
+    context_of,
+    never,
+    played,
+    round_of_five,
+)
 
 CORPUS, LARGEST = Path(__file__).parent / "corpus", 5_000
 PACK = Path(packs.__file__).parent / "packs" / "82e39fff44ff0037.jsonl"
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-FLEET_KEY = KEY.public_key().public_bytes_raw()
-SPEC = VectorSpec("tactics", 4, "vocabulary", "v1", ("coin",), 2, 5.0, 20.0)
-TRIAL = TrialTerms(2, 2.0, True, "v2").spec("v1", ("coin",))
-PLAN = PrivacyPlan.make((Part("gradient", 4, 5.0, 1.0),), 5, 4, 1.0)
-REQUEST = sign_request(
-    KEY,
-    PlayRequest(
-        1, 1, SPEC, np.zeros((1, 2), np.float32), {"weights": np.ones(3, np.float16)}, np.zeros(4, np.float32), 7,
-        PLAN.to_json(), config="0123456789abcdef",
-    ),
-)  # fmt: skip
-GRAPH = choose_graph(5, 1 / 3, 0.0)
-TERMS = Terms("ab", 1, 5, GRAPH.neighbours, GRAPH.threshold, 4, 4, 16, subject(REQUEST, PLAN))
-IDENTITIES = [Identity(Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32)) for n in range(5)]
-MEMBERS = frozenset(identity.public for identity in IDENTITIES)
 
 
 def text_of(data: bytes) -> str:
@@ -214,18 +222,64 @@ def replies(data: bytes) -> None:
             continue
 
 
-@cache
-def round_of_five() -> tuple[device.Round, device.Round, bytes]:
-    """Return the first device's state behind the phases `shares` and `masked`, and the request of the latter."""
-    server = ServerRound(TERMS, MEMBERS)
-    states = [device.advertise(identity, TERMS, n) for n, identity in enumerate(IDENTITIES)]
-    for n, state in enumerate(states):
-        server.take_keys(n, state.replies["keys"])
-    states = [device.share(state, server.adverts_for(n), MEMBERS) for n, state in enumerate(states)]
-    for n, state in enumerate(states):
-        server.take_shares(n, state.replies["shares"])
-    request = server.shares_for(0)
-    return states[0], device.mask(states[0], request, lambda: np.zeros(4, np.uint16)), request
+def log(data: bytes) -> None:
+    """The part of the fleet's log that comes with a request, one field of it replaced, as a device checks it."""
+    records, number, body = request_to_records(replace(REQUEST, log=EXTRACT)), data[:1] or b"\0", data[1:]
+    _replace(records.config_records["log"], number[0], body)
+    extract = request_from_records(records).log
+    assert extract is not None
+    check_head(FLEET_KEY, sign_head(KEY, extract.heads[-1]), extract.heads[-1])
+    Witness(EMPTY).after(extract, extract.leaves[:LEAF], extract.leaves[-LEAF:], extract.leaves[LEAF : 2 * LEAF])
+
+
+def notice(data: bytes) -> None:
+    """A notice that comes with any message, one field of it replaced; and its acknowledgement."""
+    records, number, body = with_notice(RecordDict(), NOTICE), data[:1] or b"\0", data[1:]
+    _replace(records.config_records["notice"], number[0], body)
+    read = take_notice_from(records)
+    assert read is not None
+    check_notice(FLEET_KEY, sign_notice(KEY, read))
+    NOTICE.check_replaceable_by(read)
+    str(read)
+
+
+def succession(data: bytes) -> None:
+    """The steps from one key of the fleet to the next."""
+    leads_to(text_of(data), FLEET_KEY.hex(), FLEET_KEY.hex())
+
+
+def release(data: bytes) -> None:
+    """The release of a server or a device, and why a device has failed."""
+    talks(text_of(data))
+    failure(cast(Message, SimpleNamespace(error=Error(code=0, reason=text_of(data)))))
+    check_server(text_of(data))
+
+
+def opening(data: bytes) -> None:
+    """The first message of a secure sum, with terms that the fleet's key has signed whatever they say."""
+    extra, body = (data[1:3], data[3:]) if data[:1] == b"\1" else (b"\0\0", data[1:])
+    step = Step(TERMS.digest, body, extra + sign_terms(KEY, body))
+    answer_step("keys", RecordDict({"secure": step.to_record()}), context_of(None), MEMBER, never)
+
+
+def unsigned_opening(data: bytes) -> None:
+    """The same with the signature, as it comes."""
+    step = Step(TERMS.digest, TERMS.to_json().encode(), data)
+    answer_step("keys", RecordDict({"secure": step.to_record()}), context_of(None), MEMBER, never)
+
+
+def later(data: bytes) -> None:
+    """The other messages of a secure sum to a device: the first byte says which one, and what of it is replaced."""
+    shared, masked, request = round_of_five()
+    phase, of_extra = ("shares", "masked", "confirm", "unmask")[data[0] % 4 if data else 0], data[:1] > b"\x7f"
+    body = {"shares": shared.secrets["adverts"], "masked": request, "confirm": b"\xf8", "unmask": b"\xf8"}[phase]
+    extra = {"shares": b"", "masked": PLAN.to_json().encode()}.get(phase, b"")
+    step = Step(TERMS.digest, body, data[1:]) if of_extra else Step(TERMS.digest, data[1:], extra)
+    records = request_to_records(REQUEST) if phase == "masked" else RecordDict()
+    records["secure"] = step.to_record()
+    confirmed = device.confirm(masked, IDENTITIES[0], b"\xf8")
+    state = {"shares": advertised(), "masked": shared, "confirm": masked, "unmask": confirmed}[phase]
+    answer_step(phase, records, context_of(state), MEMBER, played)
 
 
 DECODERS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(
@@ -233,7 +287,8 @@ DECODERS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(
         made.__name__: made
         for made in (
             terms, plan, spec, request, vector, words, members, unsigned_members, bundle, card, prompts, manifest,
-            adapter, run_config, step, incoming, replies,
+            adapter, run_config, step, incoming, replies, log, notice, succession, release, opening, unsigned_opening,
+            later,
         )
     }
 )  # fmt: skip
@@ -285,8 +340,34 @@ def examples() -> dict[str, list[bytes]]:
         "run_config": [json.dumps({name: value}).encode() for name, value in list(flat.items())[:8]],
         "step": [shared.secrets["adverts"]],
         "incoming": [incoming_shares, b"\xf8"],
+        "log": [bytes([n]) + value for n, value in enumerate((b"", EXTRACT.start.digest, EXTRACT.leaves, b"s"))],
+        "notice": [b"\x04signed", b"\0" + (3).to_bytes(8, "big")],
+        "succession": [str(Succession.signed(KEY, FLEET_KEY)).encode()],
+        "release": [RELEASE.sent.encode()],
+        "opening": [b"\0" + TERMS.to_json().encode(), b"\1\0\1" + TERMS.to_json().encode()],
+        "unsigned_opening": [b"\0\0" + sign_terms(KEY, TERMS.to_json().encode())],
+        "later": [
+            b"\0" + shared.secrets["adverts"],
+            b"\x80",
+            b"\1" + incoming_shares,
+            b"\x81" + PLAN.to_json().encode(),
+            b"\2\xf8",
+            b"\x83" + confirmations(),
+            b"\x80" + listed.encode(),
+        ],
         "replies": [masked.replies[phase] for phase in ("keys", "shares", "masked")],
     }
+
+
+def _replace(fields: ConfigRecord, number: int, body: bytes) -> None:
+    """Replace the value of a field by another one of its type, which bytes determine."""
+    name = list(fields)[number % len(fields)]
+    value = fields[name]
+    number = int.from_bytes(body[:8], "big", signed=True)
+    of_type: dict[type, bool | int | str | bytes] = {
+        bool: bool(body[:1]), int: number, str: text_of(body), bytes: body
+    }  # fmt: skip
+    fields[name] = of_type[type(value)]
 
 
 def _field(records: RecordDict, name: str) -> bytes:

@@ -32,7 +32,7 @@ from fedoel.protocol.secagg.graph import Graph, least_threshold
 from fedoel.protocol.secagg.keys import AgreementKey, Identity
 from fedoel.protocol.secagg.shares import SEALED
 from fedoel.protocol.secagg.terms import Terms, to_bitmap
-from fedoel.protocol.signing import check_request
+from fedoel.protocol.signing import check_request, digest_of, sign_terms
 from fedoel.simulations.audit import hostile
 from fedoel.simulations.audit.hostile import MEMBERS, SERIAL, HostileRound, HostileServer, resigned, terms_of
 
@@ -47,7 +47,8 @@ CONFIG = RunConfig(
 )  # fmt: skip
 OTHER_CONFIG = replace(CONFIG, games=replace(CONFIG.games, per_client=2))
 IDENTITIES = [Identity(Ed25519PrivateKey.generate()) for _ in range(DEVICES)]
-ACCOMPLICES = [Identity(Ed25519PrivateKey.generate()) for _ in range(3)]
+HIDING = 54, 18  # a cohort, and the neighbours and threshold that its terms may have: a third of them
+ACCOMPLICES = [Identity(Ed25519PrivateKey.generate()) for _ in range(HIDING[1])]
 Variable = tuple[int, str, int]
 """One vector: its device, the run, and the cycle whose games it is of."""
 
@@ -96,7 +97,7 @@ def cheap_devices(played: list[Played]) -> Iterator[None]:
     def experience_of(config: RunConfig, request: PlayRequest, client: int, *others: Any, **named: Any) -> Experience:
         secret = named.get("secret") or others[-1]
         played.append(Played(config, client, secret, request))
-        return Experience(vector_of(secret, request.cycle))
+        return Experience(vector_of(secret, request.cycle, blind=request.context is not None))
 
     def write(path: Path, content: bytes) -> None:
         path.unlink(missing_ok=True)  # some file systems force a file to the disk that is written over
@@ -131,9 +132,10 @@ def agreement() -> Callable[[AgreementKey, bytes, str, Terms], bytes]:
     return agree
 
 
-def vector_of(secret: int, cycle: int) -> ExperienceVector:
-    """Return a device's vector, which its secret and the cycle determine."""
+def vector_of(secret: int, cycle: int, blind: bool = False) -> ExperienceVector:
+    """Return a device's vector, which its secret and the cycle determine; zeros under a context that blinds it."""
     gradient = np.random.default_rng([secret % 2**64, cycle]).uniform(-1, 1, 4).astype(np.float32)
+    gradient *= not blind
     return ExperienceVector(
         SPEC, gradient, np.zeros(4, np.float32), Counters(np.zeros(SPEC.counters_shape, np.float32))
     )
@@ -149,6 +151,8 @@ class Schedule:
     rounds: list[HostileRound] = field(default_factory=list)
     requests: list[PlayRequest] = field(default_factory=list)
     in_plain: list[int] = field(default_factory=list)
+    asked: dict[tuple[int, int], PlayRequest] = field(default_factory=dict)  # by round and position, in masked sums
+    unsigned_rounds: list[HostileRound] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -166,6 +170,11 @@ class Schedule:
         self.changed = self.more.random() < 0.1  # whether a run of Flower brings another configuration
         if self.changed:
             self.server.bring(OTHER_CONFIG, self.more.choice((1, 1, 2)))
+        self.newest = random.Random(f"{self.seed} newest")  # of moves that came later still
+        self.blinds = self.newest.random() < 0.1  # whether all but one device are given a context that blinds them
+        self.hides = self.newest.random() < 0.1  # whether each device is shown the keys of some honest ones only
+        self.alone = not self.knows and self.newest.random() < 0.05  # whether a device is shown no honest one's
+        self.forges = self.newest.random() < 0.05  # whether terms come with signatures of others
         self.lists = [self.server.signed_list, self.server.sign_list(ACCOMPLICES)]
 
     def odd(self) -> bool:
@@ -175,6 +184,7 @@ class Schedule:
         """Run one to three rounds, one after the other or interleaved, with requests for plain vectors between them."""
         count = 3 if self.again else self.rng.choice((1, 1, 1, 2))
         waiting = [self.round() for _ in range(max(count, 2) if self.replays else count)]
+        waiting += [self.round_alone()] * self.alone
         mixed = self.rng.random() < 0.4
         while waiting:
             chosen = self.rng.randrange(len(waiting)) if mixed else 0
@@ -265,7 +275,7 @@ class Schedule:
             return
         self.rounds.append(a_round)
         rng, transcript = self.rng, a_round.transcript
-        a_round.each(a_round.keys, self.some(a_round.devices))
+        a_round.each(self.keys_of(a_round), self.some(a_round.devices))
         yield
         a_round.each(self.shares_of(a_round), self.some(transcript.adverts))
         yield
@@ -285,6 +295,34 @@ class Schedule:
             a_round.each(lambda position: a_round.confirm(position, other), list(transcript.masked))
             a_round.each(lambda position: a_round.unmask(position, other), list(transcript.masked))
 
+    def round_alone(self) -> Iterator[None]:
+        """Run a round with one honest device, of whose cohort the server shows its own members only."""
+        cohort, own = HIDING
+        least = self.newest.choice((own + 1, least_threshold(cohort, cohort - 1, COLLUDING) + 1))
+        request = self.request()
+        noise = self.newest.choice((0.0, 1.5)) if self.noisy else 0.0
+        plan = PrivacyPlan.make((Part("gradient", 4, 5.0, 1.0),), cohort, least, noise)
+        terms = terms_of(request, plan, cohort, Graph(own, own), 1 + len(self.rounds), "ef")
+        here = {0: self.newest.randrange(DEVICES)}
+        a_round = HostileRound(self.server, terms, plan, request, here, dict(enumerate(ACCOMPLICES, start=1)))
+        self.rounds.append(a_round)
+        a_round.each(a_round.keys)
+        yield
+        a_round.each(lambda p: a_round.shares(p, None, self.lists[1]), list(a_round.transcript.adverts))
+        a_round.each(self.mask_of(a_round), list(a_round.transcript.sealed))
+        yield
+        a_round.open({0, *a_round.accomplices})
+
+    def keys_of(self, a_round: HostileRound) -> Callable[[int], None]:
+        """Return the first step, with terms that the fleet's owner has signed, or who carries the messages."""
+        forged = None
+        if self.forges and self.newest.random() < 0.7:
+            text = replace(a_round.terms, number=a_round.terms.number + 1).to_json().encode()
+            key = self.newest.choice((self.server.key, Ed25519PrivateKey.generate()))
+            forged = self.newest.choice((sign_terms(key, text), b"", bytes(64)))
+            self.unsigned_rounds.append(a_round)
+        return lambda position: a_round.keys(position, forged)
+
     def some(self, positions: Iterable[int]) -> list[int]:
         """Return positions in any order, without some that are not asked."""
         chosen = self.rng.sample(listed := sorted(positions), len(listed))
@@ -297,6 +335,9 @@ class Schedule:
             if adverts and self.odd():
                 others = [a.to_bytes() for other in self.rounds for a in other.transcript.adverts.values()]
                 adverts = rng.choice((adverts[1:], [*adverts, adverts[0]], [*adverts[1:], rng.choice(others)]))
+            if self.hides:
+                hidden = {a.to_bytes() for a in a_round.transcript.adverts.values() if self.newest.random() < 0.3}
+                adverts = [advert for advert in adverts if advert not in hidden]
             signed_list = self.lists[0 if self.odd() else bool(a_round.accomplices)]
             a_round.shares(position, adverts, signed_list)
 
@@ -314,8 +355,16 @@ class Schedule:
                     {**sealed, one: sealed[other], other: sealed[one]}, {**sealed, one: bytes(SEALED)},
                     {p: part for p, part in sealed.items() if p != one},
                 ))  # fmt: skip
-            a_round.mask(position, shared, sealed)
+            own_request = a_round.request
+            if victim is not None and position != victim:
+                a_round.request = resigned(self.server, own_request, context=np.full(4, 1e4, np.float32))
+            self.asked[id(a_round), position] = a_round.request
+            try:
+                a_round.mask(position, shared, sealed)
+            finally:
+                a_round.request = own_request
 
+        victim = self.newest.choice(sorted(a_round.devices)) if self.blinds else None
         return mask
 
     def stories(self, a_round: HostileRound) -> list[bytes]:
@@ -344,6 +393,9 @@ class Schedule:
     def breaches(self) -> list[str]:
         """Return everything that the server should not have got; see `test_no_schedule_...`."""
         found = [f"device {number} has sent its vector by itself" for number in self.in_plain]
+        found += [
+            "a device is in a round whose terms are not signed" for r in self.unsigned_rounds if r.transcript.adverts
+        ]
         rows: list[frozenset[Variable]] = []
         most_accomplices = 0
         for a_round in self.rounds:
@@ -351,7 +403,10 @@ class Schedule:
             for opened in a_round.transcript.opened_sums():
                 members = len(opened.positions) + listed
                 counted = len(opened.positions) if self.knows else members
-                if counted < LEAST_COHORT:
+                requests = {digest_of(self.asked[id(a_round), position]) for position in opened.positions}
+                if len(requests) > 1:
+                    found.append(f"a sum of answers to {len(requests)} requests")
+                if counted < LEAST_COHORT or len(opened.positions) < 2:
                     found.append(f"a sum over {len(opened.positions)} honest devices and {listed} accomplices")
                 noise = a_round.plan.noise_multiplier * sqrt(counted / a_round.plan.minimum)
                 if self.noisy and noise < LEAST_NOISE - 1e-9:
@@ -372,8 +427,13 @@ class Schedule:
     def check_cells(self, a_round: HostileRound, positions: Iterable[int], cells: Any) -> None:
         """Check that what the server has computed is what these devices have sent, and nothing else."""
         plan, run = a_round.plan, a_round.terms.run
-        secrets = [self.server.runtimes[a_round.devices[position]].game_secret(0, run) or 0 for position in positions]
-        vectors = [vector_of(secret, a_round.request.cycle) for secret in secrets]
+        vectors = [
+            vector_of(
+                self.server.runtimes[a_round.devices[position]].game_secret(0, run) or 0, a_round.request.cycle,
+                blind=self.asked[id(a_round), position].context is not None,
+            )
+            for position in positions
+        ]  # fmt: skip
         expected = sum(plan.quantised(vector.parts()) for vector in vectors)
         assert (np.asarray(expected).astype(cells.dtype) == cells).all(), f"seed {self.seed}: the attack is wrong"
 

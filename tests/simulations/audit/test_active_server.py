@@ -19,9 +19,13 @@ from fedoel.client.secure import Guard
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.fleet.membership import Membership
 from fedoel.protocol.fleet.trust import Refusal, Trust
-from fedoel.protocol.secagg import device, graph
+from fedoel.protocol.messages import PlayRequest
+from fedoel.protocol.privacy.plan import PrivacyPlan
+from fedoel.protocol.secagg import device, graph, terms
 from fedoel.protocol.secagg.device import Round
 from fedoel.protocol.secagg.keys import Advert
+from fedoel.protocol.secagg.messages import exchange_of
+from fedoel.simulations.audit import hostile
 from fedoel.simulations.grid import server_identity
 
 from .schedules import RecordInMemory, run_schedules
@@ -43,6 +47,9 @@ def test_no_schedule_of_a_server_that_cheats_gets_more_than_the_owners_allow(tmp
     (`fedoel.simulations.audit.adversary`), and checked against the vectors that went in. A breach is
 
     * a vector that a device has sent by itself;
+    * a sum over answers to different requests, under some of which vectors are zero;
+    * a device in a round whose terms the fleet's key has not signed;
+    * a sum over one honest device, whichever keys the others are shown;
     * a sum over fewer devices than `trust.least-cohort`: over fewer known ones where the owner names them, and else
       over fewer members, of which the server's own are at most `trust.colluding` of the cohort;
     * a sum whose noise, of as many shares as it has members, or known devices, is less than `trust.least-noise`;
@@ -85,6 +92,16 @@ def remembering(state: Round, survivors: bytes, signatures: bytes) -> Round:
 def noise_of_members(guard: Guard, state: Round) -> int:
     """Count whoever is on the list, although the owner names those that he knows."""
     return max(guard.trust.least_cohort, state.terms.minimum)
+
+
+def subject_without_request(request: PlayRequest, plan: PrivacyPlan) -> str:
+    """Name a round as earlier releases did."""
+    return f"{request.spec.digest} {plan.digest} {exchange_of(request)}"
+
+
+def only_as_the_terms_say(of_terms: graph.Graph, cohort: int, others: int) -> int:
+    """Pick as many neighbours as the terms say, however few are shown."""
+    return min(of_terms.neighbours, others)
 
 
 ORIGINAL_UNMASK = device.unmask
@@ -135,6 +152,17 @@ DEFECTS = (
     ),
     Defect("counts the noise of strangers", 870, [(Guard, "noisy", noise_of_members)]),
     Defect("takes another request than that of the round", 449, [(secure, "_check_terms", nothing)]),
+    Defect(
+        "answers another request than others in the round", 7,
+        [(module, "subject", subject_without_request) for module in (secure, hostile)],
+    ),
+    Defect("takes terms that nobody has signed", 17, [(Membership, "check_terms", nothing)]),
+    Defect(
+        "picks among the keys that it is shown as if they were all", 3, [
+            *((module, "count_picks", only_as_the_terms_say) for module in (graph, terms)),
+            (graph, "least_minimum", lambda *terms: 2),  # it refuses the same sums
+        ],
+    ),
     Defect("plays what nobody has signed", 5, [(Membership, "accept", nothing)]),
     Defect(
         "plays what is older than the last", 135,

@@ -16,9 +16,10 @@ from fedoel.server.operate.folder import ServerFolder, Settings
 from fedoel.server.operate.setup import init
 from fedoel.simulations.audit import hidden
 from fedoel.simulations.audit.active import two_sets_of_survivors
-from fedoel.simulations.audit.fleet import config_of_fleet
+from fedoel.simulations.audit.fleet import as_fleet, config_of_fleet
 from fedoel.simulations.audit.target import Target
 from fedoel.simulations.grid import server_identity
+from fedoel.simulations.scenario import load_scenario
 
 SETTINGS = Settings(("fleet.example.org",), 443, "127.0.0.1:9092")
 
@@ -69,6 +70,13 @@ def test_devices_of_a_fleet_that_lack_a_check_are_found(
     with server_identity():
         [safe, broken] = two_sets_of_survivors(Target(config_of_fleet(fleet), tmp_path))
     assert broken.broken and not safe.recovered
+
+
+def test_a_scenario_is_audited_as_a_fleet_of_all_its_clients(tmp_path: Path) -> None:
+    scenario = load_scenario("private")
+    assert Target(scenario, tmp_path).trust.least_cohort == 2, "it waits for nobody"
+    assert Target(as_fleet(scenario), tmp_path).trust.least_cohort == 23, "of 1,000, a tenth of which are drawn"
+    assert as_fleet(config := as_fleet(scenario)) == config
 
 
 def test_another_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
