@@ -174,6 +174,7 @@ class Schedule:
         self.blinds = self.newest.random() < 0.1  # whether all but one device are given a context that blinds them
         self.hides = self.newest.random() < 0.1  # whether each device is shown the keys of some honest ones only
         self.alone = not self.knows and self.newest.random() < 0.05  # whether a device is shown no honest one's
+        self.diluted = self.noisy and self.knows and self.newest.random() < 0.3  # whether strangers add no noise
         self.forges = self.newest.random() < 0.05  # whether terms come with signatures of others
         self.lists = [self.server.signed_list, self.server.sign_list(ACCOMPLICES)]
 
@@ -184,7 +185,7 @@ class Schedule:
         """Run one to three rounds, one after the other or interleaved, with requests for plain vectors between them."""
         count = 3 if self.again else self.rng.choice((1, 1, 1, 2))
         waiting = [self.round() for _ in range(max(count, 2) if self.replays else count)]
-        waiting += [self.round_alone()] * self.alone
+        waiting += [self.round_alone()] * self.alone + [self.diluted_round()] * self.diluted
         mixed = self.rng.random() < 0.4
         while waiting:
             chosen = self.rng.randrange(len(waiting)) if mixed else 0
@@ -299,19 +300,34 @@ class Schedule:
         """Run a round with one honest device, of whose cohort the server shows its own members only."""
         cohort, own = HIDING
         least = self.newest.choice((own + 1, least_threshold(cohort, cohort - 1, COLLUDING) + 1))
-        request = self.request()
         noise = self.newest.choice((0.0, 1.5)) if self.noisy else 0.0
-        plan = PrivacyPlan.make((Part("gradient", 4, 5.0, 1.0),), cohort, least, noise)
-        terms = terms_of(request, plan, cohort, Graph(own, own), 1 + len(self.rounds), "ef")
         here = {0: self.newest.randrange(DEVICES)}
-        a_round = HostileRound(self.server, terms, plan, request, here, dict(enumerate(ACCOMPLICES, start=1)))
+        return self.to_the_end(here, own, cohort, Graph(own, own), least, noise)
+
+    def diluted_round(self) -> Iterator[None]:
+        """Run a round in which as many strangers are as may be, and the members make the least noise together."""
+        honest, own = DEVICES - 1, 2
+        cohort = honest + own
+        graph = Graph(cohort - 1, least_threshold(cohort, cohort - 1, COLLUDING))
+        here = dict(enumerate(self.newest.sample(range(DEVICES), honest)))
+        return self.to_the_end(here, own, cohort, graph, cohort - 1, LEAST_NOISE)
+
+    def to_the_end(
+        self, here: dict[int, int], own: int, cohort: int, graph: Graph, least: int, noise: float
+    ) -> Iterator[None]:
+        """Run a round with honest devices at the first places and the server's own behind them, as terms have it."""
+        request = self.request()
+        plan = PrivacyPlan.make((Part("gradient", 4, 5.0, 1.0),), cohort, least, noise)
+        terms = terms_of(request, plan, cohort, graph, 1 + len(self.rounds), "ef")
+        behind = dict(enumerate(ACCOMPLICES[:own], start=len(here)))
+        a_round = HostileRound(self.server, terms, plan, request, here, behind)
         self.rounds.append(a_round)
         a_round.each(a_round.keys)
         yield
         a_round.each(lambda p: a_round.shares(p, None, self.lists[1]), list(a_round.transcript.adverts))
         a_round.each(self.mask_of(a_round), list(a_round.transcript.sealed))
         yield
-        a_round.open({0, *a_round.accomplices})
+        a_round.open({*a_round.transcript.masked, *a_round.accomplices})
 
     def keys_of(self, a_round: HostileRound) -> Callable[[int], None]:
         """Return the first step, with terms that the fleet's owner has signed, or who carries the messages."""

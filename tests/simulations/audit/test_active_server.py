@@ -21,6 +21,7 @@ from fedoel.protocol.fleet.membership import Membership
 from fedoel.protocol.fleet.trust import Refusal, Trust
 from fedoel.protocol.messages import PlayRequest
 from fedoel.protocol.privacy.plan import PrivacyPlan
+from fedoel.protocol.release import CODE as RELEASE_CODE
 from fedoel.protocol.secagg import device, graph, terms
 from fedoel.protocol.secagg.device import Round
 from fedoel.protocol.secagg.keys import Advert
@@ -31,7 +32,9 @@ from fedoel.simulations.grid import server_identity
 from .schedules import RecordInMemory, run_schedules
 
 SCHEDULES = 1000
-CODES = {refusal.value for refusal in Refusal} | {error.__name__ for error in FedoelError.__subclasses__()}
+CODES = (
+    {refusal.value for refusal in Refusal} | {RELEASE_CODE} | {error.__name__ for error in FedoelError.__subclasses__()}
+)
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +153,7 @@ DEFECTS = (
         "adds any noise", 3,
         [unchecked(Trust, Trust.check, "if asked.noise is not None and asked.noise < self.least_noise:")],
     ),
-    Defect("counts the noise of strangers", 870, [(Guard, "noisy", noise_of_members)]),
+    Defect("counts the noise of strangers", 84, [(Guard, "noisy", noise_of_members)]),
     Defect("takes another request than that of the round", 449, [(secure, "_check_terms", nothing)]),
     Defect(
         "answers another request than others in the round", 7,
