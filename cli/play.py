@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.errors import ConfigError
+from ..protocol.settings import shown
 from .flags import add_verbose, path, whole_number
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Play one game and show it."""
     from ..games.player import play_episodes
-    from ..games.splits import Split, for_split, game_seed
+    from ..games.splits import PUBLIC_GAMES, Split, for_split, game_seed
     from ..protocol.host.cache import cache_folder
     from ..protocol.play import GameSpec
 
@@ -58,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--personal plays with what a device has learned for itself: say --device, too")
     if arguments.before is not None and not arguments.run:
         raise ConfigError("--before compares with another version of a run: say --run, too")
+    if not 0 <= arguments.seed < PUBLIC_GAMES:
+        raise ConfigError(f"--seed must be from 0 to {PUBLIC_GAMES - 1}, not {shown(arguments.seed)}")
     if arguments.game:  # refused before a model is loaded
         for_split(GameSpec.parse(arguments.game), Split.HELD_OUT)
     known = _versions(arguments.run) if arguments.run else None

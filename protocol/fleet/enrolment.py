@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
@@ -33,6 +34,8 @@ from .log import head_from_text
 from .trust import Trust
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # of a host's name
+LONGEST_HOST = 253
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})")
 CARD_HEAD = "# The public keys of a device, for `fedoel server enroll`. Nothing in this file is secret.\n"
 BUNDLE_HEAD = "# What a device needs of its fleet, for `fedoel device join`. Nothing in this file is secret.\n"
@@ -163,9 +166,41 @@ def check_name(name: str) -> str:
 def check_address(address: str) -> tuple[str, int]:
     """Return host and port of ``HOST:PORT``; raise `EnrolmentError` if the address is malformed."""
     match = ADDRESS.fullmatch(address)
-    if not match or not 0 < int(match[2]) < 65_536:
-        raise EnrolmentError(f"{address!r} is no address: write HOST:PORT, e.g. fleet.example.org:443")
+    if not match or not 0 < int(match[2]) < 65_536 or not _is_host(match[1]):
+        raise EnrolmentError(f"{address!r} is no address: write {_form_of(address)}")
     return match[1].strip("[]"), int(match[2])
+
+
+def _is_host(host: str) -> bool:
+    """Whether a host is an address of IPv6 in brackets, one of IPv4, or a name that DNS can have (RFC 1123)."""
+    if host.startswith("["):
+        return _reads(IPv6Address, host.strip("[]"))
+    labels = host.removesuffix(".").split(".")
+    if labels[-1].isdecimal():  # no name ends in a number
+        return _reads(IPv4Address, host)
+    return len(host) <= LONGEST_HOST and all(map(LABEL.fullmatch, labels))
+
+
+def _reads(kind: type[IPv4Address | IPv6Address], text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _form_of(address: str) -> str:
+    """Return how an address is written that somebody has written in another way."""
+    form = "HOST:PORT, e.g. fleet.example.org:443"
+    if "://" in address:
+        return f"{form}, without what is in front of ://"
+    if "%" in address:
+        return f"{form}; an address with a zone is known to one machine only"
+    if not address.isascii():
+        return f"{form}, and a name with other letters in its ASCII form, xn--..."
+    if address.count(":") > 1 and "]" not in address:
+        return f"{form}, and an address of IPv6 in brackets, [::1]:443"
+    return f"{form}, with a port from 1 to 65535"
 
 
 def sign_card(key: Ed25519PrivateKey, name: str, node_key: str) -> Card:

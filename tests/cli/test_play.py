@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from fedoel.cli.main import REFUSED, main
 from fedoel.cli.play import show
 from fedoel.protocol.play import GameSpec, Trajectory, Turn
 from fedoel.protocol.situation import Memory
@@ -31,3 +33,12 @@ def test_what_a_free_policy_has_answered_is_shown_with_its_probabilities() -> No
     turn = Turn(situation, np.log(np.array([0.75, 0.25], dtype=np.float32)), 0, 0.0, "dance", refused=True)
     text = show(Trajectory(GameSpec.parse("coin-collector turns=7"), 3, "v-1", (turn,), False, False, 0.0))
     assert "> dance    ██████████████████        75.0%" in text and "go north" not in text
+
+
+@pytest.mark.parametrize("seed", ["-1", "100000000", "9" * 400])
+def test_a_seed_that_no_game_has_is_refused_before_a_model_is_loaded(
+    seed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["play", "--seed", seed]) == REFUSED
+    said = capsys.readouterr().err
+    assert "--seed must be from 0 to 99999999, not " in said and len(said) < 200

@@ -128,8 +128,31 @@ def test_names_are_plain(name: str) -> None:
 def test_addresses() -> None:
     assert check_address("fleet.example.org:443") == ("fleet.example.org", 443)
     assert check_address("[::1]:8443") == ("::1", 8443)
-    for wrong in ("fleet", "fleet:", "fleet:0", "fleet:70000", "https://fleet:1", "a b:1"):
-        with pytest.raises(EnrolmentError, match="HOST:PORT"):
+    for host in ("localhost", "192.0.2.7", "FLEET.Example.ORG.", "xn--tr-xka.example", "a-1.b2", f"{'a' * 63}.example"):
+        assert check_address(f"{host}:1") == (host, 1)
+    for wrong in (
+        "fleet",
+        "fleet:",
+        "fleet:0",
+        "fleet:70000",
+        "a b:1",
+        "a..b:1",
+        "-a:1",
+        "1.2.3:4",
+        "999.9.9.9:1",
+        "[1:2]:3",
+        f"{'a' * 64}.example:1",
+        f"{'a.' * 127}a:1",
+    ):
+        with pytest.raises(EnrolmentError, match=r"HOST:PORT.* with a port from 1 to 65535"):
+            check_address(wrong)
+    for wrong, how in (
+        ("::1:443", r"brackets, \[::1\]:443"),
+        ("https://fleet:1", "without what is in front of"),
+        ("[fe80::1%eth0]:443", "zone is known to one machine only"),
+        ("tür.example:443", "ASCII form, xn--"),
+    ):
+        with pytest.raises(EnrolmentError, match=rf"HOST:PORT.*{how}"):
             check_address(wrong)
 
 
