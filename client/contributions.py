@@ -119,8 +119,17 @@ class Contributions(Protocol):
             If it cannot be written down.
         """
 
-    def confirm(self, terms: Terms) -> None:
-        """Write down that the device helps to open a round; raises `StoreError` if that is impossible."""
+    def confirm(self, terms: Terms, survivors: bytes) -> None:
+        """Write down that the device helps to open a round, and over which survivors, before it signs these.
+
+        Raises
+        ------
+        SecureSumError
+            If it has signed other survivors of the round: its node can have lost that, if its process died before
+            the node had the new state, but after the signature had left.
+        StoreError
+            If it cannot be written down.
+        """
 
     def refuse(self, error: FedoelError) -> None:
         """Count a refusal, and keep its sentence for the owner."""
@@ -145,7 +154,7 @@ class Unrecorded:
     def add(self, contribution: Contribution, trust: Trust) -> None:
         """Do nothing."""
 
-    def confirm(self, terms: Terms) -> None:
+    def confirm(self, terms: Terms, survivors: bytes) -> None:
         """Do nothing."""
 
     def refuse(self, error: FedoelError) -> None:

@@ -120,7 +120,7 @@ def answer_step(
         state = device.confirm(state, member.identity, step.body, least)
         if not repeated:
             guard.trust.check_known(device.survivors_keys(state, step.body))
-        guard.contributions.confirm(state.terms)
+        guard.contributions.confirm(state.terms, step.body)
     elif phase == "unmask":
         state = device.unmask(state, step.body, step.extra)
     context.state[STATE] = round_to_record(state)

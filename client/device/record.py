@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ CREATE TABLE IF NOT EXISTS contributions (
     noise REAL NOT NULL, loss REAL NOT NULL, round BLOB NOT NULL, threshold INTEGER NOT NULL, neighbours BLOB NOT NULL,
     confirmed INTEGER NOT NULL, PRIMARY KEY (run, cycle, exchange)
 );
+CREATE TABLE IF NOT EXISTS survivors (round BLOB PRIMARY KEY, digest BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS refused (code TEXT PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS refusals (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, code TEXT NOT NULL, sentence TEXT NOT NULL
@@ -113,10 +115,14 @@ class DeviceRecord:
                 ),
             )  # fmt: skip
 
-    def confirm(self, terms: Terms) -> None:
+    def confirm(self, terms: Terms, survivors: bytes) -> None:
         """Write down that a round may be opened; see `Contributions`."""
-        exchange = Exchange.of(terms)
+        exchange, digest = Exchange.of(terms), hashlib.sha256(survivors).digest()
         with self._transaction() as database:
+            before = database.execute("SELECT digest FROM survivors WHERE round = ?", (terms.digest,)).fetchone()
+            if before and before["digest"] != digest:
+                raise SecureSumError("this device has signed other survivors of this round")
+            database.execute("INSERT OR IGNORE INTO survivors VALUES (?, ?)", (terms.digest, digest))
             database.execute(
                 f"UPDATE contributions SET confirmed = 1, neighbours = x'' WHERE {PLACE} AND round = ?",
                 (terms.run, exchange.cycle, exchange.name, terms.digest),

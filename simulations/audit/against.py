@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ...protocol.fleet.trust import Trust
 from ...protocol.secagg.graph import least_threshold
+from ...server.operate.proposal import least_cohort
 from ...strategies.mean import LocalMean
 from .target import ActiveAttack, Target
 
@@ -63,8 +64,9 @@ def _curious(target: Target) -> str:
 
 
 def _fewest(target: Target) -> int:
-    """Return the fewest survivors of a secure sum of the run."""
-    return target.strategy.plan(target.spec).minimum  # type: ignore[attr-defined,no-any-return]
+    """Return the fewest survivors of a secure sum of the run: with noise, of the smallest cohort that may be drawn."""
+    planned: int = target.strategy.plan(target.spec).minimum  # type: ignore[attr-defined]
+    return min(planned, least_cohort(target.small)) if target.safeguards.noisy else planned
 
 
 def _cheating(target: Target, curious: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 import stat
@@ -148,6 +149,25 @@ def test_a_repeated_step_gets_the_same_answer_and_no_second_one(devices: Devices
     assert begun.refused == {1: "confirm: SecureSumError"}
     again = SecureRound(devices, begun.request, EVERYBODY, 1).run_to("keys")
     assert again.refused.pop(1) == "keys: SecureSumError"  # the round has begun before
+
+
+def test_a_device_whose_process_died_behind_its_signature_signs_no_other_survivors(devices: Devices) -> None:
+    """Flower (1.41) sends an answer before it keeps the state that was made with it.
+
+    A device that dies between the two has signed a set of survivors and does not know it: a server that tells it
+    another one would get a second signature, and with it what opens the device's neighbours' other mask.
+    """
+    begun = SecureRound(devices, devices.request(), EVERYBODY, 1, minimum=4).run_to("masked")
+    before = copy.deepcopy(devices.contexts[1].state)
+    everybody = begun.server.survivors
+    first = begun.step(1, "confirm")
+    devices.contexts[1].state = copy.deepcopy(before)
+    assert begun.step(1, "confirm") == first, "the same set is signed again"
+    devices.contexts[1].state = before
+    del begun.server.masked[0]
+    assert begun.server.survivors != everybody
+    with pytest.raises(FedoelError, match="code: SecureSumError"):
+        begun.step(1, "confirm")
 
 
 def test_whoever_carries_messages_chooses_neither_a_cohort_nor_the_number_of_a_round(

@@ -16,6 +16,7 @@ from fedoel.server.operate.folder import ServerFolder, Settings
 from fedoel.server.operate.setup import init
 from fedoel.simulations.audit import hidden
 from fedoel.simulations.audit.active import two_sets_of_survivors
+from fedoel.simulations.audit.against import against
 from fedoel.simulations.audit.fleet import as_fleet, config_of_fleet
 from fedoel.simulations.audit.target import Target
 from fedoel.simulations.grid import server_identity
@@ -76,6 +77,10 @@ def test_a_scenario_is_audited_as_a_fleet_of_all_its_clients(tmp_path: Path) -> 
     scenario = load_scenario("private")
     assert Target(scenario, tmp_path).trust.least_cohort == 2, "it waits for nobody"
     assert Target(as_fleet(scenario), tmp_path).trust.least_cohort == 23, "of 1,000, a tenth of which are drawn"
+    [curious] = [
+        line.sees for line in against(Target(as_fleet(scenario), tmp_path), []) if line.who == "a curious server"
+    ]
+    assert "sums over 23 devices or more" in curious, "and not 80, which an average cohort leaves"
     assert as_fleet(config := as_fleet(scenario)) == config
 
 
