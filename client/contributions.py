@@ -98,6 +98,9 @@ class Contributions(Protocol):
         ------
         TrustError
             If its owner allows no more of them.
+        SecureSumError
+            If it has handed out shares in this round before, which its node can have lost (see `confirm`): of two
+            draws of neighbours, either can be told another story.
         StoreError
             If it cannot be written down.
         """

@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS contributions (
     noise REAL NOT NULL, loss REAL NOT NULL, round BLOB NOT NULL, threshold INTEGER NOT NULL, neighbours BLOB NOT NULL,
     confirmed INTEGER NOT NULL, PRIMARY KEY (run, cycle, exchange)
 );
+CREATE TABLE IF NOT EXISTS sharings (round BLOB PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS survivors (round BLOB PRIMARY KEY, digest BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS refused (code TEXT PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS refusals (
@@ -82,7 +83,10 @@ class DeviceRecord:
         """Count a round in which shares are handed out; see `Contributions`."""
         exchange = Exchange.of(terms)
         with self._transaction() as database:
+            if database.execute("SELECT round FROM sharings WHERE round = ?", (terms.digest,)).fetchone():
+                raise SecureSumError("this device has handed out shares in this round before")
             _check_rounds(database, terms, trust)
+            database.execute("INSERT INTO sharings VALUES (?)", (terms.digest,))
             database.execute(
                 "INSERT INTO shared VALUES (?, ?, ?, 1) "
                 "ON CONFLICT (run, cycle, exchange) DO UPDATE SET rounds = rounds + 1",

@@ -170,6 +170,16 @@ def test_a_device_whose_process_died_behind_its_signature_signs_no_other_survivo
         begun.step(1, "confirm")
 
 
+def test_a_device_whose_process_died_behind_its_shares_hands_out_no_others(devices: Devices) -> None:
+    """In a large cohort, neighbours of one draw could hear that it survived, and those of another that it did not."""
+    begun = SecureRound(devices, devices.request(), EVERYBODY, 1).run_to("keys")
+    before = copy.deepcopy(devices.contexts[0].state)
+    begun.step(0, "shares")
+    devices.contexts[0].state = before
+    with pytest.raises(FedoelError, match="code: SecureSumError"):
+        begun.step(0, "shares")
+
+
 def test_whoever_carries_messages_chooses_neither_a_cohort_nor_the_number_of_a_round(
     devices: Devices,
 ) -> None:

@@ -70,7 +70,7 @@ class RecordInMemory(DeviceRecord):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._database = database_of(path)
-        for table in ("rounds", "shared", "contributions", "survivors", "refused", "refusals"):
+        for table in ("rounds", "shared", "sharings", "contributions", "survivors", "refused", "refusals"):
             self._database.execute(f"DELETE FROM {table}")
 
     @contextmanager
