@@ -145,11 +145,13 @@ def table(costs: Sequence[Cost]) -> str:
 
 
 def figure(costs: Sequence[Cost]) -> Figure:
-    """Draw processor time against the number of clients, one line for each engine."""
+    """Draw processor time against the number of clients, one line for each engine of which there are two sizes."""
     drawing = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = drawing.add_subplot()
     for arm in dict.fromkeys(one.arm for one in costs):
         rows = [one for one in costs if one.arm == arm]
+        if len(rows) < 2:
+            continue
         colour, (engine, processes) = COLOURS.get(arm, MUTED), arm
         ours = f"fedoel, {processes} processes" if processes > 1 else "fedoel"
         name = "Flower's simulation on Ray" if engine == "ray" else ours
