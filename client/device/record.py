@@ -83,9 +83,9 @@ class DeviceRecord:
         """Count a round in which shares are handed out; see `Contributions`."""
         exchange = Exchange.of(terms)
         with self._transaction() as database:
+            _check_rounds(database, terms, trust)
             if database.execute("SELECT round FROM sharings WHERE round = ?", (terms.digest,)).fetchone():
                 raise SecureSumError("this device has handed out shares in this round before")
-            _check_rounds(database, terms, trust)
             database.execute("INSERT INTO sharings VALUES (?)", (terms.digest,))
             database.execute(
                 "INSERT INTO shared VALUES (?, ?, ?, 1) "

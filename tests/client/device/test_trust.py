@@ -23,7 +23,7 @@ from fedoel.client.device.runtime import DeviceRuntime
 from fedoel.client.device.settings import DeviceSettings, read_settings, settings_file
 from fedoel.client.runtime import SimulatedRuntime
 from fedoel.games.splits import SECRET_GAMES
-from fedoel.protocol.errors import ConfigError, FedoelError, TrustError
+from fedoel.protocol.errors import ConfigError, FedoelError, SecureSumError, TrustError
 from fedoel.protocol.fleet.enrolment import card_from_text
 from fedoel.protocol.fleet.trust import Trust
 from fedoel.protocol.messages import PlayRequest, request_to_records
@@ -284,10 +284,12 @@ def test_rounds_that_were_begun_before_the_last_one_was_allowed_share_no_more(de
     first = SecureRound(devices, devices.request(), EVERYBODY, 1, run="ab").run_to("keys")
     first.run_to("shares", first="shares")
     assert not first.refused
-    record = DeviceRuntime(devices.device(0).path).contributions
+    record, second = DeviceRuntime(devices.device(0).path).contributions, replace(first.terms, number=2)
     with pytest.raises(TrustError, match=r"trust\.rounds is 1"):
-        record.share(first.terms, Trust(rounds=1))
-    record.share(first.terms, Trust())
+        record.share(second, Trust(rounds=1))
+    record.share(second, Trust())
+    with pytest.raises(SecureSumError, match="handed out shares in this round before"):
+        record.share(second, Trust())
     record.share(replace(first.terms, run="cd"), Trust(rounds=1))
 
 
