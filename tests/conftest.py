@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from fedoel.protocol.plugins import PLUGINS
 
@@ -29,8 +29,8 @@ TEMPLATE = (
 # Two threads of torch are slower than one as soon as anything else runs, such as the tests' other process.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# No deadline for an example: how long one takes says more about what else the machine does.
-settings.register_profile("fedoel", deadline=None)
+# No deadline for an example and for drawing it: how long one takes says more about what else the machine does.
+settings.register_profile("fedoel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fedoel")
 
 
