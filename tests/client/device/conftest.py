@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,19 @@ def joined_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devices
     """The devices of a fleet, and its server, which all tests of a module share."""
     with server_identity():
         yield Devices.make(tmp_path_factory.mktemp("fleet"))
+
+
+@pytest.fixture(scope="module")
+def fleet_of_five(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Devices.make(tmp_path_factory.mktemp("fleet")).folder
+
+
+@pytest.fixture
+def devices(fleet_of_five: Path, tmp_path: Path) -> Iterator[Devices]:
+    """Five devices of a fleet whose run is `secure-mean` without noise, with the settings that `join` has written."""
+    shutil.copytree(fleet_of_five, tmp_path / "fleet")
+    with server_identity():
+        yield Devices(tmp_path / "fleet")
 
 
 @dataclass(frozen=True)

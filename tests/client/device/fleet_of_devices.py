@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from fedoel.client.app import make_app
 from fedoel.client.device.folder import DeviceFolder
 from fedoel.client.device.join import join
+from fedoel.client.device.settings import DeviceSettings, settings_file
 from fedoel.client.runtime import SimulatedRuntime
 from fedoel.codecs.tactics import coordinates as tactics
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.experience import VectorSpec
 from fedoel.protocol.fleet.log import REQUEST
 from fedoel.protocol.fleet.membership import load_members
+from fedoel.protocol.fleet.trust import Trust
 from fedoel.protocol.messages import PlayRequest, copy_of, request_to_records, vector_from_reply
 from fedoel.protocol.privacy.plan import Part, PrivacyPlan
 from fedoel.protocol.secagg.graph import Graph, complete_graph
@@ -35,6 +37,7 @@ from fedoel.server.operate.folder import ServerFolder, Settings, read_run
 from fedoel.server.operate.setup import enroll, init
 from fedoel.simulations.grid import FIRST_NODE_ID, InProcessGrid
 
+EVERYBODY, WITHOUT_ZERO = range(5), range(1, 5)
 PHASES = ("keys", "shares", "masked", "confirm", "unmask")
 RUN = """\
 cycles = 2
@@ -197,3 +200,10 @@ class SecureRound:
 
     def sum(self) -> NDArray[np.float64]:
         return np.asarray(self.plan.decode(self.server.total())["gradient"])
+
+
+def set_trust(devices: Devices, **settings: Any) -> None:
+    """Write what the owners of all devices allow."""
+    for number in range(devices.count):
+        text = settings_file(DeviceSettings(trust=replace(Trust(), **settings)))
+        devices.device(number).settings.write_text(text)
