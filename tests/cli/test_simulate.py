@@ -123,7 +123,7 @@ def test_more_games_than_a_client_has_are_refused_before_there_is_a_folder(
     ("words", "said"),
     [
         (["--processes", "0"], "must be from 1 to 1024, not 0"),
-        (["--processes", "two"], "invalid"),
+        (["--processes", "two"], "must be a whole number"),
         (["--processes", "2", "--engine", "ray"], "--processes is for the engine inprocess"),
     ],
 )

@@ -132,7 +132,13 @@ def unchecked(owner: Any, function: Callable[..., Any], check: str) -> tuple[Any
 OTHER_EXCHANGES = "elif contribution.round and not contribution.noise and not exchange.of_trial:"
 DEFECTS = (
     Defect("takes any threshold", 138, [(device, "check_graph", nothing)]),
-    Defect("opens a second set of survivors", 54, [(Round, "answered", forgetful), (device, "unmask", remembering)]),
+    Defect(
+        "opens a second set of survivors", 54, [
+            (Round, "answered", forgetful),
+            (device, "unmask", remembering),
+            unchecked(DeviceRecord, DeviceRecord.confirm, 'if before and before["digest"] != digest:'),
+        ],
+    ),
     Defect("answers any verb", 0, [unchecked(Trust, Trust.check, "if asked.verb not in self.verbs.split():")]),
     Defect(
         "counts no members", 629, [
