@@ -34,12 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.add_argument("--text", type=path, metavar="FILE", help="situations as text: see docs/simulate.md")
     make.add_argument("--family", default="", metavar="NAME", help="what to call the family of a text file")
     make.add_argument(
-        "--count",
-        type=whole_number,
-        default=500,
-        metavar="N",
+        "--count", type=whole_number, default=500, metavar="N",
         help="prompts of games or a plug-in (default: %(default)s)",
-    )
+    )  # fmt: skip
     _add_play(make)
     make.add_argument("--out", type=path, required=True, metavar="FILE", help="the pack; it must not exist")
     make.add_argument("--origin", default="", metavar="TEXT", help="where the prompts come from (default: the source)")
@@ -50,12 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = add_verb(what, "show", "say what a pack holds, with examples", ["pack.jsonl --number 5"])
     show.add_argument("file", type=path, metavar="FILE", help="the pack")
     show.add_argument(
-        "--number",
-        type=whole_number,
-        default=3,
-        metavar="K",
+        "--number", type=whole_number, default=3, metavar="K",
         help="prompts to show, from the first on (default: %(default)s)",
-    )
+    )  # fmt: skip
     text = "check a pack's form, and that it holds nothing of held-out games"
     check = add_verb(what, "check", text, [f"pack.jsonl --against {games}"])
     check.add_argument("file", type=path, metavar="FILE", help="the pack")

@@ -170,10 +170,8 @@ def _mask(state: Round, step: Step, records: RecordDict, play: Play, guard: Guar
     terms = state.terms
 
     def vector() -> Cells:
-        request, plan = (
-            request_from_records(without_step(records)),
-            PrivacyPlan.from_json(step.extra.decode("utf-8", "replace")),
-        )
+        request = request_from_records(without_step(records))
+        plan = PrivacyPlan.from_json(step.extra.decode("utf-8", "replace"))
         _check_terms(terms, request, plan)
         noise = plan.noise_of(guard.noisy(state))
         guard.check(terms, noise)

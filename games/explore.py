@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..protocol.play import GameSpec, Observation
 from ..protocol.situation import Memory, Situation
 from .families import build_game
-from .game import Game
+from .game import Game, situation_of
 
 COMMANDS = 300  # of one game, those included that lead back to a state
 ONWARD = 8  # commands behind a state that was returned to
@@ -98,7 +98,7 @@ class _Episode:
         return len(path)
 
     def _see(self, now: Observation) -> Situation | None:
-        return None if now.done else self._memory.see(now.text, now.admissible, now.turn, open_answer=now.open)
+        return None if now.done else situation_of(self._memory, now)
 
 
 @dataclass
@@ -129,13 +129,13 @@ class _States:
         if not states:
             return None
         visits = np.array([state.visits for state in states])
-        return states[int(self.rng.choice(len(states), p=_normalise(self._novelty(states) / (1 + visits))))]
+        return states[int(self.rng.choice(len(states), p=_probabilities(self._novelty(states) / (1 + visits))))]
 
     def next_command(self, state: _State) -> str:
         """Return a command that was not tried in this state, if there is one, and preferably seldom in others."""
         commands = state.untried or list(state.situation.admissible)
         weights = np.array([1 / (1 + self._times[command]) for command in commands])
-        command = commands[int(self.rng.choice(len(commands), p=_normalise(weights)))]
+        command = commands[int(self.rng.choice(len(commands), p=_probabilities(weights)))]
         state.visits += 1
         self._times[command] += 1
         if state.untried:
@@ -146,7 +146,7 @@ class _States:
         """Return all states; see `explore`."""
         if not (states := list(self._states.values())):
             return []
-        order = self.rng.choice(len(states), size=len(states), replace=False, p=_normalise(self._novelty(states)))
+        order = self.rng.choice(len(states), size=len(states), replace=False, p=_probabilities(self._novelty(states)))
         return [states[index].situation for index in order]
 
     def _novelty(self, states: Sequence[_State]) -> NDArray[np.float64]:
@@ -154,7 +154,7 @@ class _States:
         return np.array([1 / min((self._with_word[word] for word in state.words), default=1) for state in states])
 
 
-def _normalise(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _probabilities(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     normalised: NDArray[np.float64] = weights / weights.sum()
     return normalised
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ..protocol.errors import GameError
 from ..protocol.play import Observation
+from ..protocol.situation import Memory, Situation
 
 REFUSAL = "That is not possible here."
 # A prompt lists all commands, and a device holds the probability of each: these bounds are far above what a game needs.
@@ -55,6 +56,11 @@ class Frame:
     lost: bool
     open: bool = False
     valid: bool = True
+
+
+def situation_of(memory: Memory, observation: Observation) -> Situation:
+    """Return what a player who remembers the episode so far sees in an observation, and remember it."""
+    return memory.see(observation.text, observation.admissible, observation.turn, open_answer=observation.open)
 
 
 class Engine(Protocol):

@@ -13,7 +13,7 @@ from ..policies.policy import Answer, LogProbs, Policy, sampled
 from ..protocol.play import INVALID, GameSpec, Observation, Trajectory, Turn
 from ..protocol.situation import Memory, Situation
 from .families import build_game
-from .game import Game
+from .game import Game, situation_of
 
 Advance = Callable[[int], None]
 MAX_CONSECUTIVE_INVALID = 2  # so many inadmissible commands in a row end an episode
@@ -67,7 +67,7 @@ class Episode:
             game.close()
             raise
         memory = Memory(first.goal, spec.max_turns)
-        situation = memory.see(first.text, first.admissible, 0, open_answer=first.open)
+        situation = situation_of(memory, first)
         return cls(spec, seed, game, np.random.default_rng(stream), memory, first, situation)
 
     @property
@@ -85,7 +85,7 @@ class Episode:
         self.consecutive_invalid = 0 if after.valid else self.consecutive_invalid + 1
         if after.valid:
             self.memory.do(turn.command)
-        self.situation = self.memory.see(after.text, after.admissible, after.turn, open_answer=after.open)
+        self.situation = situation_of(self.memory, after)
         self.observation = after
 
     def trajectory(self, policy_version: str) -> Trajectory:

@@ -13,7 +13,7 @@ from ..protocol.errors import GameError
 from ..protocol.play import GameSpec, Observation, Trajectory, Turn
 from ..protocol.situation import Memory, Situation
 from .families import build_game
-from .game import Game
+from .game import Game, situation_of
 from .heuristics import Player
 
 SCRIPTED = "scripted"
@@ -55,7 +55,7 @@ def _episode(game: Game, spec: GameSpec, seed: int, choose: Callable[[Situation]
     memory = Memory(observation.goal, spec.max_turns)
     turns: list[Turn] = []
     while not observation.done:
-        situation = memory.see(observation.text, observation.admissible, observation.turn, open_answer=observation.open)
+        situation = situation_of(memory, observation)
         command = choose(situation)
         memory.do(command)
         before, observation = observation, game.step(command)

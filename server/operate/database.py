@@ -73,9 +73,8 @@ def wait_until_back(
 
 def _there(database: Path) -> frozenset[int]:
     """Return the nodes that are connected now, or may connect no more."""
-    statement = f"SELECT node_id FROM {NODES} WHERE status = '{ONLINE}'"
-    gone = f"SELECT node_id FROM {NODES} WHERE status = '{UNREGISTERED}'"
-    return frozenset(node for (node,) in _rows(database, f"{statement} UNION {gone}"))
+    statement = f"SELECT node_id FROM {NODES} WHERE status IN ('{ONLINE}', '{UNREGISTERED}')"
+    return frozenset(node for (node,) in _rows(database, statement))
 
 
 def prune(database: Path) -> None:

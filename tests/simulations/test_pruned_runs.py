@@ -11,7 +11,7 @@ import pytest
 from fedoel.cli.main import REFUSED, main
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import VersionError
-from fedoel.protocol.records.events import Event, PhaseFinished, PhaseStarted
+from fedoel.protocol.records.events import PhaseFinished, PhaseStarted
 from fedoel.server.current_version import promote, roll_back
 from fedoel.server.cycle import roll_out
 from fedoel.server.gate import Differences, Verdict
@@ -22,7 +22,7 @@ from fedoel.server.verify import verify
 from fedoel.server.version_list import VersionList
 
 from .gates import OpenGate
-from .test_versions_of_a_run import Stopped, at, cycles, play, small, stop, versions_of
+from .test_versions_of_a_run import Stopped, at, both, cycles, play, small, stop, versions_of
 
 
 class Alternating(OpenGate):
@@ -58,14 +58,8 @@ def test_a_run_goes_on_to_the_same_result_without_the_checkpoints_of_ended_cycle
 
     play(config, chosen(config))
     killed = replace(config, out=str(tmp_path / "killed"))
-    by_operator, by_power = chosen(killed), at(PhaseFinished, 3, "collect", stop)
-
-    def both(event: Event) -> None:
-        by_operator(event)
-        by_power(event)
-
     with pytest.raises(Stopped):
-        play(killed, both)
+        play(killed, both(chosen(killed), at(PhaseFinished, 3, "collect", stop)))
     run = Path(killed.out)
     before = trained(run)
     prune(run)

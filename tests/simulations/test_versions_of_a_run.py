@@ -81,6 +81,16 @@ def at(event: type[PhaseStarted] | type[PhaseFinished], cycle: int, phase: str, 
     return listen
 
 
+def both(first: Listener, second: Listener) -> Listener:
+    """Tell two listeners of every event."""
+
+    def listen(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return listen
+
+
 def stop() -> None:
     raise Stopped
 
@@ -131,14 +141,8 @@ def test_a_choice_in_a_cycle_ends_it_without_a_version_and_a_resumed_run_repeats
     assert not verify(locate(Path(config.out))).problems
 
     killed = replace(config, out=str(tmp_path / "killed"))
-    by_operator, by_power = chosen(killed), at(PhaseStarted, 3, "context", stop)
-
-    def both(event: Event) -> None:
-        by_operator(event)
-        by_power(event)
-
     with pytest.raises(Stopped):
-        play(killed, both)
+        play(killed, both(chosen(killed), at(PhaseStarted, 3, "context", stop)))
     play(replace(killed, resume=True))
     assert cycles(killed) == whole
     assert not verify(locate(Path(killed.out))).problems

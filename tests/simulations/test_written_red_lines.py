@@ -6,15 +6,16 @@ phrases, each as likely as its weight makes it, whatever it is asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from examples.bag_of_words import WordLearner
 from fedoel.games.families import Family, family_of
 from fedoel.games.game import Frame
 from fedoel.policies.abilities import ANSWERS, EMBEDDING, WRITING
@@ -24,7 +25,7 @@ from fedoel.protocol.situation import Situation
 from fedoel.protocol.versions import policy_version
 from fedoel.server.cycle.phases import load_phase
 from fedoel.server.cycle.red_lines import LIKELIHOODS
-from fedoel.server.learner import Adapter, DistillationTask, Distilled
+from fedoel.server.learner import Adapter
 from fedoel.server.registry import load_adapter
 from fedoel.server.summary import read_summary
 from fedoel.simulations.inprocess import run_inprocess
@@ -110,29 +111,14 @@ def phi(situation: Situation) -> NDArray[np.float32]:
     return np.array([[float(choice == phrase) for phrase in PHRASES] for choice in situation.choices], np.float32)
 
 
-class Learner:
+class Learner(WordLearner):
     """Moves the weights of the phrases that the teacher likes."""
 
-    base = "phrases"
-
-    def load(self) -> None: ...
-    def forget(self) -> None: ...
-    def describe(self, folder: Path) -> None: ...
-    def probe(self, adapter: Adapter) -> Mapping[str, float]:
-        return {}
+    base, cells, phi = "phrases", len(PHRASES), staticmethod(phi)
 
     def policy(self, adapter: Adapter, measured: bool = False) -> Policy:
         weights = adapter.get("weights", np.zeros(len(PHRASES), np.float32))  # none: the base model
         return PhraseBook(policy_version(self.base, {"weights": weights}), weights)
-
-    def warm_start(self, turns: Any, advance: Any) -> Adapter:
-        return {"weights": np.zeros(len(PHRASES), np.float32)}
-
-    def distil(self, adapter: Adapter, task: DistillationTask, advance: Any) -> Distilled:
-        from fedoel.server.distillation.log_linear import fit
-
-        features = [phi(turn.situation) for turn in task.turns]
-        return Distilled({"weights": fit(features, task.targets, adapter["weights"])}, {})
 
 
 class Phrases:
