@@ -1,4 +1,4 @@
-"""An operator's choice reaches the devices of a fleet that is under way, and a stranger's reaches nobody."""
+"""An operator's choices reach the devices of a fleet that is under way, and a stranger's reaches nobody."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from httpx import HTTPStatusError
 
 from fedoel.client.device.folder import DeviceFolder
 from fedoel.client.device.last_version import LAST, version_at
-from fedoel.server.cycle.phases import load_phase
+from fedoel.protocol.records.journal import TAKEN, Entry
+from fedoel.server.cycle.phases import cycle_folder, load_phase
 from fedoel.server.operate.flower import CONNECTION, SECRET, Fleet
 from fedoel.server.operate.folder import ServerFolder, read_settings
 from fedoel.server.operate.run_app import STARTED
+from fedoel.server.run_location import locate
 from fedoel.simulations.loopback import LoopbackFleet
 
 from .conftest import loopback_fleet, records, tended, tidy_run
@@ -27,7 +29,7 @@ from .hostile_proxy import hostile_fab, hostile_proxy
 DEVICES = ("one", "two", "three")
 LISTENS = re.compile(r"Uvicorn running on http://(127\.0\.0\.1:\d+)")
 # More cycles than the fleet gets to, also on a machine so busy that a command takes several of them.
-RUN = tidy_run(len(DEVICES), cycles=24)
+RUN = f"{tidy_run(len(DEVICES), cycles=24)}approve = true\n"  # the last table is the server's
 
 
 @pytest.fixture
@@ -84,13 +86,34 @@ def test_a_running_server_sends_what_an_operator_has_chosen(fleet: LoopbackFleet
 
 
 def operators_choice_is_sent(fleet: LoopbackFleet) -> None:
+    """A candidate that waits is approved, and then the fleet goes back to the first version."""
     # Which games the devices play follows from keys of their own, so that this may take a cycle or two.
-    tended(fleet, lambda: any(record.decision == "promoted" for record in records(fleet)))
-    first, second = records(fleet)[0], records(fleet)[-1]
-    assert second.version in fleet.do("versions", str(fleet.server))
-    assert f"{first.version} is current" in fleet.do("rollback", str(fleet.server), first.version[:8])
-    # The cycle under way ends without a version, and the one behind it starts from what was chosen.
-    tended(fleet, lambda: any(record.decision == "overruled" for record in records(fleet)[:-1]))
-    cycle = next(record.cycle for record in records(fleet) if record.decision == "overruled")
-    assert records(fleet)[cycle].version == first.version
-    assert load_phase(fleet.server / "run", cycle + 1, "collect").values["version"] == first.version
+    tended(fleet, lambda: any(record.decision == "waiting" for record in records(fleet)))
+    first, server = records(fleet)[0].version, str(fleet.server)
+    assert {record.version for record in records(fleet)} == {first}, "what waits is not played"
+    approved = re.findall(r"(\w+) is current: approved by an operator", fleet.do("approve", server))[0]
+    assert approved != first and re.search(rf"{approved} .* waiting, then approved", fleet.do("versions", server))
+    taken(fleet, approved)
+    assert f"{first} is current" in fleet.do("rollback", server, first[:8])
+    taken(fleet, first)
+
+
+def taken(fleet: LoopbackFleet, version: str) -> None:
+    """Wait for the cycle that takes the last choice and for the one behind it, which asks devices about that version.
+
+    A cycle that has collected something about another version by then ends without one; whether it has is the clock's.
+    """
+    run, journal = fleet.server / "run", locate(fleet.server).journal()
+
+    def taking() -> Entry | None:
+        entry = journal.last(TAKEN)
+        return entry if entry and entry.values["version"] == version else None
+
+    tended(fleet, lambda: taking() is not None)
+    entry = taking()
+    assert entry
+    cycle = int(entry.values["cycle"])
+    tended(fleet, lambda: (cycle_folder(run, cycle + 1) / "collect.npz").exists())
+    record = records(fleet)[cycle]
+    assert record.version == version and (record.decision == "overruled") == entry.values["overruled"]
+    assert load_phase(run, cycle + 1, "collect").values["version"] == version
