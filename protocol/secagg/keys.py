@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, hmac
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from nacl.exceptions import CryptoError
+from nacl.signing import VerifyKey
 
 from ..errors import SecureSumError
 from ..formats import SECURE_SUM
@@ -42,14 +43,17 @@ class Identity:
 def check_signature(public: bytes, signature: bytes, purpose: str, terms: Terms, body: bytes) -> None:
     """Check an identity's signature of a message for this purpose and round.
 
+    A device checks one of every member of a cohort, most of what a round costs it: libsodium takes half of the time
+    that OpenSSL does. It refuses keys of low order, too, of which a signature can hold for every message.
+
     Raises
     ------
     SecureSumError
         If the signature is invalid.
     """
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, _signed(purpose, terms, body))
-    except (InvalidSignature, ValueError) as error:
+        VerifyKey(public).verify(_signed(purpose, terms, body), signature)
+    except (CryptoError, ValueError) as error:
         raise SecureSumError(f"a signature of {purpose} does not hold") from error
 
 

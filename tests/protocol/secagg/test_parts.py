@@ -10,13 +10,14 @@ from math import comb, prod
 import numpy as np
 import pytest
 import shamirs
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedoel.protocol.errors import SecureSumError
 from fedoel.protocol.secagg import shares
 from fedoel.protocol.secagg.graph import choose_graph
-from fedoel.protocol.secagg.keys import AgreementKey, derive
+from fedoel.protocol.secagg.keys import ADVERTISED, CONFIRMED, AgreementKey, Identity, check_signature, derive
 from fedoel.protocol.secagg.masks import add_pair_mask, cell_type, expand, mask_key, own_mask
 from fedoel.protocol.secagg.terms import Terms, from_bitmap, pack, to_bitmap, unpack
 
@@ -47,6 +48,36 @@ def test_key_agreement_is_the_published_one() -> None:
 def test_a_public_key_of_low_order_is_refused() -> None:
     with pytest.raises(SecureSumError, match="cannot be used"):
         AgreementKey(bytes(range(32))).agree(bytes(32), "x", TERMS)
+
+
+@given(st.binary(max_size=200), st.data())
+def test_a_signature_holds_for_its_message_purpose_and_round(body: bytes, data: st.DataObject) -> None:
+    """One library signs and another checks; any flipped bit is found."""
+    identity = Identity(Ed25519PrivateKey.from_private_bytes(data.draw(st.binary(min_size=32, max_size=32))))
+    signature = identity.sign(CONFIRMED, TERMS, body)
+    check_signature(identity.public, signature, CONFIRMED, TERMS, body)
+    bit = data.draw(st.integers(0, 511))
+    flipped = (int.from_bytes(signature, "big") ^ 1 << bit).to_bytes(64, "big")
+    for wrong in (
+        (identity.public, flipped, CONFIRMED, TERMS, body),
+        (identity.public, signature[:-1], CONFIRMED, TERMS, body),
+        (identity.public, signature, ADVERTISED, TERMS, body),
+        (identity.public, signature, CONFIRMED, replace(TERMS, number=2), body),
+        (identity.public, signature, CONFIRMED, TERMS, body + b"x"),
+        (bytes(32), signature, CONFIRMED, TERMS, body),
+        (identity.public[:-1], signature, CONFIRMED, TERMS, body),
+    ):
+        with pytest.raises(SecureSumError, match="does not hold"):
+            check_signature(*wrong)
+
+
+def test_an_identity_of_low_order_signs_nothing() -> None:
+    """RFC 8032 without a check of the key's order accepts one signature of the neutral point for every message."""
+    neutral = b"\1" + bytes(31)
+    anything = neutral + bytes(32)
+    Ed25519PublicKey.from_public_bytes(neutral).verify(anything, b"any message")
+    with pytest.raises(SecureSumError, match="does not hold"):
+        check_signature(neutral, anything, CONFIRMED, TERMS, b"any message")
 
 
 @given(seed=st.integers(0, shares.PRIME - 1), data=st.data())
