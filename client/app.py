@@ -25,6 +25,7 @@ from ..protocol.amounts import games_of_client
 from ..protocol.config import RunConfig
 from ..protocol.errors import ConfigError, FedoelError, TrustError, VectorError
 from ..protocol.experience import ExperienceVector, VectorSpec
+from ..protocol.fleet.membership import Membership
 from ..protocol.fleet.notice import RECORD as NOTICE
 from ..protocol.fleet.trust import MASKED, Asked
 from ..protocol.messages import (
@@ -159,7 +160,7 @@ def answer_secure(phase: str, records: RecordDict, context: Context, runtime: Ru
     member = runtime.membership(config, client)
 
     def play(request: PlayRequest, run: str) -> ExperienceVector:
-        return _experience(config, request, context, runtime, run).vector
+        return _experience(config, request, member, context, runtime, run).vector
 
     guard = Guard(trust, runtime.contributions, config.codec.name)
     return answer_step(phase, records, context, member, play, guard)
@@ -181,12 +182,12 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
     noise = plan.noise_of(1) if plan else 0.0
     verb = "trial" if is_trial(request.spec) else "experience"
     trust.check(Asked(verb, config.codec.name, noise=noise))
-    fleet = runtime.membership(config, partition(context)[0]).fleet
-    contribution = Contribution.alone(f"{fleet} {request.serial}", noise)
+    member = runtime.membership(config, partition(context)[0])
+    contribution = Contribution.alone(f"{member.fleet} {request.serial}", noise)
     counted = plan is not None or trust.epsilon_a_year > 0
     if counted:
         runtime.contributions.check(contribution, trust)
-    experience = _experience(config, request, context, runtime)
+    experience = _experience(config, request, member, context, runtime)
     if counted:  # before it leaves
         runtime.contributions.add(contribution, trust)
     if plan:  # the noise is added to the plan's parts; all other parts become zero
@@ -196,7 +197,7 @@ def answer(records: RecordDict, context: Context, runtime: Runtime) -> RecordDic
 
 
 def _experience(
-    config: RunConfig, request: PlayRequest, context: Context, runtime: Runtime, run: str = ""
+    config: RunConfig, request: PlayRequest, member: Membership, context: Context, runtime: Runtime, run: str = ""
 ) -> Experience:
     """Play what a request asks for, an exchange's games or a trial's, after all checks of the device.
 
@@ -215,7 +216,7 @@ def _experience(
     games = 2 * config.trial.games if trial else games_of(config, client)
     # First of all: the run's configuration names code, such as a codec's, and nothing may be loaded before it is known
     # to be signed.
-    runtime.membership(config, client).accept(request, config, context.run_config)
+    member.accept(request, config, context.run_config)
     runtime.admit(games)
     _check_words(config, runtime)
     if not trial:
