@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from fedoel.protocol.host.cache import cache_folder
 from fedoel.server.cycle.collect import numbered
 from fedoel.server.cycle.phases import load_phase
 from fedoel.server.public.game_plan import GamePlan
-from fedoel.server.registry import load_adapter
+from fedoel.server.registry import VERSIONS, load_adapter
 from fedoel.server.summary import read_summary
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -33,10 +34,10 @@ def wins_of(folder: Path, games: int) -> list[list[float]]:
     config = RunConfig.from_flat(summary.config)
     measured, cache = GamePlan.of(config).held_out[:games], cache_folder(config)
     for record in summary.cycles[:-1]:
-        weights = load_adapter(folder / "versions" / record.version)[1]["weights"].astype(np.float32)
+        before = TacticsPolicy.from_adapter(load_adapter(folder / VERSIONS / record.version)[1], record.version)
         last = numbered("context", config.strategy.exchanges)
-        context = load_phase(folder, record.cycle + 1, last).arrays["weights"]
-        policies = [TacticsPolicy("tried", (weights + share * context).astype(np.float32)) for share in SHARES]
+        context = load_phase(folder, record.cycle + 1, last).arrays["weights"].astype(np.float32)
+        policies = [replace(before, weights=before.weights + np.float32(share) * context) for share in SHARES]
         streams = list(range(len(measured)))
         rows.append([
             float(np.mean([t.won for t in play_episodes(policy, measured, streams, cache)])) for policy in policies
