@@ -152,12 +152,13 @@ def test_no_cycles() -> None:
 
 def test_protocol_needs_numpy_and_cryptography_only() -> None:
     # Flower's records are met where typed messages and a round's state are read and written; shares are a library's,
-    # and another checks signatures in half of the time.
+    # and another checks signatures of identities, in half of the time and with their order.
     # A SuperExec is a process of Flower's, which nothing imports.
     records = ("messages", "signing", "secagg.messages")
     flower = tuple(f"fedoel.protocol.{name}" for name in (*records, "host.superexec"))
     more = {name: {"flwr"} for name in flower}
-    more |= {"fedoel.protocol.secagg.shares": {"shamirs"}, "fedoel.protocol.secagg.keys": {"nacl"}}
+    more |= {"fedoel.protocol.secagg.shares": {"shamirs"}}
+    more |= {f"fedoel.protocol.{name}": {"nacl"} for name in ("secagg.keys", "fleet.enrolment")}
     wrong = {
         module: extra
         for module in modules()

@@ -63,6 +63,14 @@ def test_a_card_survives_serialisation(name: str) -> None:
     assert card_from_text(to_text(card)) == card
 
 
+def test_a_card_of_an_identity_of_low_order_is_refused() -> None:
+    """One signature of the neutral point holds for every message (`tests/protocol/secagg/test_parts.py`)."""
+    neutral = b"\1" + bytes(31)
+    card = replace(sign_card(DEVICE, "kitchen", NODE), identity=neutral.hex(), signature=(neutral + bytes(32)).hex())
+    with pytest.raises(EnrolmentError, match="copy the file again"):
+        card_from_text(to_text(card))
+
+
 @given(st.integers(0, 2000), st.integers(1, 255))
 @example(192, 1)  # a compressed point in the node's key
 def test_a_card_or_bundle_that_was_changed_is_refused(position: int, change: int) -> None:
