@@ -34,7 +34,8 @@ from typing import Any
 
 import numpy as np
 
-from fedoel.client.device.start import TASK as TASK_COMMAND
+from fedoel.client.device.start import TASK as MODULE
+from fedoel.protocol.host.forked import name_of
 from fedoel.protocol.host.processes import descendants
 from fedoel.protocol.records.events import PhaseStarted
 from fedoel.protocol.records.summary import CycleRecord
@@ -78,7 +79,7 @@ public = "games"
 Misfortune = Callable[[int], Sequence[str]]
 GAMES = 2  # of each device in a cycle
 MOMENT = 5.0  # seconds of a short cut
-TASK = TASK_COMMAND[-1]  # among the arguments of a process for one message
+TASK = name_of(MODULE)  # of a process for one message
 PHASE = 45.0  # seconds that a device has for a phase in which it does not play, each of two times
 STOP, HANG = "stop-", "hang-"  # in front of a phase
 LATEST = 1800.0  # seconds that a cycle may take

@@ -1,4 +1,4 @@
-"""How long a device takes for one message in a deployment, where each message is a new process.
+"""How long a device takes for one message in a deployment, where each message has a process of its own.
 
     python benchmarks/message_turnaround.py --messages 6
 
@@ -7,6 +7,7 @@ Turn-around is from the moment when the device's SuperNode sees a message to tha
 process, importing, reading keys and settings, playing, encoding. A device that plays nothing ("not now") shows what is
 left of it without play. Flower looks for new messages every 3 s, which comes on top and is not counted here. Processor
 time is that of the processes which answer (Linux only); unlike the turn-around, it does not depend on what else runs.
+Memory is that of all processes of the device, what they share counted once: the median of moments five a second.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from fedoel.simulations.loopback import LoopbackFleet
+from fedoel.protocol.host.processes import descendants
+from fedoel.simulations.loopback import LoopbackFleet, arguments_of
 
 RUN = """\
 cycles = {messages}
@@ -39,6 +41,7 @@ min-available-nodes = 1
 public = "games"
 """
 LINE = re.compile(r"^(\S+ \S+) .*?(Receiving: train|Sent successfully)", re.MULTILINE)
+PROPORTIONAL = re.compile(r"^Pss: +(\d+) kB", re.MULTILINE)
 SECONDS = 600.0
 
 
@@ -48,22 +51,29 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=6)
     arguments = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors\n")
-    print("| message | replies | turn-around, s, median (lowest-highest) | processor time, s |")
-    print("|---|---|---|---|")
+    print("| message | replies | turn-around, s, median (lowest-highest) | processor time, s | memory, MB |")
+    print("|---|---|---|---|---|")
     for what, settings in (("six games played", ""), ("not now", "[play]\ngames-a-day = 1\n")):
         with tempfile.TemporaryDirectory(prefix="fedoel-turnaround-") as folder:
-            seconds, processor = measure(Path(folder), settings, arguments.messages)
+            seconds, processor, memory = measure(Path(folder), settings, arguments.messages)
         spread = f"{median(seconds):.2f} ({min(seconds):.2f}-{max(seconds):.2f})"
-        print(f"| {what} | {len(seconds)} | {spread} | {processor:.2f} |", flush=True)
+        print(f"| {what} | {len(seconds)} | {spread} | {processor:.2f} | {memory:.0f} |", flush=True)
 
 
-def measure(folder: Path, settings: str, messages: int) -> tuple[list[float], float]:
-    """Run a fleet of one device; return the turn-around of each message, and the mean processor time, in seconds."""
-    fleet, spent = LoopbackFleet(folder, ["device"]), [0.0]
+def measure(folder: Path, settings: str, messages: int) -> tuple[list[float], float, float]:
+    """Run a fleet of one device.
+
+    Returns
+    -------
+    tuple[list[float], float, float]
+        The turn-around of each message and the mean processor time, in seconds, and the median memory in megabytes.
+    """
+    fleet, spent, memory = LoopbackFleet(folder, ["device"]), [0.0], list[float]()
     fleet.make(RUN.format(messages=messages), settings)
 
     def over() -> bool:
         spent.append(children_seconds(fleet.running["device"].pid))
+        memory.append(megabytes(fleet.running["device"].pid))
         return fleet.over("server")
 
     try:
@@ -75,22 +85,27 @@ def measure(folder: Path, settings: str, messages: int) -> tuple[list[float], fl
     finally:
         fleet.end()
     # A process is counted when the next one starts: the last one never is.
-    return turnarounds(fleet.log("device")), max(spent) / (messages - 1)
+    return turnarounds(fleet.log("device")), max(spent) / (messages - 1), median(memory)
 
 
 def children_seconds(device: int) -> float:
-    """Processor time of the processes that a device's Flower has started for messages and that are over."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    """Processor time of the processes for messages that are over, which the device's fork server has waited for."""
+    found = 0.0
+    for pid in descendants(device):
         with suppress(OSError):
-            name, rest = stat.read_text().rsplit(")", 1)
-            parents[int(stat.parent.name)] = (int(rest.split()[1]), name, rest.split())
-    below, found = {device}, 0.0
-    for pid, (parent, name, fields) in sorted(parents.items()):
-        if parent in below:
-            below.add(pid)
-            if "flower-superexe" in name:  # Linux keeps 15 characters
-                found = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+            if "multiprocessing.forkserver" in arguments_of(pid):
+                fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+                found = max(found, (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK"))
+    return found
+
+
+def megabytes(device: int) -> float:
+    """Memory of a device's processes: their proportional set sizes."""
+    found = 0.0
+    for pid in (device, *descendants(device)):
+        with suppress(OSError):
+            sizes = PROPORTIONAL.search(Path(f"/proc/{pid}/smaps_rollup").read_text())
+            found += int(sizes[1]) / 1024 if sizes else 0.0
     return found
 
 

@@ -240,7 +240,7 @@ class LoopbackFleet:
         Parameters
         ----------
         only
-            Stop only the processes with this among their arguments; what else belongs to it goes on.
+            Stop only the processes with this among their arguments, or as their name; what else belongs to it goes on.
         """
         pids = self._halted(who, only)
         for pid in pids:
@@ -256,7 +256,7 @@ class LoopbackFleet:
 
     def _halted(self, who: str, only: str) -> list[int]:
         pids = [self.running[who].pid, *descendants(self.running[who].pid)]
-        return [pid for pid in pids if not only or only in arguments_of(pid)]
+        return [pid for pid in pids if not only or only in arguments_of(pid) or only == title_of(pid)]
 
     def stop(self, who: str) -> int:
         """Ask a process to end, and return its exit code."""
@@ -281,10 +281,15 @@ class LoopbackFleet:
 
 def arguments_of(pid: int) -> str:
     """Return the arguments of a process as one text; empty for one that is over (Linux only)."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").replace("\0", " ")
-    return ""
+    return _text(Path(f"/proc/{pid}/cmdline")).replace("\0", " ")
+
+
+def title_of(pid: int) -> str:
+    """Return the name of a process in the system's list; empty for one that is over (Linux only)."""
+    return _text(Path(f"/proc/{pid}/comm")).strip()
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return ""

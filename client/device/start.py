@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from logging import Formatter, LogRecord
@@ -27,7 +26,7 @@ from .settings import DeviceSettings, read_settings
 
 LOG_BYTES, LOG_FILES, LOG_SECONDS = 500_000, 3, 5.0
 POLL_SECONDS = 0.2
-TASK = [sys.executable, "-P", "-m", "fedoel.client.device.task"]
+TASK = "fedoel.client.device.task"
 # Seconds between two checks of Flower for new messages; it starts one process per message.
 POLL = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5"}
 # A SuperNode logs this when its connection breaks during the handshake. It then neither ends nor reconnects, so that a

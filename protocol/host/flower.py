@@ -12,6 +12,10 @@ from types import ModuleType
 from ..errors import FedoelError
 from .files import replace_file
 
+# Not as `-m`: every process that is forked for it would run that module again, and import what it imports.
+SUPEREXEC = "from fedoel.protocol.host.superexec import main; main()"
+Commands = Mapping[str, Sequence[str] | str]  # a command or a module's name, by the name of a command of Flower's
+
 
 def put_in_place(module: ModuleType, name: str, replacement: object) -> None:
     """Replace a name of one of Flower's modules in this process.
@@ -26,9 +30,7 @@ def put_in_place(module: ModuleType, name: str, replacement: object) -> None:
     setattr(module, name, replacement)
 
 
-def superexec_command(
-    commands: Mapping[str, Sequence[str]], address: str, secret: Path, authority: Path | None = None
-) -> list[str]:
+def superexec_command(commands: Commands, address: str, secret: Path, authority: Path | None = None) -> list[str]:
     """Return the command of a SuperExec that takes tasks from a SuperLink or SuperNode on this machine.
 
     Parameters
@@ -46,6 +48,6 @@ def superexec_command(
     replace_file(secret, secrets.token_bytes(32), secret=True)
     tls = ["--insecure"] if authority is None else ["--root-certificates", str(authority)]
     return [
-        sys.executable, "-P", "-m", "fedoel.protocol.host.superexec", json.dumps(dict(commands)), *tls,
+        sys.executable, "-P", "-c", SUPEREXEC, json.dumps(dict(commands)), *tls,
         "--runtime-api-address", address, "--superexec-auth-secret-file", str(secret),
     ]  # fmt: skip

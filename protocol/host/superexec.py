@@ -1,8 +1,9 @@
 """Flower's SuperExec, which starts a process for every task of a node or server, with our own commands for them.
 
-It is run as ``python -m fedoel.protocol.host.superexec COMMANDS OPTIONS``. COMMANDS is a JSON object: the command, as a
-list, in place of each of Flower's own, such as ``flwr-clientapp``; a task of another type is refused. OPTIONS are those
-of ``flower-superexec``.
+`fedoel.protocol.host.flower.superexec_command` is the command that runs it. In front of the options of
+``flower-superexec`` it has a JSON object of what takes the place of each of Flower's own commands, such as
+``flwr-clientapp``: a command, as a list, or the name of a module whose ``main`` is called in a process that has
+imported it already (`fedoel.protocol.host.forked`). A task of another type is refused.
 
 Flower 1.41 gives a process the token of its task as an argument, which every user of the machine can read; whoever has
 the token takes the task, with all that the node keeps for it. Here the token is in a file of the owner.
@@ -14,7 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from flwr.supercore.cli.flower_superexec import flower_superexec
@@ -24,7 +25,8 @@ from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExec
 from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
 
 from .files import replace_file
-from .flower import put_in_place
+from .flower import Commands, put_in_place
+from .forked import Ending, import_for_processes, start_module
 
 
 class TaskExecutor(SubprocessExecutor):
@@ -33,14 +35,15 @@ class TaskExecutor(SubprocessExecutor):
     Parameters
     ----------
     commands
-        The command by the name of Flower's own.
+        The command, or the name of a module, by the name of Flower's own command.
     folder
         Folder that only its owner can enter, for the tokens of running tasks.
     """
 
-    def __init__(self, commands: Mapping[str, Sequence[str]], folder: Path) -> None:
+    def __init__(self, commands: Commands, folder: Path) -> None:
         self._commands, self._folder = commands, folder
-        self._running: dict[Path, subprocess.Popen[bytes]] = {}
+        self._running: dict[Path, Ending] = {}
+        import_for_processes([command for command in commands.values() if isinstance(command, str)])
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
         """Start the process of a task, which reads its token from a file."""
@@ -49,7 +52,7 @@ class TaskExecutor(SubprocessExecutor):
             return LaunchResult.failed(f"a task of type {spec.task_type} does not belong here")
         token = self._folder / f"{spec.task_id}.token"
         replace_file(token, spec.token, secret=True)
-        arguments = [*command, TASK_TYPE_TO_APPIO_API_ADDRESS_ARG[spec.task_type], spec.runtime_api_address]
+        arguments = [TASK_TYPE_TO_APPIO_API_ADDRESS_ARG[spec.task_type], spec.runtime_api_address]
         arguments += ["--token-file", str(token)]
         if spec.insecure:
             arguments.append("--insecure")
@@ -57,8 +60,7 @@ class TaskExecutor(SubprocessExecutor):
             arguments += ["--root-certificates", spec.root_certificates_path]
         if spec.parent_pid is not None:
             arguments += ["--parent-pid", str(spec.parent_pid)]
-        output = subprocess.DEVNULL if spec.suppress_output else None
-        self._running[token] = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        self._running[token] = _start(command, arguments, spec.suppress_output)
         return LaunchResult.accepted()
 
     def reconcile(self) -> None:
@@ -69,9 +71,16 @@ class TaskExecutor(SubprocessExecutor):
                 del self._running[token]
 
 
+def _start(command: str | Sequence[str], arguments: Sequence[str], quiet: bool) -> Ending:
+    if isinstance(command, str):
+        return start_module(command, arguments, quiet)
+    output = subprocess.DEVNULL if quiet else None
+    return subprocess.Popen([*command, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+
 def main() -> None:
     """Run Flower's SuperExec with a `TaskExecutor`."""
-    commands: Mapping[str, Sequence[str]] = json.loads(sys.argv.pop(1))
+    commands: Commands = json.loads(sys.argv.pop(1))
     with tempfile.TemporaryDirectory() as folder:
         executor = TaskExecutor(commands, Path(folder))
         put_in_place(run_superexec, "get_executor", lambda *_, **__: executor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -14,6 +15,8 @@ from flwr.supernode.runtime import run_clientapp
 
 from fedoel.client.app import app
 from fedoel.client.device import task
+from fedoel.client.device.start import TASK
+from fedoel.protocol.host.forked import FORKS
 from fedoel.simulations.grid import server_identity
 
 
@@ -57,6 +60,16 @@ def test_the_app_that_a_run_brings_is_neither_unpacked_nor_loaded(monkeypatch: p
     assert isinstance(reply.error, Error) and "code: VectorError" in str(reply.error.reason)  # what our app says of it
 
 
-def test_a_message_does_not_wait_for_the_import_of_a_database() -> None:
-    code = "import sys, fedoel.client.device.task; assert not {'alembic', 'torch'} & {*sys.modules}"
+def test_importing_for_messages_is_light() -> None:
+    """The database of Flower's own command would take longer than an answer; torch would stay in a device's memory."""
+    code = f"import sys, {TASK}; assert not {{'alembic', 'torch'}} & {{*sys.modules}}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(not FORKS, reason="no process is forked")
+def test_what_is_forked_for_messages_has_no_threads() -> None:
+    """But those of numpy's library, which ends them before a fork."""
+    code = f"import os, {TASK}; print(len(os.listdir('/proc/self/task')))"
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "1\n"
