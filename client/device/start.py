@@ -10,7 +10,9 @@ import time
 from collections.abc import Sequence
 from logging import Formatter, LogRecord
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from shlex import quote
+from tempfile import TemporaryDirectory
 from threading import Thread
 from types import FrameType
 
@@ -48,7 +50,8 @@ def start(folder: DeviceFolder) -> int:
         write_node_config(folder, bundle, settings)
         port = free_ports(1)[0]
         tasks = superexec_command({"flwr-clientapp": TASK}, f"127.0.0.1:{port}", folder.runtime_secret)
-        status = _run(folder, [command(folder, bundle, port), tasks], settings)
+        with TemporaryDirectory(prefix="fedoel-") as scratch:
+            status = _run(folder, [command(folder, bundle, port), tasks], settings, Path(scratch))
         forget(folder.working)
         return status
 
@@ -80,8 +83,13 @@ def write_node_config(folder: DeviceFolder, bundle: Bundle, settings: DeviceSett
     folder.node_config.write_text("".join(lines), encoding="utf-8")
 
 
-def _run(folder: DeviceFolder, commands: Sequence[list[str]], settings: DeviceSettings) -> int:
+def _run(folder: DeviceFolder, commands: Sequence[list[str]], settings: DeviceSettings, scratch: Path) -> int:
     """Run the SuperNode and what starts its tasks until either ends or this process is told to, and end both.
+
+    Parameters
+    ----------
+    scratch
+        Folder for their temporary files: they are killed in the end, and clean up nothing.
 
     Raises
     ------
@@ -90,7 +98,7 @@ def _run(folder: DeviceFolder, commands: Sequence[list[str]], settings: DeviceSe
     """
     threads = str(settings.limits.threads)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    environment = flower_environment(folder.flower, **POLL, **dict.fromkeys(names, threads))
+    environment = flower_environment(folder.flower, **POLL, **dict.fromkeys(names, threads), TMPDIR=str(scratch))
     processes = [start_process(arguments, environment, folder.flower) for arguments in commands]
     node, received = processes[0], list[int]()
 

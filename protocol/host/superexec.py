@@ -24,9 +24,10 @@ from flwr.supercore.superexec import run_superexec
 from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
 from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
 
+from ..errors import FedoelError
 from .files import replace_file
 from .flower import Commands, put_in_place
-from .forked import Ending, import_for_processes, start_module
+from .forked import Forked, Running, import_for_processes, start_module
 
 
 class TaskExecutor(SubprocessExecutor):
@@ -42,7 +43,7 @@ class TaskExecutor(SubprocessExecutor):
 
     def __init__(self, commands: Commands, folder: Path) -> None:
         self._commands, self._folder = commands, folder
-        self._running: dict[Path, Ending] = {}
+        self._running: dict[Path, Running] = {}
         import_for_processes([command for command in commands.values() if isinstance(command, str)])
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
@@ -60,7 +61,11 @@ class TaskExecutor(SubprocessExecutor):
             arguments += ["--root-certificates", spec.root_certificates_path]
         if spec.parent_pid is not None:
             arguments += ["--parent-pid", str(spec.parent_pid)]
-        self._running[token] = _start(command, arguments, spec.suppress_output)
+        try:
+            self._running[token] = _start(command, arguments, spec.suppress_output)
+        except FedoelError as error:
+            token.unlink()
+            return LaunchResult.failed(str(error))
         return LaunchResult.accepted()
 
     def reconcile(self) -> None:
@@ -70,8 +75,14 @@ class TaskExecutor(SubprocessExecutor):
                 token.unlink(missing_ok=True)
                 del self._running[token]
 
+    def close(self) -> None:
+        """Kill what was forked: Python would wait for it before this process can end, and be started again."""
+        for process in self._running.values():
+            if isinstance(process, Forked):
+                process.kill()
 
-def _start(command: str | Sequence[str], arguments: Sequence[str], quiet: bool) -> Ending:
+
+def _start(command: str | Sequence[str], arguments: Sequence[str], quiet: bool) -> Running:
     if isinstance(command, str):
         return start_module(command, arguments, quiet)
     output = subprocess.DEVNULL if quiet else None

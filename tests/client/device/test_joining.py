@@ -300,8 +300,10 @@ def test_wiping_deletes_all_files_of_the_device(joined: Joined, capsys: pytest.C
 def test_a_device_has_one_process_and_another_programs_id_is_not_taken_for_it(
     joined: Joined, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(start, "_run", lambda folder, commands, settings: 0)
-    words, device = [str(joined.device.path)], joined.device
+    words, device, scratches = [str(joined.device.path)], joined.device, dict[Path, bool]()
+    monkeypatch.setattr(
+        start, "_run", lambda folder, commands, settings, scratch: scratches.update({scratch: scratch.is_dir()}) or 0
+    )
     with one_owner(device.process, "runs it"):
         assert main(["device", "start", *words]) == REFUSED
         assert f"process {os.getpid()} runs this device already: stop it first" in capsys.readouterr().err
@@ -311,6 +313,8 @@ def test_a_device_has_one_process_and_another_programs_id_is_not_taken_for_it(
     device.process.write_text("1")  # left by a device that was killed; the system has given the number to another one
     assert main(["device", "status", *words]) == 1
     assert main(["device", "start", *words]) == 0
+    [(scratch, was_there)] = scratches.items()
+    assert was_there and not scratch.exists()
 
 
 def test_a_supernode_that_has_given_up_is_killed_so_that_the_service_restarts_it(joined: Joined) -> None:
@@ -319,7 +323,7 @@ def test_a_supernode_that_has_given_up_is_killed_so_that_the_service_restarts_it
     folder.flower.mkdir()
     words = ["sh", "-c", "echo 'ERROR :     SSL/TLS handshake error detected.'; exec sleep 60"]
     with pytest.raises(FedoelError, match="gave up on the server, with exit code -9"):  # killed, not waited for
-        start._run(folder, [words], read_settings(folder.settings))
+        start._run(folder, [words], read_settings(folder.settings), folder.flower)
     assert "handshake" in folder.log.read_text()
 
 
@@ -368,7 +372,7 @@ def test_a_second_device_with_the_same_keys_is_named(joined: Joined) -> None:
     assert f"[code: {int(ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED)}]" == start.IN_USE
     words = ["sh", "-c", f"echo 'Failed to initialize. {start.IN_USE} Failed to activate SuperNode.'; exit 305"]
     with pytest.raises(FedoelError, match="another device uses these keys, such as a copy of this folder"):
-        start._run(folder, [words], read_settings(folder.settings))
+        start._run(folder, [words], read_settings(folder.settings), folder.flower)
 
 
 def test_the_last_lines_of_the_log_are_printed(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:

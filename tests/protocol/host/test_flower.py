@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,8 @@ from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResultS
 
 from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.host.flower import put_in_place, superexec_command
+from fedoel.protocol.host.forked import FORKS
+from fedoel.protocol.host.processes import environment_of_children
 from fedoel.protocol.host.superexec import TaskExecutor
 
 TOKEN = "a5" * 16
@@ -52,6 +56,39 @@ def test_a_task_of_another_type_starts_nothing(tmp_path: Path) -> None:
     result = executor.launch(replace(TASK, task_type=TaskType.SERVER_APP))
     assert result.status is LaunchResultStatus.FAILED
     assert not list(tmp_path.iterdir())
+
+
+CLOSES = """\
+import sys, time
+from pathlib import Path
+from fedoel.protocol.host.superexec import TaskExecutor
+from test_flower import TASK
+executor = TaskExecutor({"flwr-clientapp": "a_module"}, Path("tokens"))
+print(executor.launch(TASK).status.name)
+while not Path("runs").exists() and list(Path("tokens").iterdir()):
+    time.sleep(0.01)
+executor.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "status", "tokens"),
+    [("import pathlib, time\ndef main(): pathlib.Path('runs').touch(); time.sleep(600)", "ACCEPTED", 1),
+     pytest.param("raise ValueError('half an update')", "FAILED", 0,
+                  marks=pytest.mark.skipif(not FORKS, reason="no process is forked"))],
+)  # fmt: skip
+def test_a_superexec_that_ends_waits_for_no_task(tmp_path: Path, module: str, status: str, tokens: int) -> None:
+    """Python waits for processes of its fork server, and a task may never end; one that did not start has no token."""
+    (tmp_path / "a_module.py").write_text(module)
+    environment = environment_of_children()
+    folders = [str(tmp_path), str(Path(__file__).parent), environment["PYTHONPATH"]]
+    environment["PYTHONPATH"] = os.pathsep.join(folders)
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSES], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout == f"{status}\n"
+    assert len(list((tmp_path / "tokens").iterdir())) == tokens
 
 
 def test_a_name_that_flower_has_no_longer_ends_the_process() -> None:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -37,6 +39,7 @@ import time
 from fedoel.protocol.host import forked
 forked.FORKS = {forks}
 forked.import_for_processes(["a_module"])
+{first}
 started = [forked.start_module("a_module", [f"{{code}}.json", str(code)], quiet=code == 4) for code in (3, 4)]
 while None in [process.poll() for process in started]:
     time.sleep(0.01)
@@ -45,12 +48,41 @@ print([process.poll() for process in started])
 """
 
 
-def run(folder: Path, forks: bool, then: str = "") -> subprocess.Popen[str]:
-    (folder / "a_module.py").write_text(MODULE)
-    environment = environment_of_children()
+LOSE = """\
+import os, signal
+from pathlib import Path
+from fedoel.protocol.host.processes import descendants
+{what}
+"""
+LOSSES = {
+    "its process is killed": "[os.kill(pid, signal.SIGKILL) for pid in descendants(os.getpid())]; time.sleep(1)",
+    "its socket is deleted": "[socket.unlink() for socket in Path(os.environ['TMPDIR']).glob('*/listener-*')]",
+}
+FAILS = """\
+from fedoel.protocol.errors import FedoelError
+for _ in range(2):
+    try:
+        forked.start_module("a_module", [])
+    except FedoelError as error:
+        print(error)
+raise SystemExit
+"""
+
+
+def run(folder: Path, forks: bool, then: str = "", first: str = "", **more: str) -> subprocess.Popen[str]:
+    if not (folder / "a_module.py").exists():
+        (folder / "a_module.py").write_text(MODULE)
+    environment = environment_of_children() | more
     environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment["PYTHONPATH"]])
-    command = [sys.executable, "-c", SCRIPT.format(forks=forks, then=then)]
+    command = [sys.executable, "-c", SCRIPT.format(forks=forks, then=then, first=first)]
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A folder whose path is short enough for a socket in it, which pytest's own need not be."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @pytest.mark.parametrize("forks", sorted({False, FORKS}))
@@ -79,6 +111,31 @@ def test_nothing_is_left_when_its_owner_is_killed(tmp_path: Path) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in servers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in servers if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.skipif(not FORKS, reason="no fork server")
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_lost_server_costs_no_process(short_tmp: Path, loss: str) -> None:
+    first = LOSE.format(what=LOSSES[loss])
+    said, _ = run(short_tmp, True, first=first, TMPDIR=str(short_tmp)).communicate(timeout=120)
+    assert said.splitlines() == ["said aloud", "[3, 4]"]
+
+
+@pytest.mark.skipif(not FORKS, reason="no fork server")
+def test_where_no_socket_can_be_made_processes_import_for_themselves(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    said, _ = run(tmp_path, True, TMPDIR=str(long)).communicate(timeout=120)
+    assert said.splitlines() == ["said aloud", "[3, 4]"]
+    assert not json.loads((tmp_path / "3.json").read_text())["inherited"]
+
+
+@pytest.mark.skipif(not FORKS, reason="no fork server")
+def test_a_module_that_ends_the_server_is_said(tmp_path: Path) -> None:
+    """The process may have started, so that no second one takes its place."""
+    (tmp_path / "a_module.py").write_text("raise ValueError('half an update')")
+    said, _ = run(tmp_path, True, first=FAILS).communicate(timeout=120)
+    assert said.splitlines() == ["what starts the processes of this device has ended; it is started again"] * 2
 
 
 def test_a_name_fits_what_the_system_keeps() -> None:
