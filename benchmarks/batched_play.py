@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from fedoel.policies.tokens import PromptTokenizer
+
 GAME = "coin-collector level=102 turns=6"
 
 
@@ -81,10 +83,10 @@ class GeneratePolicy:
         import torch
         from transformers import AutoModelForCausalLM
 
-        self._encoder, self._torch = model.tokenizer, torch
+        self._torch = torch
+        self._encoder: PromptTokenizer = model.tokenizer
         folder = model.base.tokenizer.name_or_path
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
-        self._end = model.base.tokenizer.eos_token_id
         torch.manual_seed(0)
 
     def score(self, situations: Sequence[Any]) -> list[Any]:
@@ -98,12 +100,13 @@ class GeneratePolicy:
     def _certain(self, situation: Any) -> Any:
         row = self._encoder.encode([situation])[0]
         prompt = [*self._encoder.head, *row.scene, *row.moment]
-        commands = [self._encoder._command_ids(command) for command in situation.admissible]
+        end = self._encoder.end_token
+        commands = [(*self._encoder.ids(command), end) for command in situation.admissible]
 
         def allowed(_: int, ids: Any) -> list[int]:
             done = tuple(ids.tolist()[len(prompt) :])
             following = {c[len(done)] for c in commands if c[: len(done)] == done and len(c) > len(done)}
-            return sorted(following) or [self._end]
+            return sorted(following) or [end]
 
         with self._torch.inference_mode():
             out = self._model.generate(
@@ -111,7 +114,7 @@ class GeneratePolicy:
                 do_sample=True,
                 max_new_tokens=max(map(len, commands)),
                 prefix_allowed_tokens_fn=allowed,
-                pad_token_id=self._end,
+                pad_token_id=end,
             )
         written = tuple(out[0].tolist()[len(prompt) :])
         log_probs = np.full(len(commands), -1e9, dtype=np.float32)
