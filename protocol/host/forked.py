@@ -89,8 +89,12 @@ def start_module(module: str, arguments: Sequence[str], quiet: bool = False) -> 
             raise FedoelError("what starts the processes of this device has ended; it is started again") from error
         except OSError:  # it cannot be reached: it was killed, or somebody has deleted its socket
             pass
+    return start_command([sys.executable, "-P", "-m", module, *arguments], quiet)
+
+
+def start_command(command: Sequence[str], quiet: bool = False) -> Running:
+    """Start a process without an input; `quiet` as for `start_module`."""
     output = subprocess.DEVNULL if quiet else None
-    command = [sys.executable, "-P", "-m", module, *arguments]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
 

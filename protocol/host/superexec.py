@@ -12,10 +12,8 @@ the token takes the task, with all that the node keeps for it. Here the token is
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from flwr.supercore.cli.flower_superexec import flower_superexec
@@ -27,7 +25,7 @@ from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
 from ..errors import FedoelError
 from .files import replace_file
 from .flower import Commands, put_in_place
-from .forked import Forked, Running, import_for_processes, start_module
+from .forked import Forked, Running, import_for_processes, start_command, start_module
 
 
 class TaskExecutor(SubprocessExecutor):
@@ -62,7 +60,10 @@ class TaskExecutor(SubprocessExecutor):
         if spec.parent_pid is not None:
             arguments += ["--parent-pid", str(spec.parent_pid)]
         try:
-            self._running[token] = _start(command, arguments, spec.suppress_output)
+            if isinstance(command, str):
+                self._running[token] = start_module(command, arguments, spec.suppress_output)
+            else:
+                self._running[token] = start_command([*command, *arguments], spec.suppress_output)
         except FedoelError as error:
             token.unlink()
             return LaunchResult.failed(str(error))
@@ -80,13 +81,6 @@ class TaskExecutor(SubprocessExecutor):
         for process in self._running.values():
             if isinstance(process, Forked):
                 process.kill()
-
-
-def _start(command: str | Sequence[str], arguments: Sequence[str], quiet: bool) -> Running:
-    if isinstance(command, str):
-        return start_module(command, arguments, quiet)
-    output = subprocess.DEVNULL if quiet else None
-    return subprocess.Popen([*command, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
 
 def main() -> None:

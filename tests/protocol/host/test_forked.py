@@ -46,8 +46,6 @@ while None in [process.poll() for process in started]:
 print([process.poll() for process in started])
 {then}
 """
-
-
 LOSE = """\
 import os, signal
 from pathlib import Path
