@@ -144,9 +144,11 @@ class PublicRollouts:
     def training(self, contexts: Mixture) -> list[TrainingTurns]:
         """Play with the teachers: turns that the student visits itself, those that they lead to, and random ones."""
         run, games = self.run, self._games.plan.rehearsal
-        policy, exchanges = run.learner.policy(self.version.adapter), len(run.exchanges)
-        # All rollouts of the cycle, needed or not: what the prefix cache holds must not depend on a resume.
+        exchanges = len(run.exchanges)
+        # All rollouts of the cycle, needed or not, and before the policy, since the first of them empties the prefix
+        # cache: what it holds must not depend on a resume.
         self.of(exchanges, contexts_of(run, self, exchanges - 1))
+        policy = run.learner.policy(self.version.adapter)
         visited = self.of(1, []) if run.config.distil.on_policy else []
         teachers = [run.codec.teacher(policy, context) for context in contexts.contexts]
         led, drawn = self._games.play_mixture(teachers, contexts, games, "rehearsal-teacher", self.cycle)

@@ -92,7 +92,7 @@ def test_answers_are_written_once(model: TorchModel, tmp_path: Path, monkeypatch
 def test_the_answers_that_are_shipped_are_those_of_the_packaged_model(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packaged = load_model(PolicyConfig(device="cpu", threads=1, lora_layers=2), cache)
+    packaged = load_model(PolicyConfig(device="cpu", precision="fp32", threads=1, lora_layers=2), cache)
     requests = REQUESTS.read_text(encoding="utf-8").splitlines()
     (shipped,) = ANSWERS.iterdir()
     written = module._written(packaged, requests[:BATCH])

@@ -57,12 +57,17 @@ LOSSES = {
     "its socket is deleted": "[socket.unlink() for socket in Path(os.environ['TMPDIR']).glob('*/listener-*')]",
 }
 FAILS = """\
+import os
+from multiprocessing import forkserver
 from fedoel.protocol.errors import FedoelError
 for _ in range(2):
+    forkserver.ensure_running()
+    server = forkserver._forkserver._forkserver_pid
     try:
         forked.start_module("a_module", [])
     except FedoelError as error:
         print(error)
+    os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)  # it has answered, and has not ended yet
 raise SystemExit
 """
 
@@ -131,7 +136,7 @@ def test_where_no_socket_can_be_made_processes_import_for_themselves(tmp_path: P
 @pytest.mark.skipif(not FORKS, reason="no fork server")
 def test_a_module_that_ends_the_server_is_said(tmp_path: Path) -> None:
     """The process may have started, so that no second one takes its place."""
-    (tmp_path / "a_module.py").write_text("raise ValueError('half an update')")
+    (tmp_path / "a_module.py").write_text("import time; time.sleep(2); raise ValueError('half an update')")
     said, _ = run(tmp_path, True, first=FAILS).communicate(timeout=120)
     assert said.splitlines() == ["what starts the processes of this device has ended; it is started again"] * 2
 

@@ -151,6 +151,18 @@ def test_nothing_is_not_lengthened(server: CycleServer) -> None:
     assert lengthened(replace(server.run, config=config), rollouts_of(server), bare).contexts == bare.contexts
 
 
+def test_a_resumed_training_asks_for_its_policy_when_the_prefix_cache_is_emptied(
+    server: CycleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy from before would keep the cache that was emptied, and its last bits would be others than in one go."""
+    learner, calls = server.run.learner, list[str]()
+    for name in ("forget", "policy"):
+        call = getattr(learner, name)
+        monkeypatch.setattr(learner, name, lambda *given, name=name, call=call: (calls.append(name), call(*given))[1])
+    rollouts_of(server).training(Mixture.of(context(server, 1.0)))
+    assert calls[0] == "forget" and calls.count("forget") == 1 and calls.count("policy") > 1
+
+
 def test_prompts_are_new_games_in_every_cycle_that_the_teacher_answers(
     server: CycleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
