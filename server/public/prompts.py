@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
 
 from ...codecs.context import TeacherContext, no_context
 from ...codecs.tactics.policy import uniform_policy
-from ...policies.routed import ApplyContext
 from ...protocol.errors import FedoelError
 from ...protocol.experience import Aggregate, ExperienceVector, Vector
 from ...protocol.play import Turn
@@ -106,18 +105,30 @@ class PromptStates:
     def under(self, exchange: int, contexts: Sequence[TeacherContext]) -> list[Turn]:
         """Return the prompts with the log-probabilities of the policy that plays an exchange.
 
-        They are computed in the order of the exchanges, all of them again after a resume: see `PublicRollouts`.
+        They are computed in the order of the exchanges, all of them again after a resume: see `PublicRollouts`. The
+        model is evaluated once, where contexts add to scores: each tilts the answers without a context.
         """
         if not self._answered:
             self.run.learner.forget()
         while len(self._answered) < exchange:
-            apply_context = partial(self.run.codec.teacher, context=contexts[len(self._answered)])
-            seed = [self.run.plan.training_seed(self.cycle), len(self._answered)]
-            self._answered.append(self._under(apply_context, seed))
+            context = contexts[len(self._answered)]
+            self._answered.append(self._tilted(context) if self._answered and self._tilts else self._under(context))
         return self._answered[exchange - 1]
 
-    def _under(self, apply_context: ApplyContext, seed: Sequence[int]) -> list[Turn]:
+    @property
+    def _tilts(self) -> bool:
+        """Whether answers under a context follow from those without: not those that are written, which are drawn."""
+        return self.run.codec.encoder.is_additive and self.run.config.policy.decoding != "free"
+
+    def _tilted(self, context: TeacherContext) -> list[Turn]:
+        bare, policy = self._answered[0], self.run.learner.policy(self.version.adapter)
+        answers = self.run.codec.teacher_log_probs(policy, bare, context)
+        return [replace(turn, log_probs=log_probs) for turn, log_probs in zip(bare, answers, strict=True)]
+
+    def _under(self, context: TeacherContext) -> list[Turn]:
         learner, adapter = self.run.learner, self.version.adapter
+        apply_context = partial(self.run.codec.teacher, context=context)
+        seed = [self.run.plan.training_seed(self.cycle), len(self._answered)]
         if isinstance(learner, Divided):
             return learner.turns(adapter, apply_context, self._situations, seed)
         return turns_under(apply_context(learner.policy(adapter)), self._situations, seed)

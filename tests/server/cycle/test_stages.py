@@ -155,10 +155,19 @@ def test_a_resumed_training_asks_for_its_policy_when_the_prefix_cache_is_emptied
     server: CycleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A policy from before would keep the cache that was emptied, and its last bits would be others than in one go."""
-    learner, calls = server.run.learner, list[str]()
-    for name in ("forget", "policy"):
-        call = getattr(learner, name)
-        monkeypatch.setattr(learner, name, lambda *given, name=name, call=call: (calls.append(name), call(*given))[1])
+    calls = list[str]()
+
+    def record(name: str) -> None:
+        call = getattr(server.run.learner, name)
+
+        def recorded(*given: Any) -> Any:
+            calls.append(name)
+            return call(*given)
+
+        monkeypatch.setattr(server.run.learner, name, recorded)
+
+    record("forget")
+    record("policy")
     rollouts_of(server).training(Mixture.of(context(server, 1.0)))
     assert calls[0] == "forget" and calls.count("forget") == 1 and calls.count("policy") > 1
 

@@ -110,11 +110,15 @@ def test_a_server_without_rewards_has_no_reference(server: CycleServer) -> None:
         server.reference(1, 1)
 
 
-def test_an_exchange_is_answered_by_the_policy_that_plays_it(server: CycleServer) -> None:
+def test_an_exchange_is_answered_by_the_policy_that_plays_it(
+    server: CycleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     states, dimension = states_of(server), server.run.codec.encoder.dimension
     weights = np.random.default_rng(1).normal(size=dimension).astype(np.float32)
     contexts = [no_context(dimension), TeacherContext(weights, np.ones(dimension, np.float32), 0.1)]
-    bare, under = states.without_context(), states.under(2, contexts)
+    bare = states.without_context()
+    monkeypatch.setattr("fedoel.server.public.prompts.turns_under", None)  # the policy has been asked once, and no more
+    under = states.under(2, contexts)
     assert [turn.situation for turn in bare] == [turn.situation for turn in under]
     policy = server.run.learner.policy(server.state.version.adapter)
     for turns, player in ((bare, policy), (under, server.run.codec.teacher(policy, contexts[1]))):
