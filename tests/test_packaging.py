@@ -266,7 +266,7 @@ def test_an_installed_wheel_runs_a_simulation_without_the_repository(built: Path
     assert fedoel("--version") == f"fedoel {PYPROJECT['project']['version']}\n"
     small = ("policy.backend=tactics", "games.held-out=4", "games.per-client=2", "games.families=frozen-lake turns=6")
     settings = [word for setting in small for word in ("--set", setting)]
-    fedoel("simulate", "--clients", "4", "--cycles", "1", "--out", "run", *settings)
+    fedoel("simulate", "--clients", "6", "--cycles", "1", "--out", "run", *settings)
     assert (tmp_path / "run" / "report.html").exists()
     assert "everything that was checked holds" in fedoel("verify", "run")
 

@@ -152,8 +152,8 @@ def smaller(words: list[str], page: str) -> list[str]:
     if words[0] in {"simulate", "experiment"}:
         settings = (*SMALLER, *([] if page in OWN_FAMILIES else [FAMILIES]), *OTHERWISE.get(page, ()))
         words = [*words, *(word for setting in settings for word in ("--set", setting))]
-        few = ["--clients", str(CLIENTS.get(page, 4))]
-        words += ["--seeds", "0", "--set", "clients=4"] if words[0] == "experiment" else few
+        few = ["--clients", str(CLIENTS.get(page, 6))]
+        words += ["--seeds", "0", "--set", "clients=6"] if words[0] == "experiment" else few
     if words[:2] == ["privacy", "plan"]:
         words += ["--clients", "30", "--cohort", "10"]  # the accounts of a thousand take seconds
     names = cycle(folder.name for folder in sorted(Path("runs/mine/versions").glob("*")))

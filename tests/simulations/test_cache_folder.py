@@ -54,7 +54,7 @@ def test_a_cache_that_cannot_be_written_is_refused_before_there_is_a_run_if_it_l
     cache, out, access = tmp_path / "cache", tmp_path / "run", os.access
     cache.mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and Path(path) != cache)  # root may write
-    words = ["simulate", "--quiet", "--out", str(out), "--cycles", "1", "--clients", "3"]
+    words = ["simulate", "--quiet", "--out", str(out), "--cycles", "1", "--clients", "6"]
     settings = {
         "cache": cache, "games.families": FAMILIES, "policy.backend": "tactics", "server.pack": PROMPTS,
         "server.prompts-per-cycle": PROMPTS, "games.held-out": 2,

@@ -32,6 +32,7 @@ seeds = [0, 1]
 
 [settings]
 clients = 3
+"strategy.exchanges" = 1
 cycles = 1
 "games.families" = "frozen-lake turns=6"
 "games.rehearsal" = 4

@@ -26,6 +26,7 @@ from fedoel.simulations.audit.active import determined
 from fedoel.simulations.audit.against import against, fewest_honest
 from fedoel.simulations.audit.target import ActiveAttack, Target
 from fedoel.simulations.grid import server_identity
+from fedoel.simulations.scenario import FOLDER as SCENARIOS
 from fedoel.simulations.scenario import load_scenario
 from fedoel.strategies.secure_groups import SecureGroups
 from fedoel.strategies.secure_mean import SecureMean
@@ -220,9 +221,12 @@ def test_the_card_of_a_run_without_noise_has_the_active_attacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hidden, "MOST", 100)  # the larger cohort takes seconds, and has a test of its own
-    assert main(["audit", "quick", "--out", str(tmp_path / "card")]) == 0
+    quick = (SCENARIOS / "quick.toml").read_text(encoding="utf-8")
+    scenario = tmp_path / "one-exchange.toml"  # of eight devices: of four, each is everybody's neighbour anyway
+    scenario.write_text(quick.replace("exchanges = 2", "exchanges = 1"), encoding="utf-8")
+    assert main(["audit", str(scenario), "--out", str(tmp_path / "card")]) == 0
     said = capsys.readouterr().out
     assert "refused with AlreadyContributed | holds" in said and "## Noise" not in said
     monkeypatch.setattr(device, "check_graph", nothing)
-    assert main(["audit", "quick", "--out", str(tmp_path / "card")]) == 1
+    assert main(["audit", str(scenario), "--out", str(tmp_path / "card")]) == 1
     assert "| BROKEN |" in capsys.readouterr().out
