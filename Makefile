@@ -20,7 +20,7 @@ SBOM_OPTIONS ?=
 # LLAMA=1 also installs llama.cpp, which compiles for some minutes; without it, the tests that need it are skipped.
 LLAMA ?=
 # llama.cpp that was compiled for a processor with AMX crashes (docs/faq.md).
-CMAKE_ARGS ?= $(shell grep -qs amx_tile /proc/cpuinfo && echo -DGGML_NATIVE=OFF)
+export CMAKE_ARGS ?= $(shell grep -qs amx_tile /proc/cpuinfo && echo -DGGML_NATIVE=OFF)
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.fedoel-installed
@@ -87,8 +87,7 @@ $(STAMP): pyproject.toml $(wildcard locks/*.txt)
 	touch $@
 
 $(LLAMA_STAMP): $(STAMP)
-	CMAKE_ARGS="$(CMAKE_ARGS)" $(BIN)/python -m pip install $(LOCKED) $(if $(strip $(CMAKE_ARGS)),--no-cache-dir) \
-		--requirement locks/llama.txt
+	$(BIN)/python -m pip install $(LOCKED) $(if $(CMAKE_ARGS),--no-cache-dir) --requirement locks/llama.txt
 	touch $@
 
 # Every package of a device, of llama.cpp in addition, of a server, and of `make setup`, with the hashes of its files, for
