@@ -9,6 +9,7 @@ stream, attention, norms, LoRA layers and logits stay in float32, so that roundi
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -45,6 +46,9 @@ AUTO, FULL, HALF = PRECISIONS
 # The CPU feature with which bfloat16 products are faster than in float32. AVX-512 alone multiplies bfloat16, too, at
 # about two thirds of the speed (benchmarks/precision.py).
 FAST_ON_CPU = "amx_bf16"
+# oneDNN, which multiplies bfloat16 on a CPU, keeps code for as many shapes of a product as this says, 1024 by default.
+# A packed batch rarely has the shape of another: half a gigabyte is kept for nothing.
+KEPT_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
 CACHE_FORMAT = 2
 CHECK = 1  # raise it when the forward pass or its check changes
 # GGUF names of pre-tokenizers that split numbers into single digits.
@@ -252,6 +256,8 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 def halve(module: torch.nn.Module) -> None:
     """Replace every linear layer inside of a module by its `HalfLinear`."""
+    for name, value in KEPT_SHAPES.items():
+        os.environ.setdefault(name, value)  # read at the first product
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is torch.nn.Linear:

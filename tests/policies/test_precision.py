@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from fedoel.codecs.tactics.coordinates import DIMENSION, cells, tilt
-from fedoel.policies.torch.base import HalfLinear, load_base, pick_precision
+from fedoel.policies.torch.base import KEPT_SHAPES, HalfLinear, halve, load_base, pick_precision
 from fedoel.policies.torch.model import TorchModel
 from fedoel.protocol.config import PolicyConfig
 from fedoel.protocol.situation import Memory, Situation
@@ -39,6 +40,18 @@ def test_a_half_layer_approximates_the_full_one_and_passes_gradients_on() -> Non
     (expected,), (found,) = (torch.autograd.grad(out.sum(), x) for out in (exact, rounded))
     assert torch.allclose(found, expected, atol=0.02)
     assert not any(parameter.requires_grad for parameter in half.parameters())
+
+
+def test_half_precision_keeps_code_for_few_shapes_unless_somebody_has_said_for_how_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    [(name, few)] = KEPT_SHAPES.items()
+    for said, found in (("7", "7"), (None, few)):
+        monkeypatch.setenv(name, said or "")
+        if said is None:
+            monkeypatch.delenv(name)
+        halve(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+        assert os.environ[name] == found
 
 
 @pytest.mark.parametrize(
