@@ -48,7 +48,7 @@ AUTO, FULL, HALF = PRECISIONS
 FAST_ON_CPU = "amx_bf16"
 # oneDNN, which multiplies bfloat16 on a CPU, keeps code for as many shapes of a product as this says, 1024 by default.
 # A packed batch rarely has the shape of another: half a gigabyte is kept for nothing.
-KEPT_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
+KEPT_SHAPES = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32"
 CACHE_FORMAT = 2
 CHECK = 1  # raise it when the forward pass or its check changes
 # GGUF names of pre-tokenizers that split numbers into single digits.
@@ -256,8 +256,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 def halve(module: torch.nn.Module) -> None:
     """Replace every linear layer inside of a module by its `HalfLinear`."""
-    for name, value in KEPT_SHAPES.items():
-        os.environ.setdefault(name, value)  # read at the first product
+    os.environ.setdefault(*KEPT_SHAPES)  # read at the first product
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is torch.nn.Linear:

@@ -45,7 +45,7 @@ def test_a_half_layer_approximates_the_full_one_and_passes_gradients_on() -> Non
 def test_half_precision_keeps_code_for_few_shapes_unless_somebody_has_said_for_how_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    [(name, few)] = KEPT_SHAPES.items()
+    name, few = KEPT_SHAPES
     for said, found in (("7", "7"), (None, few)):
         monkeypatch.setenv(name, said or "")
         if said is None:
