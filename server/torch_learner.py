@@ -71,8 +71,8 @@ class TorchLearner:
         return speaking(TorchPolicy(self._model(), adapter, scenes), self._config.policy, scored=not measured)
 
     def forget(self) -> None:
-        """Empty the cache of scenes and rows of training games."""
-        self.__dict__.pop("_training_scenes", None)
+        """Empty the cache of scenes and rows of training games, which policies from before share."""
+        self._training_scenes.clear()
 
     def warm_start(self, turns: Sequence[Turn], advance: Advance) -> Adapter:
         """Train new LoRA layers towards uniform play, or load the result of the same training from the cache."""

@@ -115,6 +115,11 @@ class PrefixCache:
             self._segments.move_to_end(segment)
         self._evict(len(wanted) + 1)
 
+    def clear(self) -> None:
+        """Empty the cache for all who use it; `kept` begins anew, and what it was before stays as it is."""
+        self._segments.clear()
+        self.kept = Kept() if self.kept is not None else None
+
     def put(self, bottoms: Mapping[Ids, torch.Tensor]) -> None:
         """Put in segments by their hidden states below the first adapted layer: only their tops can be used then."""
         self._segments |= {segment: CachedSegment(hidden, hidden[:0]) for segment, hidden in bottoms.items()}

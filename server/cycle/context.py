@@ -67,7 +67,6 @@ def lengthened(run: Run, states: States, mixture: Mixture) -> Mixture:
     target = run.config.context.teacher_kl
 
     def longer_of(context: TeacherContext, advance: object) -> TeacherContext:
-        states.without_context()  # before the policy, as in `halved`
         return longer(context, target, partial(_measured, run, states, run.learner.policy(states.version.adapter)))
 
     contexts = tuple(
@@ -84,7 +83,6 @@ def halved(run: Run, states: States, mixture: Mixture, halving: int) -> Mixture:
 
     def half_of(context: TeacherContext, advance: object) -> TeacherContext:
         half = replace(context, weights=context.weights / np.float32(2))
-        states.without_context()  # before the policy: a new cycle's states start with an empty prefix cache
         return _measured(run, states, run.learner.policy(states.version.adapter), half)
 
     contexts = tuple(

@@ -121,9 +121,8 @@ def _choose(run: Run, state: State, states: States, contexts: Mixture) -> tuple[
 
 def _compared(run: Run, state: State, states: States, context: TeacherContext, advance: Advance) -> Choices:
     """Rank what a context can become by mean merit; of equals, the one that the codec names first is better."""
-    turns = states.without_context()  # before the policy, as in `context.halved`
     policy = run.learner.policy(state.version.adapter)
-    offered = run.codec.candidates(policy, turns, context, run.config.context)
+    offered = run.codec.candidates(policy, states.without_context(), context, run.config.context)
     records = list[ChoiceRecord]()
     for choice in offered:
         teacher = run.contender(state.version.adapter, Mixture.of(choice.context))

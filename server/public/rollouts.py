@@ -145,8 +145,7 @@ class PublicRollouts:
         """Play with the teachers: turns that the student visits itself, those that they lead to, and random ones."""
         run, games = self.run, self._games.plan.rehearsal
         exchanges = len(run.exchanges)
-        # All rollouts of the cycle, needed or not, and before the policy, since the first of them empties the prefix
-        # cache: what it holds must not depend on a resume.
+        # All rollouts of the cycle, needed or not: what the prefix cache holds must not depend on a resume.
         self.of(exchanges, contexts_of(run, self, exchanges - 1))
         policy = run.learner.policy(self.version.adapter)
         visited = self.of(1, []) if run.config.distil.on_policy else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,37 @@ def test_a_learner_does_not_read_again_what_was_answered(
     learner.forget()
     with pytest.raises(TypeError):
         learner._states(turns)
+
+
+def test_what_a_learner_forgets_a_policy_from_before_forgets_too(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise its last bits would depend on what was played before, and a resumed run would end elsewhere."""
+    learner = make_learner(config_of(tiny_base), tmp_path)
+    assert isinstance(learner, TorchLearner)
+    policy, trunk, read = learner.policy({}), learner._model().trunk, list[int]()
+    embed = trunk.embed
+
+    def counted(ids: Sequence[int]) -> Any:
+        read.append(len(ids))
+        return embed(ids)
+
+    monkeypatch.setattr(trunk, "embed", counted)
+    policy.score(prompts())
+    everything = sum(read)
+    for again in (policy, learner.policy({})):
+        learner.forget()
+        read.clear()
+        again.score(prompts())
+        assert sum(read) == everything
+    read.clear()
+    policy.score(prompts())
+    assert 0 < sum(read) < everything, "scenes are shared again"
+
+
+def test_what_was_kept_for_training_stays_when_the_cache_is_emptied(tiny_base: Path, tmp_path: Path) -> None:
+    scenes = load_model(config_of(tiny_base).policy, tmp_path).new_prefix_cache(keep_bottoms=True)
+    scenes.prepare([(5, 6, 7)], version=None)
+    kept = scenes.kept
+    scenes.clear()
+    assert kept is not None and len(kept.segments) == 2 and scenes.kept is not None and not scenes.kept.segments

@@ -151,27 +151,6 @@ def test_nothing_is_not_lengthened(server: CycleServer) -> None:
     assert lengthened(replace(server.run, config=config), rollouts_of(server), bare).contexts == bare.contexts
 
 
-def test_a_resumed_training_asks_for_its_policy_when_the_prefix_cache_is_emptied(
-    server: CycleServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A policy from before would keep the cache that was emptied, and its last bits would be others than in one go."""
-    calls = list[str]()
-
-    def record(name: str) -> None:
-        call = getattr(server.run.learner, name)
-
-        def recorded(*given: Any) -> Any:
-            calls.append(name)
-            return call(*given)
-
-        monkeypatch.setattr(server.run.learner, name, recorded)
-
-    record("forget")
-    record("policy")
-    rollouts_of(server).training(Mixture.of(context(server, 1.0)))
-    assert calls[0] == "forget" and calls.count("forget") == 1 and calls.count("policy") > 1
-
-
 def test_prompts_are_new_games_in_every_cycle_that_the_teacher_answers(
     server: CycleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
