@@ -43,6 +43,7 @@ BUILT_IN = (
     "heterogeneity",
     "language",
     "free",
+    "sizes",
     "blind",
 )
 FOLDER = Path(__file__).parent / "experiments"

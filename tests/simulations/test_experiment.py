@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedoel.cli.main import REFUSED, main
 from fedoel.codecs.tactics.coordinates import DIMENSION
+from fedoel.policies.model_files import find_model
 from fedoel.protocol.config import RunConfig
 from fedoel.protocol.errors import ConfigError
 from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec
@@ -121,9 +122,13 @@ def test_seeds_and_settings_can_be_given(small: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_built_in_experiments_can_be_run(name: str, tmp_path: Path) -> None:
+def test_built_in_experiments_can_be_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     experiment = load_experiment(name)
     configs = [experiment.config(arm, seed, tmp_path) for arm in experiment.arms for seed in experiment.seeds]
+    (tmp_path / "models").mkdir()
+    for base in {config.policy.base for config in configs} - {""}:
+        Path(base).symlink_to(find_model(""))  # models that no package brings
     assert all(isinstance(config, RunConfig) for config in configs)
     assert len({config.out for config in configs}) == len(configs) >= 6
     for config in configs:
