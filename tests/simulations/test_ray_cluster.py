@@ -19,8 +19,9 @@ from fedoel.simulations.inprocess import run_inprocess
 from fedoel.simulations.ray_engine import federation_of, run_ray
 
 RAY = Path(sys.executable).with_name("ray")
-NODE = ["--block", "--object-store-memory", "80000000", "--num-cpus", "1", "--disable-usage-stats"]
-START_SECONDS = 180.0  # a busy machine takes more than a minute
+LOOPBACK = ["--node-ip-address", "127.0.0.1"]
+NODE = [*LOOPBACK, "--block", "--object-store-memory", "80000000", "--num-cpus", "1", "--disable-usage-stats"]
+START_SECONDS = 180.0  # a busy machine takes more than a minute, and `ray start` itself gives up after half of one
 
 
 @pytest.fixture
@@ -28,22 +29,28 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a cluster of two nodes, which end with the test; `ray stop` would end everybody's."""
     port = free_ports(1)[0]
     address = f"127.0.0.1:{port}"
-    head = ["--head", "--node-ip-address", "127.0.0.1", "--port", str(port), "--include-dashboard", "false"]
-    environment = {**environment_of_children(), "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}"}
     nodes = list[subprocess.Popen[bytes]]()
     try:
-        for words in (head, ["--address", address]):
-            log = tmp_path / f"node-{len(nodes)}.log"
-            nodes.append(start_process([str(RAY), "start", *words, *NODE], environment, tmp_path, log))
-            deadline = time.monotonic() + START_SECONDS
-            while "Ray runtime started" not in log.read_text():
-                assert nodes[-1].poll() is None and time.monotonic() < deadline, log.read_text()
-                time.sleep(0.2)
+        for words in (["--head", "--port", str(port), "--include-dashboard", "false"], ["--address", address]):
+            nodes.append(started_node(words, tmp_path / f"node-{len(nodes)}.log"))
         monkeypatch.setenv("RAY_ADDRESS", address)
         yield address
     finally:
         for node in reversed(nodes):
             stop(node)
+
+
+def started_node(words: list[str], log: Path) -> subprocess.Popen[bytes]:
+    environment = {**environment_of_children(), "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}"}
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        node = start_process([str(RAY), "start", *words, *NODE], environment, log.parent, log)
+        while node.poll() is None and time.monotonic() < deadline:
+            if "Ray runtime started" in log.read_text():
+                return node
+            time.sleep(0.2)
+        stop(node)
+    raise AssertionError(log.read_text())
 
 
 def test_a_cluster_says_itself_how_many_processors_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
