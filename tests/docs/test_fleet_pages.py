@@ -97,6 +97,8 @@ class Walk:
         words = [next(names) if word in {"VERSION", "A", "B"} else here.get(word, word) for word in words]
         if words[:2] == ["server", "init"]:
             port = str(self.fleet.port)
+            if "--set" in words and (self.fleet.server / "run.toml").exists():  # of another page's fleet, in its place
+                words = words[: words.index("--set")]
             words += ["--port", port, "--listen", f"127.0.0.1:{port}"]
         return words
 
