@@ -42,7 +42,7 @@ def carried(context: TeacherContext, giver: LookedUpFleet, taker: LookedUpFleet)
 
 def features(fleet: LookedUpFleet) -> NDArray[np.float64]:
     """Return phi of all alternatives in public prompts, one below the other, shape ``(alternatives, dimension)``."""
-    parts = fleet.codec.encoder.features(fleet.policy, fleet.turns[Split.REHEARSAL])
+    parts = fleet.codec.encoder.turn_features(fleet.policy, fleet.turns[Split.REHEARSAL])
     return np.concatenate(parts).astype(np.float64)
 
 

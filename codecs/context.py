@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from ..protocol.experience import Vector
 from ..protocol.play import Turn
+from ..protocol.records.summary import Lesson
 
 MOST_LENGTHENED = 4.0
 BISECTIONS = 6
+SMALLEST_LESSON = 0.05  # absolute weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,15 @@ class Candidate:
 def no_context(dimension: int) -> TeacherContext:
     """Return the zero context, under which the teacher is the policy itself."""
     return TeacherContext(np.zeros(dimension, np.float32), np.zeros(dimension, np.float32), 0.0)
+
+
+def weights_as_lessons(context: TeacherContext, names: Sequence[str]) -> list[Lesson]:
+    """Return the named coordinates whose weights are `SMALLEST_LESSON` or more, strongest first."""
+    return [
+        Lesson(names[cell], float(context.weights[cell]), float(context.fisher[cell]))
+        for cell in np.argsort(-np.abs(context.weights))
+        if abs(context.weights[cell]) >= SMALLEST_LESSON
+    ]
 
 
 def longer(

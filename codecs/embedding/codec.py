@@ -10,15 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...policies.abilities import embedding
-from ...policies.policy import LogProbs, Policy
-from ...protocol.config import ContextConfig
-from ...protocol.experience import Aggregate
+from ...policies.policy import Policy
 from ...protocol.play import Turn
 from ...protocol.records.summary import Lesson
-from ..codec import ModelCodec
 from ..context import TeacherContext
-from ..log_linear import tilted, within_trust_region
-from ..natural_step import natural_step
+from ..log_linear_codec import LogLinearCodec
 from .encoder import MATRIX, EmbeddingEncoder
 from .whitening import Whitening
 
@@ -27,8 +23,8 @@ SMALLEST_LESSON = 0.02  # change of a probability
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddingCodec(ModelCodec):
-    """Evaluates the model for features only, which its policy keeps for the turns that it has played."""
+class EmbeddingCodec(LogLinearCodec):
+    """Computes the whitening matrix; its policy keeps the features of the turns that it has played."""
 
     encoder: EmbeddingEncoder
 
@@ -40,25 +36,6 @@ class EmbeddingCodec(ModelCodec):
     def with_parameters(self, parameters: Mapping[str, NDArray[Any]]) -> EmbeddingCodec:
         """Return the codec with a whitening matrix."""
         return replace(self, encoder=self.encoder.with_parameters(parameters))
-
-    def step(
-        self, aggregate: Aggregate, policy: Policy, turns: Sequence[Turn], config: ContextConfig, before: TeacherContext
-    ) -> TeacherContext:
-        """Take the natural gradient step, shortened to the trust region by bisection."""
-        full = natural_step(aggregate, config)
-        offsets = [features @ full for features in self.encoder.features(policy, turns)]
-        scale, kl = within_trust_region([turn.log_probs for turn in turns], offsets, config.max_kl)
-        weights = (before.weights + scale * full).astype(np.float32)
-        return TeacherContext(weights, before.fisher + aggregate.vector.fisher, kl)
-
-    def teacher_log_probs(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs]:
-        """Tilt the log-probabilities that the turns hold."""
-        offsets = self.score_offsets(policy, turns, context)
-        return [tilted(turn.log_probs, added) for turn, added in zip(turns, offsets, strict=True)]
-
-    def score_offsets(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[LogProbs]:
-        """Return w . phi of every turn's commands."""
-        return [features @ context.weights for features in self.encoder.features(policy, turns)]
 
     def lessons(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[Lesson]:
         """Return the answers to public prompts that become more or less likely, strongest first, before and after.

@@ -73,9 +73,9 @@ class EmbeddingEncoder:
 
     def gradient_and_fisher(self, policy: Policy, turns: Sequence[Turn], advantages: Floats) -> tuple[Floats, Floats]:
         """Sum score functions, weighted by advantages, and variances."""
-        return gradient_and_fisher(turns, self.features(policy, turns), advantages, self.dimension)
+        return gradient_and_fisher(turns, self.turn_features(policy, turns), advantages, self.dimension)
 
-    def features(self, policy: Policy, turns: Sequence[Turn]) -> list[NDArray[np.float32]]:
+    def turn_features(self, policy: Policy, turns: Sequence[Turn]) -> list[NDArray[np.float32]]:
         """Return phi of every turn's commands, shapes ``(A, dimension)``, which a policy under a context has kept."""
         if not isinstance(policy, RewardTiltedPolicy):
             policy = self.apply_context(policy, np.zeros(self.dimension, np.float32))

@@ -13,13 +13,11 @@ from ...protocol.experience import Aggregate
 from ...protocol.play import Turn
 from ...protocol.records.summary import Lesson
 from ..codec import ModelCodec
-from ..context import TeacherContext
+from ..context import TeacherContext, weights_as_lessons
 from ..natural_step import natural_step
-from .coordinates import cells, tactic_name, tilt
+from .coordinates import DIMENSION, cells, tactic_name, tilt
 from .encoder import TacticsEncoder
 from .policy import LARGEST_WEIGHT, within_trust_region
-
-SMALLEST_LESSON = 0.05  # absolute weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +50,5 @@ class TacticsCodec(ModelCodec):
         return None if self.encoder.spoken else [context.weights[cells(turn.situation)] for turn in turns]
 
     def lessons(self, policy: Policy, turns: Sequence[Turn], context: TeacherContext) -> list[Lesson]:
-        """Return the tactics with weights of at least `SMALLEST_LESSON`, strongest first."""
-        order = np.argsort(-np.abs(context.weights))
-        return [
-            Lesson(tactic_name(int(cell)), float(context.weights[cell]), float(context.fisher[cell]))
-            for cell in order
-            if abs(context.weights[cell]) >= SMALLEST_LESSON
-        ]
+        """Return the tactics that have weight, strongest first."""
+        return weights_as_lessons(context, [tactic_name(cell) for cell in range(DIMENSION)])

@@ -89,7 +89,7 @@ def test_the_prefix_cache_of_training_keeps_embeddings_and_the_states_to_train_o
 def test_coordinates_are_uncorrelated_and_of_equal_variance_on_the_public_situations(
     policy: TorchPolicy, codec: EmbeddingCodec
 ) -> None:
-    features = np.concatenate(codec.encoder.features(policy, turns_of(policy, situations())))
+    features = np.concatenate(codec.encoder.turn_features(policy, turns_of(policy, situations())))
     covariance = features.T @ features / len(features)
     used = covariance.diagonal() > 0
     assert used.sum() == 32 and not used[32:].any()  # a hidden state of the tiny model has 32 entries

@@ -37,6 +37,12 @@ from fedoel.simulations.inprocess import run_inprocess
 from .gates import HoldingGate, OpenGate
 
 
+class NotAdditive(verbs.Verbs):
+    """Says that its contexts do more than add offsets."""
+
+    is_additive = False
+
+
 @pytest.fixture
 def config(tiny_base: Path, cache: Path, tmp_path: Path) -> RunConfig:
     return RunConfig(
@@ -231,7 +237,7 @@ def test_free_text_and_several_contexts(config: RunConfig, monkeypatch: pytest.M
 def test_a_context_that_works_on_answers_from_outside(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch, adds: bool, retention: float
 ) -> None:
-    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(is_additive=adds), raising=False)
+    monkeypatch.setattr(verbs, "MINE", verbs.Verbs() if adds else NotAdditive(), raising=False)
     # Commands with several verbs, for weights of verbs to tell them apart; looked at before anything is learned.
     config = replace(config, games=replace(config.games, families="tidy things=1 final=0 turns=6"))
     distil = replace(config.distil, retention=retention, steps=1)
@@ -246,7 +252,7 @@ def test_a_context_that_works_on_answers_from_outside(
 def test_retention_of_a_context_that_works_on_answers_from_outside_and_does_more_than_add_is_refused(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verbs, "MINE", verbs.Verbs(is_additive=False), raising=False)
+    monkeypatch.setattr(verbs, "MINE", NotAdditive(), raising=False)
     config = replace(config, codec=CodecConfig(name="examples.verbs:MINE"), distil=DistilConfig(retention=0.5))
     with pytest.raises(ConfigError, match=r"needs distil\.retention 0"):
         run_inprocess(config)
