@@ -114,6 +114,7 @@ def load_base(config: PolicyConfig, cache: Path) -> Base:
     precision = pick_precision(config.precision, device)
     if precision == HALF:
         halve(model.model.layers)
+        _leave_file(model)
     wrapped, first = _with_lora(model.to(device).eval(), config)
     return Base(wrapped, tokenizer, digest, precision, first)
 
@@ -261,6 +262,13 @@ def halve(module: torch.nn.Module) -> None:
         for name, child in parent.named_children():
             if type(child) is torch.nn.Linear:
                 setattr(parent, name, HalfLinear.of(child))
+
+
+def _leave_file(model: torch.nn.Module) -> None:
+    """Copy what is not halved, so that the mapped file can leave memory: its other weights are not read again."""
+    for parameter in model.parameters():
+        if parameter.dtype == torch.float32:
+            parameter.data = parameter.data.clone()
 
 
 def _frozen(parameter: torch.Tensor) -> torch.nn.Parameter:

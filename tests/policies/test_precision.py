@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,17 @@ def test_half_precision_keeps_code_for_few_shapes_unless_somebody_has_said_for_h
             monkeypatch.delenv(name)
         halve(torch.nn.Sequential(torch.nn.Linear(2, 2)))
         assert os.environ[name] == found
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="memory maps are read from /proc")
+def test_a_model_in_half_precision_lets_its_file_leave_memory(tiny_base: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    kept = {}
+    for precision in ("fp32", "bf16"):
+        loaded = load_base(replace(config(folder), precision=precision), tmp_path)
+        kept[precision] = str(folder) in Path("/proc/self/maps").read_text()
+        del loaded
+    assert kept == {"fp32": True, "bf16": False}
 
 
 @pytest.mark.parametrize(
