@@ -246,7 +246,8 @@ class Decisions:
         luck = NOISE * error if len(choices) > 1 else 0.0
         chosen = f" ({choices[0]}, the best of {len(choices)})" if choices else ""
         games = round(float(differences.episodes.sum()))
-        seen = f"; {games} games see a gain of {luck + POWER * error:.2f} nine times out of ten"
+        # Without an error all games went as before or by the same difference, and say nothing about chance.
+        seen = f"; {games} games see a gain of {luck + POWER * error:.2f} nine times out of ten" if error else ""
         reason = f"with the context{chosen} {_wins(differences)}merit {gain:+.3f}{seen}"
         return Verdict(gain > luck, reason, sure=gain > luck or gain < -HOPELESS * error)
 

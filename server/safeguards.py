@@ -237,10 +237,11 @@ class RunSafeguards:
         if minimum < 2 or largest < 3:
             remedy = "raise trial.share" if is_trial(spec) else "lower strategy.exchanges"
             more = "enrol more devices" if self.mode is RunMode.DEPLOYMENT else "raise clients"
+            plain = "" if self.noisy else ", or, where the server may see every vector, set strategy.name to mean"
             drawn = f"{sample} {'device' if sample == 1 else 'devices'} a release"
             raise PrivacyError(
                 f"{drawn}, of which {self.max_dropout:.0%} may drop out, are too few to hide in: {more}, or raise "
-                f"strategy.fraction-train, or {remedy}"
+                f"strategy.fraction-train, or {remedy}{plain}"
             )
         shared = self.config.privacy.mechanism in ("none", "distributed")
         return PrivacyPlan.make(parts, largest, minimum if shared else 1, self.noise_multiplier)

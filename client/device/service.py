@@ -8,7 +8,7 @@ from shlex import quote
 
 from ...protocol.errors import ConfigError
 from .folder import DeviceFolder, joined
-from .settings import Limits, read_settings
+from .settings import DeviceSettings, read_settings
 
 # Flower counts a node as alive for 60 s after its last heartbeat, and until then refuses another with the same key.
 RESTART_SECONDS = 75
@@ -55,8 +55,8 @@ WantedBy=multi-user.target
 
 def service(folder: DeviceFolder, user: str, path: Path | None = None) -> int:
     """Print the unit that runs a device as `user`, or write it to a path."""
-    bundle, limits = joined(folder), read_settings(folder.settings).limits
-    text = unit(folder, bundle.name, user, limits, bool(bundle.model))
+    bundle = joined(folder)
+    text = unit(folder, bundle.name, user, read_settings(folder.settings), bool(bundle.model))
     if path is None:
         print(text, end="")
         return 0
@@ -72,7 +72,7 @@ def service(folder: DeviceFolder, user: str, path: Path | None = None) -> int:
     return 0
 
 
-def unit(folder: DeviceFolder, name: str, user: str, limits: Limits, model: bool) -> str:
+def unit(folder: DeviceFolder, name: str, user: str, settings: DeviceSettings, model: bool) -> str:
     """Return a systemd unit for a device.
 
     Parameters
@@ -81,6 +81,8 @@ def unit(folder: DeviceFolder, name: str, user: str, limits: Limits, model: bool
         The device's name.
     user
         Who runs it.
+    settings
+        The owner's: limits, and where the base model is.
     model
         Whether it plays with a language model.
 
@@ -91,9 +93,11 @@ def unit(folder: DeviceFolder, name: str, user: str, limits: Limits, model: bool
     """
     if any(character in str(folder.path) for character in " %$\\\n\"'"):
         raise ConfigError(f"systemd needs a path without spaces, quotes, percent and dollar signs, not {folder.path}")
-    in_home = any(folder.path.is_relative_to(parent) for parent in ("/home", "/root"))
+    limits, program = settings.limits, Path(sys.executable).parent / "fedoel"
+    read = (folder.path, program, Path(settings.model.file))
+    in_home = any(path.is_relative_to(parent) for path in read for parent in ("/home", "/root"))
     return UNIT.format(
-        name=name, user=user, command=Path(sys.executable).parent / "fedoel", folder=folder.path,
+        name=name, user=user, command=program, folder=folder.path,
         restart=RESTART_SECONDS, memory=MEMORY[model] if not limits.memory else 500 + limits.memory,
         cpu=100 * limits.threads, home="no" if in_home else "yes",
     )  # fmt: skip

@@ -92,7 +92,7 @@ class Walk:
         here = {
             "/srv/fleet": "server", "fleet": "server", "fleet.example.org": "localhost", "22:00-07:00": "",
             "kitchen.pub": "device/kitchen.pub", "57:9f3a...": self.head,
-            "/etc/systemd/system/fedoel-device.service": "unit.service",
+            "/etc/systemd/system/fedoel-device.service": "unit.service", "$USER": "fedoel",
         }  # fmt: skip
         words = [next(names) if word in {"VERSION", "A", "B"} else here.get(word, word) for word in words]
         if words[:2] == ["server", "init"]:

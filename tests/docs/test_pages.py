@@ -41,6 +41,7 @@ FILES = {
     "question = ": "my-arms.toml", "Goal: Answer": "letters.txt", '{"schema"': "by-hand.jsonl",
     "from fedoel.protocol": "my_module.py", "from examples.lift": "my_lift.py", "clients = 1000": "thousand.toml",
     '"""A kettle': "my_world.py", '"""Count only': "loudest.py", '"""Print wins': "wins.py",
+    '"""A codec of four': "habits.py",
 }  # fmt: skip
 MODULES = (
     "my_module",
@@ -48,6 +49,7 @@ MODULES = (
     "my_lift",
     "my_world",
     "loudest",
+    "habits",
 )  # of the working folder: every page has its own
 
 

@@ -107,6 +107,7 @@ def test_the_gate_is_sure_of_what_further_games_would_hardly_change() -> None:
     assert not holds(none, trial([-1, -1, 0, 0, 0, 0, 0, 0], [])).sure
     assert holds(none, trial([-1] * 7 + [-0.9], [])).sure
     assert "8 games see a gain of 0.2" in helps(none, trial(gain, [])).reason
+    assert "see a gain" not in helps(none, trial([0] * 8, [])).reason
 
 
 def test_evidence_of_two_blocks_is_that_of_all_their_episodes() -> None:

@@ -26,7 +26,7 @@ from fedoel.client.device.last_version import keep
 from fedoel.client.device.offline import load_last_version
 from fedoel.client.device.runtime import DeviceRuntime
 from fedoel.client.device.service import unit
-from fedoel.client.device.settings import Limits, read_settings
+from fedoel.client.device.settings import DeviceSettings, Limits, Model, read_settings
 from fedoel.client.device.start import command, write_node_config
 from fedoel.client.store import TrajectoryStore, key_from_file
 from fedoel.protocol.config import PolicyConfig, RunConfig
@@ -262,7 +262,8 @@ def test_a_supernode_gets_the_fleets_certificate_its_own_key_and_its_index(joine
 
 
 def test_the_unit_is_bounded_and_unprivileged_and_restarts_after_flower_has_dropped_the_node(joined: Joined) -> None:
-    text = unit(joined.device, "one", "fedoel", Limits(threads=2, memory=700), model=True)
+    settings = DeviceSettings(limits=Limits(threads=2, memory=700))
+    text = unit(joined.device, "one", "fedoel", settings, model=True)
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(text)
@@ -277,7 +278,22 @@ def test_the_unit_is_bounded_and_unprivileged_and_restarts_after_flower_has_drop
         done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     with pytest.raises(ConfigError, match="without spaces"):
-        unit(DeviceFolder(Path("/a b")), "one", "fedoel", Limits(), model=False)
+        unit(DeviceFolder(Path("/a b")), "one", "fedoel", DeviceSettings(), model=False)
+
+
+def test_a_unit_sees_homes_only_if_something_that_it_reads_is_there(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def protected(settings: DeviceSettings) -> str:
+        [line] = [line for line in unit(folder, "one", "fedoel", settings, True).split("\n") if "ProtectHome" in line]
+        return line
+
+    folder = DeviceFolder(Path("/srv/device"))
+    monkeypatch.setattr("sys.executable", "/opt/venv/bin/python")
+    assert protected(DeviceSettings()) == "ProtectHome=yes"
+    assert protected(DeviceSettings(model=Model("/home/pi/model.gguf"))) == "ProtectHome=no"
+    monkeypatch.setattr("sys.executable", "/home/pi/venv/bin/python")
+    assert protected(DeviceSettings()) == "ProtectHome=no"
 
 
 def test_wiping_deletes_all_files_of_the_device(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:
