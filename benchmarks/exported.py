@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 
 import llama_cpp
 import numpy as np
@@ -82,6 +82,7 @@ class PlainPolicy:
     version: str
     tokenizer: PromptTokenizer
     logits: Logits
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     def score(self, situations: Sequence[Situation]) -> list[LogProbs]:
         """Log-probabilities of each situation's admissible commands."""

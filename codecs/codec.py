@@ -237,6 +237,13 @@ def check_codec(config: RunConfig, abilities: frozenset[str]) -> Codec:
         )
     if config.policy.decoding == "free" and samples and config.distil.retention:
         raise ConfigError(f"codec.name {name!r} needs distil.retention 0 where policy.decoding is 'free'")
+    if config.context.residual and (
+        config.server.public != "prompts" or config.policy.decoding == "free" or not codec.encoder.is_additive
+    ):
+        raise ConfigError(
+            "context.residual needs server.public 'prompts', policy.decoding 'tree' and a codec whose contexts add to "
+            "the scores of commands, such as embedding or tactics"
+        )
     # Retention differentiates through the student under the context, or adds score offsets to the student's scores.
     if config.distil.retention and not codec.encoder.is_additive and not codec.encoder.required_abilities:
         raise ConfigError(

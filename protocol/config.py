@@ -151,11 +151,11 @@ class ContextConfig:
     max_kl: float = setting(0.5, "Trust region: largest mean KL of a step, in nats.", above=0)
     teacher_kl: float = setting(
         0.0,
-        "A cycle's finished context is lengthened, at most fourfold, until the teacher is so many nats from the "
-        "policy; 0 leaves it as it is.",
+        "A finished context is lengthened, at most fourfold, until the teacher is so many nats away; 0: it is not.",
         low=0,
         since=Release(0, 2),
     )
+    residual: bool = setting(False, "Begin with what the student left of its teacher's context.", since=Release(0, 2))
     halvings: int = setting(
         2, "How often a context that does not help on the gate's games is halved and tried again.", low=0, high=64
     )

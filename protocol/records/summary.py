@@ -224,7 +224,8 @@ class CycleRecord:
     seconds
         Duration of each phase.
     views
-        Divergences of the student from its teacher at the end of distillation.
+        Divergences of the student from its teacher at the end of distillation, and with `context.residual` the share of
+        the context that the student has left.
     device_seconds
         Time in which all devices worked, where phases do not say it.
     reach

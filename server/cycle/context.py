@@ -17,6 +17,7 @@ from .collect import aggregates_about, experience_about, has_parts, numbered, su
 from .contender import Version
 from .mixture import Mixture
 from .phases import Form, Outcome
+from .residual import residual_of
 from .run import Run, States
 
 
@@ -34,14 +35,14 @@ CONTEXT = Form(_write, _read)
 
 
 def contexts_of(run: Run, states: States, exchanges: int) -> list[TeacherContext]:
-    """Return the contexts of a cycle: the bare policy's, and one after each exchange.
+    """Return the contexts of a cycle: what it begins with, and one after each exchange.
 
     Parameters
     ----------
     exchanges
         How many of the cycle's exchanges are over.
     """
-    contexts = [no_context(run.codec.encoder.dimension)]
+    contexts = [residual_of(run, states) or no_context(run.codec.encoder.dimension)]
     for exchange in range(1, exchanges + 1):
         aggregate = experience_about(run, states.version, states.cycle, exchange)
         name = numbered("context", exchange)

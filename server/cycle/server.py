@@ -51,6 +51,7 @@ from .judge import judge
 from .measure import measure, measure_first
 from .promote import promote
 from .record import check_ledger, note, note_end
+from .residual import keep_residual
 from .roll_out import nodes_reached, roll_out
 from .run import Run, State, States
 from .search import lessons_of, search
@@ -338,6 +339,8 @@ def _learn(run: Run, state: State, states: States, go_on: Callable[[], None]) ->
         gate=replace(gate, reason=verdict.reason),
     )  # fmt: skip
     keep_behaviour(run, version, cycle, state.version)
+    if (share := keep_residual(run, states, found.contexts, version)) is not None:
+        learned = replace(learned, views={**trained.views, "residual": share})
     reason = f"{found.verdict.reason}; {verdict.reason}"
     if run.config.server.approve:
         return state, replace(learned, decision="waiting", reason=f"{reason}; it waits for `fedoel approve`")

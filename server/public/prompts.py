@@ -100,6 +100,7 @@ class PromptStates:
     def __init__(self, run: Run, situations: Sequence[Situation], version: Version, cycle: int) -> None:
         self.run, self.version, self.cycle = run, version, cycle
         self._situations = situations
+        self._bare: list[Turn] | None = None
         self._answered: list[list[Turn]] = []
 
     def under(self, exchange: int, contexts: Sequence[TeacherContext]) -> list[Turn]:
@@ -108,11 +109,13 @@ class PromptStates:
         They are computed in the order of the exchanges, all of them again after a resume: see `PublicRollouts`. The
         model is evaluated once, where contexts add to scores: each tilts the answers without a context.
         """
-        if not self._answered:
-            self.run.learner.forget()
+        bare = self.without_context()
         while len(self._answered) < exchange:
-            context = contexts[len(self._answered)]
-            self._answered.append(self._tilted(context) if self._answered and self._tilts else self._under(context))
+            context, begins = contexts[len(self._answered)], not self._answered
+            if begins and not context.weights.any():
+                self._answered.append(bare)
+            else:
+                self._answered.append(self._tilted(bare, context) if self._tilts else self._under(context))
         return self._answered[exchange - 1]
 
     @property
@@ -120,8 +123,8 @@ class PromptStates:
         """Whether answers under a context follow from those without: not those that are written, which are drawn."""
         return self.run.codec.encoder.is_additive and self.run.config.policy.decoding != "free"
 
-    def _tilted(self, context: TeacherContext) -> list[Turn]:
-        bare, policy = self._answered[0], self.run.learner.policy(self.version.adapter)
+    def _tilted(self, bare: Sequence[Turn], context: TeacherContext) -> list[Turn]:
+        policy = self.run.learner.policy(self.version.adapter)
         answers = self.run.codec.teacher_log_probs(policy, bare, context)
         return [replace(turn, log_probs=log_probs) for turn, log_probs in zip(bare, answers, strict=True)]
 
@@ -135,7 +138,10 @@ class PromptStates:
 
     def without_context(self) -> list[Turn]:
         """Return the prompts with the log-probabilities of the bare policy."""
-        return self.under(1, [no_context(self.run.codec.encoder.dimension)])
+        if self._bare is None:
+            self.run.learner.forget()
+            self._bare = self._under(no_context(self.run.codec.encoder.dimension))
+        return self._bare
 
     def baseline(self, exchange: int, contexts: Sequence[TeacherContext]) -> Vector | None:
         """Return the fleet's mean returns in the exchange before, if the run wants them and they are known."""

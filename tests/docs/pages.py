@@ -21,7 +21,10 @@ NOT_RUN = (
     (r" +device \(many\)", "a picture"),
     (r"\{toctree\}|\{eval-rst\}", "built by tests/docs/test_site.py"),
     (r"make test", "runs these tests"),
-    (r"(venv/bin/)?pip (install|wheel)|git clone|export PATH|python3 -m venv|\. \S+/activate", "installs: needs a network"),
+    (
+        r"(venv/bin/)?pip (install|wheel)|git clone|export PATH|python3 -m venv|\. \S+/activate",
+        "installs: needs a network",
+    ),
     (r"sudo (apt|systemctl|useradd|-u)", "changes the system: needs root and systemd"),
     (r"podman (build|run)|make images", "needs a builder: tests/test_container_files.py"),
     (r"server \{\n", "nginx; tests/deployment has a proxy of its own"),
@@ -79,7 +82,9 @@ def snippets(page: Path) -> Iterator[Snippet]:
         for line in re.sub(r"\\\n\s*", "", block[2]).splitlines():
             bare = re.sub(r"\s+#\s.*$", "", line.strip()).removeprefix("$ ")
             for part in filter(None, bare.split(" && ")):
-                yield Snippet(page.name, section, language, re.sub(r"^sudo (fedoel|\$\(command -v fedoel\))", "fedoel", part))
+                yield Snippet(
+                    page.name, section, language, re.sub(r"^sudo (fedoel|\$\(command -v fedoel\))", "fedoel", part)
+                )
 
 
 def commands_in_prose(page: Path) -> list[str]:
