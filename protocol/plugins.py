@@ -100,10 +100,11 @@ class PluginPoint:
         Raises
         ------
         ConfigError
-            If the object lacks a member.
+            If it cannot be made, or lacks a member.
         """
         plugin = self.find(name, built_in)
-        instance = plugin() if isinstance(plugin, type) else plugin
+        made = f"{self.setting} {name!r}"
+        instance = _load(plugin, made, "made") if isinstance(plugin, type) else plugin
         if missing := [member for member in members if not hasattr(instance, member)]:
             raise ConfigError(f"{self.setting} {name!r} is no {what}: it has no {', '.join(missing)}")
         return instance
@@ -127,14 +128,16 @@ def import_object(name: str, what: str) -> object:
     return _load(lambda: getattr(import_module(module), attribute), f"{what} {name!r}")
 
 
-def _load(load: Callable[[], object], subject: str) -> object:
+def _load(load: Callable[[], object], subject: str, done: str = "imported") -> object:
     try:
         return load()
+    except ConfigError:
+        raise
     except (Exception, SystemExit) as error:  # a plug-in is code of others: its import may raise anything
         reason = f"{error}" if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         if isinstance(error, ModuleNotFoundError) and not os.environ.get(PLUGINS) and _is_open(os.curdir):
             reason += "; the working folder is not searched, because everybody may write to it"
-        raise ConfigError(f"{subject} cannot be imported: {reason}") from error
+        raise ConfigError(f"{subject} cannot be {done}: {reason}") from error
 
 
 POINTS: Mapping[str, PluginPoint] = MappingProxyType(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...policies.policy import LogProbs, Policy
-from ...protocol.errors import VectorError
+from ...protocol.errors import ConfigError, VectorError
 from ...protocol.experience import Floats, Vector
 from ...protocol.play import Turn
 from ...protocol.situation import Situation
@@ -43,6 +43,22 @@ class FeatureEncoder(ABC):
     required_abilities: frozenset[str] = frozenset()
     is_additive: bool = True
     server: str = "fedoel.codecs.features.codec:FeatureCodec"
+
+    def __init__(self) -> None:
+        """Check name and coordinates.
+
+        Raises
+        ------
+        ConfigError
+            If there is no name, or the coordinates are not distinct names, at least one.
+        """
+        name, coordinates = getattr(self, "name", ""), getattr(self, "coordinates", ())
+        texts = not isinstance(coordinates, str) and all(isinstance(each, str) for each in coordinates)
+        if not (isinstance(name, str) and name and coordinates and texts and len(set(coordinates)) == len(coordinates)):
+            raise ConfigError(
+                f"the codec {type(self).__name__} needs a name and the names of its coordinates, at least one and all "
+                "different, such as name = 'habits' and coordinates = ('takes something', 'leads back')"
+            )
 
     @abstractmethod
     def features(self, situation: Situation) -> ArrayLike:

@@ -12,11 +12,12 @@ from numpy.typing import ArrayLike
 
 from fedoel.codecs.codec import ModelCodec
 from fedoel.codecs.context import TeacherContext, no_context
+from fedoel.codecs.encoder import load_encoder
 from fedoel.codecs.features.codec import FeatureCodec
 from fedoel.codecs.features.encoder import FeatureEncoder
 from fedoel.codecs.tactics.policy import uniform_policy
 from fedoel.protocol.config import ContextConfig
-from fedoel.protocol.errors import VectorError
+from fedoel.protocol.errors import ConfigError, VectorError
 from fedoel.protocol.experience import Aggregate, Counters, ExperienceVector, VectorSpec
 from fedoel.protocol.play import Turn
 from fedoel.protocol.situation import Memory, Situation
@@ -37,6 +38,7 @@ class Answers(Lengths):
     """Gives what a test wants it to give."""
 
     def __init__(self, answer: Callable[[Situation], ArrayLike]) -> None:
+        super().__init__()
         self.answer = answer
 
     def features(self, situation: Situation) -> ArrayLike:
@@ -112,3 +114,34 @@ def test_lessons_have_the_names_of_the_coordinates_strongest_first() -> None:
 def test_features_of_another_shape_are_refused(answer: Callable[[Situation], ArrayLike]) -> None:
     with pytest.raises(VectorError, match=r"'lengths' must be finite numbers of shape \(4, 3\)"):
         Answers(answer).phi(SITUATION)
+
+
+def test_a_server_tries_the_features_before_any_device_has_to() -> None:
+    def broken(situation: Situation) -> ArrayLike:
+        raise KeyError(situation.admissible[0])
+
+    with pytest.raises(ConfigError, match="'lengths' cannot tell the features of a situation: KeyError: 'take coin'"):
+        FeatureCodec(Answers(broken))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{}, {"name": "x"}, {"coordinates": ("a",)}, {"name": "x", "coordinates": ()},
+     {"name": "x", "coordinates": ("a", "a")}, {"name": "x", "coordinates": "abc"}, {"name": "", "coordinates": ("a",)},
+     {"name": "x", "coordinates": (1, 2)}],
+    ids=str,
+)  # fmt: skip
+def test_a_codec_says_its_name_and_those_of_its_coordinates(members: dict[str, object]) -> None:
+    made = type("Mine", (FeatureEncoder,), {"features": Lengths.features, **members})
+    with pytest.raises(ConfigError, match="the codec Mine needs a name and the names of its coordinates"):
+        made()
+
+
+class WithoutFeatures(FeatureEncoder):
+    name = "without"
+    coordinates = ("a",)
+
+
+def test_a_class_that_cannot_be_made_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"cannot be made: TypeError: .* WithoutFeatures"):
+        load_encoder(f"{__name__}:WithoutFeatures")
