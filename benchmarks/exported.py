@@ -120,7 +120,7 @@ def players(config: RunConfig, folder: Path, work: Path) -> dict[str, Policy]:
     ).eval()
     lora = export(folder, "gguf-lora", "", str(base), work / "gguf") / "adapter.gguf"
     llama = llama_cpp.Llama(
-        model_path=str(base), lora_path=str(lora), n_ctx=2048, n_threads=1, logits_all=True, verbose=False
+        model_path=str(base), lora_path=str(lora), n_ctx=1024, n_threads=1, logits_all=True, verbose=False
     )
     return {
         "fedoel": ours,
