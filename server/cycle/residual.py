@@ -1,12 +1,13 @@
 """Stage `residual`: what a promoted version has not absorbed of its teacher's context; the next cycle begins with it.
 
-Kept is the share s of the context w for which the student, tilted by s w, diverges least from its teacher on prompts of
-the cycle:
+The share s of the teacher's context w is measured for which the student, tilted by s w, diverges least from its teacher
+on prompts of the cycle:
 
     argmin_s  mean_x KL( teacher(. | x) || student(. | x) exp(s w . phi(x, .)) / Z(x) )
 
-Devices play the first exchange of later cycles under s w for as long as the version is current. It is computed from
-what the fleet has released already, so that it costs no privacy.
+Kept is this share of the context as it was before it was lengthened for the teacher (`context.teacher-kl`): otherwise
+every cycle would lengthen what earlier ones have lengthened. Devices play the first exchange of later cycles under it
+for as long as the version is current. It is computed from what the fleet has released already: it costs no privacy.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from ...codecs.log_linear import tilted
 from ...policies.policy import LogProbs
 from ..events import Advance
 from .contender import Version
-from .mixture import Mixture
 from .phases import Form, Outcome
 from .run import Run, States
 
@@ -55,11 +55,21 @@ def _read(outcome: Outcome) -> Residual:
 RESIDUAL = Form(_write, _read)
 
 
-def keep_residual(run: Run, states: States, contexts: Mixture, student: Version) -> float | None:
-    """Keep what a version that was distilled from a context has left of it, and return the share; None if not asked."""
+def keep_residual(
+    run: Run, states: States, finished: TeacherContext, context: TeacherContext, student: Version
+) -> float:
+    """Keep what a promoted version has left of its teacher's context, and return the share.
+
+    Parameters
+    ----------
+    finished
+        The context after the cycle's exchanges.
+    context
+        The teacher's, which is `finished` or longer.
+    """
 
     def work(advance: Advance) -> Residual:
-        context, public = contexts.merged(), states.without_context()
+        public = states.without_context()
         turns = [turn for turn in public if len(turn.situation.choices) > 1]
         turns = turns[:: math.ceil(len(turns) / MEASURED_PROMPTS)]
         policy = run.learner.policy(states.version.adapter)
@@ -67,11 +77,12 @@ def keep_residual(run: Run, states: States, contexts: Mixture, student: Version)
         offsets = run.codec.score_offsets(policy, turns, context) or []
         answers = run.learner.policy(student.adapter, measured=True).score([turn.situation for turn in turns])
         share = share_left(teacher, answers, offsets)
-        left = replace(context, weights=(share * context.weights).astype(context.weights.dtype))
-        under = [tilted(log_probs, share * added) for log_probs, added in zip(answers, offsets, strict=True)]
+        left = replace(finished, weights=(share * finished.weights).astype(finished.weights.dtype))
+        added = run.codec.score_offsets(policy, turns, left) or []
+        under = [tilted(log_probs, offset) for log_probs, offset in zip(answers, added, strict=True)]
         return Residual(student.name, share, replace(left, kl=mean_divergence(under, answers)))
 
-    return run.phases.run(states.cycle, NAME, RESIDUAL, work).share if run.config.context.residual else None
+    return run.phases.run(states.cycle, NAME, RESIDUAL, work).share
 
 
 def residual_of(run: Run, states: States) -> TeacherContext | None:

@@ -339,7 +339,9 @@ def _learn(run: Run, state: State, states: States, go_on: Callable[[], None]) ->
         gate=replace(gate, reason=verdict.reason),
     )  # fmt: skip
     keep_behaviour(run, version, cycle, state.version)
-    if (share := keep_residual(run, states, found.contexts, version)) is not None:
+    if run.config.context.residual:
+        finished = contexts_of(run, states, len(run.exchanges))[-1]
+        share = keep_residual(run, states, finished, found.contexts.merged(), version)
         learned = replace(learned, views={**trained.views, "residual": share})
     reason = f"{found.verdict.reason}; {verdict.reason}"
     if run.config.server.approve:
