@@ -24,7 +24,7 @@ from fedoel.policies.abilities import embedding
 from fedoel.policies.backend import load_version
 from fedoel.policies.policy import LogProbs, sampled
 from fedoel.protocol.config import ContextConfig, PolicyConfig
-from fedoel.protocol.experience import Aggregate, ExperienceVector, VectorSpec, clip
+from fedoel.protocol.experience import Aggregate, ExperienceVector, Floats, VectorSpec, clip
 from fedoel.protocol.host.cache import default_cache
 from fedoel.protocol.play import GameSpec, Turn
 from fedoel.protocol.situation import Situation
@@ -45,6 +45,12 @@ def answered(score: Callable[[Sequence[Situation]], list[LogProbs]], turns: Sequ
     """Return turns with a policy's log-probabilities."""
     log_probs = score([turn.situation for turn in turns])
     return [Turn(t.situation, p, t.action, t.reward) for t, p in zip(turns, log_probs, strict=True)]
+
+
+def played(turns: Sequence[Turn], baseline: float, rng: np.random.Generator) -> tuple[list[Turn], Floats]:
+    """Return turns with sampled commands in the place of the right ones, and their advantages, shape (turns,)."""
+    given = [replace(turn, action=sampled(np.exp(turn.log_probs), rng), reward=0.0) for turn in turns]
+    return given, np.array([float(g.action == t.action) for g, t in zip(given, turns, strict=True)]) - baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +88,17 @@ class LookedUpFleet:
         finished = [context]
         own = rng.integers(COUNTS[Split.PRIVATE], size=(DEVICES, DECISIONS))
         for _ in range(RELEASES):
-            played = encoder.apply_context(self.policy, context.weights)
-            rehearsed = answered(played.score, public)
+            policy = encoder.apply_context(self.policy, context.weights)
+            rehearsed = answered(policy.score, public)
             baseline = fmean(float(np.exp(turn.log_probs[turn.action])) for turn in rehearsed)
             gradient = np.zeros(encoder.dimension)
             for device in rng.choice(DEVICES, COHORT, replace=False):
-                mine = answered(played.score, [self.turns[Split.PRIVATE][index] for index in own[device]])
-                given = [Turn(t.situation, t.log_probs, sampled(np.exp(t.log_probs), rng), 0.0) for t in mine]
-                rewards = np.array([float(g.action == t.action) for g, t in zip(given, mine, strict=True)])
-                part, _ = encoder.gradient_and_fisher(played, given, rewards - baseline)
+                mine = answered(policy.score, [self.turns[Split.PRIVATE][index] for index in own[device]])
+                part, _ = encoder.gradient_and_fisher(policy, *played(mine, baseline, rng))
                 gradient += clip(part, CLIPPING_NORM)
             deviation = multiplier * CLIPPING_NORM
             gradient += rng.normal(0, deviation, encoder.dimension)
-            _, fisher = encoder.gradient_and_fisher(played, rehearsed, np.zeros(len(rehearsed)))
+            _, fisher = encoder.gradient_and_fisher(policy, rehearsed, np.zeros(len(rehearsed)))
             fisher *= COHORT * DECISIONS / len(rehearsed)
             vector = ExperienceVector.from_parts(spec, {"gradient": gradient, "fisher": fisher})
             aggregate = Aggregate(vector, COHORT, deviation**2)
