@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..client.device import doctor, join, service, start, status
     from ..client.device.folder import DeviceFolder
 
-    folder = DeviceFolder(arguments.dir.absolute())
+    folder = DeviceFolder(arguments.dir.resolve())
     verbs = {
         "join": lambda: join.join(
             folder, arguments.name, bundle=arguments.bundle, server=arguments.server, ca=arguments.ca,

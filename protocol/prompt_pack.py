@@ -163,6 +163,8 @@ def pack_from_bytes(data: bytes, name: str) -> PromptPack:
 def read_pack(path: Path) -> PromptPack:
     """Read a pack's file; raises `ConfigError` if that is not possible, as `pack_from_bytes` does."""
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is no file: name a pack of prompts")
         _check_size(str(path), path.stat().st_size)
         data = path.read_bytes()
     except OSError as error:

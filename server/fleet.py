@@ -29,9 +29,22 @@ from .log import FleetLog
 OWNER_KEY, SERIAL = "fleet.key", "fleet.serial"
 
 
-def make_fleet(folder: Path, clients: int) -> None:
-    """Make the keys of a simulated fleet, unless the folder has them already; raises as `make_owner` does."""
+def make_fleet(folder: Path, clients: int, begun: bool = False) -> None:
+    """Make the keys of a simulated fleet, unless the folder has them already.
+
+    Parameters
+    ----------
+    begun
+        Whether the run has a journal, which only its own key continues.
+
+    Raises
+    ------
+    ConfigError
+        As `make_owner` does, or if a run that has begun has lost its list of members.
+    """
     if not (folder / MEMBERS).exists():  # the file that is written last
+        if begun:
+            raise ConfigError(f"{folder / MEMBERS} is missing: put back a copy of {folder}, or start another run")
         seed = secrets.token_bytes(32)
         keys = (simulated_key(seed, client) for client in range(clients))
         make_owner(folder, [key.public_key().public_bytes_raw() for key in keys], seed)

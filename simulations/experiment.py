@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +52,7 @@ KEYS = {"question", "scenario", "seeds", "settings", "arms"}
 # All that decides what cycle 0 leaves: the warm start, the floors, and the first evaluation.
 BEGINNING = ("seed", "games.", "policy.", "warm-start.", "server.")
 CANNOT, BASELINE, WORLDS = "cannot", "baseline", "worlds"
+ARM = re.compile(r"[^\W.][^/\\\x00-\x1f]*")
 IN_WORLD = ": "  # between a world and an arm
 RESULTS = "results.json"  # the summaries of every arm, each stored as in its own summary.json
 RUNS, SEED, OTHER_SEED = "{runs}", "{seed}", "{other-seed}"  # in an arm's settings: what another arm has left
@@ -78,7 +80,7 @@ class Experiment:
         ConfigError
             If a setting is unknown or cannot be used.
         """
-        folder = out / "runs" / f"{arm.replace(IN_WORLD, '-').replace(' ', '-').replace(',', '')}-{seed}"
+        folder = out / "runs" / f"{_folder(arm)}-{seed}"
         # Relative to the run's own folder, so that an experiment can be moved.
         places = {**self._places(seed), RUNS: ".."}
         own = {name: _filled(value, places) for name, value in self._arm(arm).items() if name != BASELINE}
@@ -142,12 +144,16 @@ def load_experiment(name: str, settings: Sequence[str] = (), seeds: str = "", ar
         raise ConfigError(f"no experiment {name!r}: give the path of a TOML file, or one of {', '.join(BUILT_IN)}")
     read = read_toml(path)
     if set(read) - {CANNOT, WORLDS} != KEYS or not isinstance(read["arms"], dict) or not read["arms"]:
-        raise ConfigError(f"{path}: an experiment has {', '.join(sorted(KEYS))}, and at least one arm")
+        lacking = ", ".join(sorted(KEYS - set(read))) or "nothing"
+        unknown = ", ".join(sorted(set(read) - {CANNOT, WORLDS} - KEYS)) or "nothing"
+        has = f"an experiment has {', '.join(sorted(KEYS))}, and at least one arm"
+        raise ConfigError(f"{path}: {has}; {lacking} is missing, and {unknown} is unknown")
     chosen = _seeds(seeds) if seeds else tuple(read["seeds"])
     shared = {**read["settings"], **dict(parse_setting(text) for text in settings)}
     impossible = {} if arms else read.get(CANNOT, {})
     everything = _in_worlds(read[WORLDS], read["arms"]) if WORLDS in read else read["arms"]
     some = _chosen(arms, everything) if arms else everything
+    _check(path, everything, chosen, shared)
     return Experiment(path.stem, read["question"], read["scenario"], chosen, shared, some, impossible)
 
 
@@ -300,6 +306,27 @@ def _filled(value: Scalar, places: Mapping[str, str]) -> Scalar:
 
 def _beginning(config: RunConfig) -> dict[str, Scalar]:
     return {key: value for key, value in config.to_flat().items() if key.startswith(BEGINNING)}
+
+
+def _folder(arm: str) -> str:
+    return arm.replace(IN_WORLD, "-").replace(" ", "-").replace(",", "")
+
+
+def _check(path: Path, arms: Mapping[str, Settings], seeds: Sequence[object], shared: Settings) -> None:
+    """Refuse arms whose runs have no folder of their own, seeds that are none, and settings that seeds decide."""
+    folders = Counter(map(_folder, arms))
+    for arm in arms:
+        if not ARM.fullmatch(_folder(arm)) or folders[_folder(arm)] > 1:
+            raise ConfigError(
+                f"{path}: the arm {arm!r} must name a folder of its own: begin with a letter or a digit, without "
+                "slashes, and differ from other arms in more than spaces and commas"
+            )
+    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise ConfigError(f"{path}: seeds must be distinct whole numbers, at least one, not {list(seeds)}")
+    if own := {"seed", "out"} & {*shared, *(name for settings in arms.values() for name in settings)}:
+        raise ConfigError(
+            f"{path}: every run has a seed and a folder of its own: leave out {' and '.join(sorted(own))}"
+        )
 
 
 def _in_worlds(worlds: Mapping[str, Settings], arms: Mapping[str, Settings]) -> Mapping[str, Settings]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from shlex import quote
@@ -55,6 +56,10 @@ WantedBy=multi-user.target
 
 def service(folder: DeviceFolder, user: str, path: Path | None = None) -> int:
     """Print the unit that runs a device as `user`, or write it to a path."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*|[1-9][0-9]*", user):
+        raise ConfigError(f"--user must be the name of a user or a number above 0, not {user!r}")
+    if path is not None and (path.suffix != ".service" or path.is_dir()):
+        raise ConfigError(f"--write must name a file that ends in .service, not {path}")
     bundle = joined(folder)
     text = unit(folder, bundle.name, user, read_settings(folder.settings), bool(bundle.model))
     if path is None:
@@ -91,9 +96,10 @@ def unit(folder: DeviceFolder, name: str, user: str, settings: DeviceSettings, m
     ConfigError
         If the folder's path has characters that systemd interprets.
     """
-    if any(character in str(folder.path) for character in " %$\\\n\"'"):
-        raise ConfigError(f"systemd needs a path without spaces, quotes, percent and dollar signs, not {folder.path}")
     limits, program = settings.limits, Path(sys.executable).parent / "fedoel"
+    for needed in (folder.path, program):
+        if re.search(r"[\s%$\\\"']", str(needed)):
+            raise ConfigError(f"systemd needs a path without spaces, quotes, percent and dollar signs, not {needed}")
     read = (folder.path, program, Path(settings.model.file))
     in_home = any(path.is_relative_to(parent) for path in read for parent in ("/home", "/root"))
     return UNIT.format(

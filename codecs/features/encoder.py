@@ -50,11 +50,11 @@ class FeatureEncoder(ABC):
         Raises
         ------
         ConfigError
-            If there is no name, or the coordinates are not distinct names, at least one.
+            If there is no name, or the coordinates are no list or tuple of distinct names, at least one.
         """
         name, coordinates = getattr(self, "name", ""), getattr(self, "coordinates", ())
-        texts = not isinstance(coordinates, str) and all(isinstance(each, str) for each in coordinates)
-        if not (isinstance(name, str) and name and coordinates and texts and len(set(coordinates)) == len(coordinates)):
+        listed = isinstance(coordinates, (list, tuple)) and len(coordinates) > 0
+        if not (listed and all(map(_is_name, (name, *coordinates))) and len(set(coordinates)) == len(coordinates)):
             raise ConfigError(
                 f"the codec {type(self).__name__} needs a name and the names of its coordinates, at least one and all "
                 "different, such as name = 'habits' and coordinates = ('takes something', 'leads back')"
@@ -104,6 +104,10 @@ class FeatureEncoder(ABC):
     def turn_features(self, policy: Policy, turns: Sequence[Turn]) -> list[NDArray[np.float32]]:
         """Return phi of every turn's commands, shapes ``(A, dimension)``."""
         return [self.phi(turn.situation) for turn in turns]
+
+
+def _is_name(text: object) -> bool:
+    return isinstance(text, str) and text.isprintable() and bool(text.strip())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,6 +14,7 @@ from itertools import chain
 
 from ...codecs.context import TeacherContext
 from ...codecs.encoder import SendsWords
+from ...protocol.errors import FedoelError
 from ...protocol.experience import Aggregate, ExperienceVector, Vector, total
 from ...protocol.messages import PlayRequest
 from ...strategies.server_side import Traffic
@@ -59,6 +60,7 @@ def keep(run: Run, cycle: int, exchange: int, collected: Collected) -> None:
     values = {
         **asdict(traffic), "refused": dict(traffic.refused), "cohort": aggregate.cohort if aggregate else 0,
         "noise": aggregate.noise if aggregate else 0.0, "version": collected.version,
+        "vocabulary": run.codec.encoder.vocabulary,
         "parts": [part.cohort for part in parts], "words": list(aggregate.words) if aggregate else [],
         "last": list(last or ()),
     }  # fmt: skip
@@ -78,6 +80,11 @@ def load(run: Run, cycle: int, exchange: int) -> Collected:
     traffic = Traffic(values["uplink_bytes"], values["downlink_bytes"], values["accepted"], values["refused"])
     if "vector" not in outcome.arrays:
         return Collected(version, traffic, None)
+    if values.get("vocabulary", run.codec.encoder.vocabulary) != run.codec.encoder.vocabulary:
+        raise FedoelError(
+            f"what cycle {cycle} collected was made with other coordinates of the codec {run.config.codec.name!r}: put "
+            "back the codec as it was, or start another run"
+        )
     spec, arrays = run.spec(version), {name: array for name, array in outcome.arrays.items() if name != STREAK}
     vectors = {name: ExperienceVector.unchecked(spec, array) for name, array in arrays.items()}
     parts = tuple(Aggregate(vectors[f"part-{n}"], cohort) for n, cohort in enumerate(values.get("parts", ())))

@@ -12,7 +12,8 @@ from ...protocol.errors import ConfigError
 from ...protocol.plugins import POINTS
 
 HERE = Path(__file__).parent
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?")
+PACKAGE = "fedoel"
 
 
 def write_skeleton(kind: str, name: str, where: Path) -> Path:
@@ -25,11 +26,14 @@ def write_skeleton(kind: str, name: str, where: Path) -> Path:
         written.
     """
     folder, module = where / name, module_name(name)
-    if not NAME.fullmatch(name) or iskeyword(module):
-        raise ConfigError(f"{name!r} is no name for a package: use letters, digits, - and _, and begin with a letter")
+    if not NAME.fullmatch(name) or iskeyword(module) or iskeyword(class_name(kind, name)):
+        raise ConfigError(f"{name!r} is no name for a package: use letters and digits, and - and _ between them")
     found = find_spec(module)
-    if found is not None and found.origin is not None:  # a folder without a module has none
+    # A folder without a module has no origin; neither has the package of this project.
+    if module == PACKAGE or (found is not None and found.origin is not None):
         raise ConfigError(f"there is a module {module!r} already, which {name!r} would hide: choose another name")
+    if re.search(rf"\b{class_name(kind, name)}\b", _template(kind)):
+        raise ConfigError(f"{class_name(kind, name)!r} is used in a {kind} already: choose another name than {name!r}")
     if folder.exists():
         raise ConfigError(f"{folder} is there already: choose another name, or another folder to work in")
     words = {
@@ -39,11 +43,14 @@ def write_skeleton(kind: str, name: str, where: Path) -> Path:
     try:
         folder.mkdir(parents=True)
         for path, template in files.items():
-            text = (HERE / f"{template}.txt").read_text(encoding="utf-8")
-            (folder / path).write_text(Template(text).substitute(words), encoding="utf-8")
+            (folder / path).write_text(Template(_template(template)).substitute(words), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written: {error.strerror}; work in another folder") from error
     return folder
+
+
+def _template(name: str) -> str:
+    return (HERE / f"{name}.txt").read_text(encoding="utf-8")
 
 
 def module_name(name: str) -> str:

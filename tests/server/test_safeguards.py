@@ -205,6 +205,15 @@ def test_no_noise_is_enough() -> None:
         multiplier_for(1e-9, 1e-12, 100, 100, 1000)
 
 
+def test_a_run_that_has_begun_keeps_its_keys(tmp_path: Path) -> None:
+    make_fleet(tmp_path, 3)
+    (tmp_path / MEMBERS).unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match="is missing: put back a copy"):
+        make_fleet(tmp_path, 3, begun=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_fleet_has_keys(tmp_path: Path) -> None:
     make_fleet(tmp_path, 3)
     before = (tmp_path / MEMBERS).read_bytes()

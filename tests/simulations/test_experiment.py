@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -143,6 +144,12 @@ def test_built_in_experiments_can_be_run(name: str, tmp_path: Path, monkeypatch:
         ("[", "not valid TOML"),
         (SMALL.replace('"games.gate"', '"games.gates"'), "unknown setting games.gates"),
         (SMALL.replace("controls:Empty", "controls:Nothing"), "strategy.name"),
+        (SMALL.replace("[arms.none]", "[arms.'../../none']"), "must name a folder of its own"),
+        (SMALL.replace("[arms.none]", "[arms.'']"), "must name a folder of its own"),
+        (SMALL.replace("[arms.none]", "[arms.'tac,tics']"), "must name a folder of its own"),
+        (SMALL.replace("[settings]", "[settings]\nseed = 3"), "leave out seed"),
+        (re.sub(r"seeds = .*", "seeds = []", SMALL), "seeds must be distinct whole numbers"),
+        (re.sub(r"seeds = .*", "seeds = [0, 0]", SMALL), "seeds must be distinct whole numbers"),
     ],
 )
 def test_what_is_no_experiment_is_refused_before_any_run(

@@ -94,7 +94,9 @@ def test_a_new_plugin_is_registered_under_the_entry_points_of_its_kind(tmp_path:
         assert f'[project.entry-points."{group}"]\n{name} = "{target}"' in written
 
 
-@pytest.mark.parametrize("name", ["", "2fast", "a b", "../x", "class", "json", "numpy"])
+@pytest.mark.parametrize(
+    "name", ["", "2fast", "a b", "../x", "class", "json", "numpy", "true", "fedoel", "a-", "aggregate"]
+)
 def test_names_that_are_none_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         write_skeleton("strategy", name, tmp_path)

@@ -25,7 +25,7 @@ from fedoel.client.device.join import take_bundle
 from fedoel.client.device.last_version import keep
 from fedoel.client.device.offline import load_last_version
 from fedoel.client.device.runtime import DeviceRuntime
-from fedoel.client.device.service import unit
+from fedoel.client.device.service import service, unit
 from fedoel.client.device.settings import DeviceSettings, Limits, Model, read_settings
 from fedoel.client.device.start import command, write_node_config
 from fedoel.client.store import TrajectoryStore, key_from_file
@@ -294,6 +294,28 @@ def test_a_unit_sees_homes_only_if_something_that_it_reads_is_there(
     assert protected(DeviceSettings(model=Model("/home/pi/model.gguf"))) == "ProtectHome=no"
     monkeypatch.setattr("sys.executable", "/home/pi/venv/bin/python")
     assert protected(DeviceSettings()) == "ProtectHome=no"
+
+
+@pytest.mark.parametrize("user", ["", "a\nExecStartPre=/bin/rm", "%h", "0", "a b"])
+def test_a_unit_is_for_a_user_who_is_one(joined: Joined, user: str) -> None:
+    with pytest.raises(ConfigError, match="must be the name of a user"):
+        service(joined.device, user)
+
+
+def test_a_unit_does_not_replace_another_file(joined: Joined) -> None:
+    before = joined.device.settings.read_bytes()
+    with pytest.raises(ConfigError, match=r"ends in \.service"):
+        service(joined.device, "fedoel", joined.device.settings)
+    assert joined.device.settings.read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["/my venv/bin/python", "/opt/\tvenv/bin/python"])
+def test_a_unit_needs_a_program_that_systemd_can_name(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr("sys.executable", place)
+    with pytest.raises(ConfigError, match="without spaces"):
+        unit(joined.device, "one", "fedoel", DeviceSettings(), model=False)
 
 
 def test_wiping_deletes_all_files_of_the_device(joined: Joined, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from fedoel.protocol.errors import FedoelError
 from fedoel.protocol.experience import Aggregate, ExperienceVector
 from fedoel.server.cycle.collect import Collected, aggregates_about, cohort_of, keep, load, summed, traffic_of
 from fedoel.server.cycle.contender import Version
+from fedoel.server.cycle.phases import Outcome
 from fedoel.server.cycle.server import CycleServer
 from fedoel.strategies.server_side import Traffic
 
@@ -79,3 +82,13 @@ def test_an_aggregate_in_parts_survives_the_disk(server: CycleServer) -> None:
     assert [float(part.vector.gradient[0]) for part in aggregate.parts] == [1.0, 2.0]
     keep(server.run, 1, 2, Collected("v", traffic, None))
     assert load(server.run, 1, 2) == Collected("v", traffic, None)
+
+
+def test_what_was_made_with_other_coordinates_is_refused(server: CycleServer) -> None:
+    exchange(server, server.state.version, 1, 1.0)
+    run = server.run
+    kept = run.phases.load(1, "collect")
+    assert load(run, 1, 1).aggregate is not None
+    run.phases.keep(1, "collect", Outcome({**kept.values, "vocabulary": "another"}, kept.arrays))
+    with pytest.raises(FedoelError, match="made with other coordinates of the codec 'tactics'"):
+        load(run, 1, 1)
