@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..policies.policy import Policy
-from ..protocol.errors import VectorError
+from ..protocol.errors import ConfigError, VectorError
 from ..protocol.experience import BASE_COUNTERS, Counters, ExperienceVector, Floats, Vector, VectorSpec
 from ..protocol.play import Trajectory, Turn, turns_of
 from ..protocol.plugins import POINTS
@@ -120,7 +120,12 @@ def load_encoder(name: str) -> Encoder:
     ConfigError
         If no codec has this name, or the object lacks a member of `Encoder`.
     """
-    return cast(Encoder, POINTS["codec"].find_instance(name, ENCODERS, "encoder", MEMBERS))
+    encoder = cast(Encoder, POINTS["codec"].find_instance(name, ENCODERS, "encoder", MEMBERS))
+    if not isinstance(encoder.required_abilities, frozenset):
+        raise ConfigError(
+            f"codec.name {name!r}: required_abilities must be a frozenset, not {encoder.required_abilities!r}"
+        )
+    return encoder
 
 
 def with_parameters(encoder: Encoder, parameters: Parameters) -> Encoder:

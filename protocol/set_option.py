@@ -33,6 +33,8 @@ def parse_setting(text: str) -> tuple[str, Scalar]:
     try:
         if key not in (known := settings_of(RunConfig)):
             explain(RunConfig, key)  # raises the error that names the closest one
+        if isinstance(known[key].default, str) and not isinstance(value, str):
+            value = written  # text that looks like a number, such as the only stage of a rollout
         return key, known[key].check(key, value)
     except ConfigError as error:
         raise ConfigError(f"--set {shown(text)}: {error}") from error

@@ -146,3 +146,12 @@ class WithoutFeatures(FeatureEncoder):
 def test_a_class_that_cannot_be_made_is_refused_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match=r"cannot be made: TypeError: .* WithoutFeatures"):
         load_encoder(f"{__name__}:WithoutFeatures")
+
+
+class OneAbility(Lengths):
+    required_abilities = "prompt"  # type: ignore[assignment]
+
+
+def test_abilities_are_a_set() -> None:
+    with pytest.raises(ConfigError, match="required_abilities must be a frozenset, not 'prompt'"):
+        load_encoder(f"{__name__}:OneAbility")

@@ -122,6 +122,7 @@ def test_settings_are_toml_or_text() -> None:
     assert parse_setting("games.per-client=4") == ("games.per-client", 4)
     assert parse_setting("distil.learning-rate = 1e-4") == ("distil.learning-rate", 1e-4)
     assert parse_setting("strategy.name=krum") == ("strategy.name", "krum")
+    assert parse_setting("rollout.stages=0.5") == ("rollout.stages", "0.5")
     assert parse_setting("games.families=coin-collector level=1 turns=3")[1] == "coin-collector level=1 turns=3"
     for wrong in ("games", "=4", "clients=[1]"):
         with pytest.raises(ConfigError, match="--set"):
