@@ -199,12 +199,16 @@ def _measured(turns: Sequence[Turn]) -> Sequence[Turn]:
 
 
 def load_codec(name: str) -> Codec:
-    """Return the server half of a codec; raises as `load_encoder` does."""
+    """Return the server half of a codec; raises as `load_encoder` does, and `ConfigError` if it takes no encoder."""
     encoder = load_encoder(name)
     server_half = getattr(encoder, "server", "")
     if not server_half:
         return ModelCodec(encoder)
-    return cast(Callable[[Encoder], Codec], POINTS["codec"].find(server_half, {}))(encoder)
+    make = cast(Callable[[Encoder], Codec], POINTS["codec"].find(server_half, {}))
+    try:
+        return make(encoder)
+    except TypeError as error:
+        raise ConfigError(f"codec.name {name!r}: its server half {server_half!r} takes no encoder: {error}") from error
 
 
 def check_codec(config: RunConfig, abilities: frozenset[str]) -> Codec:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from fedoel.codecs.codec import ModelCodec
+from fedoel.codecs.codec import ModelCodec, load_codec
 from fedoel.codecs.context import TeacherContext, no_context
 from fedoel.codecs.encoder import load_encoder
 from fedoel.codecs.features.codec import FeatureCodec
@@ -155,3 +155,12 @@ class OneAbility(Lengths):
 def test_abilities_are_a_set() -> None:
     with pytest.raises(ConfigError, match="required_abilities must be a frozenset, not 'prompt'"):
         load_encoder(f"{__name__}:OneAbility")
+
+
+class NoServerHalf(Lengths):
+    server = f"{__name__}:Lengths"
+
+
+def test_a_server_half_takes_an_encoder() -> None:
+    with pytest.raises(ConfigError, match=r"its server half .* takes no encoder"):
+        load_codec(f"{__name__}:NoServerHalf")
