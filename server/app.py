@@ -29,7 +29,7 @@ from .events import LOG, EventLog
 from .fleet import make_fleet
 from .fleet_gate import FleetGate
 from .gate import Gate
-from .journal import NAME as JOURNAL
+from .journal import has_begun
 from .learner import Divided, Workers
 from .learner_registry import make_learner
 from .red_lines import RedLines, joined, read_red_lines
@@ -84,7 +84,7 @@ def run(
     strategy, server = prepare(config, cache, listener, engine or type(grid).__name__, make_gate, make_report, workers)
     with server.run.log:  # from here on, no other process plays this run
         if RunMode.of(config) is RunMode.SIMULATION:  # a deployment's keys exist before its runs
-            make_fleet(keys_folder(config), config.clients, begun=(server.run.folder / JOURNAL).exists())
+            make_fleet(keys_folder(config), config.clients, begun=has_begun(server.run.folder))
         else:
             server.run.log.hold = partial(wait_while_stopped, grid, server.safeguards)
         strategy.start(grid, num_rounds=config.cycles)

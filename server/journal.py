@@ -32,6 +32,12 @@ OPERATOR, CYCLE = "operator", "cycle"
 TOLD = ("cycle", "decision", "version", "config")  # what an entry of the fleet's log says of a line, beside its digest
 
 
+def has_begun(run: Path) -> bool:
+    """Whether a run's journal has a whole line; a process may have been killed in its first."""
+    path = run / NAME
+    return path.is_file() and b"\n" in path.read_bytes()
+
+
 class Journal:
     """The journal of the run in a folder; it may not exist yet.
 
